@@ -1,0 +1,1 @@
+//! The gpuhost program as a library.

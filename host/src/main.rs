@@ -1,0 +1,2 @@
+//! gpuhost.
+fn main() {}

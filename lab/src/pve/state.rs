@@ -1,0 +1,6 @@
+//! What the world keeps about this part.
+use serde::{Deserialize, Serialize};
+
+/// Saved state.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Pve {}

@@ -1,0 +1,61 @@
+//! What is on a virtual disk, image or ISO.
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Contents of one volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Volume {
+    /// Size in bytes.
+    pub size: u64,
+    /// What is on it.
+    pub content: Content,
+}
+
+/// What a volume holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Content {
+    /// Zeroes.
+    Blank,
+    /// A bootable cloud image that has never booted (`os` names it, for example `debian-12`).
+    CloudImage {
+        /// Operating system.
+        os: String,
+    },
+    /// A system disk that has booted: the guest's root file system is kept here while it is off.
+    System {
+        /// Operating system.
+        os: String,
+        /// Serialised root file system (`None` while the guest that owns it runs).
+        root: Option<serde_json::Value>,
+        /// `instance-id` cloud-init saw last.
+        instance_id: String,
+        /// Free-form facts that survive a reboot (installed packages, units, users …), owned by `guest`.
+        facts: serde_json::Value,
+    },
+    /// A file system made by mkfs.
+    Filesystem {
+        /// ext4, xfs …
+        fs: String,
+        /// Label, may be empty.
+        label: String,
+        /// UUID.
+        uuid: String,
+        /// Files by path below the mount point (text), with directories as keys that end in `/`.
+        files: BTreeMap<String, String>,
+    },
+    /// An ISO or other data by its bytes (base64), for example a NoCloud seed.
+    Bytes(String),
+    /// The cloud-init drive that the hypervisor writes.
+    CloudInit,
+    /// EFI variables or TPM state.
+    Firmware,
+}
+
+impl Volume {
+    /// An empty volume of `size` bytes.
+    #[must_use]
+    pub fn blank(size: u64) -> Self {
+        Volume { size, content: Content::Blank }
+    }
+}

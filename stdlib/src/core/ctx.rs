@@ -1,0 +1,369 @@
+//! What one run shares: clock, dialer, recorder, consent, cancellation, counters, caches.
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rhai::{Dynamic, EvalAltResult, NativeCallContext};
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::dialer::Dialer;
+use super::error::{OpError, OpResult, Place, Stop};
+use super::event::{Change, Event, Proof, Recorder};
+use super::op::Op;
+use crate::site::Site;
+
+/// The result of every script function. The name matters: the editor stubs strip exactly it.
+pub type RhaiResultOf<T> = Result<T, Box<EvalAltResult>>;
+
+/// Decides whether an op may happen at all.
+pub trait Policy: Send + Sync {
+    /// May this run do `op`?
+    ///
+    /// # Errors
+    /// `denied` with what to grant.
+    fn check(&self, op: &Op) -> OpResult<()>;
+    /// The place where a plan stops a change that it does not contain, and where the lock is re-read.
+    ///
+    /// # Errors
+    /// `denied`.
+    fn check_change(&self, op: &Op, changes: &[Change]) -> OpResult<()>;
+}
+
+/// Asks the user.
+pub trait Consent: Send + Sync {
+    /// Asks a question of the recipe; `destructive` ones need more than a plain `--yes` on a real site.
+    ///
+    /// # Errors
+    /// `denied` (exit 4) when nobody can be asked.
+    fn confirm(&self, question: &str, destructive: bool) -> OpResult<bool>;
+    /// May this destroy go ahead?
+    ///
+    /// # Errors
+    /// `denied` (exit 4) when declined.
+    fn destroy(&self, op: &Op, changes: &[Change]) -> OpResult<()>;
+}
+
+/// One open step.
+pub struct StepScope {
+    /// Step names, outermost first.
+    pub path: Vec<String>,
+    /// Changes made inside.
+    pub changed: AtomicU64,
+}
+
+/// What one run shares.
+pub struct Run {
+    /// Runtime for the async parts.
+    pub rt: tokio::runtime::Handle,
+    /// All time.
+    pub clock: Clock,
+    /// All connections.
+    pub dialer: Dialer,
+    /// Ctrl-C.
+    pub cancel: CancellationToken,
+    /// Whether the far side is the lab.
+    pub lab: bool,
+    /// The loaded site file, if there is one.
+    pub site: Option<Arc<Site>>,
+    /// Where keys, tokens, known hosts and journals live.
+    pub state_dir: PathBuf,
+    /// Folder that relative paths of the recipe start from.
+    pub base_dir: PathBuf,
+    /// `--set name=value`.
+    pub params: BTreeMap<String, String>,
+    /// Secrets given from outside (name -> text); the lab gives its own here.
+    pub secrets: BTreeMap<String, String>,
+    /// Permissions and plan.
+    pub policy: Arc<dyn Policy>,
+    /// Questions.
+    pub consent: Arc<dyn Consent>,
+    /// Events.
+    pub recorder: Arc<dyn Recorder>,
+    /// Connections and other things worth keeping for the run, by key.
+    pub cache: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+    /// Verdicts of `prove`.
+    pub proofs: Mutex<Vec<Proof>>,
+    /// Values that must never be printed.
+    pub redact: Mutex<Vec<String>>,
+    /// Things a lab run could not rehearse, in the recipe's words.
+    pub not_rehearsed: Mutex<Vec<String>>,
+    /// Changes so far.
+    pub changed: AtomicU64,
+    /// Set when an op of this run was refused.
+    pub refused: AtomicBool,
+    /// Op numbers.
+    pub op_seq: AtomicU64,
+}
+
+/// A run as seen from one place of the recipe: the run plus the steps that are open there.
+#[derive(Clone)]
+pub struct Ctx {
+    run: Arc<Run>,
+    steps: Vec<Arc<StepScope>>,
+}
+
+impl Deref for Ctx {
+    type Target = Run;
+    fn deref(&self) -> &Run {
+        &self.run
+    }
+}
+
+thread_local! {
+    static STEPS: RefCell<Vec<Arc<StepScope>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The steps open on this thread.
+#[must_use]
+pub fn open_steps() -> Vec<Arc<StepScope>> {
+    STEPS.with(|s| s.borrow().clone())
+}
+
+/// Replaces the steps open on this thread (for a fan-out's threads) and returns the old ones.
+pub fn set_open_steps(steps: Vec<Arc<StepScope>>) -> Vec<Arc<StepScope>> {
+    STEPS.with(|s| s.replace(steps))
+}
+
+impl Ctx {
+    /// Wraps a run; no step is open.
+    #[must_use]
+    pub fn new(run: Arc<Run>) -> Self {
+        Ctx { run, steps: open_steps() }
+    }
+
+    /// The run of the script that calls a native function.
+    ///
+    /// # Errors
+    /// When the engine has no run (only in `check`).
+    pub fn of(ncc: &NativeCallContext) -> RhaiResultOf<Self> {
+        let run = ncc
+            .tag()
+            .and_then(|t| t.clone().try_cast::<Arc<Run>>())
+            .ok_or_else(|| OpError::invalid("no run is active").into_rhai(ncc))?;
+        Ok(Ctx::new(run))
+    }
+
+    /// The shared run.
+    #[must_use]
+    pub fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+
+    /// Names of the open steps, outermost first.
+    #[must_use]
+    pub fn step_path(&self) -> Vec<String> {
+        self.steps.last().map(|s| s.path.clone()).unwrap_or_default()
+    }
+
+    /// Changes so far in the innermost step (in the run outside of steps).
+    #[must_use]
+    pub fn changed_here(&self) -> u64 {
+        self.steps.last().map_or_else(|| self.changed.load(Ordering::SeqCst), |s| s.changed.load(Ordering::SeqCst))
+    }
+
+    /// Counts changes for the run and every open step.
+    pub fn count_changes(&self, n: u64) {
+        self.changed.fetch_add(n, Ordering::SeqCst);
+        for s in &self.steps {
+            s.changed.fetch_add(n, Ordering::SeqCst);
+        }
+    }
+
+    /// Number of the next op.
+    #[must_use]
+    pub fn next_op_id(&self) -> u64 {
+        self.op_seq.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Sends an event to progress, journal and `--json`.
+    ///
+    /// # Errors
+    /// When a durable event could not be written.
+    pub fn emit(&self, event: &Event) -> OpResult<()> {
+        self.recorder.record(self.clock.last_ms(), event)
+    }
+
+    /// A line for the user.
+    pub fn message(&self, level: &str, text: impl Into<String>) {
+        let event = Event::Message { level: level.to_owned(), text: text.into() };
+        if let Err(e) = self.emit(&event) {
+            tracing::warn!("message lost: {e}");
+        }
+    }
+
+    /// # Errors
+    /// `interrupted` after Ctrl-C.
+    pub fn check_cancelled(&self) -> OpResult<()> {
+        if self.cancel.is_cancelled() { Err(OpError::interrupted()) } else { Ok(()) }
+    }
+
+    /// The loaded site.
+    ///
+    /// # Errors
+    /// `invalid` when no site file was given.
+    pub fn site(&self) -> OpResult<Arc<Site>> {
+        self.site.clone().ok_or_else(|| {
+            OpError::invalid("no site file is loaded").hint("pass one: `gpuhost run RECIPE --site recipes/site.toml`")
+        })
+    }
+
+    /// Something kept for the run, for example a connection.
+    #[must_use]
+    pub fn cached<T: Any + Send + Sync>(&self, key: &str) -> Option<Arc<T>> {
+        let c = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        c.get(key).and_then(|a| a.clone().downcast::<T>().ok())
+    }
+
+    /// Keeps something for the run.
+    pub fn keep<T: Any + Send + Sync>(&self, key: impl Into<String>, value: Arc<T>) {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(key.into(), value);
+    }
+
+    /// Forgets something kept.
+    pub fn forget(&self, key: &str) {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Registers a value that must never be printed.
+    pub fn hide(&self, secret: &str) {
+        if secret.len() >= 6 {
+            self.redact.lock().unwrap_or_else(PoisonError::into_inner).push(secret.to_owned());
+        }
+    }
+
+    /// Opens a step for the length of `work` on this thread, with its events.
+    ///
+    /// # Errors
+    /// What the work returned.
+    pub fn in_step<T>(&self, name: &str, work: impl FnOnce() -> RhaiResultOf<T>) -> RhaiResultOf<T> {
+        use super::event::Status;
+        let mut path = self.step_path();
+        path.push(name.to_owned());
+        let scope = Arc::new(StepScope { path: path.clone(), changed: AtomicU64::new(0) });
+        let mut steps = self.steps.clone();
+        steps.push(scope.clone());
+        let old = set_open_steps(steps);
+        let start = self.clock.last_ms();
+        let begun = self.emit(&Event::StepStarted { path: path.clone() });
+        let result = match begun {
+            Ok(()) => work(),
+            Err(e) => Err(e.into_rhai_bare()),
+        };
+        set_open_steps(old);
+        let status = match &result {
+            Ok(_) => Status::Ok,
+            Err(e) => match OpError::from_rhai(e).stop {
+                Some(Stop::Interrupted) => Status::Interrupted,
+                Some(Stop::Refused) => Status::Refused,
+                _ => Status::Failed,
+            },
+        };
+        let ended = self.emit(&Event::StepFinished {
+            path,
+            status,
+            changed: scope.changed.load(Ordering::SeqCst),
+            ms: self.clock.last_ms().saturating_sub(start),
+        });
+        match (result, ended) {
+            (Ok(_), Err(e)) => Err(e.into_rhai_bare()),
+            (r, _) => r,
+        }
+    }
+}
+
+/// The script boundary: runs `work` on the runtime, adds the recipe position to its error.
+///
+/// # Errors
+/// The op's error as a Rhai error that `catch` can read.
+pub fn call<T, F, Fut>(ncc: &NativeCallContext, work: F) -> RhaiResultOf<T>
+where
+    F: FnOnce(Ctx) -> Fut,
+    Fut: Future<Output = OpResult<T>>,
+{
+    let ctx = Ctx::of(ncc)?;
+    let rt = ctx.rt.clone();
+    let cancel = ctx.cancel.clone();
+    let fut = work(ctx);
+    let out = rt.block_on(async move {
+        tokio::select! { biased;
+            r = fut => r,
+            () = cancel.cancelled() => Err(OpError::interrupted()),
+        }
+    });
+    out.map_err(|e| e.into_rhai(ncc))
+}
+
+impl OpError {
+    /// As a Rhai error with the position of the calling script line.
+    #[must_use]
+    pub fn into_rhai(mut self, ncc: &NativeCallContext) -> Box<EvalAltResult> {
+        let pos = ncc.call_position();
+        if self.place.is_none() {
+            self.place = Some(Place {
+                file: ncc.call_source().unwrap_or_default().to_owned(),
+                line: pos.line().unwrap_or(0),
+                column: pos.position().unwrap_or(0),
+            });
+        }
+        if self.steps.is_empty() {
+            self.steps = open_steps().last().map(|s| s.path.clone()).unwrap_or_default();
+        }
+        self.raise(pos)
+    }
+
+    /// As a Rhai error without a position.
+    #[must_use]
+    pub fn into_rhai_bare(self) -> Box<EvalAltResult> {
+        self.raise(rhai::Position::NONE)
+    }
+
+    fn raise(self, pos: rhai::Position) -> Box<EvalAltResult> {
+        // Script code can neither catch an interruption nor a refusal.
+        if matches!(self.stop, Some(Stop::Interrupted | Stop::Refused)) {
+            return Box::new(EvalAltResult::ErrorTerminated(Dynamic::from(self), pos));
+        }
+        Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(self), pos))
+    }
+
+    /// The `OpError` inside a Rhai error; other Rhai errors become `invalid` with their text and position.
+    #[must_use]
+    pub fn from_rhai(err: &EvalAltResult) -> OpError {
+        match err {
+            EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) => {
+                OpError::from_rhai(inner)
+            }
+            EvalAltResult::ErrorRuntime(d, pos) | EvalAltResult::ErrorTerminated(d, pos) => {
+                if let Some(e) = d.clone().try_cast::<OpError>() {
+                    return e;
+                }
+                let terminated = matches!(err, EvalAltResult::ErrorTerminated(..));
+                let mut e = if terminated { OpError::interrupted() } else { OpError::failed(d.to_string()) };
+                e.place = Some(place_of(*pos));
+                e
+            }
+            other => {
+                let mut e = OpError::invalid(text_without_position(other));
+                e.place = Some(place_of(other.position()));
+                e
+            }
+        }
+    }
+}
+
+fn place_of(pos: rhai::Position) -> Place {
+    Place { file: String::new(), line: pos.line().unwrap_or(0), column: pos.position().unwrap_or(0) }
+}
+
+fn text_without_position(err: &EvalAltResult) -> String {
+    let text = err.to_string();
+    match text.rfind(" (line ") {
+        Some(at) if text.ends_with(')') => text[..at].to_owned(),
+        _ => text,
+    }
+}

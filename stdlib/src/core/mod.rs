@@ -1,0 +1,10 @@
+//! The op pipeline and what everything shares: context, clock, dialer, errors, options, units.
+pub mod clock;
+pub mod ctx;
+pub mod dialer;
+pub mod error;
+pub mod event;
+pub mod module;
+pub mod op;
+pub mod options;
+pub mod units;

@@ -1,0 +1,268 @@
+//! The one pipeline that every effect of a script goes through:
+//! permission, journal intent, deadline and cancellation, read -> diff -> act, outcome, events.
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::ctx::Ctx;
+use super::error::{OpError, OpResult, Stop};
+use super::event::{Change, Class, Effect, Event, Status};
+
+/// The identity of one operation. It is the same in every run: no UPIDs, MACs or secrets in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Op {
+    /// Script module.
+    pub module: &'static str,
+    /// Function name.
+    pub verb: &'static str,
+    /// What it is done to.
+    pub target: String,
+    /// Effect.
+    pub effect: Effect,
+    /// What to do when the outcome is unknown.
+    pub class: Class,
+    /// Hash of the arguments.
+    pub args: String,
+}
+
+impl Op {
+    fn new(module: &'static str, verb: &'static str, target: impl Into<String>, effect: Effect, class: Class) -> Self {
+        Op { module, verb, target: target.into(), effect, class, args: String::new() }
+    }
+    /// An op that only looks.
+    pub fn read(module: &'static str, verb: &'static str, target: impl Into<String>) -> Self {
+        Self::new(module, verb, target, Effect::Read, Class::Repeatable)
+    }
+    /// An idempotent change.
+    pub fn write(module: &'static str, verb: &'static str, target: impl Into<String>) -> Self {
+        Self::new(module, verb, target, Effect::Write, Class::Repeatable)
+    }
+    /// A removal.
+    pub fn destroy(module: &'static str, verb: &'static str, target: impl Into<String>) -> Self {
+        Self::new(module, verb, target, Effect::Destroy, Class::Adoptable)
+    }
+    /// A change that is not idempotent.
+    pub fn run(module: &'static str, verb: &'static str, target: impl Into<String>) -> Self {
+        Self::new(module, verb, target, Effect::Run, Class::Ask)
+    }
+    /// Sets the class.
+    #[must_use]
+    pub fn class(mut self, class: Class) -> Self {
+        self.class = class;
+        self
+    }
+    /// Hashes the arguments into the identity.
+    #[must_use]
+    pub fn args(mut self, args: &impl Serialize) -> Self {
+        let text = serde_json::to_string(args).unwrap_or_default();
+        let sum = Sha256::digest(text.as_bytes());
+        self.args = sum.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        self
+    }
+    /// `module.verb`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.module, self.verb)
+    }
+}
+
+/// What the body of an op works with.
+pub struct OpScope {
+    ctx: Ctx,
+    op: Op,
+    id: u64,
+    changes: Mutex<Vec<Change>>,
+    last: Mutex<String>,
+}
+
+/// What one look at a waited-for thing found.
+pub enum Look<T> {
+    /// It is there.
+    Ready(T),
+    /// Not yet; what was seen.
+    Pending(String),
+}
+
+impl OpScope {
+    /// The run this op belongs to.
+    #[must_use]
+    pub fn ctx(&self) -> &Ctx {
+        &self.ctx
+    }
+    /// The op.
+    #[must_use]
+    pub fn op(&self) -> &Op {
+        &self.op
+    }
+
+    /// Makes `changes` happen by `work`: consent for destroys, durable intent, then the work.
+    /// `marker` is what finds the object again after a crash (marker text, UPID, uid, unit).
+    /// The changes count only when the work succeeded.
+    ///
+    /// # Errors
+    /// What the work returned; `denied` when refused.
+    pub async fn act<T>(
+        &self,
+        marker: impl Into<String>,
+        changes: Vec<Change>,
+        work: impl Future<Output = OpResult<T>>,
+    ) -> OpResult<T> {
+        self.ctx.check_cancelled()?;
+        self.ctx.policy.check_change(&self.op, &changes)?;
+        if self.op.effect == Effect::Destroy {
+            self.ctx.consent.destroy(&self.op, &changes)?;
+        }
+        self.ctx.emit(&Event::Intent {
+            id: self.id,
+            op: self.op.name(),
+            target: self.op.target.clone(),
+            marker: marker.into(),
+            args: self.op.args.clone(),
+            changes: changes.clone(),
+        })?;
+        let out = work.await?;
+        self.ctx.count_changes(changes.len() as u64);
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
+        Ok(out)
+    }
+
+    /// The other side took the request under this reference.
+    ///
+    /// # Errors
+    /// When the journal could not be written.
+    pub fn accepted(&self, reference: impl Into<String>) -> OpResult<()> {
+        self.ctx.emit(&Event::Accepted { id: self.id, reference: reference.into() })
+    }
+
+    /// Says what the op waits for (only when it is news).
+    pub fn waiting(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if *last == reason {
+                return;
+            }
+            last.clone_from(&reason);
+        }
+        let event = Event::Waiting { id: self.id, target: self.op.target.clone(), reason };
+        if let Err(e) = self.ctx.emit(&event) {
+            tracing::warn!("event lost: {e}");
+        }
+    }
+
+    /// Looks every `every` until `look` finds it ready, at most for `limit`.
+    ///
+    /// # Errors
+    /// `timeout` with the last seen state; whatever `look` returns.
+    pub async fn wait_for<T, F, Fut>(&self, what: &str, every: Duration, limit: Duration, mut look: F) -> OpResult<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = OpResult<Look<T>>>,
+    {
+        let start = self.ctx.clock.now_ms().await;
+        loop {
+            self.ctx.check_cancelled()?;
+            let seen = match look().await? {
+                Look::Ready(t) => return Ok(t),
+                Look::Pending(seen) => seen,
+            };
+            let now = self.ctx.clock.now_ms().await;
+            if now.saturating_sub(start) >= limit.as_millis() as u64 {
+                let waited = super::units::show_duration(limit);
+                return Err(OpError::timeout(format!("{what} did not happen within {waited}")).last_seen(seen));
+            }
+            self.waiting(format!("{what}: {seen}"));
+            self.ctx.clock.sleep(every).await;
+        }
+    }
+
+    /// Sleeps on the run's clock; ends early with an error when the run is cancelled.
+    ///
+    /// # Errors
+    /// When interrupted.
+    pub async fn sleep(&self, d: Duration) -> OpResult<()> {
+        self.ctx.clock.sleep(d).await;
+        self.ctx.check_cancelled()
+    }
+
+    /// Changes made by this op so far.
+    #[must_use]
+    pub fn changes(&self) -> Vec<Change> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Ctx {
+    /// Runs one op through the pipeline. Ops may nest: a body may call `ctx.run_op` again.
+    ///
+    /// # Errors
+    /// What the body returned, with op, target and steps filled in.
+    pub async fn run_op<T, F, Fut>(&self, op: Op, body: F) -> OpResult<T>
+    where
+        F: FnOnce(Arc<OpScope>) -> Fut,
+        Fut: Future<Output = OpResult<T>>,
+    {
+        self.check_cancelled()?;
+        // 1 permission
+        self.policy.check(&op).map_err(|e| self.dress(e, &op))?;
+        let id = self.next_op_id();
+        self.emit(&Event::OpStarted {
+            id,
+            op: op.name(),
+            target: op.target.clone(),
+            effect: op.effect,
+            class: op.class,
+            args: op.args.clone(),
+            step: self.step_path(),
+        })?;
+        let start = self.clock.last_ms();
+        let scope = Arc::new(OpScope {
+            ctx: self.clone(),
+            op: op.clone(),
+            id,
+            changes: Mutex::new(Vec::new()),
+            last: Mutex::new(String::new()),
+        });
+        // 3 cancellation reaches every waiting op; 2 and 4 happen inside the body (`act`)
+        let result = tokio::select! { biased;
+            () = self.cancel.cancelled() => Err(OpError::interrupted()),
+            r = body(scope.clone()) => r,
+        };
+        let result = result.map_err(|e| self.dress(e, &op));
+        // 5 outcome, 6 events
+        let status = match &result {
+            Ok(_) => Status::Ok,
+            Err(e) => match e.stop {
+                Some(Stop::Interrupted) => Status::Interrupted,
+                Some(Stop::Refused) => Status::Refused,
+                _ => Status::Failed,
+            },
+        };
+        self.emit(&Event::OpFinished {
+            id,
+            op: op.name(),
+            target: op.target.clone(),
+            status,
+            changes: scope.changes(),
+            ms: self.clock.last_ms().saturating_sub(start),
+            error: result.as_ref().err().cloned().map(Box::new),
+        })?;
+        result
+    }
+
+    fn dress(&self, mut e: OpError, op: &Op) -> OpError {
+        if e.op.is_empty() {
+            e.op = op.name();
+        }
+        if e.target.is_empty() {
+            e.target.clone_from(&op.target);
+        }
+        if e.steps.is_empty() {
+            e.steps = self.step_path();
+        }
+        e
+    }
+}

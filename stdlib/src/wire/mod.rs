@@ -1,0 +1,2 @@
+//! Types and text formats of the wire, shared by the clients and the lab. No I/O.
+pub mod pve;

@@ -1,0 +1,1 @@
+//! Proxmox VE: config strings, UPIDs, ownership marker.
