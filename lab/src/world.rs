@@ -43,6 +43,9 @@ pub struct World {
     pub volumes: BTreeMap<String, Volume>,
     /// Guests that are powered on, by VM id.
     pub guests: BTreeMap<u32, Guest>,
+    /// K3s processes by VM id of the guest they run in.
+    #[serde(default)]
+    pub k3s: BTreeMap<u32, crate::kube::state::Process>,
     /// Kubernetes clusters by id (the CA hash of their birth).
     pub clusters: BTreeMap<String, Cluster>,
     /// What the lab stood in for during runs, for the honest report.
