@@ -40,6 +40,8 @@ pub struct Site {
     pub connect: BTreeMap<String, String>,
     /// Extra grants.
     pub permissions: toml::Table,
+    /// Control endpoint of a served lab whose clock this site shares (`host:port`).
+    pub lab_control: Option<String>,
 }
 
 /// How to reach the hypervisor.
@@ -138,7 +140,6 @@ pub enum RoleKind {
 
 /// Kind and shape of a role's machines; every key may be overridden per node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Role {
     /// What they do.
     pub kind: RoleKind,

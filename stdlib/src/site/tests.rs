@@ -1,0 +1,80 @@
+use std::path::Path;
+
+use super::*;
+
+const DEFAULT: &str = include_str!("../../../recipes/site.toml");
+
+fn findings(text: &str) -> Vec<String> {
+    match load(Path::new("site.toml"), text) {
+        Ok(_) => Vec::new(),
+        Err(f) => f.iter().map(|f| format!("{}: {} | {}", f.line, f.message, f.hint.as_deref().unwrap_or(""))).collect(),
+    }
+}
+
+fn line_of(text: &str, part: &str) -> usize {
+    text.lines().position(|l| l.contains(part)).unwrap() + 1
+}
+
+#[test]
+fn the_default_site_loads() {
+    let site = load(Path::new("recipes/site.toml"), DEFAULT).unwrap();
+    assert_eq!(site.nodes.len(), 8);
+    assert_eq!(site.gpu_count(), 8);
+    assert_eq!(site.cluster_nodes().count(), 7);
+    let n = site.node("k3s-gpu2").unwrap();
+    assert_eq!(n.shape.memory, Some(crate::core::units::Size::gib(128)));
+    assert!(n.mac.starts_with("BC:24:11:"));
+    assert_eq!(n.scratch_device().as_deref(), Some("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_gh-scratch-212"));
+    assert_eq!(site.node("k3s-gpu9").unwrap_err().hint.as_deref(), Some("did you mean `k3s-gpu1`?"));
+}
+
+#[test]
+fn a_misspelt_key_points_at_its_line() {
+    let text = DEFAULT.replace("gateway = ", "gatway = ");
+    let f = findings(&text);
+    let line = line_of(&text, "gatway");
+    assert!(f.contains(&format!("{line}: unknown key `gatway` | did you mean `gateway`?")), "{f:?}");
+}
+
+#[test]
+fn units_and_types_are_checked_in_place() {
+    let text = DEFAULT.replacen("memory = \"16 GiB\"", "memory = 16", 1).replacen("cores = 4", "cores = \"four\"", 1);
+    let f = findings(&text);
+    assert!(f.iter().any(|l| l.contains("`memory`: expected a size such as `\"16 GiB\"`, found `16`")), "{f:?}");
+    assert!(f.iter().any(|l| l.contains("`cores`: expected a whole number, found `\"four\"`")), "{f:?}");
+}
+
+#[test]
+fn duplicates_and_addresses_outside_the_subnet() {
+    let text = DEFAULT
+        .replace("ip = \"10.0.0.12\"", "ip = \"10.0.0.11\"")
+        .replace("vmid = 203", "vmid = 9000")
+        .replace("name = \"k3s-gpu2\"", "name = \"k3s-gpu1\"")
+        .replace("ip = \"10.0.0.24\"", "ip = \"10.0.1.24\"");
+    let f = findings(&text);
+    for part in ["duplicate ip `10.0.0.11`", "duplicate vmid `9000`", "duplicate name `k3s-gpu1`", "address `10.0.1.24` is outside 10.0.0.0/24"] {
+        assert!(f.iter().any(|l| l.contains(part)), "{part}: {f:?}");
+    }
+}
+
+#[test]
+fn a_secret_in_plain_text_is_refused() {
+    let text = DEFAULT.replace("token = \"state:k3s_token\"", "token = \"hunter2\"");
+    let f = findings(&text);
+    assert!(f[0].contains("expected a reference"), "{f:?}");
+    assert!(!f[0].contains("hunter2"));
+}
+
+#[test]
+fn syntax_errors_have_a_place() {
+    let f = findings("[site]\nname = \n[x\n");
+    assert!(f[0].starts_with("2: "), "{f:?}");
+}
+
+#[test]
+fn a_node_overrides_its_role() {
+    let text = DEFAULT.replace("ip = \"10.0.0.22\"", "ip = \"10.0.0.22\"\nmemory = \"64 GiB\"");
+    let site = load(Path::new("site.toml"), &text).unwrap();
+    assert_eq!(site.node("k3s-gpu2").unwrap().shape.memory, Some(crate::core::units::Size::gib(64)));
+    assert_eq!(site.node("k3s-gpu2").unwrap().shape.gpu_count(), 2);
+}
