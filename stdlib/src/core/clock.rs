@@ -182,13 +182,19 @@ impl VirtualClock {
 
     /// Passive timer: resolves at `due_ms`. The returned guard holds a mark so that time does not
     /// run on before the caller has acted on it.
-    pub async fn deadline(&self, due_ms: u64) -> BusyGuard {
-        if let Some((key, rx)) = self.arm(due_ms, false) {
-            let mut passive = Passive { clock: self.clone(), key, rx, fired: false };
-            passive.fired = (&mut passive.rx).await.is_ok();
-            BusyGuard { clock: Clock::Virtual(self.clone()) }
-        } else {
-            self.busy_guard()
+    ///
+    /// Armed at the call, not at the first poll: what it guards may let time run as soon as it is polled.
+    pub fn deadline(&self, due_ms: u64) -> impl Future<Output = BusyGuard> + Send + 'static {
+        let armed = self.arm(due_ms, false).map(|(key, rx)| Passive { clock: self.clone(), key, rx, fired: false });
+        let clock = self.clone();
+        async move {
+            match armed {
+                Some(mut passive) => {
+                    passive.fired = (&mut passive.rx).await.is_ok();
+                    BusyGuard { clock: Clock::Virtual(clock) }
+                }
+                None => clock.busy_guard(),
+            }
         }
     }
 
@@ -392,10 +398,11 @@ impl Clock {
             Clock::Real => tokio::time::timeout(limit, work).await.ok(),
             Clock::Virtual(v) => {
                 let due = v.now_ms() + limit.as_millis() as u64;
+                let deadline = v.deadline(due);
                 let mut work = Box::pin(work);
                 tokio::select! { biased;
                     r = &mut work => Some(r),
-                    mark = v.deadline(due) => { drop(work); drop(mark); None }
+                    mark = deadline => { drop(work); drop(mark); None }
                 }
             }
             Clock::Remote(r) => {

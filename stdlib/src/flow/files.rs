@@ -2,7 +2,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use rhai::plugin::*;
-use rhai::{Dynamic, EvalAltResult, Map, NativeCallContext};
+use rhai::{Dynamic, Map, NativeCallContext};
 use sha2::{Digest, Sha256};
 
 use crate::core::ctx::{Ctx, RhaiResultOf};

@@ -38,10 +38,12 @@ impl Source {
         let mut source =
             Source { file: file.to_owned(), table: toml::Table::new(), lines, keys: BTreeMap::new(), values: BTreeMap::new() };
         if !errors.is_empty() {
-            return Err(errors
+            let mut found: Vec<Finding> = errors
                 .iter()
                 .map(|e| source.at(e.span().map_or(0, |s| s.start), e.message().trim().to_owned(), None))
-                .collect());
+                .collect();
+            found.sort_by_key(|f| (f.line, f.column));
+            return Err(found);
         }
         source.table = source.walk_table("", doc.get_ref());
         Ok(source)
