@@ -161,6 +161,27 @@ impl OptionValue for serde_json::Value {
     }
 }
 
+impl OptionValue for Vec<i64> {
+    const TYPE: &'static str = "[int]";
+    const LITERAL: &'static str = "array";
+    fn read(v: &Dynamic) -> Result<Self, String> {
+        let list = Array::read(v)?;
+        list.iter().map(i64::read).collect()
+    }
+}
+
+/// A field's name without Rust's `r#`: `become` is a keyword here, but a fine option.
+#[must_use]
+pub const fn bare(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', rest @ ..] => match std::str::from_utf8(rest) {
+            Ok(s) => s,
+            Err(_) => name,
+        },
+        _ => name,
+    }
+}
+
 /// The name in `known` closest to `word`, when close enough to be a misspelling.
 #[must_use]
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -241,7 +262,7 @@ macro_rules! options {
             /// The options with their docs, types and defaults.
             pub const FIELDS: &'static [$crate::core::options::Field] = &[ $(
                 $crate::core::options::Field {
-                    name: stringify!($field),
+                    name: $crate::core::options::bare(stringify!($field)),
                     doc: concat!($($doc),+),
                     ty: <$ty as $crate::core::options::OptionValue>::TYPE,
                     default: $crate::options!(@shown $($default)?),
@@ -252,9 +273,9 @@ macro_rules! options {
             /// `invalid` naming the option at fault.
             pub fn read(map: &rhai::Map) -> $crate::core::error::OpResult<Self> {
                 $crate::core::options::refuse_unknown(map, Self::FIELDS)?;
-                Ok($name { $( $field: match $crate::core::options::read_field::<$ty>(map, stringify!($field))? {
+                Ok($name { $( $field: match $crate::core::options::read_field::<$ty>(map, $crate::core::options::bare(stringify!($field)))? {
                     Some(v) => v,
-                    None => $crate::options!(@default stringify!($field), $ty $(, $default)?),
+                    None => $crate::options!(@default $crate::core::options::bare(stringify!($field)), $ty $(, $default)?),
                 } ),* })
             }
         }

@@ -1,1 +1,51 @@
-//! Module `ssh`.
+//! `ssh`: commands, files, facts and the wanted state of hosts.
+mod api;
+mod conn;
+mod exec;
+mod files;
+mod host;
+pub mod keys;
+pub mod known_hosts;
+mod options;
+mod quote;
+mod wait;
+
+use std::any::Any;
+use std::sync::{Arc, PoisonError};
+
+use crate::core::ctx::Ctx;
+use crate::core::module::{ModuleDef, fn_options};
+
+pub use host::Host;
+pub use options::{ConnectOptions, FileOptions, Output, RunOptions};
+pub use quote::{quote, words};
+
+/// The script module.
+#[must_use]
+pub fn def() -> ModuleDef {
+    ModuleDef {
+        name: "ssh",
+        docs: "Commands, files, facts and the wanted state of hosts over SSH.\n\nOne connection per host serves the \
+               whole run. Host keys are never accepted blindly: a machine of the site is trusted by the keys that \
+               `vm.ssh()` reads through the guest agent, others by your `known_hosts`. Commands run as root \
+               (`sudo -n`) unless `become: false` is given.",
+        module: rhai::exported_module!(api::ssh_module),
+        options: vec![
+            fn_options("connect", "options", "ConnectOptions", ConnectOptions::FIELDS),
+            fn_options("run", "options", "RunOptions", RunOptions::FIELDS),
+            fn_options("script", "options", "RunOptions", RunOptions::FIELDS),
+            fn_options("read", "options", "RunOptions", RunOptions::FIELDS),
+        ],
+    }
+}
+
+/// Something that all users of a run share, made by the first.
+fn shared<T: Any + Send + Sync>(ctx: &Ctx, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
+    let mut cache = ctx.cache.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = cache.get(key).and_then(|a| a.clone().downcast::<T>().ok()) {
+        return found;
+    }
+    let made = Arc::new(make());
+    cache.insert(key.to_owned(), made.clone());
+    made
+}

@@ -1,0 +1,272 @@
+//! The script functions of `ssh`: thin calls into [`Host`].
+#![allow(missing_docs)]
+use rhai::plugin::*;
+
+use crate::core::ctx::RhaiResultOf;
+use crate::core::error::OpResult;
+
+/// An error before the op begins, with the recipe's position.
+fn read<T>(ncc: &NativeCallContext, o: OpResult<T>) -> RhaiResultOf<T> {
+    o.map_err(|e| e.into_rhai(ncc))
+}
+
+/// Commands, files, facts and the wanted state of hosts.
+#[export_module]
+pub mod ssh_module {
+    use rhai::{Map, NativeCallContext};
+
+    use super::read;
+    use crate::core::ctx::{RhaiResultOf, call};
+    use crate::core::units::Duration;
+    use crate::ssh::{ConnectOptions, Host, Output, RunOptions, known_hosts};
+
+    /// A host by node name or address, logged in to as the site file says.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let host = ssh::connect("k3s-cp1");
+    /// print(host.read("uptime"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn connect(ncc: NativeCallContext, host: &str) -> RhaiResultOf<Host> {
+        connect_options(ncc, host, Map::new())
+    }
+
+    /// A host by node name or address, with user, port, key, agent or time limit of your own.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let host = ssh::connect("10.0.0.9", #{ user: "root", key: "file:~/.ssh/id_ed25519" });
+    /// ```
+    #[rhai_fn(name = "connect", return_raw)]
+    pub fn connect_options(ncc: NativeCallContext, host: &str, options: Map) -> RhaiResultOf<Host> {
+        let o = read(&ncc, ConnectOptions::read(&options))?;
+        let ctx = crate::core::ctx::Ctx::of(&ncc)?;
+        read(&ncc, Host::connect(&ctx, host, &o))
+    }
+
+    /// Trusts one host key from now on: `key` is `type base64`, as in a `.pub` file.
+    ///
+    /// # Example
+    /// ```rhai
+    /// ssh::pin_host_key("10.0.0.9", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn pin_host_key(ncc: NativeCallContext, host: &str, key: &str) -> RhaiResultOf<bool> {
+        let (host, key) = (host.to_owned(), key.to_owned());
+        call(&ncc, |ctx| async move { known_hosts::pin(&ctx, &host, 22, &[key]) })
+    }
+
+    /// Runs a shell command as root; a failure unless it exits with 0.
+    ///
+    /// # Example
+    /// ```rhai
+    /// ssh::connect("k3s-cp1").run("systemctl restart chrony");
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn run(ncc: NativeCallContext, host: &mut Host, cmd: &str) -> RhaiResultOf<Output> {
+        run_options(ncc, host, cmd, Map::new())
+    }
+
+    /// Runs a shell command with input, environment, directory, user or time limit of your own.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let out = ssh::connect("k3s-cp1").run("grep -c processor /proc/cpuinfo", #{ ok_codes: [0, 1] });
+    /// print(out.stdout);
+    /// ```
+    #[rhai_fn(global, name = "run", pure, return_raw)]
+    pub fn run_options(ncc: NativeCallContext, host: &mut Host, cmd: &str, options: Map) -> RhaiResultOf<Output> {
+        let o = read(&ncc, RunOptions::read(&options))?;
+        let (host, cmd) = (host.clone(), cmd.to_owned());
+        call(&ncc, |ctx| async move { host.run(&ctx, &cmd, o).await })
+    }
+
+    /// Runs a shell program of several lines as root, in one round trip.
+    ///
+    /// # Example
+    /// ```rhai
+    /// ssh::connect("k3s-cp1").script(`
+    ///     set -e
+    ///     mkdir -p /srv/data
+    ///     date > /srv/data/made
+    /// `);
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn script(ncc: NativeCallContext, host: &mut Host, text: &str) -> RhaiResultOf<Output> {
+        script_options(ncc, host, text, Map::new())
+    }
+
+    /// Runs a shell program with input, environment, directory, user or time limit of your own.
+    ///
+    /// # Example
+    /// ```rhai
+    /// ssh::connect("k3s-cp1").script("echo $GREETING > /tmp/hello", #{ env: #{ GREETING: "hi" } });
+    /// ```
+    #[rhai_fn(global, name = "script", pure, return_raw)]
+    pub fn script_options(ncc: NativeCallContext, host: &mut Host, text: &str, options: Map) -> RhaiResultOf<Output> {
+        let o = read(&ncc, RunOptions::read(&options))?;
+        let (host, text) = (host.clone(), text.to_owned());
+        call(&ncc, |ctx| async move { host.run_as(&ctx, "script", &text, o).await })
+    }
+
+    /// Runs a command that you declare to change nothing; it also runs in plans.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").read("uname -r").stdout);
+    /// ```
+    #[rhai_fn(global, name = "read", pure, return_raw)]
+    pub fn read_command(ncc: NativeCallContext, host: &mut Host, cmd: &str) -> RhaiResultOf<Output> {
+        let (host, cmd) = (host.clone(), cmd.to_owned());
+        call(&ncc, |ctx| async move { host.read(&ctx, &cmd).await })
+    }
+
+    /// Runs a command that changes nothing, with options of your own.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let out = ssh::connect("k3s-cp1").read("systemctl is-active k3s", #{ ok_codes: [0, 3, 4] });
+    /// print(out.stdout);
+    /// ```
+    #[rhai_fn(global, name = "read", pure, return_raw)]
+    pub fn read_options(ncc: NativeCallContext, host: &mut Host, cmd: &str, options: Map) -> RhaiResultOf<Output> {
+        let o = read(&ncc, RunOptions::read(&options))?;
+        let (host, cmd) = (host.clone(), cmd.to_owned());
+        call(&ncc, |ctx| async move { host.read_with(&ctx, &cmd, &o).await })
+    }
+
+    /// Waits until a login works and cloud-init is done.
+    ///
+    /// # Example
+    /// ```rhai
+    /// ssh::connect("k3s-cp1").wait_ready(10.minutes);
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn wait_ready(ncc: NativeCallContext, host: &mut Host, limit: Duration) -> RhaiResultOf<()> {
+        let host = host.clone();
+        call(&ncc, |ctx| async move { host.wait_ready(&ctx, limit.0).await })
+    }
+
+    /// Reboots the host and waits until its new boot answers.
+    ///
+    /// # Example
+    /// ```rhai
+    /// ssh::connect("k3s-gpu1").reboot_and_wait(10.minutes);
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn reboot_and_wait(ncc: NativeCallContext, host: &mut Host, limit: Duration) -> RhaiResultOf<()> {
+        let host = host.clone();
+        call(&ncc, |ctx| async move { host.reboot_and_wait(&ctx, limit.0).await })
+    }
+
+    /// Name of the host: its node's, or the address.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").name);
+    /// ```
+    #[rhai_fn(global, get = "name", pure)]
+    pub fn name(host: &mut Host) -> String {
+        host.name().to_owned()
+    }
+
+    /// Address the host is reached at.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").address);
+    /// ```
+    #[rhai_fn(global, get = "address", pure)]
+    pub fn address(host: &mut Host) -> String {
+        host.address().to_owned()
+    }
+
+    /// Role of the site's node; `()` for other hosts.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-gpu1").role);
+    /// ```
+    #[rhai_fn(global, get = "role", pure)]
+    pub fn role(host: &mut Host) -> Dynamic {
+        host.node().map_or(Dynamic::UNIT, |n| n.role.clone().into())
+    }
+
+    /// Kind of the site's node: `server`, `agent` or `storage`; `()` for other hosts.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-gpu1").kind);
+    /// ```
+    #[rhai_fn(global, get = "kind", pure)]
+    pub fn kind(host: &mut Host) -> Dynamic {
+        host.kind().map_or(Dynamic::UNIT, |k| k.to_owned().into())
+    }
+
+    /// Standard output.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").read("hostname").stdout);
+    /// ```
+    #[rhai_fn(global, get = "stdout", pure)]
+    pub fn stdout(out: &mut Output) -> String {
+        out.stdout.clone()
+    }
+
+    /// Standard error.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").read("true").stderr);
+    /// ```
+    #[rhai_fn(global, get = "stderr", pure)]
+    pub fn stderr(out: &mut Output) -> String {
+        out.stderr.clone()
+    }
+
+    /// Exit code.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").read("test -d /srv", #{ ok_codes: [0, 1] }).code);
+    /// ```
+    #[rhai_fn(global, get = "code", pure)]
+    pub fn code(out: &mut Output) -> i64 {
+        out.code
+    }
+
+    /// How long the command took.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").read("true").duration);
+    /// ```
+    #[rhai_fn(global, get = "duration", pure)]
+    pub fn duration(out: &mut Output) -> Duration {
+        out.duration
+    }
+
+    /// Standard output without its last newline.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").read("hostname"));
+    /// ```
+    #[rhai_fn(global, name = "to_string", pure)]
+    pub fn output_to_string(out: &mut Output) -> String {
+        out.to_string()
+    }
+
+    /// Name and address.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1"));
+    /// ```
+    #[rhai_fn(global, name = "to_string", pure)]
+    pub fn host_to_string(host: &mut Host) -> String {
+        host.to_string()
+    }
+}

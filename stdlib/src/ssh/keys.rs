@@ -1,0 +1,153 @@
+//! The private key that logs in to nodes: read by reference, generated once.
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey};
+
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::site::Site;
+
+/// The public half of the site's key, as one line for `authorized_keys`.
+///
+/// # Errors
+/// When the key can neither be read nor made.
+pub fn public_key(ctx: &Ctx, site: &Site) -> OpResult<String> {
+    public_line(&*load(ctx, &site.ssh.key)?)
+}
+
+fn public_line(key: &PrivateKey) -> OpResult<String> {
+    key.public_key().to_openssh().map_err(|e| OpError::invalid("the ssh key has no public half").because(e.to_string()))
+}
+
+/// The private key behind a secret reference; `state:` keys are made on first use.
+///
+/// # Errors
+/// When it can neither be read nor made.
+pub fn load(ctx: &Ctx, reference: &str) -> OpResult<Arc<PrivateKey>> {
+    let cache = format!("ssh key {reference}");
+    if let Some(k) = ctx.cached::<PrivateKey>(&cache) {
+        return Ok(k);
+    }
+    let key = Arc::new(read(ctx, reference)?);
+    ctx.keep(cache, key.clone());
+    Ok(key)
+}
+
+fn read(ctx: &Ctx, reference: &str) -> OpResult<PrivateKey> {
+    let bad = || {
+        OpError::invalid(format!("`{reference}` is no secret reference"))
+            .hint("write `state:ssh_key`, `file:PATH` or `env:NAME`")
+    };
+    let (scheme, name) = reference.split_once(':').ok_or_else(bad)?;
+    match scheme {
+        "state" => match ctx.secrets.get(name) {
+            Some(text) => parse(text, reference),
+            None => ensure_file(&ctx.state_dir.join(name), reference),
+        },
+        "file" => read_file(&file_path(ctx, name), reference),
+        "env" => match std::env::var(name) {
+            Ok(text) => parse(&text, reference),
+            Err(_) => Err(OpError::not_found(format!("environment variable `{name}` is not set"))
+                .hint(format!("set it, or change `ssh.key = \"{reference}\"` in the site file"))),
+        },
+        _ => Err(bad()),
+    }
+}
+
+/// `file:` paths are relative to the site file.
+fn file_path(ctx: &Ctx, name: &str) -> PathBuf {
+    if let Some(rest) = name.strip_prefix("~/")
+        && let Some(home) = std::env::var_os("HOME")
+    {
+        return Path::new(&home).join(rest);
+    }
+    let base = ctx.site.as_ref().and_then(|s| s.path.parent().map(Path::to_path_buf));
+    base.unwrap_or_else(|| ctx.base_dir.clone()).join(name)
+}
+
+fn read_file(path: &Path, reference: &str) -> OpResult<PrivateKey> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        OpError::not_found(format!("cannot read the ssh key {}", path.display()))
+            .because(e.to_string())
+            .hint(format!("`{reference}` comes from `ssh.key` of the site file"))
+    })?;
+    let mode = std::fs::metadata(path).map(|m| m.permissions().mode()).unwrap_or(0o600);
+    if mode & 0o077 != 0 {
+        return Err(OpError::denied(format!("the ssh key {} can be read by others", path.display()))
+            .hint(format!("chmod 600 {}", path.display())));
+    }
+    parse(&text, reference)
+}
+
+fn parse(text: &str, reference: &str) -> OpResult<PrivateKey> {
+    let key = russh::keys::decode_secret_key(text, None).map_err(|e| {
+        let encrypted = matches!(e, russh::keys::Error::KeyIsEncrypted);
+        let err = OpError::invalid(format!("`{reference}` holds no usable private key")).because(e.to_string());
+        if encrypted {
+            err.hint("add it to an ssh agent and pass `agent: true`, or use a key without passphrase")
+        } else {
+            err
+        }
+    })?;
+    Ok(key)
+}
+
+/// Reads the key at `path`, or makes an ed25519 one there (0600). Two processes get the same key.
+fn ensure_file(path: &Path, reference: &str) -> OpResult<PrivateKey> {
+    if path.exists() {
+        return read_file(path, reference);
+    }
+    let fail = |what: &str, e: String| {
+        OpError::failed(format!("cannot make the ssh key {}", path.display())).because(format!("{what}: {e}"))
+    };
+    let mut key =
+        PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).map_err(|e| fail("generate", e.to_string()))?;
+    key.set_comment("gpuhost");
+    let text = key.to_openssh(LineEnding::LF).map_err(|e| fail("encode", e.to_string()))?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(dir).map_err(|e| fail("create folder", e.to_string()))?;
+    let temp =
+        dir.join(format!(".{}.{}", path.file_name().unwrap_or_default().to_string_lossy(), uuid::Uuid::new_v4()));
+    let write = || -> std::io::Result<()> {
+        let mut f = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp)?;
+        f.write_all(text.as_bytes())?;
+        f.sync_all()
+    };
+    write().map_err(|e| fail("write", e.to_string()))?;
+    // A link fails if somebody else was faster: then theirs is the key.
+    let linked = std::fs::hard_link(&temp, path);
+    std::fs::remove_file(&temp).ok();
+    match linked {
+        Ok(()) => {
+            let mut public = path.as_os_str().to_owned();
+            public.push(".pub");
+            std::fs::write(public, format!("{}\n", public_line(&key)?)).ok();
+            Ok(key)
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => read_file(path, reference),
+        Err(e) => Err(fail("write", e.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ssh_key");
+        let a = ensure_file(&path, "state:ssh_key").unwrap();
+        let b = ensure_file(&path, "state:ssh_key").unwrap();
+        assert_eq!(public_line(&a).unwrap(), public_line(&b).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(public_line(&a).unwrap().starts_with("ssh-ed25519 AAAA"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let e = ensure_file(&path, "state:ssh_key").unwrap_err();
+        assert!(e.message.ends_with("can be read by others"), "{e}");
+    }
+}
