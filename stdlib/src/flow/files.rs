@@ -46,8 +46,12 @@ fn granted(ctx: &Ctx, path: &str) -> OpResult<PathBuf> {
 
 fn read(ctx: &Ctx, path: &str) -> OpResult<String> {
     let full = granted(ctx, path)?;
-    std::fs::read_to_string(&full)
-        .map_err(|e| OpError::not_found(format!("cannot read `{path}`")).on(path).because(e.to_string()).hint(format!("the path is taken from {}", ctx.base_dir.display())))
+    std::fs::read_to_string(&full).map_err(|e| {
+        OpError::not_found(format!("cannot read `{path}`"))
+            .on(path)
+            .because(e.to_string())
+            .hint(format!("the path is taken from {}", ctx.base_dir.display()))
+    })
 }
 
 fn parse<T>(what: &str, r: Result<T, String>) -> OpResult<T> {
@@ -62,9 +66,13 @@ fn render(text: &str, map: &Map) -> OpResult<String> {
     let mut env = minijinja::Environment::new();
     env.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     env.set_keep_trailing_newline(true);
-    let ctx: serde_json::Value = rhai::serde::from_dynamic(&Dynamic::from(map.clone())).map_err(|e| OpError::invalid(e.to_string()))?;
-    env.render_str(text, &ctx)
-        .map_err(|e| OpError::invalid("the template cannot be rendered").because(e.to_string()).hint("every name in `{{ }}` must be a key of the map"))
+    let ctx: serde_json::Value =
+        rhai::serde::from_dynamic(&Dynamic::from(map.clone())).map_err(|e| OpError::invalid(e.to_string()))?;
+    env.render_str(text, &ctx).map_err(|e| {
+        OpError::invalid("the template cannot be rendered")
+            .because(e.to_string())
+            .hint("every name in `{{ }}` must be a key of the map")
+    })
 }
 
 #[export_module]
@@ -100,7 +108,8 @@ mod api {
                 }
                 let change = Change::new(path.clone(), "content", before.map(Into::into), Some(text.clone().into()));
                 s.act(path.clone(), vec![change], async {
-                    let fail = |e: std::io::Error| OpError::failed(format!("cannot write `{path}`")).because(e.to_string());
+                    let fail =
+                        |e: std::io::Error| OpError::failed(format!("cannot write `{path}`")).because(e.to_string());
                     if let Some(dir) = full.parent() {
                         std::fs::create_dir_all(dir).map_err(fail)?;
                     }

@@ -14,7 +14,9 @@ use crate::core::module::{ModuleDef, fn_options};
 #[must_use]
 pub fn def() -> ModuleDef {
     let mut module = Module::new();
-    for part in [steps::module(), fanout::module(), proofs::module(), units::module(), files::module(), tables::module()] {
+    for part in
+        [steps::module(), fanout::module(), proofs::module(), units::module(), files::module(), tables::module()]
+    {
         module.combine(part);
     }
     ModuleDef {

@@ -159,7 +159,10 @@ mod api {
         let ctx = Ctx::of(&ncc)?;
         let Some(text) = ctx.params.get(name) else { return Ok(default_value) };
         typed(text, &default_value).map_err(|e| {
-            OpError::invalid(format!("--set {name}: {e}")).on(name).hint(format!("--set {name}={default_value}")).into_rhai(&ncc)
+            OpError::invalid(format!("--set {name}: {e}"))
+                .on(name)
+                .hint(format!("--set {name}={default_value}"))
+                .into_rhai(&ncc)
         })
     }
 

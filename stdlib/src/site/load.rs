@@ -45,11 +45,8 @@ fn sorted(mut f: Vec<Finding>) -> Vec<Finding> {
 }
 
 fn check_keys(src: &Source, out: &mut Vec<Finding>) {
-    let tops: Vec<&str> = SECTIONS
-        .iter()
-        .map(|s| s.path.split('.').next().unwrap_or(s.path))
-        .chain(["connect", "platform"])
-        .collect();
+    let tops: Vec<&str> =
+        SECTIONS.iter().map(|s| s.path.split('.').next().unwrap_or(s.path)).chain(["connect", "platform"]).collect();
     for key in src.table.keys() {
         if !tops.contains(&key.as_str()) {
             out.push(unknown(src, key, key, "section", tops.iter().copied()));
@@ -238,12 +235,14 @@ fn node(src: &Source, i: usize, roles: &BTreeMap<String, Role>, uuid: &str, pve:
     let path = format!("nodes.{i}");
     let mut t = at(src, &path).and_then(toml::Value::as_table).cloned().unwrap_or_default();
     let mut take = |k: &str| t.remove(k).and_then(|v| v.as_str().map(str::to_owned));
-    let (name, role_name, ip) = (take("name").unwrap_or_default(), take("role").unwrap_or_default(), take("ip").unwrap_or_default());
+    let (name, role_name, ip) =
+        (take("name").unwrap_or_default(), take("role").unwrap_or_default(), take("ip").unwrap_or_default());
     let (mac, pve_node) = (take("mac"), take("pve_node").unwrap_or_else(|| pve.to_owned()));
     let vmid = t.remove("vmid").and_then(|v| v.as_integer()).unwrap_or(0);
-    let vmid = u32::try_from(vmid).ok().filter(|v| (100..=999_999_999).contains(v)).ok_or_else(|| {
-        src.value(&join(&path, "vmid"), format!("vmid `{vmid}` is outside 100 to 999999999"), None)
-    })?;
+    let vmid = u32::try_from(vmid)
+        .ok()
+        .filter(|v| (100..=999_999_999).contains(v))
+        .ok_or_else(|| src.value(&join(&path, "vmid"), format!("vmid `{vmid}` is outside 100 to 999999999"), None))?;
     let Some(role) = roles.get(&role_name) else {
         let hint = match closest(&role_name, roles.keys().map(String::as_str)) {
             Some(k) => format!("did you mean `{k}`?"),
@@ -277,7 +276,11 @@ fn check_meaning(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     check_names(src, site, out);
     check_addresses(src, site, out);
     if uuid::Uuid::parse_str(&site.uuid).is_err() {
-        out.push(src.value("site.uuid", format!("`{}` is not a UUID", site.uuid), Some("`gpuhost init` mints one".to_owned())));
+        out.push(src.value(
+            "site.uuid",
+            format!("`{}` is not a UUID", site.uuid),
+            Some("`gpuhost init` mints one".to_owned()),
+        ));
     }
     if !site.proxmox.url.starts_with("https://") {
         let hint = "the Proxmox API is served over TLS: `https://host:8006`".to_owned();
@@ -292,7 +295,11 @@ fn check_meaning(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     if servers == 0 {
         out.push(src.value("nodes", "no node has a role of kind `server`", None));
     } else if servers.is_multiple_of(2) {
-        let mut f = src.value("nodes", format!("{servers} servers tolerate no more failures than {}", servers - 1), Some("use 1, 3 or 5".to_owned()));
+        let mut f = src.value(
+            "nodes",
+            format!("{servers} servers tolerate no more failures than {}", servers - 1),
+            Some("use 1, 3 or 5".to_owned()),
+        );
         f.warning = true;
         out.push(f);
     }
@@ -317,7 +324,11 @@ fn check_names(src: &Source, site: &Site, out: &mut Vec<Finding>) {
             && !s.ends_with('-')
     };
     if !dns(&site.name) {
-        out.push(src.value("site.name", format!("`{}` is not a DNS label", site.name), Some("lower-case letters, digits and `-`".to_owned())));
+        out.push(src.value(
+            "site.name",
+            format!("`{}` is not a DNS label", site.name),
+            Some("lower-case letters, digits and `-`".to_owned()),
+        ));
     }
     let mut seen: BTreeMap<(&str, String), usize> = BTreeMap::new();
     seen.insert(("vmid", site.template.vmid.to_string()), src.line("template.vmid"));
@@ -326,7 +337,12 @@ fn check_names(src: &Source, site: &Site, out: &mut Vec<Finding>) {
             let hint = "lower-case letters, digits and `-`".to_owned();
             out.push(src.value(&format!("nodes.{i}.name"), format!("`{}` is not a host name", n.name), Some(hint)));
         }
-        let mine = [("name", n.name.clone()), ("ip", n.ip.clone()), ("vmid", n.vmid.to_string()), ("mac", n.mac.to_uppercase())];
+        let mine = [
+            ("name", n.name.clone()),
+            ("ip", n.ip.clone()),
+            ("vmid", n.vmid.to_string()),
+            ("mac", n.mac.to_uppercase()),
+        ];
         for (what, value) in mine {
             let path = format!("nodes.{i}.{what}");
             if let Some(line) = seen.get(&(what, value.clone())) {

@@ -50,8 +50,27 @@ impl Shape {
     #[must_use]
     pub fn over(&self, base: &Shape) -> Shape {
         over!(
-            self, base, cores, memory, disk, scratch, data, gpus, gpu_mapping, disk_storage, scratch_storage,
-            data_storage, cache, backup, cpu, full_clone, onboot, labels, taints, packages, system
+            self,
+            base,
+            cores,
+            memory,
+            disk,
+            scratch,
+            data,
+            gpus,
+            gpu_mapping,
+            disk_storage,
+            scratch_storage,
+            data_storage,
+            cache,
+            backup,
+            cpu,
+            full_clone,
+            onboot,
+            labels,
+            taints,
+            packages,
+            system
         )
     }
     /// vCPUs.

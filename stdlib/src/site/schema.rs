@@ -190,12 +190,29 @@ pub const SECTIONS: &[Section] = &[
         doc: "kube-prometheus-stack.",
         fields: &[f("version", "string", None, "Chart version.")],
     },
-    Section { path: "permissions", doc: "Extra grants.", fields: &[f("files", "[string]", Some("[]"), "Paths recipes may read and write.")] },
-    Section { path: "lab", doc: "Written by `gpuhost lab serve`: the shared clock.", fields: &[f("control", "string", NONE, "Address of the control endpoint.")] },
+    Section {
+        path: "permissions",
+        doc: "Extra grants.",
+        fields: &[f("files", "[string]", Some("[]"), "Paths recipes may read and write.")],
+    },
+    Section {
+        path: "lab",
+        doc: "Written by `gpuhost lab serve`: the shared clock.",
+        fields: &[f("control", "string", NONE, "Address of the control endpoint.")],
+    },
 ];
 
 /// Sections that may be absent.
 pub const OPTIONAL: &[&str] = &[
-    "gpu", "storage", "connect", "permissions", "lab", "platform", "platform.cert_manager", "platform.rancher",
-    "platform.fleet", "platform.jupyterhub", "platform.monitoring",
+    "gpu",
+    "storage",
+    "connect",
+    "permissions",
+    "lab",
+    "platform",
+    "platform.cert_manager",
+    "platform.rancher",
+    "platform.fleet",
+    "platform.jupyterhub",
+    "platform.monitoring",
 ];

@@ -35,8 +35,13 @@ impl Source {
         let mut lines = vec![0];
         lines.extend(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1));
         let (doc, errors) = DeTable::parse_recoverable(text);
-        let mut source =
-            Source { file: file.to_owned(), table: toml::Table::new(), lines, keys: BTreeMap::new(), values: BTreeMap::new() };
+        let mut source = Source {
+            file: file.to_owned(),
+            table: toml::Table::new(),
+            lines,
+            keys: BTreeMap::new(),
+            values: BTreeMap::new(),
+        };
         if !errors.is_empty() {
             let mut found: Vec<Finding> = errors
                 .iter()
@@ -65,10 +70,8 @@ impl Source {
     fn walk_value(&mut self, path: &str, v: &DeValue<'_>) -> toml::Value {
         match v {
             DeValue::String(s) => toml::Value::String(s.to_string()),
-            DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).map_or_else(
-                |_| toml::Value::String(i.as_str().to_owned()),
-                toml::Value::Integer,
-            ),
+            DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix())
+                .map_or_else(|_| toml::Value::String(i.as_str().to_owned()), toml::Value::Integer),
             DeValue::Float(f) => toml::Value::Float(f.as_str().parse().unwrap_or(f64::NAN)),
             DeValue::Boolean(b) => toml::Value::Boolean(*b),
             DeValue::Datetime(d) => toml::Value::Datetime(*d),

@@ -7,7 +7,9 @@ const DEFAULT: &str = include_str!("../../../recipes/site.toml");
 fn findings(text: &str) -> Vec<String> {
     match load(Path::new("site.toml"), text) {
         Ok(_) => Vec::new(),
-        Err(f) => f.iter().map(|f| format!("{}: {} | {}", f.line, f.message, f.hint.as_deref().unwrap_or(""))).collect(),
+        Err(f) => {
+            f.iter().map(|f| format!("{}: {} | {}", f.line, f.message, f.hint.as_deref().unwrap_or(""))).collect()
+        }
     }
 }
 
@@ -52,7 +54,12 @@ fn duplicates_and_addresses_outside_the_subnet() {
         .replace("name = \"k3s-gpu2\"", "name = \"k3s-gpu1\"")
         .replace("ip = \"10.0.0.24\"", "ip = \"10.0.1.24\"");
     let f = findings(&text);
-    for part in ["duplicate ip `10.0.0.11`", "duplicate vmid `9000`", "duplicate name `k3s-gpu1`", "address `10.0.1.24` is outside 10.0.0.0/24"] {
+    for part in [
+        "duplicate ip `10.0.0.11`",
+        "duplicate vmid `9000`",
+        "duplicate name `k3s-gpu1`",
+        "address `10.0.1.24` is outside 10.0.0.0/24",
+    ] {
         assert!(f.iter().any(|l| l.contains(part)), "{part}: {f:?}");
     }
 }
