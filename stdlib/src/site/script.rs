@@ -4,10 +4,11 @@ use std::sync::Arc;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
-use super::{Node, Site};
+use super::{Node, RoleKind, Site};
 use crate::core::ctx::{Ctx, RhaiResultOf};
 use crate::core::error::OpError;
 use crate::core::module::ModuleDef;
+use crate::ssh::Host;
 
 /// The module.
 #[must_use]
@@ -55,6 +56,15 @@ type SiteRef = Arc<Site>;
 
 fn names<'a>(nodes: impl Iterator<Item = &'a Node>) -> Array {
     nodes.map(|n| n.name.clone().into()).collect()
+}
+
+fn kind_of(word: &str) -> Result<RoleKind, OpError> {
+    match word {
+        "server" => Ok(RoleKind::Server),
+        "agent" => Ok(RoleKind::Agent),
+        "storage" => Ok(RoleKind::Storage),
+        other => Err(OpError::invalid(format!("unknown kind `{other}`")).hint("kinds: server, agent, storage")),
+    }
 }
 
 #[export_module]
@@ -147,6 +157,18 @@ mod api {
     #[rhai_fn(global, return_raw, pure)]
     pub fn get_node(ncc: NativeCallContext, site: &mut SiteRef, name: &str) -> RhaiResultOf<Node> {
         site.node(name).map(|n| (*n).clone()).map_err(|e| e.into_rhai(&ncc))
+    }
+
+    /// The hosts whose role is of this kind (`server`, `agent` or `storage`), ready for SSH.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for host in site().hosts("server") { print(host.name); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn hosts(ncc: NativeCallContext, site: &mut SiteRef, kind: &str) -> RhaiResultOf<Array> {
+        let kind = kind_of(kind).map_err(|e| e.into_rhai(&ncc))?;
+        Ok(site.nodes_of(kind).map(|n| Dynamic::from(Host::for_node(site, n))).collect())
     }
 
     /// Names of the Kubernetes nodes (servers and agents).
