@@ -1,0 +1,235 @@
+//! Applying objects: read, dry-run, diff, and only then write. Equal objects are not touched.
+use serde_json::{Value, json};
+
+use super::Cluster;
+use super::diff::{MANAGED_BY, MANAGER, is_ours, object_changes, other_owner};
+use super::kinds::Kind;
+use super::objects::describe;
+use super::rest::{Request, item};
+use crate::core::ctx::Ctx;
+use crate::core::error::{Kind as ErrorKind, OpError, OpResult};
+use crate::core::event::Change;
+use crate::core::op::{Op, OpScope};
+use crate::options;
+
+options! {
+    /// How to apply.
+    pub struct ApplyOptions {
+        /// Namespace of objects that name none; `default` when left out.
+        namespace: String = String::new(),
+        /// Take fields over from other field managers (never from Helm or Fleet).
+        take_over: bool = false,
+    }
+}
+
+/// One object that has to be written.
+pub struct Planned {
+    object: Value,
+    kind: Option<Kind>,
+    force: bool,
+    /// What will differ.
+    pub changes: Vec<Change>,
+}
+
+/// Reads objects from YAML text (several documents are fine).
+///
+/// # Errors
+/// `invalid` with the parser's text.
+pub fn parse_yaml(text: &str) -> OpResult<Vec<Value>> {
+    let docs: Vec<Value> = serde_saphyr::from_multiple(text)
+        .map_err(|e| OpError::invalid("the YAML cannot be read").because(e.to_string()))?;
+    Ok(docs.into_iter().filter(|d| !d.is_null()).flat_map(flatten_list).collect())
+}
+
+/// A `List` is its items.
+fn flatten_list(object: Value) -> Vec<Value> {
+    match (object["kind"].as_str(), object["items"].as_array()) {
+        (Some(kind), Some(items)) if kind.ends_with("List") => items.clone(),
+        _ => vec![object],
+    }
+}
+
+/// Namespaces and CRDs come before what needs them.
+fn rank(object: &Value) -> u8 {
+    match object["kind"].as_str() {
+        Some("Namespace") => 0,
+        Some("CustomResourceDefinition") => 1,
+        _ => 2,
+    }
+}
+
+/// Our label on an object, its namespace filled in.
+fn dressed(mut object: Value, kind: Option<&Kind>, namespace: &str) -> OpResult<Value> {
+    if object["metadata"]["name"].as_str().is_none_or(str::is_empty) {
+        return Err(OpError::invalid(format!("a {} has no `metadata.name`", object["kind"].as_str().unwrap_or("object"))));
+    }
+    if kind.is_none_or(|k| k.namespaced) && object["metadata"]["namespace"].as_str().is_none_or(str::is_empty) {
+        let ns = if namespace.is_empty() { "default" } else { namespace };
+        object["metadata"]["namespace"] = ns.into();
+    }
+    if object["metadata"]["labels"][MANAGED_BY].is_null() {
+        if !object["metadata"]["labels"].is_object() {
+            object["metadata"]["labels"] = json!({});
+        }
+        object["metadata"]["labels"][MANAGED_BY] = MANAGER.into();
+    }
+    Ok(object)
+}
+
+impl Cluster {
+    /// Applies objects as one op; returns what changed.
+    ///
+    /// # Errors
+    /// `refused` for objects of Fleet or Helm; `conflict` naming the other field manager.
+    pub async fn apply_objects(&self, ctx: &Ctx, objects: Vec<Value>, o: &ApplyOptions) -> OpResult<Vec<Change>> {
+        let target = match objects.as_slice() {
+            [] => self.name().to_owned(),
+            [one] => describe(one),
+            [first, rest @ ..] => format!("{} and {} more", describe(first), rest.len()),
+        };
+        let op = Op::write("kubernetes", "apply", target).args(&objects);
+        let o = o.clone();
+        ctx.run_op(op, |s| async move {
+            let planned = self.plan_objects(s.ctx(), objects, &o).await?;
+            self.write_planned(&s, planned).await?;
+            Ok(s.changes())
+        })
+        .await
+    }
+
+    /// Reads, dry-runs and diffs objects inside another op.
+    ///
+    /// # Errors
+    /// Like [`Cluster::apply_objects`].
+    pub async fn plan_objects(&self, ctx: &Ctx, mut objects: Vec<Value>, o: &ApplyOptions) -> OpResult<Vec<Planned>> {
+        objects.sort_by_key(rank);
+        let crds: Vec<String> = objects
+            .iter()
+            .filter(|x| rank(x) == 1)
+            .filter_map(|x| x["spec"]["names"]["kind"].as_str().map(str::to_owned))
+            .collect();
+        let mut out = Vec::new();
+        for object in objects {
+            let kind = match self.kind_of(ctx, &object).await {
+                Ok(k) => Some(k),
+                // its CRD comes with it
+                Err(_) if object["kind"].as_str().is_some_and(|k| crds.iter().any(|c| c == k)) => None,
+                Err(e) => return Err(e),
+            };
+            let object = dressed(object, kind.as_ref(), &o.namespace)?;
+            out.extend(self.plan_object(ctx, object, kind, o.take_over).await?);
+        }
+        Ok(out)
+    }
+
+    async fn plan_object(
+        &self,
+        ctx: &Ctx,
+        object: Value,
+        kind: Option<Kind>,
+        take_over: bool,
+    ) -> OpResult<Option<Planned>> {
+        let subject = describe(&object);
+        let live = match &kind {
+            Some(k) => {
+                let reply = self.send(ctx, &Request::get(path_of(k, &object))).await?;
+                match reply.status {
+                    404 => None,
+                    _ if reply.ok() => Some(reply.json()),
+                    _ => return Err(reply.error(&subject)),
+                }
+            }
+            None => None,
+        };
+        let Some(live) = live else {
+            let changes = vec![Change::new(self.name(), subject, None, Some("present".into()))];
+            return Ok(Some(Planned { object, kind, force: false, changes }));
+        };
+        if let Some(owner) = other_owner(&live) {
+            return Err(OpError::refused(format!("it belongs to {owner}"))
+                .on(subject)
+                .hint("change it where its owner keeps it; gpuhost never takes objects from Helm or Fleet"));
+        }
+        let force = take_over || is_ours(&live);
+        let Some(kind) = kind else { return Ok(None) };
+        let wanted = self.patch(ctx, &kind, &object, force, true).await?;
+        let changes = object_changes(self.name(), &subject, &live, &wanted);
+        Ok((!changes.is_empty()).then_some(Planned { object, kind: Some(kind), force, changes }))
+    }
+
+    /// Writes what was planned; nothing planned is no change.
+    ///
+    /// # Errors
+    /// What the API server refused.
+    pub async fn write_planned(&self, s: &OpScope, planned: Vec<Planned>) -> OpResult<()> {
+        for p in planned {
+            let marker = describe(&p.object);
+            let reference = s
+                .act(marker, p.changes, async {
+                    let kind = match p.kind {
+                        Some(k) => k,
+                        None => self.kind_once_served(s, &p.object).await?,
+                    };
+                    let made = self.patch(s.ctx(), &kind, &p.object, p.force, false).await?;
+                    Ok(made["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
+                })
+                .await?;
+            s.accepted(reference)?;
+        }
+        Ok(())
+    }
+
+    /// The kind of an object whose CRD was just written.
+    async fn kind_once_served(&self, s: &OpScope, object: &Value) -> OpResult<Kind> {
+        let (every, limit) = (std::time::Duration::from_secs(2), std::time::Duration::from_secs(60));
+        s.wait_for("the new kind", every, limit, || async {
+            match self.kind_of(s.ctx(), object).await {
+                Ok(k) => Ok(crate::core::op::Look::Ready(k)),
+                Err(e) if e.is(ErrorKind::NotFound) => Ok(crate::core::op::Look::Pending(e.message)),
+                Err(e) => Err(e),
+            }
+        })
+        .await
+    }
+
+    async fn patch(&self, ctx: &Ctx, kind: &Kind, object: &Value, force: bool, dry: bool) -> OpResult<Value> {
+        let q = super::rest::query(&[
+            ("fieldManager", MANAGER),
+            ("force", if force { "true" } else { "" }),
+            ("dryRun", if dry { "All" } else { "" }),
+        ]);
+        let reply = self.send(ctx, &Request::apply(format!("{}{q}", path_of(kind, object)), object)).await?;
+        if reply.ok() {
+            return Ok(reply.json());
+        }
+        let e = reply.error(&describe(object));
+        Err(if e.is(ErrorKind::Conflict) {
+            e.hint("another field manager holds these fields: pass `#{ take_over: true }` if gpuhost shall own them")
+        } else {
+            e
+        })
+    }
+}
+
+fn path_of(kind: &Kind, object: &Value) -> String {
+    let meta = &object["metadata"];
+    item(kind, meta["namespace"].as_str().unwrap_or_default(), meta["name"].as_str().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_lists_and_order() {
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\n---\nkind: List\nitems:\n- {kind: Namespace, metadata: {name: n}}\n";
+        let mut objects = parse_yaml(text).unwrap();
+        assert_eq!(objects.len(), 2);
+        objects.sort_by_key(rank);
+        assert_eq!(objects[0]["kind"], "Namespace");
+        let pod = dressed(objects[1].clone(), None, "x").unwrap();
+        assert_eq!(pod["metadata"]["namespace"], "x");
+        assert_eq!(pod["metadata"]["labels"][MANAGED_BY], MANAGER);
+        assert!(dressed(json!({"kind": "Pod"}), None, "").is_err());
+    }
+}
