@@ -61,7 +61,10 @@ fn rank(object: &Value) -> u8 {
 /// Our label on an object, its namespace filled in.
 fn dressed(mut object: Value, kind: Option<&Kind>, namespace: &str) -> OpResult<Value> {
     if object["metadata"]["name"].as_str().is_none_or(str::is_empty) {
-        return Err(OpError::invalid(format!("a {} has no `metadata.name`", object["kind"].as_str().unwrap_or("object"))));
+        return Err(OpError::invalid(format!(
+            "a {} has no `metadata.name`",
+            object["kind"].as_str().unwrap_or("object")
+        )));
     }
     if kind.is_none_or(|k| k.namespaced) && object["metadata"]["namespace"].as_str().is_none_or(str::is_empty) {
         let ns = if namespace.is_empty() { "default" } else { namespace };

@@ -17,7 +17,7 @@ const SERVER_SIDE: &[&str] =
 pub fn object_changes(target: &str, subject: &str, live: &Value, wanted: &Value) -> Vec<Change> {
     let secret = live["kind"] == "Secret";
     let mut out = Vec::new();
-    let (Some(a), Some(b)) = (live.as_object(), wanted.as_object()) else { return out };
+    let (Some(a), Some(b)) = (live.as_object(), wanted.as_object()) else { return Vec::new() };
     let keys: std::collections::BTreeSet<_> = a.keys().chain(b.keys()).collect();
     for key in keys {
         match key.as_str() {
@@ -78,16 +78,16 @@ pub fn other_owner(object: &Value) -> Option<String> {
     if let Some(bundle) = label("fleet.cattle.io/bundle-name").or_else(|| label("fleet.cattle.io/bundle-id")) {
         return Some(format!("Fleet bundle `{bundle}`"));
     }
-    if let Some(id) = note("objectset.rio.cattle.io/id").filter(|id| id.starts_with("default-") || id.contains("fleet")) {
+    if let Some(id) = note("objectset.rio.cattle.io/id").filter(|id| id.starts_with("default-") || id.contains("fleet"))
+    {
         return Some(format!("Fleet (object set `{id}`)"));
     }
     if let (Some("Helm"), Some(release)) = (label(MANAGED_BY), note("meta.helm.sh/release-name")) {
         let ns = note("meta.helm.sh/release-namespace").unwrap_or("?");
         return Some(format!("Helm release `{ns}/{release}`"));
     }
-    let addon = note("objectset.rio.cattle.io/owner-name").filter(|_| {
-        note("objectset.rio.cattle.io/owner-gvk").is_some_and(|g| g.contains("Addon"))
-    });
+    let addon = note("objectset.rio.cattle.io/owner-name")
+        .filter(|_| note("objectset.rio.cattle.io/owner-gvk").is_some_and(|g| g.contains("Addon")));
     if let Some(name) = addon {
         return Some(format!("K3s addon `{name}` (rewritten at each start of K3s)"));
     }

@@ -146,7 +146,8 @@ impl Cluster {
     pub async fn kind_of(&self, ctx: &Ctx, object: &Value) -> OpResult<Kind> {
         let (api, kind) = (object["apiVersion"].as_str().unwrap_or("v1"), object["kind"].as_str().unwrap_or_default());
         if kind.is_empty() {
-            return Err(OpError::invalid("an object has no `kind`").hint("each object needs `apiVersion`, `kind` and `metadata.name`"));
+            return Err(OpError::invalid("an object has no `kind`")
+                .hint("each object needs `apiVersion`, `kind` and `metadata.name`"));
         }
         let fits = |k: &Kind| k.kind == kind && k.api_version() == api;
         if let Some(k) = self.known_kind(fits) {

@@ -76,7 +76,12 @@ pub fn taint_changes(node: &Value, taints: &[Taint]) -> Vec<Change> {
                 return None;
             }
             let shown = |v: &Value| Value::from(v["value"].as_str().unwrap_or_default());
-            Some(Change::new(name, format!("taint {}:{}", t.key, t.effect), before.map(shown), Some(t.value.clone().into())))
+            Some(Change::new(
+                name,
+                format!("taint {}:{}", t.key, t.effect),
+                before.map(shown),
+                Some(t.value.clone().into()),
+            ))
         })
         .collect()
 }
@@ -156,7 +161,14 @@ impl Cluster {
     ///
     /// # Errors
     /// `not_found`, or the server's refusal.
-    pub async fn ensure_labels(&self, ctx: &Ctx, kind: &str, ns: &str, name: &str, labels: &BTreeMap<String, String>) -> OpResult<bool> {
+    pub async fn ensure_labels(
+        &self,
+        ctx: &Ctx,
+        kind: &str,
+        ns: &str,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> OpResult<bool> {
         let op = Op::write("kubernetes", "ensure_label", format!("{kind} {name}")).args(labels);
         ctx.run_op(op, |s| async move {
             let object = self.get_object(s.ctx(), kind, ns, name).await?;
@@ -219,8 +231,10 @@ impl Cluster {
             if pods.is_empty() {
                 return Ok(());
             }
-            let changes: Vec<_> =
-                pods.iter().map(|(ns, p)| Change::new(node, format!("pod {ns}/{p}"), Some("running".into()), None)).collect();
+            let changes: Vec<_> = pods
+                .iter()
+                .map(|(ns, p)| Change::new(node, format!("pod {ns}/{p}"), Some("running".into()), None))
+                .collect();
             s.act(format!("node {node}"), changes, self.evict_all(&s, node, limit)).await
         })
         .await
@@ -231,7 +245,8 @@ impl Cluster {
             let pods = self.evictable(s.ctx(), node).await?;
             let mut held = Vec::new();
             for (ns, pod) in &pods {
-                let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": ns}});
+                let body =
+                    json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": ns}});
                 let path = format!("/api/v1/namespaces/{ns}/pods/{pod}/eviction");
                 let reply = self.send(s.ctx(), &Request::post(path, &body)).await?;
                 held.push(match reply.status {
@@ -272,7 +287,8 @@ mod tests {
 
     #[test]
     fn taints_and_labels_compare() {
-        let node = json!({"metadata":{"name":"n","labels":{"a":"1"}},"spec":{"taints":[{"key":"k","effect":"NoSchedule"}]}});
+        let node =
+            json!({"metadata":{"name":"n","labels":{"a":"1"}},"spec":{"taints":[{"key":"k","effect":"NoSchedule"}]}});
         let want = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
         assert_eq!(label_changes(&node, &want).len(), 1);
         let same = Taint::parse("k:NoSchedule").unwrap();
@@ -286,6 +302,9 @@ mod tests {
     fn rows_read() {
         let n = json!({"metadata":{"name":"n","labels":{"node-role.kubernetes.io/etcd":"true"}},"status":{"conditions":[{"type":"Ready","status":"True"}],"allocatable":{"nvidia.com/gpu":"2"},"addresses":[{"type":"InternalIP","address":"10.0.0.1"}],"nodeInfo":{"kubeletVersion":"v1"}}});
         let r = node_row(&n);
-        assert_eq!((r["status"].as_str(), r["roles"].as_str(), r["gpus"].as_i64()), (Some("Ready"), Some("etcd"), Some(2)));
+        assert_eq!(
+            (r["status"].as_str(), r["roles"].as_str(), r["gpus"].as_i64()),
+            (Some("Ready"), Some("etcd"), Some(2))
+        );
     }
 }

@@ -39,7 +39,8 @@ fn selector(map: &BTreeMap<String, String>) -> String {
 /// `Deployment ns/name`.
 #[must_use]
 pub fn describe(object: &Value) -> String {
-    let (kind, name) = (object["kind"].as_str().unwrap_or("object"), object["metadata"]["name"].as_str().unwrap_or("?"));
+    let (kind, name) =
+        (object["kind"].as_str().unwrap_or("object"), object["metadata"]["name"].as_str().unwrap_or("?"));
     match object["metadata"]["namespace"].as_str() {
         Some(ns) => format!("{kind} {ns}/{name}"),
         None => format!("{kind} {name}"),
@@ -84,7 +85,8 @@ impl Cluster {
         let mut out = Vec::new();
         let mut next = String::new();
         loop {
-            let q = query(&[("labelSelector", &labels), ("fieldSelector", &fields), ("limit", "500"), ("continue", &next)]);
+            let q =
+                query(&[("labelSelector", &labels), ("fieldSelector", &fields), ("limit", "500"), ("continue", &next)]);
             let path = format!("{}{q}", collection(&kind, &o.namespace));
             let list = self.demand(ctx, &kind.plural, &Request::get(path)).await?;
             for mut object in list["items"].as_array().cloned().unwrap_or_default() {

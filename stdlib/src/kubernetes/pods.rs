@@ -86,7 +86,13 @@ impl Cluster {
     ///
     /// # Errors
     /// `unreachable`, `denied`.
-    pub async fn events_of(&self, ctx: &Ctx, kind: &str, ns: &str, name: &str) -> OpResult<Vec<(String, String, String)>> {
+    pub async fn events_of(
+        &self,
+        ctx: &Ctx,
+        kind: &str,
+        ns: &str,
+        name: &str,
+    ) -> OpResult<Vec<(String, String, String)>> {
         let kind = self.kind(ctx, kind).await?;
         let fields = [
             ("involvedObject.name".to_owned(), name.to_owned()),
@@ -110,7 +116,11 @@ impl Cluster {
     /// `unreachable`, `denied`.
     pub async fn last_warning(&self, ctx: &Ctx, kind: &str, ns: &str, name: &str) -> OpResult<Option<String>> {
         let events = self.events_of(ctx, kind, ns, name).await?;
-        Ok(events.into_iter().rev().find(|(t, ..)| t == "Warning").map(|(_, reason, message)| format!("{reason}: {message}")))
+        Ok(events
+            .into_iter()
+            .rev()
+            .find(|(t, ..)| t == "Warning")
+            .map(|(_, reason, message)| format!("{reason}: {message}")))
     }
 
     /// Why a pod does not run: its containers, the scheduler, its newest warning.
@@ -161,16 +171,19 @@ impl Cluster {
     /// # Errors
     /// `invalid` for another form; `unreachable` when the service has no endpoint.
     pub async fn http_through(&self, ctx: &Ctx, service: &str, path: &str) -> OpResult<(u16, String)> {
-        let bad = || OpError::invalid(format!("`{service}` is not a service")).hint("write `namespace/name:port`, for example `cattle-system/rancher:80`");
+        let bad = || {
+            OpError::invalid(format!("`{service}` is not a service"))
+                .hint("write `namespace/name:port`, for example `cattle-system/rancher:80`")
+        };
         let (ns, name) = service.split_once('/').ok_or_else(bad)?;
         let slash = if path.starts_with('/') { "" } else { "/" };
         let full = format!("/api/v1/namespaces/{}/services/{name}/proxy{slash}{path}", escape(ns));
         let reply = self.send(ctx, &Request::get(full)).await?;
         if reply.status == 503 {
             let e = reply.error(service);
-            return Err(OpError::unreachable("the service has no ready endpoint").on(service).because(
-                e.causes.first().cloned().unwrap_or_default(),
-            ));
+            return Err(OpError::unreachable("the service has no ready endpoint")
+                .on(service)
+                .because(e.causes.first().cloned().unwrap_or_default()));
         }
         Ok((reply.status, reply.text()))
     }

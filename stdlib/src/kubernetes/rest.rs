@@ -121,8 +121,7 @@ pub fn escape(text: &str) -> String {
 /// `?a=b&c=d`, or nothing.
 #[must_use]
 pub fn query(parts: &[(&str, &str)]) -> String {
-    let used: Vec<_> =
-        parts.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| format!("{k}={}", escape(v))).collect();
+    let used: Vec<_> = parts.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| format!("{k}={}", escape(v))).collect();
     if used.is_empty() { String::new() } else { format!("?{}", used.join("&")) }
 }
 

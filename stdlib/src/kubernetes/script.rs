@@ -18,7 +18,8 @@ pub(super) fn module() -> rhai::Module {
 
 /// JSON as a script value.
 pub(crate) fn to_script(v: &Value) -> OpResult<Dynamic> {
-    rhai::serde::to_dynamic(v).map_err(|e| OpError::failed("an answer cannot be shown to the script").because(e.to_string()))
+    rhai::serde::to_dynamic(v)
+        .map_err(|e| OpError::failed("an answer cannot be shown to the script").because(e.to_string()))
 }
 
 /// A script value as JSON.
@@ -90,7 +91,13 @@ mod api {
     /// let hub = cluster.get("deploy", "hub", #{ namespace: "jupyterhub" });
     /// ```
     #[rhai_fn(global, name = "get", return_raw, pure)]
-    pub fn get_in(ncc: NativeCallContext, cluster: &mut Cluster, kind: &str, name: &str, options: Map) -> RhaiResultOf<Dynamic> {
+    pub fn get_in(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        kind: &str,
+        name: &str,
+        options: Map,
+    ) -> RhaiResultOf<Dynamic> {
         let (cluster, kind, name) = (cluster.clone(), kind.to_owned(), name.to_owned());
         call(&ncc, |ctx| async move {
             let o = ObjectOptions::read(&options)?;
@@ -116,7 +123,13 @@ mod api {
     /// let found = cluster.find("pod", "web", #{ namespace: "shop" });
     /// ```
     #[rhai_fn(global, name = "find", return_raw, pure)]
-    pub fn find_in(ncc: NativeCallContext, cluster: &mut Cluster, kind: &str, name: &str, options: Map) -> RhaiResultOf<Dynamic> {
+    pub fn find_in(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        kind: &str,
+        name: &str,
+        options: Map,
+    ) -> RhaiResultOf<Dynamic> {
         let (cluster, kind, name) = (cluster.clone(), kind.to_owned(), name.to_owned());
         call(&ncc, |ctx| async move {
             let o = ObjectOptions::read(&options)?;
@@ -188,11 +201,17 @@ mod api {
     /// cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}", #{ namespace: "shop" });
     /// ```
     #[rhai_fn(global, name = "apply", return_raw, pure)]
-    pub fn apply_text_with(ncc: NativeCallContext, cluster: &mut Cluster, yaml: &str, options: Map) -> RhaiResultOf<Array> {
+    pub fn apply_text_with(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        yaml: &str,
+        options: Map,
+    ) -> RhaiResultOf<Array> {
         let (cluster, objects) = (cluster.clone(), parse_yaml(yaml));
-        call(&ncc, |ctx| async move {
-            shown(&cluster.apply_objects(&ctx, objects?, &ApplyOptions::read(&options)?).await?)
-        })
+        call(
+            &ncc,
+            |ctx| async move { shown(&cluster.apply_objects(&ctx, objects?, &ApplyOptions::read(&options)?).await?) },
+        )
     }
 
     /// Applies an object given as a map; returns what changed.
@@ -213,7 +232,12 @@ mod api {
     /// cluster.apply(#{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "a" } }, #{ namespace: "shop" });
     /// ```
     #[rhai_fn(global, name = "apply", return_raw, pure)]
-    pub fn apply_map_with(ncc: NativeCallContext, cluster: &mut Cluster, object: Map, options: Map) -> RhaiResultOf<Array> {
+    pub fn apply_map_with(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        object: Map,
+        options: Map,
+    ) -> RhaiResultOf<Array> {
         apply_list_with(ncc, cluster, vec![object.into()], options)
     }
 
@@ -235,12 +259,18 @@ mod api {
     /// cluster.apply([#{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "a" } }], #{ namespace: "shop" });
     /// ```
     #[rhai_fn(global, name = "apply", return_raw, pure)]
-    pub fn apply_list_with(ncc: NativeCallContext, cluster: &mut Cluster, objects: Array, options: Map) -> RhaiResultOf<Array> {
+    pub fn apply_list_with(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        objects: Array,
+        options: Map,
+    ) -> RhaiResultOf<Array> {
         let cluster = cluster.clone();
         let objects: OpResult<Vec<Value>> = objects.iter().map(from_script).collect();
-        call(&ncc, |ctx| async move {
-            shown(&cluster.apply_objects(&ctx, objects?, &ApplyOptions::read(&options)?).await?)
-        })
+        call(
+            &ncc,
+            |ctx| async move { shown(&cluster.apply_objects(&ctx, objects?, &ApplyOptions::read(&options)?).await?) },
+        )
     }
 
     /// Deletes an object and waits until it is gone; `false` when it was absent. Asks first.
@@ -261,7 +291,13 @@ mod api {
     /// cluster.delete("pod", "web", #{ namespace: "shop" });
     /// ```
     #[rhai_fn(global, name = "delete", return_raw, pure)]
-    pub fn delete_in(ncc: NativeCallContext, cluster: &mut Cluster, kind: &str, name: &str, options: Map) -> RhaiResultOf<bool> {
+    pub fn delete_in(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        kind: &str,
+        name: &str,
+        options: Map,
+    ) -> RhaiResultOf<bool> {
         let (cluster, kind, name) = (cluster.clone(), kind.to_owned(), name.to_owned());
         call(&ncc, |ctx| async move {
             let o = ObjectOptions::read(&options)?;
@@ -276,7 +312,14 @@ mod api {
     /// cluster.wait("node", "k3s-cp1", "condition=Ready", 5.minutes);
     /// ```
     #[rhai_fn(global, name = "wait", return_raw, pure)]
-    pub fn wait(ncc: NativeCallContext, cluster: &mut Cluster, kind: &str, name: &str, goal: &str, limit: Duration) -> RhaiResultOf<()> {
+    pub fn wait(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        kind: &str,
+        name: &str,
+        goal: &str,
+        limit: Duration,
+    ) -> RhaiResultOf<()> {
         wait_in(ncc, cluster, kind, name, goal, limit, Map::new())
     }
 
@@ -287,7 +330,15 @@ mod api {
     /// cluster.wait("deploy", "hub", "condition=Available", 5.minutes, #{ namespace: "jupyterhub" });
     /// ```
     #[rhai_fn(global, name = "wait", return_raw, pure)]
-    pub fn wait_in(ncc: NativeCallContext, cluster: &mut Cluster, kind: &str, name: &str, goal: &str, limit: Duration, options: Map) -> RhaiResultOf<()> {
+    pub fn wait_in(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        kind: &str,
+        name: &str,
+        goal: &str,
+        limit: Duration,
+        options: Map,
+    ) -> RhaiResultOf<()> {
         let (cluster, kind, name, goal) = (cluster.clone(), kind.to_owned(), name.to_owned(), goal.to_owned());
         call(&ncc, |ctx| async move {
             let o = ObjectOptions::read(&options)?;
@@ -302,7 +353,12 @@ mod api {
     /// cluster.wait_nodes(site().node_names(), 10.minutes);
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn wait_nodes(ncc: NativeCallContext, cluster: &mut Cluster, names: Array, limit: Duration) -> RhaiResultOf<()> {
+    pub fn wait_nodes(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        names: Array,
+        limit: Duration,
+    ) -> RhaiResultOf<()> {
         let cluster = cluster.clone();
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         call(&ncc, |ctx| async move { cluster.wait_nodes(&ctx, &names, limit.0).await })
@@ -326,7 +382,13 @@ mod api {
     /// let news = cluster.events("pvc", "data", #{ namespace: "shop" });
     /// ```
     #[rhai_fn(global, name = "events", return_raw, pure)]
-    pub fn events_in(ncc: NativeCallContext, cluster: &mut Cluster, kind: &str, name: &str, options: Map) -> RhaiResultOf<Array> {
+    pub fn events_in(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        kind: &str,
+        name: &str,
+        options: Map,
+    ) -> RhaiResultOf<Array> {
         let (cluster, kind, name) = (cluster.clone(), kind.to_owned(), name.to_owned());
         call(&ncc, |ctx| async move {
             let o = ObjectOptions::read(&options)?;
@@ -365,7 +427,12 @@ mod api {
     /// print(cluster.explain_pending("shop", "web"));
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn explain_pending(ncc: NativeCallContext, cluster: &mut Cluster, namespace: &str, pod: &str) -> RhaiResultOf<Dynamic> {
+    pub fn explain_pending(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        namespace: &str,
+        pod: &str,
+    ) -> RhaiResultOf<Dynamic> {
         let (cluster, namespace, pod) = (cluster.clone(), namespace.to_owned(), pod.to_owned());
         call(&ncc, |ctx| async move {
             Ok(cluster.explain_pod(&ctx, &namespace, &pod).await?.map_or(Dynamic::UNIT, Dynamic::from))
@@ -459,12 +526,17 @@ mod api {
     #[rhai_fn(global, return_raw, pure)]
     pub fn ensure_secret(ncc: NativeCallContext, cluster: &mut Cluster, name: &str, texts: Map) -> RhaiResultOf<Array> {
         use base64::Engine as _;
-        let reveal = |v: &Dynamic| v.clone().try_cast::<Secret>().map_or_else(|| v.to_string(), |s| s.reveal().to_owned());
+        let reveal =
+            |v: &Dynamic| v.clone().try_cast::<Secret>().map_or_else(|| v.to_string(), |s| s.reveal().to_owned());
         let encode = |v: &Dynamic| base64::engine::general_purpose::STANDARD.encode(reveal(v));
         let data: BTreeMap<_, _> = texts.iter().map(|(k, v)| (k.to_string(), encode(v))).collect();
         let (ns, name) = name.split_once('/').unwrap_or(("default", name));
         let meta = json!({"name": name, "namespace": ns});
-        apply_one(ncc, cluster, json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": meta, "data": data}))
+        apply_one(
+            ncc,
+            cluster,
+            json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": meta, "data": data}),
+        )
     }
 
     /// Ensures a ConfigMap `namespace/name` with these texts.
@@ -474,10 +546,19 @@ mod api {
     /// cluster.ensure_config_map("shop/motd", #{ text: "hello" });
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn ensure_config_map(ncc: NativeCallContext, cluster: &mut Cluster, name: &str, texts: Map) -> RhaiResultOf<Array> {
+    pub fn ensure_config_map(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        name: &str,
+        texts: Map,
+    ) -> RhaiResultOf<Array> {
         let (ns, name) = name.split_once('/').unwrap_or(("default", name));
         let meta = json!({"name": name, "namespace": ns});
-        apply_one(ncc, cluster, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": strings(&texts)}))
+        apply_one(
+            ncc,
+            cluster,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": strings(&texts)}),
+        )
     }
 
     /// Keeps new pods off a node; `false` when it was so already.

@@ -144,7 +144,8 @@ impl Cluster {
                 Err(e) if waits_on(&e) => return Ok(Look::Pending(seen(&e))),
                 other => other?,
             };
-            let by_name: BTreeMap<_, _> = nodes.iter().filter_map(|n| Some((n["metadata"]["name"].as_str()?, n))).collect();
+            let by_name: BTreeMap<_, _> =
+                nodes.iter().filter_map(|n| Some((n["metadata"]["name"].as_str()?, n))).collect();
             let waiting: Vec<_> = names
                 .iter()
                 .filter_map(|n| match by_name.get(n.as_str()) {
