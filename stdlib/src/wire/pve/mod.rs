@@ -1,1 +1,2 @@
 //! Proxmox VE: config strings, UPIDs, ownership marker.
+pub mod marker;
