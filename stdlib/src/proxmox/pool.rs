@@ -1,0 +1,108 @@
+//! The site's pool: everything that the site makes is in it.
+use serde_json::Value;
+
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::core::event::Change;
+use crate::core::op::Op;
+use crate::site::Site;
+
+use super::error::{ApiResult, Fault};
+use super::request;
+use super::types::Proxmox;
+
+/// The pool's comment: label for people, UUID for us.
+fn comment(site: &Site) -> String {
+    format!("gpuhost site {} {}", site.name, site.uuid)
+}
+
+impl Proxmox {
+    async fn read_pool(&self, ctx: &Ctx, name: &str) -> ApiResult<Option<Value>> {
+        let Some(answer) = self.find(ctx, &request::pool(name)).await? else { return Ok(None) };
+        // 9 answers a list of one, 8 the pool itself.
+        Ok(match answer {
+            Value::Array(list) => list.into_iter().find(|p| p["poolid"] == name),
+            Value::Object(_) => Some(answer),
+            _ => None,
+        })
+    }
+
+    /// Ids of the VMs in a pool; `None` when there is no such pool.
+    ///
+    /// # Errors
+    /// What the request met.
+    pub async fn pool_members(&self, ctx: &Ctx, name: &str) -> ApiResult<Option<Vec<u32>>> {
+        let Some(pool) = self.read_pool(ctx, name).await? else { return Ok(None) };
+        let members = pool["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(Some(members.iter().filter_map(|m| u32::try_from(m["vmid"].as_u64()?).ok()).collect()))
+    }
+
+    async fn check_pool(&self, ctx: &Ctx, site: &Site) -> OpResult<bool> {
+        let name = site.pool();
+        let Some(pool) = self.read_pool(ctx, &name).await? else { return Ok(false) };
+        let found = pool["comment"].as_str().unwrap_or_default();
+        if found.contains(&site.uuid) {
+            return Ok(true);
+        }
+        Err(OpError::refused(format!("pool `{name}` belongs to another site (its comment: `{found}`)"))
+            .hint(format!("give this site another name, or write `{}` into the pool's comment", comment(site))))
+    }
+
+    /// Makes the site's pool exist. A pool of that name that belongs to another site is refused.
+    ///
+    /// # Errors
+    /// `denied` when another site has it.
+    pub async fn ensure_pool(&self, ctx: &Ctx) -> OpResult<()> {
+        let site = ctx.site()?;
+        let name = site.pool();
+        ctx.run_op(Op::write("proxmox", "ensure_pool", &name), |s| async move {
+            if self.check_pool(ctx, &site).await? {
+                return Ok(());
+            }
+            let change = Change::new(&name, "pool", None, Some(comment(&site).into()));
+            let made = s
+                .act(format!("pool {name}"), vec![change], async {
+                    Ok(self.send(ctx, &request::create_pool(&name, &comment(&site))).await?)
+                })
+                .await;
+            match made {
+                Ok(_) => Ok(()),
+                // Another thread of this run, or another operator of this site, was faster.
+                Err(_) if self.check_pool(ctx, &site).await? => Ok(()),
+                Err(e) => Err(e),
+            }
+        })
+        .await
+    }
+
+    /// Removes the site's pool when it is empty; says whether it was removed.
+    ///
+    /// # Errors
+    /// `denied` when the pool is another site's.
+    pub async fn remove_pool(&self, ctx: &Ctx) -> OpResult<bool> {
+        let site = ctx.site()?;
+        let name = site.pool();
+        ctx.run_op(Op::destroy("proxmox", "remove_pool", &name), |s| async move {
+            if !self.check_pool(ctx, &site).await? {
+                return Ok(false);
+            }
+            let left = self.pool_members(ctx, &name).await?.unwrap_or_default();
+            if !left.is_empty() {
+                let ids: Vec<String> = left.iter().map(u32::to_string).collect();
+                ctx.message("info", format!("pool {name} stays: it still holds VM {}", ids.join(", ")));
+                return Ok(false);
+            }
+            let change = Change::new(&name, "pool", Some(comment(&site).into()), None);
+            s.act(format!("pool {name}"), vec![change], async {
+                match self.send(ctx, &request::remove_pool(&name)).await {
+                    Ok(_) => Ok(()),
+                    Err(e) if e.is(&Fault::NotFound) => Ok(()),
+                    Err(e) => Err(e.into()),
+                }
+            })
+            .await?;
+            Ok(true)
+        })
+        .await
+    }
+}
