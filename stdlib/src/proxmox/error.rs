@@ -153,7 +153,11 @@ pub fn classify(status: u16, text: &str, errors: &BTreeMap<String, String>) -> F
     if has("not running") {
         return Fault::NotRunning;
     }
-    if has("does not exist") || has("no such") || has("No such") || has("unable to find configuration file") || has("not found")
+    if has("does not exist")
+        || has("no such")
+        || has("No such")
+        || has("unable to find configuration file")
+        || has("not found")
     {
         return Fault::NotFound;
     }
@@ -176,9 +180,9 @@ impl Fault {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Fault::Unauthorized => "check `proxmox.token_id` and `proxmox.token` in the site file".to_owned(),
-            Fault::Denied { path, privilege } if !path.is_empty() => format!(
-                "grant {privilege} on {path}; `pve.check_permissions()` prints the `pveum` lines"
-            ),
+            Fault::Denied { path, privilege } if !path.is_empty() => {
+                format!("grant {privilege} on {path}; `pve.check_permissions()` prints the `pveum` lines")
+            }
             Fault::Denied { .. } => "`pve.check_permissions()` names what the token lacks".to_owned(),
             Fault::Locked(l) => {
                 format!("wait for the task that holds the lock `{l}`, or look at it in the Proxmox task list")
@@ -256,7 +260,8 @@ mod tests {
 
     #[test]
     fn parameter_errors_are_shown_with_their_field() {
-        let body = json!({"errors": {"vmid": "VM 210 already exists\n"}, "message": "Parameter verification failed.\n"});
+        let body =
+            json!({"errors": {"vmid": "VM 210 already exists\n"}, "message": "Parameter verification failed.\n"});
         let e = ApiError::read("GET /cluster/nextid".to_owned(), 400, "Parameter verification failed.", &body);
         assert_eq!(e.fault, Fault::Exists);
         let op = OpError::from(e);

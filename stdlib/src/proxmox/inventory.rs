@@ -250,8 +250,11 @@ impl Proxmox {
                         [one] => one.at.vmid,
                         _ => {
                             let ids: Vec<String> = named.iter().map(|r| r.at.vmid.to_string()).collect();
-                            return Err(OpError::conflict(format!("several VMs are called `{name}`: {}", ids.join(", ")))
-                                .hint("give the id instead of the name"));
+                            return Err(OpError::conflict(format!(
+                                "several VMs are called `{name}`: {}",
+                                ids.join(", ")
+                            ))
+                            .hint("give the id instead of the name"));
                         }
                     }
                 }

@@ -282,10 +282,7 @@ mod tests {
         let mut m = Map::new();
         m.insert("cores".to_owned(), 4.into());
         let r = put_config(&At::new("p", 1), m, &["hostpci2".to_owned(), "ide3".to_owned()], Some("abc"));
-        assert_eq!(
-            Value::Object(r.body.unwrap()),
-            json!({"cores":4,"delete":"hostpci2,ide3","digest":"abc"})
-        );
+        assert_eq!(Value::Object(r.body.unwrap()), json!({"cores":4,"delete":"hostpci2,ide3","digest":"abc"}));
     }
 
     #[test]

@@ -136,9 +136,15 @@ impl Proxmox {
 /// The next thing to do about a failed task, where it is known.
 fn explain(exit: &str) -> Option<String> {
     let table = [
-        ("PCI device mapping not found", "`pve.ensure_pci_mapping(..)` makes the mapping; its name is `gpu.mapping` in the site file"),
+        (
+            "PCI device mapping not found",
+            "`pve.ensure_pci_mapping(..)` makes the mapping; its name is `gpu.mapping` in the site file",
+        ),
         ("PCI device mapping invalid", "the card moved or is gone: compare `pve.list_pci(node)` with the mapping"),
-        ("could not find a free device", "all cards of the mapping are in use: stop another VM that holds one, or lower `gpus`"),
+        (
+            "could not find a free device",
+            "all cards of the mapping are in use: stop another VM that holds one, or lower `gpus`",
+        ),
         ("already in use by VMID", "stop the VM that holds the card"),
         ("IOMMU not present", "switch the IOMMU on in the firmware and on the kernel command line"),
         ("not enough", "free some space on the storage, or choose another one in the site file"),

@@ -32,15 +32,7 @@ impl Marker {
     /// A marker for a VM that is about to be made.
     #[must_use]
     pub fn new(site: &str, node: &str, vmid: u32, id: &str) -> Self {
-        Marker {
-            v: 1,
-            site: site.to_owned(),
-            node: node.to_owned(),
-            vmid,
-            id: id.to_owned(),
-            smbios: None,
-            kind: None,
-        }
+        Marker { v: 1, site: site.to_owned(), node: node.to_owned(), vmid, id: id.to_owned(), smbios: None, kind: None }
     }
 
     /// The line as it stands in the description.
@@ -172,7 +164,8 @@ pub fn hidden(vmid: u32) -> Verdict {
 #[must_use]
 pub fn judge(want: Expected<'_>, seen: Seen<'_>) -> Verdict {
     let Seen { vmid, name, .. } = seen;
-    let verdict = |ownership, why: String, hint: String, marker: Option<Marker>| Verdict { ownership, why, hint, marker };
+    let verdict =
+        |ownership, why: String, hint: String, marker: Option<Marker>| Verdict { ownership, why, hint, marker };
     let marker = match Marker::find(seen.description) {
         Ok(Some(m)) => m,
         Ok(None) if seen.pool == Some(want.pool) => {

@@ -22,20 +22,21 @@ fn every_case_of_the_ownership_rule() {
     let cut = own[..own.len() - 12].to_owned();
     let twice = format!("{own}\n{own}");
     let pool = Some("gpuhost-homelab");
-    let base = Seen {
-        vmid: 201,
-        name: "k3s-cp1",
-        pve_node: "pve1",
-        pool,
-        description: &own,
-        smbios: Some(UUID),
-    };
+    let base = Seen { vmid: 201, name: "k3s-cp1", pve_node: "pve1", pool, description: &own, smbios: Some(UUID) };
     let new = Some("a0000000-0000-0000-0000-000000000000");
     let table: Vec<(&str, Seen<'_>, Ownership)> = vec![
         ("as made", base, Ownership::Own),
-        ("just cloned, uuid not yet in the marker", Seen { description: &newborn, smbios: new, ..base }, Ownership::Own),
+        (
+            "just cloned, uuid not yet in the marker",
+            Seen { description: &newborn, smbios: new, ..base },
+            Ownership::Own,
+        ),
         ("user wrote notes around the marker", Seen { description: &edited, ..base }, Ownership::Own),
-        ("clone made in the UI", Seen { vmid: 305, name: "Copy-of-VM-k3s-cp1", pool: None, smbios: new, ..base }, Ownership::Copy),
+        (
+            "clone made in the UI",
+            Seen { vmid: 305, name: "Copy-of-VM-k3s-cp1", pool: None, smbios: new, ..base },
+            Ownership::Copy,
+        ),
         ("clone made in the UI into our pool under our name", Seen { vmid: 305, smbios: new, ..base }, Ownership::Copy),
         ("original gone, clone took its id", Seen { smbios: new, ..base }, Ownership::Copy),
         ("restored from backup with another id", Seen { vmid: 306, ..base }, Ownership::Copy),
@@ -63,14 +64,8 @@ fn every_case_of_the_ownership_rule() {
 
 #[test]
 fn tags_and_names_prove_nothing() {
-    let seen = Seen {
-        vmid: 201,
-        name: "k3s-cp1",
-        pve_node: "pve1",
-        pool: None,
-        description: "gpuhost",
-        smbios: Some(UUID),
-    };
+    let seen =
+        Seen { vmid: 201, name: "k3s-cp1", pve_node: "pve1", pool: None, description: "gpuhost", smbios: Some(UUID) };
     assert_eq!(judge(want(), seen).ownership, Ownership::Foreign);
 }
 
