@@ -1,7 +1,9 @@
 //! Kubernetes of the lab: K3s processes in guests, the clusters they form, their controllers and charts.
 pub mod hooks;
 pub mod k3s;
+pub mod schema;
 pub mod state;
+pub mod store;
 
 use serde::{Deserialize, Serialize};
 

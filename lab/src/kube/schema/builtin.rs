@@ -1,0 +1,148 @@
+//! JSON schemas of the built-in types, generated once and marked with their list and merge keys.
+use std::sync::OnceLock;
+
+use k8s_openapi::api;
+use serde_json::{Map, Value, json};
+
+/// Keys of lists whose items merge: (type suffix or `*`, field, list-map keys, patch merge key).
+const LISTS: &[(&str, &str, &[&str], &str)] = &[
+    ("core.v1.Container", "ports", &["containerPort", "protocol"], "containerPort"),
+    ("core.v1.EphemeralContainer", "ports", &["containerPort", "protocol"], "containerPort"),
+    ("core.v1.ServiceSpec", "ports", &["port", "protocol"], "port"),
+    ("core.v1.PodSpec", "topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"], "topologyKey"),
+    ("core.v1.PodSpec", "hostAliases", &["ip"], "ip"),
+    ("core.v1.NodeStatus", "addresses", &["type"], "type"),
+    ("core.v1.PodStatus", "podIPs", &["ip"], "ip"),
+    ("core.v1.PodStatus", "hostIPs", &["ip"], "ip"),
+    ("core.v1.PodStatus", "resourceClaimStatuses", &["name"], "name"),
+    ("core.v1.ServiceAccount", "secrets", &["name"], "name"),
+    ("*", "ownerReferences", &["uid"], "uid"),
+    ("*", "conditions", &["type"], "type"),
+    ("*", "containers", &["name"], "name"),
+    ("*", "initContainers", &["name"], "name"),
+    ("*", "ephemeralContainers", &["name"], "name"),
+    ("*", "env", &["name"], "name"),
+    ("*", "volumes", &["name"], "name"),
+    ("*", "volumeMounts", &["mountPath"], "mountPath"),
+    ("*", "volumeDevices", &["devicePath"], "devicePath"),
+    ("*", "imagePullSecrets", &["name"], "name"),
+    ("*", "resourceClaims", &["name"], "name"),
+    ("*", "schedulingGates", &["name"], "name"),
+    ("*", "webhooks", &["name"], "name"),
+];
+
+/// Lists of scalars that merge as sets.
+const SETS: &[&str] = &["finalizers", "podCIDRs"];
+
+/// Types that are replaced as a whole.
+const ATOMIC_TYPES: &[&str] = &[
+    "meta.v1.LabelSelector",
+    "meta.v1.OwnerReference",
+    "core.v1.ConfigMapKeySelector",
+    "core.v1.SecretKeySelector",
+    "core.v1.LocalObjectReference",
+    "core.v1.ObjectReference",
+    "core.v1.SecretReference",
+    "core.v1.ObjectFieldSelector",
+    "core.v1.ResourceFieldSelector",
+    "core.v1.NodeSelector",
+    "core.v1.NodeSelectorTerm",
+    "core.v1.TypedLocalObjectReference",
+    "rbac.v1.RoleRef",
+    "rbac.v1.Subject",
+];
+
+/// Maps that are replaced as a whole: (type suffix, field).
+const ATOMIC_MAPS: &[(&str, &str)] = &[
+    ("core.v1.ServiceSpec", "selector"),
+    ("core.v1.PodSpec", "nodeSelector"),
+    ("core.v1.ReplicationControllerSpec", "selector"),
+];
+
+macro_rules! types {
+    ($g:ident: $($m:ident :: $v:ident { $($t:ident),* $(,)? })*) => {
+        $($( $g.subschema_for::<api::$m::$v::$t>(); )*)*
+    };
+}
+
+fn generate() -> Map<String, Value> {
+    let mut g = schemars::SchemaGenerator::default();
+    types!(g:
+        core::v1 { Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node,
+            PersistentVolumeClaim, PersistentVolume, Pod, PodTemplate, ReplicationController, ResourceQuota,
+            Secret, ServiceAccount, Service }
+        admissionregistration::v1 { MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+            ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding }
+        apps::v1 { ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet }
+        authentication::v1 { SelfSubjectReview, TokenReview, TokenRequest }
+        authorization::v1 { LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview,
+            SubjectAccessReview }
+        autoscaling::v1 { Scale }
+        autoscaling::v2 { HorizontalPodAutoscaler }
+        batch::v1 { CronJob, Job }
+        certificates::v1 { CertificateSigningRequest }
+        coordination::v1 { Lease }
+        discovery::v1 { EndpointSlice }
+        flowcontrol::v1 { FlowSchema, PriorityLevelConfiguration }
+        networking::v1 { IngressClass, Ingress, NetworkPolicy }
+        node::v1 { RuntimeClass }
+        policy::v1 { PodDisruptionBudget, Eviction }
+        rbac::v1 { ClusterRoleBinding, ClusterRole, RoleBinding, Role }
+        scheduling::v1 { PriorityClass }
+        storage::v1 { CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment }
+    );
+    g.subschema_for::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>();
+    g.subschema_for::<k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService>();
+    let mut defs = g.take_definitions(true);
+    for (name, def) in &mut defs {
+        annotate(name, def);
+    }
+    defs
+}
+
+fn annotate(name: &str, def: &mut Value) {
+    if ATOMIC_TYPES.iter().any(|t| name.ends_with(t)) {
+        def["x-kubernetes-map-type"] = "atomic".into();
+    }
+    if name.ends_with("intstr.IntOrString") {
+        // Kubernetes publishes it so; kubectl's explain reads the format.
+        def["oneOf"] = json!([{"type": "integer"}, {"type": "string"}]);
+        def["format"] = "int-or-string".into();
+    }
+    if name.ends_with("apiextensions.v1.JSONSchemaProps") {
+        return;
+    }
+    let Some(props) = def["properties"].as_object_mut() else { return };
+    for (field, p) in props {
+        if ATOMIC_MAPS.iter().any(|(t, f)| name.ends_with(t) && f == field) {
+            p["x-kubernetes-map-type"] = "atomic".into();
+        }
+        if p["type"] != "array" {
+            continue;
+        }
+        let row = LISTS.iter().find(|(t, f, ..)| f == field && (*t == "*" || name.ends_with(t)));
+        if let Some((_, _, keys, patch)) = row {
+            p["x-kubernetes-list-type"] = "map".into();
+            p["x-kubernetes-list-map-keys"] = json!(keys);
+            p["x-kubernetes-patch-merge-key"] = json!(patch);
+            p["x-kubernetes-patch-strategy"] = if *field == "volumes" { "merge,retainKeys" } else { "merge" }.into();
+        } else if SETS.contains(&field.as_str()) {
+            p["x-kubernetes-list-type"] = "set".into();
+            p["x-kubernetes-patch-strategy"] = "merge".into();
+        } else {
+            p["x-kubernetes-list-type"] = "atomic".into();
+        }
+    }
+}
+
+/// All built-in definitions by type name; references read `#/$defs/NAME`.
+pub fn definitions() -> &'static Map<String, Value> {
+    static DEFS: OnceLock<Map<String, Value>> = OnceLock::new();
+    DEFS.get_or_init(generate)
+}
+
+/// One definition.
+#[must_use]
+pub fn definition(name: &str) -> Option<&'static Value> {
+    definitions().get(name)
+}

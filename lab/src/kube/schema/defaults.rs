@@ -1,0 +1,501 @@
+//! What the API server fills in by itself.
+use base64::Engine;
+use serde_json::{Value, json};
+
+use super::Kind;
+use super::node::Node;
+use crate::kube::store::{Store, meta};
+
+/// Fills in defaults; `old` is the object as it was, for values that are given out once.
+pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value>) {
+    if kind.custom {
+        let node = Node::of(kind);
+        schema_defaults(node, obj);
+        return;
+    }
+    quantities(Node::of(kind), obj);
+    match kind.kind.as_str() {
+        "Pod" => pod(store, obj, old),
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workload(&kind.kind, obj),
+        "Job" => job(obj, old),
+        "CronJob" => cron(obj),
+        "Service" => service(store, obj, old),
+        "Secret" => secret(obj),
+        "Namespace" => {
+            let name = meta::name(obj).to_owned();
+            set(&mut obj["spec"], "finalizers", json!(["kubernetes"]));
+            set(&mut obj["status"], "phase", "Active".into());
+            obj["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
+        }
+        "PersistentVolumeClaim" => claim(store, obj),
+        "PersistentVolume" => {
+            set(&mut obj["spec"], "persistentVolumeReclaimPolicy", "Retain".into());
+            set(&mut obj["spec"], "volumeMode", "Filesystem".into());
+            set(&mut obj["status"], "phase", "Pending".into());
+        }
+        "StorageClass" => {
+            set(obj, "reclaimPolicy", "Delete".into());
+            set(obj, "volumeBindingMode", "Immediate".into());
+        }
+        "CustomResourceDefinition" => definition(obj, store.now_ms()),
+        "PriorityClass" => set(obj, "preemptionPolicy", "PreemptLowerPriority".into()),
+        "ClusterRoleBinding" | "RoleBinding" => {
+            set(&mut obj["roleRef"], "apiGroup", "rbac.authorization.k8s.io".into());
+            for s in obj["subjects"].as_array_mut().into_iter().flatten() {
+                if s["kind"] == "User" || s["kind"] == "Group" {
+                    set(s, "apiGroup", "rbac.authorization.k8s.io".into());
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Sets a field that is absent.
+fn set(obj: &mut Value, field: &str, value: Value) {
+    if obj[field].is_null() {
+        obj[field] = value;
+    }
+}
+
+/// `default`s of a custom schema.
+fn schema_defaults(node: Node<'_>, v: &mut Value) {
+    match v {
+        Value::Object(m) => {
+            for (k, s) in node.word("properties").as_object().into_iter().flatten() {
+                if let Some(d) = s.get("default")
+                    && m.get(k).is_none_or(Value::is_null)
+                {
+                    m.insert(k.clone(), d.clone());
+                }
+            }
+            for (k, v) in m.iter_mut() {
+                schema_defaults(node.down(k), v);
+            }
+        }
+        Value::Array(a) => a.iter_mut().for_each(|v| schema_defaults(node.items(), v)),
+        _ => {}
+    }
+}
+
+/// Quantities in canonical form.
+fn quantities(node: Node<'_>, v: &mut Value) {
+    match v {
+        _ if node.quantity() => {
+            let text = v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+            if let Some(q) = canonical(&text) {
+                *v = q.into();
+            }
+        }
+        Value::Object(m) => {
+            for (k, v) in m.iter_mut().filter(|(_, v)| v.is_object() || v.is_array() || v.is_number() || v.is_string())
+            {
+                let sub = node.down(k);
+                if !sub.open() || sub.quantity() {
+                    quantities(sub, v);
+                }
+            }
+        }
+        Value::Array(a) => a.iter_mut().filter(|v| v.is_object()).for_each(|v| quantities(node.items(), v)),
+        _ => {}
+    }
+}
+
+/// `1000m` as `1`, `1024Mi` as `1Gi`, `0.5` as `500m`; `None` when it is no quantity.
+#[must_use]
+pub fn canonical(text: &str) -> Option<String> {
+    let at = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '+')).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(at);
+    let value: f64 = number.parse().ok()?;
+    const BINARY: &[&str] = &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    const DECIMAL: &[&str] = &["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
+    if let Some(mut i) = BINARY.iter().position(|s| *s == suffix && !s.is_empty()) {
+        let mut v = value;
+        while v.fract() != 0.0 && i > 0 {
+            v *= 1024.0;
+            i -= 1;
+        }
+        while i > 0 && i + 1 < BINARY.len() && v != 0.0 && v % 1024.0 == 0.0 {
+            v /= 1024.0;
+            i += 1;
+        }
+        return Some(format!("{}{}", v.ceil(), BINARY[i]));
+    }
+    let mut i = DECIMAL.iter().position(|s| *s == suffix)?;
+    let mut v = value;
+    if v == 0.0 {
+        return Some("0".into());
+    }
+    while (v - v.round()).abs() > 1e-9 && i > 0 {
+        v *= 1000.0;
+        i -= 1;
+    }
+    v = v.round();
+    while v % 1000.0 == 0.0 && i + 1 < DECIMAL.len() {
+        v /= 1000.0;
+        i += 1;
+    }
+    Some(format!("{v}{}", DECIMAL[i]))
+}
+
+fn pod(store: &Store, obj: &mut Value, old: Option<&Value>) {
+    pod_spec(&mut obj["spec"]);
+    set(&mut obj["spec"], "serviceAccountName", "default".into());
+    let sa = obj["spec"]["serviceAccountName"].clone();
+    set(&mut obj["spec"], "serviceAccount", sa);
+    set(&mut obj["spec"], "enableServiceLinks", true.into());
+    set(&mut obj["spec"], "preemptionPolicy", "PreemptLowerPriority".into());
+    let class = obj["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
+    let priority =
+        store.get("priorityclasses.scheduling.k8s.io", "", &class).and_then(|c| c["value"].as_i64()).unwrap_or(0);
+    set(&mut obj["spec"], "priority", priority.into());
+    if old.is_none() {
+        set(&mut obj["status"], "phase", "Pending".into());
+        let qos = qos(&obj["spec"]);
+        set(&mut obj["status"], "qosClass", qos.into());
+        let have: Vec<&str> =
+            obj["spec"]["tolerations"].as_array().into_iter().flatten().filter_map(|t| t["key"].as_str()).collect();
+        let want: Vec<Value> = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
+            .iter()
+            .filter(|k| !have.contains(*k))
+            .map(|k| json!({"key": k, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}))
+            .collect();
+        if !obj["spec"]["tolerations"].is_array() {
+            obj["spec"]["tolerations"] = json!([]);
+        }
+        if let Some(t) = obj["spec"]["tolerations"].as_array_mut() {
+            t.extend(want);
+        }
+    }
+}
+
+fn qos(spec: &Value) -> &'static str {
+    let res: Vec<&Value> = spec["containers"].as_array().into_iter().flatten().map(|c| &c["resources"]).collect();
+    let any = res
+        .iter()
+        .any(|r| ["requests", "limits"].iter().any(|k| !r[*k]["cpu"].is_null() || !r[*k]["memory"].is_null()));
+    let all = res.iter().all(|r| {
+        ["cpu", "memory"].iter().all(|k| {
+            !r["limits"][*k].is_null() && (r["requests"][*k].is_null() || r["requests"][*k] == r["limits"][*k])
+        })
+    });
+    match (any, all) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        _ => "Burstable",
+    }
+}
+
+fn tag(image: &str) -> &str {
+    match image.rsplit('/').next().unwrap_or(image).split_once([':', '@']) {
+        Some((_, "latest")) | None => "Always",
+        Some(_) => "IfNotPresent",
+    }
+}
+
+/// Defaults of a pod template's spec.
+fn pod_spec(spec: &mut Value) {
+    if !spec.is_object() {
+        return;
+    }
+    set(spec, "restartPolicy", "Always".into());
+    set(spec, "terminationGracePeriodSeconds", 30.into());
+    set(spec, "dnsPolicy", "ClusterFirst".into());
+    set(spec, "securityContext", json!({}));
+    set(spec, "schedulerName", "default-scheduler".into());
+    if let Some(sa) = spec.get("serviceAccountName").cloned() {
+        set(spec, "serviceAccount", sa);
+    }
+    let host = spec["hostNetwork"] == true;
+    for list in ["containers", "initContainers"] {
+        for c in spec[list].as_array_mut().into_iter().flatten() {
+            let image = c["image"].as_str().unwrap_or_default().to_owned();
+            set(c, "imagePullPolicy", tag(&image).into());
+            set(c, "terminationMessagePath", "/dev/termination-log".into());
+            set(c, "terminationMessagePolicy", "File".into());
+            set(c, "resources", json!({}));
+            let limits = c["resources"]["limits"].clone();
+            for (k, v) in limits.as_object().into_iter().flatten() {
+                set(&mut c["resources"]["requests"], k, v.clone());
+            }
+            for p in c["ports"].as_array_mut().into_iter().flatten() {
+                set(p, "protocol", "TCP".into());
+                if host {
+                    let port = p["containerPort"].clone();
+                    set(p, "hostPort", port);
+                }
+            }
+            for e in c["env"].as_array_mut().into_iter().flatten() {
+                if e["valueFrom"]["fieldRef"].is_object() {
+                    set(&mut e["valueFrom"]["fieldRef"], "apiVersion", "v1".into());
+                }
+            }
+            for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+                if c[probe].is_object() {
+                    let p = &mut c[probe];
+                    for (k, d) in
+                        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+                    {
+                        set(p, k, d.into());
+                    }
+                    if p["httpGet"].is_object() {
+                        set(&mut p["httpGet"], "scheme", "HTTP".into());
+                        set(&mut p["httpGet"], "path", "/".into());
+                    }
+                }
+            }
+        }
+    }
+    if let Some(m) = spec.as_object_mut() {
+        m.retain(|_, v| !v.is_null());
+    }
+    for v in spec["volumes"].as_array_mut().into_iter().flatten() {
+        for source in ["configMap", "secret", "projected"] {
+            if v[source].is_object() {
+                set(&mut v[source], "defaultMode", 420.into());
+            }
+        }
+        if v["hostPath"].is_object() {
+            set(&mut v["hostPath"], "type", "".into());
+        }
+        if let Some(m) = v.as_object_mut() {
+            m.retain(|_, v| !v.is_null());
+        }
+    }
+    if let Some(m) = spec.as_object_mut() {
+        m.retain(|_, v| !v.is_null());
+    }
+    for list in ["containers", "initContainers"] {
+        for c in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            tidy(c);
+        }
+    }
+}
+
+/// Drops nulls that looking at absent fields left behind.
+fn tidy(v: &mut Value) {
+    match v {
+        Value::Object(m) => {
+            m.retain(|_, v| !v.is_null());
+            m.values_mut().for_each(tidy);
+        }
+        Value::Array(a) => a.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+fn workload(kind: &str, obj: &mut Value) {
+    let spec = &mut obj["spec"];
+    pod_spec(&mut spec["template"]["spec"]);
+    if kind != "DaemonSet" {
+        set(spec, "replicas", 1.into());
+    }
+    match kind {
+        "Deployment" => {
+            set(spec, "strategy", json!({}));
+            set(&mut spec["strategy"], "type", "RollingUpdate".into());
+            if spec["strategy"]["type"] == "RollingUpdate" {
+                set(&mut spec["strategy"], "rollingUpdate", json!({}));
+                set(&mut spec["strategy"]["rollingUpdate"], "maxUnavailable", "25%".into());
+                set(&mut spec["strategy"]["rollingUpdate"], "maxSurge", "25%".into());
+            }
+            set(spec, "revisionHistoryLimit", 10.into());
+            set(spec, "progressDeadlineSeconds", 600.into());
+        }
+        "DaemonSet" => {
+            set(&mut spec["updateStrategy"], "type", "RollingUpdate".into());
+            if spec["updateStrategy"]["type"] == "RollingUpdate" {
+                set(&mut spec["updateStrategy"], "rollingUpdate", json!({}));
+                set(&mut spec["updateStrategy"]["rollingUpdate"], "maxUnavailable", 1.into());
+                set(&mut spec["updateStrategy"]["rollingUpdate"], "maxSurge", 0.into());
+            }
+            set(spec, "revisionHistoryLimit", 10.into());
+        }
+        "StatefulSet" => {
+            set(&mut spec["updateStrategy"], "type", "RollingUpdate".into());
+            set(spec, "podManagementPolicy", "OrderedReady".into());
+            set(spec, "revisionHistoryLimit", 10.into());
+            set(spec, "persistentVolumeClaimRetentionPolicy", json!({"whenDeleted": "Retain", "whenScaled": "Retain"}));
+        }
+        _ => {}
+    }
+    tidy(spec);
+}
+
+fn job(obj: &mut Value, old: Option<&Value>) {
+    let uid = obj["metadata"]["uid"].clone();
+    let name = obj["metadata"]["name"].clone();
+    let spec = &mut obj["spec"];
+    set(spec, "parallelism", 1.into());
+    set(spec, "completions", 1.into());
+    set(spec, "backoffLimit", 6.into());
+    set(spec, "completionMode", "NonIndexed".into());
+    set(spec, "suspend", false.into());
+    set(spec, "manualSelector", Value::Null);
+    set(spec, "podReplacementPolicy", "TerminatingOrFailed".into());
+    pod_spec(&mut spec["template"]["spec"]);
+    if spec["manualSelector"] != true && old.is_none() {
+        spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+        let labels = &mut spec["template"]["metadata"]["labels"];
+        for (k, v) in [
+            ("batch.kubernetes.io/controller-uid", &uid),
+            ("batch.kubernetes.io/job-name", &name),
+            ("controller-uid", &uid),
+            ("job-name", &name),
+        ] {
+            labels[k] = v.clone();
+        }
+    } else if let Some(old) = old {
+        for path in [&["selector"][..], &["template", "metadata", "labels"]] {
+            let pointer = format!("/spec/{}", path.join("/"));
+            if let Some(v) = old.pointer(&pointer).cloned() {
+                if path.len() == 1 {
+                    set(spec, "selector", v);
+                } else {
+                    for (k, v) in v.as_object().into_iter().flatten() {
+                        set(&mut spec["template"]["metadata"]["labels"], k, v.clone());
+                    }
+                }
+            }
+        }
+    }
+    tidy(spec);
+}
+
+fn cron(obj: &mut Value) {
+    let spec = &mut obj["spec"];
+    set(spec, "concurrencyPolicy", "Allow".into());
+    set(spec, "suspend", false.into());
+    set(spec, "successfulJobsHistoryLimit", 3.into());
+    set(spec, "failedJobsHistoryLimit", 1.into());
+    pod_spec(&mut spec["jobTemplate"]["spec"]["template"]["spec"]);
+    tidy(spec);
+}
+
+fn service(store: &mut Store, obj: &mut Value, old: Option<&Value>) {
+    if let Some(old) = old {
+        for f in ["clusterIP", "clusterIPs"] {
+            if let Some(v) = old["spec"].get(f) {
+                set(&mut obj["spec"], f, v.clone());
+            }
+        }
+    }
+    set(&mut obj["spec"], "type", "ClusterIP".into());
+    let kind = obj["spec"]["type"].as_str().unwrap_or_default().to_owned();
+    set(&mut obj["spec"], "sessionAffinity", "None".into());
+    set(&mut obj["spec"], "internalTrafficPolicy", "Cluster".into());
+    let outside = matches!(kind.as_str(), "NodePort" | "LoadBalancer");
+    if outside {
+        set(&mut obj["spec"], "externalTrafficPolicy", "Cluster".into());
+    }
+    if kind == "LoadBalancer" {
+        set(&mut obj["spec"], "allocateLoadBalancerNodePorts", true.into());
+    }
+    let n = store.draw_port();
+    for (i, p) in obj["spec"]["ports"].as_array_mut().into_iter().flatten().enumerate() {
+        set(p, "protocol", "TCP".into());
+        let port = p["port"].clone();
+        set(p, "targetPort", port.clone());
+        let was = old
+            .and_then(|o| o["spec"]["ports"].as_array()?.iter().find(|q| q["port"] == port)?.get("nodePort").cloned());
+        if outside && p["nodePort"].is_null() {
+            p["nodePort"] = was.unwrap_or_else(|| (30_000 + (n + i as u64 * 7) % 2768).into());
+        }
+    }
+    if kind != "ExternalName" {
+        if obj["spec"]["clusterIP"].is_null() {
+            obj["spec"]["clusterIP"] = format!("10.43.{}.{}", n / 250 % 250, n % 250 + 2).into();
+        }
+        let ip = obj["spec"]["clusterIP"].clone();
+        set(&mut obj["spec"], "clusterIPs", json!([ip]));
+        set(&mut obj["spec"], "ipFamilies", json!(["IPv4"]));
+        set(&mut obj["spec"], "ipFamilyPolicy", "SingleStack".into());
+    }
+    set(&mut obj["status"], "loadBalancer", json!({}));
+    tidy(obj);
+}
+
+fn secret(obj: &mut Value) {
+    set(obj, "type", "Opaque".into());
+    let Some(Value::Object(plain)) = obj.as_object_mut().and_then(|o| o.shift_remove("stringData")) else { return };
+    for (k, v) in plain {
+        let text = v.as_str().unwrap_or_default();
+        obj["data"][k] = base64::engine::general_purpose::STANDARD.encode(text).into();
+    }
+}
+
+fn claim(store: &Store, obj: &mut Value) {
+    set(&mut obj["spec"], "volumeMode", "Filesystem".into());
+    set(&mut obj["status"], "phase", "Pending".into());
+    if obj["spec"].get("storageClassName").is_none_or(Value::is_null) {
+        let default = store
+            .all("storageclasses.storage.k8s.io", "")
+            .find(|c| meta::annotation(c, "storageclass.kubernetes.io/is-default-class") == Some("true"))
+            .map(|c| meta::name(c).to_owned());
+        if let Some(name) = default {
+            obj["spec"]["storageClassName"] = name.into();
+        }
+    }
+    let held = "kubernetes.io/pvc-protection";
+    if meta::text(obj, "resourceVersion").is_empty()
+        && !meta::finalizers(obj).contains(&held)
+        && store.protects_claims()
+    {
+        obj["metadata"]["finalizers"] = json!([held]);
+    }
+    if let Some(m) = obj["spec"].as_object_mut() {
+        m.retain(|_, v| !v.is_null());
+    }
+}
+
+fn definition(obj: &mut Value, now_ms: u64) {
+    let now = meta::time(now_ms);
+    set(&mut obj["spec"], "conversion", json!({"strategy": "None"}));
+    let names = &mut obj["spec"]["names"];
+    let kind = names["kind"].as_str().unwrap_or_default().to_owned();
+    set(names, "listKind", format!("{kind}List").into());
+    set(names, "singular", kind.to_lowercase().into());
+    let accepted = names.clone();
+    let stored: Vec<Value> = obj["spec"]["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|v| v["storage"] == true)
+        .map(|v| v["name"].clone())
+        .collect();
+    if obj["status"]["conditions"].is_array() {
+        obj["status"]["acceptedNames"] = accepted;
+        return;
+    }
+    obj["status"] = json!({
+        "conditions": [
+            {"type": "NamesAccepted", "status": "True", "lastTransitionTime": now, "reason": "NoConflicts",
+             "message": "no conflicts found"},
+            {"type": "Established", "status": "True", "lastTransitionTime": now, "reason": "InitialNamesAccepted",
+             "message": "the initial names have been accepted"},
+        ],
+        "acceptedNames": accepted, "storedVersions": stored,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_canonical() {
+        for (a, b) in [
+            ("1", "1"),
+            ("1000m", "1"),
+            ("0.5", "500m"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("100Gi", "100Gi"),
+            ("8k", "8k"),
+            ("250m", "250m"),
+        ] {
+            assert_eq!(canonical(a).as_deref(), Some(b));
+        }
+        assert_eq!(canonical("zz"), None);
+    }
+}

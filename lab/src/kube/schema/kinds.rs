@@ -1,0 +1,247 @@
+//! The registry of kinds: a table of the built-in ones, and those of CustomResourceDefinitions.
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
+
+/// A kind that the API serves.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Kind {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Version.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+    /// Plural resource name.
+    pub plural: String,
+    /// Singular resource name.
+    pub singular: String,
+    /// Short names for kubectl.
+    pub short: Vec<String>,
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// Whether there is a `status` subresource.
+    pub status: bool,
+    /// Whether there is a `scale` subresource.
+    pub scale: bool,
+    /// Categories (`all`).
+    pub categories: Vec<String>,
+    /// Only `create` is offered (reviews).
+    pub create_only: bool,
+    /// Name of the type in the built-in definitions; empty for custom kinds.
+    pub type_name: String,
+    /// Defined by a CustomResourceDefinition.
+    pub custom: bool,
+    /// Schema of a custom kind's version.
+    pub schema: Option<Arc<Value>>,
+    /// `additionalPrinterColumns` of a custom kind.
+    pub columns: Vec<Value>,
+}
+
+impl Kind {
+    /// `deployments.apps`, `pods`: the key of its objects in the store.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// `apps/v1`, `v1`.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// Whether `generation` counts changes of its spec.
+    #[must_use]
+    pub fn generations(&self, obj: &Value) -> bool {
+        self.custom || obj.get("spec").is_some() && !matches!(self.kind.as_str(), "Service" | "PersistentVolumeClaim")
+    }
+}
+
+/// group, version, kind, plural, short names, flags, categories. Flags: n
+/// namespaced, s status, c scale, o create only.
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
+
+const ADM: &str = "admissionregistration.k8s.io";
+const AUTHZ: &str = "authorization.k8s.io";
+const AUTHN: &str = "authentication.k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+const TABLE: &[Row] = &[
+    ("", "v1", "Binding", "bindings", "", "no", ""),
+    ("", "v1", "ComponentStatus", "componentstatuses", "cs", "", ""),
+    ("", "v1", "ConfigMap", "configmaps", "cm", "n", ""),
+    ("", "v1", "Endpoints", "endpoints", "ep", "n", ""),
+    ("", "v1", "Event", "events", "ev", "n", ""),
+    ("", "v1", "LimitRange", "limitranges", "limits", "n", ""),
+    ("", "v1", "Namespace", "namespaces", "ns", "s", ""),
+    ("", "v1", "Node", "nodes", "no", "s", ""),
+    ("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "pvc", "ns", ""),
+    ("", "v1", "PersistentVolume", "persistentvolumes", "pv", "s", ""),
+    ("", "v1", "Pod", "pods", "po", "ns", "all"),
+    ("", "v1", "PodTemplate", "podtemplates", "", "n", ""),
+    ("", "v1", "ReplicationController", "replicationcontrollers", "rc", "nsc", "all"),
+    ("", "v1", "ResourceQuota", "resourcequotas", "quota", "ns", ""),
+    ("", "v1", "Secret", "secrets", "", "n", ""),
+    ("", "v1", "ServiceAccount", "serviceaccounts", "sa", "n", ""),
+    ("", "v1", "Service", "services", "svc", "ns", "all"),
+    (ADM, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "", "", "api-extensions"),
+    (ADM, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "", "", "api-extensions"),
+    (ADM, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", "", "s", "api-extensions"),
+    (ADM, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", "", "", "api-extensions"),
+    (
+        "apiextensions.k8s.io",
+        "v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+        "crd,crds",
+        "s",
+        "api-extensions",
+    ),
+    ("apiregistration.k8s.io", "v1", "APIService", "apiservices", "", "s", "api-extensions"),
+    ("apps", "v1", "ControllerRevision", "controllerrevisions", "", "n", ""),
+    ("apps", "v1", "DaemonSet", "daemonsets", "ds", "ns", "all"),
+    ("apps", "v1", "Deployment", "deployments", "deploy", "nsc", "all"),
+    ("apps", "v1", "ReplicaSet", "replicasets", "rs", "nsc", "all"),
+    ("apps", "v1", "StatefulSet", "statefulsets", "sts", "nsc", "all"),
+    (AUTHN, "v1", "SelfSubjectReview", "selfsubjectreviews", "", "o", ""),
+    (AUTHN, "v1", "TokenReview", "tokenreviews", "", "o", ""),
+    (AUTHZ, "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", "", "no", ""),
+    (AUTHZ, "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", "", "o", ""),
+    (AUTHZ, "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", "", "o", ""),
+    (AUTHZ, "v1", "SubjectAccessReview", "subjectaccessreviews", "", "o", ""),
+    ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "hpa", "ns", "all"),
+    ("batch", "v1", "CronJob", "cronjobs", "cj", "ns", "all"),
+    ("batch", "v1", "Job", "jobs", "", "ns", "all"),
+    ("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", "csr", "s", ""),
+    ("coordination.k8s.io", "v1", "Lease", "leases", "", "n", ""),
+    ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "", "n", ""),
+    ("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema", "flowschemas", "", "s", ""),
+    ("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", "", "s", ""),
+    ("networking.k8s.io", "v1", "IngressClass", "ingressclasses", "", "", ""),
+    ("networking.k8s.io", "v1", "Ingress", "ingresses", "ing", "ns", ""),
+    ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "netpol", "n", ""),
+    ("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "", "", ""),
+    ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "pdb", "ns", ""),
+    (RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", "", "", ""),
+    (RBAC, "v1", "ClusterRole", "clusterroles", "", "", ""),
+    (RBAC, "v1", "RoleBinding", "rolebindings", "", "n", ""),
+    (RBAC, "v1", "Role", "roles", "", "n", ""),
+    ("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", "pc", "", ""),
+    ("storage.k8s.io", "v1", "CSIDriver", "csidrivers", "", "", ""),
+    ("storage.k8s.io", "v1", "CSINode", "csinodes", "", "", ""),
+    ("storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities", "", "n", ""),
+    ("storage.k8s.io", "v1", "StorageClass", "storageclasses", "sc", "", ""),
+    ("storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments", "", "s", ""),
+];
+
+/// Order of groups in discovery, as K3s lists them.
+pub const GROUP_ORDER: &[&str] = &[
+    "apiregistration.k8s.io",
+    "apps",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+fn type_name(group: &str, version: &str, kind: &str) -> String {
+    match group {
+        "" => format!("io.k8s.api.core.{version}.{kind}"),
+        "apiextensions.k8s.io" => {
+            format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
+        }
+        "apiregistration.k8s.io" => format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}"),
+        "flowcontrol.apiserver.k8s.io" => format!("io.k8s.api.flowcontrol.{version}.{kind}"),
+        g => format!("io.k8s.api.{}.{version}.{kind}", g.split('.').next().unwrap_or(g)),
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect()
+}
+
+/// The built-in kinds.
+pub fn builtin() -> &'static [Arc<Kind>] {
+    static KINDS: OnceLock<Vec<Arc<Kind>>> = OnceLock::new();
+    KINDS.get_or_init(|| {
+        TABLE
+            .iter()
+            .map(|(group, version, kind, plural, short, flags, categories)| {
+                Arc::new(Kind {
+                    group: (*group).to_owned(),
+                    version: (*version).to_owned(),
+                    kind: (*kind).to_owned(),
+                    plural: (*plural).to_owned(),
+                    singular: kind.to_lowercase(),
+                    short: words(short),
+                    namespaced: flags.contains('n'),
+                    status: flags.contains('s'),
+                    scale: flags.contains('c'),
+                    create_only: flags.contains('o'),
+                    categories: words(categories),
+                    type_name: type_name(group, version, kind),
+                    ..Kind::default()
+                })
+            })
+            .collect()
+    })
+}
+
+/// The kinds that a CustomResourceDefinition defines, one per served version.
+#[must_use]
+pub fn of_crd(crd: &Value) -> Vec<Arc<Kind>> {
+    let (spec, names) = (&crd["spec"], &crd["spec"]["names"]);
+    let list = |v: &Value| -> Vec<String> {
+        v.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let kind = text(&names["kind"]);
+    let served = spec["versions"].as_array().into_iter().flatten().filter(|v| v["served"] != false);
+    served
+        .map(|v| {
+            let schema = v["schema"]["openAPIV3Schema"].clone();
+            let singular = text(&names["singular"]);
+            Arc::new(Kind {
+                group: text(&spec["group"]),
+                version: text(&v["name"]),
+                kind: kind.clone(),
+                plural: text(&names["plural"]),
+                singular: if singular.is_empty() { kind.to_lowercase() } else { singular },
+                short: list(&names["shortNames"]),
+                namespaced: spec["scope"] == "Namespaced",
+                status: v["subresources"]["status"].is_object(),
+                scale: v["subresources"]["scale"].is_object(),
+                categories: list(&names["categories"]),
+                custom: true,
+                schema: schema.is_object().then(|| Arc::new(schema)),
+                columns: v["additionalPrinterColumns"].as_array().cloned().unwrap_or_default(),
+                ..Kind::default()
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_kind_has_a_type() {
+        for k in builtin() {
+            assert!(super::super::builtin::definition(&k.type_name).is_some(), "{}", k.type_name);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Typed comparison of two objects and the field set of one, for managedFields.
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::fields::Set;
+use crate::kube::schema::node::{Field, ListKind, Node, item_key};
+
+/// What changed between two objects.
+#[derive(Debug, Default)]
+pub struct Diff {
+    /// Paths only the new one has.
+    pub added: Set,
+    /// Leaves with another value.
+    pub modified: Set,
+    /// Paths only the old one has.
+    pub removed: Set,
+}
+
+/// Struct fields that Go always writes, so that they are never members of an update's set.
+const ALWAYS: &[&str] = &[
+    "f:metadata",
+    "f:spec",
+    "f:status",
+    "f:template",
+    "f:containers",
+    "f:nodeInfo",
+    "f:daemonEndpoints",
+    "f:kubeletEndpoint",
+    "f:involvedObject",
+    "f:source",
+    "f:names",
+    "f:versions",
+    "f:updateStrategy",
+];
+
+/// Items of a list by their key, if it merges.
+pub(super) fn keyed<'v>(node: Node<'_>, list: &'v [Value]) -> Option<BTreeMap<String, &'v Value>> {
+    match node.list() {
+        ListKind::Atomic => None,
+        ListKind::Set => Some(list.iter().map(|v| (format!("v:{v}"), v)).collect()),
+        ListKind::Map(keys) => Some(list.iter().map(|v| (item_key(&keys, v), v)).collect()),
+    }
+}
+
+/// Whether the value is compared as a whole.
+fn leaf(node: Node<'_>, v: &Value) -> bool {
+    match v {
+        Value::Object(_) => node.atomic(),
+        Value::Array(_) => node.list() == ListKind::Atomic,
+        _ => true,
+    }
+}
+
+/// Compares two objects.
+#[must_use]
+pub fn compare(node: Node<'_>, old: &Value, new: &Value) -> Diff {
+    let mut d = Diff::default();
+    walk(node, old, new, &mut d);
+    d
+}
+
+fn walk(node: Node<'_>, old: &Value, new: &Value, d: &mut Diff) {
+    match (old, new) {
+        (Value::Object(a), Value::Object(b)) => {
+            for (k, nv) in b {
+                step(&format!("f:{k}"), node.down(k), a.get(k), Some(nv), d);
+            }
+            for (k, ov) in a {
+                if !b.contains_key(k) {
+                    step(&format!("f:{k}"), node.down(k), Some(ov), None, d);
+                }
+            }
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            let (Some(a), Some(b)) = (keyed(node, a), keyed(node, b)) else { return };
+            for (k, nv) in &b {
+                step(k, node.items(), a.get(k).copied(), Some(nv), d);
+            }
+            for (k, ov) in &a {
+                if !b.contains_key(k) {
+                    step(k, node.items(), Some(ov), None, d);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn step(element: &str, node: Node<'_>, old: Option<&Value>, new: Option<&Value>, d: &mut Diff) {
+    let (old, new) = (old.filter(|v| !v.is_null()), new.filter(|v| !v.is_null()));
+    match (old, new) {
+        (Some(o), Some(n)) => {
+            let whole = leaf(node, o) || leaf(node, n) || o.is_array() != n.is_array();
+            if whole {
+                if o != n {
+                    d.modified.members.insert(element.to_owned());
+                }
+                return;
+            }
+            let mut sub = Diff::default();
+            walk(node, o, n, &mut sub);
+            d.added.put(element.to_owned(), sub.added);
+            d.modified.put(element.to_owned(), sub.modified);
+            d.removed.put(element.to_owned(), sub.removed);
+        }
+        (None, Some(n)) => put_all(element, node, n, &mut d.added),
+        (Some(o), None) => put_all(element, node, o, &mut d.removed),
+        (None, None) => {}
+    }
+}
+
+/// Adds `v` and everything below to `set`, members at every level.
+fn put_all(element: &str, node: Node<'_>, v: &Value, set: &mut Set) {
+    let below = if leaf(node, v) { Set::default() } else { everything(node, v) };
+    if below.is_empty() || !(ALWAYS.contains(&element) && !node.open()) {
+        set.members.insert(element.to_owned());
+    }
+    set.put(element.to_owned(), below);
+}
+
+fn everything(node: Node<'_>, v: &Value) -> Set {
+    let mut out = Set::default();
+    match v {
+        Value::Object(m) => {
+            for (k, v) in m.iter().filter(|(_, v)| !v.is_null()) {
+                put_all(&format!("f:{k}"), node.down(k), v, &mut out);
+            }
+        }
+        Value::Array(a) => {
+            for (k, v) in keyed(node, a).unwrap_or_default() {
+                put_all(&k, node.items(), v, &mut out);
+            }
+        }
+        _ => {}
+    }
+    out
+}
+
+/// The set of an applied configuration: leaves, entries of maps and items of lists.
+#[must_use]
+pub fn field_set(node: Node<'_>, v: &Value) -> Set {
+    let mut out = Set::default();
+    match v {
+        Value::Object(m) => {
+            for (k, v) in m {
+                let (sub, entry) = match node.field(k) {
+                    Field::Known(n) => (n, false),
+                    Field::Entry(n) => (n, true),
+                    Field::Unknown => (Node::any(), false),
+                };
+                applied(format!("f:{k}"), sub, v, entry && !node.open(), &mut out);
+            }
+        }
+        Value::Array(a) => {
+            for (k, v) in keyed(node, a).unwrap_or_default() {
+                applied(k, node.items(), v, true, &mut out);
+            }
+        }
+        _ => {}
+    }
+    out
+}
+
+fn applied(element: String, node: Node<'_>, v: &Value, member: bool, out: &mut Set) {
+    let empty = v.as_object().is_some_and(serde_json::Map::is_empty) || v.as_array().is_some_and(Vec::is_empty);
+    if leaf(node, v) || empty {
+        out.members.insert(element);
+        return;
+    }
+    if member {
+        out.members.insert(element.clone());
+    }
+    out.put(element, field_set(node, v));
+}

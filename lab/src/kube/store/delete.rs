@@ -1,0 +1,312 @@
+//! Deleting: preconditions, finalizers, grace of pods, ends of namespaces, owners and dependents.
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Failure, Store, meta};
+use crate::kube::schema::Kind;
+
+/// What happens to dependents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// They go after the owner.
+    #[default]
+    Background,
+    /// They go before the owner.
+    Foreground,
+    /// They stay.
+    Orphan,
+}
+
+/// How to delete.
+#[derive(Debug, Clone, Default)]
+pub struct DeleteOptions {
+    /// What happens to dependents.
+    pub propagation: Propagation,
+    /// Seconds a pod gets; `None`: its own.
+    pub grace: Option<u64>,
+    /// The object must have this uid.
+    pub uid: Option<String>,
+    /// The object must have this resourceVersion.
+    pub version: Option<String>,
+    /// Change nothing.
+    pub dry_run: bool,
+}
+
+/// What became of the object.
+#[derive(Debug, Clone)]
+pub enum Deleted {
+    /// It is gone; its last state.
+    Gone(Arc<Value>),
+    /// It waits for finalizers or its grace period.
+    Marked(Arc<Value>),
+}
+
+const FOREGROUND: &str = "foregroundDeletion";
+
+impl Store {
+    /// Deletes an object, as a controller: dependents go too, finalizers are honoured.
+    ///
+    /// # Errors
+    /// 404 when it is missing.
+    pub fn delete(&mut self, now_ms: u64, resource: &str, ns: &str, name: &str) -> Result<Deleted, Failure> {
+        self.at(now_ms);
+        let kind = self.kind_for(resource).ok_or_else(Failure::no_resource)?;
+        self.delete_as(&kind, ns, name, &DeleteOptions::default())
+    }
+
+    /// Removes an object at once, finalizers or not, and its dependents (a kubelet that has ended a pod).
+    pub fn remove(&mut self, now_ms: u64, resource: &str, ns: &str, name: &str) -> bool {
+        self.at(now_ms);
+        let Some(kind) = self.kind_for(resource) else { return false };
+        let Some(old) = self.arc(resource, ns, name).cloned() else { return false };
+        self.finish(&kind, ns, name, &old);
+        true
+    }
+
+    /// Deletes on behalf of a client.
+    ///
+    /// # Errors
+    /// 404 when it is missing, 409 when a precondition does not hold.
+    pub fn delete_as(&mut self, kind: &Kind, ns: &str, name: &str, o: &DeleteOptions) -> Result<Deleted, Failure> {
+        let old = self.arc(&kind.resource(), ns, name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
+        check(kind, name, &old, o)?;
+        if o.dry_run {
+            return Ok(Deleted::Gone(old));
+        }
+        let namespace = kind.group.is_empty() && kind.kind == "Namespace";
+        let grace = self.grace(kind, &old, o.grace);
+        let mut holders: Vec<String> = meta::finalizers(&old).into_iter().map(str::to_owned).collect();
+        let has = |h: &[String], f: &str| h.iter().any(|x| x == f);
+        match o.propagation {
+            Propagation::Foreground if !has(&holders, FOREGROUND) && !self.dependents(meta::uid(&old)).is_empty() => {
+                holders.push(FOREGROUND.into());
+            }
+            Propagation::Orphan => self.orphan(meta::uid(&old)),
+            _ => {}
+        }
+        if holders.is_empty() && grace == 0 && !namespace {
+            self.finish(kind, ns, name, &old);
+            return Ok(Deleted::Gone(old));
+        }
+        let marked = self.mark(kind, ns, name, &old, &holders, grace);
+        if has(&holders, FOREGROUND) {
+            self.cascade(meta::uid(&marked));
+            self.settle();
+        }
+        if namespace {
+            self.empty_namespace(name);
+            self.settle();
+        }
+        Ok(Deleted::Marked(marked))
+    }
+
+    fn mark(
+        &mut self,
+        kind: &Kind,
+        ns: &str,
+        name: &str,
+        old: &Arc<Value>,
+        holders: &[String],
+        grace: u64,
+    ) -> Arc<Value> {
+        if meta::deleting(old)
+            && (grace == 0 || !self.graceful(kind, old))
+            && meta::finalizers(old).len() == holders.len()
+        {
+            return old.clone();
+        }
+        let mut new = (**old).clone();
+        let at = self.now_ms + grace * 1000;
+        meta::edit(&mut new, |m| {
+            m.insert("deletionTimestamp".into(), meta::time(at).into());
+            m.insert("deletionGracePeriodSeconds".into(), grace.into());
+            if !holders.is_empty() {
+                m.insert("finalizers".into(), json!(holders));
+            }
+            if let Some(g) = m.get("generation").and_then(Value::as_u64) {
+                m.insert("generation".into(), (g + 1).into());
+            }
+        });
+        if kind.group.is_empty() && kind.kind == "Namespace" {
+            meta::edit(&mut new, |m| m.shift_remove("deletionGracePeriodSeconds"));
+            new["status"]["phase"] = "Terminating".into();
+        }
+        self.commit(kind, ns, name, Some(new))
+    }
+
+    /// Whether the object is a pod a kubelet still has to end.
+    pub(super) fn graceful(&self, kind: &Kind, obj: &Value) -> bool {
+        kind.group.is_empty()
+            && kind.kind == "Pod"
+            && obj["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty())
+            && obj["metadata"]["deletionGracePeriodSeconds"].as_u64() != Some(0)
+    }
+
+    fn grace(&self, kind: &Kind, obj: &Value, asked: Option<u64>) -> u64 {
+        if !(kind.group.is_empty() && kind.kind == "Pod") {
+            return 0;
+        }
+        let ended = matches!(obj["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        let unplaced = obj["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
+        if ended || unplaced {
+            return 0;
+        }
+        asked.unwrap_or_else(|| obj["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30))
+    }
+
+    /// Removes the object and does what its end entails.
+    pub(super) fn finish(&mut self, kind: &Kind, ns: &str, name: &str, old: &Arc<Value>) {
+        self.commit(kind, ns, name, None);
+        if kind.kind == "CustomResourceDefinition" {
+            self.drop_custom_objects(old);
+        }
+        self.cascade(meta::uid(old));
+        self.settle();
+    }
+
+    fn drop_custom_objects(&mut self, crd: &Value) {
+        let resource = meta::name(crd).to_owned();
+        let doomed: Vec<(String, String)> =
+            self.all(&resource, "").map(|o| (meta::namespace(o).to_owned(), meta::name(o).to_owned())).collect();
+        let kinds = crate::kube::schema::kinds::of_crd(crd);
+        let Some(kind) = kinds.first() else { return };
+        for (ns, name) in doomed {
+            self.commit(kind, &ns, &name, None);
+        }
+    }
+
+    /// Objects that name `uid` as an owner: (resource, namespace, name).
+    #[must_use]
+    pub fn dependents(&self, uid: &str) -> Vec<(String, String, String)> {
+        if uid.is_empty() {
+            return Vec::new();
+        }
+        let owned =
+            |o: &Value| o["metadata"]["ownerReferences"].as_array().is_some_and(|a| a.iter().any(|r| r["uid"] == uid));
+        let mut out = Vec::new();
+        for (resource, map) in &self.objects {
+            for o in map.values().filter(|o| owned(o)) {
+                out.push((resource.clone(), meta::namespace(o).to_owned(), meta::name(o).to_owned()));
+            }
+        }
+        out
+    }
+
+    /// Deletes dependents of `uid`, or takes the reference out where another owner lives.
+    fn cascade(&mut self, uid: &str) {
+        for (resource, ns, name) in self.dependents(uid) {
+            let Some(o) = self.get(&resource, &ns, &name) else { continue };
+            let others = o["metadata"]["ownerReferences"].as_array().is_some_and(|a| a.iter().any(|r| r["uid"] != uid));
+            if others {
+                self.drop_owner(&resource, &ns, &name, uid);
+            } else if !meta::deleting(o) {
+                let Some(kind) = self.kind_for(&resource) else { continue };
+                let _ = self.delete_as(&kind, &ns, &name, &DeleteOptions::default());
+            }
+        }
+    }
+
+    fn orphan(&mut self, uid: &str) {
+        for (resource, ns, name) in self.dependents(uid) {
+            self.drop_owner(&resource, &ns, &name, uid);
+        }
+    }
+
+    fn drop_owner(&mut self, resource: &str, ns: &str, name: &str, uid: &str) {
+        let _ = self.patch_with(resource, ns, name, |o| {
+            if let Some(a) = o["metadata"]["ownerReferences"].as_array_mut() {
+                a.retain(|r| r["uid"] != uid);
+            }
+        });
+    }
+
+    /// Deletes everything in a namespace.
+    fn empty_namespace(&mut self, ns: &str) {
+        let mut doomed = Vec::new();
+        for (resource, map) in &self.objects {
+            for k in map.keys() {
+                if let Some(name) = k.strip_prefix(&format!("{ns}/")) {
+                    doomed.push((resource.clone(), name.to_owned()));
+                }
+            }
+        }
+        for (resource, name) in doomed {
+            let Some(kind) = self.kind_for(&resource) else { continue };
+            if self.get(&resource, ns, &name).is_some_and(|o| !meta::deleting(o)) {
+                let _ = self.delete_as(&kind, ns, &name, &DeleteOptions::default());
+            }
+        }
+    }
+
+    /// Ends what only waited for others: empty terminating namespaces, foreground owners without dependents.
+    fn settle(&mut self) {
+        let ending: Vec<Arc<Value>> = self.all("namespaces", "").filter(|n| meta::deleting(n)).cloned().collect();
+        for n in ending {
+            let name = meta::name(&n).to_owned();
+            if self.remains(&name).is_empty()
+                && meta::finalizers(&n).is_empty()
+                && let Some(kind) = self.kind_for("namespaces")
+            {
+                self.commit(&kind, "", &name, None);
+            }
+        }
+        let mut waiting = Vec::new();
+        for (resource, map) in &self.objects {
+            for o in map.values().filter(|o| meta::deleting(o) && meta::finalizers(o).contains(&FOREGROUND)) {
+                waiting.push((resource.clone(), o.clone()));
+            }
+        }
+        for (resource, o) in waiting {
+            if !self.dependents(meta::uid(&o)).is_empty() {
+                continue;
+            }
+            let Some(kind) = self.kind_for(&resource) else { continue };
+            let (ns, name) = (meta::namespace(&o).to_owned(), meta::name(&o).to_owned());
+            if meta::finalizers(&o).len() == 1 && !self.graceful(&kind, &o) {
+                self.finish(&kind, &ns, &name, &o);
+            } else {
+                let _ = self.patch_with(&resource, &ns, &name, |o| {
+                    if let Some(a) = o["metadata"]["finalizers"].as_array_mut() {
+                        a.retain(|f| f != FOREGROUND);
+                    }
+                });
+            }
+        }
+    }
+
+    /// What is left in a namespace: (resource, name).
+    #[must_use]
+    pub fn remains(&self, ns: &str) -> Vec<(String, String)> {
+        let prefix = format!("{ns}/");
+        let mut out = Vec::new();
+        for (resource, map) in &self.objects {
+            for (k, _) in map.range(prefix.clone()..).take_while(|(k, _)| k.starts_with(&prefix)) {
+                // The namespace itself has an empty namespace; events do not hold it.
+                if resource != "events" {
+                    out.push((resource.clone(), k[prefix.len()..].to_owned()));
+                }
+            }
+        }
+        out
+    }
+}
+
+fn check(kind: &Kind, name: &str, old: &Value, o: &DeleteOptions) -> Result<(), Failure> {
+    let fail = |what: &str, asked: &str, have: &str| {
+        let why = format!(
+            "the {what} in the precondition ({asked}) does not match the {what} in record ({have}). The object might have been modified"
+        );
+        let mut f = Failure::conflict(kind, name, &why);
+        f.message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.kind);
+        f.details = Some(json!({"name": name, "kind": kind.kind}));
+        Err(f)
+    };
+    if let Some(uid) = o.uid.as_deref().filter(|u| *u != meta::uid(old)) {
+        return fail("UID", uid, meta::uid(old));
+    }
+    if let Some(v) = o.version.as_deref().filter(|v| *v != meta::text(old, "resourceVersion")) {
+        return fail("ResourceVersion", v, meta::text(old, "resourceVersion"));
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! Errors of the API as Kubernetes words them: a code, a reason, a message and details.
+use serde_json::{Map, Value, json};
+
+use crate::kube::schema::Kind;
+
+/// An error answer, ready to become a `Status` object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// HTTP code.
+    pub code: u16,
+    /// Machine-readable reason (`NotFound`); empty for none.
+    pub reason: &'static str,
+    /// The message kubectl prints.
+    pub message: String,
+    /// `details` of the Status.
+    pub details: Option<Value>,
+}
+
+/// One cause of an `Invalid` answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cause {
+    /// `FieldValueInvalid`, `FieldValueRequired` …
+    pub reason: &'static str,
+    /// Path of the field.
+    pub field: String,
+    /// Text.
+    pub message: String,
+}
+
+impl Cause {
+    /// A required field is missing.
+    pub fn required(field: impl Into<String>, extra: &str) -> Cause {
+        let message = if extra.is_empty() { "Required value".to_owned() } else { format!("Required value: {extra}") };
+        Cause { reason: "FieldValueRequired", field: field.into(), message }
+    }
+
+    /// A value breaks a rule; `value` is shown as JSON.
+    pub fn invalid(field: impl Into<String>, value: &Value, why: &str) -> Cause {
+        Cause { reason: "FieldValueInvalid", field: field.into(), message: format!("Invalid value: {value}: {why}") }
+    }
+
+    /// A value that is not in its list of allowed ones.
+    pub fn unsupported(field: impl Into<String>, value: &Value, allowed: &[String]) -> Cause {
+        let list = allowed.iter().map(|a| format!("\"{a}\"")).collect::<Vec<_>>().join(", ");
+        let message = format!("Unsupported value: {value}: supported values: {list}");
+        Cause { reason: "FieldValueNotSupported", field: field.into(), message }
+    }
+}
+
+fn details(name: &str, kind: &Kind, what: &str) -> Value {
+    let mut d = Map::new();
+    if !name.is_empty() {
+        d.insert("name".into(), name.into());
+    }
+    if !kind.group.is_empty() {
+        d.insert("group".into(), kind.group.as_str().into());
+    }
+    d.insert("kind".into(), what.into());
+    Value::Object(d)
+}
+
+impl Failure {
+    /// A failure without details.
+    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Failure {
+        Failure { code, reason, message: message.into(), details: None }
+    }
+
+    /// 404 of an object.
+    #[must_use]
+    pub fn not_found(kind: &Kind, name: &str) -> Failure {
+        Failure {
+            details: Some(details(name, kind, &kind.plural)),
+            ..Failure::new(404, "NotFound", format!("{} \"{name}\" not found", kind.resource()))
+        }
+    }
+
+    /// 404 of a path or kind nobody serves.
+    #[must_use]
+    pub fn no_resource() -> Failure {
+        Failure {
+            details: Some(json!({})),
+            ..Failure::new(404, "NotFound", "the server could not find the requested resource")
+        }
+    }
+
+    /// 409 on create.
+    #[must_use]
+    pub fn already_exists(kind: &Kind, name: &str) -> Failure {
+        Failure {
+            details: Some(details(name, kind, &kind.plural)),
+            ..Failure::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", kind.resource()))
+        }
+    }
+
+    /// 409 because the object changed meanwhile, or for the given reason.
+    #[must_use]
+    pub fn conflict(kind: &Kind, name: &str, why: &str) -> Failure {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.resource());
+        Failure { details: Some(details(name, kind, &kind.plural)), ..Failure::new(409, "Conflict", message) }
+    }
+
+    /// 409 for a stale resourceVersion.
+    #[must_use]
+    pub fn modified(kind: &Kind, name: &str) -> Failure {
+        Failure::conflict(
+            kind,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    }
+
+    /// 403 on an object.
+    #[must_use]
+    pub fn forbidden(kind: &Kind, name: &str, why: &str) -> Failure {
+        let message = if name.is_empty() {
+            format!("{} is forbidden: {why}", kind.resource())
+        } else {
+            format!("{} \"{name}\" is forbidden: {why}", kind.resource())
+        };
+        Failure { details: Some(details(name, kind, &kind.plural)), ..Failure::new(403, "Forbidden", message) }
+    }
+
+    /// 422 with its causes.
+    #[must_use]
+    pub fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Failure {
+        let texts: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        let list = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
+        let mut d = details(name, kind, &kind.kind);
+        let cs: Vec<Value> =
+            causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field})).collect();
+        d["causes"] = Value::Array(cs);
+        let what = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
+        Failure { details: Some(d), ..Failure::new(422, "Invalid", format!("{what} \"{name}\" is invalid: {list}")) }
+    }
+
+    /// 400.
+    pub fn bad_request(message: impl Into<String>) -> Failure {
+        Failure::new(400, "BadRequest", message)
+    }
+
+    /// 405.
+    #[must_use]
+    pub fn not_allowed() -> Failure {
+        Failure {
+            details: Some(json!({})),
+            ..Failure::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        }
+    }
+
+    /// 410 of a watch or list from the past.
+    pub fn expired(message: impl Into<String>) -> Failure {
+        Failure::new(410, "Expired", message)
+    }
+
+    /// 401.
+    #[must_use]
+    pub fn unauthorized() -> Failure {
+        Failure::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// The `Status` object.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let mut s = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message});
+        if !self.reason.is_empty() {
+            s["reason"] = self.reason.into();
+        }
+        if let Some(d) = &self.details {
+            s["details"] = d.clone();
+        }
+        s["code"] = self.code.into();
+        s
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}

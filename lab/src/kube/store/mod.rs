@@ -1,0 +1,316 @@
+//! The objects of a cluster: one ordered store with versions, a bounded log of changes and the
+//! rules every write obeys. Pure data, no sockets; the API and the controllers write through it.
+pub mod compare;
+pub mod delete;
+pub mod event;
+pub mod failure;
+pub mod fields;
+pub mod meta;
+pub mod patch;
+pub mod selector;
+pub mod ssa;
+pub mod write;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use delete::{Deleted, Propagation};
+pub use failure::{Cause, Failure};
+pub use selector::{Fields, Labels};
+pub use write::WriteOptions;
+
+use crate::kube::schema::{Kind, kinds};
+
+/// Changes kept for watches.
+const LOG: usize = 4096;
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// It was created.
+    Added,
+    /// It was changed.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+/// One entry of the log.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// resourceVersion of the change.
+    pub rv: u64,
+    /// What happened.
+    pub op: Op,
+    /// Resource (`deployments.apps`).
+    pub resource: Arc<str>,
+    /// The object after the change (before it, when deleted).
+    pub object: Arc<Value>,
+    /// The object before a modification.
+    pub before: Option<Arc<Value>>,
+}
+
+/// Rings when something was written.
+#[derive(Debug, Clone)]
+struct Bell(tokio::sync::watch::Sender<u64>);
+
+impl Default for Bell {
+    fn default() -> Bell {
+        Bell(tokio::sync::watch::channel(0).0)
+    }
+}
+
+/// All objects of a cluster.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Saved", into = "Saved")]
+pub struct Store {
+    objects: BTreeMap<String, BTreeMap<String, Arc<Value>>>,
+    rv: u64,
+    seed: u64,
+    draws: u64,
+    now_ms: u64,
+    custom: Vec<Arc<Kind>>,
+    log: VecDeque<Change>,
+    forgotten: u64,
+    bell: Bell,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    objects: BTreeMap<String, BTreeMap<String, Arc<Value>>>,
+    rv: u64,
+    seed: u64,
+    draws: u64,
+    now_ms: u64,
+}
+
+impl From<Store> for Saved {
+    fn from(s: Store) -> Saved {
+        Saved { objects: s.objects, rv: s.rv, seed: s.seed, draws: s.draws, now_ms: s.now_ms }
+    }
+}
+
+impl From<Saved> for Store {
+    fn from(s: Saved) -> Store {
+        let mut store = Store {
+            objects: s.objects,
+            rv: s.rv,
+            seed: s.seed,
+            draws: s.draws,
+            now_ms: s.now_ms,
+            forgotten: s.rv,
+            ..Store::default()
+        };
+        store.refresh_kinds();
+        store
+    }
+}
+
+const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+
+/// Key inside a resource: `namespace/name`, or `/name`.
+fn key(ns: &str, name: &str) -> String {
+    format!("{ns}/{name}")
+}
+
+impl Store {
+    /// An empty store; `seed` makes its uids and generated names reproducible.
+    #[must_use]
+    pub fn new(seed: u64, now_ms: u64) -> Store {
+        Store { seed, now_ms, ..Store::default() }
+    }
+
+    /// Tells the store the time; every stamp it writes uses it.
+    pub fn at(&mut self, now_ms: u64) -> &mut Store {
+        self.now_ms = now_ms;
+        self
+    }
+
+    /// Lab time as last told.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The last resourceVersion given out.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.rv
+    }
+
+    /// One object by resource (`pods`, `deployments.apps`), namespace (empty for cluster-scoped) and name.
+    #[must_use]
+    pub fn get(&self, resource: &str, ns: &str, name: &str) -> Option<&Value> {
+        self.arc(resource, ns, name).map(AsRef::as_ref)
+    }
+
+    pub(crate) fn arc(&self, resource: &str, ns: &str, name: &str) -> Option<&Arc<Value>> {
+        self.objects.get(resource)?.get(&key(ns, name))
+    }
+
+    /// Objects of a resource in a namespace (empty: all), by label selector (empty: all). A
+    /// selector that does not parse selects nothing.
+    #[must_use]
+    pub fn list(&self, resource: &str, ns: &str, label_selector: &str) -> Vec<&Value> {
+        let Ok(sel) = Labels::parse(label_selector) else { return Vec::new() };
+        self.all(resource, ns).filter(|o| sel.matches(o)).map(AsRef::as_ref).collect()
+    }
+
+    /// Objects of a resource whose labels satisfy a spec's `selector` object.
+    #[must_use]
+    pub fn select(&self, resource: &str, ns: &str, selector: &Value) -> Vec<&Value> {
+        let sel = Labels::from_spec(selector);
+        self.all(resource, ns).filter(|o| sel.matches(o)).map(AsRef::as_ref).collect()
+    }
+
+    /// All objects of a resource in key order; `ns` empty: all namespaces.
+    pub fn all<'a>(&'a self, resource: &str, ns: &str) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
+        let prefix = if ns.is_empty() { String::new() } else { format!("{ns}/") };
+        let map = self.objects.get(resource);
+        let upto = prefix.clone();
+        map.into_iter()
+            .flat_map(move |m| m.range(prefix.clone()..))
+            .take_while(move |(k, _)| k.starts_with(&upto))
+            .map(|(_, v)| v)
+    }
+
+    /// Every resource that has or had objects.
+    pub fn resources(&self) -> impl Iterator<Item = &str> {
+        self.objects.keys().map(String::as_str)
+    }
+
+    /// All kinds, built-in first.
+    pub fn kinds(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        kinds::builtin().iter().chain(self.custom.iter())
+    }
+
+    /// The kind of an `apiVersion` and `kind`.
+    #[must_use]
+    pub fn kind_of(&self, api_version: &str, kind: &str) -> Option<Arc<Kind>> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        self.kinds().find(|k| k.kind == kind && k.group == group && k.version == version).cloned()
+    }
+
+    /// The kind served at `/apis/GROUP/VERSION/PLURAL`.
+    #[must_use]
+    pub fn kind_at(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+        self.kinds().find(|k| k.plural == plural && k.group == group && k.version == version).cloned()
+    }
+
+    /// The kind of a resource (`deployments.apps`).
+    #[must_use]
+    pub fn kind_for(&self, resource: &str) -> Option<Arc<Kind>> {
+        let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+        self.kinds().find(|k| k.plural == plural && k.group == group).cloned()
+    }
+
+    /// Installs one of the CustomResourceDefinitions this lab knows (`helmcharts.helm.cattle.io`), if absent.
+    pub fn install_crd(&mut self, now_ms: u64, name: &str) -> bool {
+        if self.get(CRDS, "", name).is_some() {
+            return false;
+        }
+        crate::kube::schema::crds::crd(name).is_some_and(|crd| self.create(now_ms, crd).is_ok())
+    }
+
+    /// Changes after `rv`, oldest first, or `None` when they are forgotten.
+    pub(crate) fn since(&self, rv: u64) -> Option<impl Iterator<Item = &Change>> {
+        if rv < self.forgotten {
+            return None;
+        }
+        let from = self.log.partition_point(|c| c.rv <= rv);
+        Some(self.log.iter().skip(from))
+    }
+
+    /// Rings (with the last resourceVersion) on every write.
+    pub(crate) fn bell(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.bell.0.subscribe()
+    }
+
+    /// Writes `new` (or removes when `None`) under a new resourceVersion and logs it.
+    pub(super) fn commit(&mut self, kind: &Kind, ns: &str, name: &str, new: Option<Value>) -> Arc<Value> {
+        self.rv += 1;
+        let resource = kind.resource();
+        let map = self.objects.entry(resource.clone()).or_default();
+        let key = key(ns, name);
+        let (op, object, before) = match new {
+            Some(mut v) => {
+                meta::edit(&mut v, |m| m.insert("resourceVersion".into(), self.rv.to_string().into()));
+                let v = Arc::new(v);
+                let before = map.insert(key, v.clone());
+                (if before.is_some() { Op::Modified } else { Op::Added }, v, before)
+            }
+            None => {
+                let mut old = map.remove(&key).map(|a| Arc::unwrap_or_clone(a)).unwrap_or_default();
+                meta::edit(&mut old, |m| m.insert("resourceVersion".into(), self.rv.to_string().into()));
+                (Op::Deleted, Arc::new(old), None)
+            }
+        };
+        let out = object.clone();
+        self.log.push_back(Change { rv: self.rv, op, resource: resource.as_str().into(), object, before });
+        if self.log.len() > LOG
+            && let Some(old) = self.log.pop_front()
+        {
+            self.forgotten = old.rv;
+        }
+        if resource == CRDS {
+            self.refresh_kinds();
+        }
+        self.bell.0.send_replace(self.rv);
+        out
+    }
+
+    fn refresh_kinds(&mut self) {
+        self.custom = self
+            .objects
+            .get(CRDS)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .filter(|crd| !meta::deleting(crd))
+            .flat_map(|crd| kinds::of_crd(crd))
+            .collect();
+    }
+
+    /// A reproducible random number.
+    pub(crate) fn random(&mut self) -> u64 {
+        self.draws += 1;
+        let mut x = self.seed ^ self.draws.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        x ^= x >> 30;
+        x = x.wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x ^= x >> 27;
+        x = x.wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
+    }
+
+    /// A number that spreads service addresses and ports.
+    pub(crate) fn draw_port(&mut self) -> u64 {
+        self.random() % 60_000
+    }
+
+    /// Whether claims get their protection finalizer: somebody has to take it off again.
+    pub(crate) fn protects_claims(&self) -> bool {
+        false
+    }
+
+    /// A new uid.
+    pub fn uuid(&mut self) -> String {
+        let (a, b) = (self.random().to_be_bytes(), self.random().to_be_bytes());
+        let mut bytes = [0u8; 16];
+        bytes[..8].copy_from_slice(&a);
+        bytes[8..].copy_from_slice(&b);
+        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+    }
+
+    /// A suffix as generated names have it (`x7k2p`).
+    pub fn suffix(&mut self, len: usize) -> String {
+        const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+        (0..len)
+            .map(|_| {
+                let i = self.random() % (ALPHABET.len() as u64);
+                char::from(ALPHABET[usize::try_from(i).unwrap_or(0)])
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,356 @@
+//! Creating and changing objects: the rules that hold for every writer.
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Failure, Store, fields, meta};
+use crate::kube::schema::{Kind, defaults, validate};
+
+/// How an API client writes.
+#[derive(Debug, Clone, Default)]
+pub struct WriteOptions {
+    /// Field manager; empty: fields are not tracked.
+    pub manager: String,
+    /// Subresource written to (`status`), or empty.
+    pub subresource: String,
+    /// Answer as if, change nothing.
+    pub dry_run: bool,
+    /// Check the object as for any client; controllers of the lab are not checked.
+    pub check: bool,
+}
+
+/// What an update came to.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The object as it is (or would be) now.
+    pub object: Arc<Value>,
+    /// Whether it was created by this write.
+    pub created: bool,
+    /// Whether anything changed.
+    pub changed: bool,
+}
+
+/// Metadata a client cannot change.
+const FIXED: &[&str] = &["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"];
+
+impl Store {
+    /// Creates an object, as a controller.
+    ///
+    /// # Errors
+    /// When its kind is unknown, it exists, its namespace is missing or ends, or it is invalid.
+    pub fn create(&mut self, now_ms: u64, obj: Value) -> Result<Value, Failure> {
+        self.at(now_ms);
+        let kind = self.kind_of_object(&obj)?;
+        self.create_as(&kind, obj, &WriteOptions::default()).map(|w| (*w.object).clone())
+    }
+
+    /// Creates the object unless one of that name is there; true when it was created.
+    pub fn create_if_absent(&mut self, now_ms: u64, obj: Value) -> bool {
+        self.create(now_ms, obj).is_ok()
+    }
+
+    fn kind_of_object(&self, obj: &Value) -> Result<Arc<Kind>, Failure> {
+        let (av, k) = (obj["apiVersion"].as_str().unwrap_or_default(), obj["kind"].as_str().unwrap_or_default());
+        self.kind_of(av, k)
+            .ok_or_else(|| Failure::new(404, "NotFound", format!("no matches for kind \"{k}\" in version \"{av}\"")))
+    }
+
+    /// Creates an object on behalf of `o.manager`.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub fn create_as(&mut self, kind: &Kind, mut obj: Value, o: &WriteOptions) -> Result<Written, Failure> {
+        obj["apiVersion"] = kind.api_version().into();
+        obj["kind"] = kind.kind.as_str().into();
+        if meta::name(&obj).is_empty() {
+            let prefix = meta::text(&obj, "generateName").to_owned();
+            if prefix.is_empty() {
+                let cause = super::Cause::required("metadata.name", "name or generateName is required");
+                return Err(Failure::invalid(kind, "", &[cause]));
+            }
+            let name = format!("{prefix}{}", self.suffix(5));
+            meta::edit(&mut obj, |m| m.insert("name".into(), name.into()));
+        }
+        let ns = if kind.namespaced { meta::namespace(&obj).to_owned() } else { String::new() };
+        let name = meta::name(&obj).to_owned();
+        self.admit(kind, &ns, &name)?;
+        let uid = self.uuid();
+        let stamp = meta::time(self.now_ms);
+        let generation = kind.generations(&obj);
+        meta::edit(&mut obj, |m| {
+            for f in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"] {
+                m.shift_remove(f);
+            }
+            m.insert("uid".into(), uid.into());
+            m.insert("creationTimestamp".into(), stamp.into());
+            if generation {
+                m.insert("generation".into(), 1.into());
+            }
+            if !kind.namespaced {
+                m.shift_remove("namespace");
+            }
+            m.retain(|_, v| !v.is_null());
+        });
+        defaults::apply(self, kind, &mut obj, None);
+        // Controllers are trusted to write what is valid.
+        if o.check {
+            validate::create(self, kind, &obj)?;
+        }
+        if self.get(&kind.resource(), &ns, &name).is_some() {
+            return Err(Failure::already_exists(kind, &name));
+        }
+        if !o.manager.is_empty() {
+            fields::track(kind, None, &mut obj, o, self.now_ms);
+        }
+        if o.dry_run {
+            return Ok(Written { object: Arc::new(obj), created: true, changed: true });
+        }
+        let object = self.commit(kind, &ns, &name, Some(obj));
+        self.after_create(kind, &name);
+        Ok(Written { object, created: true, changed: true })
+    }
+
+    /// Whether something may be created in `ns`.
+    fn admit(&self, kind: &Kind, ns: &str, name: &str) -> Result<(), Failure> {
+        if !kind.namespaced {
+            return Ok(());
+        }
+        let namespaces = self.kind_for("namespaces").unwrap_or_default();
+        match self.get("namespaces", "", ns) {
+            None => Err(Failure::not_found(&namespaces, ns)),
+            Some(n) if meta::deleting(n) && !matches!(kind.kind.as_str(), "Event") => {
+                let why = format!("unable to create new content in namespace {ns} because it is being terminated");
+                Err(Failure::forbidden(kind, name, &why))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// What the control plane itself adds at once.
+    fn after_create(&mut self, kind: &Kind, name: &str) {
+        if kind.group.is_empty() && kind.kind == "Namespace" {
+            let now = self.now_ms;
+            let _ = self.create(
+                now,
+                serde_json::json!({"apiVersion": "v1", "kind": "ServiceAccount",
+                    "metadata": {"name": "default", "namespace": name}}),
+            );
+        }
+    }
+
+    /// Replaces an object with `new` (its main part, or its status when `o.subresource` is `status`).
+    ///
+    /// # Errors
+    /// 404 when it is missing, 409 for a stale version or another uid, 422 when it is invalid.
+    pub fn replace_as(
+        &mut self,
+        kind: &Kind,
+        ns: &str,
+        name: &str,
+        mut new: Value,
+        o: &WriteOptions,
+    ) -> Result<Written, Failure> {
+        let resource = kind.resource();
+        let old = self.arc(&resource, ns, name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
+        let asked = meta::text(&new, "resourceVersion").to_owned();
+        if !asked.is_empty() && asked != meta::text(&old, "resourceVersion") {
+            return Err(Failure::modified(kind, name));
+        }
+        let uid = meta::uid(&new).to_owned();
+        if !uid.is_empty() && uid != meta::uid(&old) {
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(&old));
+            return Err(Failure::conflict(kind, name, &why));
+        }
+        new["apiVersion"] = kind.api_version().into();
+        new["kind"] = kind.kind.as_str().into();
+        self.keep(kind, &old, &mut new, &o.subresource);
+        defaults::apply(self, kind, &mut new, Some(&old));
+        if o.check {
+            validate::update(self, kind, &old, &new)?;
+        }
+        if !o.manager.is_empty() {
+            fields::track(kind, Some(&old), &mut new, o, self.now_ms);
+        }
+        Ok(self.store_update(kind, ns, name, &old, new, o.dry_run))
+    }
+
+    /// Takes what this writer may not write from the old object.
+    fn keep(&self, kind: &Kind, old: &Value, new: &mut Value, subresource: &str) {
+        if subresource == "status" {
+            let status = new.get("status").cloned();
+            let managed = new["metadata"].get("managedFields").cloned();
+            *new = old.clone();
+            match status {
+                Some(s) => new["status"] = s,
+                None => drop(new.as_object_mut().and_then(|o| o.shift_remove("status"))),
+            }
+            if let Some(m) = managed {
+                new["metadata"]["managedFields"] = m;
+            }
+        } else if kind.status && !(kind.kind == "Node" && subresource == "*") {
+            match old.get("status") {
+                Some(s) => new["status"] = s.clone(),
+                None => drop(new.as_object_mut().and_then(|o| o.shift_remove("status"))),
+            }
+        }
+        let fixed: Vec<(&str, Option<Value>)> = FIXED.iter().map(|f| (*f, old["metadata"].get(*f).cloned())).collect();
+        let (name, ns) = (old["metadata"]["name"].clone(), old["metadata"].get("namespace").cloned());
+        meta::edit(new, |m| {
+            for (f, v) in fixed {
+                match v {
+                    Some(v) => drop(m.insert(f.into(), v)),
+                    None => drop(m.shift_remove(f)),
+                }
+            }
+            m.insert("name".into(), name);
+            if let Some(ns) = ns {
+                m.insert("namespace".into(), ns);
+            }
+            m.shift_remove("selfLink");
+            m.retain(|_, v| !v.is_null());
+        });
+    }
+
+    /// Stores a changed object: no-op detection, generation, end of deletion.
+    pub(super) fn store_update(
+        &mut self,
+        kind: &Kind,
+        ns: &str,
+        name: &str,
+        old: &Arc<Value>,
+        mut new: Value,
+        dry_run: bool,
+    ) -> Written {
+        meta::edit(&mut new, |m| m.insert("resourceVersion".into(), old["metadata"]["resourceVersion"].clone()));
+        if same(old, &new) {
+            return Written { object: old.clone(), created: false, changed: false };
+        }
+        if kind.generations(&new) && spec_changed(old, &new) {
+            let g = old["metadata"]["generation"].as_u64().unwrap_or(0) + 1;
+            meta::edit(&mut new, |m| m.insert("generation".into(), g.into()));
+        }
+        if dry_run {
+            return Written { object: Arc::new(new), created: false, changed: true };
+        }
+        if meta::deleting(&new)
+            && meta::finalizers(&new).is_empty()
+            && !meta::finalizers(old).is_empty()
+            && !self.graceful(kind, &new)
+        {
+            let object = self.commit(kind, ns, name, Some(new));
+            self.finish(kind, ns, name, &object);
+            return Written { object, created: false, changed: true };
+        }
+        let object = self.commit(kind, ns, name, Some(new));
+        Written { object, created: false, changed: true }
+    }
+
+    /// Changes an object in place, as a controller; true when something changed. Versions and
+    /// generation follow by themselves; writing metadata that is fixed has no effect.
+    ///
+    /// # Errors
+    /// 404 when it is missing.
+    pub fn patch_with(
+        &mut self,
+        resource: &str,
+        ns: &str,
+        name: &str,
+        f: impl FnOnce(&mut Value),
+    ) -> Result<bool, Failure> {
+        let kind = self.kind_for(resource).ok_or_else(Failure::no_resource)?;
+        let old = self.arc(resource, ns, name).cloned().ok_or_else(|| Failure::not_found(&kind, name))?;
+        let mut new = (*old).clone();
+        f(&mut new);
+        for field in FIXED {
+            let v = old["metadata"].get(*field).cloned();
+            meta::edit(&mut new, |m| match v {
+                Some(v) => drop(m.insert((*field).into(), v)),
+                None => drop(m.shift_remove(*field)),
+            });
+        }
+        Ok(self.store_update(&kind, ns, name, &old, new, false).changed)
+    }
+
+    /// Replaces an object, as a controller (a resourceVersion in it must be current).
+    ///
+    /// # Errors
+    /// As [`Store::replace_as`].
+    pub fn update(&mut self, now_ms: u64, obj: Value) -> Result<Value, Failure> {
+        self.at(now_ms);
+        let kind = self.kind_of_object(&obj)?;
+        let (ns, name) = (meta::namespace(&obj).to_owned(), meta::name(&obj).to_owned());
+        self.replace_as(&kind, &ns, &name, obj, &WriteOptions::default()).map(|w| (*w.object).clone())
+    }
+
+    /// Writes `status`; true when it differs from what was there.
+    ///
+    /// # Errors
+    /// 404 when the object is missing.
+    pub fn update_status(&mut self, resource: &str, ns: &str, name: &str, status: Value) -> Result<bool, Failure> {
+        self.patch_with(resource, ns, name, |o| o["status"] = status)
+    }
+
+    /// Sets a condition in `status.conditions` by its type; `lastTransitionTime` moves only when the
+    /// condition's status does.
+    ///
+    /// # Errors
+    /// 404 when the object is missing.
+    pub fn condition(
+        &mut self,
+        resource: &str,
+        ns: &str,
+        name: &str,
+        cond: (&str, &str, &str, &str),
+    ) -> Result<bool, Failure> {
+        let now = meta::time(self.now_ms);
+        self.patch_with(resource, ns, name, |o| set_condition(&mut o["status"], &now, cond))
+    }
+}
+
+/// Sets a condition (type, status, reason, message) in a status object.
+pub fn set_condition(status: &mut Value, now: &str, (kind, value, reason, message): (&str, &str, &str, &str)) {
+    if !status["conditions"].is_array() {
+        status["conditions"] = Value::Array(Vec::new());
+    }
+    let Some(list) = status["conditions"].as_array_mut() else { return };
+    let i = list.iter().position(|c| c["type"] == kind).unwrap_or_else(|| {
+        list.push(serde_json::json!({"type": kind}));
+        list.len() - 1
+    });
+    let c = &mut list[i];
+    if c["status"] != value {
+        c["lastTransitionTime"] = now.into();
+    }
+    c["status"] = value.into();
+    for (field, text) in [("reason", reason), ("message", message)] {
+        if text.is_empty() {
+            drop(c.as_object_mut().and_then(|c| c.shift_remove(field)));
+        } else {
+            c[field] = text.into();
+        }
+    }
+}
+
+/// Equal but for the times in managedFields.
+fn same(old: &Value, new: &Value) -> bool {
+    if old == new {
+        return true;
+    }
+    let without = |v: &Value| {
+        let mut v = v.clone();
+        for e in v["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
+            e.as_object_mut().and_then(|e| e.shift_remove("time"));
+        }
+        v
+    };
+    without(old) == without(new)
+}
+
+/// Whether anything but metadata and status differs.
+fn spec_changed(old: &Value, new: &Value) -> bool {
+    let (Value::Object(a), Value::Object(b)) = (old, new) else { return false };
+    let skip = |k: &str| matches!(k, "metadata" | "status" | "apiVersion" | "kind");
+    let count = |m: &serde_json::Map<String, Value>| m.keys().filter(|k| !skip(k)).count();
+    count(a) != count(b) || a.iter().any(|(k, v)| !skip(k) && b.get(k) != Some(v))
+}
