@@ -29,7 +29,7 @@ fn normal(p: &Path) -> PathBuf {
 }
 
 /// The path if the run may use it: below the project folder or a path of `[permissions].files`.
-fn granted(ctx: &Ctx, path: &str) -> OpResult<PathBuf> {
+pub(crate) fn granted(ctx: &Ctx, path: &str) -> OpResult<PathBuf> {
     let full = normal(&ctx.base_dir.join(path));
     let mut roots = vec![normal(&ctx.base_dir)];
     if let Some(site) = &ctx.site {

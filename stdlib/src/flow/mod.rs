@@ -1,6 +1,6 @@
 //! The language level: steps, fan-out, waiting, proofs, units, files.
 mod fanout;
-mod files;
+pub(crate) mod files;
 mod proofs;
 mod steps;
 mod tables;

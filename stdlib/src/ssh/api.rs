@@ -4,21 +4,35 @@ use rhai::plugin::*;
 
 use crate::core::ctx::RhaiResultOf;
 use crate::core::error::OpResult;
+use crate::core::event::Change;
 
 /// An error before the op begins, with the recipe's position.
 fn read<T>(ncc: &NativeCallContext, o: OpResult<T>) -> RhaiResultOf<T> {
     o.map_err(|e| e.into_rhai(ncc))
 }
 
+/// A change as scripts see it.
+pub(super) fn change_map(c: &Change) -> Dynamic {
+    let value = |v: &Option<serde_json::Value>| {
+        v.as_ref().and_then(|v| rhai::serde::to_dynamic(v).ok()).unwrap_or(Dynamic::UNIT)
+    };
+    let mut m = rhai::Map::new();
+    m.insert("target".into(), c.target.clone().into());
+    m.insert("what".into(), c.what.clone().into());
+    m.insert("before".into(), value(&c.before));
+    m.insert("after".into(), value(&c.after));
+    m.into()
+}
+
 /// Commands, files, facts and the wanted state of hosts.
 #[export_module]
 pub mod ssh_module {
-    use rhai::{Map, NativeCallContext};
+    use rhai::{Array, Map, NativeCallContext};
 
-    use super::read;
+    use super::{change_map, read};
     use crate::core::ctx::{RhaiResultOf, call};
     use crate::core::units::Duration;
-    use crate::ssh::{ConnectOptions, Host, Output, RunOptions, known_hosts};
+    use crate::ssh::{ConnectOptions, FileOptions, Host, Output, RunOptions, known_hosts};
 
     /// A host by node name or address, logged in to as the site file says.
     ///
@@ -134,6 +148,141 @@ pub mod ssh_module {
         let o = read(&ncc, RunOptions::read(&options))?;
         let (host, cmd) = (host.clone(), cmd.to_owned());
         call(&ncc, |ctx| async move { host.read_with(&ctx, &cmd, &o).await })
+    }
+
+    /// The text of a file, read as root; `()` when there is none.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").read_file("/etc/os-release"));
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn read_file(ncc: NativeCallContext, host: &mut Host, path: &str) -> RhaiResultOf<Dynamic> {
+        let (host, path) = (host.clone(), path.to_owned());
+        call(&ncc, |ctx| async move {
+            let found = host.read_file(&ctx, &path).await?;
+            Ok(found.map_or(Dynamic::UNIT, |b| String::from_utf8_lossy(&b).into_owned().into()))
+        })
+    }
+
+    /// Makes a file have exactly this text; says whether it changed.
+    ///
+    /// # Example
+    /// ```rhai
+    /// ssh::connect("k3s-cp1").write_file("/etc/motd", "Managed by gpuhost.\n");
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn write_file(ncc: NativeCallContext, host: &mut Host, path: &str, text: &str) -> RhaiResultOf<bool> {
+        write_file_options(ncc, host, path, text, Map::new())
+    }
+
+    /// Makes a file have exactly this text, mode and owner; says whether it changed.
+    ///
+    /// # Example
+    /// ```rhai
+    /// ssh::connect("k3s-cp1").write_file("/etc/app.conf", "a = 1\n", #{ mode: "0600", owner: "root:root" });
+    /// ```
+    #[rhai_fn(global, name = "write_file", pure, return_raw)]
+    pub fn write_file_options(
+        ncc: NativeCallContext,
+        host: &mut Host,
+        path: &str,
+        text: &str,
+        options: Map,
+    ) -> RhaiResultOf<bool> {
+        let o = read(&ncc, FileOptions::read(&options))?;
+        let (host, path, text) = (host.clone(), path.to_owned(), text.to_owned());
+        call(&ncc, |ctx| async move { host.write_file(&ctx, &path, text.as_bytes(), o).await })
+    }
+
+    /// Copies a local file below the project folder to the host; says whether it changed.
+    ///
+    /// # Example
+    /// ```rhai
+    /// if param("never", false) { ssh::connect("k3s-cp1").copy_to("app.conf", "/etc/app.conf"); }
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn copy_to(ncc: NativeCallContext, host: &mut Host, local: &str, path: &str) -> RhaiResultOf<bool> {
+        copy_to_options(ncc, host, local, path, Map::new())
+    }
+
+    /// Copies a local file to the host with mode and owner; says whether it changed.
+    ///
+    /// # Example
+    /// ```rhai
+    /// if param("never", false) { ssh::connect("k3s-cp1").copy_to("tool", "/usr/local/bin/tool", #{ mode: "0755" }); }
+    /// ```
+    #[rhai_fn(global, name = "copy_to", pure, return_raw)]
+    pub fn copy_to_options(
+        ncc: NativeCallContext,
+        host: &mut Host,
+        local: &str,
+        path: &str,
+        options: Map,
+    ) -> RhaiResultOf<bool> {
+        let o = read(&ncc, FileOptions::read(&options))?;
+        let (host, local, path) = (host.clone(), local.to_owned(), path.to_owned());
+        call(&ncc, |ctx| async move { host.copy_to(&ctx, &local, &path, o).await })
+    }
+
+    /// Copies a file of the host below the project folder; says whether it changed.
+    ///
+    /// # Example
+    /// ```rhai
+    /// if param("never", false) { ssh::connect("k3s-cp1").copy_from("/var/log/syslog", "logs/cp1.log"); }
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn copy_from(ncc: NativeCallContext, host: &mut Host, path: &str, local: &str) -> RhaiResultOf<bool> {
+        let (host, path, local) = (host.clone(), path.to_owned(), local.to_owned());
+        call(&ncc, |ctx| async move { host.copy_from(&ctx, &path, &local).await })
+    }
+
+    /// Brings the host into the wanted state; returns the differences it found and mended.
+    ///
+    /// One round trip compares the whole map, at most one more acts on what differs.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let changes = ssh::connect("k3s-gpu1").ensure(#{
+    ///     packages: ["nfs-common", "open-iscsi"],
+    ///     sysctl: #{ "vm.max_map_count": 262144 },
+    ///     modules: ["br_netfilter"],
+    ///     swap: "off",
+    ///     files: #{ "/etc/motd": "Managed by gpuhost.\n" },
+    ///     services: #{ iscsid: "running" },
+    /// });
+    /// for c in changes { print(`${c.what}: ${c.before} -> ${c.after}`); }
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn ensure(ncc: NativeCallContext, host: &mut Host, wanted: Map) -> RhaiResultOf<Array> {
+        let host = host.clone();
+        let changes = call(&ncc, |ctx| async move { host.ensure(&ctx, &wanted).await })?;
+        Ok(changes.iter().map(change_map).collect())
+    }
+
+    /// System, hardware, disks, network, packages and services as a map, in one round trip.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let f = ssh::connect("k3s-gpu1").facts();
+    /// print(`${f.os.name}, ${f.cores} cores, ${f.memory}`);
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn facts(ncc: NativeCallContext, host: &mut Host) -> RhaiResultOf<Map> {
+        let host = host.clone();
+        call(&ncc, |ctx| async move { host.facts(&ctx).await })
+    }
+
+    /// Restarts a service, whatever its state.
+    ///
+    /// # Example
+    /// ```rhai
+    /// ssh::connect("k3s-gpu1").restart_service("iscsid");
+    /// ```
+    #[rhai_fn(global, pure, return_raw)]
+    pub fn restart_service(ncc: NativeCallContext, host: &mut Host, name: &str) -> RhaiResultOf<()> {
+        let (host, name) = (host.clone(), name.to_owned());
+        call(&ncc, |ctx| async move { host.restart_service(&ctx, &name).await })
     }
 
     /// Waits until a login works and cloud-init is done.

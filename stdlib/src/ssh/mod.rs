@@ -1,13 +1,16 @@
 //! `ssh`: commands, files, facts and the wanted state of hosts.
 mod api;
 mod conn;
+mod ensure;
 mod exec;
+mod facts;
 mod files;
 mod host;
 pub mod keys;
 pub mod known_hosts;
 mod options;
 mod quote;
+mod single;
 mod wait;
 
 use std::any::Any;
@@ -23,18 +26,23 @@ pub use quote::{quote, words};
 /// The script module.
 #[must_use]
 pub fn def() -> ModuleDef {
+    let mut module = rhai::exported_module!(api::ssh_module);
+    single::add(&mut module);
     ModuleDef {
         name: "ssh",
         docs: "Commands, files, facts and the wanted state of hosts over SSH.\n\nOne connection per host serves the \
                whole run. Host keys are never accepted blindly: a machine of the site is trusted by the keys that \
                `vm.ssh()` reads through the guest agent, others by your `known_hosts`. Commands run as root \
                (`sudo -n`) unless `become: false` is given.",
-        module: rhai::exported_module!(api::ssh_module),
+        module,
         options: vec![
             fn_options("connect", "options", "ConnectOptions", ConnectOptions::FIELDS),
             fn_options("run", "options", "RunOptions", RunOptions::FIELDS),
             fn_options("script", "options", "RunOptions", RunOptions::FIELDS),
             fn_options("read", "options", "RunOptions", RunOptions::FIELDS),
+            fn_options("write_file", "options", "FileOptions", FileOptions::FIELDS),
+            fn_options("copy_to", "options", "FileOptions", FileOptions::FIELDS),
+            fn_options("ensure", "wanted", "EnsureOptions", ensure::EnsureOptions::FIELDS),
         ],
     }
 }

@@ -1,0 +1,207 @@
+//! `ensure` without a network: the programs run through the local `sh` over a temporary folder.
+use rhai::{Array, Dynamic, Map};
+
+use super::item::Phase;
+use super::program::{self, Found};
+use super::wanted::Wanted;
+
+fn map(list: Vec<(&str, Dynamic)>) -> Map {
+    list.into_iter().map(|(k, v)| (k.into(), v)).collect()
+}
+
+fn sh(program: &str) -> (String, String, bool) {
+    use std::io::Write as _;
+    let mut child = std::process::Command::new("sh")
+        .arg("-s")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = format!("gpuhost_main() {{\n{program}\n}}\ngpuhost_main </dev/null\nexit $?\n");
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    (
+        String::from_utf8_lossy(&out.stdout).into_owned(),
+        String::from_utf8_lossy(&out.stderr).into_owned(),
+        out.status.success(),
+    )
+}
+
+fn look(w: &Wanted) -> Found {
+    let (out, err, _) = sh(&program::compare(&w.items));
+    program::parse_compare(&out, w.items.len()).unwrap_or_else(|e| panic!("{e}\n{out}\n{err}"))
+}
+
+/// Looks, acts, looks again; returns what was done.
+fn reach(wanted: &Map) -> Vec<String> {
+    let w = Wanted::read(wanted).unwrap();
+    let steps = program::plan(&w.items, &look(&w)).unwrap();
+    let (out, err, _) = sh(&program::act(&steps));
+    assert_eq!(program::parse_act(&out).0, steps.len(), "{out}\n{err}");
+    assert_eq!(program::plan(&w.items, &look(&w)).unwrap(), Vec::new());
+    steps.into_iter().map(|s| s.what).collect()
+}
+
+fn me() -> String {
+    let id = |f: &str| {
+        let o = std::process::Command::new("id").arg(f).output().unwrap();
+        String::from_utf8_lossy(&o.stdout).trim().to_owned()
+    };
+    format!("{}:{}", id("-u"), id("-g"))
+}
+
+#[test]
+fn files_directories_links_and_lines_in_a_real_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().display().to_string();
+    let nasty = "it's $HOME `id` \\ \"q\"\n\ttab é\n%s %d\n";
+    let file = |content: Dynamic| {
+        Dynamic::from(map(vec![("content", content), ("mode", "0640".into()), ("owner", me().into())]))
+    };
+    let odd = format!("{root}/with space/it's");
+    let blob = format!("{root}/blob");
+    let lines = format!("{root}/lines");
+    std::fs::write(&lines, "one\nPort 22\n").unwrap();
+    let mut files = Map::new();
+    files.insert(odd.as_str().into(), file(nasty.into()));
+    files.insert(blob.as_str().into(), file(Dynamic::from_blob(vec![0, 1, 255, 10])));
+    let mut by_path = Map::new();
+    let port = map(vec![("line", "Port 2222".into()), ("replaces", "Port ".into())]);
+    let wanted_lines: Array = vec!["two 'x'".into(), port.into()];
+    by_path.insert(lines.as_str().into(), wanted_lines.into());
+    let mut directories = Map::new();
+    let spec = map(vec![("mode", "0700".into()), ("owner", me().into())]);
+    directories.insert(format!("{root}/d").as_str().into(), spec.into());
+    let mut links = Map::new();
+    links.insert(format!("{root}/l/k").as_str().into(), "/no where".into());
+    let wanted = map(vec![
+        ("files", files.into()),
+        ("lines", by_path.into()),
+        ("directories", directories.into()),
+        ("links", links.into()),
+    ]);
+    assert_eq!(reach(&wanted).len(), 5);
+    assert_eq!(reach(&wanted), Vec::<String>::new());
+    assert_eq!(std::fs::read_to_string(&odd).unwrap(), nasty);
+    assert_eq!(std::fs::read(&blob).unwrap(), vec![0, 1, 255, 10]);
+    assert_eq!(std::fs::read_to_string(&lines).unwrap(), "one\nPort 2222\ntwo 'x'\n");
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(std::fs::metadata(&odd).unwrap().permissions().mode() & 0o777, 0o640);
+    // A mode that drifted is mended without writing the content again.
+    std::fs::set_permissions(&odd, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(reach(&wanted), vec![format!("file {odd}")]);
+}
+
+#[test]
+fn an_act_stops_at_the_first_failure_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().display().to_string();
+    std::fs::write(format!("{root}/plain"), "x").unwrap();
+    let mut files = Map::new();
+    for name in ["a", "plain/b", "z"] {
+        let spec = map(vec![("content", "x".into()), ("owner", me().into())]);
+        files.insert(format!("{root}/{name}").as_str().into(), spec.into());
+    }
+    let w = Wanted::read(&map(vec![("files", files.into())])).unwrap();
+    let steps = program::plan(&w.items, &look(&w)).unwrap();
+    assert_eq!(steps.len(), 3);
+    let (out, _, ok) = sh(&program::act(&steps));
+    let (done, code) = program::parse_act(&out);
+    assert!(!ok && done == 1 && code.is_some_and(|c| c != 0), "{out}");
+    assert!(!std::path::Path::new(&format!("{root}/z")).exists());
+    let answer = super::Output {
+        stdout: out,
+        stderr: "mkdir: cannot create directory\n".into(),
+        code: 1,
+        duration: crate::core::units::Duration::secs(1),
+    };
+    let e = super::stopped(&steps, done, code, &answer);
+    assert_eq!(e.last.as_deref(), Some(format!("done: file {root}/a; not tried: file {root}/z").as_str()));
+}
+
+#[test]
+fn unknown_and_wrong_keys_are_named() {
+    let err = |m: Map| {
+        let e = Wanted::read(&m).err().unwrap();
+        (e.message, e.hint.unwrap_or_default())
+    };
+    assert_eq!(
+        err(map(vec![("pakages", Array::new().into())])),
+        ("unknown option `pakages`".into(), "did you mean `packages`?".into())
+    );
+    let service = |v: Dynamic| map(vec![("services", map(vec![("chrony", v)]).into())]);
+    let (m, h) = err(service("runing".into()));
+    assert_eq!(m, "option `services`, `chrony`: expected `running` or `stopped`, found `runing`");
+    assert_eq!(h, "did you mean `running`?");
+    let (m, _) = err(service(map(vec![("sate", "running".into())]).into()));
+    assert_eq!(m, "option `services`, `chrony`: unknown option `sate`");
+    let fs = |d: &str| map(vec![("filesystems", map(vec![(d, Map::new().into())]).into())]);
+    assert_eq!(err(fs("/dev/sdb")).0, "option `filesystems`, `/dev/sdb`: is no device by id");
+    assert_eq!(err(map(vec![("swap", "on".into())])).0, "option `swap`: expected `\"off\"`");
+    let rel = map(vec![("files", map(vec![("etc/x", "".into())]).into())]);
+    assert_eq!(err(rel).0, "option `files`, `etc/x`: is no absolute path");
+}
+
+#[test]
+fn what_lies_on_a_mount_comes_after_it() {
+    let mount = map(vec![("/mnt/scratch", map(vec![("label", "scratch".into())]).into())]);
+    let dirs: Array = vec!["/mnt/scratch/data".into(), "/srv".into()];
+    let w = Wanted::read(&map(vec![("mounts", mount.into()), ("directories", dirs.into())])).unwrap();
+    let phase = |what: &str| w.items.iter().find(|i| i.what() == what).unwrap().phase();
+    assert_eq!(phase("directory /srv"), Phase::Directories);
+    assert_eq!(phase("directory /mnt/scratch/data"), Phase::BelowMounts);
+    assert!(phase("mount /mnt/scratch") < Phase::BelowMounts);
+    assert!(phase("lines of /etc/fstab") < phase("mount /mnt/scratch"));
+}
+
+#[test]
+fn the_whole_map_compiles_to_programs_that_a_shell_accepts() {
+    let text = r#"
+        #{
+            packages: ["nfs-common", "chrony=4"],
+            repositories: #{ nvidia: #{ line: "deb [signed-by=/etc/apt/keyrings/nvidia.asc] https://x y z", key: "K" } },
+            users: #{ ada: #{ groups: ["sudo"], sudo: true, authorized_keys: ["ssh-ed25519 AAAA x"] } },
+            groups: #{ video: 44, render: () },
+            authorized_keys: #{ root: "ssh-ed25519 BBBB y" },
+            sysctl: #{ "vm.swappiness": 1 }, modules: ["br_netfilter"], swap: "off",
+            services: #{ chrony: "running", apt: #{ state: "stopped", enabled: false } },
+            units: #{ "x.service": "[Service]\nExecStart=/bin/true\n" },
+            mounts: #{ "/srv/nfs": #{ label: "nfs-data" } },
+            filesystems: #{ "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_gh-data-221": #{ fs: "ext4", label: "nfs-data" } },
+            hostname: "n1", hosts_entries: #{ "10.0.0.1": ["n1", "n1.lab"] }, timezone: "Etc/UTC",
+            ntp: ["10.0.0.1"], limits: #{ "*": #{ nofile: 1048576 } },
+        }"#;
+    let m: Map = rhai::Engine::new_raw().eval(text).unwrap();
+    let w = Wanted::read(&m).unwrap();
+    for program in [program::compare(&w.items), {
+        // Every item acts: nothing is as wanted.
+        let states = w.items.iter().map(|i| unwanted(&i.what())).collect();
+        let found = Found { cloud_init: "done".into(), lock: "free".into(), states };
+        let steps = program::plan(&w.items, &found).unwrap();
+        assert!(steps.len() >= w.items.len(), "{steps:#?}");
+        assert!(steps.iter().any(|s| s.diff.act == "systemctl daemon-reload"));
+        program::act(&steps)
+    }] {
+        let out = std::process::Command::new("sh").arg("-n").arg("-c").arg(&program).output().unwrap();
+        assert!(out.status.success(), "{}\n{program}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+fn unwanted(what: &str) -> String {
+    match what.split(' ').next().unwrap_or_default() {
+        "packages" => "nfs-common absent\nchrony absent".into(),
+        "file" if what.starts_with("file system") => "blank".into(),
+        "service" if what.ends_with("apt") => "active enabled".into(),
+        "service" => "inactive disabled".into(),
+        "group" => String::new(),
+        "swap" => "/dev/sda2".into(),
+        "hostname" => "old old".into(),
+        "lines" if what.ends_with("/etc/fstab") => {
+            use base64::Engine as _;
+            let swap = base64::engine::general_purpose::STANDARD.encode("/swap none swap sw 0 0\n");
+            format!("644 root:root 0:0\n{swap}")
+        }
+        _ => "absent".into(),
+    }
+}

@@ -1,0 +1,215 @@
+//! What a host is: system, hardware, packages, services, in one round trip.
+use rhai::{Array, Dynamic, Map};
+
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::core::op::Op;
+use crate::core::units::{Duration, Size};
+
+use super::host::Host;
+
+/// A tool that is absent leaves its section empty.
+const PROGRAM: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; LC_ALL=C; export PATH LC_ALL\n\
+    s() { echo \"@@$1\"; shift; \"$@\" 2>/dev/null; }\n\
+    s os cat /etc/os-release\n\
+    s kernel uname -r\ns arch uname -m\ns hostname hostname\n\
+    s cores nproc\ns cpu cat /proc/cpuinfo\ns memory cat /proc/meminfo\n\
+    s uptime cat /proc/uptime\ns boot cat /proc/sys/kernel/random/boot_id\n\
+    s disks lsblk -b -n -P -o NAME,TYPE,SIZE,SERIAL,FSTYPE,LABEL,MOUNTPOINT\n\
+    s mounts cat /proc/mounts\ns swap swapon --noheadings --bytes --show=NAME,SIZE\n\
+    s links ip -o link show\ns addresses ip -o addr show\n\
+    s packages dpkg-query -W '-f=${db:Status-Status} ${Package} ${Version}\\n'\n\
+    s services systemctl list-units --type=service --state=running --no-legend --plain\n\
+    s modules lsmod\ns pci lspci -Dnn\ns users getent passwd\n\
+    s time timedatectl show\ns virtual systemd-detect-virt\necho @@end\n";
+
+impl Host {
+    /// System, hardware, disks, network, packages and services as a map.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`; `failed` when the shell broke off.
+    pub async fn facts(&self, ctx: &Ctx) -> OpResult<Map> {
+        let op = Op::read("ssh", "facts", self.name());
+        ctx.run_op(op, |s| async move {
+            let out = self.exec_raw(s.ctx(), PROGRAM, b"").await?;
+            if !out.stdout.ends_with("@@end\n") {
+                let mut e = OpError::failed("the program that reads the facts did not finish");
+                e.causes = out.last_words();
+                return Err(e);
+            }
+            Ok(parse(&out.stdout))
+        })
+        .await
+    }
+}
+
+fn section<'a>(text: &'a str, name: &str) -> &'a str {
+    let head = format!("@@{name}\n");
+    let start = if text.starts_with(&head) {
+        head.len()
+    } else {
+        match text.find(&format!("\n{head}")) {
+            Some(i) => i + 1 + head.len(),
+            None => return "",
+        }
+    };
+    let rest = &text[start..];
+    if rest.starts_with("@@") {
+        return "";
+    }
+    rest.find("\n@@").map_or(rest, |end| &rest[..end])
+}
+
+fn map<const N: usize>(list: [(&str, Dynamic); N]) -> Dynamic {
+    list.into_iter().map(|(k, v)| (k.into(), v)).collect::<Map>().into()
+}
+
+fn word(line: &str, n: usize) -> &str {
+    line.split_whitespace().nth(n).unwrap_or_default()
+}
+
+/// `KEY="value"` of os-release, or `KEY=value` of timedatectl.
+fn setting(text: &str, key: &str) -> String {
+    let found = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('='));
+    found.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+fn kib(text: &str, key: &str) -> Dynamic {
+    let line = text.lines().find(|l| l.starts_with(key)).unwrap_or_default();
+    Dynamic::from(Size(word(line, 1).parse::<u64>().unwrap_or(0) * 1024))
+}
+
+fn parse(text: &str) -> Map {
+    let get = |name: &str| section(text, name);
+    let line = |name: &str| Dynamic::from(get(name).trim().to_owned());
+    let (os, memory, time) = (get("os"), get("memory"), get("time"));
+    let cpu = get("cpu").lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(':'));
+    let uptime: f64 = word(get("uptime"), 0).parse().unwrap_or(0.0);
+    let mut m = Map::new();
+    let mut put = |k: &str, v: Dynamic| m.insert(k.into(), v);
+    put(
+        "os",
+        map([
+            ("id", setting(os, "ID").into()),
+            ("version", setting(os, "VERSION_ID").into()),
+            ("name", setting(os, "PRETTY_NAME").into()),
+        ]),
+    );
+    put("kernel", line("kernel"));
+    put("arch", line("arch"));
+    put("hostname", line("hostname"));
+    put("virtualization", line("virtual"));
+    put("boot_id", line("boot"));
+    put("uptime", Dynamic::from(Duration(std::time::Duration::from_secs_f64(uptime.max(0.0)))));
+    put("cores", get("cores").trim().parse::<i64>().unwrap_or(0).into());
+    put("cpu", cpu.map_or(String::new(), |(_, v)| v.trim().to_owned()).into());
+    put("memory", kib(memory, "MemTotal:"));
+    put("memory_available", kib(memory, "MemAvailable:"));
+    put("swap", list(get("swap"), |l| word(l, 0).to_owned().into()));
+    put("disks", get("disks").lines().map(disk).collect::<Array>().into());
+    put(
+        "mounts",
+        get("mounts")
+            .lines()
+            .filter(|l| l.starts_with('/') || word(l, 2).starts_with("nfs"))
+            .map(mount)
+            .collect::<Array>()
+            .into(),
+    );
+    put("nics", nics(get("links"), get("addresses")).into());
+    put("packages", packages(get("packages")).into());
+    put("services", list(get("services"), |l| word(l, 0).trim_end_matches(".service").to_owned().into()));
+    put("modules", get("modules").lines().skip(1).map(|l| word(l, 0).to_owned().into()).collect::<Array>().into());
+    put("pci", list(get("pci"), pci));
+    put("users", list(get("users"), |l| l.split(':').next().unwrap_or_default().to_owned().into()));
+    put("timezone", setting(time, "Timezone").into());
+    put("time_synchronized", (setting(time, "NTPSynchronized") == "yes").into());
+    m
+}
+
+fn list(text: &str, f: impl Fn(&str) -> Dynamic) -> Dynamic {
+    text.lines().filter(|l| !l.trim().is_empty()).map(f).collect::<Array>().into()
+}
+
+/// `NAME="sda" TYPE="disk" …` of `lsblk -P`.
+fn disk(line: &str) -> Dynamic {
+    let get = |key: &str| {
+        let at = line.find(&format!("{key}=\"")).map(|i| i + key.len() + 2);
+        at.and_then(|i| line[i..].split('"').next()).unwrap_or_default().to_owned()
+    };
+    map([
+        ("name", get("NAME").into()),
+        ("kind", get("TYPE").into()),
+        ("size", Dynamic::from(Size(get("SIZE").parse().unwrap_or(0)))),
+        ("serial", get("SERIAL").into()),
+        ("fs", get("FSTYPE").into()),
+        ("label", get(" LABEL").into()),
+        ("mount", get("MOUNTPOINT").into()),
+    ])
+}
+
+fn mount(line: &str) -> Dynamic {
+    let w = |n: usize| -> Dynamic { word(line, n).replace("\\040", " ").into() };
+    map([("device", w(0)), ("path", w(1)), ("fs", w(2)), ("options", w(3))])
+}
+
+/// `2: eth0: <…> … link/ether bc:24:… ` and `2: eth0    inet 10.0.0.11/24 …`.
+fn nics(links: &str, addresses: &str) -> Array {
+    let name = |l: &str| word(l, 1).trim_end_matches(':').split('@').next().unwrap_or_default().to_owned();
+    let mut out = Array::new();
+    for l in links.lines().filter(|l| name(l) != "lo") {
+        let nic = name(l);
+        let mac = l.split("link/ether ").nth(1).map(|r| word(r, 0)).unwrap_or_default();
+        let of_nic = addresses.lines().filter(|a| name(a) == nic);
+        let ips: Array = of_nic.map(|a| word(a, 3).split('/').next().unwrap_or_default().to_owned().into()).collect();
+        out.push(map([("name", nic.into()), ("mac", mac.to_owned().into()), ("addresses", ips.into())]));
+    }
+    out
+}
+
+fn packages(text: &str) -> Map {
+    let installed = text.lines().filter(|l| l.starts_with("installed "));
+    installed.map(|l| (word(l, 1).into(), word(l, 2).to_owned().into())).collect()
+}
+
+/// `0000:01:00.0 3D controller [0302]: NVIDIA Corporation … [10de:20f1] (rev a1)`.
+fn pci(line: &str) -> Dynamic {
+    let (address, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let (kind, name) = rest.split_once("]: ").unwrap_or((rest, ""));
+    let id = name.rsplit('[').next().and_then(|r| r.split(']').next()).unwrap_or_default();
+    map([
+        ("address", address.to_owned().into()),
+        ("kind", kind.split(" [").next().unwrap_or_default().to_owned().into()),
+        ("id", id.to_owned().into()),
+        ("name", name.split(" [").next().unwrap_or_default().to_owned().into()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = "@@os\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n@@kernel\n6.1.0-25-cloud-amd64\n@@arch\nx86_64\n@@hostname\nn1\n@@cores\n16\n@@cpu\nmodel name\t: EPYC\n@@memory\nMemTotal:       16384 kB\nMemAvailable:   8192 kB\n@@uptime\n12.50 20.0\n@@boot\nabc\n@@disks\nNAME=\"sda\" TYPE=\"disk\" SIZE=\"1024\" SERIAL=\"gh-data-221\" FSTYPE=\"\" LABEL=\"x y\" MOUNTPOINT=\"\"\n@@mounts\n/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n@@swap\n@@links\n1: lo: <LOOPBACK> link/loopback 00\n2: eth0: <UP> mtu 1500 link/ether bc:24:11:00:00:01 brd\n@@addresses\n2: eth0    inet 10.0.0.11/24 brd\n@@packages\ninstalled curl 7.88\nconfig-files x 1\n@@services\nssh.service loaded active running OpenBSD\n@@modules\nModule Size Used by\nbr_netfilter 1 0\n@@pci\n0000:01:00.0 3D controller [0302]: NVIDIA Corporation GA100 [A100 PCIe 40GB] [10de:20f1] (rev a1)\n@@users\nroot:x:0:0::/root:/bin/bash\n@@time\nTimezone=Etc/UTC\nNTPSynchronized=yes\n@@virtual\nkvm\n@@end\n";
+
+    #[test]
+    fn a_sample_reads_into_types() {
+        let m = parse(SAMPLE);
+        let text = |k: &str| m[k].clone().into_string().unwrap();
+        assert_eq!(
+            (text("kernel").as_str(), text("hostname").as_str(), text("cpu").as_str()),
+            ("6.1.0-25-cloud-amd64", "n1", "EPYC")
+        );
+        assert_eq!(m["memory"].clone().cast::<Size>(), Size(16384 * 1024));
+        assert_eq!(m["cores"].as_int().unwrap(), 16);
+        let first = |k: &str| m[k].clone().into_typed_array::<Map>().unwrap()[0].clone();
+        assert_eq!(first("pci")["id"].to_string(), "10de:20f1");
+        assert_eq!(first("pci")["kind"].to_string(), "3D controller");
+        assert_eq!(first("disks")["serial"].to_string(), "gh-data-221");
+        assert_eq!(first("disks")["label"].to_string(), "x y");
+        assert_eq!(first("nics")["mac"].to_string(), "bc:24:11:00:00:01");
+        assert_eq!(m["mounts"].clone().into_array().unwrap().len(), 1);
+        assert_eq!(m["packages"].clone().cast::<Map>()["curl"].to_string(), "7.88");
+        assert!(m["time_synchronized"].as_bool().unwrap());
+        assert_eq!(section("@@a\n@@b\nx\n", "a"), "");
+    }
+}
