@@ -1,1 +1,127 @@
-//! Tests.
+//! Helpers of the whole-program tests.
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The workspace folder.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// The `gpuhost` program of this build. Cargo offers `CARGO_BIN_EXE_*` only inside the program's own
+/// crate, so it is built here (a no-op under `cargo test --workspace`).
+///
+/// # Panics
+/// When it cannot be built.
+#[must_use]
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let out = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "gpuhost", "--bin", "gpuhost", "--message-format=json"])
+            .current_dir(root())
+            .output()
+            .unwrap_or_else(|e| panic!("cargo build: {e}"));
+        assert!(out.status.success(), "cargo build: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok())
+            .filter_map(|m| m["executable"].as_str().map(PathBuf::from))
+            .next_back()
+            .unwrap_or_else(|| panic!("cargo build named no program"))
+    })
+}
+
+/// A state directory of its own and the program run on it.
+pub struct Bench {
+    dir: tempfile::TempDir,
+}
+
+/// What a run of the program left behind.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// The last event of a `--json` run.
+    ///
+    /// # Panics
+    /// When the output holds no such event.
+    #[must_use]
+    pub fn finished(&self) -> serde_json::Value {
+        self.events()
+            .into_iter()
+            .rfind(|e| e["event"] == "run_finished")
+            .unwrap_or_else(|| panic!("no run_finished in\n{}\n{}", self.stdout, self.stderr))
+    }
+
+    /// All events of a `--json` run.
+    #[must_use]
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        self.stdout.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
+    }
+
+    /// Fails the test unless the exit code is `code`.
+    ///
+    /// # Panics
+    /// When it is not.
+    #[must_use]
+    pub fn expect(self, code: i32) -> Ran {
+        let tail = |s: &str| s.lines().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", tail(&self.stdout), tail(&self.stderr));
+        self
+    }
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Bench::new()
+    }
+}
+
+impl Bench {
+    /// A new, empty state directory.
+    ///
+    /// # Panics
+    /// When no temporary directory can be made.
+    #[must_use]
+    pub fn new() -> Self {
+        Bench { dir: tempfile::tempdir().unwrap_or_else(|e| panic!("tempdir: {e}")) }
+    }
+
+    /// A path below the bench's folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The program with these arguments, the state directory set, not yet run.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut c = Command::new(program());
+        c.args(args).current_dir(root()).env("GPUHOST_STATE_DIR", self.path("state")).env("NO_COLOR", "1");
+        c.env_remove("GPUHOST_PROXMOX_TOKEN").env("HOME", self.dir.path()).stdin(std::process::Stdio::null());
+        c
+    }
+
+    /// Runs the program with these arguments.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn run(&self, args: &[&str]) -> Ran {
+        let out: Output = self.command(args).output().unwrap_or_else(|e| panic!("gpuhost: {e}"));
+        Ran {
+            code: out.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+        }
+    }
+}
