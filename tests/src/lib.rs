@@ -74,7 +74,8 @@ impl Ran {
     /// When it is not.
     #[must_use]
     pub fn expect(self, code: i32) -> Ran {
-        let tail = |s: &str| s.lines().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
+        let tail =
+            |s: &str| s.lines().rev().take(60).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", tail(&self.stdout), tail(&self.stderr));
         self
     }
