@@ -1,1 +1,31 @@
-//! The gpuhost program as a library.
+//! The gpuhost program as a library: command line, engine, checker, progress, journal, REPL, reference.
+//! The only crate that prints.
+pub mod cli;
+pub mod consent;
+pub mod embed;
+pub mod engine;
+pub mod exit;
+pub mod findings;
+pub mod policy;
+pub mod progress;
+pub mod record;
+pub mod reference;
+pub mod render;
+pub mod run;
+pub mod screen;
+pub mod session;
+pub mod signals;
+pub mod sources;
+pub mod statedir;
+pub mod when;
+
+use std::process::ExitCode;
+
+/// Runs the program with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    // One TLS provider for the whole process, before any client can exist.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let exit = cli::main();
+    ExitCode::from(exit.code())
+}

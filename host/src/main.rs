@@ -1,2 +1,4 @@
-//! gpuhost.
-fn main() {}
+//! The gpuhost program.
+fn main() -> std::process::ExitCode {
+    gpuhost::main()
+}

@@ -1,0 +1,104 @@
+//! The command line.
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::exit::Exit;
+use crate::screen::Screen;
+
+/// One binary for the life of a GPU homelab.
+#[derive(Debug, Parser)]
+#[command(name = "gpuhost", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a recipe against the site, or against the lab.
+    Run(RunArgs),
+}
+
+/// Options that every command has.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Where journals, keys and lab worlds live (else GPUHOST_STATE_DIR, else the XDG state folder).
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Say more: every op, every wait.
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Recipe: a file, or the name of one in this program.
+    pub recipe: String,
+    /// Site file (default: `site.toml` next to the recipe).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// A value for `param("NAME", …)` of the recipe.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Agree to questions; removals on a real site need the site's name: `--yes=SITE`.
+    #[arg(long, value_name = "SITE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub yes: Option<String>,
+    /// Events as JSON lines on stdout instead of progress.
+    #[arg(long)]
+    pub json: bool,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Parses the command line and does what it says.
+#[must_use]
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(c) => c,
+        Err(e) => {
+            e.print().ok();
+            return if e.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    let verbose = match &cli.command {
+        Command::Run(a) => a.common.verbose,
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("GPUHOST_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if verbose { "warn" } else { "error" })),
+        )
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    let rt = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // The lab's shells and the engine recurse deeply.
+        .thread_stack_size(16 << 20)
+        .build();
+    let rt = match rt {
+        Ok(rt) => rt,
+        Err(e) => {
+            Screen::new(false).err(&format!("error: cannot start: {e}"));
+            return Exit::Internal;
+        }
+    };
+    let exit = dispatch(cli, rt.handle());
+    rt.shutdown_background();
+    exit
+}
+
+fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
+    match cli.command {
+        Command::Run(a) => {
+            let screen = Arc::new(Screen::new(!a.json));
+            crate::run::command(&a, rt, &screen)
+        }
+    }
+}

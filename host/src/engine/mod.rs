@@ -1,0 +1,78 @@
+//! The script engine: limits, the script modules, clock-aware built-ins, cancellation.
+pub mod builtins;
+pub mod resolver;
+
+use std::sync::Arc;
+
+use gpuhost_stdlib::core::ctx::{Ctx, Run};
+use gpuhost_stdlib::core::module::ModuleDef;
+use rhai::{Dynamic, Engine, Shared};
+
+pub use resolver::Resolver;
+
+/// Stack of the thread that runs a script: recursion of the engine needs far more than the usual 2 MiB.
+pub const SCRIPT_STACK: usize = 64 << 20;
+
+/// An engine with the language rules and the script modules, without a run: for `check`, `doc` and completion.
+#[must_use]
+pub fn plain() -> Engine {
+    with_modules(gpuhost_stdlib::modules())
+}
+
+/// An engine with the language rules and `modules`.
+#[must_use]
+pub fn with_modules(modules: Vec<ModuleDef>) -> Engine {
+    let mut e = Engine::new();
+    rules(&mut e);
+    for m in modules {
+        let module: Shared<rhai::Module> = m.module.into();
+        if m.name.is_empty() {
+            e.register_global_module(module);
+        } else {
+            e.register_static_module(m.name, module);
+        }
+    }
+    builtins::register(&mut e);
+    e
+}
+
+fn rules(e: &mut Engine) {
+    e.set_strict_variables(true);
+    e.set_fail_on_invalid_map_property(true);
+    // The debug defaults (8 and 32/16) are too low for real recipes.
+    e.set_max_call_levels(128);
+    e.set_max_expr_depths(256, 128);
+    // Waiting costs no operations and Ctrl-C ends any loop, so operations are not limited.
+    e.set_max_operations(0);
+    e.set_max_modules(200);
+    e.set_max_functions(5_000);
+    e.set_max_variables(10_000);
+    e.set_max_string_size(64 << 20);
+    e.set_max_array_size(1_000_000);
+    e.set_max_map_size(1_000_000);
+    e.disable_symbol("eval");
+    e.set_module_resolver(Resolver::default());
+}
+
+/// Ties an engine to a run: its context, its output, its cancellation.
+pub fn attach(e: &mut Engine, run: &Arc<Run>) {
+    e.set_default_tag(Dynamic::from(run.clone()));
+    let cancel = run.cancel.clone();
+    e.on_progress(move |_| cancel.is_cancelled().then(|| Dynamic::from("interrupted")));
+    let r = Arc::downgrade(run);
+    e.on_print(move |text| {
+        if let Some(run) = r.upgrade() {
+            Ctx::new(run).message("print", text);
+        }
+    });
+    let r = Arc::downgrade(run);
+    e.on_debug(move |text, source, pos| {
+        if let Some(run) = r.upgrade() {
+            let at = match source {
+                Some(s) => format!("{s}:{}", pos.line().unwrap_or(0)),
+                None => format!("line {}", pos.line().unwrap_or(0)),
+            };
+            Ctx::new(run).message("debug", format!("{at}: {text}"));
+        }
+    });
+}

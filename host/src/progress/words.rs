@@ -1,0 +1,83 @@
+//! Changes and states in the words of the user.
+use gpuhost_stdlib::core::event::{Change, Status, Verdict};
+use serde_json::Value;
+
+use crate::screen::Paint;
+
+/// A value on one short line.
+#[must_use]
+pub fn value(v: &Value) -> String {
+    let text = match v {
+        Value::String(s) => s.clone(),
+        other => other.to_string(),
+    };
+    let line = text.lines().next().unwrap_or_default();
+    if line.chars().count() > 60 || line.len() < text.trim_end().len() {
+        return format!("{}…", line.chars().take(60).collect::<String>());
+    }
+    line.to_owned()
+}
+
+/// One difference: `+ disk scsi1`, `- pool`, `memory 8 GiB -> 16 GiB`.
+#[must_use]
+pub fn change(c: &Change) -> String {
+    match (&c.before, &c.after) {
+        (None, Some(a)) if a.is_boolean() || a.is_null() => format!("+ {}", c.what),
+        (None, Some(a)) => format!("+ {} {}", c.what, value(a)),
+        (Some(_), None) => format!("- {}", c.what),
+        (Some(b), Some(a)) => format!("{} {} -> {}", c.what, value(b), value(a)),
+        (None, None) => c.what.clone(),
+    }
+}
+
+/// Several differences, the first few in full.
+#[must_use]
+pub fn changes(list: &[Change]) -> String {
+    let mut parts: Vec<String> = list.iter().take(4).map(change).collect();
+    if list.len() > 4 {
+        parts.push(format!("and {} more", list.len() - 4));
+    }
+    parts.join(", ")
+}
+
+/// `1 change`, `12 changes`.
+#[must_use]
+pub fn count(n: u64) -> String {
+    if n == 1 { "1 change".to_owned() } else { format!("{n} changes") }
+}
+
+/// A mark for how something ended.
+#[must_use]
+pub fn mark(status: Status, p: Paint) -> String {
+    match status {
+        Status::Ok => p.green("ok"),
+        Status::Failed => p.red("failed"),
+        Status::Refused => p.red("refused"),
+        Status::Interrupted => p.yellow("interrupted"),
+    }
+}
+
+/// A mark for a verdict.
+#[must_use]
+pub fn verdict(v: Verdict, p: Paint) -> String {
+    match v {
+        Verdict::Pass => p.green("PASS"),
+        Verdict::Warn => p.yellow("WARN"),
+        Verdict::Fail => p.red("FAIL"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn differences_read_naturally() {
+        let c = |b: Option<Value>, a: Option<Value>| change(&Change::new("k3s-cp1", "memory", b, a));
+        assert_eq!(c(None, Some(json!("16 GiB"))), "+ memory 16 GiB");
+        assert_eq!(c(Some(json!(1)), None), "- memory");
+        assert_eq!(c(Some(json!("8 GiB")), Some(json!("16 GiB"))), "memory 8 GiB -> 16 GiB");
+        assert_eq!(c(None, Some(json!(true))), "+ memory");
+    }
+}

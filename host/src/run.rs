@@ -1,0 +1,359 @@
+//! `gpuhost run`: one recipe, from reading it to the last line.
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use gpuhost_stdlib::core::ctx::{Ctx, Run};
+use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::core::event::{Event, Verdict};
+use gpuhost_stdlib::site::{Finding, Site};
+use rhai::Dynamic;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::RunArgs;
+use crate::engine;
+use crate::exit::Exit;
+use crate::record::journal::Journal;
+use crate::record::jsonl::JsonLines;
+use crate::reference::Reference;
+use crate::render;
+use crate::screen::Screen;
+use crate::session::{Ask, Far, Session};
+use crate::sources::{self, Text};
+
+/// How the script thread ended.
+enum Ending {
+    Value,
+    Error(Box<OpError>),
+    Panic(String),
+}
+
+/// Runs `gpuhost run`.
+#[must_use]
+pub fn command(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Exit {
+    match prepare(args, rt, screen) {
+        Ok(job) => job.go(),
+        Err(Stop::Error(e, exit)) => {
+            show_error(screen, &e, None);
+            if args.json {
+                screen.out(&early_end(&e, exit, false).to_string());
+            }
+            exit
+        }
+        Err(Stop::Findings(list)) => {
+            crate::findings::show(screen, &list, args.json);
+            if args.json {
+                let e = OpError::invalid("findings before anything ran");
+                screen.out(&early_end(&e, Exit::Usage, false).to_string());
+            }
+            Exit::Usage
+        }
+    }
+}
+
+/// Why nothing was run.
+pub enum Stop {
+    /// Something is missing or refused.
+    Error(Box<OpError>, Exit),
+    /// Mistakes in recipe or site file.
+    Findings(Vec<Finding>),
+}
+
+impl From<OpError> for Stop {
+    fn from(e: OpError) -> Self {
+        let exit = match Exit::of(&e) {
+            Exit::Failed => Exit::Usage,
+            other => other,
+        };
+        Stop::Error(Box::new(e), exit)
+    }
+}
+
+/// Shows an error that has no run around it.
+pub fn show_error(screen: &Screen, e: &OpError, rerun: Option<&str>) {
+    let cx = render::Context { rerun, paint: screen.paint(), text_of: &sources::by_name };
+    screen.err(render::error(e, &cx).trim_end());
+}
+
+/// The last JSON line of a run that did not begin.
+fn early_end(e: &OpError, exit: Exit, lab: bool) -> Value {
+    json!({
+        "v": 1, "event": "run_finished", "status": exit.status(), "exit": exit.code(), "lab": lab,
+        "changed": 0, "steps": [], "seconds": 0.0, "site_seconds": 0.0, "error": e,
+    })
+}
+
+struct Job {
+    args: RunArgs,
+    screen: Arc<Screen>,
+    recipe: Text,
+    site: Option<Arc<Site>>,
+    session: Session,
+    journal: std::path::PathBuf,
+    panics: Panics,
+    wall_start: u64,
+}
+
+fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Result<Job, Stop> {
+    let wall_start = crate::when::wall_ms();
+    let recipe = sources::recipe(&args.recipe)?;
+    let site_text = sources::site(args.site.as_deref(), Some(&recipe), false)?;
+    let site = match &site_text {
+        None => None,
+        Some(t) => Some(sources::load_site(t).map_err(Stop::Findings)?.0),
+    };
+    let params = crate::session::params(&args.set)?;
+    let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
+    let cancel = CancellationToken::new();
+    crate::signals::watch(rt, cancel.clone());
+    let panics = Panics::watch();
+    let far = Far::real(site.as_deref(), &state_dir)?;
+    let lab = far.lab;
+    let session = Session::open(Ask {
+        rt: rt.clone(),
+        screen: screen.clone(),
+        far,
+        site: site.clone(),
+        base_dir: recipe.folder(),
+        params,
+        yes: args.yes.clone(),
+        cancel,
+    });
+    let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+    let journal = Journal::create(&state_dir, wall_start, &id)?;
+    let path = journal.path().to_owned();
+    session.fan.add(Box::new(journal));
+    if args.json {
+        session.fan.add(Box::new(JsonLines(screen.clone())));
+    } else {
+        session.fan.add(crate::progress::view(screen, lab, args.common.verbose));
+    }
+    Ok(Job { args: args.clone(), screen: screen.clone(), recipe, site, session, journal: path, panics, wall_start })
+}
+
+/// Collects panics of all threads, so that a bug ends in a report and not in silence.
+#[derive(Clone, Default)]
+pub struct Panics(Arc<Mutex<Vec<String>>>);
+
+impl Panics {
+    /// Starts collecting.
+    #[must_use]
+    pub fn watch() -> Self {
+        let list = Panics::default();
+        let own = list.clone();
+        std::panic::set_hook(Box::new(move |info| {
+            let text = format!("{info}\n{}", std::backtrace::Backtrace::force_capture());
+            own.0.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        }));
+        list
+    }
+
+    /// What was collected.
+    #[must_use]
+    pub fn texts(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn script(run: &Arc<Run>, recipe: &Text) -> Result<(), Box<OpError>> {
+    let reference = Reference::builtin();
+    let mut engine = engine::plain();
+    engine::attach(&mut engine, run);
+    let mut ast =
+        engine.compile(&recipe.text).map_err(|e| Box::new(render::explain::parse_error(&e.0, &recipe.name, e.1)))?;
+    ast.set_source(&recipe.name);
+    engine
+        .eval_ast::<Dynamic>(&ast)
+        .map(|_| ())
+        .map_err(|e| Box::new(render::explain::from_eval(&e, &recipe.name, &reference)))
+}
+
+/// Runs `work` on a thread with the stack that scripts need, holding the run's busy mark.
+///
+/// # Errors
+/// The text of a panic.
+pub fn on_script_thread<T: Send>(run: &Arc<Run>, work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|s| {
+        let mark = run.clock.busy();
+        let spawned = std::thread::Builder::new()
+            .name("script".to_owned())
+            .stack_size(engine::SCRIPT_STACK)
+            .spawn_scoped(s, move || {
+                let out = work();
+                drop(mark);
+                out
+            });
+        match spawned.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(out)) => Ok(out),
+            Ok(Err(p)) => Err(panic_text(p.as_ref())),
+            Err(e) => Err(format!("cannot start the script thread: {e}")),
+        }
+    })
+}
+
+fn panic_text(p: &(dyn std::any::Any + Send)) -> String {
+    p.downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| p.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic".to_owned())
+}
+
+impl Job {
+    fn go(self) -> Exit {
+        let run = self.session.run.clone();
+        let site_start = run.rt.block_on(run.clock.now_ms());
+        let ctx = Ctx::new(run.clone());
+        let started = Event::RunStarted {
+            recipe: self.recipe.name.clone(),
+            site: self.site.as_ref().map(|s| s.name.clone()).unwrap_or_default(),
+            header: json!({
+                "gpuhost": env!("CARGO_PKG_VERSION"),
+                "recipe_sha256": self.recipe.digest(),
+                "site_uuid": self.site.as_ref().map(|s| s.uuid.clone()),
+                "set": self.args.set,
+                "wall": crate::when::iso(self.wall_start),
+            }),
+        };
+        let ending = match ctx.emit(&started) {
+            Err(e) => Ending::Error(Box::new(e)),
+            Ok(()) => match on_script_thread(&run, || script(&run, &self.recipe)) {
+                Ok(Ok(())) => Ending::Value,
+                Ok(Err(e)) => Ending::Error(e),
+                Err(text) => Ending::Panic(text),
+            },
+        };
+        self.finish(ending, site_start)
+    }
+
+    fn rerun(&self) -> String {
+        let mut words = vec!["gpuhost run".to_owned(), self.args.recipe.clone()];
+        if let Some(s) = &self.args.site {
+            words.push(format!("--site {}", s.display()));
+        }
+        words.extend(self.args.set.iter().map(|s| format!("--set {s}")));
+        words.join(" ")
+    }
+
+    fn finish(self, ending: Ending, site_start: u64) -> Exit {
+        let run = self.session.run.clone();
+        let failed_proofs = {
+            let proofs = run.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+            proofs.iter().filter(|p| p.verdict == Verdict::Fail).count()
+        };
+        let (exit, error) = match ending {
+            Ending::Value if failed_proofs > 0 => (Exit::Proof, None),
+            Ending::Value => (Exit::Done, None),
+            Ending::Error(e) => (Exit::of(&e), Some(e)),
+            Ending::Panic(text) => (Exit::Internal, Some(Box::new(self.report(&text)))),
+        };
+        let wall_ms = crate::when::wall_ms().saturating_sub(self.wall_start);
+        let site_ms = run.rt.block_on(run.clock.now_ms()).saturating_sub(site_start);
+        let end = self.end(exit, error.as_deref(), wall_ms, site_ms);
+        if let Err(e) = Ctx::new(run.clone()).emit(&Event::RunFinished(end)) {
+            show_error(&self.screen, &e, None);
+        }
+        if let Some(e) = &error {
+            let rerun = self.rerun();
+            let cx = render::Context {
+                rerun: matches!(exit, Exit::Failed | Exit::Proof | Exit::Interrupted).then_some(rerun.as_str()),
+                paint: self.screen.paint(),
+                text_of: &|name| {
+                    if name == self.recipe.name { Some(self.recipe.text.clone()) } else { sources::by_name(name) }
+                },
+            };
+            let text = render::error(e, &cx);
+            self.screen.err(self.session.redactor.clean(text.trim_end()).as_str());
+        }
+        if !self.args.json {
+            self.summary(exit, failed_proofs, wall_ms, site_ms);
+        }
+        exit
+    }
+
+    fn not_rehearsed(&self) -> Vec<String> {
+        self.session.run.not_rehearsed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn end(&self, exit: Exit, error: Option<&OpError>, wall_ms: u64, site_ms: u64) -> Value {
+        let run = &self.session.run;
+        let steps: Vec<Value> = self
+            .session
+            .fan
+            .steps()
+            .iter()
+            .map(|s| {
+                json!({
+                    "name": s.path.join(" / "), "status": s.status, "changed": s.changed,
+                    "seconds": s.ms as f64 / 1000.0,
+                })
+            })
+            .collect();
+        let mut end = json!({
+            "status": exit.status(), "exit": exit.code(), "lab": run.lab,
+            "changed": run.changed.load(Ordering::SeqCst), "steps": steps,
+            "seconds": wall_ms as f64 / 1000.0, "site_seconds": site_ms as f64 / 1000.0,
+            "journal": self.journal.display().to_string(),
+        });
+        if let Some(m) = end.as_object_mut() {
+            if run.lab {
+                m.insert("not_rehearsed".to_owned(), json!(self.not_rehearsed()));
+            }
+            if let Some(e) = error {
+                m.insert("error".to_owned(), json!(e));
+            }
+        }
+        end
+    }
+
+    fn summary(&self, exit: Exit, failed_proofs: usize, wall_ms: u64, site_ms: u64) {
+        let run = &self.session.run;
+        let p = self.screen.paint_out();
+        let word = match exit {
+            Exit::Done => p.green("done"),
+            Exit::Proof => p.red("proof failed"),
+            Exit::Refused => p.red("refused"),
+            Exit::Interrupted => p.yellow("interrupted"),
+            _ => p.red("failed"),
+        };
+        let tag = if run.lab { format!("{} ", p.yellow("[LAB]")) } else { String::new() };
+        let mut line = format!("{tag}{word}: changed: {}", run.changed.load(Ordering::SeqCst));
+        if failed_proofs > 0 {
+            line.push_str(&format!(", {failed_proofs} failed proofs"));
+        }
+        line.push_str(&format!(", {}", crate::when::span(wall_ms)));
+        if run.lab {
+            line.push_str(&format!(" ({} of lab time)", crate::when::span(site_ms)));
+        }
+        self.screen.out(&line);
+        let left = self.not_rehearsed();
+        if run.lab && !left.is_empty() {
+            self.screen.out(&format!("{tag}not rehearsed: {}", left.join("; ")));
+        }
+        if self.args.common.verbose || exit == Exit::Internal {
+            self.screen.err(&p.dim(&format!("journal: {}", self.journal.display())));
+        }
+    }
+
+    /// Writes the report of a bug and says where it is.
+    fn report(&self, text: &str) -> OpError {
+        let run = &self.session.run;
+        let dir = run.state_dir.join("reports");
+        let path = dir.join(format!("{}.txt", crate::when::stamp(crate::when::wall_ms())));
+        let body = format!(
+            "gpuhost {}\nrecipe {}\njournal {}\n\n{}\n",
+            env!("CARGO_PKG_VERSION"),
+            self.recipe.name,
+            self.journal.display(),
+            self.panics.texts().join("\n\n")
+        );
+        let body = self.session.redactor.clean(&body);
+        let written: OpResult<()> = crate::statedir::private_dir(&dir).and_then(|()| {
+            crate::statedir::write_private(&path, body.as_bytes()).map_err(|e| OpError::failed(e.to_string()))
+        });
+        let e = OpError::failed("internal error: this is a bug in gpuhost").because(text.to_owned());
+        match written {
+            Ok(()) => e.hint(format!("please send the report `{}`", path.display())),
+            Err(w) => e.because(format!("the report could not be written: {}", w.message)),
+        }
+    }
+}

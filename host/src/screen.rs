@@ -1,0 +1,132 @@
+//! The one place that writes to the terminal: results to stdout, progress and errors to stderr.
+use std::io::{BufRead, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::MultiProgress;
+
+/// Whether this output may carry colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paint(pub bool);
+
+impl Paint {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+    /// For errors.
+    #[must_use]
+    pub fn red(self, text: &str) -> String {
+        self.with("31;1", text)
+    }
+    /// For what is done.
+    #[must_use]
+    pub fn green(self, text: &str) -> String {
+        self.with("32", text)
+    }
+    /// For warnings and the lab's mark.
+    #[must_use]
+    pub fn yellow(self, text: &str) -> String {
+        self.with("33", text)
+    }
+    /// For places and frames.
+    #[must_use]
+    pub fn blue(self, text: &str) -> String {
+        self.with("34;1", text)
+    }
+    /// For what matters.
+    #[must_use]
+    pub fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+    /// For what matters less.
+    #[must_use]
+    pub fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+}
+
+/// The terminal, shared by everything that prints or asks.
+pub struct Screen {
+    bars: Option<MultiProgress>,
+    gate: Mutex<()>,
+    paint: Paint,
+    paint_out: Paint,
+}
+
+impl Screen {
+    /// A screen for this process; `live` allows a moving progress tree when stderr is a terminal.
+    #[must_use]
+    pub fn new(live: bool) -> Self {
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
+        let err_tty = std::io::stderr().is_terminal();
+        Screen {
+            bars: (live && err_tty && std::env::var_os("TERM").is_none_or(|t| t != "dumb")).then(MultiProgress::new),
+            gate: Mutex::new(()),
+            paint: Paint(colour && err_tty),
+            paint_out: Paint(colour && std::io::stdout().is_terminal()),
+        }
+    }
+
+    /// Colours for stderr.
+    #[must_use]
+    pub fn paint(&self) -> Paint {
+        self.paint
+    }
+
+    /// Colours for stdout.
+    #[must_use]
+    pub fn paint_out(&self) -> Paint {
+        self.paint_out
+    }
+
+    /// The bars, when progress moves.
+    #[must_use]
+    pub fn bars(&self) -> Option<&MultiProgress> {
+        self.bars.as_ref()
+    }
+
+    fn quietly<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.bars {
+            Some(b) => b.suspend(work),
+            None => work(),
+        }
+    }
+
+    /// A line (or several) on stdout. A closed pipe is not an error of ours.
+    pub fn out(&self, text: &str) {
+        self.quietly(|| {
+            let mut o = std::io::stdout().lock();
+            writeln!(o, "{text}").and_then(|()| o.flush()).ok();
+        });
+    }
+
+    /// A line (or several) on stderr.
+    pub fn err(&self, text: &str) {
+        self.quietly(|| {
+            let mut o = std::io::stderr().lock();
+            writeln!(o, "{text}").and_then(|()| o.flush()).ok();
+        });
+    }
+
+    /// Whether somebody can be asked.
+    #[must_use]
+    pub fn can_ask(&self) -> bool {
+        std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    /// Asks and reads one line; `None` at the end of input.
+    #[must_use]
+    pub fn ask(&self, prompt: &str) -> Option<String> {
+        self.quietly(|| {
+            let mut o = std::io::stderr().lock();
+            write!(o, "{prompt} ").and_then(|()| o.flush()).ok();
+            drop(o);
+            let mut line = String::new();
+            match std::io::stdin().lock().read_line(&mut line) {
+                Ok(n) if n > 0 => Some(line.trim().to_owned()),
+                _ => None,
+            }
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! What a script runs in: site, far side, context, recorder. Shared by `run` and `repl`.
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use gpuhost_stdlib::core::clock::Clock;
+use gpuhost_stdlib::core::ctx::Run;
+use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
+use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::site::Site;
+use tokio_util::sync::CancellationToken;
+
+use crate::consent::Answers;
+use crate::policy::SiteEndpoints;
+use crate::record::Fan;
+use crate::record::redact::Redactor;
+use crate::screen::Screen;
+
+/// The far side of a run: the real site, or a lab.
+pub struct Far {
+    /// Its time.
+    pub clock: Clock,
+    /// Ways to its servers.
+    pub dialer: Dialer,
+    /// Secrets that it gives out by itself.
+    pub secrets: BTreeMap<String, String>,
+    /// Whether it is a lab.
+    pub lab: bool,
+    /// Where keys and tokens for it live.
+    pub state_dir: PathBuf,
+}
+
+impl Far {
+    /// The real site. Its keys live apart from those of other sites and of labs.
+    ///
+    /// # Errors
+    /// When an entry of `[connect]` is not an address, or the state directory cannot be used.
+    pub fn real(site: Option<&Site>, state_dir: &Path) -> OpResult<Self> {
+        let routes = Routes::default();
+        for (from, to) in site.iter().flat_map(|s| &s.connect) {
+            let at = to.parse().map_err(|_| {
+                OpError::invalid(format!("`{to}` is not an address"))
+                    .on(from.clone())
+                    .hint("entries of `[connect]` read `\"10.0.0.11:22\" = \"127.0.0.1:40022\"`")
+            })?;
+            routes.set(from.clone(), at);
+        }
+        let state_dir = match site {
+            Some(s) => state_dir.join("sites").join(&s.uuid),
+            None => state_dir.to_owned(),
+        };
+        crate::statedir::private_dir(&state_dir)?;
+        Ok(Far {
+            clock: Clock::Real,
+            dialer: Dialer::new(routes, Reach::Direct),
+            secrets: BTreeMap::new(),
+            lab: false,
+            state_dir,
+        })
+    }
+}
+
+/// What a session is opened with.
+pub struct Ask {
+    /// Runtime.
+    pub rt: tokio::runtime::Handle,
+    /// Terminal.
+    pub screen: Arc<Screen>,
+    /// The far side.
+    pub far: Far,
+    /// The site.
+    pub site: Option<Arc<Site>>,
+    /// Folder of the recipe.
+    pub base_dir: PathBuf,
+    /// `--set`.
+    pub params: BTreeMap<String, String>,
+    /// `--yes[=SITE]`.
+    pub yes: Option<String>,
+    /// Ctrl-C.
+    pub cancel: CancellationToken,
+}
+
+/// An open session.
+pub struct Session {
+    /// What script functions see.
+    pub run: Arc<Run>,
+    /// Its recorder.
+    pub fan: Arc<Fan>,
+    /// Cleans every text that is shown.
+    pub redactor: Redactor,
+}
+
+impl Session {
+    /// Builds the context of a run; sinks are added to `fan` by the caller.
+    #[must_use]
+    pub fn open(ask: Ask) -> Self {
+        let redactor = Redactor::default();
+        let fan = Arc::new(Fan::new(redactor.clone(), ask.far.lab));
+        let name = ask.site.as_ref().map(|s| s.name.clone()).unwrap_or_default();
+        let run = Arc::new(Run {
+            rt: ask.rt,
+            clock: ask.far.clock,
+            dialer: ask.far.dialer,
+            cancel: ask.cancel,
+            lab: ask.far.lab,
+            site: ask.site,
+            state_dir: ask.far.state_dir,
+            base_dir: ask.base_dir,
+            params: ask.params,
+            secrets: ask.far.secrets,
+            policy: Arc::new(SiteEndpoints),
+            consent: Arc::new(Answers::new(ask.yes, name, ask.far.lab, ask.screen)),
+            recorder: fan.clone(),
+            cache: Mutex::new(HashMap::new()),
+            proofs: Mutex::new(Vec::new()),
+            redact: Mutex::new(Vec::new()),
+            not_rehearsed: Mutex::new(Vec::new()),
+            changed: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
+            op_seq: AtomicU64::new(0),
+        });
+        redactor.attach(&run);
+        Session { run, fan, redactor }
+    }
+}
+
+/// `name=value` pairs of `--set`.
+///
+/// # Errors
+/// `invalid` naming the pair without `=`.
+pub fn params(pairs: &[String]) -> OpResult<BTreeMap<String, String>> {
+    pairs
+        .iter()
+        .map(|p| match p.split_once('=') {
+            Some((k, v)) if !k.is_empty() => Ok((k.to_owned(), v.to_owned())),
+            _ => Err(OpError::invalid(format!("`--set {p}` has no `=`")).hint("--set name=value")),
+        })
+        .collect()
+}

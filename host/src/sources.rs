@@ -1,0 +1,116 @@
+//! Recipes and site files: from disk, or the ones that the binary carries.
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::site::{Finding, Site, load_with_warnings};
+use sha2::{Digest, Sha256};
+
+use crate::embed;
+
+/// A text with the name that errors use for it.
+#[derive(Debug, Clone)]
+pub struct Text {
+    /// Path as given, or `<gpuhost>/…`.
+    pub name: String,
+    /// Content.
+    pub text: String,
+}
+
+impl Text {
+    /// Whether the binary carries it (there is no file).
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        self.name.starts_with(embed::PREFIX)
+    }
+
+    /// Folder that relative paths start from.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        let here = PathBuf::from(".");
+        if self.is_embedded() {
+            return here;
+        }
+        match Path::new(&self.name).parent() {
+            Some(p) if !p.as_os_str().is_empty() => p.to_owned(),
+            _ => here,
+        }
+    }
+
+    /// First 16 digits of its SHA-256.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        Sha256::digest(self.text.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+/// Reads a recipe: a file, else an embedded recipe of that name.
+///
+/// # Errors
+/// `not_found` with the closest recipe.
+pub fn recipe(arg: &str) -> OpResult<Text> {
+    match std::fs::read_to_string(arg) {
+        Ok(text) => return Ok(Text { name: arg.to_owned(), text }),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(OpError::invalid(format!("cannot read the recipe `{arg}`")).because(e.to_string()));
+        }
+        Err(_) => {}
+    }
+    if let Some((path, text)) = embed::recipe(arg) {
+        return Ok(Text { name: format!("{}{path}", embed::PREFIX), text: text.to_owned() });
+    }
+    let known: Vec<&str> =
+        embed::all().iter().map(|(p, _)| *p).filter(|p| p.ends_with(".rhai") && !p.contains("/lib/")).collect();
+    let e = OpError::not_found(format!("no recipe `{arg}`"));
+    Err(match gpuhost_stdlib::core::options::closest(arg, known.iter().copied()) {
+        Some(k) => e.hint(format!("did you mean `{k}`?")),
+        None => e.hint(format!("recipes in this program: {}", known.join(", "))),
+    })
+}
+
+/// The site file of a run: `--site`, else `site.toml` next to the recipe, else in this folder or `recipes/`.
+/// A recipe of the binary brings the default site, but only into the lab: its identity is nobody's.
+///
+/// # Errors
+/// When the named file cannot be read.
+pub fn site(flag: Option<&Path>, recipe: Option<&Text>, lab: bool) -> OpResult<Option<Text>> {
+    if let Some(p) = flag {
+        let text = std::fs::read_to_string(p).map_err(|e| {
+            OpError::not_found(format!("cannot read the site file `{}`", p.display())).because(e.to_string())
+        })?;
+        return Ok(Some(Text { name: p.display().to_string(), text }));
+    }
+    let mut places = Vec::new();
+    if let Some(r) = recipe.filter(|r| !r.is_embedded()) {
+        places.push(r.folder().join("site.toml"));
+    }
+    places.push(PathBuf::from("site.toml"));
+    places.push(PathBuf::from("recipes/site.toml"));
+    for p in places {
+        if let Ok(text) = std::fs::read_to_string(&p) {
+            return Ok(Some(Text { name: p.display().to_string(), text }));
+        }
+    }
+    if !lab {
+        return Ok(None);
+    }
+    Ok(embed::get("recipes/site.toml")
+        .map(|t| Text { name: format!("{}recipes/site.toml", embed::PREFIX), text: t.to_owned() }))
+}
+
+/// Loads a site text.
+///
+/// # Errors
+/// Its findings.
+pub fn load_site(text: &Text) -> Result<(Arc<Site>, Vec<Finding>), Vec<Finding>> {
+    load_with_warnings(Path::new(&text.name), &text.text).map(|(s, w)| (Arc::new(s), w))
+}
+
+/// The text behind the name of a source, for snippets.
+#[must_use]
+pub fn by_name(name: &str) -> Option<String> {
+    match name.strip_prefix(embed::PREFIX) {
+        Some(p) => embed::get(p).map(str::to_owned),
+        None => std::fs::read_to_string(name).ok(),
+    }
+}
