@@ -5,6 +5,7 @@ use rhai::plugin::*;
 use crate::core::ctx::RhaiResultOf;
 use crate::core::error::OpResult;
 use crate::core::event::Change;
+use crate::site::Node;
 
 /// An error before the op begins, with the recipe's position.
 fn read<T>(ncc: &NativeCallContext, o: OpResult<T>) -> RhaiResultOf<T> {
@@ -24,12 +25,22 @@ pub(super) fn change_map(c: &Change) -> Dynamic {
     m.into()
 }
 
+fn k3s_map(node: &Node) -> rhai::Map {
+    let labels = node.shape.labels.iter().flatten().map(|(k, v)| (k.as_str().into(), v.clone().into()));
+    let taints = node.shape.taints.iter().flatten().map(|t| t.clone().into());
+    let mut m = rhai::Map::new();
+    m.insert("labels".into(), labels.collect::<rhai::Map>().into());
+    m.insert("taints".into(), taints.collect::<rhai::Array>().into());
+    m.insert("gpus".into(), i64::from(node.shape.gpus.unwrap_or(0)).into());
+    m
+}
+
 /// Commands, files, facts and the wanted state of hosts.
 #[export_module]
 pub mod ssh_module {
     use rhai::{Array, Map, NativeCallContext};
 
-    use super::{change_map, read};
+    use super::{change_map, k3s_map, read};
     use crate::core::ctx::{RhaiResultOf, call};
     use crate::core::units::Duration;
     use crate::ssh::{ConnectOptions, FileOptions, Host, Output, RunOptions, known_hosts};
@@ -351,6 +362,17 @@ pub mod ssh_module {
     #[rhai_fn(global, get = "kind", pure)]
     pub fn kind(host: &mut Host) -> Dynamic {
         host.kind().map_or(Dynamic::UNIT, |k| k.to_owned().into())
+    }
+
+    /// What the site file says of the node in Kubernetes: `labels`, `taints`, `gpus`; `()` for other hosts.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-gpu1").k3s);
+    /// ```
+    #[rhai_fn(global, get = "k3s", pure)]
+    pub fn k3s(host: &mut Host) -> Dynamic {
+        host.node().map_or(Dynamic::UNIT, |n| k3s_map(&n).into())
     }
 
     /// Standard output.

@@ -11,6 +11,8 @@ pub mod known_hosts;
 mod options;
 mod quote;
 mod single;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::any::Any;

@@ -1,0 +1,345 @@
+//! The real client against a real SSH server on loopback (russh's server over the local `sh`).
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use russh::keys::{Algorithm, PrivateKey};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session};
+use russh::{Channel, ChannelId, ChannelMsg, ChannelOpenFailure};
+use tokio::io::AsyncWriteExt as _;
+
+use super::*;
+use crate::core::clock::Clock;
+use crate::core::ctx::{Consent, Policy, Run};
+use crate::core::dialer::{Dialer, Reach, Routes};
+use crate::core::error::{Kind, OpResult};
+use crate::core::event::{Change, Event, Recorder};
+use crate::core::op::Op;
+use crate::core::units::Duration as Span;
+
+struct Free;
+impl Policy for Free {
+    fn check(&self, _: &Op) -> OpResult<()> {
+        Ok(())
+    }
+    fn check_change(&self, _: &Op, _: &[Change]) -> OpResult<()> {
+        Ok(())
+    }
+}
+impl Consent for Free {
+    fn confirm(&self, _: &str, _: bool) -> OpResult<bool> {
+        Ok(true)
+    }
+    fn destroy(&self, _: &Op, _: &[Change]) -> OpResult<()> {
+        Ok(())
+    }
+}
+impl Recorder for Free {
+    fn record(&self, _: u64, _: &Event) -> OpResult<()> {
+        Ok(())
+    }
+}
+
+/// What the server does besides running commands.
+#[derive(Default)]
+struct Ways {
+    /// Open sessions at the same time, at most.
+    limit: usize,
+    open: AtomicUsize,
+    logins: AtomicUsize,
+    refused: AtomicUsize,
+    /// Drop the connection at the next session.
+    drop_next: AtomicBool,
+}
+
+struct Server {
+    ways: Arc<Ways>,
+    key: String,
+    channels: HashMap<ChannelId, Channel<Msg>>,
+}
+
+impl Handler for Server {
+    type Error = russh::Error;
+
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        key: russh::server::VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Self::Error> {
+        let shown = key.public_key.to_openssh().unwrap_or_default();
+        let same = shown.split(' ').nth(1) == self.key.split(' ').nth(1);
+        if user == "root" && same {
+            self.ways.logins.fetch_add(1, Ordering::SeqCst);
+            return Ok(Auth::Accept);
+        }
+        Ok(Auth::reject())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        if self.ways.drop_next.swap(false, Ordering::SeqCst) {
+            session.disconnect(russh::Disconnect::ByApplication, "bye", "")?;
+            return Err(russh::Error::Disconnect);
+        }
+        if self.ways.open.fetch_add(1, Ordering::SeqCst) >= self.ways.limit {
+            self.ways.open.fetch_sub(1, Ordering::SeqCst);
+            self.ways.refused.fetch_add(1, Ordering::SeqCst);
+            reply.reject(ChannelOpenFailure::ConnectFailed).await;
+            return Ok(());
+        }
+        self.channels.insert(channel.id(), channel);
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn exec_request(&mut self, id: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+        session.channel_success(id)?;
+        let Some(channel) = self.channels.remove(&id) else { return Ok(()) };
+        let command = String::from_utf8_lossy(data).into_owned();
+        let ways = self.ways.clone();
+        let handle = session.handle();
+        tokio::spawn(async move {
+            let (mut read, _write) = channel.split();
+            let mut child = tokio::process::Command::new("sh")
+                .arg("-c")
+                .arg(command)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut input = child.stdin.take().unwrap();
+            let feed = tokio::spawn(async move {
+                while let Some(msg) = read.wait().await {
+                    match msg {
+                        ChannelMsg::Data { data } => {
+                            if input.write_all(&data).await.is_err() {
+                                break;
+                            }
+                        }
+                        ChannelMsg::Eof => break,
+                        _ => {}
+                    }
+                }
+                drop(input);
+                while read.wait().await.is_some() {}
+            });
+            let out = child.wait_with_output().await.unwrap();
+            let code = out.status.code().unwrap_or(255) as u32;
+            handle.data(id, out.stdout).await.ok();
+            handle.extended_data(id, 1, out.stderr).await.ok();
+            handle.exit_status_request(id, code).await.ok();
+            handle.eof(id).await.ok();
+            handle.close(id).await.ok();
+            // As sshd: the slot is free a little later than the client sees it.
+            for _ in 0..200 {
+                tokio::task::yield_now().await;
+            }
+            ways.open.fetch_sub(1, Ordering::SeqCst);
+            feed.abort();
+        });
+        Ok(())
+    }
+}
+
+struct Bed {
+    ctx: Ctx,
+    host: Host,
+    ways: Arc<Ways>,
+    host_key: String,
+    _dir: tempfile::TempDir,
+}
+
+const NAME: &str = "node1.test";
+
+fn options(user: &str, key: &str) -> ConnectOptions {
+    ConnectOptions {
+        user: Some(user.to_owned()),
+        port: 22,
+        key: Some(key.to_owned()),
+        agent: false,
+        timeout: Span::secs(20),
+    }
+}
+
+async fn bed(limit: usize, pinned: bool) -> Bed {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at: SocketAddr = listener.local_addr().unwrap();
+    let routes = Routes::default();
+    routes.set(format!("{NAME}:22"), at);
+    let run = Run {
+        rt: tokio::runtime::Handle::current(),
+        clock: Clock::Real,
+        dialer: Dialer::new(routes, Reach::RoutesOnly),
+        cancel: tokio_util::sync::CancellationToken::new(),
+        lab: false,
+        site: None,
+        state_dir: dir.path().to_owned(),
+        base_dir: dir.path().to_owned(),
+        params: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        policy: Arc::new(Free),
+        consent: Arc::new(Free),
+        recorder: Arc::new(Free),
+        cache: Mutex::new(HashMap::new()),
+        proofs: Mutex::new(Vec::new()),
+        redact: Mutex::new(Vec::new()),
+        not_rehearsed: Mutex::new(Vec::new()),
+        changed: AtomicU64::new(0),
+        refused: AtomicBool::new(false),
+        op_seq: AtomicU64::new(0),
+    };
+    let ctx = Ctx::new(Arc::new(run));
+    let key = keys::load(&ctx, "state:ssh_key").unwrap().public_key().to_openssh().unwrap();
+    let private = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
+    let host_key = private.public_key().to_openssh().unwrap();
+    let ways = Arc::new(Ways { limit, ..Ways::default() });
+    let config = Arc::new(Config {
+        keys: vec![private],
+        auth_rejection_time: Duration::from_millis(1),
+        nodelay: true,
+        ..Config::default()
+    });
+    let shared = ways.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let server = Server { ways: shared.clone(), key: key.clone(), channels: HashMap::new() };
+            let config = config.clone();
+            tokio::spawn(async move {
+                if let Ok(session) = russh::server::run_stream(config, stream, server).await {
+                    session.await.ok();
+                }
+            });
+        }
+    });
+    if pinned {
+        known_hosts::pin(&ctx, NAME, 22, &[host_key.clone()]).unwrap();
+    }
+    let host = Host::connect(&ctx, NAME, &options("root", "state:ssh_key")).unwrap();
+    Bed { ctx, host, ways, host_key, _dir: dir }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_over_one_connection() {
+    let b = bed(10, true).await;
+    let out = b.host.read(&b.ctx, "echo out; echo err >&2").await.unwrap();
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str(), out.code), ("out\n", "err\n", 0));
+    let e = b.host.run(&b.ctx, "echo no such thing >&2; exit 3", RunOptions::default()).await.unwrap_err();
+    assert_eq!(e.message, "`echo no such thing >&2; exit 3` ended with exit code 3");
+    assert_eq!((e.causes, e.op.as_str(), e.target.as_str()), (vec!["no such thing".into()], "ssh.run", NAME));
+    let o = RunOptions {
+        stdin: "a'b\n".into(),
+        env: [("X".to_owned(), "it's".to_owned())].into(),
+        cwd: Some("/tmp".into()),
+        ok_codes: vec![7],
+        ..RunOptions::default()
+    };
+    let out = b.host.run(&b.ctx, "cat; echo \"$X\"; pwd; exit 7", o).await.unwrap();
+    assert_eq!(out.stdout, "a'b\nit's\n/tmp\n");
+    // More input than any window, and a command that does not read it.
+    let big = vec![b'x'; 5_000_000];
+    let out = b.host.exec_raw(&b.ctx, "wc -c", &big).await.unwrap();
+    assert_eq!(out.text().trim(), "5000000");
+    assert_eq!(b.host.exec_raw(&b.ctx, "true", &big).await.unwrap().code, 0);
+    // A program longer than one argument may be.
+    let long = format!("x={}\necho ${{#x}}; cat", "y".repeat(200_000));
+    assert_eq!(b.host.exec_raw(&b.ctx, &long, b"").await.unwrap().text(), "200000");
+    assert_eq!(b.ways.logins.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_survive_a_server_with_few_sessions() {
+    let b = bed(3, true).await;
+    let work: Vec<_> = (0..40)
+        .map(|i| {
+            let b = &b;
+            async move { b.host.read(&b.ctx, &format!("echo {i}")).await }
+        })
+        .collect();
+    let all = b.ctx.clock.join_all(work).await;
+    for (i, out) in all.into_iter().enumerate() {
+        assert_eq!(out.unwrap().text(), i.to_string());
+    }
+    assert_eq!(b.ways.logins.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_is_made_anew_before_a_command() {
+    let b = bed(10, true).await;
+    b.host.read(&b.ctx, "true").await.unwrap();
+    b.ways.drop_next.store(true, Ordering::SeqCst);
+    assert_eq!(b.host.read(&b.ctx, "echo again").await.unwrap().text(), "again");
+    assert_eq!(b.ways.logins.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_keys_are_never_accepted_blindly() {
+    let b = bed(10, false).await;
+    let e = b.host.read(&b.ctx, "true").await.unwrap_err();
+    assert!(
+        e.is(Kind::Denied) && e.message.starts_with("the host key of `node1.test` is not known (ssh-ed25519 SHA256:"),
+        "{e}"
+    );
+    assert!(e.hint.unwrap().contains("ssh::pin_host_key(\"node1.test\", \"ssh-ed25519 AAAA"));
+    let other = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap().public_key().to_openssh().unwrap();
+    known_hosts::pin(&b.ctx, NAME, 22, &[other]).unwrap();
+    let e = b.host.read(&b.ctx, "true").await.unwrap_err();
+    assert_eq!(e.message, "the host key of `node1.test` changed");
+    let e = b.host.wait_ssh(&b.ctx, Duration::from_secs(60)).await.unwrap_err();
+    assert_eq!(e.message, "the host key of `node1.test` changed");
+    known_hosts::pin(&b.ctx, NAME, 22, &[b.host_key.clone()]).unwrap();
+    b.host.wait_ssh(&b.ctx, Duration::from_secs(60)).await.unwrap();
+    b.host.wait_ready(&b.ctx, Duration::from_secs(60)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_to_log_in_are_told_apart() {
+    let b = bed(10, true).await;
+    let wrong_user = Host::connect(&b.ctx, NAME, &options("ada", "state:ssh_key")).unwrap();
+    let e = wrong_user.read(&b.ctx, "true").await.unwrap_err();
+    assert!(e.is(Kind::Denied) && e.message.starts_with("node1.test refuses `ada` with key SHA256:"), "{e}");
+    assert!(e.message.ends_with("(`state:ssh_key`)"), "{e}");
+    let nobody = Host::connect(&b.ctx, "node2.test", &options("root", "state:ssh_key")).unwrap();
+    let e = nobody.read(&b.ctx, "true").await.unwrap_err();
+    assert_eq!((e.kind, e.message.as_str()), (Kind::Unreachable, "connection to node2.test:22 refused"));
+    let no_key = Host::connect(&b.ctx, NAME, &options("root", "file:absent")).unwrap();
+    let e = no_key.read(&b.ctx, "true").await.unwrap_err();
+    assert!(e.message.starts_with("cannot read the ssh key "), "{e}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_and_wanted_state_over_the_wire() {
+    let b = bed(10, true).await;
+    let id = b.host.read(&b.ctx, "echo $(id -u):$(id -g)").await.unwrap().text().to_owned();
+    let dir = tempfile::tempdir().unwrap();
+    let path = format!("{}/a b/c'd", dir.path().display());
+    let o = || FileOptions { mode: Some("0600".into()), owner: Some(id.clone()) };
+    let content: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+    assert_eq!(b.host.read_file(&b.ctx, &path).await.unwrap(), None);
+    assert!(b.host.write_file(&b.ctx, &path, &content, o()).await.unwrap());
+    assert!(!b.host.write_file(&b.ctx, &path, &content, o()).await.unwrap());
+    assert_eq!(b.host.read_file(&b.ctx, &path).await.unwrap().unwrap(), content);
+    let before = b.ctx.changed.load(Ordering::SeqCst);
+    assert_eq!(before, 1);
+    let link = format!("{}/link", dir.path().display());
+    let text = format!("#{{ links: #{{ \"{link}\": \"/x\" }} }}");
+    let wanted: rhai::Map = rhai::Engine::new_raw().eval(&text).unwrap();
+    let changes = b.host.ensure(&b.ctx, &wanted).await.unwrap();
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].what, format!("link {link}"));
+    assert!(b.host.ensure(&b.ctx, &wanted).await.unwrap().is_empty());
+    let facts = b.host.facts(&b.ctx).await.unwrap();
+    assert!(facts["cores"].as_int().unwrap() > 0);
+    assert!(b.host.copy_from(&b.ctx, &path, "copy").await.unwrap());
+    assert!(!b.host.copy_from(&b.ctx, &path, "copy").await.unwrap());
+    assert!(!b.host.copy_to(&b.ctx, "copy", &path, o()).await.unwrap());
+    assert!(b.host.copy_to(&b.ctx, "/etc/hostname", &path, o()).await.is_err());
+}
