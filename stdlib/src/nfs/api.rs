@@ -1,5 +1,5 @@
 //! The script functions of `nfs`.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // in what the macro writes
 use rhai::plugin::*;
 
 /// NFS servers and exports.

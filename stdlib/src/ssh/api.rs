@@ -1,5 +1,5 @@
 //! The script functions of `ssh`: thin calls into [`Host`].
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // in what the macro writes
 use rhai::plugin::*;
 
 use crate::core::ctx::RhaiResultOf;

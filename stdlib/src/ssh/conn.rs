@@ -88,11 +88,23 @@ impl Conn {
     async fn open_unlimited(ctx: &Ctx, host: &Host) -> OpResult<Conn> {
         let (address, port) = (host.address(), host.port());
         let known = Arc::new(KnownHosts::load(&ctx.state_dir));
-        let stream = ctx.dialer.connect(address, port).await?;
         let verdict = Arc::new(Mutex::new(None));
         let check = Check { known: known.clone(), host: address.to_owned(), port, verdict: verdict.clone() };
         let config = Arc::new(config(ctx.lab, &known.kinds(address, port)));
-        let mut handle = match russh::client::connect_stream(config, stream, check).await {
+        let connected = match &host.login().jump {
+            None => russh::client::connect_stream(config, ctx.dialer.connect(address, port).await?, check).await,
+            Some(jump) => {
+                let through = jump.connection(ctx).await;
+                let through =
+                    through.map_err(|e| OpError { message: format!("through {jump}: {}", e.message), ..e })?;
+                let tunnel = through.handle.channel_open_direct_tcpip(address, u32::from(port), "127.0.0.1", 0).await;
+                let tunnel = tunnel.map_err(|e| {
+                    OpError::unreachable(format!("{jump} does not reach {address}:{port}")).because(plain(&e))
+                })?;
+                russh::client::connect_stream(config, tunnel.into_stream(), check).await
+            }
+        };
+        let mut handle = match connected {
             Ok(h) => h,
             Err(e) => {
                 let refused = verdict.lock().unwrap_or_else(PoisonError::into_inner).take();

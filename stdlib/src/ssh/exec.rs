@@ -2,6 +2,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use serde_json::json;
 
 use crate::core::ctx::Ctx;
@@ -190,7 +191,8 @@ impl Host {
 
     fn cache_key(&self) -> String {
         let l = self.login();
-        format!("ssh {}@{}:{} {:?} {}", l.user, self.address(), l.port, l.key, l.agent)
+        let jump = l.jump.as_ref().map_or("", |j| j.address());
+        format!("ssh {}@{}:{} {:?} {} {jump}", l.user, self.address(), l.port, l.key, l.agent)
     }
 
     /// Drops the run's connection to this host: the next command connects anew.
@@ -198,24 +200,27 @@ impl Host {
         ctx.forget(&self.cache_key());
     }
 
-    pub(super) async fn connection(&self, ctx: &Ctx) -> OpResult<Arc<Conn>> {
-        let slot = super::shared(ctx, &self.cache_key(), Slot::default);
-        let mut held = match slot.conn.try_lock() {
-            Ok(held) => held,
-            Err(_) => {
-                // Somebody else connects, which may take time to pass.
-                let lent = ctx.clock.lend();
-                let held = slot.conn.lock().await;
-                drop(lent);
-                held
+    /// Boxed: a connection through another host is the same future inside itself.
+    pub(super) fn connection<'a>(&'a self, ctx: &'a Ctx) -> BoxFuture<'a, OpResult<Arc<Conn>>> {
+        Box::pin(async move {
+            let slot = super::shared(ctx, &self.cache_key(), Slot::default);
+            let mut held = match slot.conn.try_lock() {
+                Ok(held) => held,
+                Err(_) => {
+                    // Somebody else connects, which may take time to pass.
+                    let lent = ctx.clock.lend();
+                    let held = slot.conn.lock().await;
+                    drop(lent);
+                    held
+                }
+            };
+            if let Some(conn) = held.as_ref().filter(|c| c.is_open()) {
+                return Ok(conn.clone());
             }
-        };
-        if let Some(conn) = held.as_ref().filter(|c| c.is_open()) {
-            return Ok(conn.clone());
-        }
-        let conn = Arc::new(Conn::open(ctx, self).await?);
-        *held = Some(conn.clone());
-        Ok(conn)
+            let conn = Arc::new(Conn::open(ctx, self).await?);
+            *held = Some(conn.clone());
+            Ok(conn)
+        })
     }
 }
 

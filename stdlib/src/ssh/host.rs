@@ -10,13 +10,15 @@ use crate::site::{Node, RoleKind, Site};
 use super::options::ConnectOptions;
 
 /// How to log in to a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Login {
     pub user: String,
     pub port: u16,
     pub key: Option<String>,
     pub agent: bool,
     pub timeout: Duration,
+    /// The host to go through.
+    pub jump: Option<Host>,
 }
 
 struct Inner {
@@ -46,6 +48,7 @@ impl Host {
                     key: Some(site.ssh.key.clone()),
                     agent: false,
                     timeout: Duration::secs(20),
+                    jump: None,
                 },
                 node: Some(Arc::new(node.clone())),
             }),
@@ -70,7 +73,21 @@ impl Host {
         if key.is_none() && !options.agent {
             return Err(OpError::invalid(format!("no key to log in to `{host}` with")).hint(hint));
         }
-        let login = Login { user, port, key, agent: options.agent, timeout: options.timeout };
+        let jump = match &options.jump {
+            Some(j) if j == host => return Err(OpError::invalid(format!("option `jump`: `{host}` itself"))),
+            Some(j) => {
+                let o = ConnectOptions {
+                    user: Some(user.clone()),
+                    key: key.clone(),
+                    port: 22,
+                    jump: None,
+                    ..options.clone()
+                };
+                Some(Host::connect(ctx, j, &o)?)
+            }
+            None => None,
+        };
+        let login = Login { user, port, key, agent: options.agent, timeout: options.timeout, jump };
         let (name, address) = match node {
             Some(n) => (n.name.clone(), n.ip.clone()),
             None => (host.to_owned(), host.to_owned()),

@@ -16,6 +16,8 @@ options! {
         key: Option<String> = None,
         /// Also offer the keys of the running ssh agent.
         agent: bool = false,
+        /// Host to go through (a node's name or an address), logged in to with the same user and key.
+        jump: Option<String> = None,
         /// How long connecting may take.
         timeout: Duration = Duration::secs(20),
     }
@@ -62,6 +64,7 @@ options! {
     }
 }
 
+#[allow(clippy::derivable_impls)] // `options!` fixes the derives.
 impl Default for FileOptions {
     fn default() -> Self {
         FileOptions { mode: None, owner: None }

@@ -53,6 +53,8 @@ struct Ways {
     refused: AtomicUsize,
     /// Drop the connection at the next session.
     drop_next: AtomicBool,
+    /// Hosts behind this one.
+    inner: Mutex<HashMap<String, SocketAddr>>,
 }
 
 struct Server {
@@ -96,6 +98,29 @@ impl Handler for Server {
         }
         self.channels.insert(channel.id(), channel);
         reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        to: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        // The bastion knows names that the client cannot resolve.
+        let Some(at) = self.ways.inner.lock().unwrap().get(to).copied() else {
+            reply.reject(ChannelOpenFailure::ConnectFailed).await;
+            return Ok(());
+        };
+        reply.accept().await;
+        tokio::spawn(async move {
+            let mut there = tokio::net::TcpStream::connect(at).await.unwrap();
+            tokio::io::copy_bidirectional(&mut channel.into_stream(), &mut there).await.ok();
+        });
         Ok(())
     }
 
@@ -154,6 +179,7 @@ struct Bed {
     host: Host,
     ways: Arc<Ways>,
     host_key: String,
+    at: SocketAddr,
     _dir: tempfile::TempDir,
 }
 
@@ -165,6 +191,7 @@ fn options(user: &str, key: &str) -> ConnectOptions {
         port: 22,
         key: Some(key.to_owned()),
         agent: false,
+        jump: None,
         timeout: Span::secs(20),
     }
 }
@@ -224,7 +251,7 @@ async fn bed(limit: usize, pinned: bool) -> Bed {
         known_hosts::pin(&ctx, NAME, 22, &[host_key.clone()]).unwrap();
     }
     let host = Host::connect(&ctx, NAME, &options("root", "state:ssh_key")).unwrap();
-    Bed { ctx, host, ways, host_key, _dir: dir }
+    Bed { ctx, host, ways, host_key, at, _dir: dir }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -342,4 +369,20 @@ async fn files_and_wanted_state_over_the_wire() {
     assert!(!b.host.copy_from(&b.ctx, &path, "copy").await.unwrap());
     assert!(!b.host.copy_to(&b.ctx, "copy", &path, o()).await.unwrap());
     assert!(b.host.copy_to(&b.ctx, "/etc/hostname", &path, o()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_a_bastion() {
+    let b = bed(10, true).await;
+    b.ways.inner.lock().unwrap().insert("inner.test".into(), b.at);
+    let o = |to: &str| {
+        let o = ConnectOptions { jump: Some(NAME.into()), ..options("root", "state:ssh_key") };
+        Host::connect(&b.ctx, to, &o).unwrap()
+    };
+    let e = o("inner.test").read(&b.ctx, "true").await.unwrap_err();
+    assert!(e.message.starts_with("the host key of `inner.test` is not known"), "{e}");
+    known_hosts::pin(&b.ctx, "inner.test", 22, &[b.host_key.clone()]).unwrap();
+    assert_eq!(o("inner.test").read(&b.ctx, "echo in").await.unwrap().text(), "in");
+    let e = o("other.test").read(&b.ctx, "true").await.unwrap_err();
+    assert_eq!(e.message, "node1.test does not reach other.test:22");
 }

@@ -6,6 +6,7 @@ mod item;
 mod packages;
 mod program;
 mod services;
+mod specs;
 mod storage;
 mod system;
 mod wanted;
@@ -31,7 +32,7 @@ use item::{Item, Phase};
 use program::{Found, Step};
 use wanted::Wanted;
 
-pub(super) use wanted::EnsureOptions;
+pub(super) use specs::EnsureOptions;
 
 const EVERY: Duration = Duration::from_secs(5);
 /// First boots install packages; unattended upgrades hold the lock for minutes.
