@@ -13,7 +13,7 @@ pub struct Join {
     /// The full token with the CA's hash.
     pub token: Secret,
     /// Mirrors for `registries.yaml`.
-    pub registries: serde_json::Value,
+    pub registries: std::collections::BTreeMap<String, String>,
     /// CIS settings.
     pub cis: bool,
 }

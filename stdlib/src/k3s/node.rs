@@ -1,0 +1,291 @@
+//! What a node's disk and systemd say, and writing it: one round trip to read, a few to write.
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use serde_json::Value;
+
+use super::config::{AUDIT, AUDIT_POLICY, BINARY, CONFIG, Part, REGISTRIES, config_changes, to_yaml, unit};
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::core::event::Change;
+use crate::core::op::OpScope;
+use crate::ssh::{Host, quote};
+
+/// What was found on a node.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Version of the binary; empty when there is none.
+    pub version: String,
+    /// config.yaml; `Null` when there is none.
+    pub config: Value,
+    /// registries.yaml.
+    pub registries: Value,
+    /// The unit's text.
+    pub unit: String,
+    /// What `systemctl is-active` says.
+    pub active: String,
+    /// etcd data is there: the node is, or was, a member.
+    pub member: bool,
+    /// The server's token file.
+    pub token: String,
+    /// The audit policy.
+    pub audit: String,
+    /// Whether the unit starts at boot.
+    pub enabled: bool,
+}
+
+impl Found {
+    /// Hash of the cluster's CA in the token file.
+    #[must_use]
+    pub fn ca_hash(&self) -> Option<&str> {
+        self.token.strip_prefix("K10")?.split("::").next()
+    }
+    /// Password part of the token file.
+    #[must_use]
+    pub fn password(&self) -> Option<&str> {
+        self.token.rsplit("::server:").next().filter(|p| !p.is_empty())
+    }
+}
+
+fn read_script(part: Part) -> String {
+    let unit = part.unit();
+    format!(
+        "b={BINARY}\n\
+         [ -x $b ] && echo \"version=$($b --version | head -n 1)\"\n\
+         show() {{ [ -f \"$2\" ] && echo \"$1=$(base64 -w0 \"$2\")\"; }}\n\
+         show config {CONFIG}\nshow registries {REGISTRIES}\nshow audit {AUDIT}\n\
+         show unit /etc/systemd/system/{unit}.service\n\
+         show token /var/lib/rancher/k3s/server/token\n\
+         [ -d /var/lib/rancher/k3s/server/db/etcd ] && echo member=yes\n\
+         echo \"active=$(systemctl is-active {unit} 2>/dev/null)\"\n\
+         echo \"enabled=$(systemctl is-enabled {unit} 2>/dev/null)\"\ntrue\n"
+    )
+}
+
+/// Reads the answer of the read script.
+#[must_use]
+pub fn parse_found(text: &str) -> Found {
+    let map: BTreeMap<_, _> = text.lines().filter_map(|l| l.split_once('=')).collect();
+    let raw = |k: &str| map.get(k).copied().unwrap_or_default().trim().to_owned();
+    let file = |k: &str| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(raw(k)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let yaml = |k: &str| serde_saphyr::from_str::<Value>(&file(k)).unwrap_or(Value::Null);
+    // k3s version v1.34.9+k3s1 (abcdef)
+    let version = raw("version")
+        .split_whitespace()
+        .find(|w| w.starts_with('v') && w.contains('.'))
+        .unwrap_or_default()
+        .to_owned();
+    Found {
+        version,
+        config: yaml("config"),
+        registries: yaml("registries"),
+        unit: file("unit"),
+        active: raw("active"),
+        member: raw("member") == "yes",
+        token: file("token").trim().to_owned(),
+        audit: file("audit"),
+        enabled: raw("enabled") == "enabled",
+    }
+}
+
+/// Reads a node.
+///
+/// # Errors
+/// `unreachable`, `denied`, or `failed` when the shell did not run.
+pub async fn look(ctx: &Ctx, host: &Host, part: Part) -> OpResult<Found> {
+    let out = host.exec_raw(ctx, &read_script(part), b"").await.map_err(|e| e.on(host.name()))?;
+    if out.code != 0 {
+        let mut e = OpError::failed("the state of K3s cannot be read").on(host.name());
+        e.causes = out.last_words();
+        return Err(e);
+    }
+    Ok(parse_found(&out.stdout))
+}
+
+/// What a node should have.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Server or agent.
+    pub part: Part,
+    /// Release.
+    pub version: String,
+    /// config.yaml.
+    pub config: Value,
+    /// registries.yaml.
+    pub registries: Option<Value>,
+    /// Whether the audit policy is needed.
+    pub audit: bool,
+    /// kube-vip's manifest, for a server that has none yet.
+    pub manifest: Option<String>,
+}
+
+impl Wanted {
+    /// What differs from what was found.
+    #[must_use]
+    pub fn changes(&self, host: &str, found: &Found) -> Vec<Change> {
+        let mut out = Vec::new();
+        if found.version != self.version {
+            let before = (!found.version.is_empty()).then(|| found.version.clone().into());
+            out.push(Change::new(host, "k3s version", before, Some(self.version.clone().into())));
+        }
+        out.extend(config_changes(host, "config.yaml", &found.config, &self.config));
+        let mirrors = self.registries.clone().unwrap_or(Value::Null);
+        out.extend(config_changes(host, "registries.yaml", &found.registries, &mirrors));
+        if self.audit && found.audit != AUDIT_POLICY {
+            out.push(Change::new(host, format!("file {AUDIT}"), None, Some("present".into())));
+        }
+        let name = self.part.unit();
+        if found.unit != unit(self.part) {
+            let before = (!found.unit.is_empty()).then(|| "other".into());
+            out.push(Change::new(host, format!("unit {name}.service"), before, Some("present".into())));
+        }
+        if !found.enabled {
+            out.push(Change::new(host, format!("service {name} at boot"), Some(false.into()), Some(true.into())));
+        }
+        if found.active != "active" && found.active != "activating" {
+            let before = (!found.active.is_empty()).then(|| found.active.clone().into());
+            out.push(Change::new(host, format!("service {name}"), before, Some("active".into())));
+        }
+        out
+    }
+
+    /// Writes it: binary, files, unit, start. Does not wait.
+    ///
+    /// # Errors
+    /// `not_found` for a version that does not exist; `failed` with what the node said.
+    pub async fn write(&self, s: &OpScope, host: &Host, found: &Found) -> OpResult<()> {
+        let ctx = s.ctx();
+        if found.version != self.version {
+            s.waiting(format!("downloads K3s {}", self.version));
+            install(ctx, host, &self.version).await?;
+        }
+        put_file(ctx, host, CONFIG, "0600", &to_yaml(&self.config)).await?;
+        match &self.registries {
+            Some(r) => put_file(ctx, host, REGISTRIES, "0600", &to_yaml(r)).await?,
+            None if !found.registries.is_null() => remove_file(ctx, host, REGISTRIES).await?,
+            None => {}
+        }
+        if self.audit {
+            put_file(ctx, host, AUDIT, "0600", AUDIT_POLICY).await?;
+        }
+        if let Some(text) = &self.manifest {
+            put_file(ctx, host, "/var/lib/rancher/k3s/server/manifests/kube-vip.yaml", "0600", text).await?;
+        }
+        let name = self.part.unit();
+        put_file(ctx, host, &format!("/etc/systemd/system/{name}.service"), "0644", &unit(self.part)).await?;
+        // without waiting: a server's unit is active only when it is ready, and we say meanwhile what it waits for
+        let start =
+            format!("set -e\nsystemctl daemon-reload\nsystemctl enable {name}\nsystemctl restart --no-block {name}\n");
+        checked(ctx, host, &start, b"", &format!("`{name}` cannot be started")).await?;
+        s.accepted(format!("unit {name} on {}", host.name()))
+    }
+}
+
+/// Runs a script; a code other than 0 is an error that says `what`.
+///
+/// # Errors
+/// `failed` with the last lines of the script.
+pub async fn checked(ctx: &Ctx, host: &Host, script: &str, stdin: &[u8], what: &str) -> OpResult<String> {
+    let out = host.exec_raw(ctx, script, stdin).await.map_err(|e| e.on(host.name()))?;
+    if out.code == 0 {
+        return Ok(out.stdout);
+    }
+    let mut e = OpError::failed(what).on(host.name());
+    e.causes = out.last_words();
+    if e.causes.is_empty() {
+        e.causes.push(format!("exit code {}", out.code));
+    }
+    Err(e)
+}
+
+/// Writes a file atomically. The text goes by standard input: it may hold a token.
+///
+/// # Errors
+/// `failed` with what the node said.
+pub async fn put_file(ctx: &Ctx, host: &Host, path: &str, mode: &str, text: &str) -> OpResult<()> {
+    let dir = path.rsplit_once('/').map_or("/", |(d, _)| d);
+    let (q, tmp) = (quote(path), quote(&format!("{path}.gpuhost")));
+    let script =
+        format!("set -e\numask 077\nmkdir -p {}\ncat > {tmp}\nchmod {mode} {tmp}\nmv -f {tmp} {q}\n", quote(dir));
+    checked(ctx, host, &script, text.as_bytes(), &format!("`{path}` cannot be written")).await.map(drop)
+}
+
+async fn remove_file(ctx: &Ctx, host: &Host, path: &str) -> OpResult<()> {
+    checked(ctx, host, &format!("rm -f {}", quote(path)), b"", &format!("`{path}` cannot be removed")).await.map(drop)
+}
+
+/// The download script: checks the binary against the release's own checksums before it is put in place.
+#[must_use]
+pub fn install_script(version: &str) -> String {
+    let base = format!("https://github.com/k3s-io/k3s/releases/download/{}", version.replace('+', "%2B"));
+    format!(
+        "set -u\ncase \"$(uname -m)\" in aarch64|arm64) arch=arm64; file=k3s-arm64;; *) arch=amd64; file=k3s;; esac\n\
+         d=$(mktemp -d) || exit 40\n\
+         curl -fsSL --retry 3 -o \"$d/sums\" \"{base}/sha256sum-$arch.txt\" || exit 44\n\
+         want=$(grep \" $file\\$\" \"$d/sums\" | cut -d' ' -f1)\n\
+         [ -n \"$want\" ] || {{ echo 'the release lists no checksum of its binary' >&2; exit 45; }}\n\
+         curl -fsSL --retry 3 -o \"$d/k3s\" \"{base}/$file\" || exit 45\n\
+         got=$(sha256sum \"$d/k3s\" | cut -d' ' -f1)\n\
+         [ \"$got\" = \"$want\" ] || {{ echo \"checksum is $got, the release says $want\" >&2; rm -rf \"$d\"; exit 46; }}\n\
+         install -m 0755 \"$d/k3s\" {BINARY} || exit 47\nrm -rf \"$d\"\n\
+         for l in kubectl crictl ctr; do [ -e /usr/local/bin/$l ] || ln -s k3s /usr/local/bin/$l; done\n"
+    )
+}
+
+async fn install(ctx: &Ctx, host: &Host, version: &str) -> OpResult<()> {
+    let out = host.exec_raw(ctx, &install_script(version), b"").await.map_err(|e| e.on(host.name()))?;
+    let mut e = match out.code {
+        0 => return Ok(()),
+        44 if out.stderr.contains("404") => OpError::not_found(format!("there is no K3s release `{version}`"))
+            .hint("see https://github.com/k3s-io/k3s/releases and correct `version` in the [k3s] section"),
+        44 | 45 => OpError::unreachable(format!("K3s {version} cannot be downloaded"))
+            .hint("the node needs github.com: check its DNS, gateway and proxy (`curl -fsSLI https://github.com`)"),
+        46 => OpError::failed(format!("the binary of K3s {version} has a wrong checksum"))
+            .hint("something between the node and github.com changes files: a proxy or a mirror"),
+        c => OpError::failed(format!("K3s {version} cannot be installed")).because(format!("exit code {c}")),
+    };
+    e.causes.extend(out.last_words());
+    Err(e.on(host.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn found_reads_the_scripts_answer() {
+        let b = |t: &str| base64::engine::general_purpose::STANDARD.encode(t);
+        let text = format!(
+            "version=k3s version v1.34.9+k3s1 (abc)\nconfig={}\ntoken={}\nmember=yes\nactive=active\nenabled=enabled\n",
+            b("cluster-init: true\n"),
+            b("K10aa::server:pw\n")
+        );
+        let f = parse_found(&text);
+        assert_eq!(
+            (f.version.as_str(), f.member, f.ca_hash(), f.password()),
+            ("v1.34.9+k3s1", true, Some("aa"), Some("pw"))
+        );
+        let w = Wanted {
+            part: Part::Server,
+            version: "v1.34.9+k3s1".into(),
+            config: json!({"cluster-init": true}),
+            registries: None,
+            audit: false,
+            manifest: None,
+        };
+        let changes = w.changes("a", &f);
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        assert!(changes[0].what.contains("k3s.service"));
+        let f = Found { unit: unit(Part::Server), ..f };
+        assert!(w.changes("a", &f).is_empty());
+    }
+
+    #[test]
+    fn plus_signs_are_escaped_in_urls() {
+        assert!(install_script("v1.34.9+k3s1").contains("/v1.34.9%2Bk3s1/sha256sum-$arch.txt"));
+    }
+}

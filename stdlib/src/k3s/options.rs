@@ -1,0 +1,159 @@
+//! Options of the cluster's servers and agents.
+use std::collections::BTreeMap;
+
+use rhai::Dynamic;
+use serde_json::Value;
+
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::core::units::{Duration, Secret};
+use crate::options;
+
+options! {
+    /// The servers of a cluster: the keys of `[k3s]` in the site file.
+    pub struct ServerOptions {
+        /// Release, for example `v1.34.9+k3s1`. Never a channel.
+        version: String,
+        /// Cluster token: a secret, or a reference such as `state:k3s_token`.
+        token: Dynamic = Dynamic::from("state:k3s_token"),
+        /// Where kubectl and agents go: a VIP, a DNS name or a server's address; default: the first server.
+        address: String = String::new(),
+        /// `address` is a virtual IP that kube-vip holds.
+        vip: bool = false,
+        /// Pod addresses.
+        cluster_cidr: String = "10.42.0.0/16".to_owned(),
+        /// Service addresses.
+        service_cidr: String = "10.43.0.0/16".to_owned(),
+        /// Packaged components to leave out.
+        disable: Vec<String> = Vec::new(),
+        /// CIS settings and secrets encryption.
+        cis: bool = true,
+        /// Registry mirrors: host to endpoint.
+        registries: BTreeMap<String, String> = BTreeMap::new(),
+        /// More names in the API server's certificate.
+        tls_san: Vec<String> = Vec::new(),
+        /// More keys of K3s' config.yaml, on every server.
+        config: Value = Value::Null,
+        /// Taints of the servers; default: `node-role.kubernetes.io/control-plane:NoSchedule` when the site has agents.
+        taints: Option<Vec<String>> = None,
+        /// Labels of the servers.
+        labels: BTreeMap<String, String> = BTreeMap::new(),
+        /// How long one server may take to become a voting, ready member.
+        timeout: Duration = Duration::minutes(10),
+    }
+}
+
+options! {
+    /// One agent.
+    pub struct AgentOptions {
+        /// Labels of the node, on top of its role's.
+        labels: BTreeMap<String, String> = BTreeMap::new(),
+        /// Taints of the node, on top of its role's.
+        taints: Vec<String> = Vec::new(),
+        /// More keys of K3s' config.yaml.
+        config: Value = Value::Null,
+        /// How long joining may take.
+        timeout: Duration = Duration::minutes(10),
+    }
+}
+
+options! {
+    /// How to remove a node.
+    pub struct RemoveOptions {
+        /// How long its pods may take to leave.
+        timeout: Duration = Duration::minutes(10),
+    }
+}
+
+impl ServerOptions {
+    /// Checks what can be checked without asking anyone.
+    ///
+    /// # Errors
+    /// `invalid` naming the option.
+    pub fn check(&self) -> OpResult<()> {
+        check_version(&self.version)?;
+        if self.vip && self.address.is_empty() {
+            return Err(OpError::invalid("option `vip` needs `address`: the virtual IP"));
+        }
+        if !self.config.is_null() && !self.config.is_object() {
+            return Err(OpError::invalid("option `config`: expected a map of K3s' config.yaml keys"));
+        }
+        Ok(())
+    }
+
+    /// The token behind the option.
+    ///
+    /// # Errors
+    /// Like [`Ctx::secret_ref`].
+    pub fn resolve_token(&self, ctx: &Ctx) -> OpResult<Secret> {
+        if let Some(secret) = self.token.clone().try_cast::<Secret>() {
+            return Ok(secret);
+        }
+        let reference = self.token.clone().into_string().unwrap_or_default();
+        ctx.secret_ref("k3s_token", &reference)
+    }
+
+    /// Name of the state file that holds the token, when it is generated there and does not exist yet.
+    #[must_use]
+    pub fn unborn_token(&self, ctx: &Ctx) -> Option<String> {
+        let reference = self.token.clone().into_string().ok()?;
+        let file = reference.strip_prefix("state:")?;
+        let given = ctx.secrets.contains_key("k3s_token");
+        (!given && !ctx.state_file(file).exists()).then(|| file.to_owned())
+    }
+}
+
+/// Refuses what is not a full release such as `v1.34.9+k3s1`.
+///
+/// # Errors
+/// `invalid` with the form.
+pub fn check_version(version: &str) -> OpResult<()> {
+    let numbers = version.strip_prefix('v').and_then(|v| v.split_once("+k3s")).map(|(n, r)| (n.split('.').count(), r));
+    match numbers {
+        Some((3, r)) if !r.is_empty() => Ok(()),
+        _ => Err(OpError::invalid(format!("`{version}` is not a K3s release"))
+            .hint("pin one, for example `v1.34.9+k3s1`: the same file then gives the same cluster")),
+    }
+}
+
+/// `(major, minor, patch)` of a release.
+#[must_use]
+pub fn version_numbers(version: &str) -> Option<(u32, u32, u32)> {
+    let core = version.strip_prefix('v')?.split(['+', '-']).next()?;
+    let mut n = core.split('.').map(|p| p.parse().ok());
+    Some((n.next()??, n.next()??, n.next()??))
+}
+
+/// Whether `old` may become `new` in place: same minor or the next one, never backwards.
+///
+/// # Errors
+/// `invalid` with the way there.
+pub fn check_step(old: &str, new: &str) -> OpResult<()> {
+    let (Some(a), Some(b)) = (version_numbers(old), version_numbers(new)) else { return Ok(()) };
+    if b < a {
+        return Err(OpError::invalid(format!("K3s cannot go back from {old} to {new}")).hint(
+            "restore an etcd snapshot of the older version on new servers, or keep the version in the site file",
+        ));
+    }
+    if b.0 != a.0 || b.1 > a.1 + 1 {
+        return Err(OpError::invalid(format!("K3s cannot skip minor releases from {old} to {new}"))
+            .hint(format!("go through v1.{}.x first, one minor at a time", a.1 + 1)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_pinned_and_stepwise() {
+        assert!(check_version("v1.34.9+k3s1").is_ok());
+        for bad in ["stable", "1.34.9", "v1.34", "v1.34.9", "latest"] {
+            assert!(check_version(bad).is_err(), "{bad}");
+        }
+        assert!(check_step("v1.33.5+k3s1", "v1.34.9+k3s1").is_ok());
+        assert!(check_step("v1.32.5+k3s1", "v1.34.9+k3s1").unwrap_err().hint.unwrap().contains("v1.33.x"));
+        assert!(check_step("v1.34.9+k3s1", "v1.34.8+k3s1").is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! Taking nodes out: drain, etcd, node object, K3s on the machine.
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::node::checked;
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::core::event::Change;
+use crate::core::op::{Look, Op, OpScope};
+use crate::kubernetes::rest::Request;
+use crate::kubernetes::{Cluster, is_true};
+use crate::ssh::Host;
+
+/// Stops K3s with its pods and removes what it keeps, but nothing below mount points.
+const UNINSTALL: &str = "systemctl disable --now k3s k3s-agent 2>/dev/null\n\
+    for p in $(ps -e -o pid= -o args= | grep '/containerd-shim' | grep -v grep | awk '{print $1}'); do kill -9 \"$p\" 2>/dev/null; done\n\
+    for m in $(awk '$2 ~ \"^/(run/k3s|var/lib/rancher/k3s|var/lib/kubelet)\" {print $2}' /proc/self/mounts | sort -r); do umount \"$m\" 2>/dev/null; done\n\
+    rm -f /etc/systemd/system/k3s.service /etc/systemd/system/k3s-agent.service\nsystemctl daemon-reload\n\
+    rm -rf --one-file-system /etc/rancher/k3s /run/k3s /run/flannel /var/lib/rancher/k3s /var/lib/kubelet\n\
+    rm -f /usr/local/bin/k3s /etc/rancher/node/password\n\
+    for l in kubectl crictl ctr; do [ -L /usr/local/bin/$l ] && rm -f /usr/local/bin/$l; done\ntrue\n";
+
+/// Removes K3s from a machine; nothing to do is no change.
+///
+/// # Errors
+/// `denied` when declined; `failed` with what the machine said.
+pub async fn uninstall(ctx: &Ctx, host: &Host) -> OpResult<bool> {
+    let op = Op::destroy("k3s", "uninstall", host.name());
+    ctx.run_op(op, |s| async move {
+        let out = host.exec_raw(s.ctx(), "[ -e /usr/local/bin/k3s ] || [ -e /etc/rancher/k3s ] || exit 3", b"").await?;
+        if out.code == 3 {
+            return Ok(false);
+        }
+        let change = Change::new(host.name(), "K3s with its data", Some("present".into()), None);
+        s.act(format!("k3s on {}", host.name()), vec![change], async {
+            checked(s.ctx(), host, UNINSTALL, b"", "K3s cannot be removed").await.map(drop)
+        })
+        .await?;
+        Ok(true)
+    })
+    .await
+}
+
+impl Cluster {
+    /// Drains a node, takes it out of etcd if it is a server, deletes its node object, removes K3s from it.
+    ///
+    /// # Errors
+    /// `denied` when it would cost the quorum or is declined.
+    pub async fn remove_node(&self, ctx: &Ctx, host: &Host, limit: Duration) -> OpResult<()> {
+        let name = host.name().to_owned();
+        if let Some(node) = self.find_object(ctx, "node", "", &name).await? {
+            let server = node["metadata"]["labels"].get("node-role.kubernetes.io/etcd").is_some();
+            if server {
+                self.may_lose(ctx, &name).await?;
+            }
+            self.drain_node(ctx, &name, limit).await?;
+            if server {
+                let op = Op::destroy("k3s", "leave_etcd", &name);
+                ctx.run_op(op, |s| async move { self.leave_etcd(&s, host.name(), limit).await }).await?;
+            }
+            self.delete_object(ctx, "node", "", &name).await?;
+        }
+        uninstall(ctx, host).await.map(drop)
+    }
+
+    /// Whether the cluster keeps its quorum without this server.
+    async fn may_lose(&self, ctx: &Ctx, name: &str) -> OpResult<()> {
+        let nodes = self.list_labelled(ctx, "node", "", ("node-role.kubernetes.io/etcd", "true")).await?;
+        let rest: Vec<_> = nodes.iter().filter(|n| n["metadata"]["name"] != name).collect();
+        let good = rest.iter().filter(|n| is_true(n, "Ready") && is_true(n, "EtcdIsVoter")).count();
+        if rest.is_empty() {
+            return Err(OpError::refused("it is the only server: without it there is no cluster").on(name));
+        }
+        if good <= rest.len() / 2 {
+            return Err(OpError::refused(format!("only {good} of the other {} servers vote", rest.len()))
+                .on(name)
+                .hint("bring them back first; removing this one would end the cluster's quorum"));
+        }
+        Ok(())
+    }
+
+    async fn leave_etcd(&self, s: &OpScope, name: &str, limit: Duration) -> OpResult<()> {
+        let change = Change::new(name, "etcd member", Some("present".into()), None);
+        let patch = json!({"metadata": {"annotations": {"etcd.k3s.cattle.io/remove": "true"}}});
+        let request = Request::merge(format!("/api/v1/nodes/{name}"), &patch);
+        s.act(format!("etcd member {name}"), vec![change], async {
+            self.demand(s.ctx(), name, &request).await?;
+            s.wait_for(&format!("{name} leaving etcd"), Duration::from_secs(3), limit, || async {
+                let node = self.find_object(s.ctx(), "node", "", name).await?;
+                let gone = node
+                    .is_none_or(|n| !n["metadata"]["annotations"]["etcd.k3s.cattle.io/removed-node-name"].is_null());
+                Ok(if gone { Look::Ready(()) } else { Look::Pending("still a member".to_owned()) })
+            })
+            .await
+        })
+        .await
+    }
+}
