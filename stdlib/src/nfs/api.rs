@@ -88,7 +88,7 @@ pub mod nfs_module {
     /// ```rhai
     /// print(nfs::export_of("10.0.0.31", "/srv/nfs/k8s"));
     /// ```
-    #[rhai_fn(global, name = "to_string", pure)]
+    #[rhai_fn(global, name = "to_string", name = "to_debug", pure)]
     pub fn export_to_string(share: &mut Export) -> String {
         share.to_string()
     }

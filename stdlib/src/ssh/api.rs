@@ -425,7 +425,7 @@ pub mod ssh_module {
     /// ```rhai
     /// print(ssh::connect("k3s-cp1").read("hostname"));
     /// ```
-    #[rhai_fn(global, name = "to_string", pure)]
+    #[rhai_fn(global, name = "to_string", name = "to_debug", pure)]
     pub fn output_to_string(out: &mut Output) -> String {
         out.to_string()
     }
@@ -436,7 +436,7 @@ pub mod ssh_module {
     /// ```rhai
     /// print(ssh::connect("k3s-cp1"));
     /// ```
-    #[rhai_fn(global, name = "to_string", pure)]
+    #[rhai_fn(global, name = "to_string", name = "to_debug", pure)]
     pub fn host_to_string(host: &mut Host) -> String {
         host.to_string()
     }

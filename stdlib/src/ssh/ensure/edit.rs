@@ -37,6 +37,8 @@ pub(super) struct EditFile {
     pub edits: Vec<Edit>,
     pub header: Option<&'static str>,
     pub phase: Phase,
+    /// A file that is not there stays so.
+    pub only_existing: bool,
 }
 
 fn line_index(lines: &[String], hit: impl Fn(&str) -> bool) -> Option<usize> {
@@ -205,6 +207,9 @@ impl Item for EditFile {
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
         let mut words = found.split_whitespace();
+        if self.only_existing && found.trim() == "absent" {
+            return Ok(None);
+        }
         let (mode, owner, old) = if found.trim() == "absent" {
             match &self.place {
                 Place::Path(_) => ("0644".to_owned(), "root:root".to_owned(), None),
@@ -247,7 +252,8 @@ mod tests {
     use super::*;
 
     fn run(old: Option<&str>, edits: Vec<Edit>) -> (String, usize) {
-        let f = EditFile { place: Place::Path("/x".into()), edits, header: Some("# head"), phase: Phase::Files };
+        let place = Place::Path("/x".into());
+        let f = EditFile { place, edits, header: Some("# head"), phase: Phase::Files, only_existing: false };
         let (t, parts) = f.edited(old);
         // Applying twice changes nothing.
         let (again, none) = f.edited(Some(&t));

@@ -42,7 +42,7 @@ options! {
         filesystems: Map = Map::new(),
         /// The host's name.
         hostname: Option<String> = None,
-        /// Names by address in /etc/hosts: a text or a list.
+        /// Names and addresses in /etc/hosts: address to name or names, or name to address.
         hosts_entries: Map = Map::new(),
         /// Time zone, for example `"Europe/Berlin"`.
         timezone: Option<String> = None,

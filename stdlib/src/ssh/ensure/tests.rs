@@ -169,7 +169,7 @@ fn the_whole_map_compiles_to_programs_that_a_shell_accepts() {
             units: #{ "x.service": "[Service]\nExecStart=/bin/true\n" },
             mounts: #{ "/srv/nfs": #{ label: "nfs-data" } },
             filesystems: #{ "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_gh-data-221": #{ fs: "ext4", label: "nfs-data" } },
-            hostname: "n1", hosts_entries: #{ "10.0.0.1": ["n1", "n1.lab"] }, timezone: "Etc/UTC",
+            hostname: "n1", hosts_entries: #{ "10.0.0.1": ["n1", "n1.lab"], n2: "10.0.0.2" }, timezone: "Etc/UTC",
             ntp: ["10.0.0.1"], limits: #{ "*": #{ nofile: 1048576 } },
         }"#;
     let m: Map = rhai::Engine::new_raw().eval(text).unwrap();
@@ -179,7 +179,8 @@ fn the_whole_map_compiles_to_programs_that_a_shell_accepts() {
         let states = w.items.iter().map(|i| unwanted(&i.what())).collect();
         let found = Found { cloud_init: "done".into(), lock: "free".into(), states };
         let steps = program::plan(&w.items, &found).unwrap();
-        assert!(steps.len() >= w.items.len(), "{steps:#?}");
+        // All but cloud-init's own template of /etc/hosts, which is not there; and the reload.
+        assert_eq!(steps.len(), w.items.len(), "{steps:#?}");
         assert!(steps.iter().any(|s| s.diff.act == "systemctl daemon-reload"));
         program::act(&steps)
     }] {

@@ -19,6 +19,9 @@ use super::specs::{
 use super::storage::{Filesystem, KINDS, Mount};
 use super::system::{Hostname, KernelModule, SwapOff, Sysctl, Timezone};
 
+/// cloud-init writes /etc/hosts from this at every boot when it manages it (as on Proxmox).
+const CLOUD_HOSTS: &str = "/etc/cloud/templates/hosts.debian.tmpl";
+
 const HEADER: &str = "# Written by gpuhost. Lines of others are kept.";
 
 /// The items of one call.
@@ -183,7 +186,8 @@ impl Wanted {
             return;
         }
         let edits = keys.iter().map(|k| Edit::Line { line: k.trim().to_owned(), replaces: None }).collect();
-        self.add(EditFile { place: Place::Keys(user.to_owned()), edits, header: None, phase: Phase::Files });
+        let place = Place::Keys(user.to_owned());
+        self.add(EditFile { place, edits, header: None, phase: Phase::Files, only_existing: false });
     }
 
     /// Everything that edits files which others write too; one item per file.
@@ -214,12 +218,11 @@ impl Wanted {
         if o.swap.is_some() {
             by_path.entry("/etc/fstab".to_owned()).or_default().push(Edit::NoSwap);
         }
-        each(&o.hosts_entries, "hosts_entries", |ip, v| {
-            let names =
-                if v.is_string() { vec![v.to_string()] } else { Vec::<String>::read(v).map_err(OpError::invalid)? };
-            by_path.entry("/etc/hosts".to_owned()).or_default().push(Edit::Names { ip: ip.to_owned(), names });
-            Ok(())
-        })?;
+        for (ip, names) in host_names(&o.hosts_entries)? {
+            let edit = Edit::Names { ip, names };
+            by_path.entry(CLOUD_HOSTS.to_owned()).or_default().push(edit.clone());
+            by_path.entry("/etc/hosts".to_owned()).or_default().push(edit);
+        }
         each(&o.limits, "limits", |domain, v| {
             for (item, value) in &as_map(v)? {
                 let start = format!("{domain} - {item} ");
@@ -239,7 +242,8 @@ impl Wanted {
         for (path, edits) in by_path {
             let header = path.contains("gpuhost").then_some(HEADER);
             let phase = self.phase_of(&path);
-            self.add(EditFile { place: Place::Path(path), edits, header, phase });
+            let only_existing = path == CLOUD_HOSTS;
+            self.add(EditFile { place: Place::Path(path), edits, header, phase, only_existing });
         }
         each(&o.authorized_keys, "authorized_keys", |user, v| {
             let keys =
@@ -340,6 +344,25 @@ impl Wanted {
         self.add(Service { name: name.to_owned(), running, enabled, restart_on: s.restart_on });
         Ok(())
     }
+}
+
+/// Names by address; the map may be written either way round.
+fn host_names(map: &Map) -> OpResult<BTreeMap<String, Vec<String>>> {
+    let is_ip = |t: &str| t.parse::<std::net::IpAddr>().is_ok();
+    let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    each(map, "hosts_entries", |key, v| {
+        let values =
+            if v.is_string() { vec![v.to_string()] } else { Vec::<String>::read(v).map_err(OpError::invalid)? };
+        if is_ip(key) {
+            out.entry(key.to_owned()).or_default().extend(values);
+        } else if values.len() == 1 && is_ip(&values[0]) {
+            out.entry(values[0].clone()).or_default().push(key.to_owned());
+        } else {
+            return Err(OpError::invalid("expected an address on one side"));
+        }
+        Ok(())
+    })?;
+    Ok(out)
 }
 
 fn fstab_line(at: &str, s: &MountSpec) -> OpResult<String> {
