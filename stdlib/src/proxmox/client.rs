@@ -192,7 +192,11 @@ impl Proxmox {
         Ok(b)
     }
 
-    async fn send_once(&self, ctx: &Ctx, request: &Request) -> ApiResult<Value> {
+    /// Sends a request once, whatever it is: for reads whose answer can be had only once.
+    ///
+    /// # Errors
+    /// The classified answer.
+    pub(super) async fn send_once(&self, ctx: &Ctx, request: &Request) -> ApiResult<Value> {
         let name = format!("{} {}", request.method, request.path);
         let mut b = self.build(ctx, request).map_err(|e| ApiError::transport(name.clone(), e.message, e.causes))?;
         if let Some(body) = &request.body {

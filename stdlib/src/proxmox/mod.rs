@@ -1,13 +1,27 @@
 //! `proxmox`: the hypervisor API: machines, template, PCI mappings, storages, checks.
+mod agent;
+mod check_site;
 mod client;
+mod clone;
+mod diff;
+mod ensure_vm;
 mod error;
 mod inventory;
+mod iso;
+mod keeper;
+mod mapping;
+mod permissions;
 mod pool;
+mod power;
+mod remove_vm;
 mod request;
 mod script;
+mod seed;
 mod task;
+mod template;
 mod tls;
 mod types;
+mod wanted;
 
 pub use client::ConnectOptions;
 pub use error::{ApiError, Fault};

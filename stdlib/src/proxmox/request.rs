@@ -172,10 +172,6 @@ pub fn destroy(at: &At) -> Request {
 pub fn to_template(at: &At) -> Request {
     post(at.path("/template"), json!({}))
 }
-/// Writes the cloud-init drive anew.
-pub fn regenerate_cloudinit(at: &At) -> Request {
-    put(at.path("/cloudinit"), json!({}))
-}
 /// An agent command without arguments.
 pub fn agent_get(at: &At, command: &str) -> Request {
     get(at.path(&format!("/agent/{command}")))

@@ -267,7 +267,7 @@ fn node(src: &Source, i: usize, roles: &BTreeMap<String, Role>, uuid: &str, pve:
 }
 
 /// A stable MAC in Proxmox' own prefix.
-fn derived_mac(uuid: &str, vmid: u32) -> String {
+pub(crate) fn derived_mac(uuid: &str, vmid: u32) -> String {
     let sum = Sha256::digest(format!("{uuid}/{vmid}").as_bytes());
     format!("BC:24:11:{:02X}:{:02X}:{:02X}", sum[0], sum[1], sum[2])
 }

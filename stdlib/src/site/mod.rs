@@ -11,6 +11,7 @@ mod types;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+pub(crate) use load::derived_mac;
 pub use load::{load, load_with_warnings};
 pub use script::{def, table as script_table};
 pub use secrets::{read_private, write_private};

@@ -1,0 +1,283 @@
+//! `check_permissions`: what the token lacks, and the `pveum` lines that grant it.
+//!
+//! The privileges are the measured least set: each was found by taking it away until a step failed.
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::core::ctx::Ctx;
+use crate::core::error::OpResult;
+use crate::core::op::Op;
+use crate::site::Site;
+
+use super::request;
+use super::types::{Proxmox, Report};
+use super::wanted::mapping_of;
+
+/// Something the token must be allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Paths of which one must carry the privileges.
+    pub paths: Vec<String>,
+    /// Role that carries them.
+    pub role: &'static str,
+    /// Privileges.
+    pub privileges: Vec<&'static str>,
+    /// What for.
+    pub why: &'static str,
+}
+
+/// `9` of `9.1.1`.
+#[must_use]
+pub fn major(version: &str) -> u32 {
+    version.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(9)
+}
+
+fn machine_privileges(major: u32) -> Vec<&'static str> {
+    // VM.Monitor became VM.GuestAgent.* with 9, and the old name is refused there.
+    let agent = if major >= 9 { "VM.GuestAgent.Unrestricted" } else { "VM.Monitor" };
+    vec![
+        "VM.Allocate",
+        "VM.Audit",
+        "VM.Clone",
+        "VM.Config.CPU",
+        "VM.Config.Cloudinit",
+        "VM.Config.Disk",
+        "VM.Config.HWType",
+        "VM.Config.Memory",
+        "VM.Config.Network",
+        "VM.Config.Options",
+        "VM.Config.CDROM",
+        "VM.PowerMgmt",
+        agent,
+    ]
+}
+
+/// All that a deploy and a cleanup of `site` need.
+#[must_use]
+pub fn needs(site: &Site, major: u32) -> Vec<Need> {
+    let one = |p: String| vec![p];
+    let mut out = vec![
+        Need {
+            paths: one(format!("/pool/{}", site.pool())),
+            role: "GpuhostMachines",
+            privileges: machine_privileges(major),
+            why: "make, change, start and remove machines",
+        },
+        Need {
+            paths: one(format!("/pool/{}", site.pool())),
+            role: "GpuhostPool",
+            privileges: vec!["Pool.Allocate", "Pool.Audit"],
+            why: "make the site's pool",
+        },
+        Need {
+            paths: one("/".to_owned()),
+            role: "GpuhostAudit",
+            privileges: vec!["Sys.Audit"],
+            why: "read nodes and PCI devices",
+        },
+    ];
+    if site.template.existing {
+        out.push(Need {
+            paths: one(format!("/vms/{}", site.template.vmid)),
+            role: "GpuhostTemplate",
+            privileges: vec!["VM.Audit", "VM.Clone"],
+            why: "clone the template",
+        });
+    }
+    let mut storages: BTreeSet<String> = BTreeSet::from([site.proxmox.storage.clone()]);
+    let mut nodes: BTreeSet<String> = BTreeSet::from([site.proxmox.pve_node.clone()]);
+    for n in &site.nodes {
+        nodes.insert(n.pve_node.clone());
+        let s = &n.shape;
+        storages.extend([&s.disk_storage, &s.scratch_storage, &s.data_storage].into_iter().flatten().cloned());
+    }
+    for s in storages {
+        out.push(Need {
+            paths: one(format!("/storage/{s}")),
+            role: "GpuhostStorage",
+            privileges: vec!["Datastore.AllocateSpace", "Datastore.Audit"],
+            why: "make disks",
+        });
+    }
+    if !site.template.existing {
+        out.push(Need {
+            paths: one(format!("/storage/{}", site.proxmox.image_storage)),
+            role: "GpuhostImages",
+            privileges: vec!["Datastore.AllocateSpace", "Datastore.AllocateTemplate", "Datastore.Audit"],
+            why: "store the cloud image and the seed",
+        });
+        out.push(Need {
+            paths: one(format!("/nodes/{}", site.template.pve_node.as_ref().unwrap_or(&site.proxmox.pve_node))),
+            role: "GpuhostDownload",
+            privileges: vec!["Sys.AccessNetwork"],
+            why: "let the hypervisor download the cloud image",
+        });
+    }
+    out.push(Need {
+        paths: one(format!("/sdn/zones/localnetwork/{}", site.network.bridge)),
+        role: "GpuhostNetwork",
+        privileges: vec!["SDN.Use"],
+        why: "attach machines to the bridge",
+    });
+    let mappings: BTreeSet<String> =
+        site.nodes.iter().filter(|n| n.shape.gpu_count() > 0).filter_map(|n| mapping_of(site, n)).collect();
+    for m in mappings {
+        out.push(Need {
+            paths: one(format!("/mapping/pci/{m}")),
+            role: "GpuhostMapping",
+            privileges: vec!["Mapping.Modify", "Mapping.Use"],
+            why: "share the GPUs and pass them through",
+        });
+    }
+    out
+}
+
+/// Privileges of `/access/permissions` that hold at `path`: the nearest ancestor that is listed decides.
+#[must_use]
+pub fn effective(all: &Value, path: &str) -> BTreeSet<String> {
+    let mut at = path.to_owned();
+    let mut exact = true;
+    loop {
+        if let Some(found) = all.get(at.as_str()).and_then(Value::as_object) {
+            // 1: also below; 0: only at this very path.
+            let holds = |v: &Value| exact || v.as_i64() == Some(1) || v.as_bool() == Some(true);
+            return found.iter().filter(|(_, v)| holds(v)).map(|(k, _)| k.clone()).collect();
+        }
+        if at == "/" || at.is_empty() {
+            return BTreeSet::new();
+        }
+        exact = false;
+        at = match at.rfind('/') {
+            Some(0) | None => "/".to_owned(),
+            Some(i) => at[..i].to_owned(),
+        };
+    }
+}
+
+fn lacking(all: &Value, need: &Need) -> Vec<&'static str> {
+    let paths = need.paths.iter().map(|p| effective(all, p));
+    let missing = |have: &BTreeSet<String>| {
+        let m = need.privileges.iter().filter(|p| !have.contains(**p) && !stands_in(have, p));
+        m.copied().collect::<Vec<_>>()
+    };
+    paths.map(|h| missing(&h)).min_by_key(Vec::len).unwrap_or_default()
+}
+
+/// Privileges that another one covers.
+fn stands_in(have: &BTreeSet<String>, privilege: &str) -> bool {
+    match privilege {
+        "Sys.AccessNetwork" => have.contains("Sys.Modify") && have.contains("Sys.Audit"),
+        "VM.Config.CDROM" => have.contains("VM.Config.Disk"),
+        _ => false,
+    }
+}
+
+/// `pveum` lines that grant everything in `needs` to the token (and its user: a token has at most the
+/// user's rights).
+#[must_use]
+pub fn commands(site: &Site, needs: &[Need]) -> Vec<String> {
+    let token = &site.proxmox.token_id;
+    let user = token.split('!').next().unwrap_or(token);
+    let mut roles: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for n in needs {
+        roles.entry(n.role).or_default().extend(n.privileges.iter());
+    }
+    let mut out: Vec<String> = Vec::new();
+    for (role, privileges) in &roles {
+        let list: Vec<&str> = privileges.iter().copied().collect();
+        out.push(format!("pveum role add {role} --privs \"{}\"", list.join(" ")));
+    }
+    let mut by_path: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for n in needs {
+        if let Some(p) = n.paths.first() {
+            by_path.entry(p).or_default().insert(n.role);
+        }
+    }
+    for (path, roles) in by_path {
+        let list: Vec<&str> = roles.into_iter().collect();
+        let list = list.join(",");
+        out.push(format!("pveum acl modify {path} --users {user} --roles {list}"));
+        out.push(format!("pveum acl modify {path} --tokens '{token}' --roles {list}"));
+    }
+    out
+}
+
+impl Proxmox {
+    /// Compares the token's privileges with what a deploy of the site needs.
+    ///
+    /// # Errors
+    /// What the request met.
+    pub async fn check_permissions(&self, ctx: &Ctx) -> OpResult<Report> {
+        let site = ctx.site()?;
+        ctx.run_op(Op::read("proxmox", "check_permissions", &site.proxmox.token_id), |_| async {
+            let version = self.version(ctx).await?;
+            let all = self.send(ctx, &request::get("/access/permissions")).await?;
+            let needs = needs(&site, major(&version));
+            let mut r = Report::new(format!("permissions of {} on Proxmox VE {version}", site.proxmox.token_id));
+            for need in &needs {
+                let path = need.paths.first().map(String::as_str).unwrap_or_default();
+                let missing = lacking(&all, need);
+                if missing.is_empty() {
+                    r.pass(format!("{path}: {}", need.why));
+                } else {
+                    r.fail(
+                        format!("the token lacks {} on {path}", missing.join(", ")),
+                        format!("needed to {}", need.why),
+                    );
+                }
+            }
+            if !r.is_ok() {
+                r.commands = commands(&site, &needs);
+            }
+            r.facts.insert("version".to_owned(), version);
+            Ok(r)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn site() -> Site {
+        let text = include_str!("../../../recipes/site.toml");
+        crate::site::load(std::path::Path::new("site.toml"), text).unwrap()
+    }
+
+    #[test]
+    fn the_nearest_listed_ancestor_decides() {
+        let all = json!({"/": {"A": 1, "B": 0}, "/vms": {"C": 1}, "/pool/x": {"D": 0}});
+        let at = |p: &str| effective(&all, p).into_iter().collect::<Vec<_>>().join("");
+        assert_eq!(
+            (at("/"), at("/nodes/p"), at("/vms/201"), at("/pool/x"), at("/pool/x/y")),
+            ("AB".to_owned(), "A".to_owned(), "C".to_owned(), "D".to_owned(), String::new())
+        );
+    }
+
+    #[test]
+    fn privileges_follow_the_version() {
+        let of = |m| needs(&site(), m).into_iter().flat_map(|n| n.privileges).collect::<Vec<_>>();
+        assert!(of(9).contains(&"VM.GuestAgent.Unrestricted") && !of(9).contains(&"VM.Monitor"));
+        assert!(of(8).contains(&"VM.Monitor") && !of(8).contains(&"VM.GuestAgent.Unrestricted"));
+        assert_eq!((major("8.4.1"), major("9.1")), (8, 9));
+    }
+
+    #[test]
+    fn what_lacks_is_named_and_granted() {
+        let s = site();
+        let all = json!({"/": {"Sys.Audit": 1, "VM.Audit": 1}});
+        let needs = needs(&s, 9);
+        assert!(lacking(&all, &needs[0]).contains(&"VM.Allocate"));
+        assert!(lacking(&all, &needs[2]).is_empty());
+        let c = commands(&s, &needs);
+        assert!(c.iter().any(|l| l.starts_with("pveum role add GpuhostMachines --privs \"VM.Allocate")), "{c:?}");
+        assert!(c.contains(&"pveum acl modify /pool/gpuhost-homelab --tokens 'gpuhost@pve!deploy' --roles GpuhostMachines,GpuhostPool".to_owned()), "{c:?}");
+        let everything: serde_json::Map<String, Value> =
+            needs.iter().flat_map(|n| n.privileges.clone()).map(|p| (p.to_owned(), 1.into())).collect();
+        let all = json!({"/": everything});
+        assert!(needs.iter().all(|n| lacking(&all, n).is_empty()));
+    }
+}

@@ -1,0 +1,429 @@
+//! The template: made from a cloud image with API calls alone, or an existing one.
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::core::event::{Change, Class};
+use crate::core::op::{Look, Op, OpScope};
+use crate::options;
+use crate::site::Site;
+use crate::wire::pve::marker::{self, Marker, Ownership};
+
+use super::ensure_vm::CONFIG;
+use super::error::Fault;
+use super::inventory::{Machine, Place, not_ours};
+use super::request::{self, At};
+use super::seed::{self, Seed};
+use super::types::{Proxmox, Template, Vm};
+use super::wanted::{AGENT, nic};
+
+options! {
+    /// The template: the `[template]` section of the site file.
+    pub struct TemplateOptions {
+        /// Name of the template VM.
+        name: String,
+        /// Its id.
+        vmid: i64,
+        /// Hypervisor node it lives on; default: the site's.
+        pve_node: Option<String> = None,
+        /// Use the template as it is; nothing below applies.
+        existing: bool = false,
+        /// Cloud image.
+        image_url: Option<String> = None,
+        /// Its SHA-256.
+        image_sha256: Option<String> = None,
+        /// Packages built into the template.
+        packages: Vec<String> = Vec::new(),
+    }
+}
+
+/// Marker kind of templates.
+pub(super) const KIND: &str = "template";
+const DOWNLOAD: Duration = Duration::from_secs(3600);
+const BUILD: Duration = Duration::from_secs(1800);
+
+/// One build.
+struct Build<'a> {
+    pve: &'a Proxmox,
+    s: &'a OpScope,
+    site: &'a Site,
+    o: &'a TemplateOptions,
+    at: At,
+    marker: Marker,
+}
+
+impl TemplateOptions {
+    fn at(&self, site: &Site) -> OpResult<At> {
+        let vmid = u32::try_from(self.vmid).ok().filter(|v| *v >= 100);
+        let vmid = vmid.ok_or_else(|| OpError::invalid(format!("`{}` is not a VM id", self.vmid)))?;
+        Ok(At::new(self.pve_node.clone().unwrap_or_else(|| site.proxmox.pve_node.clone()), vmid))
+    }
+}
+
+/// File name of the image on the hypervisor's storage: ours, and different for each content.
+fn image_file(site: &Site, url: &str, sha256: Option<&str>) -> String {
+    let base = url.rsplit('/').next().unwrap_or("image").split(['?', '#']).next().unwrap_or("image");
+    let stem = base.rsplit_once('.').map_or(base, |(s, _)| s);
+    let clean: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' }).collect();
+    let sum = sha256.map(|s| format!("-{}", &s[..s.len().min(8)])).unwrap_or_default();
+    format!("gpuhost-{}-{clean}{sum}.qcow2", site.name)
+}
+
+fn seed_file(site: &Site, vmid: u32) -> String {
+    format!("gpuhost-{}-seed-{vmid}.iso", site.name)
+}
+
+impl Proxmox {
+    /// Makes the template exist: downloads the image, installs the packages in a build VM, converts it.
+    ///
+    /// # Errors
+    /// `denied` (exit 4) when something else stands at its id; whatever a step met.
+    pub async fn ensure_template(&self, ctx: &Ctx, o: &TemplateOptions) -> OpResult<Template> {
+        let site = ctx.site()?;
+        let at = o.at(&site)?;
+        if o.existing {
+            return self.existing_template(ctx, o, &at).await;
+        }
+        self.ensure_pool(ctx).await?;
+        let identity = (&o.name, o.vmid, &o.image_url, &o.image_sha256, &o.packages);
+        let op = Op::write("proxmox", "ensure_template", &o.name).class(Class::Adoptable).args(&identity);
+        ctx.run_op(op, |s| async move {
+            let half_made = match self.place(ctx, at.vmid, &at.node).await? {
+                Place::Free => None,
+                Place::Hidden => return Err(not_ours(&marker::hidden(at.vmid), "make the template there")),
+                Place::Taken(m) => {
+                    let v = m.judge(&site, Some(&o.name), Some(&at.node));
+                    if v.ownership != Ownership::Own {
+                        return Err(not_ours(&v, "make the template there"));
+                    }
+                    if m.is_template() {
+                        report_age(ctx, o, &m);
+                        return Ok(Template { at: m.at.clone(), name: m.name() });
+                    }
+                    Some(*m)
+                }
+            };
+            let id = uuid::Uuid::new_v4().simple().to_string();
+            let mut marker = Marker::new(&site.uuid, &o.name, at.vmid, &id[..12]);
+            marker.kind = Some(KIND.to_owned());
+            let b = Build { pve: self, s: &s, site: &site, o, at: at.clone(), marker };
+            let what = format!("VM {} on {}", at.vmid, at.node);
+            let change = Change::new(&o.name, "template", None, Some(what.into()));
+            s.act(b.marker.line(), vec![change], b.run(half_made)).await?;
+            Ok(Template { at, name: o.name.clone() })
+        })
+        .await
+    }
+
+    async fn existing_template(&self, ctx: &Ctx, o: &TemplateOptions, at: &At) -> OpResult<Template> {
+        ctx.run_op(Op::read("proxmox", "ensure_template", &o.name), |_| async {
+            let m = self.machine(ctx, at.vmid, &at.node).await?;
+            if !m.is_template() {
+                return Err(OpError::invalid(format!("VM {} `{}` is not a template", at.vmid, m.name()))
+                    .hint(format!("convert it with `qm template {}`, or leave `existing` out", at.vmid)));
+            }
+            for lack in lacks(&m) {
+                ctx.message("warn", format!("template {}: {lack}", m.name()));
+            }
+            Ok(Template { at: m.at.clone(), name: m.name() })
+        })
+        .await
+    }
+
+    /// Removes the site's template with its image and seed; an existing one of somebody else's stays.
+    ///
+    /// # Errors
+    /// `denied` (exit 4) when what stands at its id is not the site's own.
+    pub async fn remove_template(&self, ctx: &Ctx, o: &TemplateOptions) -> OpResult<bool> {
+        if o.existing {
+            return Ok(false);
+        }
+        let site = ctx.site()?;
+        let at = o.at(&site)?;
+        let op = Op::destroy("proxmox", "remove_template", &o.name);
+        let removed = ctx
+            .run_op(op, |s| async move {
+                let m = match self.place(ctx, at.vmid, &at.node).await? {
+                    Place::Free => return Ok(false),
+                    Place::Hidden => return Err(not_ours(&marker::hidden(at.vmid), "remove it")),
+                    Place::Taken(m) => *m,
+                };
+                let v = m.judge(&site, None, None);
+                if v.ownership != Ownership::Own {
+                    return Err(not_ours(&v, "remove it"));
+                }
+                let vm = self.handle(ctx, &m);
+                let change = Change::new(&o.name, "template", Some(format!("VM {}", at.vmid).into()), None);
+                s.act(format!("vm {}", at.vmid), vec![change], async {
+                    vm.bring_down(&s).await?;
+                    vm.destroy(&s).await
+                })
+                .await?;
+                Ok(true)
+            })
+            .await?;
+        let images = self.remove_content(ctx).await?;
+        Ok(removed || images > 0)
+    }
+
+    /// Removes the site's images and ISOs (`gpuhost-<site>-*`) from the image storage; says how many.
+    ///
+    /// # Errors
+    /// `denied` when the user declines.
+    pub async fn remove_content(&self, ctx: &Ctx) -> OpResult<i64> {
+        let site = ctx.site()?;
+        let (node, storage) = (self.section().pve_node.clone(), self.section().image_storage.clone());
+        ctx.run_op(Op::destroy("proxmox", "remove_content", &storage), |s| async move {
+            let mut found = Vec::new();
+            for content in ["import", "iso"] {
+                found.extend(self.site_volumes(ctx, &site, &node, &storage, content).await?);
+            }
+            if found.is_empty() {
+                return Ok(0);
+            }
+            let changes = found.iter().map(|v| Change::new(&storage, "volume", Some(v.clone().into()), None)).collect();
+            s.act(found.join(" "), changes, async {
+                for v in &found {
+                    match self
+                        .change(&s, "removing a volume", &request::remove_volume(&node, &storage, v), CONFIG)
+                        .await
+                    {
+                        Err(e) if e.is(crate::core::error::Kind::NotFound) => {}
+                        other => other?,
+                    }
+                }
+                Ok(())
+            })
+            .await?;
+            Ok(found.len() as i64)
+        })
+        .await
+    }
+
+    async fn site_volumes(
+        &self,
+        ctx: &Ctx,
+        site: &Site,
+        node: &str,
+        storage: &str,
+        content: &str,
+    ) -> OpResult<Vec<String>> {
+        let list = match self.send(ctx, &request::storage_content(node, storage, content)).await {
+            Ok(l) => l,
+            Err(e) if matches!(e.fault, Fault::Invalid | Fault::NotFound) || e.text.contains("does not support") => {
+                return Ok(Vec::new());
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let ours = format!("/gpuhost-{}-", site.name);
+        let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(all.iter().filter_map(|v| v["volid"].as_str()).filter(|v| v.contains(&ours)).map(str::to_owned).collect())
+    }
+}
+
+/// What a template should have and this one has not.
+fn lacks(m: &Machine) -> Vec<&'static str> {
+    let mut out = Vec::new();
+    let has = |what: &str| m.config.values().any(|v| v.as_str().is_some_and(|t| t.contains(what)));
+    if !has("cloudinit") {
+        out.push("it has no cloud-init drive: clones will not get their address and keys");
+    }
+    if m.get("agent").is_none_or(|a| a.starts_with('0') || a.contains("enabled=0")) {
+        out.push("the guest agent is not switched on");
+    }
+    if m.get("scsi0").is_none() {
+        out.push("its system disk is not scsi0: machines cannot be sized");
+    }
+    out
+}
+
+fn notes(o: &TemplateOptions) -> String {
+    let packages = o.packages.join(", ");
+    format!("Template of gpuhost.\nimage: {}\npackages: {packages}", o.image_url.as_deref().unwrap_or(""))
+}
+
+/// Says when the template was made from something else than the site file names now.
+fn report_age(ctx: &Ctx, o: &TemplateOptions, m: &Machine) {
+    let found = m.get("description").unwrap_or_default();
+    if !found.contains(&notes(o)) {
+        ctx.message(
+            "warn",
+            format!(
+                "{}: the template was made from another image or package list than the site file names; \
+                 `pve.remove_template(site().template)` and the next deploy make it anew",
+                o.name
+            ),
+        );
+    }
+}
+
+impl Build<'_> {
+    fn ctx(&self) -> &Ctx {
+        self.s.ctx()
+    }
+
+    fn images(&self) -> &str {
+        &self.pve.section().image_storage
+    }
+
+    async fn run(&self, half_made: Option<Machine>) -> OpResult<()> {
+        if let Some(m) = half_made {
+            // Left over from a build that broke off: ours, and never used.
+            let vm = self.pve.handle(self.ctx(), &m);
+            vm.bring_down(self.s).await?;
+            vm.destroy(self.s).await?;
+        }
+        let image = self.image().await?;
+        let mac = crate::site::derived_mac(&self.site.uuid, self.at.vmid);
+        let seed = self.upload_seed(&mac).await?;
+        self.create(&image, &seed, &mac).await?;
+        self.build().await?;
+        self.convert(&seed).await
+    }
+
+    /// Volume id of the cloud image; downloaded by the hypervisor when it is not there.
+    async fn image(&self) -> OpResult<String> {
+        let url = self.o.image_url.as_deref().ok_or_else(|| {
+            OpError::invalid("the template has no image").hint("set `image_url` under [template], or `existing = true`")
+        })?;
+        let sha = self.o.image_sha256.as_deref();
+        let file = image_file(self.site, url, sha);
+        let volid = format!("{}:import/{file}", self.images());
+        let there = self.pve.site_volumes(self.ctx(), self.site, &self.at.node, self.images(), "import").await?;
+        if there.contains(&volid) {
+            return Ok(volid);
+        }
+        let r = request::download_url(&self.at.node, self.images(), "import", &file, url, sha);
+        self.pve.change(self.s, "downloading the image", &r, DOWNLOAD).await.map_err(|e| {
+            if e.causes.iter().any(|c| c.contains("import")) && e.hint.is_none() {
+                let storage = self.images();
+                return e.hint(format!(
+                    "allow content type `import` on {storage}: `pvesm set {storage} --content iso,vztmpl,import` (keep what it has)"
+                ));
+            }
+            e
+        })?;
+        Ok(volid)
+    }
+
+    /// An address for the build: that of a node which does not exist yet, so that no DHCP is needed.
+    async fn address(&self) -> OpResult<String> {
+        let rows = self.pve.rows(self.ctx()).await?;
+        let free = self.site.nodes.iter().find(|n| !rows.iter().any(|r| r.at.vmid == n.vmid));
+        let node = free.ok_or_else(|| {
+            OpError::conflict("every address of the site is in use, the template build needs one")
+                .hint("set `existing = true` under [template], or remove one machine first")
+        })?;
+        Ok(format!("{}/{}", node.ip, self.site.prefix_len()))
+    }
+
+    async fn upload_seed(&self, mac: &str) -> OpResult<String> {
+        let address = self.address().await?;
+        let instance = format!("{}-{}", self.o.name, self.marker.id);
+        let mut packages = self.o.packages.clone();
+        if !packages.iter().any(|p| p == "qemu-guest-agent") {
+            packages.insert(0, "qemu-guest-agent".to_owned());
+        }
+        let net = &self.site.network;
+        let image = seed::image(&Seed {
+            name: &self.o.name,
+            instance: &instance,
+            mac,
+            address: &address,
+            gateway: &net.gateway,
+            dns: &net.dns,
+            packages: &packages,
+        });
+        let file = seed_file(self.site, self.at.vmid);
+        let upid = self.pve.upload(self.ctx(), &self.at.node, self.images(), "iso", &file, image).await?;
+        self.pve.wait_task(self.s, "uploading the seed", &upid, CONFIG).await?;
+        Ok(format!("{}:iso/{file}", self.images()))
+    }
+
+    async fn create(&self, image: &str, seed: &str, mac: &str) -> OpResult<()> {
+        let storage = &self.pve.section().storage;
+        let Value::Object(config) = json!({
+            "vmid": self.at.vmid, "name": self.o.name, "pool": self.site.pool(),
+            "description": self.marker.put_into(&notes(self.o)), "tags": "gpuhost;template",
+            "memory": 2048, "cores": 2, "cpu": "host", "ostype": "l26",
+            "machine": "q35", "bios": "ovmf", "efidisk0": format!("{storage}:1,efitype=4m,pre-enrolled-keys=0"),
+            "scsihw": "virtio-scsi-single",
+            "scsi0": format!("{storage}:0,import-from={image},discard=on,iothread=1,ssd=1"),
+            "ide3": format!("{seed},media=cdrom"), "boot": "order=scsi0",
+            "net0": nic(self.site, mac), "agent": AGENT, "serial0": "socket", "vga": "serial0",
+        }) else {
+            return Err(OpError::failed("the template's config is no object"));
+        };
+        self.pve.change(self.s, "importing the image", &request::create(&self.at.node, config), DOWNLOAD).await
+    }
+
+    /// Starts the build VM and waits until it has powered itself off.
+    async fn build(&self) -> OpResult<()> {
+        let ctx = self.ctx();
+        self.pve.change(self.s, "starting the build", &request::start(&self.at, None), CONFIG).await?;
+        let every = Duration::from_secs(5);
+        let done = self
+            .s
+            .wait_for("the template build", every, BUILD, || async {
+                let v = self.pve.send(ctx, &request::status(&self.at)).await?;
+                if v["status"] == "stopped" {
+                    return Ok(Look::Ready(()));
+                }
+                let up = v["uptime"].as_u64().unwrap_or_default();
+                let agent = self.pve.send(ctx, &request::agent_ping(&self.at)).await.is_ok();
+                let seen = if agent { "packages are installed" } else { "installing packages" };
+                Ok(Look::Pending(format!("{seen}, up for {up}s")))
+            })
+            .await;
+        done.map_err(|e| {
+            let id = self.at.vmid;
+            e.hint(format!(
+                "look at its console (`qm terminal {id}`): is there a way out to the package mirror? The next run builds it anew"
+            ))
+        })
+    }
+
+    /// Takes the seed away, gives it a cloud-init drive, completes the marker, converts it.
+    async fn convert(&self, seed: &str) -> OpResult<()> {
+        let m = self.pve.machine(self.ctx(), self.at.vmid, &self.at.node).await?;
+        let marker = Marker { smbios: m.smbios(), ..self.marker.clone() };
+        let mut set = Map::new();
+        set.insert("description".to_owned(), marker.put_into(&notes(self.o)).into());
+        let r = request::put_config(&self.at, set, &["ide3".to_owned()], m.digest().as_deref());
+        self.pve.change(self.s, "detaching the seed", &r, CONFIG).await?;
+        let r = request::remove_volume(&self.at.node, self.images(), seed);
+        self.pve.change(self.s, "removing the seed", &r, CONFIG).await?;
+        let mut drive = Map::new();
+        drive.insert("ide2".to_owned(), format!("{}:cloudinit", self.pve.section().storage).into());
+        self.pve.change(self.s, "the cloud-init drive", &request::post_config(&self.at, drive, None), CONFIG).await?;
+        self.pve.change(self.s, "converting to a template", &request::to_template(&self.at), CONFIG).await
+    }
+}
+
+impl Vm {
+    /// Whether this is the site's template.
+    #[must_use]
+    pub fn is_template(&self) -> bool {
+        self.kind == KIND
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn image_files_are_ours_and_differ_by_content() {
+        let text = include_str!("../../../recipes/site.toml");
+        let site = crate::site::load(std::path::Path::new("site.toml"), text).unwrap();
+        let url = "https://x/debian-12-genericcloud-amd64.qcow2?a=1";
+        assert_eq!(image_file(&site, url, None), "gpuhost-homelab-debian-12-genericcloud-amd64.qcow2");
+        assert_eq!(
+            image_file(&site, "https://x/noble.img", Some("0123456789abcdef")),
+            "gpuhost-homelab-noble-01234567.qcow2"
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! What a node's machine should look like, as Proxmox config. Pure.
+use std::collections::BTreeMap;
+
+use crate::site::{Node, RoleKind, Site};
+
+use super::request::percent;
+
+/// A disk beside the system disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedDisk {
+    /// Slot for a new one.
+    pub slot: &'static str,
+    /// Storage for a new one.
+    pub storage: String,
+    /// Size in GiB.
+    pub gib: u64,
+    /// Serial by which it is known, wherever it is attached.
+    pub serial: String,
+    /// Options of a new one.
+    pub options: String,
+    /// Whether it holds data of the user.
+    pub data: bool,
+}
+
+/// The wanted machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Plain keys.
+    pub keys: BTreeMap<String, String>,
+    /// Size of the system disk in MiB.
+    pub system_mib: u64,
+    /// Options of the system disk.
+    pub system_options: BTreeMap<String, String>,
+    /// Further disks.
+    pub disks: Vec<WantedDisk>,
+    /// PCI mapping of the GPUs.
+    pub mapping: Option<String>,
+    /// How many.
+    pub gpus: u32,
+}
+
+/// The agent as templates of ours have it.
+pub const AGENT: &str = "enabled=1,fstrim_cloned_disks=1";
+
+/// PCI mapping of a node's GPUs.
+#[must_use]
+pub fn mapping_of(site: &Site, node: &Node) -> Option<String> {
+    node.shape.gpu_mapping.clone().or_else(|| site.gpu.get("mapping")?.as_str().map(str::to_owned))
+}
+
+/// `virtio=MAC,bridge=…[,tag=…]`.
+#[must_use]
+pub fn nic(site: &Site, mac: &str) -> String {
+    let tag = site.network.vlan.map(|v| format!(",tag={v}")).unwrap_or_default();
+    format!("virtio={mac},bridge={}{tag}", site.network.bridge)
+}
+
+fn tag(word: &str) -> String {
+    let low = word.to_ascii_lowercase();
+    low.chars().map(|c| if c.is_ascii_alphanumeric() || "+._-".contains(c) { c } else { '-' }).collect()
+}
+
+/// Cloud-init's keys as Proxmox stores them.
+#[must_use]
+pub fn ssh_keys(keys: &[String]) -> String {
+    percent(&keys.iter().map(|k| k.trim()).filter(|k| !k.is_empty()).collect::<Vec<_>>().join("\n"))
+}
+
+/// What `node` should be; `keys` may log in to it.
+#[must_use]
+pub fn wanted(site: &Site, node: &Node, keys: &[String]) -> Wanted {
+    let shape = &node.shape;
+    let net = &site.network;
+    let gpus = shape.gpu_count();
+    let mut want: BTreeMap<String, String> = BTreeMap::new();
+    let mut set = |k: &str, v: String| {
+        want.insert(k.to_owned(), v);
+    };
+    set("name", node.name.clone());
+    set("cores", shape.cores_or_default().to_string());
+    set("cpu", shape.cpu.clone().unwrap_or_else(|| "host".to_owned()));
+    set("memory", shape.memory_or_default().as_mib().to_string());
+    set("agent", AGENT.to_owned());
+    set("onboot", i32::from(shape.onboot.unwrap_or(true)).to_string());
+    set("net0", nic(site, &node.mac));
+    set("ipconfig0", format!("ip={}/{},gw={}", node.ip, site.prefix_len(), net.gateway));
+    if !net.dns.is_empty() {
+        set("nameserver", net.dns.join(" "));
+    }
+    if let Some(d) = &net.domain {
+        set("searchdomain", d.clone());
+    }
+    set("ciuser", site.ssh.user.clone());
+    set("sshkeys", ssh_keys(keys));
+    // The same file gives the same machine: no upgrade at first boot.
+    set("ciupgrade", "0".to_owned());
+    set("tags", format!("gpuhost;{}", tag(&node.role)));
+    // The device must not be created without the memory being pinned: no balloon beside passthrough.
+    if gpus > 0 {
+        set("balloon", "0".to_owned());
+        set("machine", "q35".to_owned());
+    }
+    if matches!(node.kind, RoleKind::Server | RoleKind::Storage) {
+        set("protection", "1".to_owned());
+    }
+    Wanted {
+        keys: want,
+        system_mib: shape.disk_or_default().as_mib(),
+        system_options: system_options(node),
+        disks: disks(site, node),
+        mapping: (gpus > 0).then(|| mapping_of(site, node)).flatten(),
+        gpus,
+    }
+}
+
+fn system_options(node: &Node) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    if let Some(c) = &node.shape.cache {
+        out.insert("cache".to_owned(), c.clone());
+    }
+    if let Some(b) = node.shape.backup {
+        out.insert("backup".to_owned(), i32::from(b).to_string());
+    }
+    out
+}
+
+fn disks(site: &Site, node: &Node) -> Vec<WantedDisk> {
+    let shape = &node.shape;
+    let storage = |own: &Option<String>| own.clone().unwrap_or_else(|| site.proxmox.storage.clone());
+    let cache = shape.cache.as_ref().map(|c| format!("cache={c},")).unwrap_or_default();
+    let common = |backup: u8| format!("{cache}backup={backup},discard=on,iothread=1,ssd=1");
+    let mut out = Vec::new();
+    if let Some(size) = shape.scratch {
+        out.push(WantedDisk {
+            slot: "scsi1",
+            storage: storage(&shape.scratch_storage),
+            gib: size.as_gib_ceil(),
+            serial: node.scratch_serial(),
+            options: common(0),
+            data: false,
+        });
+    }
+    if let Some(size) = shape.data {
+        out.push(WantedDisk {
+            slot: "scsi2",
+            storage: storage(&shape.data_storage),
+            gib: size.as_gib_ceil(),
+            serial: node.data_serial(),
+            options: common(1),
+            data: true,
+        });
+    }
+    out
+}
