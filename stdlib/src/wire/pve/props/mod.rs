@@ -174,7 +174,7 @@ impl Format {
         Err(m)
     }
 
-    /// Prints properties in the server's order: the bare default key first, then the keys sorted.
+    /// Prints properties in the server's order: the bare default key, then required keys, then the rest, sorted.
     #[must_use]
     pub fn print(&self, props: &Props) -> String {
         let mut parts = Vec::new();
@@ -194,7 +194,10 @@ impl Format {
             parts.push(v.clone());
             done.push(k);
         }
-        for (k, v) in props.iter().filter(|(k, _)| !done.contains(&k.as_str())) {
+        let must = |k: &str| self.prop(k).is_some_and(|p| p.required);
+        let (first, rest): (Vec<_>, Vec<_>) =
+            props.iter().filter(|(k, _)| !done.contains(&k.as_str())).partition(|(k, _)| must(k));
+        for (k, v) in first.into_iter().chain(rest) {
             let v = if k == "size" { disk_size(v).map_or_else(|| v.clone(), print_disk_size) } else { v.clone() };
             parts.push(format!("{k}={v}"));
         }
