@@ -21,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a recipe against the site, or against the lab.
     Run(RunArgs),
+    /// Find mistakes in a recipe and its site file without touching anything.
+    Check(CheckArgs),
 }
 
 /// Options that every command has.
@@ -56,6 +58,19 @@ pub struct RunArgs {
     pub common: Common,
 }
 
+/// Arguments of `check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// Recipe: a file, or the name of one in this program.
+    pub recipe: String,
+    /// Site file (default: `site.toml` next to the recipe).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// Findings as JSON lines on stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Parses the command line and does what it says.
 #[must_use]
 pub fn main() -> Exit {
@@ -68,6 +83,7 @@ pub fn main() -> Exit {
     };
     let verbose = match &cli.command {
         Command::Run(a) => a.common.verbose,
+        Command::Check(_) => false,
     };
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -100,5 +116,6 @@ fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
             let screen = Arc::new(Screen::new(!a.json));
             crate::run::command(&a, rt, &screen)
         }
+        Command::Check(a) => crate::check::command::command(&a, &Arc::new(Screen::new(false))),
     }
 }

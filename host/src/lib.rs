@@ -1,5 +1,6 @@
 //! The gpuhost program as a library: command line, engine, checker, progress, journal, REPL, reference.
 //! The only crate that prints.
+pub mod check;
 pub mod cli;
 pub mod consent;
 pub mod embed;

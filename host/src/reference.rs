@@ -44,6 +44,8 @@ pub struct Function {
     pub doc: String,
     /// Whether Rhai brings it along.
     pub standard: bool,
+    /// Whether it can be called without the module's name, for example as a method.
+    pub global: bool,
 }
 
 /// Everything that scripts can call.
@@ -152,6 +154,7 @@ fn convert(module: &str, f: &MetaFn, standard: bool) -> Option<Function> {
         returns: if f.return_type.trim() == "()" { String::new() } else { type_word(&f.return_type) },
         doc: doc.join("\n").trim().to_owned(),
         standard,
+        global: module.is_empty() || global,
     })
 }
 

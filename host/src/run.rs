@@ -10,6 +10,7 @@ use rhai::Dynamic;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::check;
 use crate::cli::RunArgs;
 use crate::engine;
 use crate::exit::Exit;
@@ -102,6 +103,13 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
         None => None,
         Some(t) => Some(sources::load_site(t).map_err(Stop::Findings)?.0),
     };
+    // Nothing is touched before the recipe is known to be sound.
+    let checked = check::command::recipe(&recipe);
+    let mut findings = checked.findings.clone();
+    findings.extend(check::command::unknown_params(&checked, &recipe.name, &args.set));
+    if findings.iter().any(|f| !f.warning) {
+        return Err(Stop::Findings(findings));
+    }
     let params = crate::session::params(&args.set)?;
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
     let cancel = CancellationToken::new();
@@ -271,7 +279,10 @@ impl Job {
     }
 
     fn not_rehearsed(&self) -> Vec<String> {
-        self.session.run.not_rehearsed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut list = self.session.run.not_rehearsed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut seen = std::collections::BTreeSet::new();
+        list.retain(|t| seen.insert(t.clone()));
+        list
     }
 
     fn end(&self, exit: Exit, error: Option<&OpError>, wall_ms: u64, site_ms: u64) -> Value {

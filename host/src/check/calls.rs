@@ -1,0 +1,300 @@
+//! Calls: do the names exist, do counts, literals and option keys fit?
+use gpuhost_stdlib::core::module::FnOptions;
+use gpuhost_stdlib::core::options::closest;
+use gpuhost_stdlib::site::Finding;
+use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
+
+use super::literals::{fits_option, fits_param, literal};
+use super::{ParamUse, Scene};
+use crate::reference::{Form, Function};
+
+/// What the language itself calls.
+const KEYWORDS: &[&str] =
+    &["call", "curry", "Fn", "is_shared", "type_of", "is_def_var", "is_def_fn", "print", "debug", "eval"];
+
+/// One call in the recipe.
+struct Call<'a> {
+    /// Module path; empty without one.
+    module: String,
+    name: &'a str,
+    args: &'a [Expr],
+    method: bool,
+    pos: Position,
+}
+
+impl Call<'_> {
+    fn path(&self) -> String {
+        if self.module.is_empty() { self.name.to_owned() } else { format!("{}::{}", self.module, self.name) }
+    }
+    /// Parameters of the function, with the receiver of a method.
+    fn total(&self) -> usize {
+        self.args.len() + usize::from(self.method)
+    }
+}
+
+/// Checks every call of the file; collects its `param`s.
+pub fn check(scene: &Scene<'_>, out: &mut Vec<Finding>, params: &mut Vec<ParamUse>) {
+    scene.ast.walk(&mut |path: &[ASTNode]| {
+        match path.last() {
+            Some(ASTNode::Expr(Expr::FnCall(c, pos)) | ASTNode::Stmt(Stmt::FnCall(c, pos))) => {
+                visit(scene, c, false, *pos, out, params);
+            }
+            Some(ASTNode::Expr(Expr::MethodCall(c, pos))) => visit(scene, c, true, *pos, out, params),
+            Some(ASTNode::Expr(Expr::Dot(x, ..))) => site_property(scene, &x.lhs, &x.rhs, out),
+            Some(ASTNode::Expr(Expr::Variable(v, _, pos))) if !v.2.is_empty() => {
+                let module: Vec<&str> = v.2.path.iter().map(|i| i.name.as_str()).collect();
+                constant(scene, &module.join("::"), &v.1, *pos, out);
+            }
+            _ => {}
+        }
+        true
+    });
+}
+
+fn visit(
+    scene: &Scene<'_>,
+    c: &FnCallExpr,
+    method: bool,
+    pos: Position,
+    out: &mut Vec<Finding>,
+    params: &mut Vec<ParamUse>,
+) {
+    if c.op_token.is_some() || c.name.starts_with("anon$") {
+        return;
+    }
+    let module: Vec<&str> = c.namespace.path.iter().map(|i| i.name.as_str()).collect();
+    let pos = c.namespace.path.first().map_or(pos, |i| i.pos);
+    let call = Call { module: module.join("::"), name: &c.name, args: &c.args, method, pos };
+    if !method && call.module.is_empty() && call.name == "param" {
+        note_param(&call, params);
+    }
+    if call.module.is_empty() {
+        plain(scene, &call, out);
+    } else {
+        qualified(scene, &call, out);
+    }
+}
+
+fn note_param(call: &Call<'_>, params: &mut Vec<ParamUse>) {
+    let Some(Expr::StringConstant(name, _)) = call.args.first() else { return };
+    let default = call.args.get(1).and_then(literal).map(|l| l.shown.trim_matches('`').to_owned());
+    let p = ParamUse { name: name.to_string(), default: default.unwrap_or_default() };
+    if !params.contains(&p) {
+        params.push(p);
+    }
+}
+
+/// A call without a module: own functions, the language level, methods.
+fn plain(scene: &Scene<'_>, call: &Call<'_>, out: &mut Vec<Finding>) {
+    if KEYWORDS.contains(&call.name) {
+        return;
+    }
+    // A variable or a map's key may hold a function.
+    if scene.variables.contains(call.name) || (call.method && scene.keys.contains(call.name)) {
+        return;
+    }
+    let own: Vec<usize> = scene.functions.iter().filter(|f| f.name == call.name).map(|f| f.arity).collect();
+    let known: Vec<&Function> = scene
+        .reference
+        .named(call.name)
+        .filter(|f| f.global && matches!(f.form, Form::Function | Form::Method))
+        .collect();
+    if own.is_empty() && known.is_empty() {
+        let what = if call.method { "method" } else { "function" };
+        // The recipe's own functions first, then ours, then the language's.
+        let mut candidates: Vec<&Function> = scene
+            .reference
+            .functions
+            .iter()
+            .filter(|f| f.global && matches!(f.form, Form::Function | Form::Method))
+            .collect();
+        candidates.sort_by_key(|f| (f.standard, (f.form == Form::Method) != call.method));
+        let mut names: Vec<&str> = scene.functions.iter().map(|f| f.name.as_str()).collect();
+        names.extend(candidates.iter().map(|f| f.name.as_str()));
+        let hint = closest(call.name, names).map(|k| format!("did you mean `{k}`?")).or_else(|| {
+            let f = scene.reference.named(call.name).find(|f| f.form == Form::Function)?;
+            Some(format!("it is `{}`", f.signature()))
+        });
+        out.push(scene.at(call.pos, format!("no {what} `{}`", call.name), hint));
+        return;
+    }
+    // A script function called as a method binds `this`: its parameters are the arguments.
+    if own.contains(&call.args.len()) {
+        return;
+    }
+    arguments(scene, call, &known, &own, out);
+}
+
+/// A call with a module: an import, or a script module.
+fn qualified(scene: &Scene<'_>, call: &Call<'_>, out: &mut Vec<Finding>) {
+    if call.module == "global" {
+        return;
+    }
+    if let Some(import) = scene.imports.get(&call.module) {
+        let Some(exports) = import else { return };
+        let public: Vec<_> = exports.functions.iter().filter(|f| f.public).collect();
+        let own: Vec<usize> = public.iter().filter(|f| f.name == call.name).map(|f| f.arity).collect();
+        if own.is_empty() && !exports.values.contains(call.name) {
+            let near = closest(call.name, public.iter().map(|f| f.name.as_str()));
+            let hint = near.map(|k| format!("did you mean `{}::{k}`?", call.module));
+            out.push(scene.at(call.pos, format!("no function `{}`", call.path()), hint));
+        } else if !own.is_empty() && !own.contains(&call.args.len()) {
+            arguments(scene, call, &[], &own, out);
+        }
+        return;
+    }
+    let in_module: Vec<&Function> = scene.reference.functions.iter().filter(|f| f.module == call.module).collect();
+    if in_module.is_empty() {
+        let near = closest(&call.module, scene.reference.modules.keys().map(String::as_str));
+        let hint = near.map(|k| format!("did you mean `{k}`?"));
+        out.push(scene.at(call.pos, format!("unknown module `{}`", call.module), hint));
+        return;
+    }
+    let known: Vec<&Function> = in_module.iter().copied().filter(|f| f.name == call.name).collect();
+    if known.is_empty() {
+        let near = closest(call.name, in_module.iter().map(|f| f.name.as_str()));
+        let hint = near.map(|k| format!("did you mean `{}::{k}`?", call.module));
+        out.push(scene.at(call.pos, format!("no function `{}`", call.path()), hint));
+        return;
+    }
+    arguments(scene, call, &known, &[], out);
+}
+
+fn constant(scene: &Scene<'_>, module: &str, name: &str, pos: Position, out: &mut Vec<Finding>) {
+    if module == "global" {
+        return;
+    }
+    match scene.imports.get(module) {
+        Some(None) => {}
+        Some(Some(e)) => {
+            if !e.values.contains(name) {
+                let hint = closest(name, e.values.iter().map(String::as_str));
+                let hint = hint.map(|k| format!("did you mean `{module}::{k}`?"));
+                out.push(scene.at(pos, format!("no constant `{module}::{name}`"), hint));
+            }
+        }
+        None => out.push(scene.at(pos, format!("no constant `{module}::{name}`"), None)),
+    }
+}
+
+fn counts(mut list: Vec<usize>) -> String {
+    list.sort_unstable();
+    list.dedup();
+    let words: Vec<String> = list.iter().map(ToString::to_string).collect();
+    let noun = if list == [1] { "argument" } else { "arguments" };
+    format!("{} {noun}", words.join(" or "))
+}
+
+/// Counts, literals and options of a call whose name exists.
+fn arguments(scene: &Scene<'_>, call: &Call<'_>, known: &[&Function], own: &[usize], out: &mut Vec<Finding>) {
+    let fitting: Vec<&Function> = known.iter().copied().filter(|f| f.params.len() == call.total()).collect();
+    if fitting.is_empty() {
+        let receiver = usize::from(call.method);
+        let mut takes: Vec<usize> = known.iter().filter_map(|f| f.params.len().checked_sub(receiver)).collect();
+        takes.extend(own);
+        let signatures: Vec<String> = known.iter().take(4).map(|f| format!("`{}`", f.signature())).collect();
+        let hint = (!signatures.is_empty()).then(|| format!("it is called as {}", signatures.join(" or ")));
+        let text = format!("`{}` takes {}, found {}", call.path(), counts(takes), call.args.len());
+        out.push(scene.at(call.pos, text, hint));
+        return;
+    }
+    if fitting.iter().all(|f| !f.standard) {
+        literal_arguments(scene, call, &fitting, out);
+    }
+    options(scene, call, &fitting, out);
+}
+
+fn literal_arguments(scene: &Scene<'_>, call: &Call<'_>, fitting: &[&Function], out: &mut Vec<Finding>) {
+    let shift = usize::from(call.method);
+    let misfit = |f: &Function| {
+        call.args.iter().enumerate().find_map(|(i, a)| {
+            let p = f.params.get(i + shift)?;
+            fits_param(&literal(a)?, &p.ty).err().map(|e| (a.position(), e))
+        })
+    };
+    let misfits: Vec<_> = fitting.iter().map(|f| misfit(f)).collect();
+    if misfits.iter().any(Option::is_none) {
+        return;
+    }
+    if let Some((pos, text)) = misfits.into_iter().flatten().next() {
+        let hint = fitting.first().map(|f| format!("it is called as `{}`", f.signature()));
+        out.push(scene.at(pos, format!("`{}` expects {text}", call.path()), hint));
+    }
+}
+
+/// Literal option maps against the declared options. With several candidates a key must be wrong in all.
+fn options(scene: &Scene<'_>, call: &Call<'_>, fitting: &[&Function], out: &mut Vec<Finding>) {
+    let shift = usize::from(call.method);
+    for (i, arg) in call.args.iter().enumerate() {
+        let Expr::Map(map, map_pos) = arg else { continue };
+        let declared: Vec<Option<&FnOptions>> = fitting
+            .iter()
+            .map(|f| {
+                let p = f.params.get(i + shift)?;
+                scene.reference.options_for(f).filter(|o| p.ty == "Map" && (o.param == p.name || p.name.is_empty()))
+            })
+            .collect();
+        // A candidate without declared options takes any map.
+        let Some(declared) = declared.into_iter().collect::<Option<Vec<_>>>().filter(|d| !d.is_empty()) else {
+            continue;
+        };
+        for (key, value) in &map.0 {
+            option(scene, call, &declared, &key.name, key.pos, value, out);
+        }
+        if let [only] = declared[..] {
+            for f in only.fields.iter().filter(|f| f.default.is_none()) {
+                if !map.0.iter().any(|(k, _)| k.name == f.name) {
+                    let text = format!("option `{}` of `{}` is missing", f.name, call.path());
+                    out.push(scene.at(*map_pos, text, Some(format!("{}: {}", f.name, f.doc.trim()))));
+                }
+            }
+        }
+    }
+}
+
+fn option(
+    scene: &Scene<'_>,
+    call: &Call<'_>,
+    declared: &[&FnOptions],
+    key: &str,
+    pos: Position,
+    value: &Expr,
+    out: &mut Vec<Finding>,
+) {
+    let fields: Vec<_> = declared.iter().flat_map(|o| o.fields.iter().filter(|f| f.name == key)).collect();
+    if fields.is_empty() {
+        let names: Vec<&str> = declared.iter().flat_map(|o| o.fields.iter().map(|f| f.name)).collect();
+        let hint = match closest(key, names.iter().copied()) {
+            Some(k) => format!("did you mean `{k}`?"),
+            None => format!("known options: {}", names.join(", ")),
+        };
+        out.push(scene.at(pos, format!("unknown option `{key}` of `{}`", call.path()), Some(hint)));
+        return;
+    }
+    let Some(l) = literal(value) else { return };
+    let wrong: Vec<String> = fields.iter().filter_map(|f| fits_option(&l, f.ty).err()).collect();
+    if wrong.len() == fields.len()
+        && let Some(text) = wrong.first()
+    {
+        out.push(scene.at(value.position(), format!("option `{key}`: {text}"), None));
+    }
+}
+
+/// `site().x`: the sections and properties of the site are known.
+fn site_property(scene: &Scene<'_>, lhs: &Expr, rhs: &Expr, out: &mut Vec<Finding>) {
+    let Expr::FnCall(c, _) = lhs else { return };
+    if c.name != "site" || !c.args.is_empty() || !c.namespace.is_empty() {
+        return;
+    }
+    let first = match rhs {
+        Expr::Dot(x, ..) | Expr::Index(x, ..) => &x.lhs,
+        other => other,
+    };
+    let Expr::Property(p, pos) = first else { return };
+    let known: Vec<&str> =
+        scene.reference.members("Site").filter(|f| f.form == Form::Property).map(|f| f.name.as_str()).collect();
+    if !known.is_empty() && !known.contains(&p.2.as_str()) {
+        let hint = closest(&p.2, known.iter().copied()).map(|k| format!("did you mean `{k}`?"));
+        out.push(scene.at(*pos, format!("a site has no `{}`", p.2), hint));
+    }
+}

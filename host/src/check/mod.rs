@@ -1,0 +1,363 @@
+//! `check`: mistakes of a recipe and its imports, found without running anything.
+pub mod calls;
+pub mod closures;
+pub mod command;
+pub mod literals;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gpuhost_stdlib::core::options::closest;
+use gpuhost_stdlib::site::Finding;
+use rhai::{AST, ASTNode, Engine, Expr, OptimizationLevel, Position, Stmt};
+
+use crate::engine::resolver;
+use crate::reference::Reference;
+use crate::render::explain;
+use crate::sources::Text;
+
+/// A script function that a file defines.
+#[derive(Debug, Clone)]
+pub struct ScriptFn {
+    /// Name.
+    pub name: String,
+    /// Number of parameters.
+    pub arity: usize,
+    /// Whether other files may call it.
+    pub public: bool,
+}
+
+/// What a file offers to those that import it.
+#[derive(Debug, Clone, Default)]
+pub struct Exports {
+    /// Functions.
+    pub functions: Vec<ScriptFn>,
+    /// Constants and variables at the top level.
+    pub values: BTreeSet<String>,
+}
+
+/// A `param("name", default)` of a recipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParamUse {
+    /// Name.
+    pub name: String,
+    /// Default as written, when it is a literal.
+    pub default: String,
+}
+
+/// What checking a recipe found.
+#[derive(Default)]
+pub struct Checked {
+    /// Mistakes and warnings, by file and place.
+    pub findings: Vec<Finding>,
+    /// Parameters of the recipe and its imports.
+    pub params: Vec<ParamUse>,
+    /// Files that were read.
+    pub files: Vec<String>,
+}
+
+/// One file under examination.
+pub struct Scene<'a> {
+    /// Name of the file.
+    pub file: &'a str,
+    /// Its tree, not optimised: positions of every key are there.
+    pub ast: &'a AST,
+    /// What scripts can call.
+    pub reference: &'a Reference,
+    /// Its own functions.
+    pub functions: Vec<ScriptFn>,
+    /// Names of its variables and parameters (they may hold functions).
+    pub variables: BTreeSet<String>,
+    /// Keys of its map literals (they may hold functions).
+    pub keys: BTreeSet<String>,
+    /// Imported files by alias; `None` when they could not be read.
+    pub imports: BTreeMap<String, Option<Exports>>,
+}
+
+impl Scene<'_> {
+    /// A finding at `pos`.
+    #[must_use]
+    pub fn at(&self, pos: Position, message: impl Into<String>, hint: Option<String>) -> Finding {
+        let place = explain::place(self.file, pos);
+        Finding {
+            file: place.file,
+            line: place.line.max(1),
+            column: place.column.max(1),
+            message: message.into(),
+            hint,
+            warning: false,
+        }
+    }
+}
+
+/// Checks recipes against one reference.
+pub struct Checker {
+    engine: Engine,
+    reference: Reference,
+    exports: BTreeMap<String, Exports>,
+    out: Checked,
+}
+
+impl Default for Checker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Checker {
+    /// A checker for this program's script modules.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut engine = crate::engine::plain();
+        engine.set_optimization_level(OptimizationLevel::None);
+        Checker { engine, reference: Reference::builtin(), exports: BTreeMap::new(), out: Checked::default() }
+    }
+
+    /// Checks a recipe with everything it imports.
+    #[must_use]
+    pub fn check(mut self, recipe: &Text) -> Checked {
+        self.file(&recipe.name, &recipe.text);
+        self.out.findings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        self.out.findings.dedup();
+        self.out
+    }
+
+    fn file(&mut self, name: &str, text: &str) -> Exports {
+        if let Some(known) = self.exports.get(name) {
+            return known.clone();
+        }
+        self.out.files.push(name.to_owned());
+        // Known before its imports are followed: a circle ends here.
+        self.exports.insert(name.to_owned(), Exports::default());
+        let ast = match self.engine.compile(text) {
+            Ok(ast) => ast,
+            Err(e) => {
+                self.parse_error(name, &e.0, e.1);
+                return Exports::default();
+            }
+        };
+        let exports = exports(&ast);
+        self.exports.insert(name.to_owned(), exports.clone());
+        let imports = self.imports(name, &ast);
+        let (variables, keys) = names(&ast);
+        let scene = Scene {
+            file: name,
+            ast: &ast,
+            reference: &self.reference,
+            functions: exports.functions.clone(),
+            variables,
+            keys,
+            imports,
+        };
+        let mut found = Vec::new();
+        calls::check(&scene, &mut found, &mut self.out.params);
+        closures::check(&scene, &mut found);
+        self.out.findings.extend(found);
+        exports
+    }
+
+    fn parse_error(&mut self, file: &str, kind: &rhai::ParseErrorType, pos: Position) {
+        let mut e = explain::parse_error(kind, file, pos);
+        if let rhai::ParseErrorType::ModuleUndefined(m) = kind
+            && let Some(k) = closest(m, self.reference.modules.keys().map(String::as_str))
+        {
+            e.hint = Some(format!("did you mean `{k}`?"));
+        }
+        let place = e.place.unwrap_or_default();
+        self.out.findings.push(Finding {
+            file: file.to_owned(),
+            line: place.line.max(1),
+            column: place.column.max(1),
+            message: e.message,
+            hint: e.hint,
+            warning: false,
+        });
+    }
+
+    fn imports(&mut self, file: &str, ast: &AST) -> BTreeMap<String, Option<Exports>> {
+        let mut list = Vec::new();
+        ast.walk(&mut |path: &[ASTNode]| {
+            if let Some(ASTNode::Stmt(Stmt::Import(x, pos))) = path.last() {
+                let target = match &x.0 {
+                    Expr::StringConstant(s, _) => Some(s.to_string()),
+                    _ => None,
+                };
+                list.push((x.1.name.to_string(), target, x.0.position().or_else(*pos)));
+            }
+            true
+        });
+        let mut out = BTreeMap::new();
+        for (alias, target, pos) in list {
+            let Some(target) = target else {
+                out.insert(alias, None);
+                continue;
+            };
+            let found = resolver::find(Some(file), &target);
+            if found.is_none() {
+                let place = explain::place(file, pos);
+                self.out.findings.push(Finding {
+                    file: place.file,
+                    line: place.line,
+                    column: place.column,
+                    message: format!("cannot find the import `{target}`"),
+                    hint: Some("imports are files relative to this one, without `.rhai`".to_owned()),
+                    warning: false,
+                });
+            }
+            let exports = found.map(|f| self.file(&f.source, &f.text));
+            out.insert(alias, exports);
+        }
+        out
+    }
+}
+
+trait OrElse {
+    fn or_else(self, other: Position) -> Position;
+}
+impl OrElse for Position {
+    fn or_else(self, other: Position) -> Position {
+        if self.is_none() { other } else { self }
+    }
+}
+
+fn exports(ast: &AST) -> Exports {
+    let functions = ast
+        .iter_functions()
+        .filter(|f| !f.name.starts_with("anon$"))
+        .map(|f| ScriptFn {
+            name: f.name.to_owned(),
+            arity: f.params.len(),
+            public: f.access == rhai::FnAccess::Public,
+        })
+        .collect();
+    let values = ast.iter_literal_variables(true, true).map(|(n, ..)| n.to_owned());
+    let mut values: BTreeSet<String> = values.collect();
+    ast.walk(&mut |path: &[ASTNode]| {
+        match path.last() {
+            Some(ASTNode::Stmt(Stmt::Var(x, ..))) => {
+                values.insert(x.0.name.to_string());
+            }
+            Some(ASTNode::Stmt(Stmt::Export(x, _))) => {
+                values.insert(x.1.name.to_string());
+            }
+            _ => {}
+        }
+        true
+    });
+    Exports { functions, values }
+}
+
+fn names(ast: &AST) -> (BTreeSet<String>, BTreeSet<String>) {
+    let mut variables: BTreeSet<String> =
+        ast.iter_functions().flat_map(|f| f.params.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>()).collect();
+    let mut keys = BTreeSet::new();
+    ast.walk(&mut |path: &[ASTNode]| {
+        match path.last() {
+            Some(ASTNode::Stmt(Stmt::Var(x, ..))) => {
+                variables.insert(x.0.name.to_string());
+            }
+            Some(ASTNode::Stmt(Stmt::For(x, _))) => {
+                variables.insert(x.0.name.to_string());
+            }
+            Some(ASTNode::Expr(Expr::Map(x, _))) => {
+                keys.extend(x.0.iter().map(|(k, _)| k.name.to_string()));
+            }
+            _ => {}
+        }
+        true
+    });
+    (variables, keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(text: &str) -> Vec<String> {
+        let recipe = Text { name: "r.rhai".to_owned(), text: text.to_owned() };
+        let c = Checker::new().check(&recipe);
+        c.findings
+            .iter()
+            .map(|f| {
+                let hint = f.hint.as_ref().map(|h| format!(" | {h}")).unwrap_or_default();
+                format!("{}:{}: {}{hint}", f.line, f.column, f.message)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn good_recipes_have_no_findings() {
+        let good = [
+            "let n = step(\"a\", || 1 + 1); print(n); print(`${n}`);",
+            "fn twice(x) { x * 2 } let l = [1, 2].map(|x| twice(x)); l.push(3); print(l.len());",
+            "parallel([1], #{ limit: 2, on_error: \"stop\" }, |x| x);",
+            "let m = #{ f: |x| x }; m.f(1); let f = |x| x; f.call(2);",
+            "retry(#{ times: 3, every: 1.seconds }, || 42);",
+            "let total = 0; for x in [1, 2] { total += x; } print(total);",
+            "let list = [1]; let other = [2]; other.map(|x| list.len() + x);",
+            "try { throw 1; } catch (e) { print(e); }",
+            "switch 3 { 1 => print(\"a\"), _ => print(\"b\") }",
+            "let x = (); print(x ?? 1); print(type_of(x));",
+            "print(\"a\".to_upper()); let s = \"abc\"; s.trim(); print(s.contains(\"b\"));",
+        ];
+        for text in good {
+            assert_eq!(findings(text), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn misspelt_names_come_with_a_suggestion() {
+        assert_eq!(findings("stepp(\"a\", || 1);"), ["1:1: no function `stepp` | did you mean `step`?"]);
+        assert_eq!(findings("let l = [1];\nl.lenn();"), ["2:3: no method `lenn` | did you mean `len`?"]);
+        let f = findings("ssh::conect(\"a\");");
+        assert!(f[0].contains("no function `ssh::conect` | did you mean `ssh::connect`?"), "{f:?}");
+        let f = findings("shs::connect(\"a\");");
+        assert!(f[0].contains("`shs`") && f[0].contains("did you mean `ssh`?"), "{f:?}");
+    }
+
+    #[test]
+    fn wrong_counts_and_literals() {
+        let f = findings("step(\"a\");");
+        assert!(f[0].starts_with("1:1: `step` takes 2 arguments, found 1"), "{f:?}");
+        let f = findings("step(1, || 2);");
+        assert!(f[0].starts_with("1:6: `step` expects a text here, found `1`"), "{f:?}");
+        let f = findings("wait_until(\"x\", 5, || true);");
+        assert!(f[0].contains("expects a duration such as `5.minutes` here, found `5`"), "{f:?}");
+    }
+
+    #[test]
+    fn option_keys_and_values() {
+        let f = findings("parallel([1], #{ limt: 2 }, |x| x);");
+        assert_eq!(f, ["1:18: unknown option `limt` of `parallel` | did you mean `limit`?"]);
+        let f = findings("retry(#{\n  every: 5,\n}, || 1);");
+        assert_eq!(f, ["2:10: option `every`: expected a duration such as `5.minutes`, found `5`"]);
+        let f = findings("retry(#{ every: \"5 parsecs\" }, || 1);");
+        assert!(f[0].contains("expected a duration such as `5m`"), "{f:?}");
+    }
+
+    #[test]
+    fn closures_that_would_race_or_lose_their_writes() {
+        let f = findings("let n = 0;\nparallel([1], |x| { n += x; });\nprint(n);");
+        assert!(f[0].starts_with("2:21: `n` is a copy inside `parallel`"), "{f:?}");
+        let f = findings("let l = [];\nstep(\"a\", || { l.push(1); });");
+        assert!(f[0].starts_with("2:18: `l` is a copy inside `step`"), "{f:?}");
+        let f = findings("let l = [1];\nl.map(|x| l.len());");
+        assert!(f[0].contains("the closure uses `l`, on which `map` is being called"), "{f:?}");
+    }
+
+    #[test]
+    fn own_functions_are_checked_too() {
+        let f = findings("fn add(a, b) { a + b }\nad(1, 2);\nadd(1);");
+        assert_eq!(f[0], "2:1: no function `ad` | did you mean `add`?");
+        assert!(f[1].starts_with("3:1: `add` takes 2 arguments, found 1"), "{f:?}");
+        let f = findings("import \"no/such\" as x;\nx::y();");
+        assert!(f[0].starts_with("1:8: cannot find the import `no/such`"), "{f:?}");
+        assert!(findings("let a = foo;")[0].starts_with("1:9: unknown variable `foo`"));
+    }
+
+    #[test]
+    fn parameters_are_listed() {
+        let recipe = Text { name: "r.rhai".to_owned(), text: "let d = param(\"delete_data\", false);".to_owned() };
+        let c = Checker::new().check(&recipe);
+        assert_eq!(c.params, [ParamUse { name: "delete_data".to_owned(), default: "false".to_owned() }]);
+    }
+}
