@@ -1,6 +1,27 @@
 //! The hardware a lab starts with.
 use serde::{Deserialize, Serialize};
 
+/// The spec that the program carries: one host with eight cards and somebody else's VM.
+const HOMELAB: &str = include_str!("../specs/homelab.toml");
+
+impl Spec {
+    /// The embedded homelab.
+    ///
+    /// # Errors
+    /// Never in a tested build; the embedded text is parsed like any other.
+    pub fn homelab() -> Result<Spec, String> {
+        Spec::parse(HOMELAB)
+    }
+
+    /// Reads a spec from TOML.
+    ///
+    /// # Errors
+    /// What is wrong and where.
+    pub fn parse(text: &str) -> Result<Spec, String> {
+        toml::from_str(text).map_err(|e| e.to_string())
+    }
+}
+
 /// The lab's hardware and what is on it before anyone deploys. Not taken from the site file in use:
 /// otherwise a wrong mapping could never fail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
