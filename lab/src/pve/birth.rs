@@ -91,8 +91,10 @@ fn certificates(w: &mut World, spec: &Spec) -> std::io::Result<()> {
 }
 
 fn people(w: &mut World, spec: &Spec) -> Result<(), String> {
-    let (user, token) =
-        spec.token_id.split_once('!').ok_or_else(|| format!("token_id `{}` is not `user@realm!name`", spec.token_id))?;
+    let (user, token) = spec
+        .token_id
+        .split_once('!')
+        .ok_or_else(|| format!("token_id `{}` is not `user@realm!name`", spec.token_id))?;
     let secret = if spec.token_secret.is_empty() { w.uuid() } else { spec.token_secret.clone() };
     let root_password = if spec.root_password.is_empty() { w.uuid() } else { spec.root_password.clone() };
     let password = w.uuid();
@@ -124,11 +126,7 @@ fn people(w: &mut World, spec: &Spec) -> Result<(), String> {
 fn foreign_vm(w: &mut World, f: &ForeignVm) -> Result<(), String> {
     let storage = w.pve.storages.get(&f.storage).ok_or_else(|| format!("no storage `{}` in the lab", f.storage))?;
     let dir = storage.is_dir();
-    let name = if dir {
-        format!("{0}/vm-{0}-disk-0.qcow2", f.vmid)
-    } else {
-        format!("vm-{}-disk-0", f.vmid)
-    };
+    let name = if dir { format!("{0}/vm-{0}-disk-0.qcow2", f.vmid) } else { format!("vm-{}-disk-0", f.vmid) };
     let volid = format!("{}:{name}", f.storage);
     let size = f.disk_gib << 30;
     let mut conf: BTreeMap<String, String> = BTreeMap::new();

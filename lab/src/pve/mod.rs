@@ -1,28 +1,53 @@
-//! `pve` of the lab.
+//! The Proxmox VE API of the lab: real HTTPS, the real server's messages, tasks on the lab's clock.
+pub mod access;
+pub mod acl;
+pub mod agent;
+pub mod auth;
+pub mod birth;
+pub mod cluster;
+pub mod content;
+pub mod diff;
+pub mod mapping;
+pub mod nodes;
+pub mod params;
+pub mod pools;
+pub mod qemu;
+pub mod reply;
+pub mod router;
+mod server;
+pub mod space;
 pub mod state;
+pub mod storage;
+pub mod task;
+pub mod tasks;
+pub mod upload;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Lab;
 use crate::world::World;
 
+pub use diff::world_diff_view;
+pub use qemu::power::guest_halted;
+pub use server::serve;
+
 /// Things that happen later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum PveEvent {}
+pub enum PveEvent {
+    /// A task takes its next step.
+    Task {
+        /// Which.
+        upid: String,
+    },
+}
 
 /// What lives only while the lab runs (sockets, tasks); never saved.
 #[derive(Default)]
 pub struct Live {}
 
 /// Handles an event that is due.
-pub fn handle(_lab: &Lab, _w: &mut World, e: PveEvent) {
-    match e {}
-}
-
-/// Serves the API on a port of 127.0.0.1 and announces it.
-///
-/// # Errors
-/// When the port cannot be bound.
-pub async fn serve(_lab: &Lab) -> std::io::Result<()> {
-    Ok(())
+pub fn handle(lab: &Lab, w: &mut World, e: PveEvent) {
+    match e {
+        PveEvent::Task { upid } => task::step(lab, w, &upid),
+    }
 }

@@ -130,6 +130,9 @@ pub struct File {
 pub struct Vm {
     /// Node it is on.
     pub node: String,
+    /// When it was made.
+    #[serde(default)]
+    pub born_ms: u64,
     /// Config: what runs, or will run at the next start.
     pub conf: BTreeMap<String, String>,
     /// Changes that wait for a restart.
@@ -144,6 +147,9 @@ pub struct Vm {
     /// Set while it runs.
     #[serde(default)]
     pub run: Option<Running>,
+    /// Cards reserved while it starts.
+    #[serde(default)]
+    pub starting: Vec<String>,
     /// The cloud-init keys that the last generated drive holds.
     #[serde(default)]
     pub ci_drive: BTreeMap<String, String>,

@@ -1,0 +1,282 @@
+//! Full and linked clones.
+use std::collections::BTreeMap;
+
+use gpuhost_stdlib::wire::pve::props::{self, Props};
+use serde::{Deserialize, Serialize};
+
+use super::{conf, create, drive, new_mac, perms, spawn, unlocked};
+use crate::pve::params::{b, dns_name, e, f, n, poolid, req, t, vmid};
+use crate::pve::reply::{ApiError, Reply};
+use crate::pve::router::Call;
+use crate::pve::state::Vm;
+use crate::pve::task::{self, Job, Step};
+use crate::pve::{space, storage};
+use crate::volume::Volume;
+use crate::world::World;
+
+/// A clone to make.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Clone {
+    /// Source.
+    pub source: u32,
+    /// New id.
+    pub vmid: u32,
+    /// Node of the source.
+    pub node: String,
+    /// Node of the clone.
+    pub target: String,
+    /// Full or linked.
+    pub full: bool,
+    /// Storage of the new disks.
+    pub storage: Option<String>,
+    /// Format of the new disks.
+    pub format: Option<String>,
+}
+
+/// Parts of a copy, for the progress lines.
+const CHUNKS: u32 = 10;
+
+/// `POST /nodes/{node}/qemu/{vmid}/clone`.
+///
+/// # Errors
+/// The server's refusal.
+pub fn request(w: &mut World, c: &Call, node: &str, source: u32) -> Reply {
+    let p = &c.params;
+    p.check(&[
+        req(vmid("newid")),
+        f("name", dns_name),
+        t("description"),
+        f("pool", poolid),
+        t("snapname"),
+        f("storage", storage::id_format),
+        e("format", &["raw", "qcow2", "vmdk"]),
+        b("full"),
+        t("target"),
+        n("bwlimit"),
+    ])?;
+    let who = c.who()?;
+    let newid = u32::try_from(p.int("newid").unwrap_or(0)).unwrap_or(0);
+    let pool = p.get("pool");
+    w.pve.need(who, &format!("/vms/{source}"), "VM.Clone")?;
+    w.pve.need_vm(who, newid, pool.as_deref(), "VM.Allocate").map_err(|_| create::bare_denial())?;
+    if let Some(pl) = &pool
+        && !w.pve.pools.contains_key(pl)
+    {
+        return Err(ApiError::fail(format!("pool '{pl}' does not exist")));
+    }
+    if let Some(s) = p.get("storage") {
+        w.pve.need(who, &format!("/storage/{s}"), "Datastore.AllocateSpace")?;
+        space::usable(w, &s, "images").map_err(ApiError::fail)?;
+    }
+    let target = p.get("target").unwrap_or_else(|| node.to_owned());
+    let vm = super::vm(w, node, source)?.clone();
+    unlocked(&vm).map_err(ApiError::fail)?;
+    let template = vm.conf.get("template").is_some_and(|t| t == "1");
+    let full = if p.get("full").is_some() { p.flag("full") } else { !template };
+    perms::bridges(w, who, &vm.conf)?;
+    let job = Clone {
+        source,
+        vmid: newid,
+        node: node.to_owned(),
+        target: target.clone(),
+        full,
+        storage: p.get("storage"),
+        format: p.get("format"),
+    };
+    checks(w, &job, &vm)?;
+    if w.pve.vms.contains_key(&newid) {
+        return Err(ApiError::fail(format!("unable to create VM {newid}: config file already exists")));
+    }
+    let mut new = offspring(w, &vm, &target);
+    let name = p.get("name").unwrap_or_else(|| {
+        let old = vm.conf.get("name").cloned().unwrap_or_else(|| format!("VM {source}"));
+        format!("Copy-of-VM-{old}")
+    });
+    new.conf.insert("name".into(), name);
+    if let Some(d) = p.get("description") {
+        let d = d.trim_end_matches('\n').to_owned();
+        if d.is_empty() {
+            new.conf.remove("description")
+        } else {
+            new.conf.insert("description".into(), d)
+        };
+    }
+    new.conf.insert("lock".into(), "clone".into());
+    w.pve.vms.insert(newid, new);
+    if let Some(pl) = pool.and_then(|pl| w.pve.pools.get_mut(&pl)) {
+        pl.vms.insert(newid);
+    }
+    spawn(w, c, node, "qmclone", source, Job::Clone(job))
+}
+
+/// What the server refuses before it starts the task.
+fn checks(w: &World, j: &Clone, vm: &Vm) -> Result<(), ApiError> {
+    if !j.full {
+        for (name, given) in [("storage", &j.storage), ("format", &j.format)] {
+            if given.is_some() {
+                return Err(ApiError::fail(format!("parameter '{name}' not allowed for linked clones")));
+            }
+        }
+    }
+    if !w.pve.nodes.contains_key(&j.target) {
+        return Err(ApiError::param("target", format!("no such cluster node '{}'", j.target)));
+    }
+    let shared = |id: &str| w.pve.storages.get(id).is_some_and(|s| s.shared);
+    if j.target != j.node {
+        if let Some(s) = j.storage.as_ref().filter(|s| !shared(s)) {
+            return Err(ApiError::fail(format!("can't clone to non-shared storage '{s}'")));
+        }
+        let volumes = conf::drives(&vm.conf);
+        let local =
+            volumes.iter().filter_map(|(_, p)| conf::volume(p)).any(|v| !shared(v.split(':').next().unwrap_or("")));
+        if local {
+            return Err(ApiError::fail(format!("can't clone VM to node '{}' (VM uses local storage)", j.target)));
+        }
+    }
+    for (key, p) in conf::drives(&vm.conf) {
+        let Some(volid) = conf::volume(&p) else { continue };
+        if j.full || copied_always(&key, &p) || conf::is_cdrom(&p) {
+            continue;
+        }
+        if !volid.contains("base-") {
+            return Err(ApiError::fail(format!("Linked clone feature is not supported for '{volid}' ({key})")));
+        }
+    }
+    Ok(())
+}
+
+fn copied_always(key: &str, p: &Props) -> bool {
+    conf::is_cloudinit(p) || key == "tpmstate0"
+}
+
+/// The clone's config: everything but identity, locks, leftovers and the drives that are copied.
+fn offspring(w: &mut World, vm: &Vm, node: &str) -> Vm {
+    let mut conf: BTreeMap<String, String> = vm.conf.clone();
+    conf.retain(|k, _| !matches!(k.as_str(), "template" | "lock" | "parent") && props::numbered(k).0 != "unused");
+    for (k, p) in conf::drives(&vm.conf) {
+        if conf::volume(&p).is_some() && (!conf::is_cdrom(&p) || conf::is_cloudinit(&p)) {
+            conf.remove(&k);
+        }
+    }
+    for (k, v) in &mut conf {
+        if matches!(props::numbered(k), ("net", Some(_))) {
+            let mut p = props::read("net0", v);
+            p.insert("macaddr".into(), new_mac(w));
+            *v = props::print("net0", &p);
+        }
+    }
+    let mut smbios = props::read("smbios1", conf.get("smbios1").map(String::as_str).unwrap_or_default());
+    smbios.insert("uuid".into(), w.uuid());
+    conf.insert("smbios1".into(), props::print("smbios1", &smbios));
+    if conf.contains_key("vmgenid") {
+        conf.insert("vmgenid".into(), w.uuid());
+    }
+    Vm { node: node.to_owned(), conf, born_ms: w.now_ms, ..Vm::default() }
+}
+
+/// The drives that are copied, by key.
+fn work(w: &World, source: u32) -> Vec<(String, Props)> {
+    let Some(vm) = w.pve.vms.get(&source) else { return Vec::new() };
+    let drives = conf::drives(&vm.conf).into_iter();
+    drives.filter(|(_, p)| conf::volume(p).is_some() && (!conf::is_cdrom(p) || conf::is_cloudinit(p))).collect()
+}
+
+/// Runs a step of the clone: per drive one allocation and the parts of the copy.
+pub fn run(w: &mut World, upid: &str, j: &Clone, n: u32) -> Step {
+    if n == 0 {
+        let running = w.pve.vms.get(&j.source).is_some_and(|v| v.run.is_some());
+        if let Some(wait) = task::lock(w, upid, j.source, !running, 1000) {
+            if matches!(wait, Step::Fail(_)) {
+                undo(w, j);
+            }
+            return wait;
+        }
+        if let Some(t) = w.pve.tasks.get_mut(upid) {
+            t.locks.push((j.vmid, false));
+        }
+        task::log(w, upid, format!("creating a clone of VM {} with ID {}", j.source, j.vmid));
+        return Step::Next(300);
+    }
+    let (drive_no, part) = ((n - 1) / (CHUNKS + 1), (n - 1) % (CHUNKS + 1));
+    let drives = work(w, j.source);
+    let Some((key, p)) = drives.get(drive_no as usize) else {
+        if let Some(vm) = w.pve.vms.get_mut(&j.vmid) {
+            vm.conf.remove("lock");
+        }
+        return Step::Done;
+    };
+    let step = if part == 0 { allocate(w, upid, j, key, p) } else { copy(w, upid, j, key, part) };
+    step.unwrap_or_else(|e| {
+        undo(w, j);
+        Step::Fail(format!("clone failed: {e}"))
+    })
+}
+
+fn allocate(w: &mut World, upid: &str, j: &Clone, key: &str, p: &Props) -> Result<Step, String> {
+    let old = conf::volume(p).unwrap_or_default().to_owned();
+    let linked = !j.full && !copied_always(key, p);
+    let (old_store, old_name) = old.split_once(':').ok_or_else(|| format!("unable to parse volume ID '{old}'"))?;
+    let how = if linked { "linked" } else { "full" };
+    task::log(w, upid, format!("create {how} clone of drive {key} ({old})"));
+    let volume = w.volumes.get(&old).cloned().ok_or_else(|| format!("volume '{old}' does not exist"))?;
+    let storage = j.storage.clone().unwrap_or_else(|| old_store.to_owned());
+    let wait = space::storage_lock(w, &storage).inspect_err(|_| task::log(w, upid, "trying to acquire lock..."))?;
+    let dir = w.pve.storages.get(&storage).is_some_and(crate::pve::state::Storage::is_dir);
+    let mut new = p.clone();
+    let volid = if conf::is_cloudinit(p) {
+        drive::cloudinit(w, &j.target, &storage, j.vmid, dir)?
+    } else {
+        let was = w.pve.files.get(&old).map(|f| f.format.clone()).unwrap_or_else(|| "raw".into());
+        let format = if dir { j.format.clone().unwrap_or(was) } else { "raw".into() };
+        let mut name = space::next_name(w, &storage, j.vmid, &format, "vm");
+        if linked {
+            name = format!("{old_name}/{name}");
+        }
+        let base = linked.then(|| old.clone());
+        let new = space::New {
+            node: &j.target,
+            storage: &storage,
+            vmid: j.vmid,
+            name,
+            format: &format,
+            kind: "images",
+            base,
+            volume: Volume { size: volume.size, content: volume.content },
+        };
+        space::create(w, new)?
+    };
+    if !linked {
+        task::log(w, upid, format!("allocated target volume '{volid}'"));
+    }
+    let size = w.volumes.get(&volid).map_or(0, |v| v.size);
+    new.insert("file".into(), volid);
+    new.insert("size".into(), props::print_disk_size(size));
+    if let Some(vm) = w.pve.vms.get_mut(&j.vmid) {
+        vm.conf.insert(key.to_owned(), props::print(key, &new));
+    }
+    Ok(Step::Next(wait))
+}
+
+fn copy(w: &mut World, upid: &str, j: &Clone, key: &str, part: u32) -> Result<Step, String> {
+    let value = w.pve.vms.get(&j.vmid).and_then(|v| v.conf.get(key)).cloned().unwrap_or_default();
+    let p = props::read(key, &value);
+    let volid = conf::volume(&p).unwrap_or_default().to_owned();
+    let Some(volume) = w.volumes.get(&volid) else { return Ok(Step::Next(0)) };
+    let size = volume.size;
+    if size < 64 << 20 || w.pve.files.get(&volid).is_some_and(|f| f.base.is_some()) {
+        return Ok(Step::Next(20));
+    }
+    // Copies at the same time share the disks.
+    let rivals = w.pve.tasks.values().filter(|t| t.running() && matches!(t.job, Job::Clone(_))).count() as u64;
+    let ms = drive::copy_ms(volume) * (4 + rivals.saturating_sub(1)) / 4 / u64::from(CHUNKS);
+    let done = size / u64::from(CHUNKS) * u64::from(part);
+    let percent = f64::from(part) * 100.0 / f64::from(CHUNKS);
+    task::log(w, upid, format!("transferred {} of {} ({percent:.2}%)", space::pretty(done), space::pretty(size)));
+    Ok(Step::Next(ms))
+}
+
+/// Takes back what an aborted or failed clone had made.
+pub fn undo(w: &mut World, j: &Clone) {
+    let c = create::Create { vmid: j.vmid, node: j.target.clone(), drives: Vec::new(), start: false };
+    create::undo(w, &c);
+}

@@ -1,0 +1,93 @@
+//! Which request goes to which handler. An endpoint that is missing here is answered `501`.
+use serde_json::{Value, json};
+
+use super::acl::Who;
+use super::params::{Params, Upload};
+use super::reply::{ApiError, Reply, data};
+use super::{access, cluster, content, mapping, nodes, pools, qemu, storage, tasks};
+use crate::Lab;
+use crate::world::World;
+
+/// A decoded request.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Sender; nobody for a login.
+    pub who: Option<Who>,
+    /// Method.
+    pub method: String,
+    /// Path below `/api2/json`, split and decoded.
+    pub path: Vec<String>,
+    /// Parameters of body and query.
+    pub params: Params,
+    /// Uploaded file.
+    pub file: Option<Upload>,
+}
+
+impl Call {
+    /// The sender.
+    ///
+    /// # Errors
+    /// `401` when there is none.
+    pub fn who(&self) -> Result<&Who, ApiError> {
+        self.who.as_ref().ok_or_else(|| ApiError::unauthorized("No ticket"))
+    }
+
+    /// The answer for an endpoint that is not there.
+    #[must_use]
+    pub fn unknown(&self) -> ApiError {
+        ApiError::not_simulated(&self.method, &format!("/{}", self.path.join("/")))
+    }
+}
+
+/// A list of sub-directories.
+#[must_use]
+pub fn subdirs(key: &str, names: &[&str]) -> Value {
+    Value::Array(names.iter().map(|n| json!({ key: n })).collect())
+}
+
+/// Handles one request.
+///
+/// # Errors
+/// The server's refusal.
+pub fn route(lab: &Lab, w: &mut World, c: &Call) -> Reply {
+    let path: Vec<&str> = c.path.iter().map(String::as_str).collect();
+    let m = c.method.as_str();
+    match (m, &path[..]) {
+        ("GET", []) => data(subdirs("subdir", &["version", "cluster", "nodes", "storage", "access", "pools"])),
+        ("GET", ["version"]) => version(w),
+        (_, ["access", rest @ ..]) => access::route(w, c, m, rest),
+        (_, ["cluster", "mapping", rest @ ..]) => mapping::route(w, c, m, rest),
+        (_, ["cluster", rest @ ..]) => cluster::route(w, c, m, rest),
+        (_, ["pools", rest @ ..]) => pools::route(w, c, m, rest),
+        (_, ["storage", rest @ ..]) => storage::route(w, c, m, rest),
+        ("GET", ["nodes"]) => nodes::list(w),
+        (_, ["nodes", node, rest @ ..]) => {
+            let node = node_name(w, node)?;
+            match rest {
+                ["qemu", more @ ..] => qemu::route(lab, w, c, m, &node, more),
+                ["storage", more @ ..] => content::route(w, c, m, &node, more),
+                ["tasks", more @ ..] => tasks::route(lab, w, c, m, &node, more),
+                more => nodes::route(w, c, m, &node, more),
+            }
+        }
+        _ => Err(c.unknown()),
+    }
+}
+
+fn node_name(w: &World, asked: &str) -> Result<String, ApiError> {
+    if asked == "localhost" {
+        return Ok(w.pve.nodes.keys().next().cloned().unwrap_or_default());
+    }
+    if w.pve.nodes.contains_key(asked) {
+        return Ok(asked.to_owned());
+    }
+    let why = format!("{asked}: Name or service not known");
+    Err(ApiError::fail(format!("hostname lookup '{asked}' failed - failed to get address info for: {why}")))
+}
+
+fn version(w: &World) -> Reply {
+    let release = w.pve.version.clone();
+    let minor = if release.split('.').count() > 2 { release.clone() } else { format!("{release}.9") };
+    let short = release.split('.').take(2).collect::<Vec<_>>().join(".");
+    data(json!({ "version": minor, "release": short, "repoid": "9f3bdf24ad0b6a8c" }))
+}

@@ -1,0 +1,194 @@
+//! The HTTPS server: TLS, HTTP/1, body decoding, the 401 delay, waiting for config locks.
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::params::{Params, Upload, unescape};
+use super::reply::{ApiError, Reply, render};
+use super::router::{self, Call};
+use super::{agent, auth};
+use crate::{Client, Lab, tls};
+
+/// Largest form or JSON body.
+const BODY_LIMIT: usize = 512 << 10;
+/// Largest upload.
+const UPLOAD_LIMIT: usize = 256 << 20;
+/// How long every 401 takes.
+const REFUSAL: Duration = Duration::from_secs(3);
+/// How long a request waits for the lock of a VM's config file.
+const LOCK_WAIT_MS: u64 = 10_000;
+
+/// Serves the API on a port of 127.0.0.1 and announces it.
+///
+/// # Errors
+/// When the port cannot be bound or the certificate cannot be read.
+pub async fn serve(lab: &Lab) -> std::io::Result<()> {
+    let (leaf, api, nodes) =
+        lab.with(|w| (w.pve.leaf.clone(), w.pve.api_addr.clone(), w.pve.nodes.keys().cloned().collect::<Vec<_>>()));
+    let acceptor = TlsAcceptor::from(tls::server_config(&leaf, None, &["http/1.1"])?);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let at = listener.local_addr()?;
+    lab.route_up(&api, at);
+    for n in nodes {
+        lab.route_up(&format!("{n}:8006"), at);
+    }
+    let lab = lab.clone();
+    let stop = lab.stop_token();
+    tokio::spawn(async move {
+        loop {
+            let socket = tokio::select! {
+                s = listener.accept() => s,
+                () = stop.cancelled() => return,
+            };
+            if let Ok((socket, _)) = socket {
+                tokio::spawn(connection(lab.clone(), acceptor.clone(), socket));
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn connection(lab: Lab, acceptor: TlsAcceptor, socket: TcpStream) {
+    socket.set_nodelay(true).ok();
+    let Ok(stream) = acceptor.accept(socket).await else { return };
+    let stop = lab.stop_token();
+    let service = hyper::service::service_fn(move |r| {
+        let lab = lab.clone();
+        async move { Ok::<_, Infallible>(answer(&lab, r).await) }
+    });
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let conn = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
+    tokio::select! {
+        r = conn => if let Err(e) = r { tracing::debug!("connection to the Proxmox API ended: {e}"); },
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn answer(lab: &Lab, r: Request<Incoming>) -> Response<Full<Bytes>> {
+    let ours = r.headers().get("x-gpuhost-clock").is_some();
+    let _mark = lab.enter(if ours { Client::Ours } else { Client::Foreign });
+    let path = r.uri().path().to_owned();
+    let (extjs, rest) = match (path.strip_prefix("/api2/json"), path.strip_prefix("/api2/extjs")) {
+        (Some(p), _) => (false, p),
+        (_, Some(p)) => (true, p),
+        _ => {
+            let text = "file error - /usr/share/pve-manager/index.html.tpl: not found";
+            return render(Err(ApiError { bare: true, ..ApiError::fail(text) }), false, false);
+        }
+    };
+    let parts = rest.split('/').filter(|p| !p.is_empty()).map(|p| unescape(p, false)).collect();
+    let reply = handle(lab, r, parts).await;
+    if matches!(&reply, Err(e) if e.code == 401) {
+        lab.clock().sleep(REFUSAL).await;
+    }
+    let old = lab.with(|w| w.pve.is_8());
+    render(reply, extjs, old)
+}
+
+async fn handle(lab: &Lab, r: Request<Incoming>, path: Vec<String>) -> Reply {
+    let (head, body) = r.into_parts();
+    let method = head.method.as_str().to_owned();
+    let bare = |code, text: String| Err(ApiError { bare: true, ..ApiError::status(code, text) });
+    if !["GET", "POST", "PUT", "DELETE"].contains(&method.as_str()) {
+        return bare(501, format!("method '{method}' not available"));
+    }
+    if head.headers.contains_key("transfer-encoding") {
+        return bare(501, "chunked transfer encoding not supported".into());
+    }
+    let upload = path.last().is_some_and(|p| p == "upload") && method == "POST";
+    let limit = if upload { UPLOAD_LIMIT } else { BODY_LIMIT };
+    let bytes = match http_body_util::Limited::new(body, limit).collect().await {
+        Ok(b) => b.to_bytes(),
+        Err(_) => return bare(501, "for data too large".into()),
+    };
+    if method == "DELETE" && !bytes.is_empty() {
+        return bare(501, "Unexpected content for method 'DELETE'".into());
+    }
+    let login = path.iter().map(String::as_str).eq(["access", "ticket"]) && method == "POST";
+    let now_s = lab.clock().now_ms() / 1000;
+    let who = if login {
+        None
+    } else {
+        let write = method != "GET" && !upload;
+        Some(lab.with(|w| auth::identify(&w.pve, &head.headers, write, now_s))?)
+    };
+    let ctype = head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let (params, file) = decode(ctype, &bytes, head.uri.query())?;
+    let call = Call { who, method, path, params, file };
+    if let Some(reply) = agent::maybe_async(lab, &call).await {
+        return reply;
+    }
+    let mut waited = 0;
+    loop {
+        let reply = lab.with(|w| router::route(lab, w, &call));
+        match &reply {
+            Err(e) if e.flock.is_some() && waited < LOCK_WAIT_MS => {
+                waited += 500;
+                lab.clock().sleep(Duration::from_millis(500)).await;
+            }
+            _ => return reply,
+        }
+    }
+}
+
+fn decode(ctype: &str, bytes: &Bytes, query: Option<&str>) -> Result<(Params, Option<Upload>), ApiError> {
+    let mut params = Params::default();
+    let mut file = None;
+    let kind = ctype.split(';').next().unwrap_or_default().trim();
+    match kind {
+        _ if bytes.is_empty() => {}
+        "application/json" => match serde_json::from_slice::<serde_json::Value>(bytes) {
+            Ok(serde_json::Value::Object(o)) => params.0.extend(o.into_iter().filter(|(_, v)| !v.is_null())),
+            _ => {
+                let text = "malformed JSON string, neither tag, array, object, number, string or atom";
+                return Err(ApiError { bare: true, ..ApiError::fail(text) });
+            }
+        },
+        "application/x-www-form-urlencoded" | "" => params.add_form(&String::from_utf8_lossy(bytes)),
+        "multipart/form-data" => file = multipart(ctype, bytes, &mut params),
+        other => {
+            let text = format!("upload 'Content-Type '{other}' not implemented");
+            return Err(ApiError { bare: true, ..ApiError::status(506, text) });
+        }
+    }
+    params.add_form(query.unwrap_or_default());
+    Ok((params, file))
+}
+
+fn find(hay: &[u8], needle: &[u8], from: usize) -> Option<usize> {
+    hay.get(from..)?.windows(needle.len()).position(|w| w == needle).map(|i| i + from)
+}
+
+/// Reads `multipart/form-data`: fields become parameters, the part with a file name is the upload.
+fn multipart(ctype: &str, bytes: &[u8], params: &mut Params) -> Option<Upload> {
+    let boundary = ctype.split("boundary=").nth(1)?.split(';').next()?.trim().trim_matches('"');
+    let mark = format!("--{boundary}");
+    let next = format!("\r\n{mark}");
+    let mut at = find(bytes, mark.as_bytes(), 0)? + mark.len();
+    let mut file = None;
+    while bytes.get(at..at + 2) == Some(b"\r\n") {
+        let head_end = find(bytes, b"\r\n\r\n", at)?;
+        let end = find(bytes, next.as_bytes(), head_end + 2)?;
+        let head = String::from_utf8_lossy(&bytes[at..head_end]).into_owned();
+        let body = bytes.get(head_end + 4..end).unwrap_or_default();
+        let attr = |k: &str| {
+            let (_, rest) = head.split_once(&format!("{k}=\""))?;
+            rest.split('"').next().map(str::to_owned)
+        };
+        match (attr(" name"), attr("filename")) {
+            (_, Some(filename)) => file = Some(Upload { filename, bytes: body.to_vec() }),
+            (Some(name), None) => {
+                params.0.insert(name, String::from_utf8_lossy(body).into_owned().into());
+            }
+            _ => {}
+        }
+        at = end + next.len();
+    }
+    file
+}
