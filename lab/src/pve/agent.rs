@@ -194,7 +194,8 @@ fn exec_status(w: &mut World, c: &Call, vmid: u32) -> Reply {
 async fn read(lab: &Lab, c: &Call, vmid: u32) -> Reply {
     c.params.check(&[req(t("file")), b("decode"), n("count"), n("offset")])?;
     let path = c.params.text("file");
-    let bytes = guest::agent_file_read(lab, vmid, &path).await.map_err(|e| ApiError::fail(format!("Agent error: {e}")))?;
+    let bytes =
+        guest::agent_file_read(lab, vmid, &path).await.map_err(|e| ApiError::fail(format!("Agent error: {e}")))?;
     let shown = &bytes[..bytes.len().min(READ_LIMIT)];
     let text = String::from_utf8_lossy(shown).into_owned();
     data(json!({ "content": text, "bytes-read": shown.len() }))
@@ -215,8 +216,6 @@ async fn write(lab: &Lab, c: &Call, vmid: u32) -> Reply {
     } else {
         content.into_bytes()
     };
-    guest::agent_file_write(lab, vmid, &path, &bytes)
-        .await
-        .map_err(|e| ApiError::fail(format!("Agent error: {e}")))?;
+    guest::agent_file_write(lab, vmid, &path, &bytes).await.map_err(|e| ApiError::fail(format!("Agent error: {e}")))?;
     null()
 }

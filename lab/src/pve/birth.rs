@@ -34,6 +34,7 @@ impl World {
             pve: Pve::default(),
             volumes: BTreeMap::new(),
             guests: BTreeMap::new(),
+            k3s: BTreeMap::new(),
             clusters: BTreeMap::new(),
             not_rehearsed: BTreeSet::new(),
             dirty_alarm: false,
