@@ -55,6 +55,8 @@ struct Ways {
     drop_next: AtomicBool,
     /// Hosts behind this one.
     inner: Mutex<HashMap<String, SocketAddr>>,
+    /// The clock on which the command `vsleep` spends 20 s, as a handler of the lab does.
+    clock: Option<Clock>,
 }
 
 struct Server {
@@ -131,6 +133,11 @@ impl Handler for Server {
         let ways = self.ways.clone();
         let handle = session.handle();
         tokio::spawn(async move {
+            if command.contains("vsleep")
+                && let Some(clock) = &ways.clock
+            {
+                clock.sleep(Duration::from_secs(20)).await;
+            }
             let (mut read, _write) = channel.split();
             let mut child = tokio::process::Command::new("sh")
                 .arg("-c")
@@ -197,6 +204,10 @@ fn options(user: &str, key: &str) -> ConnectOptions {
 }
 
 async fn bed(limit: usize, pinned: bool) -> Bed {
+    bed_on(Clock::Real, limit, pinned).await
+}
+
+async fn bed_on(clock: Clock, limit: usize, pinned: bool) -> Bed {
     let dir = tempfile::tempdir().unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at: SocketAddr = listener.local_addr().unwrap();
@@ -204,7 +215,7 @@ async fn bed(limit: usize, pinned: bool) -> Bed {
     routes.set(format!("{NAME}:22"), at);
     let run = Run {
         rt: tokio::runtime::Handle::current(),
-        clock: Clock::Real,
+        clock: clock.clone(),
         dialer: Dialer::new(routes, Reach::RoutesOnly),
         cancel: tokio_util::sync::CancellationToken::new(),
         lab: false,
@@ -228,7 +239,7 @@ async fn bed(limit: usize, pinned: bool) -> Bed {
     let key = keys::load(&ctx, "state:ssh_key").unwrap().public_key().to_openssh().unwrap();
     let private = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
     let host_key = private.public_key().to_openssh().unwrap();
-    let ways = Arc::new(Ways { limit, ..Ways::default() });
+    let ways = Arc::new(Ways { limit, clock: Some(clock), ..Ways::default() });
     let config = Arc::new(Config {
         keys: vec![private],
         auth_rejection_time: Duration::from_millis(1),
@@ -296,6 +307,31 @@ async fn many_at_once_survive_a_server_with_few_sessions() {
         assert_eq!(out.unwrap().text(), i.to_string());
     }
     assert_eq!(b.ways.logins.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_a_slot_does_not_hold_time() {
+    let time = crate::core::clock::VirtualClock::new(0, crate::core::clock::Mode::Instant);
+    let b = bed_on(Clock::Virtual(time.clone()), 10, true).await;
+    let mark = b.ctx.clock.busy();
+    let work: Vec<_> = (0..10)
+        .map(|_| {
+            let b = &b;
+            async move { b.host.read(&b.ctx, "true; : vsleep").await }
+        })
+        .collect();
+    // Real time only as an emergency brake: a mark that is held while waiting would stop time for ever.
+    let all = tokio::time::timeout(Duration::from_secs(60), b.ctx.clock.join_all(work)).await.unwrap();
+    assert!(all.iter().all(Result::is_ok));
+    // Four at a time: 20 s, 40 s, 60 s.
+    assert!((60_000..80_000).contains(&time.now_ms()), "{}", time.now_ms());
+    assert_eq!(time.busy(), 1);
+    drop(mark);
+    // A command that never ends is ended on our clock.
+    let _mark = b.ctx.clock.busy();
+    let o = RunOptions { timeout: Span::secs(2), ..RunOptions::default() };
+    let e = b.host.run(&b.ctx, "true; : vsleep", o).await.unwrap_err();
+    assert!(e.is(Kind::Timeout) && e.message.ends_with("did not end within 2s"), "{e}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,4 +421,39 @@ async fn through_a_bastion() {
     assert_eq!(o("inner.test").read(&b.ctx, "echo in").await.unwrap().text(), "in");
     let e = o("other.test").read(&b.ctx, "true").await.unwrap_err();
     assert_eq!(e.message, "node1.test does not reach other.test:22");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_reach_hosts() {
+    let b = bed(10, true).await;
+    let run = b.ctx.run().clone();
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        r#"
+        let host = ssh::connect("{NAME}", #{{ user: "root", key: "state:ssh_key" }});
+        let out = host.run("echo hi; exit 4", #{{ ok_codes: [4], become: false }});
+        if out.stdout != "hi\n" || out.code != 4 || `${{out}}` != "hi" {{ throw "run"; }}
+        let twice = [host.ensure_links(#{{ "{d}/l": "/x" }}), host.ensure(#{{ links: #{{ "{d}/l": "/x" }} }})];
+        if twice[0].len() != 1 || twice[0][0].after != "/x" || twice[1].len() != 0 {{ throw "ensure"; }}
+        let kind = "";
+        try {{ host.read("exit 9"); }} catch (e) {{ kind = "caught"; }}
+        host.write_file("{d}/f", "text", #{{ owner: host.read("id -u").stdout.split("\n")[0] }});
+        `${{host.name}} ${{host.role}} ${{kind}} ${{host.read_file("{d}/f")}} ${{host.read_file("{d}/none")}}`
+        "#,
+        d = dir.path().display()
+    );
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut engine = rhai::Engine::new();
+        engine.set_max_expr_depths(0, 0);
+        engine.set_default_tag(rhai::Dynamic::from(run));
+        engine.register_static_module("ssh", def().module.into());
+        let ok = engine.eval::<String>(&script).map_err(|e| e.to_string());
+        let typo = engine.eval::<()>(&format!("ssh::connect(\"{NAME}\", #{{ user: \"root\", kee: \"x\" }})"));
+        (ok, crate::core::error::OpError::from_rhai(&typo.unwrap_err()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(answer.0.unwrap(), format!("{NAME}  caught text "));
+    assert_eq!(answer.1.message, "unknown option `kee`");
+    assert_eq!(answer.1.hint.as_deref(), Some("did you mean `key`?"));
 }

@@ -113,6 +113,7 @@ impl Host {
         if steps.iter().any(|s| s.phase == Phase::Packages) {
             self.wait_lock(s, &found.lock).await?;
         }
+        s.waiting(working_on(steps));
         let options = RunOptions { timeout: LONGEST_ACT, ..RunOptions::default() };
         let started = ctx.clock.now_ms().await;
         let mut first = 0;
@@ -152,6 +153,15 @@ impl Host {
         Err(OpError::failed(format!("{what} did not stay as it was set"))
             .because(format!("it is {now}, wanted is {want}"))
             .hint("something else on the host manages it"))
+    }
+}
+
+/// What takes the time, in a few words.
+fn working_on(steps: &[Step]) -> String {
+    match (steps.iter().find(|s| s.phase == Phase::Packages), steps) {
+        (Some(p), _) => format!("installing {}", p.what.trim_start_matches("packages ").trim_start_matches("package ")),
+        (None, [one]) => one.what.clone(),
+        (None, many) => format!("{} differences, first {}", many.len(), many.first().map_or("", |s| s.what.as_str())),
     }
 }
 
