@@ -24,6 +24,7 @@ fn example(key: &str) -> &'static str {
         "swap" => "\"off\"",
         "services" => "#{ iscsid: \"running\" }",
         "units" => "#{ \"hello.service\": \"[Service]\\nExecStart=/bin/true\\n\" }",
+        "timers" => "#{ trim: #{ on_calendar: \"weekly\", command: \"fstrim -av\" } }",
         "mounts" => "#{ \"/mnt/scratch\": #{ label: \"scratch\" } }",
         "filesystems" => "#{ site().data_device(\"nfs1\"): #{ label: \"data\" } }",
         "hostname" => "\"k3s-cp1\"",

@@ -36,6 +36,8 @@ options! {
         services: Map = Map::new(),
         /// systemd units by file name: their text.
         units: BTreeMap<String, String> = BTreeMap::new(),
+        /// Programs that systemd runs by the clock, by name: `#{ on_calendar, command, user }`.
+        timers: Map = Map::new(),
         /// Mounts by path: `#{ device, label, fs, options }`, also in fstab.
         mounts: Map = Map::new(),
         /// File systems by device (`/dev/disk/by-id/…`): `#{ fs, label }`; made on blank devices only.
@@ -124,6 +126,20 @@ options! {
         enabled: Option<bool> = None,
         /// Paths of files whose change restarts it.
         restart_on: Vec<String> = Vec::new(),
+    }
+}
+
+options! {
+    /// A timer.
+    pub struct TimerSpec {
+        /// When, as systemd writes it: `daily`, `Mon *-*-* 03:00`, `*:0/15`.
+        on_calendar: String,
+        /// The shell program.
+        command: String,
+        /// Who runs it.
+        user: String = "root".to_owned(),
+        /// Catch up after the host was off.
+        persistent: bool = true,
     }
 }
 

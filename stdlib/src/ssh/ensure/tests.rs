@@ -167,6 +167,7 @@ fn the_whole_map_compiles_to_programs_that_a_shell_accepts() {
             sysctl: #{ "vm.swappiness": 1 }, modules: ["br_netfilter"], swap: "off",
             services: #{ chrony: "running", apt: #{ state: "stopped", enabled: false } },
             units: #{ "x.service": "[Service]\nExecStart=/bin/true\n" },
+            timers: #{ trim: #{ on_calendar: "weekly", command: "fstrim -av" } },
             mounts: #{ "/srv/nfs": #{ label: "nfs-data" } },
             filesystems: #{ "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_gh-data-221": #{ fs: "ext4", label: "nfs-data" } },
             hostname: "n1", hosts_entries: #{ "10.0.0.1": ["n1", "n1.lab"], n2: "10.0.0.2" }, timezone: "Etc/UTC",

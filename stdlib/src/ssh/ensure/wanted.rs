@@ -14,7 +14,8 @@ use super::item::{Item, Phase};
 use super::packages::{Packages, is_file_name, keyring_path, source_path};
 use super::services::Service;
 use super::specs::{
-    DirectorySpec, EnsureOptions, FileSpec, FilesystemSpec, LineSpec, MountSpec, RepositorySpec, ServiceSpec, UserSpec,
+    DirectorySpec, EnsureOptions, FileSpec, FilesystemSpec, LineSpec, MountSpec, RepositorySpec, ServiceSpec,
+    TimerSpec, UserSpec,
 };
 use super::storage::{Filesystem, KINDS, Mount};
 use super::system::{Hostname, KernelModule, SwapOff, Sysctl, Timezone};
@@ -59,6 +60,7 @@ impl Wanted {
         for (name, text) in &o.units {
             w.unit(name, text)?;
         }
+        each(&o.timers, "timers", |n, v| w.timer(n, v))?;
         each(&o.services, "services", |n, v| w.service(n, v))?;
         Ok(w)
     }
@@ -320,6 +322,34 @@ impl Wanted {
         }
         let path = format!("/etc/systemd/system/{name}");
         self.whole_file("unit", path, text.as_bytes().to_vec(), "0644", Phase::Files);
+        Ok(())
+    }
+
+    fn timer(&mut self, name: &str, v: &Dynamic) -> OpResult<()> {
+        let s = TimerSpec::read(&as_map(v)?)?;
+        if !is_file_name(name) || name.contains('.') {
+            return Err(OpError::invalid("is no plain name"));
+        }
+        if [&s.on_calendar, &s.user].iter().any(|t| t.contains('\n') || t.is_empty()) {
+            return Err(OpError::invalid("`on_calendar` and `user` are one line each"));
+        }
+        // A program file: systemd has quoting rules of its own for command lines.
+        let program = format!("/usr/local/lib/gpuhost/{name}");
+        let text = format!("#!/bin/sh\n{}\n", s.command.trim_end());
+        self.whole_file("program", program.clone(), text.into_bytes(), "0755", Phase::Files);
+        let about = format!("[Unit]\nDescription={name} (gpuhost)\n");
+        self.unit(
+            &format!("{name}.service"),
+            &format!("{about}[Service]\nType=oneshot\nUser={}\nExecStart={program}\n", s.user),
+        )?;
+        let timer = format!(
+            "{about}[Timer]\nOnCalendar={}\nPersistent={}\n[Install]\nWantedBy=timers.target\n",
+            s.on_calendar, s.persistent
+        );
+        let unit = format!("{name}.timer");
+        self.unit(&unit, &timer)?;
+        let restart_on = vec![format!("/etc/systemd/system/{unit}")];
+        self.add(Service { name: unit, running: true, enabled: Some(true), restart_on });
         Ok(())
     }
 
