@@ -1,6 +1,12 @@
 //! The QEMU guest agent of a guest, as the hypervisor talks to it.
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
+use super::cloudinit;
+use super::fs::Who;
+use super::live::Machine;
+use super::shell::{self, Job, Stdin};
 use super::state::Stage;
 use crate::Lab;
 use crate::world::World;
@@ -47,23 +53,47 @@ pub fn agent_interfaces(w: &World, vmid: u32) -> Value {
 }
 
 /// Runs a command as root.
-pub async fn agent_exec(_lab: &Lab, _vmid: u32, argv: Vec<String>, _stdin: Vec<u8>) -> AgentResult {
-    let name = argv.first().cloned().unwrap_or_default();
-    AgentResult { code: 96, err: format!("{name}: not simulated by the lab\n").into_bytes(), ..Default::default() }
+pub async fn agent_exec(lab: &Lab, vmid: u32, argv: Vec<String>, stdin: Vec<u8>) -> AgentResult {
+    let Some(m) = machine(lab, vmid) else {
+        return AgentResult { code: 255, err: b"the guest is not running\n".to_vec(), ..Default::default() };
+    };
+    let script = argv.iter().map(|a| cloudinit::quote(a)).collect::<Vec<_>>().join(" ");
+    let mut job = Job::root(&script);
+    job.cwd = Some("/".to_owned());
+    job.stdin = Stdin::Bytes(stdin);
+    let ended = shell::run_to_end(m, job).await;
+    AgentResult { code: ended.code, out: ended.out, err: ended.err }
+}
+
+fn machine(lab: &Lab, vmid: u32) -> Option<Arc<Machine>> {
+    lab.guests().get(vmid).filter(|m| !m.stop.is_cancelled())
+}
+
+fn reason(e: &std::io::Error) -> &'static str {
+    match e.kind() {
+        std::io::ErrorKind::NotFound => "No such file or directory",
+        std::io::ErrorKind::PermissionDenied => "Permission denied",
+        std::io::ErrorKind::IsADirectory => "Is a directory",
+        _ => "Input/output error",
+    }
 }
 
 /// Reads a file as root.
 ///
 /// # Errors
 /// The agent's text when the file cannot be read.
-pub async fn agent_file_read(_lab: &Lab, _vmid: u32, path: &str) -> Result<Vec<u8>, String> {
-    Err(format!("failed to open file '{path}' (mode: 'r'): No such file or directory"))
+pub async fn agent_file_read(lab: &Lab, vmid: u32, path: &str) -> Result<Vec<u8>, String> {
+    let failed = |why: &str| format!("failed to open file '{path}' (mode: 'r'): {why}");
+    let m = machine(lab, vmid).ok_or_else(|| failed("No such file or directory"))?;
+    m.files.read(&Who::root(), path).map(|b| b.as_ref().clone()).map_err(|e| failed(reason(&e)))
 }
 
 /// Writes a file as root.
 ///
 /// # Errors
 /// The agent's text when the file cannot be written.
-pub async fn agent_file_write(_lab: &Lab, _vmid: u32, path: &str, _bytes: &[u8]) -> Result<(), String> {
-    Err(format!("failed to open file '{path}' (mode: 'w'): No such file or directory"))
+pub async fn agent_file_write(lab: &Lab, vmid: u32, path: &str, bytes: &[u8]) -> Result<(), String> {
+    let failed = |why: &str| format!("failed to open file '{path}' (mode: 'w'): {why}");
+    let m = machine(lab, vmid).ok_or_else(|| failed("No such file or directory"))?;
+    m.files.write(&Who::root(), path, bytes, false, 0o644).map_err(|e| failed(reason(&e)))
 }

@@ -1,8 +1,24 @@
 //! Machines of the lab: they boot with their cloud-init data, run sshd and a shell, and answer the QEMU agent.
+pub mod accounts;
 pub mod agent;
+pub mod apt;
 pub mod boot;
+pub mod cloudinit;
+pub mod fs;
+pub mod hostkeys;
+pub mod hw;
+pub mod iso;
+pub mod journal;
+pub mod k3s;
+pub mod live;
+pub mod mounts;
+pub mod nfs;
+pub mod programs;
 pub mod query;
+pub mod shell;
+pub mod ssh;
 pub mod state;
+pub mod units;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +26,11 @@ use crate::Lab;
 use crate::world::World;
 
 pub use agent::{AgentResult, agent_exec, agent_file_read, agent_file_write, agent_interfaces, agent_ready};
-pub use boot::{power_off, power_on, request_shutdown};
+pub use boot::{power_off, power_on, request_shutdown, sync_disks};
+pub use live::Live;
 pub use query::{
-    by_ip, gpus, has_file, has_package, hostname, ip, is_up, mountpoint, nfs_allows, put_file, set_nvidia_driver,
+    by_ip, file_names, file_text, gpus, has_file, has_package, hostname, ip, is_up, mountpoint, nfs_allows, put_dir,
+    put_file, remove_file, set_nvidia_driver,
 };
 
 /// Things that happen later in a guest.
@@ -29,10 +47,6 @@ pub enum GuestEvent {
     },
 }
 
-/// What lives only while the lab runs (sockets, tasks); never saved.
-#[derive(Default)]
-pub struct Live {}
-
 /// Handles an event that is due.
 pub fn handle(lab: &Lab, w: &mut World, e: GuestEvent) {
     match e {
@@ -44,9 +58,30 @@ pub fn handle(lab: &Lab, w: &mut World, e: GuestEvent) {
 ///
 /// # Errors
 /// When a port cannot be bound.
-pub async fn resume(_lab: &Lab) -> std::io::Result<()> {
+pub async fn resume(lab: &Lab) -> std::io::Result<()> {
+    lab.with(|w| {
+        let all: Vec<u32> = w.guests.keys().copied().collect();
+        for vmid in &all {
+            boot::resume(lab, w, *vmid);
+        }
+        for vmid in all {
+            boot::resume_services(lab, w, vmid);
+        }
+    });
+    // Machines hold the lab: they go when it stops, so that it can be dropped.
+    let (stop, weak) = (lab.stop_token(), lab.clone());
+    lab.rt().spawn(async move {
+        stop.cancelled().await;
+        weak.guests().clear();
+    });
     Ok(())
 }
 
 /// Writes the file systems of running guests into the world, for a snapshot.
-pub async fn park_files(_lab: &Lab) {}
+pub async fn park_files(lab: &Lab) {
+    lab.with(|w| {
+        for m in lab.guests().all() {
+            live::store(w, &m);
+        }
+    });
+}

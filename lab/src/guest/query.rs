@@ -1,5 +1,9 @@
 //! What other parts of the lab may ask of a guest, or change in it, while they hold the world.
+use super::fs::Who;
+use super::fs::virtuals;
+use super::live::Machine;
 use super::state::{Guest, Stage};
+use super::{accounts, nfs};
 use crate::Lab;
 use crate::spec::PciSpec;
 use crate::world::World;
@@ -20,10 +24,15 @@ pub fn ip(w: &World, vmid: u32) -> Option<String> {
     up(w, vmid).and_then(|g| g.net.as_ref()).map(|n| n.ip.clone())
 }
 
+/// The address a guest has or is about to have.
+pub(crate) fn address(w: &World, vmid: u32) -> Option<String> {
+    w.guests.get(&vmid)?.net.as_ref().map(|n| n.ip.clone())
+}
+
 /// The running guest that has this address.
 #[must_use]
 pub fn by_ip(w: &World, ip: &str) -> Option<u32> {
-    w.guests.keys().copied().find(|id| self::ip(w, *id).as_deref() == Some(ip))
+    w.guests.keys().copied().find(|id| is_up(w, *id) && self::ip(w, *id).as_deref() == Some(ip))
 }
 
 /// Whether the guest runs and has a network.
@@ -32,14 +41,67 @@ pub fn is_up(w: &World, vmid: u32) -> bool {
     up(w, vmid).is_some_and(|g| g.stage == Stage::Up)
 }
 
+/// Address of a name as a guest resolves it: literal, `/etc/hosts`, another guest's host name.
+pub(crate) fn name_to_ip(w: &World, m: &Machine, name: &str) -> Option<String> {
+    if name.parse::<std::net::Ipv4Addr>().is_ok() {
+        return Some(name.to_owned());
+    }
+    let hosts = m.files.text("/etc/hosts");
+    let hit = hosts.lines().map(|l| l.split('#').next().unwrap_or_default()).find(|l| l.split_whitespace().skip(1).any(|n| n == name));
+    if let Some(ip) = hit.and_then(|l| l.split_whitespace().next()) {
+        return Some(ip.to_owned());
+    }
+    let domain = w.guests.get(&m.vmid).and_then(|g| g.net.as_ref()).and_then(|n| n.domain.clone()).unwrap_or_default();
+    let short = name.strip_suffix(&format!(".{domain}")).unwrap_or(name);
+    w.guests.keys().copied().find(|id| hostname(w, *id).as_deref() == Some(short)).and_then(|id| ip(w, id))
+}
+
 /// Whether a file or directory exists in a running guest.
 #[must_use]
-pub fn has_file(_lab: &Lab, _w: &World, _vmid: u32, _path: &str) -> bool {
-    false
+pub fn has_file(lab: &Lab, w: &World, vmid: u32, path: &str) -> bool {
+    if ["/proc/", "/sys/", "/dev/"].iter().any(|d| path.starts_with(d)) {
+        return up(w, vmid).is_some_and(|g| virtuals::render(w, g).contains_key(path));
+    }
+    lab.guests().get(vmid).is_some_and(|m| m.files.exists(path))
+}
+
+/// Text of a file in a running guest; `None` when there is none.
+#[must_use]
+pub fn file_text(lab: &Lab, vmid: u32, path: &str) -> Option<String> {
+    let m = lab.guests().get(vmid)?;
+    m.files.read(&Who::root(), path).ok().map(|b| String::from_utf8_lossy(&b).into_owned())
+}
+
+/// Names in a directory of a running guest.
+#[must_use]
+pub fn file_names(lab: &Lab, vmid: u32, dir: &str) -> Vec<String> {
+    let Some(m) = lab.guests().get(vmid) else { return Vec::new() };
+    m.files.list(&Who::root(), dir).unwrap_or_default().into_iter().map(|(n, _)| n).collect()
 }
 
 /// Writes a file of a running guest, with its parent directories; root owns it.
-pub fn put_file(_lab: &Lab, _w: &mut World, _vmid: u32, _path: &str, _text: &str, _mode: u32) {}
+pub fn put_file(lab: &Lab, _w: &mut World, vmid: u32, path: &str, text: &str, mode: u32) {
+    if let Some(m) = lab.guests().get(vmid) {
+        m.files.place_file(path, text.as_bytes(), mode);
+    }
+}
+
+/// Makes a directory of a running guest, with its parents; `owner` is `user[:group]` or empty.
+pub fn put_dir(lab: &Lab, vmid: u32, path: &str, mode: u32, owner: &str) {
+    if let Some(m) = lab.guests().get(vmid) {
+        let _ = m.files.mkdir(&Who::root(), path, true, mode);
+        if !owner.is_empty() {
+            accounts::chown(&m, path, owner);
+        }
+    }
+}
+
+/// Removes a file or directory of a running guest.
+pub fn remove_file(lab: &Lab, vmid: u32, path: &str) {
+    if let Some(m) = lab.guests().get(vmid) {
+        let _ = m.files.remove(&Who::root(), path, true);
+    }
+}
 
 /// Whether something is mounted exactly at `path`.
 #[must_use]
@@ -51,7 +113,7 @@ pub fn mountpoint(w: &World, vmid: u32, path: &str) -> bool {
 /// Whether a package is installed.
 #[must_use]
 pub fn has_package(w: &World, vmid: u32, name: &str) -> bool {
-    up(w, vmid).is_some_and(|g| g.facts.packages.contains_key(name))
+    up(w, vmid).is_some_and(|g| super::apt::installed(g, name).is_some())
 }
 
 /// NVIDIA cards that the guest sees.
@@ -62,10 +124,23 @@ pub fn gpus(w: &World, vmid: u32) -> Vec<PciSpec> {
 }
 
 /// Loads an NVIDIA driver of this version, or takes it away.
-pub fn set_nvidia_driver(_lab: &Lab, w: &mut World, vmid: u32, version: Option<String>) {
-    if let Some(g) = w.guests.get_mut(&vmid) {
-        g.facts.nvidia_driver = version;
+pub fn set_nvidia_driver(lab: &Lab, w: &mut World, vmid: u32, version: Option<String>) {
+    let Some(g) = w.guests.get_mut(&vmid) else { return };
+    for module in ["nvidia", "nvidia_uvm", "nvidia_modeset"] {
+        if version.is_some() {
+            g.modules.insert(module.to_owned());
+        } else {
+            g.modules.remove(module);
+        }
     }
+    if let Some(m) = lab.guests().get(vmid) {
+        if version.is_some() {
+            m.files.place_file("/usr/bin/nvidia-smi", b"#!/usr/lib/lab/program nvidia-smi\n", 0o755);
+        } else {
+            let _ = m.files.remove(&Who::root(), "/usr/bin/nvidia-smi", false);
+        }
+    }
+    g.facts.nvidia_driver = version;
 }
 
 /// Whether the NFS server at `server_ip` lets `client_ip` mount `path`.
@@ -73,11 +148,11 @@ pub fn set_nvidia_driver(_lab: &Lab, w: &mut World, vmid: u32, version: Option<S
 /// # Errors
 /// What `mount.nfs4` prints when it does not.
 pub fn nfs_allows(w: &World, server_ip: &str, path: &str, client_ip: &str) -> Result<(), String> {
-    let _ = client_ip;
-    match by_ip(w, server_ip) {
-        Some(_) => Err(format!(
-            "mount.nfs4: mounting {server_ip}:{path} failed, reason given by server: No such file or directory"
-        )),
-        None => Err("mount.nfs4: Connection timed out".to_owned()),
-    }
+    let refused = |why: &str| match why {
+        "Connection refused" | "Connection timed out" => format!("mount.nfs: {why} for {server_ip}:{path}"),
+        "access denied by server" => format!("mount.nfs: access denied by server while mounting {server_ip}:{path}"),
+        why => format!("mount.nfs: mounting {server_ip}:{path} failed, reason given by server: {why}"),
+    };
+    let server = by_ip(w, server_ip).ok_or_else(|| refused("Connection timed out"))?;
+    nfs::allowed(w, server, path, client_ip).map(|_| ()).map_err(|e| refused(&e))
 }

@@ -251,9 +251,6 @@ pub struct Guest {
     pub dpkg_lock: Option<String>,
     /// What the kernel exports over NFS, as `exportfs -v` would tell.
     pub exports: Vec<Export>,
-    /// Root file system, only in a saved world.
-    #[serde(default)]
-    pub files: Option<serde_json::Value>,
     /// Last process id given out.
     #[serde(default)]
     pub last_pid: u32,

@@ -1,0 +1,95 @@
+//! The `k3s` binary and its uninstall scripts, as far as they are used by hand.
+use super::{Body, Call, NOT_SIMULATED, Program};
+use crate::guest::fs::Who;
+use crate::guest::k3s::version_of;
+use crate::guest::units;
+
+/// These come with the binary or its installer, not with a package.
+pub(super) const PROGRAMS: &[Program] = &[
+    Program { path: "/usr/local/bin/k3s", package: "(k3s)", body: Body::Now(k3s) },
+    Program { path: "/usr/local/bin/kubectl", package: "(k3s)", body: Body::Now(k3s) },
+    Program { path: "/usr/local/bin/crictl", package: "(k3s)", body: Body::Now(k3s) },
+    Program { path: "/usr/local/bin/k3s-uninstall.sh", package: "(k3s)", body: Body::Now(uninstall) },
+    Program { path: "/usr/local/bin/k3s-agent-uninstall.sh", package: "(k3s)", body: Body::Now(uninstall) },
+    Program { path: "/usr/local/bin/k3s-killall.sh", package: "(k3s)", body: Body::Now(killall) },
+];
+
+fn k3s(c: &mut Call) -> i32 {
+    let path = c.path(&c.argv0.clone());
+    let real = c.m.files.resolve(&path, true).unwrap_or(path);
+    let version = c.m.files.read(&Who::root(), &real).ok().and_then(|b| version_of(&b));
+    let Some(version) = version else {
+        let text = format!("bash: line 1: {real}: cannot execute binary file: Exec format error");
+        return c.fail(126, &text);
+    };
+    let called = c.argv0.rsplit('/').next().unwrap_or_default().to_owned();
+    let args = if called == "kubectl" || called == "crictl" { [vec![called], c.args.clone()].concat() } else { c.args.clone() };
+    match args.first().map(String::as_str) {
+        Some("--version" | "-v") => {
+            let hash = &crate::guest::k3s::sha256(version.as_bytes())[..8];
+            c.line(&format!("k3s version {version} ({hash})\ngo version go1.24.9"));
+            0
+        }
+        Some("check-config") => {
+            c.line("STATUS: pass");
+            0
+        }
+        Some("kubectl") if args.get(1).is_some_and(|a| a == "version") => {
+            c.line(&format!("Client Version: {version}"));
+            0
+        }
+        other => {
+            let what = format!("k3s {}", other.unwrap_or_default());
+            let text = super::not_simulated(&c.m, &what);
+            c.fail(NOT_SIMULATED, &text)
+        }
+    }
+}
+
+fn killall(c: &mut Call) -> i32 {
+    if !c.must_be_root("k3s-killall.sh: must be root") {
+        return 1;
+    }
+    let (lab, m) = (c.m.lab.clone(), c.m.clone());
+    c.world(|w| {
+        for u in ["k3s.service", "k3s-agent.service"] {
+            units::stop(&lab, w, &m, u);
+        }
+    });
+    0
+}
+
+fn uninstall(c: &mut Call) -> i32 {
+    if killall(c) != 0 {
+        return 1;
+    }
+    let (lab, m) = (c.m.lab.clone(), c.m.clone());
+    let unit = if c.name.contains("agent") { "k3s-agent.service" } else { "k3s.service" };
+    units::disable(&m.files, unit);
+    let root = Who::root();
+    let bin = "/usr/local/bin";
+    for path in [
+        format!("/etc/systemd/system/{unit}"),
+        format!("/etc/systemd/system/{unit}.env"),
+        format!("{bin}/k3s"),
+        format!("{bin}/kubectl"),
+        format!("{bin}/crictl"),
+        format!("{bin}/ctr"),
+        format!("{bin}/k3s-killall.sh"),
+        format!("{bin}/{}", c.name),
+        "/etc/rancher/k3s".to_owned(),
+        "/run/k3s".to_owned(),
+        "/run/flannel".to_owned(),
+        "/var/lib/rancher/k3s".to_owned(),
+        "/var/lib/kubelet".to_owned(),
+    ] {
+        let _ = m.files.remove(&root, &path, true);
+    }
+    lab.with(|w| {
+        crate::kube::k3s_uninstalled(&lab, w, m.vmid);
+        if let Some(g) = w.guests.get_mut(&m.vmid) {
+            g.services.remove(unit);
+        }
+    });
+    0
+}

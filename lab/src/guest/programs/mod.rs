@@ -1,0 +1,328 @@
+//! The programs of a guest. Each is a file on its PATH whose first line leads here; without the file (the package
+//! is not installed) there is no program. What is not simulated says so and ends with 96.
+mod accounts;
+mod apt;
+mod cards;
+mod cloud;
+mod date;
+mod disks;
+mod files;
+mod hosts;
+mod k3s;
+mod kernel;
+mod mounts;
+mod network;
+mod nfs;
+mod power;
+mod rights;
+mod system;
+mod systemctl;
+mod timing;
+mod web;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bashkit::{Command, CommandContext, CommandInput, CommandOutput, CommandStatus, async_trait};
+use futures::future::BoxFuture;
+
+use super::fs::Who;
+use super::fs::tree::normalise;
+use super::live::Machine;
+use super::state::Guest;
+use crate::world::World;
+
+/// Exit status of what the lab does not simulate.
+pub const NOT_SIMULATED: i32 = 96;
+
+/// The code of a program.
+#[derive(Clone, Copy)]
+pub enum Body {
+    /// Answers at once.
+    Now(fn(&mut Call) -> i32),
+    /// May wait.
+    Later(for<'a> fn(&'a mut Call) -> BoxFuture<'a, i32>),
+}
+
+/// A program and where it is found.
+#[derive(Clone, Copy)]
+pub struct Program {
+    /// Its file.
+    pub path: &'static str,
+    /// Package that brings it; empty when the image has it.
+    pub package: &'static str,
+    /// What it does.
+    pub body: Body,
+}
+
+impl Program {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// Shorthand for the tables.
+const fn now(path: &'static str, body: fn(&mut Call) -> i32) -> Program {
+    Program { path, package: "", body: Body::Now(body) }
+}
+const fn later(path: &'static str, body: for<'a> fn(&'a mut Call) -> BoxFuture<'a, i32>) -> Program {
+    Program { path, package: "", body: Body::Later(body) }
+}
+const fn of(package: &'static str, p: Program) -> Program {
+    Program { package, ..p }
+}
+
+/// All programs.
+#[must_use]
+pub fn table() -> Vec<Program> {
+    [
+        rights::PROGRAMS, accounts::PROGRAMS, files::PROGRAMS, hosts::PROGRAMS, apt::PROGRAMS, systemctl::PROGRAMS,
+        kernel::PROGRAMS, system::PROGRAMS, disks::PROGRAMS, mounts::PROGRAMS, network::PROGRAMS, nfs::PROGRAMS,
+        cards::PROGRAMS, cloud::PROGRAMS, web::PROGRAMS, k3s::PROGRAMS, power::PROGRAMS, timing::PROGRAMS,
+        date::PROGRAMS,
+    ]
+    .concat()
+}
+
+pub(crate) use kernel::apply_sysctl_files;
+
+fn find(name: &str) -> Option<Program> {
+    use std::sync::LazyLock;
+    static BY_NAME: LazyLock<HashMap<&'static str, Program>> =
+        LazyLock::new(|| table().into_iter().map(|p| (p.name(), p)).collect());
+    BY_NAME.get(name).copied()
+}
+
+/// Whether the lab has a program of this name, installed or not (then the shell says `command not found`).
+#[must_use]
+pub fn known(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or_default();
+    find(name).is_some() || super::apt::brings(name)
+}
+
+/// Records and words that something is not simulated.
+#[must_use]
+pub fn not_simulated(m: &Machine, name: &str) -> String {
+    m.lab.with(|w| w.not_rehearsed.insert(format!("program `{name}` (lab/src/guest/programs/)")));
+    format!("{name}: not simulated by the lab (lab/src/guest/programs/)\n")
+}
+
+/// Who and where a shell is.
+#[derive(Clone)]
+pub struct Context {
+    /// The machine.
+    pub m: Arc<Machine>,
+    /// The user.
+    pub who: Who,
+    /// Whether a terminal is attached.
+    pub tty: bool,
+}
+
+/// The shell command behind every program file.
+pub struct Dispatch(pub Context);
+
+/// One run of a program.
+pub struct Call {
+    /// The machine.
+    pub m: Arc<Machine>,
+    /// Who runs it.
+    pub who: Who,
+    /// Its name.
+    pub name: String,
+    /// What follows the name in the first line of its file (a version).
+    pub variant: String,
+    /// How it was called.
+    pub argv0: String,
+    /// Arguments.
+    pub args: Vec<String>,
+    /// Environment.
+    pub env: HashMap<String, String>,
+    /// Working directory.
+    pub cwd: String,
+    /// Whether a terminal is attached.
+    pub tty: bool,
+    stdin: CommandInput,
+    stdout: CommandOutput,
+    stderr: CommandOutput,
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+#[async_trait]
+impl Command for Dispatch {
+    async fn execute(&self, ctx: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
+        let first = ctx.args.first().cloned().unwrap_or_default();
+        let (name, variant) = first.split_once(' ').unwrap_or((&first, ""));
+        let mut call = Call {
+            m: self.0.m.clone(),
+            who: self.0.who.clone(),
+            name: name.to_owned(),
+            variant: variant.trim().to_owned(),
+            argv0: ctx.args.get(1).cloned().unwrap_or_default(),
+            args: ctx.args.iter().skip(2).cloned().collect(),
+            env: ctx.env.clone(),
+            cwd: ctx.cwd.to_string_lossy().into_owned(),
+            tty: self.0.tty,
+            stdin: ctx.stdin.clone(),
+            stdout: ctx.stdout.clone(),
+            stderr: ctx.stderr.clone(),
+            out: Vec::new(),
+            err: Vec::new(),
+        };
+        let code = match find(name).map(|p| p.body) {
+            Some(Body::Now(f)) => f(&mut call),
+            Some(Body::Later(f)) => f(&mut call).await,
+            None => {
+                let text = not_simulated(&call.m, name);
+                call.fail(NOT_SIMULATED, &text)
+            }
+        };
+        call.flush().await?;
+        Ok(CommandStatus::with_code(code))
+    }
+}
+
+impl Call {
+    /// Writes to standard output.
+    pub fn print(&mut self, text: &str) {
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    /// Writes a line to standard output.
+    pub fn line(&mut self, text: &str) {
+        self.print(text);
+        self.out.push(b'\n');
+    }
+
+    /// Writes bytes to standard output.
+    pub fn bytes(&mut self, b: &[u8]) {
+        self.out.extend_from_slice(b);
+    }
+
+    /// Writes a line to standard error.
+    pub fn complain(&mut self, text: &str) {
+        self.err.extend_from_slice(text.trim_end_matches('\n').as_bytes());
+        self.err.push(b'\n');
+    }
+
+    /// Writes a line to standard error and returns `code`.
+    pub fn fail(&mut self, code: i32, text: &str) -> i32 {
+        self.complain(text);
+        code
+    }
+
+    /// Says that this use of the program is not simulated.
+    pub fn unsimulated(&mut self, what: &str) -> i32 {
+        let text = not_simulated(&self.m, &format!("{} {what}", self.name));
+        self.fail(NOT_SIMULATED, &text)
+    }
+
+    /// Hands on what was written so far.
+    ///
+    /// # Errors
+    /// When the reader is gone.
+    pub async fn flush(&mut self) -> bashkit::Result<()> {
+        let (out, err) = (std::mem::take(&mut self.out), std::mem::take(&mut self.err));
+        if !err.is_empty() {
+            self.stderr.write_all(&err).await?;
+        }
+        if !out.is_empty() {
+            self.stdout.write_all(&out).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads standard input to its end.
+    pub async fn read_all(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Ok(Some(b)) = self.stdin.read_chunk().await {
+            all.extend(b);
+        }
+        all
+    }
+
+    /// Standard input as it comes.
+    #[must_use]
+    pub fn input(&self) -> CommandInput {
+        self.stdin.clone()
+    }
+
+    /// Standard output and error for what runs below this program.
+    #[must_use]
+    pub fn outputs(&self) -> (CommandOutput, CommandOutput) {
+        (self.stdout.clone(), self.stderr.clone())
+    }
+
+    /// Looks at or changes the guest.
+    pub fn guest<T>(&self, f: impl FnOnce(&mut Guest) -> T) -> Option<T> {
+        self.m.lab.with(|w| w.guests.get_mut(&self.m.vmid).map(f))
+    }
+
+    /// Looks at or changes the world.
+    pub fn world<T>(&self, f: impl FnOnce(&mut World) -> T) -> T {
+        self.m.lab.with(f)
+    }
+
+    /// Waits on the lab's clock.
+    pub async fn pause(&mut self, ms: u64) {
+        let _ = self.flush().await;
+        self.m.lab.clock().sleep(std::time::Duration::from_millis(ms)).await;
+    }
+
+    /// Whether one of these options is given.
+    #[must_use]
+    pub fn has(&self, options: &[&str]) -> bool {
+        self.args.iter().take_while(|a| *a != "--").any(|a| options.contains(&a.as_str()))
+    }
+
+    /// The arguments that are no options; `with_value` names options that take the next argument.
+    #[must_use]
+    pub fn operands(&self, with_value: &[&str]) -> Vec<String> {
+        let mut list = Vec::new();
+        let mut args = self.args.iter();
+        while let Some(a) = args.next() {
+            if a == "--" {
+                list.extend(args.by_ref().cloned());
+            } else if with_value.contains(&a.as_str()) {
+                args.next();
+            } else if !a.starts_with('-') || a == "-" {
+                list.push(a.clone());
+            }
+        }
+        list
+    }
+
+    /// The value of an option: `-n 5`, `-n5`, `--lines 5`, `--lines=5`.
+    #[must_use]
+    pub fn value(&self, options: &[&str]) -> Option<String> {
+        let mut args = self.args.iter();
+        while let Some(a) = args.next() {
+            for o in options {
+                if a == o {
+                    return args.next().cloned();
+                }
+                let attached = if o.starts_with("--") { a.strip_prefix(o).and_then(|r| r.strip_prefix('=')) } else { a.strip_prefix(o) };
+                if let Some(v) = attached.filter(|v| !v.is_empty() && (o.starts_with("--") || !a.starts_with("--"))) {
+                    return Some(v.to_owned());
+                }
+            }
+        }
+        None
+    }
+
+    /// Absolute path of an argument.
+    #[must_use]
+    pub fn path(&self, p: &str) -> String {
+        if p.starts_with('/') { normalise(p) } else { normalise(&format!("{}/{p}", self.cwd)) }
+    }
+
+    /// Demands root; the text is what the real program prints.
+    pub fn must_be_root(&mut self, text: &str) -> bool {
+        if self.who.uid != 0 {
+            self.complain(text);
+        }
+        self.who.uid == 0
+    }
+}

@@ -1,0 +1,138 @@
+//! `curl` and `wget`: only what the lab has — K3s releases, the world's downloads, API servers of clusters in it.
+use futures::future::BoxFuture;
+
+use super::{Call, Program, later};
+use crate::guest::k3s::{VERSIONS, binary, sha256};
+use crate::guest::query;
+
+pub(super) const PROGRAMS: &[Program] = &[later("/usr/bin/curl", curl), later("/usr/bin/wget", wget)];
+
+/// What a URL gives.
+enum Answer {
+    Body(u16, Vec<u8>),
+    /// Could not connect: curl's exit status and text.
+    Failed(i32, String),
+}
+
+fn fetch(c: &Call, url: &str) -> Answer {
+    let clean = url.replace("%2B", "+").replace("%2b", "+");
+    let base = "https://github.com/k3s-io/k3s/releases/download/";
+    if let Some((version, file)) = clean.strip_prefix(base).and_then(|r| r.split_once('/')) {
+        let known = VERSIONS.contains(&version);
+        return match file {
+            "k3s" if known => Answer::Body(200, binary(version)),
+            "sha256sum-amd64.txt" if known => {
+                let text = format!("{}  k3s-airgap-images-amd64.tar.zst\n{}  k3s\n", sha256(version.as_bytes()), sha256(&binary(version)));
+                Answer::Body(200, text.into_bytes())
+            }
+            _ => Answer::Body(404, b"Not Found".to_vec()),
+        };
+    }
+    let (scheme, rest) = clean.split_once("://").unwrap_or(("http", &clean));
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = authority.split_once(':').map_or((authority, if scheme == "https" { 443 } else { 80 }), |(h, p)| (h, p.parse().unwrap_or(0)));
+    let m = c.m.clone();
+    c.world(|w| {
+        let Some(ip) = query::name_to_ip(w, &m, host) else {
+            w.not_rehearsed.insert(format!("download of {scheme}://{authority} (lab/src/guest/programs/web.rs)"));
+            return Answer::Failed(6, format!("curl: (6) Could not resolve host: {host}"));
+        };
+        let vmid = if ip.starts_with("127.") || host == "localhost" { Some(m.vmid) } else { query::by_ip(w, &ip) };
+        let Some(vmid) = vmid else { return Answer::Failed(28, format!("curl: (28) Failed to connect to {host} port {port} after 130000 ms: Couldn't connect to server")) };
+        if port == 6443 && crate::guest::units::state(w, vmid, "k3s.service").0 != "inactive" {
+            let ready = matches!(crate::kube::k3s_unit(w, vmid), crate::kube::UnitState::Active);
+            return match path.split('?').next().unwrap_or_default() {
+                _ if !ready => Answer::Body(503, b"ServiceUnavailable".to_vec()),
+                "ping" => Answer::Body(200, b"pong".to_vec()),
+                "readyz" | "livez" | "healthz" | "cacerts" => Answer::Body(if path.starts_with("cacerts") { 200 } else { 401 }, b"{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"Unauthorized\",\"code\":401}".to_vec()),
+                _ => Answer::Body(401, b"{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"Unauthorized\",\"code\":401}".to_vec()),
+            };
+        }
+        Answer::Failed(7, format!("curl: (7) Failed to connect to {host} port {port} after 0 ms: Couldn't connect to server"))
+    })
+}
+
+fn value_options() -> &'static [&'static str] {
+    &["-o", "--output", "-H", "--header", "-X", "--request", "-w", "--write-out", "-m", "--max-time", "--connect-timeout", "--retry", "--retry-delay", "--retry-max-time", "-u", "--user", "-d", "--data", "--cacert", "-e", "-A", "--user-agent", "--resolve", "--proto", "--cert", "--key", "-T", "-x", "--noproxy", "--ciphers"]
+}
+
+fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
+    Box::pin(async move {
+        let joined: Vec<String> = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--") && a.len() > 2 && a.ends_with('o')).cloned().collect();
+        let mut skip = value_options().to_vec();
+        skip.extend(joined.iter().map(String::as_str));
+        let urls = c.operands(&skip);
+        let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+        if c.has(&["--version", "-V"]) {
+            c.line("curl 7.88.1 (x86_64-pc-linux-gnu) libcurl/7.88.1 OpenSSL/3.0.17");
+            return 0;
+        }
+        let Some(url) = urls.first().cloned() else { return c.fail(2, "curl: no URL specified!\ncurl: try 'curl --help' or 'curl --manual' for more information") };
+        let output = c.value(&["-o", "--output"]).or_else(|| joined.first().and_then(|j| c.args.iter().position(|a| a == j)).and_then(|i| c.args.get(i + 1).cloned()));
+        let output = output.or_else(|| (flags.contains('O') || c.has(&["--remote-name"])).then(|| url.rsplit('/').next().unwrap_or("index.html").to_owned()));
+        let quiet = (flags.contains('s') || c.has(&["--silent"])) && !(flags.contains('S') || c.has(&["--show-error"]));
+        let (status, body) = match fetch(c, &url) {
+            Answer::Failed(code, text) => {
+                c.pause(if code == 28 { 5000 } else { 50 }).await;
+                if let Some(w) = c.value(&["-w", "--write-out"]) {
+                    c.print(&w.replace("%{http_code}", "000").replace("\\n", "\n"));
+                }
+                return if quiet { code } else { c.fail(code, &text) };
+            }
+            Answer::Body(s, b) => (s, b),
+        };
+        c.pause(if body.len() > 4000 { 3000 } else { 120 }).await;
+        if status >= 400 && (flags.contains('f') || c.has(&["--fail"])) {
+            if let Some(w) = c.value(&["-w", "--write-out"]) {
+                c.print(&w.replace("%{http_code}", &status.to_string()).replace("\\n", "\n"));
+            }
+            return if quiet { 22 } else { c.fail(22, &format!("curl: (22) The requested URL returned error: {status}")) };
+        }
+        if flags.contains('I') || c.has(&["--head"]) {
+            c.line(&format!("HTTP/2 {status}\r\ncontent-length: {}\r\n\r", body.len()));
+        } else {
+            match output.as_deref() {
+                None | Some("-") => c.bytes(&body),
+                Some(o) => {
+                    let path = c.path(o);
+                    if let Err(e) = c.m.files.write(&c.who, &path, &body, false, 0o644) {
+                        let text = format!("curl: (23) Failure writing output to destination: {e}");
+                        return c.fail(23, &text);
+                    }
+                }
+            }
+        }
+        if let Some(w) = c.value(&["-w", "--write-out"]) {
+            c.print(&w.replace("%{http_code}", &status.to_string()).replace("%{response_code}", &status.to_string()).replace("\\n", "\n"));
+        }
+        0
+    })
+}
+
+fn wget(c: &mut Call) -> BoxFuture<'_, i32> {
+    Box::pin(async move {
+        let Some(url) = c.operands(&["-O", "--output-document", "-P", "--tries", "-t", "-T", "--timeout", "--header"]).pop() else { return c.fail(1, "wget: missing URL") };
+        let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+        let output = c.value(&["-O", "--output-document", "-qO"]).unwrap_or_else(|| url.rsplit('/').next().unwrap_or("index.html").to_owned());
+        match fetch(c, &url) {
+            Answer::Body(200, b) => {
+                c.pause(if b.len() > 4000 { 3000 } else { 120 }).await;
+                if output == "-" || flags.contains("O-") {
+                    c.bytes(&b);
+                    return 0;
+                }
+                let path = c.path(&output);
+                match c.m.files.write(&c.who, &path, &b, false, 0o644) {
+                    Ok(()) => 0,
+                    Err(e) => {
+                        let text = format!("{output}: {e}");
+                        c.fail(3, &text)
+                    }
+                }
+            }
+            Answer::Body(s, _) => c.fail(8, &format!("ERROR {s}.")),
+            Answer::Failed(6, t) => c.fail(4, &t.replace("curl: (6) Could not resolve host: ", "wget: unable to resolve host address ")),
+            Answer::Failed(_, t) => c.fail(4, &t),
+        }
+    })
+}

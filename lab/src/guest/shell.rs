@@ -1,0 +1,391 @@
+//! Runs shell scripts in a guest. The language is bashkit's, behind a trait of our own; the programs are the lab's.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bashkit::{
+    Bash, Builtin, BuiltinContext, Command, CommandContext, CommandResolver, CommandStatus, ExecOptions, ExecResult,
+    ExecutionLimits, SessionLimits, async_trait,
+};
+use tokio::sync::{Mutex, Notify, mpsc};
+
+use super::fs::Who;
+use super::fs::image::{SHELL_BUILTINS, SHELL_PROGRAMS};
+use super::fs::shellfs::ShellFs;
+use super::live::Machine;
+use super::programs;
+
+/// PATH of root and of sudo.
+pub const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// PATH of other users.
+pub const USER_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
+
+/// What a command reads.
+pub enum Stdin {
+    /// All of it is there.
+    Bytes(Vec<u8>),
+    /// It arrives while the command runs; the sender is dropped at its end.
+    Live(mpsc::Receiver<Vec<u8>>),
+}
+
+/// What a command writes, in order.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Standard output.
+    Out(Vec<u8>),
+    /// Standard error.
+    Err(Vec<u8>),
+}
+
+/// A script to run.
+pub struct Job {
+    /// Text of the script.
+    pub script: String,
+    /// `$0`.
+    pub arg0: Option<String>,
+    /// `$1` and so on.
+    pub args: Vec<String>,
+    /// Who runs it.
+    pub who: Who,
+    /// Environment on top of the login environment.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; the home directory when `None`.
+    pub cwd: Option<String>,
+    /// Standard input.
+    pub stdin: Stdin,
+    /// Whether a terminal is attached.
+    pub tty: bool,
+}
+
+impl Job {
+    /// A script of root with nothing on standard input.
+    #[must_use]
+    pub fn root(script: &str) -> Job {
+        Job::of(Who::root(), script)
+    }
+
+    /// A script of `who` with nothing on standard input.
+    #[must_use]
+    pub fn of(who: Who, script: &str) -> Job {
+        Job {
+            script: script.to_owned(),
+            arg0: None,
+            args: Vec::new(),
+            who,
+            env: BTreeMap::new(),
+            cwd: None,
+            stdin: Stdin::Bytes(Vec::new()),
+            tty: false,
+        }
+    }
+}
+
+/// How a script ended.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Exit status.
+    pub code: i32,
+    /// Standard output.
+    pub out: Vec<u8>,
+    /// Standard error.
+    pub err: Vec<u8>,
+}
+
+/// A shell language. One implementation today; scripts see nothing of which.
+#[async_trait]
+pub trait Shell: Send + Sync {
+    /// Runs one script to its end and returns its exit status.
+    async fn run(&self, m: Arc<Machine>, job: Job, out: mpsc::Sender<Chunk>) -> i32;
+    /// A shell that keeps its state from line to line, for a terminal.
+    fn session(&self, m: Arc<Machine>, who: Who) -> Box<dyn Session>;
+}
+
+/// A shell at a terminal.
+#[async_trait]
+pub trait Session: Send {
+    /// Runs a line; `None` as status means that the shell ended with that of `exit`.
+    async fn line(&mut self, text: &str, out: mpsc::Sender<Chunk>) -> (i32, bool);
+    /// Whether `text` needs more lines to be complete.
+    fn incomplete(&self, text: &str) -> bool;
+    /// The working directory.
+    fn cwd(&self) -> String;
+}
+
+/// The shell in use.
+#[must_use]
+pub fn shell() -> &'static dyn Shell {
+    &Bashkit
+}
+
+/// Ends the task when dropped.
+struct Task(tokio::task::JoinHandle<i32>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Starts a job as a task of its own, so that nested shells do not pile up on one stack.
+/// The task ends when the machine goes down.
+#[must_use]
+pub fn start(m: &Arc<Machine>, job: Job, out: mpsc::Sender<Chunk>) -> Running {
+    let (m, stop) = (m.clone(), m.stop.clone());
+    let rt = m.lab.rt().clone();
+    Running(Task(rt.spawn(async move {
+        tokio::select! {
+            code = shell().run(m, job, out) => code,
+            () = stop.cancelled() => 255,
+        }
+    })))
+}
+
+/// A job that runs.
+pub struct Running(Task);
+
+impl Running {
+    /// Waits for its end.
+    pub async fn wait(&mut self) -> i32 {
+        (&mut self.0.0).await.unwrap_or(137)
+    }
+
+    /// Kills it and waits until it is gone.
+    pub async fn kill(&mut self) {
+        self.0.0.abort();
+        let _ = (&mut self.0.0).await;
+    }
+}
+
+/// Runs a job and collects what it writes.
+pub async fn run_to_end(m: Arc<Machine>, job: Job) -> Ended {
+    let (tx, mut rx) = mpsc::channel(64);
+    let mut running = start(&m, job, tx);
+    let mut ended = Ended::default();
+    while let Some(chunk) = rx.recv().await {
+        match chunk {
+            Chunk::Out(b) => ended.out.extend(b),
+            Chunk::Err(b) => ended.err.extend(b),
+        }
+    }
+    ended.code = running.wait().await;
+    ended
+}
+
+struct Bashkit;
+
+/// The environment a login gives.
+#[must_use]
+pub fn login_env(m: &Machine, who: &Who) -> BTreeMap<String, String> {
+    let path = if who.uid == 0 { ROOT_PATH } else { USER_PATH };
+    let mut env: BTreeMap<String, String> = [
+        ("HOME", who.home.as_str()),
+        ("USER", &who.name),
+        ("LOGNAME", &who.name),
+        ("SHELL", &who.shell),
+        ("PATH", path),
+        ("LANG", "C.UTF-8"),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .collect();
+    for line in m.files.text("/etc/environment").lines() {
+        if let Some((k, v)) = line.split_once('=').filter(|(k, _)| !k.starts_with('#')) {
+            env.insert(k.trim().to_owned(), v.trim().trim_matches('"').to_owned());
+        }
+    }
+    env
+}
+
+fn build(m: &Arc<Machine>, who: &Who, env: &BTreeMap<String, String>, cwd: &str, tty: bool, pipe: Option<Arc<LiveIn>>) -> Bash {
+    let limits = ExecutionLimits::cli()
+        .timeout(Duration::from_secs(86_400))
+        .max_input_bytes(64 << 20)
+        .max_stdout_bytes(256 << 20)
+        .max_stderr_bytes(64 << 20)
+        .max_work_units(u64::MAX / 2)
+        .max_aggregate_input_bytes(u64::MAX / 2)
+        .max_live_intermediate_bytes(1 << 30);
+    let host = m.files.text("/etc/hostname").trim().to_owned();
+    let ctx = programs::Context { m: m.clone(), who: who.clone(), tty };
+    let mut b = Bash::builder()
+        .fs(Arc::new(ShellFs::new(m.files.clone(), who.clone())))
+        .rootfs(false)
+        .follow_symlinks(false)
+        .username(&who.name)
+        .hostname(if host.is_empty() { "localhost".to_owned() } else { host })
+        .cwd(cwd)
+        .limits(limits)
+        .session_limits(SessionLimits::unlimited())
+        .builtin_filter(|n| SHELL_PROGRAMS.contains(&n) || SHELL_BUILTINS.contains(&n))
+        .env("UID", who.uid.to_string())
+        .env("EUID", who.uid.to_string())
+        .tty(0, tty)
+        .tty(1, tty)
+        .tty(2, tty)
+        .command("program", programs::Dispatch(ctx))
+        .command_resolver(Arc::new(Unknown(m.clone())));
+    for (k, v) in env {
+        b = b.env(k, v);
+    }
+    if let Some(p) = pipe {
+        b = b.command("__stdin", Feed(p.clone())).command("__done", Done(p));
+    }
+    b.build()
+}
+
+#[async_trait]
+impl Shell for Bashkit {
+    async fn run(&self, m: Arc<Machine>, job: Job, out: mpsc::Sender<Chunk>) -> i32 {
+        let mut env = login_env(&m, &job.who);
+        env.extend(job.env);
+        let cwd = job.cwd.unwrap_or_else(|| job.who.home.clone());
+        let cwd = if m.files.exists(&cwd) { cwd } else { "/".to_owned() };
+        let text = without_block_tests(&job.script);
+        let mut options = ExecOptions::new().positional(job.args);
+        if let Some(a) = job.arg0 {
+            options = options.arg0(a);
+        }
+        let (text, pipe) = match job.stdin {
+            Stdin::Bytes(b) => {
+                options = options.stdin(b);
+                (text, None)
+            }
+            Stdin::Live(rx) => {
+                let pipe = Arc::new(LiveIn { rx: Mutex::new(rx), done: Notify::new() });
+                // A subshell, so that `exit` in the script still lets `__done` end the reader.
+                (format!("__stdin | {{ (\n{text}\n); __rc=$?; __done; exit $__rc; }}"), Some(pipe))
+            }
+        };
+        let mut bash = build(&m, &job.who, &env, &cwd, job.tty, pipe);
+        execute(&mut bash, &text, options, &out).await
+    }
+
+    fn session(&self, m: Arc<Machine>, who: Who) -> Box<dyn Session> {
+        let env = login_env(&m, &who);
+        let bash = build(&m, &who, &env, &who.home, true, None);
+        Box::new(Terminal { bash })
+    }
+}
+
+async fn execute(bash: &mut Bash, text: &str, options: ExecOptions, out: &mpsc::Sender<Chunk>) -> i32 {
+    let (o, e) = (out.clone(), out.clone());
+    let result = bash
+        .execute(text)
+        .options(options)
+        .stdout_fn(move |b| send(o.clone(), Chunk::Out(b)))
+        .stderr_fn(move |b| send(e.clone(), Chunk::Err(b)))
+        .await;
+    match result {
+        Ok(r) => r.exit_code,
+        Err(e) => {
+            let _ = out.send(Chunk::Err(format!("bash: {e}\n").into_bytes())).await;
+            if matches!(e, bashkit::Error::Parse { .. }) { 2 } else { 1 }
+        }
+    }
+}
+
+async fn send(out: mpsc::Sender<Chunk>, chunk: Chunk) -> bashkit::Result<()> {
+    out.send(chunk).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe).into())
+}
+
+struct Terminal {
+    bash: Bash,
+}
+
+#[async_trait]
+impl Session for Terminal {
+    async fn line(&mut self, text: &str, out: mpsc::Sender<Chunk>) -> (i32, bool) {
+        let first = text.split_whitespace().next().unwrap_or_default();
+        let ends = matches!(first, "exit" | "logout");
+        let text = if first == "logout" { "exit".to_owned() } else { without_block_tests(text) };
+        let code = execute(&mut self.bash, &text, ExecOptions::new(), &out).await;
+        (code, ends)
+    }
+
+    fn incomplete(&self, text: &str) -> bool {
+        match self.bash.analyze(text) {
+            Err(bashkit::Error::Parse { message, .. }) => {
+                let m = message.to_lowercase();
+                m.contains("unterminated") || m.contains("unexpected end") || m.contains("eof") || m.contains("expected '")
+            }
+            _ => text.trim_end().ends_with('\\'),
+        }
+    }
+
+    fn cwd(&self) -> String {
+        self.bash.shell_state_view().cwd.to_string_lossy().into_owned()
+    }
+}
+
+/// Standard input that arrives while the script runs.
+struct LiveIn {
+    rx: Mutex<mpsc::Receiver<Vec<u8>>>,
+    done: Notify,
+}
+
+struct Feed(Arc<LiveIn>);
+
+#[async_trait]
+impl Command for Feed {
+    async fn execute(&self, ctx: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
+        let mut rx = self.0.rx.lock().await;
+        loop {
+            tokio::select! {
+                chunk = rx.recv() => match chunk {
+                    Some(b) => {
+                        if ctx.stdout.write_all(&b).await.is_err() {
+                            return Ok(CommandStatus::success());
+                        }
+                    }
+                    None => return Ok(CommandStatus::success()),
+                },
+                () = self.0.done.notified() => return Ok(CommandStatus::success()),
+            }
+        }
+    }
+}
+
+struct Done(Arc<LiveIn>);
+
+#[async_trait]
+impl Command for Done {
+    async fn execute(&self, _: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
+        self.0.done.notify_one();
+        Ok(CommandStatus::success())
+    }
+}
+
+/// Names that no file on the PATH answers.
+struct Unknown(Arc<Machine>);
+
+impl CommandResolver for Unknown {
+    fn resolve(&self, name: &str) -> Option<Arc<dyn Builtin>> {
+        Some(Arc::new(Missing(self.0.clone(), name.to_owned())))
+    }
+}
+
+struct Missing(Arc<Machine>, String);
+
+#[async_trait]
+impl Builtin for Missing {
+    async fn execute(&self, _: BuiltinContext<'_>) -> bashkit::Result<ExecResult> {
+        let name = &self.1;
+        if programs::known(name) {
+            return Ok(ExecResult::err(format!("bash: line 1: {name}: command not found\n"), 127));
+        }
+        Ok(ExecResult::err(programs::not_simulated(&self.0, name), 96))
+    }
+}
+
+/// The shell library has no block devices: `[ -b /dev/sdb ]` would always be false. In the lab's
+/// files a device exists or not, so the test for a block device becomes one for existence.
+fn without_block_tests(script: &str) -> String {
+    if !script.contains(" -b ") {
+        return script.to_owned();
+    }
+    let mut out = script.to_owned();
+    for (from, to) in [("[[ -b ", "[[ -e "), ("[ -b ", "[ -e "), ("[[ ! -b ", "[[ ! -e "), ("[ ! -b ", "[ ! -e "), ("test -b ", "test -e "), ("test ! -b ", "test ! -e "), ("&& -b ", "&& -e "), ("|| -b ", "|| -e ")] {
+        out = out.replace(from, to);
+    }
+    out
+}
