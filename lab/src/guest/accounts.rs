@@ -60,7 +60,14 @@ pub fn users(f: &Files) -> Vec<User> {
         let p: Vec<&str> = l.split(':').collect();
         let [name, _, uid, gid, gecos, home, shell] = p[..] else { return None };
         let text = |s: &str| s.to_owned();
-        Some(User { name: text(name), uid: uid.parse().ok()?, gid: gid.parse().ok()?, gecos: text(gecos), home: text(home), shell: text(shell) })
+        Some(User {
+            name: text(name),
+            uid: uid.parse().ok()?,
+            gid: gid.parse().ok()?,
+            gecos: text(gecos),
+            home: text(home),
+            shell: text(shell),
+        })
     };
     f.text("/etc/passwd").lines().filter_map(line).collect()
 }
@@ -104,7 +111,8 @@ pub fn group(f: &Files, name: &str) -> Option<Group> {
 #[must_use]
 pub fn who(f: &Files, name: &str) -> Option<Who> {
     let u = user(f, name)?;
-    let groups = groups(f).into_iter().filter(|g| g.gid == u.gid || g.members.contains(&u.name)).map(|g| g.gid).collect();
+    let groups =
+        groups(f).into_iter().filter(|g| g.gid == u.gid || g.members.contains(&u.name)).map(|g| g.gid).collect();
     Some(Who { uid: u.uid, gid: u.gid, groups, name: u.name, home: u.home, shell: u.shell })
 }
 
@@ -114,7 +122,11 @@ pub fn add_group(m: &Machine, name: &str, gid: Option<u32>, system: bool) -> boo
     if all.iter().any(|g| g.name == name || Some(g.gid) == gid) {
         return false;
     }
-    let free = if system { (100..999).rev().find(|i| all.iter().all(|g| g.gid != *i)) } else { (1000..60000).find(|i| all.iter().all(|g| g.gid != *i)) };
+    let free = if system {
+        (100..999).rev().find(|i| all.iter().all(|g| g.gid != *i))
+    } else {
+        (1000..60000).find(|i| all.iter().all(|g| g.gid != *i))
+    };
     all.push(Group { name: name.to_owned(), gid: gid.or(free).unwrap_or(60000), members: Vec::new() });
     save_groups(&m.files, &all);
     true
@@ -137,7 +149,9 @@ pub fn add_user(m: &Machine, new: &NewUser) -> bool {
     }
     let mut all = users(&m.files);
     let free = |i: &u32| all.iter().all(|u| u.uid != *i);
-    let uid = new.uid.unwrap_or_else(|| if new.system { (100..999).rev().find(free) } else { (1000..60000).find(free) }.unwrap_or(60000));
+    let uid = new.uid.unwrap_or_else(|| {
+        if new.system { (100..999).rev().find(free) } else { (1000..60000).find(free) }.unwrap_or(60000)
+    });
     let gid = match new.group.as_ref().and_then(|g| group(&m.files, g)) {
         Some(g) => g.gid,
         None => {
@@ -147,7 +161,14 @@ pub fn add_user(m: &Machine, new: &NewUser) -> bool {
     };
     let home = if new.home_dir.is_empty() { format!("/home/{}", new.name) } else { new.home_dir.clone() };
     let shell = if new.shell.is_empty() { "/bin/sh" } else { &new.shell };
-    all.push(User { name: new.name.clone(), uid, gid, gecos: new.gecos.clone(), home: home.clone(), shell: shell.to_owned() });
+    all.push(User {
+        name: new.name.clone(),
+        uid,
+        gid,
+        gecos: new.gecos.clone(),
+        home: home.clone(),
+        shell: shell.to_owned(),
+    });
     save_users(&m.files, &all);
     let shadow = format!("{}{}:!:20300:0:99999:7:::\n", m.files.text("/etc/shadow"), new.name);
     m.files.place_file("/etc/shadow", shadow.as_bytes(), 0o640);

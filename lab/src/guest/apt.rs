@@ -21,7 +21,12 @@ pub struct Package {
     pub brings: &'static [&'static str],
 }
 
-const fn p(name: &'static str, version: &'static str, needs: &'static [&'static str], brings: &'static [&'static str]) -> Package {
+const fn p(
+    name: &'static str,
+    version: &'static str,
+    needs: &'static [&'static str],
+    brings: &'static [&'static str],
+) -> Package {
     Package { name, version, needs, brings }
 }
 
@@ -132,7 +137,8 @@ pub fn installed(g: &Guest, name: &str) -> Option<String> {
 /// Everything installed with versions.
 #[must_use]
 pub fn all_installed(g: &Guest) -> Vec<(String, String)> {
-    let mut all: Vec<(String, String)> = PACKAGES.iter().filter(|x| !g.facts.removed.contains(x.0)).map(|x| (x.0.to_owned(), x.1.to_owned())).collect();
+    let mut all: Vec<(String, String)> =
+        PACKAGES.iter().filter(|x| !g.facts.removed.contains(x.0)).map(|x| (x.0.to_owned(), x.1.to_owned())).collect();
     all.extend(g.facts.packages.iter().map(|(k, v)| (k.clone(), v.clone())));
     all.sort();
     all
@@ -274,13 +280,18 @@ fn put(lab: &Lab, m: &Machine, x: &Package) {
     }
     for name in x.brings {
         let path = format!("/usr/sbin/{name}");
-        let path = if x.name == "nfs-common" || x.name.starts_with("nfs") || x.name == "ufw" || x.name == "iptables" { path } else { format!("/usr/bin/{name}") };
+        let path = if x.name == "nfs-common" || x.name.starts_with("nfs") || x.name == "ufw" || x.name == "iptables" {
+            path
+        } else {
+            format!("/usr/bin/{name}")
+        };
         if !m.files.exists(&path) && !m.files.exists(&format!("/usr/sbin/{name}")) {
             m.files.place_file(&path, &file_bytes(name), 0o755);
         }
     }
     extras(m, x.name);
-    let log = format!("{} install {}:amd64 <none> {}\n", super::journal::stamp(lab.clock().now_ms()), x.name, x.version);
+    let log =
+        format!("{} install {}:amd64 <none> {}\n", super::journal::stamp(lab.clock().now_ms()), x.name, x.version);
     let _ = m.files.write(&root, "/var/log/dpkg.log", log.as_bytes(), true, 0o644);
     lab.with(|w| {
         if let Some(g) = w.guests.get_mut(&m.vmid) {
@@ -306,7 +317,15 @@ fn extras(m: &Machine, name: &str) {
         }
     };
     let user = |name: &str| {
-        accounts::add_user(m, &accounts::NewUser { name: name.into(), system: true, shell: "/usr/sbin/nologin".into(), ..Default::default() });
+        accounts::add_user(
+            m,
+            &accounts::NewUser {
+                name: name.into(),
+                system: true,
+                shell: "/usr/sbin/nologin".into(),
+                ..Default::default()
+            },
+        );
     };
     match name {
         "nfs-common" => {
@@ -316,12 +335,22 @@ fn extras(m: &Machine, name: &str) {
             user("statd");
         }
         "nfs-kernel-server" => {
-            file("/etc/exports", "# /etc/exports: the access control list for filesystems which may be exported\n#\t\tto NFS clients.  See exports(5).\n", 0o644);
+            file(
+                "/etc/exports",
+                "# /etc/exports: the access control list for filesystems which may be exported\n#\t\tto NFS clients.  See exports(5).\n",
+                0o644,
+            );
             let _ = m.files.mkdir(&Who::root(), "/etc/exports.d", true, 0o755);
         }
-        "open-iscsi" => file("/etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.1993-08.org.debian:01:8c5ab1d3f1\n", 0o600),
+        "open-iscsi" => {
+            file("/etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.1993-08.org.debian:01:8c5ab1d3f1\n", 0o600)
+        }
         "chrony" => {
-            file("/etc/chrony/chrony.conf", "confdir /etc/chrony/conf.d\nsourcedir /etc/chrony/sources.d\npool 2.debian.pool.ntp.org iburst\n", 0o644);
+            file(
+                "/etc/chrony/chrony.conf",
+                "confdir /etc/chrony/conf.d\nsourcedir /etc/chrony/sources.d\npool 2.debian.pool.ntp.org iburst\n",
+                0o644,
+            );
             user("_chrony");
         }
         "multipath-tools" => file("/etc/multipath.conf", "defaults {\n}\n", 0o644),

@@ -57,7 +57,12 @@ pub fn power_on(lab: &Lab, w: &mut World, spec: BootSpec) {
     };
     if let Some(v) = w.volumes.get_mut(&guest.system) {
         if let Content::CloudImage { os } = &v.content {
-            v.content = Content::System { os: os.clone(), root: None, instance_id: String::new(), facts: serde_json::Value::Null };
+            v.content = Content::System {
+                os: os.clone(),
+                root: None,
+                instance_id: String::new(),
+                facts: serde_json::Value::Null,
+            };
         }
         if let Content::System { os, instance_id, facts, .. } = &v.content {
             guest.os.clone_from(os);

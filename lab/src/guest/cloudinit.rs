@@ -27,11 +27,43 @@ pub struct Data {
 
 /// Keys of the user-data that the lab acts on.
 const KNOWN: &[&str] = &[
-    "hostname", "fqdn", "manage_etc_hosts", "preserve_hostname", "prefer_fqdn_over_hostname", "user", "users", "groups", "password",
-    "ssh_authorized_keys", "chpasswd", "ssh_pwauth", "disable_root", "package_update", "package_upgrade", "packages",
-    "package_reboot_if_required", "write_files", "runcmd", "bootcmd", "timezone", "locale", "growpart", "resize_rootfs",
-    "ssh_deletekeys", "ssh_genkeytypes", "ssh", "power_state", "final_message", "apt", "apt_update", "apt_upgrade", "ntp", "output",
-    "datasource_list", "datasource", "no_ssh_fingerprints",
+    "hostname",
+    "fqdn",
+    "manage_etc_hosts",
+    "preserve_hostname",
+    "prefer_fqdn_over_hostname",
+    "user",
+    "users",
+    "groups",
+    "password",
+    "ssh_authorized_keys",
+    "chpasswd",
+    "ssh_pwauth",
+    "disable_root",
+    "package_update",
+    "package_upgrade",
+    "packages",
+    "package_reboot_if_required",
+    "write_files",
+    "runcmd",
+    "bootcmd",
+    "timezone",
+    "locale",
+    "growpart",
+    "resize_rootfs",
+    "ssh_deletekeys",
+    "ssh_genkeytypes",
+    "ssh",
+    "power_state",
+    "final_message",
+    "apt",
+    "apt_update",
+    "apt_upgrade",
+    "ntp",
+    "output",
+    "datasource_list",
+    "datasource",
+    "no_ssh_fingerprints",
 ];
 
 /// Reads the datasource of a guest, if it has one.
@@ -48,7 +80,13 @@ pub fn data(w: &World, g: &Guest) -> Option<Data> {
     if data.net.is_none()
         && let Some(ip) = &c.ip
     {
-        data.net = Some(NetConf { ip: ip.clone(), prefix: c.prefix, gateway: c.gateway.clone(), dns: c.dns.clone(), domain: c.domain.clone() });
+        data.net = Some(NetConf {
+            ip: ip.clone(),
+            prefix: c.prefix,
+            gateway: c.gateway.clone(),
+            dns: c.dns.clone(),
+            domain: c.domain.clone(),
+        });
     }
     if data.user.is_null() && data.problem.is_none() {
         data.instance_id.clone_from(&c.instance_id);
@@ -74,9 +112,8 @@ fn seed(w: &World, volid: &str) -> Option<Data> {
     if !iso.label.eq_ignore_ascii_case("cidata") {
         return None;
     }
-    let file = |names: &[&str]| {
-        names.iter().find_map(|n| iso.files.get(*n)).map(|b| String::from_utf8_lossy(b).into_owned())
-    };
+    let file =
+        |names: &[&str]| names.iter().find_map(|n| iso.files.get(*n)).map(|b| String::from_utf8_lossy(b).into_owned());
     let yaml = |t: &str| serde_saphyr::from_str::<Value>(t).map_err(|e| e.to_string());
     // ISO level 1 allows `USER_DAT` only; the long forms come with Rock Ridge, Joliet or relaxed names.
     let user = file(&["user-data", "user_data", "user_dat", "userdata"])?;
@@ -103,7 +140,8 @@ fn seed(w: &World, volid: &str) -> Option<Data> {
 /// The first static IPv4 address in a network configuration of version 1 or 2.
 fn network(v: &Value) -> Option<NetConf> {
     let v = v.get("network").unwrap_or(v);
-    let texts = |v: &Value| v.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
+    let texts =
+        |v: &Value| v.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
     let mut net = NetConf::default();
     let address = if v["version"] == 2 {
         let nic = v["ethernets"].as_object()?.values().next()?;
@@ -113,7 +151,10 @@ fn network(v: &Value) -> Option<NetConf> {
         nic["addresses"][0].as_str()?.to_owned()
     } else {
         let all = v["config"].as_array()?;
-        let subnet = all.iter().flat_map(|c| c["subnets"].as_array().into_iter().flatten()).find(|s| s["address"].is_string())?;
+        let subnet = all
+            .iter()
+            .flat_map(|c| c["subnets"].as_array().into_iter().flatten())
+            .find(|s| s["address"].is_string())?;
         net.gateway = subnet["gateway"].as_str().map(str::to_owned);
         net.dns = all.iter().filter(|c| c["type"] == "nameserver").flat_map(|c| texts(&c["address"])).collect();
         subnet["address"].as_str()?.to_owned()
@@ -129,12 +170,20 @@ fn network(v: &Value) -> Option<NetConf> {
 #[must_use]
 pub fn dhcp(w: &World, g: &Guest) -> NetConf {
     let other = w.guests.values().filter_map(|o| o.net.as_ref()).find(|n| n.gateway.is_some());
-    let gateway = g.spec.cloud_init.as_ref().and_then(|c| c.gateway.clone()).or_else(|| other.and_then(|n| n.gateway.clone()));
+    let gateway =
+        g.spec.cloud_init.as_ref().and_then(|c| c.gateway.clone()).or_else(|| other.and_then(|n| n.gateway.clone()));
     let gateway = gateway.unwrap_or_else(|| "10.0.0.1".to_owned());
     let net = gateway.rsplit_once('.').map_or("10.0.0", |p| p.0).to_owned();
-    let taken = |ip: &str| w.guests.values().any(|o| o.spec.vmid != g.spec.vmid && o.net.as_ref().is_some_and(|n| n.ip == ip));
+    let taken =
+        |ip: &str| w.guests.values().any(|o| o.spec.vmid != g.spec.vmid && o.net.as_ref().is_some_and(|n| n.ip == ip));
     let last = (150..250).map(|i| 150 + (i - 150 + g.spec.vmid % 100) % 100).find(|i| !taken(&format!("{net}.{i}")));
-    NetConf { ip: format!("{net}.{}", last.unwrap_or(250)), prefix: 24, dns: vec![gateway.clone()], gateway: Some(gateway), domain: None }
+    NetConf {
+        ip: format!("{net}.{}", last.unwrap_or(250)),
+        prefix: 24,
+        dns: vec![gateway.clone()],
+        gateway: Some(gateway),
+        domain: None,
+    }
 }
 
 /// cloud-init's early stages. True when this instance is new to the disk.
@@ -156,7 +205,8 @@ pub fn init(lab: &Lab, w: &mut World, vmid: u32, m: &Machine) -> bool {
     hostkeys::ensure(w, m, !keep);
     let name = data.user["hostname"].as_str().filter(|s| !s.is_empty()).unwrap_or(&data.hostname);
     let fqdn = data.user["fqdn"].as_str().map(str::to_owned);
-    let short = fqdn.as_deref().filter(|_| name.is_empty()).unwrap_or(name).split('.').next().unwrap_or_default().to_owned();
+    let short =
+        fqdn.as_deref().filter(|_| name.is_empty()).unwrap_or(name).split('.').next().unwrap_or_default().to_owned();
     if !short.is_empty() {
         m.files.place_file("/etc/hostname", format!("{short}\n").as_bytes(), 0o644);
         let full = fqdn.map(|f| format!("{f} ")).unwrap_or_default();
@@ -203,7 +253,13 @@ fn users(m: &Machine, user: &Value) {
         } else {
             let Some(name) = u["name"].as_str().or(u.as_str()) else { continue };
             let groups = u["groups"].as_str().map_or_else(|| lines(&u["groups"]).join(","), |s| s.replace(' ', ""));
-            (name.to_owned(), lines(&u["ssh_authorized_keys"]), lines(&u["sudo"]), groups, u["shell"].as_str().unwrap_or("/bin/sh").to_owned())
+            (
+                name.to_owned(),
+                lines(&u["ssh_authorized_keys"]),
+                lines(&u["sudo"]),
+                groups,
+                u["shell"].as_str().unwrap_or("/bin/sh").to_owned(),
+            )
         };
         if name == "root" {
             accounts::authorize(m, "root", &keys);
@@ -212,7 +268,10 @@ fn users(m: &Machine, user: &Value) {
         if i == 0 {
             keys.extend(top.iter().cloned());
         }
-        accounts::add_user(m, &accounts::NewUser { name: name.clone(), groups, shell, home: true, ..Default::default() });
+        accounts::add_user(
+            m,
+            &accounts::NewUser { name: name.clone(), groups, shell, home: true, ..Default::default() },
+        );
         accounts::authorize(m, &name, &keys);
         for rule in sudo {
             sudoers += &format!("\n# User rules for {name}\n{name} {rule}\n");
@@ -221,7 +280,9 @@ fn users(m: &Machine, user: &Value) {
     m.files.place_file("/etc/sudoers.d/90-cloud-init-users", sudoers.as_bytes(), 0o440);
     if user["disable_root"] != false && !top.is_empty() {
         let name = default_user(user);
-        let prefix = format!("no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command=\"echo 'Please login as the user \\\"{name}\\\" rather than the user \\\"root\\\".';echo;sleep 10;exit 142\" ");
+        let prefix = format!(
+            "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command=\"echo 'Please login as the user \\\"{name}\\\" rather than the user \\\"root\\\".';echo;sleep 10;exit 142\" "
+        );
         let text: String = top.iter().map(|k| format!("{prefix}{k}\n")).collect();
         m.files.place_file("/root/.ssh/authorized_keys", text.as_bytes(), 0o600);
     }
@@ -235,10 +296,15 @@ fn write_files(m: &Machine, user: &Value, deferred: bool) {
         }
         let text = f["content"].as_str().unwrap_or_default();
         let bytes = match f["encoding"].as_str() {
-            Some("b64" | "base64") => base64::engine::general_purpose::STANDARD.decode(text.replace(['\n', ' '], "")).unwrap_or_default(),
+            Some("b64" | "base64") => {
+                base64::engine::general_purpose::STANDARD.decode(text.replace(['\n', ' '], "")).unwrap_or_default()
+            }
             _ => text.as_bytes().to_vec(),
         };
-        let mode = f["permissions"].as_str().and_then(|p| u32::from_str_radix(p.trim_start_matches("0o"), 8).ok()).unwrap_or(0o644);
+        let mode = f["permissions"]
+            .as_str()
+            .and_then(|p| u32::from_str_radix(p.trim_start_matches("0o"), 8).ok())
+            .unwrap_or(0o644);
         if f["append"] == true && m.files.exists(path) {
             let _ = m.files.write(&Who::root(), path, &bytes, true, mode);
         } else {
@@ -276,7 +342,12 @@ async fn run_final(lab: &Lab, m: &std::sync::Arc<Machine>) {
     lab.clock().sleep(std::time::Duration::from_millis(pause)).await;
     let mut problems: Vec<String> = data.problem.into_iter().collect();
     let u = &data.user;
-    let names: Vec<String> = u["packages"].as_array().into_iter().flatten().filter_map(|p| p.as_str().or(p[0].as_str()).map(str::to_owned)).collect();
+    let names: Vec<String> = u["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|p| p.as_str().or(p[0].as_str()).map(str::to_owned))
+        .collect();
     if u["package_update"] == true || u["package_upgrade"] == true || !names.is_empty() {
         super::apt::update(lab, m, "cloud-init").await;
     }
@@ -326,7 +397,13 @@ async fn commands(m: &std::sync::Arc<Machine>, list: &Value) -> Result<(), Strin
 fn command_line(c: &Value) -> String {
     match c {
         Value::String(s) => s.clone(),
-        v => v.as_array().into_iter().flatten().map(|a| quote(a.as_str().unwrap_or(&a.to_string()))).collect::<Vec<_>>().join(" "),
+        v => v
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|a| quote(a.as_str().unwrap_or(&a.to_string())))
+            .collect::<Vec<_>>()
+            .join(" "),
     }
 }
 

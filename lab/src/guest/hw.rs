@@ -100,7 +100,14 @@ fn system_parts(disk: &Block) -> Vec<Block> {
         mounted: at.iter().map(|s| (*s).to_owned()).collect(),
         ..Block::default()
     };
-    let root = format!("{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}", id as u32, (id >> 32) as u16, (id >> 48) & 0xfff, id & 0xfff, id >> 16);
+    let root = format!(
+        "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+        id as u32,
+        (id >> 32) as u16,
+        (id >> 48) & 0xfff,
+        id & 0xfff,
+        id >> 16
+    );
     vec![
         part(1, disk.size.saturating_sub(128 * MIB), "ext4", root, &["/"]),
         part(14, 3 * MIB, "", String::new(), &[]),
@@ -184,8 +191,11 @@ const SYSCTL: &[(&str, &str)] = &[
     ("vm.swappiness", "60"),
 ];
 
-const BRIDGE: &[&str] =
-    &["net.bridge.bridge-nf-call-arptables", "net.bridge.bridge-nf-call-ip6tables", "net.bridge.bridge-nf-call-iptables"];
+const BRIDGE: &[&str] = &[
+    "net.bridge.bridge-nf-call-arptables",
+    "net.bridge.bridge-nf-call-ip6tables",
+    "net.bridge.bridge-nf-call-iptables",
+];
 const CONNTRACK: &[(&str, &str)] = &[("net.netfilter.nf_conntrack_max", "262144")];
 
 /// All kernel parameters with their present values.
@@ -279,8 +289,21 @@ pub const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// Modules loaded at boot.
-pub const AT_BOOT: &[&str] =
-    &["ext4", "vfat", "virtio_net", "virtio_scsi", "virtio_balloon", "virtio_rng", "configfs", "efi_pstore", "fuse", "drm", "qemu_fw_cfg", "dm_mod", "loop"];
+pub const AT_BOOT: &[&str] = &[
+    "ext4",
+    "vfat",
+    "virtio_net",
+    "virtio_scsi",
+    "virtio_balloon",
+    "virtio_rng",
+    "configfs",
+    "efi_pstore",
+    "fuse",
+    "drm",
+    "qemu_fw_cfg",
+    "dm_mod",
+    "loop",
+];
 
 /// Loads a module with what it needs; false when the kernel has none of that name.
 pub fn load_module(g: &mut Guest, name: &str) -> bool {

@@ -9,8 +9,20 @@ use crate::kube::{K3sProcess, Role};
 
 /// Versions the lab's downloads have.
 pub const VERSIONS: &[&str] = &[
-    "v1.31.14+k3s1", "v1.32.10+k3s1", "v1.32.13+k3s1", "v1.33.5+k3s1", "v1.33.8+k3s1", "v1.33.13+k3s1", "v1.34.1+k3s1",
-    "v1.34.4+k3s1", "v1.34.9+k3s1", "v1.34.10+k3s1", "v1.35.2+k3s1", "v1.35.7+k3s1", "v1.36.1+k3s1", "v1.36.3+k3s1",
+    "v1.31.14+k3s1",
+    "v1.32.10+k3s1",
+    "v1.32.13+k3s1",
+    "v1.33.5+k3s1",
+    "v1.33.8+k3s1",
+    "v1.33.13+k3s1",
+    "v1.34.1+k3s1",
+    "v1.34.4+k3s1",
+    "v1.34.9+k3s1",
+    "v1.34.10+k3s1",
+    "v1.35.2+k3s1",
+    "v1.35.7+k3s1",
+    "v1.36.1+k3s1",
+    "v1.36.3+k3s1",
     "v1.37.1+k3s1",
 ];
 
@@ -64,12 +76,16 @@ pub fn process(m: &Machine, u: &Unit) -> Result<K3sProcess, String> {
     let exec = u.get("Service.ExecStart").to_owned();
     let words = split_words(exec.trim_start_matches(['-', '@', '+', '!', ':']));
     let path = words.first().cloned().unwrap_or_default();
-    let bytes = m.files.read(&Who::root(), &path).map_err(|_| format!("{}: Failed to locate executable {path}: No such file or directory", u.name))?;
+    let bytes = m
+        .files
+        .read(&Who::root(), &path)
+        .map_err(|_| format!("{}: Failed to locate executable {path}: No such file or directory", u.name))?;
     let mode = m.files.stat(&Who::root(), &path, true).map(|n| n.mode).unwrap_or_default();
     if mode & 0o111 == 0 {
         return Err(format!("{}: Failed at step EXEC spawning {path}: Permission denied", u.name));
     }
-    let version = version_of(&bytes).ok_or_else(|| format!("{}: Failed at step EXEC spawning {path}: Exec format error", u.name))?;
+    let version = version_of(&bytes)
+        .ok_or_else(|| format!("{}: Failed at step EXEC spawning {path}: Exec format error", u.name))?;
     let role = match words.get(1).map(String::as_str) {
         Some("agent") => Role::Agent,
         _ => Role::Server,
@@ -112,8 +128,11 @@ fn files_config(m: &Machine) -> Result<Value, String> {
         if text.trim().is_empty() {
             continue;
         }
-        let v: Value = serde_saphyr::from_str(&text).map_err(|e| format!("level=fatal msg=\"failed to load config file {path}: yaml: {e}\""))?;
-        let Value::Object(map) = v else { return Err(format!("level=fatal msg=\"failed to load config file {path}: yaml: unmarshal errors\"")) };
+        let v: Value = serde_saphyr::from_str(&text)
+            .map_err(|e| format!("level=fatal msg=\"failed to load config file {path}: yaml: {e}\""))?;
+        let Value::Object(map) = v else {
+            return Err(format!("level=fatal msg=\"failed to load config file {path}: yaml: unmarshal errors\""));
+        };
         for (k, v) in map {
             match k.strip_suffix('+') {
                 Some(key) => append(&mut config, key, v),
@@ -161,9 +180,22 @@ fn from_env(config: &mut Value, env: &[(String, String)]) {
 
 /// Flags that may be given more than once.
 const LISTS: &[&str] = &[
-    "tls-san", "disable", "node-label", "node-taint", "kubelet-arg", "kube-apiserver-arg", "kube-controller-manager-arg",
-    "kube-scheduler-arg", "kube-proxy-arg", "etcd-arg", "node-ip", "node-external-ip", "cluster-cidr", "service-cidr",
-    "kube-cloud-controller-manager-arg", "helm-controller-arg",
+    "tls-san",
+    "disable",
+    "node-label",
+    "node-taint",
+    "kubelet-arg",
+    "kube-apiserver-arg",
+    "kube-controller-manager-arg",
+    "kube-scheduler-arg",
+    "kube-proxy-arg",
+    "etcd-arg",
+    "node-ip",
+    "node-external-ip",
+    "cluster-cidr",
+    "service-cidr",
+    "kube-cloud-controller-manager-arg",
+    "helm-controller-arg",
 ];
 
 fn flags(config: &mut Value, words: &[String]) {
@@ -243,6 +275,9 @@ mod tests {
         let mut c = json!({"disable": ["traefik"]});
         let words = split_words("--disable servicelb --tls-san=10.0.0.9 --cluster-init --write-kubeconfig-mode '0644'");
         flags(&mut c, &words);
-        assert_eq!(c, json!({"disable": ["traefik", "servicelb"], "tls-san": ["10.0.0.9"], "cluster-init": true, "write-kubeconfig-mode": "0644"}));
+        assert_eq!(
+            c,
+            json!({"disable": ["traefik", "servicelb"], "tls-san": ["10.0.0.9"], "cluster-init": true, "write-kubeconfig-mode": "0644"})
+        );
     }
 }

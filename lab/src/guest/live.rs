@@ -224,7 +224,8 @@ pub fn store(w: &mut World, m: &Machine) {
     let Some(g) = w.guests.get(&m.vmid).cloned() else { return };
     store_mounts(w, &g, m);
     let saved = m.saved_root();
-    if let Some(Content::System { root, instance_id, facts, .. }) = w.volumes.get_mut(&g.system).map(|v| &mut v.content) {
+    if let Some(Content::System { root, instance_id, facts, .. }) = w.volumes.get_mut(&g.system).map(|v| &mut v.content)
+    {
         *root = Some(saved);
         instance_id.clone_from(&g.instance_id);
         *facts = serde_json::to_value(&g.facts).unwrap_or_default();

@@ -30,7 +30,12 @@ pub fn fstab(m: &Machine) -> Vec<Wish> {
         let p: Vec<&str> = line.split_whitespace().collect();
         if p.len() >= 3 {
             let target = if p[1] == "none" || p[1] == "swap" { p[1].to_owned() } else { normalise(p[1]) };
-            all.push(Wish { source: p[0].into(), target, fstype: p[2].into(), options: p.get(3).unwrap_or(&"defaults").to_string() });
+            all.push(Wish {
+                source: p[0].into(),
+                target,
+                fstype: p[2].into(),
+                options: p.get(3).unwrap_or(&"defaults").to_string(),
+            });
         }
     }
     all
@@ -46,7 +51,9 @@ pub fn mount(lab: &Lab, w: &mut World, m: &Machine, wish: &Wish) -> Result<(), S
         return Err(format!("mount: {}: mount point does not exist.", wish.target));
     }
     let Some(g) = w.guests.get(&m.vmid).cloned() else { return Err("mount: the machine is off".into()) };
-    let options = wish.options.split(',').filter(|o| !matches!(*o, "" | "defaults" | "nofail" | "noauto" | "auto" | "_netdev" | "bind") && !o.starts_with("x-"));
+    let options = wish.options.split(',').filter(|o| {
+        !matches!(*o, "" | "defaults" | "nofail" | "noauto" | "auto" | "_netdev" | "bind") && !o.starts_with("x-")
+    });
     let mut options: Vec<String> = options.map(str::to_owned).collect();
     if !options.iter().any(|o| o == "ro" || o == "rw") {
         options.insert(0, "rw".into());
@@ -96,30 +103,59 @@ fn disk(w: &World, m: &Machine, wish: &Wish, g: &super::state::Guest) -> Result<
         });
     };
     if b.fstype.is_empty() || b.volid == g.system {
-        let text = if b.table || b.volid == g.system { "already mounted or mount point busy." } else { "wrong fs type, bad option, bad superblock on" };
+        let text = if b.table || b.volid == g.system {
+            "already mounted or mount point busy."
+        } else {
+            "wrong fs type, bad option, bad superblock on"
+        };
         return Err(if text.ends_with("on") {
-            format!("mount: {}: {text} {}, missing codepage or helper program, or other error.\n       dmesg(1) may have more information after failed mount system call.", wish.target, b.path())
+            format!(
+                "mount: {}: {text} {}, missing codepage or helper program, or other error.\n       dmesg(1) may have more information after failed mount system call.",
+                wish.target,
+                b.path()
+            )
         } else {
             format!("mount: {}: {} {text}", wish.target, b.path())
         });
     }
     if wish.fstype != "auto" && wish.fstype != b.fstype {
-        return Err(format!("mount: {}: wrong fs type, bad option, bad superblock on {}, missing codepage or helper program, or other error.", wish.target, b.path()));
+        return Err(format!(
+            "mount: {}: wrong fs type, bad option, bad superblock on {}, missing codepage or helper program, or other error.",
+            wish.target,
+            b.path()
+        ));
     }
     Ok((b.path(), b.fstype, Backing::Volume(b.volid)))
 }
 
-fn share(lab: &Lab, w: &World, m: &Machine, wish: &Wish, options: &mut Vec<String>) -> Result<(String, Backing), String> {
+fn share(
+    lab: &Lab,
+    w: &World,
+    m: &Machine,
+    wish: &Wish,
+    options: &mut Vec<String>,
+) -> Result<(String, Backing), String> {
     if !m.files.exists("/usr/sbin/mount.nfs") {
-        return Err(format!("mount: {}: bad option; for several filesystems (e.g. nfs, cifs) you might need a /sbin/mount.<type> helper program.", wish.target));
+        return Err(format!(
+            "mount: {}: bad option; for several filesystems (e.g. nfs, cifs) you might need a /sbin/mount.<type> helper program.",
+            wish.target
+        ));
     }
-    let (host, path) = wish.source.split_once(':').ok_or_else(|| format!("mount.nfs4: remote share not in 'host:dir' format: {}", wish.source))?;
-    let ip = super::query::name_to_ip(w, m, host).ok_or_else(|| format!("mount.nfs4: Failed to resolve server {host}: Name or service not known"))?;
+    let (host, path) = wish
+        .source
+        .split_once(':')
+        .ok_or_else(|| format!("mount.nfs4: remote share not in 'host:dir' format: {}", wish.source))?;
+    let ip = super::query::name_to_ip(w, m, host)
+        .ok_or_else(|| format!("mount.nfs4: Failed to resolve server {host}: Name or service not known"))?;
     let fail = |why: &str| format!("mount.nfs4: mounting {}:{path} failed, reason given by server: {why}", host);
-    let Some(server) = super::query::by_ip(w, &ip) else { return Err(format!("mount.nfs4: Connection timed out for {}:{path} on {}", host, wish.target)) };
+    let Some(server) = super::query::by_ip(w, &ip) else {
+        return Err(format!("mount.nfs4: Connection timed out for {}:{path} on {}", host, wish.target));
+    };
     let own = super::query::ip(w, m.vmid).unwrap_or_default();
     let export = nfs::allowed(w, server, path, &own).map_err(|why| match why.as_str() {
-        "Connection refused" | "Connection timed out" => format!("mount.nfs4: {why} for {}:{path} on {}", host, wish.target),
+        "Connection refused" | "Connection timed out" => {
+            format!("mount.nfs4: {why} for {}:{path} on {}", host, wish.target)
+        }
         "access denied by server" => format!("mount.nfs4: access denied by server while mounting {}:{path}", host),
         why => fail(why),
     })?;
@@ -148,7 +184,11 @@ pub fn unmount(w: &mut World, m: &Machine, target: &str) -> Result<(), String> {
     let path = m.files.resolve(target, true).unwrap_or_default();
     let Some(g) = w.guests.get_mut(&m.vmid) else { return Err("umount: the machine is off".into()) };
     let Some(i) = g.mounts.iter().rposition(|o| o.target == path || o.source == target || o.source == path) else {
-        return Err(if m.files.exists(target) { format!("umount: {target}: not mounted.") } else { format!("umount: {target}: no mount point specified.") });
+        return Err(if m.files.exists(target) {
+            format!("umount: {target}: not mounted.")
+        } else {
+            format!("umount: {target}: no mount point specified.")
+        });
     };
     let mount = g.mounts.remove(i);
     if let Some(p) = m.files.unmount(&mount.target)
@@ -163,7 +203,10 @@ pub fn unmount(w: &mut World, m: &Machine, target: &str) -> Result<(), String> {
 pub fn mount_all(lab: &Lab, w: &mut World, m: &Machine) -> Vec<String> {
     let mut errors = Vec::new();
     for wish in fstab(m) {
-        let skip = wish.target == "/" || wish.target == "/boot/efi" || wish.options.split(',').any(|o| o == "noauto") || wish.source.starts_with("PARTUUID=");
+        let skip = wish.target == "/"
+            || wish.target == "/boot/efi"
+            || wish.options.split(',').any(|o| o == "noauto")
+            || wish.source.starts_with("PARTUUID=");
         if wish.fstype == "swap" || skip {
             continue;
         }

@@ -8,7 +8,9 @@ use crate::world::World;
 #[must_use]
 pub fn full_options(given: &str) -> String {
     let on = |a: &str| given.split(',').any(|o| o.trim() == a);
-    let value = |k: &str| given.split(',').find_map(|o| o.trim().strip_prefix(k).and_then(|r| r.strip_prefix('='))).map(str::to_owned);
+    let value = |k: &str| {
+        given.split(',').find_map(|o| o.trim().strip_prefix(k).and_then(|r| r.strip_prefix('='))).map(str::to_owned)
+    };
     let mut out = vec![if on("async") { "async" } else { "sync" }.to_owned(), "wdelay".into(), "hide".into()];
     out.push(if on("subtree_check") { "subtree_check" } else { "no_subtree_check" }.into());
     if let Some(f) = value("fsid") {

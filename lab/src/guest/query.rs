@@ -47,7 +47,10 @@ pub(crate) fn name_to_ip(w: &World, m: &Machine, name: &str) -> Option<String> {
         return Some(name.to_owned());
     }
     let hosts = m.files.text("/etc/hosts");
-    let hit = hosts.lines().map(|l| l.split('#').next().unwrap_or_default()).find(|l| l.split_whitespace().skip(1).any(|n| n == name));
+    let hit = hosts
+        .lines()
+        .map(|l| l.split('#').next().unwrap_or_default())
+        .find(|l| l.split_whitespace().skip(1).any(|n| n == name));
     if let Some(ip) = hit.and_then(|l| l.split_whitespace().next()) {
         return Some(ip.to_owned());
     }

@@ -196,7 +196,14 @@ pub fn login_env(m: &Machine, who: &Who) -> BTreeMap<String, String> {
     env
 }
 
-fn build(m: &Arc<Machine>, who: &Who, env: &BTreeMap<String, String>, cwd: &str, tty: bool, pipe: Option<Arc<LiveIn>>) -> Bash {
+fn build(
+    m: &Arc<Machine>,
+    who: &Who,
+    env: &BTreeMap<String, String>,
+    cwd: &str,
+    tty: bool,
+    pipe: Option<Arc<LiveIn>>,
+) -> Bash {
     let limits = ExecutionLimits::cli()
         .timeout(Duration::from_secs(86_400))
         .max_input_bytes(64 << 20)
@@ -306,7 +313,10 @@ impl Session for Terminal {
         match self.bash.analyze(text) {
             Err(bashkit::Error::Parse { message, .. }) => {
                 let m = message.to_lowercase();
-                m.contains("unterminated") || m.contains("unexpected end") || m.contains("eof") || m.contains("expected '")
+                m.contains("unterminated")
+                    || m.contains("unexpected end")
+                    || m.contains("eof")
+                    || m.contains("expected '")
             }
             _ => text.trim_end().ends_with('\\'),
         }
@@ -384,7 +394,16 @@ fn without_block_tests(script: &str) -> String {
         return script.to_owned();
     }
     let mut out = script.to_owned();
-    for (from, to) in [("[[ -b ", "[[ -e "), ("[ -b ", "[ -e "), ("[[ ! -b ", "[[ ! -e "), ("[ ! -b ", "[ ! -e "), ("test -b ", "test -e "), ("test ! -b ", "test ! -e "), ("&& -b ", "&& -e "), ("|| -b ", "|| -e ")] {
+    for (from, to) in [
+        ("[[ -b ", "[[ -e "),
+        ("[ -b ", "[ -e "),
+        ("[[ ! -b ", "[[ ! -e "),
+        ("[ ! -b ", "[ ! -e "),
+        ("test -b ", "test -e "),
+        ("test ! -b ", "test ! -e "),
+        ("&& -b ", "&& -e "),
+        ("|| -b ", "|| -e "),
+    ] {
         out = out.replace(from, to);
     }
     out

@@ -13,26 +13,75 @@ use crate::world::World;
 
 /// Unit files of the image.
 pub const IMAGE_UNITS: &[(&str, &str)] = &[
-    ("/usr/lib/systemd/system/ssh.service", "[Unit]\nDescription=OpenBSD Secure Shell server\n[Service]\nType=notify\nExecStart=/usr/sbin/sshd -D\n[Install]\nWantedBy=multi-user.target\nAlias=sshd.service\n"),
-    ("/usr/lib/systemd/system/cron.service", "[Unit]\nDescription=Regular background program processing daemon\n[Service]\nExecStart=/usr/sbin/cron -f\n[Install]\nWantedBy=multi-user.target\n"),
-    ("/usr/lib/systemd/system/unattended-upgrades.service", "[Unit]\nDescription=Unattended Upgrades Shutdown\n[Service]\nExecStart=/usr/share/unattended-upgrades/unattended-upgrade-shutdown\n[Install]\nWantedBy=multi-user.target\n"),
-    ("/usr/lib/systemd/system/systemd-timesyncd.service", "[Unit]\nDescription=Network Time Synchronization\n[Service]\nType=notify\nExecStart=/lib/systemd/systemd-timesyncd\n[Install]\nWantedBy=sysinit.target\n"),
-    ("/usr/lib/systemd/system/systemd-networkd.service", "[Unit]\nDescription=Network Configuration\n[Service]\nType=notify\nExecStart=/lib/systemd/systemd-networkd\n[Install]\nWantedBy=multi-user.target\n"),
-    ("/usr/lib/systemd/system/systemd-resolved.service", "[Unit]\nDescription=Network Name Resolution\n[Service]\nType=notify\nExecStart=/lib/systemd/systemd-resolved\n[Install]\nWantedBy=sysinit.target\n"),
-    ("/usr/lib/systemd/system/systemd-modules-load.service", "[Unit]\nDescription=Load Kernel Modules\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/lib/systemd/systemd-modules-load\n"),
-    ("/usr/lib/systemd/system/systemd-sysctl.service", "[Unit]\nDescription=Apply Kernel Variables\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/lib/systemd/systemd-sysctl\n"),
-    ("/usr/lib/systemd/system/cloud-final.service", "[Unit]\nDescription=Execute cloud user/final scripts\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/cloud-init modules --mode=final\n"),
-    ("/usr/lib/systemd/system/apt-daily.timer", "[Unit]\nDescription=Daily apt download activities\n[Timer]\nOnCalendar=*-*-* 6,18:00\n[Install]\nWantedBy=timers.target\n"),
-    ("/usr/lib/systemd/system/apt-daily-upgrade.timer", "[Unit]\nDescription=Daily apt upgrade and clean activities\n[Timer]\nOnCalendar=*-*-* 6:00\n[Install]\nWantedBy=timers.target\n"),
-    ("/usr/lib/systemd/system/apt-daily.service", "[Unit]\nDescription=Daily apt download activities\n[Service]\nType=oneshot\nExecStart=/usr/lib/apt/apt.systemd.daily update\n"),
-    ("/usr/lib/systemd/system/apt-daily-upgrade.service", "[Unit]\nDescription=Daily apt upgrade and clean activities\n[Service]\nType=oneshot\nExecStart=/usr/lib/apt/apt.systemd.daily install\n"),
-    ("/usr/lib/systemd/system/fstrim.timer", "[Unit]\nDescription=Discard unused blocks once a week\n[Timer]\nOnCalendar=weekly\n[Install]\nWantedBy=timers.target\n"),
+    (
+        "/usr/lib/systemd/system/ssh.service",
+        "[Unit]\nDescription=OpenBSD Secure Shell server\n[Service]\nType=notify\nExecStart=/usr/sbin/sshd -D\n[Install]\nWantedBy=multi-user.target\nAlias=sshd.service\n",
+    ),
+    (
+        "/usr/lib/systemd/system/cron.service",
+        "[Unit]\nDescription=Regular background program processing daemon\n[Service]\nExecStart=/usr/sbin/cron -f\n[Install]\nWantedBy=multi-user.target\n",
+    ),
+    (
+        "/usr/lib/systemd/system/unattended-upgrades.service",
+        "[Unit]\nDescription=Unattended Upgrades Shutdown\n[Service]\nExecStart=/usr/share/unattended-upgrades/unattended-upgrade-shutdown\n[Install]\nWantedBy=multi-user.target\n",
+    ),
+    (
+        "/usr/lib/systemd/system/systemd-timesyncd.service",
+        "[Unit]\nDescription=Network Time Synchronization\n[Service]\nType=notify\nExecStart=/lib/systemd/systemd-timesyncd\n[Install]\nWantedBy=sysinit.target\n",
+    ),
+    (
+        "/usr/lib/systemd/system/systemd-networkd.service",
+        "[Unit]\nDescription=Network Configuration\n[Service]\nType=notify\nExecStart=/lib/systemd/systemd-networkd\n[Install]\nWantedBy=multi-user.target\n",
+    ),
+    (
+        "/usr/lib/systemd/system/systemd-resolved.service",
+        "[Unit]\nDescription=Network Name Resolution\n[Service]\nType=notify\nExecStart=/lib/systemd/systemd-resolved\n[Install]\nWantedBy=sysinit.target\n",
+    ),
+    (
+        "/usr/lib/systemd/system/systemd-modules-load.service",
+        "[Unit]\nDescription=Load Kernel Modules\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/lib/systemd/systemd-modules-load\n",
+    ),
+    (
+        "/usr/lib/systemd/system/systemd-sysctl.service",
+        "[Unit]\nDescription=Apply Kernel Variables\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/lib/systemd/systemd-sysctl\n",
+    ),
+    (
+        "/usr/lib/systemd/system/cloud-final.service",
+        "[Unit]\nDescription=Execute cloud user/final scripts\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/cloud-init modules --mode=final\n",
+    ),
+    (
+        "/usr/lib/systemd/system/apt-daily.timer",
+        "[Unit]\nDescription=Daily apt download activities\n[Timer]\nOnCalendar=*-*-* 6,18:00\n[Install]\nWantedBy=timers.target\n",
+    ),
+    (
+        "/usr/lib/systemd/system/apt-daily-upgrade.timer",
+        "[Unit]\nDescription=Daily apt upgrade and clean activities\n[Timer]\nOnCalendar=*-*-* 6:00\n[Install]\nWantedBy=timers.target\n",
+    ),
+    (
+        "/usr/lib/systemd/system/apt-daily.service",
+        "[Unit]\nDescription=Daily apt download activities\n[Service]\nType=oneshot\nExecStart=/usr/lib/apt/apt.systemd.daily update\n",
+    ),
+    (
+        "/usr/lib/systemd/system/apt-daily-upgrade.service",
+        "[Unit]\nDescription=Daily apt upgrade and clean activities\n[Service]\nType=oneshot\nExecStart=/usr/lib/apt/apt.systemd.daily install\n",
+    ),
+    (
+        "/usr/lib/systemd/system/fstrim.timer",
+        "[Unit]\nDescription=Discard unused blocks once a week\n[Timer]\nOnCalendar=weekly\n[Install]\nWantedBy=timers.target\n",
+    ),
 ];
 
 /// Units a package brings: package, unit, description, executable, started on installation, alias.
 const PACKAGE_UNITS: &[(&str, &str, &str, &str, bool, &str)] = &[
     ("qemu-guest-agent", "qemu-guest-agent.service", "QEMU Guest Agent", "/usr/sbin/qemu-ga", false, ""),
-    ("nfs-kernel-server", "nfs-server.service", "NFS server and services", "/usr/sbin/rpc.nfsd", true, "nfs-kernel-server.service"),
+    (
+        "nfs-kernel-server",
+        "nfs-server.service",
+        "NFS server and services",
+        "/usr/sbin/rpc.nfsd",
+        true,
+        "nfs-kernel-server.service",
+    ),
     ("nfs-kernel-server", "nfs-mountd.service", "NFS Mount Daemon", "/usr/sbin/rpc.mountd", true, ""),
     ("nfs-common", "rpc-statd.service", "NFS status monitor for NFSv2/3 locking.", "/sbin/rpc.statd", false, ""),
     ("rpcbind", "rpcbind.service", "RPC bind portmap service", "/sbin/rpcbind", true, ""),
@@ -40,18 +89,52 @@ const PACKAGE_UNITS: &[(&str, &str, &str, &str, bool, &str)] = &[
     ("open-iscsi", "iscsid.service", "iSCSI initiator daemon (iscsid)", "/sbin/iscsid", false, ""),
     ("open-iscsi", "open-iscsi.service", "Login to default iSCSI targets", "/sbin/iscsiadm", true, "iscsi.service"),
     ("chrony", "chrony.service", "chrony, an NTP client/server", "/usr/sbin/chronyd", true, "chronyd.service"),
-    ("multipath-tools", "multipathd.service", "Device-Mapper Multipath Device Controller", "/sbin/multipathd", true, ""),
+    (
+        "multipath-tools",
+        "multipathd.service",
+        "Device-Mapper Multipath Device Controller",
+        "/sbin/multipathd",
+        true,
+        "",
+    ),
     ("auditd", "auditd.service", "Security Auditing Service", "/sbin/auditd", true, ""),
     ("fail2ban", "fail2ban.service", "Fail2Ban Service", "/usr/bin/fail2ban-server", true, ""),
     ("nftables", "nftables.service", "nftables", "/usr/sbin/nft", false, ""),
     ("ufw", "ufw.service", "Uncomplicated firewall", "/usr/sbin/ufw", true, ""),
-    ("prometheus-node-exporter", "prometheus-node-exporter.service", "Prometheus exporter for machine metrics", "/usr/bin/prometheus-node-exporter", true, ""),
+    (
+        "prometheus-node-exporter",
+        "prometheus-node-exporter.service",
+        "Prometheus exporter for machine metrics",
+        "/usr/bin/prometheus-node-exporter",
+        true,
+        "",
+    ),
     ("rsyslog", "rsyslog.service", "System Logging Service", "/usr/sbin/rsyslogd", true, ""),
-    ("smartmontools", "smartmontools.service", "Self Monitoring and Reporting Technology (SMART) Daemon", "/usr/sbin/smartd", true, ""),
+    (
+        "smartmontools",
+        "smartmontools.service",
+        "Self Monitoring and Reporting Technology (SMART) Daemon",
+        "/usr/sbin/smartd",
+        true,
+        "",
+    ),
 ];
 
 /// Units without a file that always run.
-const ALWAYS: &[&str] = &["dbus.service", "systemd-journald.service", "systemd-logind.service", "systemd-udevd.service", "multi-user.target", "network-online.target", "network.target", "cloud-init.service", "cloud-config.service", "cloud-init-local.service", "systemd-modules-load.service", "systemd-sysctl.service"];
+const ALWAYS: &[&str] = &[
+    "dbus.service",
+    "systemd-journald.service",
+    "systemd-logind.service",
+    "systemd-udevd.service",
+    "multi-user.target",
+    "network-online.target",
+    "network.target",
+    "cloud-init.service",
+    "cloud-config.service",
+    "cloud-init-local.service",
+    "systemd-modules-load.service",
+    "systemd-sysctl.service",
+];
 
 /// A unit as its files describe it.
 #[derive(Debug, Clone, Default)]
@@ -194,7 +277,11 @@ pub fn state(w: &World, vmid: u32, name: &str) -> (String, String) {
     let text = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     let Some(g) = w.guests.get(&vmid) else { return text("inactive", "dead") };
     let Some(s) = g.services.get(name) else {
-        return if ALWAYS.contains(&name) { text("active", if name.ends_with(".target") { "active" } else { "running" }) } else { text("inactive", "dead") };
+        return if ALWAYS.contains(&name) {
+            text("active", if name.ends_with(".target") { "active" } else { "running" })
+        } else {
+            text("inactive", "dead")
+        };
     };
     if k3s::is_unit(name) && s.state != "inactive" {
         return match crate::kube::k3s_unit(w, vmid) {
@@ -269,11 +356,21 @@ pub fn start(lab: &Lab, w: &mut World, m: &Machine, u: &Unit) -> Result<Started,
         return Ok(Started::Run(pre.into_iter().chain(exec).collect()));
     }
     if let Some(first) = exec.first().filter(|_| !u.path.starts_with("/usr/lib/systemd")) {
-        let program = first.trim_start_matches(['-', '@', '+', '!', ':']).split_whitespace().next().unwrap_or_default().to_owned();
+        let program = first
+            .trim_start_matches(['-', '@', '+', '!', ':'])
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
         let node = m.files.stat(&Who::root(), &program, true);
         if !node.is_ok_and(|n| n.mode & 0o111 != 0 && matches!(n.kind, Kind::File(_))) {
             set(w, m, &u.name, "failed", 203);
-            log(w, m.vmid, &u.name, &format!("{}: Failed to locate executable {program}: No such file or directory", u.name));
+            log(
+                w,
+                m.vmid,
+                &u.name,
+                &format!("{}: Failed to locate executable {program}: No such file or directory", u.name),
+            );
             return Err(failed(u));
         }
         w.not_rehearsed.insert(format!("main process of unit `{}` (lab/src/guest/units.rs)", u.name));
@@ -336,7 +433,13 @@ pub fn boot(lab: &Lab, w: &mut World, m: &std::sync::Arc<Machine>) {
     let mut names: Vec<String> = Vec::new();
     for (dir, _) in m.files.list(&Who::root(), DIRS[0]).unwrap_or_default() {
         if dir.ends_with(".wants") {
-            names.extend(m.files.list(&Who::root(), &format!("{}/{dir}", DIRS[0])).unwrap_or_default().into_iter().map(|(n, _)| n));
+            names.extend(
+                m.files
+                    .list(&Who::root(), &format!("{}/{dir}", DIRS[0]))
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|(n, _)| n),
+            );
         }
     }
     let agent = with(w, m.vmid, |g| g.spec.agent).unwrap_or_default();
@@ -400,7 +503,13 @@ pub async fn run_lines(m: &std::sync::Arc<Machine>, u: &Unit, lines: &[String]) 
 }
 
 /// A transient service that `systemd-run` starts: it runs in the background.
-pub fn transient(m: &std::sync::Arc<Machine>, name: &str, argv: Vec<String>, env: BTreeMap<String, String>, stay: bool) {
+pub fn transient(
+    m: &std::sync::Arc<Machine>,
+    name: &str,
+    argv: Vec<String>,
+    env: BTreeMap<String, String>,
+    stay: bool,
+) {
     let (m, name) = (m.clone(), name.to_owned());
     m.lab.with(|w| set(w, &m, &name, "active", 0));
     let mark = m.lab.clock().busy_guard();
@@ -431,7 +540,11 @@ pub fn package_installed(lab: &Lab, w: &mut World, m: &Machine, package: &str) {
     for (_, unit, description, exec, starts, alias) in PACKAGE_UNITS.iter().filter(|u| u.0 == package) {
         let exec = if exec.is_empty() { String::new() } else { format!("[Service]\nExecStart={exec}\n") };
         // The agent is started by its device at boot, not by its package: it has no [Install] section.
-        let install = if package == "qemu-guest-agent" || unit.starts_with("rpc-statd") { "" } else { "[Install]\nWantedBy=multi-user.target\n" };
+        let install = if package == "qemu-guest-agent" || unit.starts_with("rpc-statd") {
+            ""
+        } else {
+            "[Install]\nWantedBy=multi-user.target\n"
+        };
         let path = format!("/usr/lib/systemd/system/{unit}");
         m.files.place_file(&path, format!("[Unit]\nDescription={description}\n{exec}{install}").as_bytes(), 0o644);
         if !alias.is_empty() {

@@ -133,7 +133,10 @@ pub fn is_below(path: &str, dir: &str) -> bool {
 fn children<'a>(nodes: &'a Nodes, dir: &str) -> impl Iterator<Item = (&'a String, &'a Node)> {
     let prefix = if dir == "/" { "/".to_owned() } else { format!("{dir}/") };
     let p = prefix.clone();
-    nodes.range(prefix.clone()..).take_while(move |(k, _)| k.starts_with(&p)).filter(move |(k, _)| k.len() > prefix.len())
+    nodes
+        .range(prefix.clone()..)
+        .take_while(move |(k, _)| k.starts_with(&p))
+        .filter(move |(k, _)| k.len() > prefix.len())
 }
 
 impl Tree {

@@ -140,7 +140,12 @@ fn dev(b: &mut Builder, w: &World, g: &Guest) {
     for c in CHARS {
         b.node(&format!("/dev/{c}"), Node::file("", 0o020_666));
     }
-    for (name, to) in [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")] {
+    for (name, to) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ] {
         b.node(&format!("/dev/{name}"), Node::link(to));
     }
     for d in blocks(w, g) {
@@ -223,8 +228,15 @@ fn proc(b: &mut Builder, w: &World, g: &Guest) {
     b.line("/proc/loadavg", "0.08 0.03 0.01 1/142 1204");
     b.line("/proc/version", &format!("Linux version {KERNEL} (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40) #1 SMP PREEMPT_DYNAMIC Debian 6.1.148-1 (2025-08-26)"));
     b.line("/proc/cmdline", &format!("BOOT_IMAGE=/boot/vmlinuz-{KERNEL} root=PARTUUID=5a1c3d20 ro console=tty0 console=ttyS0,115200 earlyprintk=ttyS0,115200 consoleblank=0"));
-    b.file("/proc/filesystems", "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\nnodev\toverlay\n\text4\n\tvfat\n\txfs\n");
-    let parts: String = blocks(w, g).iter().enumerate().map(|(i, d)| format!("   8 {i:>7} {:>10} {}\n", d.size / 1024, d.name)).collect();
+    b.file(
+        "/proc/filesystems",
+        "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\nnodev\toverlay\n\text4\n\tvfat\n\txfs\n",
+    );
+    let parts: String = blocks(w, g)
+        .iter()
+        .enumerate()
+        .map(|(i, d)| format!("   8 {i:>7} {:>10} {}\n", d.size / 1024, d.name))
+        .collect();
     b.file("/proc/partitions", format!("major minor  #blocks  name\n\n{parts}"));
     b.line("/proc/1/comm", "systemd");
     b.file("/proc/1/cmdline", "/sbin/init\0");
@@ -234,7 +246,10 @@ fn proc(b: &mut Builder, w: &World, g: &Guest) {
         b.node(&format!("/proc/self/fd/{fd}"), Node::link("/dev/pts/0"));
     }
     if let Some(v) = g.facts.nvidia_driver.as_ref().filter(|_| g.stage >= Stage::Up) {
-        b.line("/proc/driver/nvidia/version", &format!("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {v}  Release Build"));
+        b.line(
+            "/proc/driver/nvidia/version",
+            &format!("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {v}  Release Build"),
+        );
     }
     for (k, v) in sysctls(g) {
         let path = format!("/proc/sys/{}", k.replace('.', "/"));
@@ -259,7 +274,12 @@ fn sys(b: &mut Builder, w: &World, g: &Guest) {
         b.line(&format!("{at}/mtu"), "1500");
     }
     b.line("/sys/class/net/lo/address", "00:00:00:00:00:00");
-    for (k, v) in [("product_uuid", g.spec.uuid.as_str()), ("product_name", "Standard PC (Q35 + ICH9, 2009)"), ("sys_vendor", "QEMU"), ("bios_vendor", "Proxmox distribution of EDK II")] {
+    for (k, v) in [
+        ("product_uuid", g.spec.uuid.as_str()),
+        ("product_name", "Standard PC (Q35 + ICH9, 2009)"),
+        ("sys_vendor", "QEMU"),
+        ("bios_vendor", "Proxmox distribution of EDK II"),
+    ] {
         b.line(&format!("/sys/class/dmi/id/{k}"), v);
     }
     for m in &g.modules {

@@ -45,7 +45,14 @@ fn id(c: &mut Call) -> i32 {
         who.groups.iter().map(|g| group(*g)).collect::<Vec<_>>().join(" ")
     } else {
         let all: Vec<String> = who.groups.iter().map(|g| format!("{g}({})", acc::group_name(&f, *g))).collect();
-        format!("uid={}({}) gid={}({}) groups={}", who.uid, who.name, who.gid, acc::group_name(&f, who.gid), all.join(","))
+        format!(
+            "uid={}({}) gid={}({}) groups={}",
+            who.uid,
+            who.name,
+            who.gid,
+            acc::group_name(&f, who.gid),
+            all.join(",")
+        )
     };
     c.line(&text);
     0
@@ -116,8 +123,33 @@ fn hosts(c: &mut Call, names: &[String]) -> i32 {
 }
 
 const VALUES: &[&str] = &[
-    "-u", "--uid", "-g", "--gid", "-G", "--groups", "-s", "--shell", "-c", "--comment", "-d", "--home-dir", "-m", "-p", "--password",
-    "-k", "--skel", "-e", "-f", "-b", "-K", "-l", "--login", "--home", "--shell", "--gecos", "--ingroup",
+    "-u",
+    "--uid",
+    "-g",
+    "--gid",
+    "-G",
+    "--groups",
+    "-s",
+    "--shell",
+    "-c",
+    "--comment",
+    "-d",
+    "--home-dir",
+    "-m",
+    "-p",
+    "--password",
+    "-k",
+    "--skel",
+    "-e",
+    "-f",
+    "-b",
+    "-K",
+    "-l",
+    "--login",
+    "--home",
+    "--shell",
+    "--gecos",
+    "--ingroup",
 ];
 
 fn new_user(c: &Call, name: &str) -> NewUser {
@@ -150,7 +182,8 @@ fn useradd(c: &mut Call) -> i32 {
         return c.fail(9, &format!("useradd: user '{name}' already exists"));
     }
     let mut new = new_user(c, &name);
-    new.home = c.has(&["-m", "--create-home"]) || c.args.iter().any(|a| a.starts_with('-') && !a.starts_with("--") && a[1..].contains('m') && a.len() <= 4);
+    new.home = c.has(&["-m", "--create-home"])
+        || c.args.iter().any(|a| a.starts_with('-') && !a.starts_with("--") && a[1..].contains('m') && a.len() <= 4);
     if let Some(g) = new.group.as_ref().filter(|g| acc::group(&c.m.files, g).is_none()) {
         return c.fail(6, &format!("useradd: group '{g}' does not exist"));
     }
@@ -201,7 +234,8 @@ fn usermod(c: &mut Call) -> i32 {
     if acc::user(&c.m.files, &name).is_none() {
         return c.fail(6, &format!("usermod: user '{name}' does not exist"));
     }
-    let append = c.args.iter().any(|a| a == "--append" || (a.starts_with('-') && !a.starts_with("--") && a.contains('a')));
+    let append =
+        c.args.iter().any(|a| a == "--append" || (a.starts_with('-') && !a.starts_with("--") && a.contains('a')));
     let list = c.value(&["-G", "--groups", "-aG"]);
     if let Some(list) = list {
         let missing = list.split(',').find(|g| acc::group(&c.m.files, g).is_none()).map(str::to_owned);
@@ -210,8 +244,12 @@ fn usermod(c: &mut Call) -> i32 {
         }
         acc::join(&c.m, &name, &list, append);
     }
-    let (shell, home, uid, comment) =
-        (c.value(&["-s", "--shell"]), c.value(&["-d", "--home"]), c.value(&["-u", "--uid"]).and_then(|u| u.parse().ok()), c.value(&["-c", "--comment"]));
+    let (shell, home, uid, comment) = (
+        c.value(&["-s", "--shell"]),
+        c.value(&["-d", "--home"]),
+        c.value(&["-u", "--uid"]).and_then(|u| u.parse().ok()),
+        c.value(&["-c", "--comment"]),
+    );
     acc::change_user(&c.m, &name, |u| {
         u.shell = shell.unwrap_or_else(|| u.shell.clone());
         u.home = home.unwrap_or_else(|| u.home.clone());
@@ -234,7 +272,9 @@ fn groupadd(c: &mut Call) -> i32 {
     if denied(c) {
         return 1;
     }
-    let Some(name) = c.operands(&["-g", "--gid", "-K", "-p"]).pop() else { return c.fail(2, "Usage: groupadd [options] GROUP") };
+    let Some(name) = c.operands(&["-g", "--gid", "-K", "-p"]).pop() else {
+        return c.fail(2, "Usage: groupadd [options] GROUP");
+    };
     let gid = c.value(&["-g", "--gid"]).and_then(|g| g.parse().ok());
     if acc::add_group(&c.m, &name, gid, c.has(&["-r", "--system"])) || c.has(&["-f", "--force"]) {
         0

@@ -26,7 +26,9 @@ fn apt_get(c: &mut Call) -> BoxFuture<'_, i32> {
             return c.fail(1, "E: No operation given");
         }
         let verb = ops.remove(0);
-        let quiet = c.args.iter().any(|a| a.starts_with("-qq") || a == "-q" || a.starts_with("-yq") || a.starts_with("-qy") || a == "--quiet");
+        let quiet = c.args.iter().any(|a| {
+            a.starts_with("-qq") || a == "-q" || a.starts_with("-yq") || a.starts_with("-qy") || a == "--quiet"
+        });
         if matches!(verb.as_str(), "list" | "show" | "policy" | "search") {
             return query(c, &verb, &ops);
         }
@@ -91,7 +93,8 @@ async fn install(c: &mut Call, names: Vec<String>, quiet: bool) -> i32 {
         return c.unsimulated("install FILE.deb");
     }
     if dry {
-        let order = c.guest(|g| pkg::resolve(g, &names).map(|o| o.iter().map(|x| (x.name, x.version)).collect::<Vec<_>>()));
+        let order =
+            c.guest(|g| pkg::resolve(g, &names).map(|o| o.iter().map(|x| (x.name, x.version)).collect::<Vec<_>>()));
         return match order {
             Some(Ok(o)) => {
                 for (n, v) in o {
@@ -109,7 +112,10 @@ async fn install(c: &mut Call, names: Vec<String>, quiet: bool) -> i32 {
     let (lab, m) = (c.m.lab.clone(), c.m.clone());
     let held = c.guest(|g| names.iter().find(|n| g.facts.held.contains(*n)).cloned()).flatten();
     let result = match held {
-        Some(h) if !c.has(&["--allow-change-held-packages"]) && c.guest(|g| pkg::installed(g, &h).is_none()).unwrap_or(true) => {
+        Some(h)
+            if !c.has(&["--allow-change-held-packages"])
+                && c.guest(|g| pkg::installed(g, &h).is_none()).unwrap_or(true) =>
+        {
             Err(format!("E: Held packages were changed and -y was used without --allow-change-held-packages. ({h})"))
         }
         _ => {
@@ -292,7 +298,13 @@ fn order(a: &str, b: &str) -> std::cmp::Ordering {
             let mut text = String::new();
             while let Some(ch) = it.next_if(|c| !c.is_ascii_digit()) {
                 // `~` sorts before everything, letters before other signs.
-                text.push(if ch == '~' { '\u{1}' } else if ch.is_ascii_alphabetic() { ch } else { char::from(ch as u8 | 0x80) });
+                text.push(if ch == '~' {
+                    '\u{1}'
+                } else if ch.is_ascii_alphabetic() {
+                    ch
+                } else {
+                    char::from(ch as u8 | 0x80)
+                });
             }
             let mut number = String::new();
             while let Some(ch) = it.next_if(char::is_ascii_digit) {
@@ -308,7 +320,9 @@ fn order(a: &str, b: &str) -> std::cmp::Ordering {
 }
 
 fn compare(c: &mut Call, ops: &[String]) -> i32 {
-    let [a, op, b] = ops else { return c.fail(2, "dpkg: error: --compare-versions takes three arguments: <version> <relation> <version>") };
+    let [a, op, b] = ops else {
+        return c.fail(2, "dpkg: error: --compare-versions takes three arguments: <version> <relation> <version>");
+    };
     let o = order(a, b);
     let yes = match op.as_str() {
         "lt" | "<<" => o.is_lt(),
@@ -341,7 +355,12 @@ fn list(c: &mut Call, names: &[String]) -> i32 {
 fn glob(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
-        Some((a, b)) => name.len() >= a.len() + b.trim_end_matches('*').len() && name.starts_with(a) && name[a.len()..].contains(b.trim_end_matches('*')) && (b.ends_with('*') || name.ends_with(b)),
+        Some((a, b)) => {
+            name.len() >= a.len() + b.trim_end_matches('*').len()
+                && name.starts_with(a)
+                && name[a.len()..].contains(b.trim_end_matches('*'))
+                && (b.ends_with('*') || name.ends_with(b))
+        }
     }
 }
 
@@ -359,7 +378,11 @@ fn dpkg_query(c: &mut Call) -> i32 {
     let mut code = 0;
     let fill = |n: &str, v: &str, there: bool| {
         let want = if held.contains(n) { "hold" } else { "install" };
-        let (status, abbrev) = if there { (format!("{want} ok installed"), format!("{}i ", &want[..1])) } else { ("unknown ok not-installed".to_owned(), "un ".to_owned()) };
+        let (status, abbrev) = if there {
+            (format!("{want} ok installed"), format!("{}i ", &want[..1]))
+        } else {
+            ("unknown ok not-installed".to_owned(), "un ".to_owned())
+        };
         format
             .replace("${Package}", n)
             .replace("${binary:Package}", n)

@@ -34,14 +34,48 @@ fn short(v: &str) -> String {
 
 fn cards(c: &Call) -> Vec<Card> {
     let fixed = [
-        ("00:00.0", "8086", "29c0", "0600", "Host bridge", "Intel Corporation 82G33/G31/P35/P31 Express DRAM Controller", None),
+        (
+            "00:00.0",
+            "8086",
+            "29c0",
+            "0600",
+            "Host bridge",
+            "Intel Corporation 82G33/G31/P35/P31 Express DRAM Controller",
+            None,
+        ),
         ("00:01.0", "1234", "1111", "0300", "VGA compatible controller", "Device 1234:1111", Some("bochs-drm")),
-        ("00:1f.0", "8086", "2918", "0601", "ISA bridge", "Intel Corporation 82801IB (ICH9) LPC Interface Controller", Some("lpc_ich")),
+        (
+            "00:1f.0",
+            "8086",
+            "2918",
+            "0601",
+            "ISA bridge",
+            "Intel Corporation 82801IB (ICH9) LPC Interface Controller",
+            Some("lpc_ich"),
+        ),
         ("05:01.0", "1af4", "1004", "0100", "SCSI storage controller", "Red Hat, Inc. Virtio SCSI", Some("virtio-pci")),
-        ("06:12.0", "1af4", "1000", "0200", "Ethernet controller", "Red Hat, Inc. Virtio network device", Some("virtio-pci")),
+        (
+            "06:12.0",
+            "1af4",
+            "1000",
+            "0200",
+            "Ethernet controller",
+            "Red Hat, Inc. Virtio network device",
+            Some("virtio-pci"),
+        ),
     ];
     let none = (String::new(), String::new());
-    let mut all: Vec<Card> = fixed.iter().map(|f| Card { address: f.0.into(), ids: (f.1.into(), f.2.into()), class: (f.4, f.3.into()), text: f.5.into(), driver: f.6, sub: none.clone() }).collect();
+    let mut all: Vec<Card> = fixed
+        .iter()
+        .map(|f| Card {
+            address: f.0.into(),
+            ids: (f.1.into(), f.2.into()),
+            class: (f.4, f.3.into()),
+            text: f.5.into(),
+            driver: f.6,
+            sub: none.clone(),
+        })
+        .collect();
     let (pci, loaded) = c.guest(|g| (g.spec.pci.clone(), g.facts.nvidia_driver.is_some())).unwrap_or_default();
     for (i, p) in pci.iter().enumerate() {
         let class = short(&p.class);
@@ -63,22 +97,35 @@ fn guest_address(i: usize) -> String {
 }
 
 fn lspci(c: &mut Call) -> i32 {
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("-d") && !a.starts_with("-s")).map(|a| &a[1..]).collect();
+    let flags: String = c
+        .args
+        .iter()
+        .filter(|a| a.starts_with('-') && !a.starts_with("-d") && !a.starts_with("-s"))
+        .map(|a| &a[1..])
+        .collect();
     let want = c.value(&["-d"]);
     let slot = c.value(&["-s"]);
     let hit = |x: &Card| {
         let by_id = want.as_ref().is_none_or(|w| {
             let mut p = w.split(':');
             let (v, d, k) = (p.next().unwrap_or_default(), p.next().unwrap_or_default(), p.next().unwrap_or_default());
-            (v.is_empty() || v == "*" || v.eq_ignore_ascii_case(&x.ids.0)) && (d.is_empty() || d == "*" || d.eq_ignore_ascii_case(&x.ids.1)) && (k.is_empty() || x.class.1.starts_with(k))
+            (v.is_empty() || v == "*" || v.eq_ignore_ascii_case(&x.ids.0))
+                && (d.is_empty() || d == "*" || d.eq_ignore_ascii_case(&x.ids.1))
+                && (k.is_empty() || x.class.1.starts_with(k))
         });
-        by_id && slot.as_ref().is_none_or(|s| s.trim_start_matches("0000:").trim_end_matches(".0") == x.address.trim_end_matches(".0"))
+        by_id
+            && slot.as_ref().is_none_or(|s| {
+                s.trim_start_matches("0000:").trim_end_matches(".0") == x.address.trim_end_matches(".0")
+            })
     };
     let domain = flags.contains('D');
     for x in cards(c).into_iter().filter(hit) {
         let at = if domain { format!("0000:{}", x.address) } else { x.address.clone() };
         if flags.matches('m').count() > 0 {
-            c.line(&format!("{at} \"{} [{}]\" \"{} [{}]\" \"{} [{}]\"", x.class.0, x.class.1, x.text, x.ids.0, x.text, x.ids.1));
+            c.line(&format!(
+                "{at} \"{} [{}]\" \"{} [{}]\" \"{} [{}]\"",
+                x.class.0, x.class.1, x.text, x.ids.0, x.text, x.ids.1
+            ));
             continue;
         }
         let line = match flags.matches('n').count() {
@@ -95,7 +142,11 @@ fn lspci(c: &mut Call) -> i32 {
                 c.line(&format!("\tKernel driver in use: {d}"));
             }
             if x.ids.0 == "10de" {
-                c.line(if x.driver.is_some() { "\tKernel modules: nouveau, nvidia_drm, nvidia" } else { "\tKernel modules: nouveau" });
+                c.line(if x.driver.is_some() {
+                    "\tKernel modules: nouveau, nvidia_drm, nvidia"
+                } else {
+                    "\tKernel modules: nouveau"
+                });
             }
         }
     }
@@ -139,26 +190,29 @@ fn nvidia_smi(c: &mut Call) -> i32 {
         }
         let with = |n: u64, u: &str| if units { format!("{n} {u}") } else { n.to_string() };
         for (i, p) in cards.iter().enumerate() {
-            let row: Vec<String> = keys.iter().map(|k| match *k {
-                "index" => i.to_string(),
-                "count" => cards.len().to_string(),
-                "name" | "gpu_name" => model(p),
-                "uuid" | "gpu_uuid" => uuid(i),
-                "driver_version" => driver.clone(),
-                "memory.total" => with(memory(p), "MiB"),
-                "memory.used" => with(4, "MiB"),
-                "memory.free" => with(memory(p) - 600, "MiB"),
-                "utilization.gpu" | "utilization.memory" => with(0, "%"),
-                "temperature.gpu" => "34".into(),
-                "power.draw" => with(36, "W"),
-                "power.limit" => with(250, "W"),
-                "pci.bus_id" | "gpu_bus_id" => format!("00000000:{}", guest_address(i).to_uppercase()),
-                "pstate" => "P0".into(),
-                "mig.mode.current" => "Disabled".into(),
-                "compute_cap" => "8.0".into(),
-                "ecc.errors.uncorrected.volatile.total" => "0".into(),
-                _ => "[N/A]".into(),
-            }).collect();
+            let row: Vec<String> = keys
+                .iter()
+                .map(|k| match *k {
+                    "index" => i.to_string(),
+                    "count" => cards.len().to_string(),
+                    "name" | "gpu_name" => model(p),
+                    "uuid" | "gpu_uuid" => uuid(i),
+                    "driver_version" => driver.clone(),
+                    "memory.total" => with(memory(p), "MiB"),
+                    "memory.used" => with(4, "MiB"),
+                    "memory.free" => with(memory(p) - 600, "MiB"),
+                    "utilization.gpu" | "utilization.memory" => with(0, "%"),
+                    "temperature.gpu" => "34".into(),
+                    "power.draw" => with(36, "W"),
+                    "power.limit" => with(250, "W"),
+                    "pci.bus_id" | "gpu_bus_id" => format!("00000000:{}", guest_address(i).to_uppercase()),
+                    "pstate" => "P0".into(),
+                    "mig.mode.current" => "Disabled".into(),
+                    "compute_cap" => "8.0".into(),
+                    "ecc.errors.uncorrected.volatile.total" => "0".into(),
+                    _ => "[N/A]".into(),
+                })
+                .collect();
             c.line(&row.join(", "));
         }
         return 0;

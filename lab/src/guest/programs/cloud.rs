@@ -65,7 +65,10 @@ async fn status(c: &mut Call) -> i32 {
         } else {
             c.line(&format!("status: {text}"));
             if c.has(&["--long", "-l"]) {
-                c.line(&format!("boot_status_code: enabled-by-generator\ndetail:\n{}", if errors.is_empty() { "DataSourceNoCloud [seed=/dev/sr0]".to_owned() } else { errors.join("\n") }));
+                c.line(&format!(
+                    "boot_status_code: enabled-by-generator\ndetail:\n{}",
+                    if errors.is_empty() { "DataSourceNoCloud [seed=/dev/sr0]".to_owned() } else { errors.join("\n") }
+                ));
             }
         }
         return i32::from(text == "error");

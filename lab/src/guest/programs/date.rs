@@ -29,7 +29,11 @@ fn date(c: &mut Call) -> i32 {
         return c.unsimulated("--set");
     }
     let format = c.args.iter().find_map(|a| a.strip_prefix('+')).map(str::to_owned);
-    let iso = c.args.iter().find_map(|a| a.strip_prefix("-I").or_else(|| a.strip_prefix("--iso-8601"))).map(|p| p.trim_start_matches('=').to_owned());
+    let iso = c
+        .args
+        .iter()
+        .find_map(|a| a.strip_prefix("-I").or_else(|| a.strip_prefix("--iso-8601")))
+        .map(|p| p.trim_start_matches('=').to_owned());
     let format = format.unwrap_or_else(|| match iso.as_deref() {
         Some("seconds" | "s") => "%Y-%m-%dT%H:%M:%S+00:00".into(),
         Some("minutes") => "%Y-%m-%dT%H:%M+00:00".into(),
@@ -150,7 +154,12 @@ fn relative(t: &str, now: i64) -> Option<i64> {
 
 fn absolute(t: &str) -> Option<i64> {
     // systemd and `date` itself print a weekday first and a zone last.
-    let t = t.trim_end_matches(" UTC").trim_end_matches(" GMT").trim_end_matches('Z').trim_end_matches("+00:00").trim_end_matches("+0000");
+    let t = t
+        .trim_end_matches(" UTC")
+        .trim_end_matches(" GMT")
+        .trim_end_matches('Z')
+        .trim_end_matches("+00:00")
+        .trim_end_matches("+0000");
     let t = match t.split_once(' ') {
         Some((w, rest)) if DAYS.iter().any(|d| d.starts_with(w.trim_end_matches(','))) && w.len() >= 3 => rest,
         _ => t,

@@ -66,22 +66,64 @@ fn cell(b: &Block, column: &str, bytes: bool) -> Value {
             let disk = u32::from(b.name.as_bytes().get(2).copied().unwrap_or(b'a') - b'a') * 16;
             json!(format!("8:{}", disk + b.name.get(3..).and_then(|n| n.parse::<u32>().ok()).unwrap_or(0)))
         }
-        "rm" | "ro" | "rota" => if column == "rota" { json!(true) } else { json!(false) },
+        "rm" | "ro" | "rota" => {
+            if column == "rota" {
+                json!(true)
+            } else {
+                json!(false)
+            }
+        }
         "size" | "fssize" if bytes => json!(b.size),
         "size" | "fssize" => json!(human(b.size)),
         "type" => json!(if b.disk.is_empty() { "disk" } else { "part" }),
         "mountpoint" => b.mounted.first().map_or(Value::Null, |m| json!(m)),
-        "mountpoints" => if b.mounted.is_empty() { json!([null]) } else { json!(b.mounted) },
+        "mountpoints" => {
+            if b.mounted.is_empty() {
+                json!([null])
+            } else {
+                json!(b.mounted)
+            }
+        }
         "fstype" => text(&b.fstype),
         "label" => text(&b.label),
         "uuid" => text(&b.uuid),
-        "serial" => if b.disk.is_empty() { text(&b.serial) } else { Value::Null },
-        "model" => if b.disk.is_empty() { json!("QEMU HARDDISK") } else { Value::Null },
-        "vendor" => if b.disk.is_empty() { json!("QEMU    ") } else { Value::Null },
+        "serial" => {
+            if b.disk.is_empty() {
+                text(&b.serial)
+            } else {
+                Value::Null
+            }
+        }
+        "model" => {
+            if b.disk.is_empty() {
+                json!("QEMU HARDDISK")
+            } else {
+                Value::Null
+            }
+        }
+        "vendor" => {
+            if b.disk.is_empty() {
+                json!("QEMU    ")
+            } else {
+                Value::Null
+            }
+        }
         "pkname" => text(&b.disk),
-        "pttype" => if b.table || !b.disk.is_empty() { json!("gpt") } else { Value::Null },
+        "pttype" => {
+            if b.table || !b.disk.is_empty() {
+                json!("gpt")
+            } else {
+                Value::Null
+            }
+        }
         "tran" => Value::Null,
-        "fsver" => if b.fstype == "ext4" { json!("1.0") } else { Value::Null },
+        "fsver" => {
+            if b.fstype == "ext4" {
+                json!("1.0")
+            } else {
+                Value::Null
+            }
+        }
         "hotplug" => json!(false),
         _ => Value::Null,
     }
@@ -95,17 +137,25 @@ fn lsblk(c: &mut Call) -> i32 {
     let raw = flags.contains('r') || c.has(&["--raw"]);
     let pairs = flags.contains('P') || c.has(&["--pairs"]);
     let headless = flags.contains('n') || c.has(&["--noheadings"]);
-    let mut columns: Vec<String> = vec!["name", "maj:min", "rm", "size", "ro", "type", "mountpoints"].into_iter().map(str::to_owned).collect();
+    let mut columns: Vec<String> =
+        vec!["name", "maj:min", "rm", "size", "ro", "type", "mountpoints"].into_iter().map(str::to_owned).collect();
     if flags.contains('f') || c.has(&["--fs"]) {
         columns = ["name", "fstype", "fsver", "label", "uuid", "mountpoints"].map(str::to_owned).to_vec();
     }
-    let given = c.args.iter().position(|a| a.starts_with('-') && !a.starts_with("--") && a.ends_with('o')).and_then(|i| c.args.get(i + 1).cloned());
-    let given = given.or_else(|| c.args.iter().find_map(|a| a.strip_prefix("--output=")).map(str::to_owned)).or_else(|| c.value(&["--output"]));
+    let given = c
+        .args
+        .iter()
+        .position(|a| a.starts_with('-') && !a.starts_with("--") && a.ends_with('o'))
+        .and_then(|i| c.args.get(i + 1).cloned());
+    let given = given
+        .or_else(|| c.args.iter().find_map(|a| a.strip_prefix("--output=")).map(str::to_owned))
+        .or_else(|| c.value(&["--output"]));
     if let Some(o) = &given {
         columns = o.trim_start_matches('+').split(',').map(str::to_lowercase).collect();
     }
     let mut skip = vec!["-o", "--output", "-e", "-I", "-x", "--exclude"];
-    let joined: Vec<String> = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--") && a.ends_with('o')).cloned().collect();
+    let joined: Vec<String> =
+        c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--") && a.ends_with('o')).cloned().collect();
     skip.extend(joined.iter().map(String::as_str));
     let names = c.operands(&skip);
     let list = all(c);
@@ -128,7 +178,8 @@ fn lsblk(c: &mut Call) -> i32 {
             .iter()
             .map(|b| {
                 let mut r = row(b);
-                let parts: Vec<Value> = list.iter().filter(|p| p.disk == b.name).map(|p| Value::Object(row(p))).collect();
+                let parts: Vec<Value> =
+                    list.iter().filter(|p| p.disk == b.name).map(|p| Value::Object(row(p))).collect();
                 if !only_disks && !parts.is_empty() {
                     r.insert("children".into(), json!(parts));
                 }
@@ -164,14 +215,19 @@ fn lsblk(c: &mut Call) -> i32 {
             table.push(row);
         }
     }
-    let widths: Vec<usize> = (0..columns.len()).map(|i| table.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..columns.len()).map(|i| table.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
     for r in table {
         let line = if pairs {
             columns.iter().zip(&r).map(|(k, v)| format!("{}=\"{v}\"", k.to_uppercase())).collect::<Vec<_>>().join(" ")
         } else if raw {
             r.join(" ")
         } else {
-            r.iter().zip(&widths).map(|(v, w)| format!("{v}{}", " ".repeat(w - v.chars().count()))).collect::<Vec<_>>().join(" ")
+            r.iter()
+                .zip(&widths)
+                .map(|(v, w)| format!("{v}{}", " ".repeat(w - v.chars().count())))
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         c.line(line.trim_end());
     }
@@ -266,7 +322,9 @@ fn found(c: &mut Call, what: &str) -> i32 {
 }
 
 fn wipefs(c: &mut Call) -> i32 {
-    let Some(name) = c.operands(&["-t", "-o", "--types", "--output"]).first().cloned() else { return c.fail(1, "wipefs: no device specified") };
+    let Some(name) = c.operands(&["-t", "-o", "--types", "--output"]).first().cloned() else {
+        return c.fail(1, "wipefs: no device specified");
+    };
     let Some(b) = device(c, &name) else {
         let text = format!("wipefs: error: {name}: probing initialization failed: No such file or directory");
         return c.fail(1, &text);
@@ -278,7 +336,9 @@ fn wipefs(c: &mut Call) -> i32 {
     let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
     let erase = (flags.contains('a') || c.has(&["--all"])) && !flags.contains('n') && !c.has(&["--no-act"]);
     if erase {
-        if b.volid == c.guest(|g| g.system.clone()).unwrap_or_default() || (!b.mounted.is_empty() && !flags.contains('f')) {
+        if b.volid == c.guest(|g| g.system.clone()).unwrap_or_default()
+            || (!b.mounted.is_empty() && !flags.contains('f'))
+        {
             let text = format!("wipefs: error: {}: probing initialization failed: Device or resource busy", b.path());
             return c.fail(1, &text);
         }
@@ -294,10 +354,18 @@ fn wipefs(c: &mut Call) -> i32 {
         rows.push(("0x200", "gpt", String::new(), String::new()));
     }
     if !b.fstype.is_empty() {
-        rows.push((if b.fstype == "ext4" { "0x438" } else { "0x0" }, b.fstype.as_str(), b.uuid.clone(), b.label.clone()));
+        rows.push((
+            if b.fstype == "ext4" { "0x438" } else { "0x0" },
+            b.fstype.as_str(),
+            b.uuid.clone(),
+            b.label.clone(),
+        ));
     }
     if c.has(&["-J", "--json"]) {
-        let list: Vec<Value> = rows.iter().map(|r| json!({"device": b.name, "offset": r.0, "type": r.1, "uuid": r.2, "label": r.3})).collect();
+        let list: Vec<Value> = rows
+            .iter()
+            .map(|r| json!({"device": b.name, "offset": r.0, "type": r.1, "uuid": r.2, "label": r.3}))
+            .collect();
         c.line(&json!({"signatures": list}).to_string());
         return 0;
     }
@@ -322,26 +390,53 @@ fn mkfs(c: &mut Call) -> i32 {
     if fs != "ext4" && fs != "xfs" {
         return c.unsimulated(&format!("-t {fs}"));
     }
-    let ops = c.operands(&["-L", "-U", "-m", "-E", "-O", "-T", "-t", "-b", "-i", "-N", "-d", "-l", "-n", "-s", "-J", "-I", "--type"]);
+    let ops = c.operands(&[
+        "-L", "-U", "-m", "-E", "-O", "-T", "-t", "-b", "-i", "-N", "-d", "-l", "-n", "-s", "-J", "-I", "--type",
+    ]);
     let Some(dev) = ops.first().cloned() else { return c.fail(1, &format!("Usage: {name} [options] device")) };
     let Some(b) = device(c, &dev) else {
-        let text = if fs == "xfs" { format!("{dev}: No such file or directory") } else { format!("mke2fs 1.47.0 (5-Feb-2023)\nThe file {dev} does not exist and no size was specified.") };
+        let text = if fs == "xfs" {
+            format!("{dev}: No such file or directory")
+        } else {
+            format!("mke2fs 1.47.0 (5-Feb-2023)\nThe file {dev} does not exist and no size was specified.")
+        };
         return c.fail(1, &text);
     };
     if c.who.uid != 0 {
-        let text = format!("mke2fs 1.47.0 (5-Feb-2023)\n{dev}: Permission denied while determining whether device is in use");
+        let text =
+            format!("mke2fs 1.47.0 (5-Feb-2023)\n{dev}: Permission denied while determining whether device is in use");
         return c.fail(1, &text);
     }
     let force = c.has(if fs == "xfs" { &["-f"][..] } else { &["-F"][..] });
     let system = c.guest(|g| g.system.clone()).unwrap_or_default();
     if b.volid == system || !b.mounted.is_empty() {
-        let text = if fs == "xfs" { format!("mkfs.xfs: {} contains a mounted filesystem", b.path()) } else { format!("mke2fs 1.47.0 (5-Feb-2023)\n{} is {}; will not make a filesystem here!", b.path(), if b.mounted.is_empty() { "apparently in use by the system" } else { "mounted" }) };
+        let text = if fs == "xfs" {
+            format!("mkfs.xfs: {} contains a mounted filesystem", b.path())
+        } else {
+            format!(
+                "mke2fs 1.47.0 (5-Feb-2023)\n{} is {}; will not make a filesystem here!",
+                b.path(),
+                if b.mounted.is_empty() { "apparently in use by the system" } else { "mounted" }
+            )
+        };
         return c.fail(1, &text);
     }
     if (!b.fstype.is_empty() || b.table) && !force {
-        let what = if b.table { "a gpt partition table".to_owned() } else { format!("a {} file system{}", b.fstype, if b.label.is_empty() { String::new() } else { format!(" labelled '{}'", b.label) }) };
+        let what = if b.table {
+            "a gpt partition table".to_owned()
+        } else {
+            format!(
+                "a {} file system{}",
+                b.fstype,
+                if b.label.is_empty() { String::new() } else { format!(" labelled '{}'", b.label) }
+            )
+        };
         let text = if fs == "xfs" {
-            format!("mkfs.xfs: {} appears to contain an existing filesystem ({}).\nmkfs.xfs: Use the -f option to force overwrite.", b.path(), b.fstype)
+            format!(
+                "mkfs.xfs: {} appears to contain an existing filesystem ({}).\nmkfs.xfs: Use the -f option to force overwrite.",
+                b.path(),
+                b.fstype
+            )
         } else {
             format!("mke2fs 1.47.0 (5-Feb-2023)\n{} contains {what}\nProceed anyway? (y,N) ", b.path())
         };
@@ -369,14 +464,24 @@ fn mkfs(c: &mut Call) -> i32 {
         uuid
     });
     if !c.has(&["-q"]) {
-        let text = if fs == "xfs" { format!("meta-data={} isize=512 agcount=4\n", b.path()) } else { format!("Creating filesystem with {} 4k blocks and {} inodes\nFilesystem UUID: {uuid}\nWriting superblocks and filesystem accounting information: done\n", b.size / 4096, b.size / 16_384) };
+        let text = if fs == "xfs" {
+            format!("meta-data={} isize=512 agcount=4\n", b.path())
+        } else {
+            format!(
+                "Creating filesystem with {} 4k blocks and {} inodes\nFilesystem UUID: {uuid}\nWriting superblocks and filesystem accounting information: done\n",
+                b.size / 4096,
+                b.size / 16_384
+            )
+        };
         c.print(&text);
     }
     0
 }
 
 fn blockdev(c: &mut Call) -> i32 {
-    let Some(b) = c.operands(&[]).first().cloned().and_then(|n| device(c, &n)) else { return c.fail(1, "blockdev: cannot open device: No such file or directory") };
+    let Some(b) = c.operands(&[]).first().cloned().and_then(|n| device(c, &n)) else {
+        return c.fail(1, "blockdev: cannot open device: No such file or directory");
+    };
     match c.args.first().map(String::as_str) {
         Some("--getsize64") => c.line(&b.size.to_string()),
         Some("--getsz") => c.line(&(b.size / 512).to_string()),
@@ -394,7 +499,9 @@ fn resize(c: &mut Call) -> i32 {
 
 fn label(c: &mut Call) -> i32 {
     let ops = c.operands(&[]);
-    let Some(b) = ops.first().and_then(|n| device(c, n)) else { return c.fail(1, "e2label: No such file or directory") };
+    let Some(b) = ops.first().and_then(|n| device(c, n)) else {
+        return c.fail(1, "e2label: No such file or directory");
+    };
     match ops.get(1).cloned() {
         None => c.line(&b.label),
         Some(new) => c.world(|w| {

@@ -29,7 +29,8 @@ fn reason(e: &std::io::Error) -> &'static str {
 }
 
 fn chown(c: &mut Call) -> i32 {
-    let recursive = c.has(&["-R", "--recursive"]) || c.args.iter().any(|a| a.starts_with('-') && !a.starts_with("--") && a.contains('R'));
+    let recursive = c.has(&["-R", "--recursive"])
+        || c.args.iter().any(|a| a.starts_with('-') && !a.starts_with("--") && a.contains('R'));
     let follow = !c.has(&["-h", "--no-dereference"]);
     let mut ops = c.operands(&[]);
     let reference = c.value(&["--reference"]);
@@ -58,7 +59,8 @@ fn chown(c: &mut Call) -> i32 {
             below(c, &path, &mut all);
         }
         for p in all {
-            let may = c.who.uid == 0 || (uid.is_none_or(|u| u == c.who.uid) && gid.is_none_or(|g| c.who.groups.contains(&g)));
+            let may =
+                c.who.uid == 0 || (uid.is_none_or(|u| u == c.who.uid) && gid.is_none_or(|g| c.who.groups.contains(&g)));
             let done = if may {
                 c.m.files.change(&c.who, &p, follow, |n| {
                     n.uid = uid.unwrap_or(n.uid);
@@ -72,7 +74,9 @@ fn chown(c: &mut Call) -> i32 {
             };
             if let Err(e) = done {
                 let text = match e.kind() {
-                    std::io::ErrorKind::PermissionDenied => format!("changing ownership of '{f}': Operation not permitted"),
+                    std::io::ErrorKind::PermissionDenied => {
+                        format!("changing ownership of '{f}': Operation not permitted")
+                    }
                     _ => format!("cannot access '{f}': {}", reason(&e)),
                 };
                 code = c.fail(1, &format!("{name}: {text}"));
@@ -113,7 +117,8 @@ fn letters(n: &Node) -> String {
         (_, 0o020_000) => 'c',
         _ => '-',
     };
-    let mut s: Vec<char> = (0..9).rev().map(|i| if n.mode >> i & 1 == 1 { ['x', 'w', 'r'][i as usize % 3] } else { '-' }).collect();
+    let mut s: Vec<char> =
+        (0..9).rev().map(|i| if n.mode >> i & 1 == 1 { ['x', 'w', 'r'][i as usize % 3] } else { '-' }).collect();
     for (bit, at, on, off) in [(0o4000, 2, 's', 'S'), (0o2000, 5, 's', 'S'), (0o1000, 8, 't', 'T')] {
         if n.mode & bit != 0 {
             s[at] = if s[at] == 'x' { on } else { off };
@@ -135,7 +140,10 @@ fn raw_mode(n: &Node) -> u32 {
 
 fn stat(c: &mut Call) -> i32 {
     let printf = c.value(&["--printf"]);
-    let format = c.value(&["-c", "--format"]).map(|f| f + "\n").or_else(|| printf.map(|f| f.replace("\\n", "\n").replace("\\t", "\t")));
+    let format = c
+        .value(&["-c", "--format"])
+        .map(|f| f + "\n")
+        .or_else(|| printf.map(|f| f.replace("\\n", "\n").replace("\\t", "\t")));
     let follow = c.has(&["-L", "--dereference"]);
     if c.has(&["-f", "--file-system"]) {
         return c.unsimulated("-f");
@@ -201,7 +209,9 @@ fn filled(c: &Call, format: &str, name: &str, path: &str, n: &Node) -> String {
                 _ => format!("'{name}'"),
             },
             Some('h') => "1".to_owned(),
-            Some('i') => (path.bytes().fold(17u32, |x, b| x.wrapping_mul(31).wrapping_add(u32::from(b))) & 0xf_ffff).to_string(),
+            Some('i') => {
+                (path.bytes().fold(17u32, |x, b| x.wrapping_mul(31).wrapping_add(u32::from(b))) & 0xf_ffff).to_string()
+            }
             Some('d') => "2049".to_owned(),
             Some('m') => "/".to_owned(),
             Some('X' | 'Y' | 'Z') => n.mtime.to_string(),
@@ -253,8 +263,14 @@ fn install(c: &mut Call, input: &[u8]) -> i32 {
             Err(_) => return c.fail(1, &format!("install: invalid {what} '{v}'")),
         }
     }
-    let mut ops = c.operands(&["-m", "--mode", "-o", "--owner", "-g", "--group", "-t", "--target-directory", "-S", "--suffix"]);
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--") && !a.contains('/')).map(|a| &a[1..]).collect();
+    let mut ops =
+        c.operands(&["-m", "--mode", "-o", "--owner", "-g", "--group", "-t", "--target-directory", "-S", "--suffix"]);
+    let flags: String = c
+        .args
+        .iter()
+        .filter(|a| a.starts_with('-') && !a.starts_with("--") && !a.contains('/'))
+        .map(|a| &a[1..])
+        .collect();
     let set = |c: &mut Call, path: &str| -> i32 {
         let done = c.m.files.change(&c.who, path, true, |n| {
             n.mode = mode;
@@ -312,10 +328,22 @@ fn symbolic(text: &str) -> u32 {
     let mut mode = 0;
     for part in text.split(',') {
         let Some((who, perm)) = part.split_once('=') else { continue };
-        let bits = perm.chars().fold(0, |b, p| b | match p { 'r' => 4, 'w' => 2, 'x' => 1, _ => 0 });
+        let bits = perm.chars().fold(0, |b, p| {
+            b | match p {
+                'r' => 4,
+                'w' => 2,
+                'x' => 1,
+                _ => 0,
+            }
+        });
         let who = if who.is_empty() || who == "a" { "ugo" } else { who };
         for w in who.chars() {
-            mode |= bits << match w { 'u' => 6, 'g' => 3, _ => 0 };
+            mode |= bits
+                << match w {
+                    'u' => 6,
+                    'g' => 3,
+                    _ => 0,
+                };
         }
     }
     mode

@@ -86,7 +86,13 @@ fn timedatectl(c: &mut Call) -> i32 {
     let ops = c.operands(&["-p", "--property"]);
     let zone = c.m.files.text("/etc/timezone").trim().to_owned();
     let now = c.m.lab.clock().now_ms();
-    let ntp = c.guest(|g| ["systemd-timesyncd.service", "chrony.service"].iter().any(|u| g.services.get(*u).is_some_and(|s| s.state == "active"))).unwrap_or_default();
+    let ntp = c
+        .guest(|g| {
+            ["systemd-timesyncd.service", "chrony.service"]
+                .iter()
+                .any(|u| g.services.get(*u).is_some_and(|s| s.state == "active"))
+        })
+        .unwrap_or_default();
     let yes = |b: bool| if b { "yes" } else { "no" };
     match ops.first().map(String::as_str) {
         Some("set-timezone") => {

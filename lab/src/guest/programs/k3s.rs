@@ -23,7 +23,11 @@ fn k3s(c: &mut Call) -> i32 {
         return c.fail(126, &text);
     };
     let called = c.argv0.rsplit('/').next().unwrap_or_default().to_owned();
-    let args = if called == "kubectl" || called == "crictl" { [vec![called], c.args.clone()].concat() } else { c.args.clone() };
+    let args = if called == "kubectl" || called == "crictl" {
+        [vec![called], c.args.clone()].concat()
+    } else {
+        c.args.clone()
+    };
     match args.first().map(String::as_str) {
         Some("--version" | "-v") => {
             let hash = &crate::guest::k3s::sha256(version.as_bytes())[..8];

@@ -43,7 +43,11 @@ fn sysctl_files(f: &Files) -> Vec<String> {
 
 fn pairs(text: &str) -> Vec<(String, String, bool)> {
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with(['#', ';']));
-    let pair = |l: &str| l.split_once('=').map(|(k, v)| (k.trim().trim_start_matches('-').replace('/', "."), v.trim().to_owned(), k.trim().starts_with('-')));
+    let pair = |l: &str| {
+        l.split_once('=').map(|(k, v)| {
+            (k.trim().trim_start_matches('-').replace('/', "."), v.trim().to_owned(), k.trim().starts_with('-'))
+        })
+    };
     lines.filter_map(pair).collect()
 }
 
@@ -93,7 +97,13 @@ fn sysctl(c: &mut Call) -> i32 {
     let ops = c.operands(&[]);
     let mut code = 0;
     if c.has(&["--system"]) || flags.contains('p') || c.args.iter().any(|a| a.starts_with("--load")) {
-        let files = if c.has(&["--system"]) { sysctl_files(&c.m.files) } else if ops.is_empty() { vec!["/etc/sysctl.conf".to_owned()] } else { ops };
+        let files = if c.has(&["--system"]) {
+            sysctl_files(&c.m.files)
+        } else if ops.is_empty() {
+            vec!["/etc/sysctl.conf".to_owned()]
+        } else {
+            ops
+        };
         for f in files {
             if c.has(&["--system"]) && !quiet {
                 c.line(&format!("* Applying {f} ..."));
@@ -126,7 +136,9 @@ fn sysctl(c: &mut Call) -> i32 {
         }
         let key = op.replace('/', ".");
         match all.iter().find(|(k, _)| *k == key) {
-            Some((k, v)) => c.line(&if flags.contains('n') || c.has(&["--values"]) { v.clone() } else { format!("{k} = {v}") }),
+            Some((k, v)) => {
+                c.line(&if flags.contains('n') || c.has(&["--values"]) { v.clone() } else { format!("{k} = {v}") })
+            }
             None if ignore => {}
             None => code = c.fail(255, &missing(&key)),
         }
@@ -142,7 +154,8 @@ fn modprobe(c: &mut Call) -> i32 {
     }
     let names: Vec<String> = if all { names } else { names.into_iter().take(1).collect() };
     for n in names {
-        let known = MODULES.iter().any(|(m, _)| *m == n.replace('-', "_")) || c.guest(|g| g.modules.contains(&n.replace('-', "_"))) == Some(true);
+        let known = MODULES.iter().any(|(m, _)| *m == n.replace('-', "_"))
+            || c.guest(|g| g.modules.contains(&n.replace('-', "_"))) == Some(true);
         if !known {
             if c.has(&["-q", "--quiet"]) {
                 return 1;
@@ -205,12 +218,19 @@ fn modinfo(c: &mut Call) -> i32 {
 
 fn swapon(c: &mut Call) -> i32 {
     let swaps = c.guest(|g| g.swaps.clone()).unwrap_or_default();
-    if c.args.is_empty() || c.has(&["-s", "--summary", "--show", "--noheadings"]) || c.args.iter().any(|a| a.starts_with("--show")) {
+    if c.args.is_empty()
+        || c.has(&["-s", "--summary", "--show", "--noheadings"])
+        || c.args.iter().any(|a| a.starts_with("--show"))
+    {
         if !swaps.is_empty() && !c.has(&["--noheadings"]) {
             c.line("NAME      TYPE SIZE USED PRIO");
         }
         for (n, k) in swaps {
-            c.line(&if c.args.iter().any(|a| a == "--show=NAME") { n } else { format!("{n} file {}M   0B   -2", k / 1024) });
+            c.line(&if c.args.iter().any(|a| a == "--show=NAME") {
+                n
+            } else {
+                format!("{n} file {}M   0B   -2", k / 1024)
+            });
         }
         return 0;
     }
@@ -219,7 +239,8 @@ fn swapon(c: &mut Call) -> i32 {
     }
     let mut files = c.operands(&[]);
     if c.has(&["-a", "--all"]) {
-        files = crate::guest::mounts::fstab(&c.m).into_iter().filter(|s| s.fstype == "swap").map(|s| s.source).collect();
+        files =
+            crate::guest::mounts::fstab(&c.m).into_iter().filter(|s| s.fstype == "swap").map(|s| s.source).collect();
     }
     for f in files {
         let path = c.path(&f);
@@ -254,7 +275,9 @@ fn swapoff(c: &mut Call) -> i32 {
 /// Sparse files are not kept at their size: their size is written into them.
 fn fallocate(c: &mut Call) -> i32 {
     let size = c.value(&["-l", "--length"]).and_then(|s| bytes_of(&s));
-    let (Some(size), Some(f)) = (size, c.operands(&["-l", "--length", "-o", "--offset"]).first().cloned()) else { return c.fail(1, "fallocate: no length argument specified") };
+    let (Some(size), Some(f)) = (size, c.operands(&["-l", "--length", "-o", "--offset"]).first().cloned()) else {
+        return c.fail(1, "fallocate: no length argument specified");
+    };
     let path = c.path(&f);
     let text = format!("LABSIZE {}\n", size / 1024);
     match c.m.files.write(&c.who, &path, text.as_bytes(), false, 0o644) {
@@ -280,14 +303,18 @@ pub(super) fn bytes_of(s: &str) -> Option<u64> {
 }
 
 fn mkswap(c: &mut Call) -> i32 {
-    let Some(f) = c.operands(&["-L", "-U"]).first().cloned() else { return c.fail(1, "mkswap: error: Nowhere to set up swap on?") };
+    let Some(f) = c.operands(&["-L", "-U"]).first().cloned() else {
+        return c.fail(1, "mkswap: error: Nowhere to set up swap on?");
+    };
     let path = c.path(&f);
     let Ok(bytes) = c.m.files.read(&c.who, &path) else {
         let text = format!("mkswap: cannot open {f}: No such file or directory");
         return c.fail(1, &text);
     };
     let old = String::from_utf8_lossy(&bytes).split_whitespace().nth(1).and_then(|k| k.parse::<u64>().ok());
-    let kib = old.filter(|_| bytes.starts_with(b"LABSIZE") || bytes.starts_with(b"SWAPSPACE2")).unwrap_or(bytes.len() as u64 / 1024);
+    let kib = old
+        .filter(|_| bytes.starts_with(b"LABSIZE") || bytes.starts_with(b"SWAPSPACE2"))
+        .unwrap_or(bytes.len() as u64 / 1024);
     let _ = c.m.files.write(&c.who, &path, format!("SWAPSPACE2 {kib}\n").as_bytes(), false, 0o600);
     c.line(&format!("Setting up swapspace version 1, size = {} MiB", kib / 1024));
     0

@@ -78,9 +78,24 @@ const fn of(package: &'static str, p: Program) -> Program {
 #[must_use]
 pub fn table() -> Vec<Program> {
     [
-        rights::PROGRAMS, accounts::PROGRAMS, files::PROGRAMS, hosts::PROGRAMS, apt::PROGRAMS, systemctl::PROGRAMS,
-        kernel::PROGRAMS, system::PROGRAMS, disks::PROGRAMS, mounts::PROGRAMS, network::PROGRAMS, nfs::PROGRAMS,
-        cards::PROGRAMS, cloud::PROGRAMS, web::PROGRAMS, k3s::PROGRAMS, power::PROGRAMS, timing::PROGRAMS,
+        rights::PROGRAMS,
+        accounts::PROGRAMS,
+        files::PROGRAMS,
+        hosts::PROGRAMS,
+        apt::PROGRAMS,
+        systemctl::PROGRAMS,
+        kernel::PROGRAMS,
+        system::PROGRAMS,
+        disks::PROGRAMS,
+        mounts::PROGRAMS,
+        network::PROGRAMS,
+        nfs::PROGRAMS,
+        cards::PROGRAMS,
+        cloud::PROGRAMS,
+        web::PROGRAMS,
+        k3s::PROGRAMS,
+        power::PROGRAMS,
+        timing::PROGRAMS,
         date::PROGRAMS,
     ]
     .concat()
@@ -303,7 +318,11 @@ impl Call {
                 if a == o {
                     return args.next().cloned();
                 }
-                let attached = if o.starts_with("--") { a.strip_prefix(o).and_then(|r| r.strip_prefix('=')) } else { a.strip_prefix(o) };
+                let attached = if o.starts_with("--") {
+                    a.strip_prefix(o).and_then(|r| r.strip_prefix('='))
+                } else {
+                    a.strip_prefix(o)
+                };
                 if let Some(v) = attached.filter(|v| !v.is_empty() && (o.starts_with("--") || !a.starts_with("--"))) {
                     return Some(v.to_owned());
                 }

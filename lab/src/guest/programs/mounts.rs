@@ -73,7 +73,8 @@ fn mount(c: &mut Call) -> BoxFuture<'_, i32> {
             }
             // 64: some succeeded, 32: all failed; nofail entries do not count.
             let wishes = fstab(&m);
-            let hard = errors.iter().any(|e| !wishes.iter().any(|w| w.options.contains("nofail") && e.contains(&w.target)));
+            let hard =
+                errors.iter().any(|e| !wishes.iter().any(|w| w.options.contains("nofail") && e.contains(&w.target)));
             return if hard { 32 } else { 0 };
         }
         let options = options.join(",");
@@ -81,7 +82,12 @@ fn mount(c: &mut Call) -> BoxFuture<'_, i32> {
             return remount(c, ops.last().map_or("", String::as_str), &options);
         }
         let wish = if let [source, target] = &ops[..] {
-            let source = if source.starts_with('/') || source.contains('=') || source.contains(':') || fstype == "tmpfs" { source.clone() } else { c.path(source) };
+            let source = if source.starts_with('/') || source.contains('=') || source.contains(':') || fstype == "tmpfs"
+            {
+                source.clone()
+            } else {
+                c.path(source)
+            };
             Wish { source, target: c.path(target), fstype, options }
         } else {
             let what = ops[0].clone();
@@ -116,7 +122,12 @@ fn remount(c: &mut Call, target: &str, options: &str) -> i32 {
     let wanted: Vec<String> = options.split(',').filter(|o| *o != "remount").map(str::to_owned).collect();
     let done = c.guest(|g| {
         g.mounts.iter_mut().find(|m| m.target == path).map(|m| {
-            let mut list: Vec<String> = m.options.split(',').filter(|o| !(matches!(*o, "ro" | "rw") && wanted.iter().any(|w| w == "ro" || w == "rw"))).map(str::to_owned).collect();
+            let mut list: Vec<String> = m
+                .options
+                .split(',')
+                .filter(|o| !(matches!(*o, "ro" | "rw") && wanted.iter().any(|w| w == "ro" || w == "rw")))
+                .map(str::to_owned)
+                .collect();
             list.extend(wanted.clone());
             m.options = list.join(",");
         })
@@ -168,13 +179,31 @@ fn mountpoint(c: &mut Call) -> i32 {
 
 fn findmnt(c: &mut Call) -> i32 {
     let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
-    let columns = c.args.iter().position(|a| a.starts_with('-') && !a.starts_with("--") && a.ends_with('o')).and_then(|i| c.args.get(i + 1).cloned());
+    let columns = c
+        .args
+        .iter()
+        .position(|a| a.starts_with('-') && !a.starts_with("--") && a.ends_with('o'))
+        .and_then(|i| c.args.get(i + 1).cloned());
     let columns = columns.or_else(|| c.value(&["--output"])).unwrap_or_else(|| "TARGET,SOURCE,FSTYPE,OPTIONS".into());
     let columns: Vec<String> = columns.split(',').map(str::to_uppercase).collect();
     let mut skip = vec!["-o", "--output", "-t", "--types", "-S", "--source", "-T", "--target", "-M", "--mountpoint"];
-    let joined: Vec<String> = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--") && (a.ends_with('o') || a.ends_with('T') || a.ends_with('M') || a.ends_with('S'))).cloned().collect();
+    let joined: Vec<String> = c
+        .args
+        .iter()
+        .filter(|a| {
+            a.starts_with('-')
+                && !a.starts_with("--")
+                && (a.ends_with('o') || a.ends_with('T') || a.ends_with('M') || a.ends_with('S'))
+        })
+        .cloned()
+        .collect();
     skip.extend(joined.iter().map(String::as_str));
-    let after = |letter: char| c.args.iter().position(|a| a.starts_with('-') && !a.starts_with("--") && a.ends_with(letter)).and_then(|i| c.args.get(i + 1).cloned());
+    let after = |letter: char| {
+        c.args
+            .iter()
+            .position(|a| a.starts_with('-') && !a.starts_with("--") && a.ends_with(letter))
+            .and_then(|i| c.args.get(i + 1).cloned())
+    };
     let ops = c.operands(&skip);
     let mut list = table(c);
     let source = after('S').or_else(|| c.value(&["--source"]));
@@ -212,7 +241,10 @@ fn findmnt(c: &mut Call) -> i32 {
         _ => String::new(),
     };
     if flags.contains('J') || c.has(&["--json"]) {
-        let rows: Vec<_> = list.iter().map(|m| columns.iter().map(|k| (k.to_lowercase(), json!(cell(m, k)))).collect::<serde_json::Map<_, _>>()).collect();
+        let rows: Vec<_> = list
+            .iter()
+            .map(|m| columns.iter().map(|k| (k.to_lowercase(), json!(cell(m, k)))).collect::<serde_json::Map<_, _>>())
+            .collect();
         c.line(&json!({"filesystems": rows}).to_string());
         return 0;
     }

@@ -10,7 +10,9 @@ pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/bin/ss", ss),
     later("/usr/bin/ping", ping),
     now("/usr/bin/resolvectl", resolvectl),
-    now("/usr/sbin/netplan", |c| if c.args.first().is_some_and(|a| a == "apply" || a == "generate") { 0 } else { c.unsimulated("") }),
+    now("/usr/sbin/netplan", |c| {
+        if c.args.first().is_some_and(|a| a == "apply" || a == "generate") { 0 } else { c.unsimulated("") }
+    }),
     now("/usr/bin/networkctl", |c| c.unsimulated("")),
     now("/usr/bin/ssh", |c| c.unsimulated("(from a guest)")),
     now("/usr/bin/scp", |c| c.unsimulated("(from a guest)")),
@@ -76,13 +78,23 @@ fn ip(c: &mut Call) -> i32 {
             c.line(&format!("{n:<16} {state:<14} {last}"));
         } else if one && !link {
             if !addr.is_empty() {
-                c.line(&format!("{}: {n}    inet {addr} scope global {n}\\       valid_lft forever preferred_lft forever", i + 1));
+                c.line(&format!(
+                    "{}: {n}    inet {addr} scope global {n}\\       valid_lft forever preferred_lft forever",
+                    i + 1
+                ));
             }
         } else {
-            let (flags, kind) = if n == "lo" { ("LOOPBACK,UP,LOWER_UP", "loopback") } else { ("BROADCAST,MULTICAST,UP,LOWER_UP", "ether") };
+            let (flags, kind) = if n == "lo" {
+                ("LOOPBACK,UP,LOWER_UP", "loopback")
+            } else {
+                ("BROADCAST,MULTICAST,UP,LOWER_UP", "ether")
+            };
             c.line(&format!("{}: {n}: <{flags}> mtu {} state {state} group default qlen 1000\n    link/{kind} {mac} brd ff:ff:ff:ff:ff:ff", i + 1, if n == "lo" { 65536 } else { 1500 }));
             if !link && !addr.is_empty() {
-                c.line(&format!("    inet {addr} scope {} {n}\n       valid_lft forever preferred_lft forever", if n == "lo" { "host" } else { "global" }));
+                c.line(&format!(
+                    "    inet {addr} scope {} {n}\n       valid_lft forever preferred_lft forever",
+                    if n == "lo" { "host" } else { "global" }
+                ));
             }
         }
     }
@@ -154,13 +166,18 @@ fn ss(c: &mut Call) -> i32 {
         return 0;
     }
     let filter = c.operands(&[]).join(" ");
-    let port: Option<u16> = filter.rsplit(':').next().and_then(|p| p.trim().parse().ok()).filter(|_| filter.contains(':'));
+    let port: Option<u16> =
+        filter.rsplit(':').next().and_then(|p| p.trim().parse().ok()).filter(|_| filter.contains(':'));
     if !flags.contains('H') && !c.has(&["--no-header"]) {
         c.line("State  Recv-Q Send-Q Local Address:Port  Peer Address:Port Process");
     }
     for (p, name) in ports(c) {
         if port.is_none_or(|x| x == p) {
-            let process = if flags.contains('p') && !name.is_empty() && c.who.uid == 0 { format!(" users:((\"{name}\",pid=1301,fd=3))") } else { String::new() };
+            let process = if flags.contains('p') && !name.is_empty() && c.who.uid == 0 {
+                format!(" users:((\"{name}\",pid=1301,fd=3))")
+            } else {
+                String::new()
+            };
             c.line(&format!("LISTEN 0      4096         0.0.0.0:{p}        0.0.0.0:*    {process}"));
         }
     }
@@ -169,14 +186,18 @@ fn ss(c: &mut Call) -> i32 {
 
 fn ping(c: &mut Call) -> BoxFuture<'_, i32> {
     Box::pin(async move {
-        let Some(host) = c.operands(&["-c", "-W", "-w", "-i", "-s", "-I"]).first().cloned() else { return c.fail(2, "ping: usage error: Destination address required") };
+        let Some(host) = c.operands(&["-c", "-W", "-w", "-i", "-s", "-I"]).first().cloned() else {
+            return c.fail(2, "ping: usage error: Destination address required");
+        };
         let count: u64 = c.value(&["-c"]).and_then(|n| n.parse().ok()).unwrap_or(4);
         let Some(ip) = lookup(c, &host) else {
             let text = format!("ping: {host}: Name or service not known");
             return c.fail(2, &text);
         };
         let gateway = c.guest(|g| g.net.as_ref().and_then(|n| n.gateway.clone())).flatten();
-        let up = ip.starts_with("127.") || gateway.as_deref() == Some(ip.as_str()) || c.world(|w| query::by_ip(w, &ip).is_some());
+        let up = ip.starts_with("127.")
+            || gateway.as_deref() == Some(ip.as_str())
+            || c.world(|w| query::by_ip(w, &ip).is_some());
         c.pause(count * if up { 1000 } else { 1000 + 1000 }).await;
         c.line(&format!("PING {host} ({ip}) 56(84) bytes of data."));
         for i in 1..=count {
@@ -184,7 +205,11 @@ fn ping(c: &mut Call) -> BoxFuture<'_, i32> {
                 c.line(&format!("64 bytes from {ip}: icmp_seq={i} ttl=64 time=0.312 ms"));
             }
         }
-        c.line(&format!("\n--- {host} ping statistics ---\n{count} packets transmitted, {} received, {}% packet loss", if up { count } else { 0 }, if up { 0 } else { 100 }));
+        c.line(&format!(
+            "\n--- {host} ping statistics ---\n{count} packets transmitted, {} received, {}% packet loss",
+            if up { count } else { 0 },
+            if up { 0 } else { 100 }
+        ));
         i32::from(!up)
     })
 }

@@ -3,7 +3,10 @@ use super::{Call, Program, now, of};
 use crate::guest::nfs;
 use crate::guest::query;
 
-pub(super) const PROGRAMS: &[Program] = &[of("nfs-kernel-server", now("/usr/sbin/exportfs", exportfs)), of("nfs-common", now("/usr/sbin/showmount", showmount))];
+pub(super) const PROGRAMS: &[Program] = &[
+    of("nfs-kernel-server", now("/usr/sbin/exportfs", exportfs)),
+    of("nfs-common", now("/usr/sbin/showmount", showmount)),
+];
 
 fn exportfs(c: &mut Call) -> i32 {
     if !c.must_be_root("exportfs: could not open /var/lib/nfs/.etab.lock for locking: errno 13 (Permission denied)") {
@@ -36,7 +39,11 @@ fn exportfs(c: &mut Call) -> i32 {
                 c.line(&format!("{} {client}({})", e.path, e.options));
             } else if flags.contains('v') {
                 // exportfs breaks the line when the path is long.
-                if e.path.len() > 14 { c.line(&format!("{}\n\t\t{client}({})", e.path, e.options)) } else { c.line(&format!("{:<15}\t{client}({})", e.path, e.options)) }
+                if e.path.len() > 14 {
+                    c.line(&format!("{}\n\t\t{client}({})", e.path, e.options))
+                } else {
+                    c.line(&format!("{:<15}\t{client}({})", e.path, e.options))
+                }
             } else {
                 c.line(&format!("{:<15}\t{client}", e.path));
             }
@@ -57,7 +64,11 @@ fn showmount(c: &mut Call) -> i32 {
         if !on("rpcbind.service") || !on("nfs-server.service") {
             return Err("clnt_create: RPC: Program not registered".to_owned());
         }
-        let list: String = w.guests.get(&vmid).map(|g| g.exports.iter().map(|e| format!("{} {}\n", e.path, e.client)).collect()).unwrap_or_default();
+        let list: String = w
+            .guests
+            .get(&vmid)
+            .map(|g| g.exports.iter().map(|e| format!("{} {}\n", e.path, e.client)).collect())
+            .unwrap_or_default();
         Ok(format!("Export list for {host}:\n{list}"))
     });
     match text {

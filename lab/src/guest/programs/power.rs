@@ -29,6 +29,7 @@ fn shutdown(c: &mut Call) -> i32 {
         // The minute of grace is left out: nobody else is logged in.
         c.complain(&format!("Shutdown scheduled ({when}), use 'shutdown -c' to cancel."));
     }
-    let restart = c.args.iter().any(|a| a.starts_with('-') && !a.starts_with("--") && a.contains('r')) || c.has(&["--reboot"]);
+    let restart =
+        c.args.iter().any(|a| a.starts_with('-') && !a.starts_with("--") && a.contains('r')) || c.has(&["--reboot"]);
     down(c, restart)
 }

@@ -10,7 +10,8 @@ use crate::guest::cloudinit::quote;
 use crate::guest::fs::Who;
 use crate::guest::shell::{Chunk, Job, ROOT_PATH, Running, Stdin, login_env, start};
 
-pub(super) const PROGRAMS: &[Program] = &[later("/usr/bin/sudo", sudo), later("/usr/bin/su", su), later("/usr/sbin/runuser", su)];
+pub(super) const PROGRAMS: &[Program] =
+    &[later("/usr/bin/sudo", sudo), later("/usr/bin/su", su), later("/usr/sbin/runuser", su)];
 
 /// A command to run below a program.
 pub(super) struct Nested {
@@ -102,7 +103,8 @@ fn rule(c: &Call) -> Option<bool> {
     let mut found = None;
     for line in text.lines().map(str::trim).filter(|l| !l.starts_with(['#', '@'])) {
         let Some((who, what)) = line.split_once([' ', '\t']) else { continue };
-        let mine = who == c.who.name || who == "ALL" || who.strip_prefix('%').is_some_and(|g| groups.iter().any(|x| x == g));
+        let mine =
+            who == c.who.name || who == "ALL" || who.strip_prefix('%').is_some_and(|g| groups.iter().any(|x| x == g));
         if mine && what.contains("ALL") {
             found = Some(what.contains("NOPASSWD:"));
         }
@@ -144,7 +146,8 @@ fn parse(args: &[String]) -> Result<Sudo, String> {
             }
         }
         it.next();
-        let mut value = |what: &str| it.next().cloned().ok_or_else(|| format!("sudo: option requires an argument -- '{what}'"));
+        let mut value =
+            |what: &str| it.next().cloned().ok_or_else(|| format!("sudo: option requires an argument -- '{what}'"));
         match a {
             "-u" | "--user" => s.user = value("u")?,
             "-g" | "--group" => s.group = Some(value("g")?),
@@ -203,7 +206,10 @@ fn sudo(c: &mut Call) -> BoxFuture<'_, i32> {
             return 0;
         }
         let Some(mut who) = accounts::who(&c.m.files, s.user.trim_start_matches('#')) else {
-            return c.fail(1, &format!("sudo: unknown user {}\nsudo: error initializing audit plugin sudoers_audit", s.user));
+            return c.fail(
+                1,
+                &format!("sudo: unknown user {}\nsudo: error initializing audit plugin sudoers_audit", s.user),
+            );
         };
         if let Some(g) = &s.group {
             match accounts::group(&c.m.files, g) {
@@ -216,7 +222,11 @@ fn sudo(c: &mut Call) -> BoxFuture<'_, i32> {
             argv = if argv.is_empty() { vec!["bash".into()] } else { vec!["bash".into(), "-c".into(), argv.join(" ")] };
         }
         if argv.is_empty() {
-            return if s.validate || c.has(&["-k", "-K"]) { 0 } else { c.fail(1, "usage: sudo [-ABbEHnPS] [-u user] [VAR=value] [-i | -s] [command [arg ...]]") };
+            return if s.validate || c.has(&["-k", "-K"]) {
+                0
+            } else {
+                c.fail(1, "usage: sudo [-ABbEHnPS] [-u user] [VAR=value] [-i | -s] [command [arg ...]]")
+            };
         }
         if let Some(code) = missing(c, &argv[0]) {
             return code;
@@ -241,12 +251,17 @@ fn sudo_env(c: &Call, who: &Who, keep: bool, set: BTreeMap<String, String>) -> B
     env.insert("PATH".into(), ROOT_PATH.into());
     for (k, v) in &c.env {
         let always = matches!(k.as_str(), "LANG" | "LANGUAGE" | "TERM" | "DISPLAY") || k.starts_with("LC_");
-        let own = matches!(k.as_str(), "PATH" | "HOME" | "USER" | "LOGNAME" | "SHELL" | "UID" | "EUID" | "PWD" | "OLDPWD" | "_" | "SHLVL");
+        let own = matches!(
+            k.as_str(),
+            "PATH" | "HOME" | "USER" | "LOGNAME" | "SHELL" | "UID" | "EUID" | "PWD" | "OLDPWD" | "_" | "SHLVL"
+        );
         if (keep && !own) || always {
             env.insert(k.clone(), v.clone());
         }
     }
-    for (k, v) in [("SUDO_USER", c.who.name.clone()), ("SUDO_UID", c.who.uid.to_string()), ("SUDO_GID", c.who.gid.to_string())] {
+    for (k, v) in
+        [("SUDO_USER", c.who.name.clone()), ("SUDO_UID", c.who.uid.to_string()), ("SUDO_GID", c.who.gid.to_string())]
+    {
         env.insert(k.into(), v);
     }
     env.extend(set);
@@ -275,7 +290,12 @@ fn su(c: &mut Call) -> BoxFuture<'_, i32> {
         let name = user.unwrap_or_else(|| "root".into());
         let Some(who) = accounts::who(&c.m.files, &name) else {
             let program = c.name.clone();
-            return c.fail(1, &format!("{program}: user {name} does not exist or the user entry does not contain all the required fields"));
+            return c.fail(
+                1,
+                &format!(
+                    "{program}: user {name} does not exist or the user entry does not contain all the required fields"
+                ),
+            );
         };
         if c.who.uid != 0 && c.who.uid != who.uid {
             return c.fail(1, "Password: su: Authentication failure");

@@ -25,7 +25,13 @@ fn uname(c: &mut Call) -> i32 {
     let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
     let all = flags.contains('a') || c.has(&["--all"]);
     let mut out = Vec::new();
-    for (f, long, v) in [('s', "--kernel-name", "Linux"), ('n', "--nodename", host.as_str()), ('r', "--kernel-release", KERNEL), ('v', "--kernel-version", VERSION), ('m', "--machine", "x86_64")] {
+    for (f, long, v) in [
+        ('s', "--kernel-name", "Linux"),
+        ('n', "--nodename", host.as_str()),
+        ('r', "--kernel-release", KERNEL),
+        ('v', "--kernel-version", VERSION),
+        ('m', "--machine", "x86_64"),
+    ] {
         if all || flags.contains(f) || c.has(&[long]) {
             out.push(v);
         }
@@ -67,7 +73,15 @@ fn free(c: &mut Call) -> i32 {
     };
     let text = format!(
         "               total        used        free      shared  buff/cache   available\nMem:    {:>12}{:>12}{:>12}{:>12}{:>12}{:>12}\nSwap:   {:>12}{:>12}{:>12}\n",
-        unit(total), unit(used), unit(free), unit(600), unit(cache), unit(available), unit(swap), unit(0), unit(swap)
+        unit(total),
+        unit(used),
+        unit(free),
+        unit(600),
+        unit(cache),
+        unit(available),
+        unit(swap),
+        unit(0),
+        unit(swap)
     );
     c.print(&text);
     0
@@ -84,21 +98,40 @@ fn uptime(c: &mut Call) -> i32 {
     }
     let (d, h, m) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
     if c.has(&["-p", "--pretty"]) {
-        c.line(&if d > 0 { format!("up {d} days, {h} hours, {m} minutes") } else if h > 0 { format!("up {h} hours, {m} minutes") } else { format!("up {m} minutes") });
+        c.line(&if d > 0 {
+            format!("up {d} days, {h} hours, {m} minutes")
+        } else if h > 0 {
+            format!("up {h} hours, {m} minutes")
+        } else {
+            format!("up {m} minutes")
+        });
         return 0;
     }
     let clock = &journal::stamp(now)[7..];
-    let up = if d > 0 { format!("{d} days, {h:2}:{m:02}") } else if h > 0 { format!("{h:2}:{m:02}") } else { format!("{m} min") };
+    let up = if d > 0 {
+        format!("{d} days, {h:2}:{m:02}")
+    } else if h > 0 {
+        format!("{h:2}:{m:02}")
+    } else {
+        format!("{m} min")
+    };
     c.line(&format!(" {clock} up {up},  1 user,  load average: 0.08, 0.03, 0.01"));
     0
 }
 
 /// Processes that a running machine has: pid, user, command.
 fn processes(c: &Call) -> Vec<(u32, &'static str, String)> {
-    let mut all = vec![(1, "root", "/sbin/init".to_owned()), (2, "root", "[kthreadd]".to_owned()), (311, "root", "/lib/systemd/systemd-journald".to_owned()), (362, "root", "/lib/systemd/systemd-udevd".to_owned())];
+    let mut all = vec![
+        (1, "root", "/sbin/init".to_owned()),
+        (2, "root", "[kthreadd]".to_owned()),
+        (311, "root", "/lib/systemd/systemd-journald".to_owned()),
+        (362, "root", "/lib/systemd/systemd-udevd".to_owned()),
+    ];
     let services = c.guest(|g| g.services.clone()).unwrap_or_default();
     for (name, s) in services.iter().filter(|(_, s)| s.state == "active" && s.pid > 0) {
-        let exec = crate::guest::units::load(&c.m.files, name).map(|u| u.get("Service.ExecStart").to_owned()).unwrap_or_default();
+        let exec = crate::guest::units::load(&c.m.files, name)
+            .map(|u| u.get("Service.ExecStart").to_owned())
+            .unwrap_or_default();
         all.push((s.pid, "root", if exec.is_empty() { name.clone() } else { exec }));
     }
     all
@@ -108,7 +141,8 @@ fn ps(c: &mut Call) -> i32 {
     let all = processes(c);
     let want = c.value(&["-C"]).or_else(|| c.value(&["-p"]));
     let format = c.value(&["-o", "--format", "-eo", "-o="]);
-    let headless = c.has(&["--no-headers", "h"]) || format.as_ref().is_some_and(|f| f.split(',').all(|p| p.ends_with('=')));
+    let headless =
+        c.has(&["--no-headers", "h"]) || format.as_ref().is_some_and(|f| f.split(',').all(|p| p.ends_with('=')));
     let mut hits = 0;
     if !headless {
         c.line(if format.is_some() { "    PID COMMAND" } else { "    PID TTY          TIME CMD" });
@@ -131,7 +165,15 @@ fn ps(c: &mut Call) -> i32 {
 
 fn pidof(c: &mut Call) -> i32 {
     let names = c.operands(&[]);
-    let pids: Vec<String> = processes(c).into_iter().filter(|(_, _, cmd)| names.iter().any(|n| cmd.split_whitespace().next().is_some_and(|p| p.rsplit('/').next() == Some(n.as_str())))).map(|p| p.0.to_string()).collect();
+    let pids: Vec<String> = processes(c)
+        .into_iter()
+        .filter(|(_, _, cmd)| {
+            names
+                .iter()
+                .any(|n| cmd.split_whitespace().next().is_some_and(|p| p.rsplit('/').next() == Some(n.as_str())))
+        })
+        .map(|p| p.0.to_string())
+        .collect();
     if pids.is_empty() {
         return 1;
     }
@@ -167,10 +209,38 @@ fn rows(c: &Call) -> Vec<Row> {
     });
     let root_size = disks.0.iter().find(|b| b.mounted.iter().any(|m| m == "/")).map_or(0, |b| b.size);
     let (bytes, nodes) = files.root().usage("/");
-    out.push(Row { source: "udev".into(), fstype: "devtmpfs".into(), size: memory / 2, used: 0, inodes: 400, target: "/dev".into() });
-    out.push(Row { source: "tmpfs".into(), fstype: "tmpfs".into(), size: memory / 10, used: 700_000, inodes: 600, target: "/run".into() });
-    out.push(Row { source: "/dev/sda1".into(), fstype: "ext4".into(), size: root_size, used: 1_288_490_188 + bytes, inodes: 32_000 + nodes, target: "/".into() });
-    out.push(Row { source: "/dev/sda15".into(), fstype: "vfat".into(), size: 124 << 20, used: 12 << 20, inodes: 0, target: "/boot/efi".into() });
+    out.push(Row {
+        source: "udev".into(),
+        fstype: "devtmpfs".into(),
+        size: memory / 2,
+        used: 0,
+        inodes: 400,
+        target: "/dev".into(),
+    });
+    out.push(Row {
+        source: "tmpfs".into(),
+        fstype: "tmpfs".into(),
+        size: memory / 10,
+        used: 700_000,
+        inodes: 600,
+        target: "/run".into(),
+    });
+    out.push(Row {
+        source: "/dev/sda1".into(),
+        fstype: "ext4".into(),
+        size: root_size,
+        used: 1_288_490_188 + bytes,
+        inodes: 32_000 + nodes,
+        target: "/".into(),
+    });
+    out.push(Row {
+        source: "/dev/sda15".into(),
+        fstype: "vfat".into(),
+        size: 124 << 20,
+        used: 12 << 20,
+        inodes: 0,
+        target: "/boot/efi".into(),
+    });
     for m in mounts {
         let size = match &m.backing {
             crate::guest::state::Backing::Volume(v) => disks.1.iter().find(|(k, _)| k == v).map_or(0, |x| x.1),
@@ -179,7 +249,14 @@ fn rows(c: &Call) -> Vec<Row> {
             crate::guest::state::Backing::Tmpfs => memory / 2,
         };
         let used = files.mounts().iter().find(|p| p.target == m.target).map_or((0, 0), |p| p.tree.usage("/"));
-        out.push(Row { source: m.source, fstype: m.fstype, size: size / 100 * 98, used: used.0 + (28 << 20), inodes: used.1 + 10, target: m.target });
+        out.push(Row {
+            source: m.source,
+            fstype: m.fstype,
+            size: size / 100 * 98,
+            used: used.0 + (28 << 20),
+            inodes: used.1 + 10,
+            target: m.target,
+        });
     }
     out
 }
@@ -187,7 +264,11 @@ fn rows(c: &Call) -> Vec<Row> {
 fn nfs_size(c: &Call, server: u32, path: &str) -> u64 {
     c.world(|w| {
         let g = w.guests.get(&server)?;
-        let at = g.mounts.iter().filter(|m| crate::guest::fs::tree::is_below(path, &m.target)).max_by_key(|m| m.target.len());
+        let at = g
+            .mounts
+            .iter()
+            .filter(|m| crate::guest::fs::tree::is_below(path, &m.target))
+            .max_by_key(|m| m.target.len());
         match at.map(|m| &m.backing) {
             Some(crate::guest::state::Backing::Volume(v)) => w.volumes.get(v).map(|v| v.size),
             _ => w.volumes.get(&g.system).map(|v| v.size),
@@ -200,8 +281,17 @@ fn df(c: &mut Call) -> i32 {
     let paths = c.operands(&["-t", "--type", "-x", "--exclude-type", "-B", "--block-size"]);
     let output = c.args.iter().find_map(|a| a.strip_prefix("--output=")).map(str::to_owned);
     let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
-    let block = c.value(&["-B", "--block-size"]).and_then(|b| super::kernel::bytes_of(b.trim_start_matches('=')).or_else(|| super::kernel::bytes_of(&format!("1{b}"))));
-    let block = if flags.contains('k') { 1024 } else if flags.contains('m') { 1 << 20 } else { block.unwrap_or(1024) }.max(1);
+    let block = c.value(&["-B", "--block-size"]).and_then(|b| {
+        super::kernel::bytes_of(b.trim_start_matches('=')).or_else(|| super::kernel::bytes_of(&format!("1{b}")))
+    });
+    let block = if flags.contains('k') {
+        1024
+    } else if flags.contains('m') {
+        1 << 20
+    } else {
+        block.unwrap_or(1024)
+    }
+    .max(1);
     let human = flags.contains('h') || c.has(&["--human-readable"]);
     let size = |b: u64| {
         if !human {
@@ -226,7 +316,10 @@ fn df(c: &mut Call) -> i32 {
             continue;
         }
         let at = c.m.files.resolve(&at, true).unwrap_or(at);
-        let best = all.iter().filter(|r| crate::guest::fs::tree::is_below(&at, &r.target) || r.source == at).max_by_key(|r| r.target.len());
+        let best = all
+            .iter()
+            .filter(|r| crate::guest::fs::tree::is_below(&at, &r.target) || r.source == at)
+            .max_by_key(|r| r.target.len());
         chosen.extend(best);
     }
     if paths.is_empty() {
@@ -238,10 +331,42 @@ fn df(c: &mut Call) -> i32 {
     let percent = |a: u64, b: u64| if b == 0 { "-".to_owned() } else { format!("{}%", (a * 100).div_ceil(b)) };
     if let Some(columns) = output {
         let columns: Vec<&str> = columns.split(',').collect();
-        let head: Vec<&str> = columns.iter().map(|k| match *k { "source" => "Filesystem", "fstype" => "Type", "size" => "1K-blocks", "used" => "Used", "avail" => "Avail", "pcent" => "Use%", "target" => "Mounted on", "itotal" => "Inodes", "iused" => "IUsed", "iavail" => "IFree", "ipcent" => "IUse%", o => o }).collect();
+        let head: Vec<&str> = columns
+            .iter()
+            .map(|k| match *k {
+                "source" => "Filesystem",
+                "fstype" => "Type",
+                "size" => "1K-blocks",
+                "used" => "Used",
+                "avail" => "Avail",
+                "pcent" => "Use%",
+                "target" => "Mounted on",
+                "itotal" => "Inodes",
+                "iused" => "IUsed",
+                "iavail" => "IFree",
+                "ipcent" => "IUse%",
+                o => o,
+            })
+            .collect();
         c.line(&head.join(" "));
         for r in chosen {
-            let row: Vec<String> = columns.iter().map(|k| match *k { "source" => r.source.clone(), "fstype" => r.fstype.clone(), "size" => size(r.size), "used" => size(r.used), "avail" => size(r.size.saturating_sub(r.used)), "pcent" => percent(r.used, r.size), "target" => r.target.clone(), "itotal" => (r.size / 16_384).to_string(), "iused" => r.inodes.to_string(), "iavail" => (r.size / 16_384).saturating_sub(r.inodes).to_string(), "ipcent" => percent(r.inodes, r.size / 16_384), _ => "-".into() }).collect();
+            let row: Vec<String> = columns
+                .iter()
+                .map(|k| match *k {
+                    "source" => r.source.clone(),
+                    "fstype" => r.fstype.clone(),
+                    "size" => size(r.size),
+                    "used" => size(r.used),
+                    "avail" => size(r.size.saturating_sub(r.used)),
+                    "pcent" => percent(r.used, r.size),
+                    "target" => r.target.clone(),
+                    "itotal" => (r.size / 16_384).to_string(),
+                    "iused" => r.inodes.to_string(),
+                    "iavail" => (r.size / 16_384).saturating_sub(r.inodes).to_string(),
+                    "ipcent" => percent(r.inodes, r.size / 16_384),
+                    _ => "-".into(),
+                })
+                .collect();
             c.line(&row.join(" "));
         }
         return code;
@@ -251,14 +376,39 @@ fn df(c: &mut Call) -> i32 {
         c.line("Filesystem      Inodes  IUsed   IFree IUse% Mounted on");
         for r in chosen {
             let total = r.size / 16_384;
-            c.line(&format!("{:<15} {total} {} {} {:>4} {}", r.source, r.inodes, total.saturating_sub(r.inodes), percent(r.inodes, total), r.target));
+            c.line(&format!(
+                "{:<15} {total} {} {} {:>4} {}",
+                r.source,
+                r.inodes,
+                total.saturating_sub(r.inodes),
+                percent(r.inodes, total),
+                r.target
+            ));
         }
         return code;
     }
-    c.line(&format!("Filesystem     {}{:>9}     Used Available Use% Mounted on", if types { "Type     " } else { "" }, if human { "Size" } else if flags.contains('P') { "1024-blocks" } else { "1K-blocks" }));
+    c.line(&format!(
+        "Filesystem     {}{:>9}     Used Available Use% Mounted on",
+        if types { "Type     " } else { "" },
+        if human {
+            "Size"
+        } else if flags.contains('P') {
+            "1024-blocks"
+        } else {
+            "1K-blocks"
+        }
+    ));
     for r in chosen {
         let kind = if types { format!("{:<8} ", r.fstype) } else { String::new() };
-        c.line(&format!("{:<14} {kind}{:>9} {:>8} {:>9} {:>4} {}", r.source, size(r.size), size(r.used), size(r.size.saturating_sub(r.used)), percent(r.used, r.size), r.target));
+        c.line(&format!(
+            "{:<14} {kind}{:>9} {:>8} {:>9} {:>4} {}",
+            r.source,
+            size(r.size),
+            size(r.used),
+            size(r.size.saturating_sub(r.used)),
+            percent(r.used, r.size),
+            r.target
+        ));
     }
     code
 }

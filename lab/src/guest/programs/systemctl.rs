@@ -8,7 +8,13 @@ use crate::guest::k3s;
 use crate::guest::units::{self, Started, Unit, enable, enabled, full, load, state};
 use crate::kube::UnitState;
 
-pub(super) const PROGRAMS: &[Program] = &[later("/usr/bin/systemctl", systemctl), now("/usr/bin/journalctl", journalctl), now("/usr/bin/logger", logger), now("/usr/bin/systemd-analyze", |c| c.unsimulated("")), now("/usr/bin/systemd-detect-virt", virt)];
+pub(super) const PROGRAMS: &[Program] = &[
+    later("/usr/bin/systemctl", systemctl),
+    now("/usr/bin/journalctl", journalctl),
+    now("/usr/bin/logger", logger),
+    now("/usr/bin/systemd-analyze", |c| c.unsimulated("")),
+    now("/usr/bin/systemd-detect-virt", virt),
+];
 
 fn virt(c: &mut Call) -> i32 {
     if !c.has(&["-q", "--quiet"]) {
@@ -19,16 +25,42 @@ fn virt(c: &mut Call) -> i32 {
 
 fn systemctl(c: &mut Call) -> BoxFuture<'_, i32> {
     Box::pin(async move {
-        let mut ops = c.operands(&["-p", "--property", "-n", "--lines", "-t", "--type", "-o", "--output", "--state", "-P"]);
+        let mut ops =
+            c.operands(&["-p", "--property", "-n", "--lines", "-t", "--type", "-o", "--output", "--state", "-P"]);
         let verb = if ops.is_empty() { "list-units".to_owned() } else { ops.remove(0) };
-        let change = ["start", "stop", "restart", "reload", "reload-or-restart", "try-restart", "enable", "disable", "mask", "unmask", "daemon-reload", "reset-failed", "reenable", "kill", "set-default", "isolate", "daemon-reexec", "try-reload-or-restart"];
+        let change = [
+            "start",
+            "stop",
+            "restart",
+            "reload",
+            "reload-or-restart",
+            "try-restart",
+            "enable",
+            "disable",
+            "mask",
+            "unmask",
+            "daemon-reload",
+            "reset-failed",
+            "reenable",
+            "kill",
+            "set-default",
+            "isolate",
+            "daemon-reexec",
+            "try-reload-or-restart",
+        ];
         if change.contains(&verb.as_str()) && c.who.uid != 0 {
-            let text = format!("Failed to {verb} {}: Interactive authentication required.\nSee system logs and 'systemctl status {}' for details.", ops.join(" "), ops.join(" "));
+            let text = format!(
+                "Failed to {verb} {}: Interactive authentication required.\nSee system logs and 'systemctl status {}' for details.",
+                ops.join(" "),
+                ops.join(" ")
+            );
             return c.fail(4, &text);
         }
         match verb.as_str() {
             "daemon-reload" | "daemon-reexec" | "reset-failed" | "set-default" => 0,
-            "start" | "restart" | "reload-or-restart" | "try-restart" | "reload" | "try-reload-or-restart" => start_all(c, &verb, ops).await,
+            "start" | "restart" | "reload-or-restart" | "try-restart" | "reload" | "try-reload-or-restart" => {
+                start_all(c, &verb, ops).await
+            }
             "stop" | "kill" => stop_all(c, ops).await,
             "enable" | "reenable" => enable_all(c, ops).await,
             "disable" => disable_all(c, ops).await,
@@ -61,7 +93,13 @@ async fn running(c: &mut Call) -> i32 {
         }
     }
     let starting = c.guest(|g| g.cloud_init == crate::guest::state::CloudStatus::Running) == Some(true);
-    c.line(if starting { "starting" } else if failed { "degraded" } else { "running" });
+    c.line(if starting {
+        "starting"
+    } else if failed {
+        "degraded"
+    } else {
+        "running"
+    });
     i32::from(starting || failed)
 }
 
@@ -73,7 +111,10 @@ fn unit(c: &mut Call, verb: &str, name: &str) -> Result<Unit, i32> {
             let text = match verb {
                 "enable" | "disable" | "reenable" => format!("Failed to {verb} unit: Unit file {n} does not exist."),
                 "stop" => format!("Failed to stop {n}: Unit {n} not loaded."),
-                _ => format!("Failed to {} {n}: Unit {n} not found.", if verb == "reload-or-restart" { "reload-or-restart" } else { verb }),
+                _ => format!(
+                    "Failed to {} {n}: Unit {n} not found.",
+                    if verb == "reload-or-restart" { "reload-or-restart" } else { verb }
+                ),
             };
             Err(c.fail(if matches!(verb, "enable" | "disable" | "reenable") { 1 } else { 5 }, &text))
         }
@@ -90,7 +131,11 @@ async fn start_all(c: &mut Call, verb: &str, names: Vec<String>) -> i32 {
         let u = match unit(c, verb, &n) {
             Ok(u) => u,
             Err(e) => {
-                if c.world(|w| state(w, c.m.vmid, &full(&n)).0 == "active") && load(&c.m.files, &n).is_none() && verb != "reload" && c.guest(|g| !g.services.contains_key(&full(&n))) == Some(true) {
+                if c.world(|w| state(w, c.m.vmid, &full(&n)).0 == "active")
+                    && load(&c.m.files, &n).is_none()
+                    && verb != "reload"
+                    && c.guest(|g| !g.services.contains_key(&full(&n))) == Some(true)
+                {
                     continue;
                 }
                 code = e;
@@ -223,7 +268,11 @@ fn mask(c: &mut Call, verb: &str, names: &[String]) -> i32 {
     for n in names {
         let path = format!("/etc/systemd/system/{}", full(n));
         if verb == "mask" {
-            if c.m.files.stat(&root, &path, false).is_ok_and(|n| matches!(n.kind, crate::guest::fs::tree::Kind::File(_))) {
+            if c.m
+                .files
+                .stat(&root, &path, false)
+                .is_ok_and(|n| matches!(n.kind, crate::guest::fs::tree::Kind::File(_)))
+            {
                 let text = format!("Failed to mask unit: File {path} already exists.");
                 return c.fail(1, &text);
             }
@@ -234,7 +283,9 @@ fn mask(c: &mut Call, verb: &str, names: &[String]) -> i32 {
                 let (lab, m, name) = (c.m.lab.clone(), c.m.clone(), full(n));
                 c.world(|w| units::stop(&lab, w, &m, &name));
             }
-        } else if c.m.files.resolve(&path, true).is_ok_and(|p| p == "/dev/null") && c.m.files.remove(&root, &path, false).is_ok() {
+        } else if c.m.files.resolve(&path, true).is_ok_and(|p| p == "/dev/null")
+            && c.m.files.remove(&root, &path, false).is_ok()
+        {
             c.complain(&format!("Removed \"{path}\"."));
         }
     }
@@ -283,7 +334,13 @@ fn status(c: &mut Call, names: &[String]) -> i32 {
         };
         let (a, sub) = c.world(|w| state(w, c.m.vmid, &u.name));
         let since = c.guest(|g| g.services.get(&u.name).map(|s| (s.since_ms, s.pid))).flatten().unwrap_or_default();
-        let dot = if a == "active" { "●" } else if a == "failed" { "×" } else { "○" };
+        let dot = if a == "active" {
+            "●"
+        } else if a == "failed" {
+            "×"
+        } else {
+            "○"
+        };
         c.line(&format!("{dot} {} - {}", u.name, u.get("Unit.Description")));
         c.line(&format!("     Loaded: loaded ({}; {}; preset: enabled)", u.path, enabled(&c.m.files, &u.name)));
         let when = if since.0 > 0 { format!(" since {}", journal::long(since.0)) } else { String::new() };
@@ -305,7 +362,11 @@ fn show(c: &mut Call, names: &[String]) -> i32 {
     let mut want: Vec<String> = Vec::new();
     let mut args = c.args.clone().into_iter();
     while let Some(a) = args.next() {
-        let v = if a == "-p" || a == "--property" || a == "-P" { args.next() } else { a.strip_prefix("--property=").or_else(|| a.strip_prefix("-p").filter(|r| !r.is_empty())).map(str::to_owned) };
+        let v = if a == "-p" || a == "--property" || a == "-P" {
+            args.next()
+        } else {
+            a.strip_prefix("--property=").or_else(|| a.strip_prefix("-p").filter(|r| !r.is_empty())).map(str::to_owned)
+        };
         want.extend(v.into_iter().flat_map(|v| v.split(',').map(str::to_owned).collect::<Vec<_>>()));
     }
     let value_only = c.has(&["--value", "-P"]);
@@ -322,7 +383,13 @@ fn show(c: &mut Call, names: &[String]) -> i32 {
         let stamp = if a == "active" && s.since_ms > 0 { journal::long(s.since_ms) } else { String::new() };
         let all = [
             ("Id", name.clone()),
-            ("Type", u.as_ref().map(|u| u.get("Service.Type").to_owned()).filter(|t| !t.is_empty()).unwrap_or_else(|| "simple".into())),
+            (
+                "Type",
+                u.as_ref()
+                    .map(|u| u.get("Service.Type").to_owned())
+                    .filter(|t| !t.is_empty())
+                    .unwrap_or_else(|| "simple".into()),
+            ),
             ("LoadState", loaded.into()),
             ("ActiveState", a.clone()),
             ("SubState", sub),
@@ -331,7 +398,10 @@ fn show(c: &mut Call, names: &[String]) -> i32 {
             ("ExecMainStatus", s.status.to_string()),
             ("ExecMainStartTimestamp", stamp.clone()),
             ("ActiveEnterTimestamp", stamp),
-            ("ActiveEnterTimestampMonotonic", (s.since_ms.saturating_sub(c.guest(|g| g.booted_ms).unwrap_or_default()) * 1000).to_string()),
+            (
+                "ActiveEnterTimestampMonotonic",
+                (s.since_ms.saturating_sub(c.guest(|g| g.booted_ms).unwrap_or_default()) * 1000).to_string(),
+            ),
             ("Result", if s.state == "failed" { "exit-code" } else { "success" }.into()),
             ("NRestarts", "0".into()),
             ("FragmentPath", u.as_ref().map(|u| u.path.clone()).unwrap_or_default()),
@@ -366,15 +436,26 @@ fn cat(c: &mut Call, names: &[String]) -> i32 {
 fn list(c: &mut Call, verb: &str, patterns: &[String]) -> i32 {
     let mut names: Vec<String> = c.guest(|g| g.services.keys().cloned().collect()).unwrap_or_default();
     for d in ["/etc/systemd/system", "/usr/lib/systemd/system"] {
-        names.extend(c.m.files.list(&Who::root(), d).unwrap_or_default().into_iter().map(|(n, _)| n).filter(|n| n.ends_with(".service") || n.ends_with(".timer") || n.ends_with(".socket")));
+        names.extend(
+            c.m.files
+                .list(&Who::root(), d)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(n, _)| n)
+                .filter(|n| n.ends_with(".service") || n.ends_with(".timer") || n.ends_with(".socket")),
+        );
     }
     names.sort();
     names.dedup();
     let kind = c.value(&["-t", "--type"]);
     let want = c.value(&["--state"]).or_else(|| c.has(&["--failed"]).then(|| "failed".to_owned()));
     for n in names {
-        let hit = patterns.is_empty() || patterns.iter().any(|p| n == full(p) || (p.contains('*') && n.contains(p.trim_matches('*'))));
-        if !hit || kind.as_ref().is_some_and(|k| !n.ends_with(&format!(".{k}"))) || (verb == "list-timers" && !n.ends_with(".timer")) {
+        let hit = patterns.is_empty()
+            || patterns.iter().any(|p| n == full(p) || (p.contains('*') && n.contains(p.trim_matches('*'))));
+        if !hit
+            || kind.as_ref().is_some_and(|k| !n.ends_with(&format!(".{k}")))
+            || (verb == "list-timers" && !n.ends_with(".timer"))
+        {
             continue;
         }
         if verb == "list-unit-files" {
@@ -397,15 +478,29 @@ fn lines(c: &Call, unit: Option<&str>) -> Vec<String> {
     let host = c.guest(|g| g.hostname.clone()).unwrap_or_default();
     let kube = unit.is_some_and(k3s::is_unit);
     let mut all: Vec<String> = c
-        .guest(|g| g.journal.iter().filter(|l| unit.is_none_or(|u| l.unit == u)).map(|l| {
-            let tag = if l.text.starts_with("Start") || l.text.starts_with("Stop") { "systemd[1]".to_owned() } else { format!("{}[{}]", l.unit.trim_end_matches(".service"), 1200) };
-            format!("{} {host} {tag}: {}", journal::stamp(l.at_ms), l.text)
-        }).collect())
+        .guest(|g| {
+            g.journal
+                .iter()
+                .filter(|l| unit.is_none_or(|u| l.unit == u))
+                .map(|l| {
+                    let tag = if l.text.starts_with("Start") || l.text.starts_with("Stop") {
+                        "systemd[1]".to_owned()
+                    } else {
+                        format!("{}[{}]", l.unit.trim_end_matches(".service"), 1200)
+                    };
+                    format!("{} {host} {tag}: {}", journal::stamp(l.at_ms), l.text)
+                })
+                .collect()
+        })
         .unwrap_or_default();
     if kube || unit.is_none() {
         let now = journal::stamp(c.m.lab.clock().now_ms());
         let tag = unit.map_or("k3s", |u| u.trim_end_matches(".service")).to_owned();
-        all.extend(c.world(|w| crate::kube::k3s_journal(w, c.m.vmid)).into_iter().map(|l| format!("{now} {host} {tag}[1301]: {l}")));
+        all.extend(
+            c.world(|w| crate::kube::k3s_journal(w, c.m.vmid))
+                .into_iter()
+                .map(|l| format!("{now} {host} {tag}[1301]: {l}")),
+        );
     }
     all
 }
@@ -419,7 +514,9 @@ fn journalctl(c: &mut Call) -> i32 {
     if c.has(&["-f", "--follow"]) {
         return c.unsimulated("--follow");
     }
-    if c.has(&["--vacuum-time", "--vacuum-size", "--rotate", "--flush", "--sync"]) || c.args.iter().any(|a| a.starts_with("--vacuum")) {
+    if c.has(&["--vacuum-time", "--vacuum-size", "--rotate", "--flush", "--sync"])
+        || c.args.iter().any(|a| a.starts_with("--vacuum"))
+    {
         return 0;
     }
     let unit = c.value(&["-u", "--unit"]).map(|u| load(&c.m.files, &u).map_or_else(|| full(&u), |u| u.name));
@@ -427,7 +524,10 @@ fn journalctl(c: &mut Call) -> i32 {
     let cat = c.value(&["-o", "--output"]).as_deref() == Some("cat");
     let grep = c.value(&["-g", "--grep"]);
     let all = lines(c, unit.as_deref());
-    let mut all: Vec<String> = all.into_iter().filter(|l| grep.as_ref().is_none_or(|g| l.to_lowercase().contains(&g.to_lowercase()))).collect();
+    let mut all: Vec<String> = all
+        .into_iter()
+        .filter(|l| grep.as_ref().is_none_or(|g| l.to_lowercase().contains(&g.to_lowercase())))
+        .collect();
     if all.is_empty() {
         c.line("-- No entries --");
         return 0;

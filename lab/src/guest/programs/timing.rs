@@ -39,7 +39,12 @@ fn sleep(c: &mut Call) -> BoxFuture<'_, i32> {
             }
             match duration(&a) {
                 Some(d) => ms += d,
-                None => return c.fail(1, &format!("sleep: invalid time interval '{a}'\nTry 'sleep --help' for more information.")),
+                None => {
+                    return c.fail(
+                        1,
+                        &format!("sleep: invalid time interval '{a}'\nTry 'sleep --help' for more information."),
+                    );
+                }
             }
         }
         if c.args.is_empty() {
@@ -67,14 +72,22 @@ fn timeout(c: &mut Call) -> BoxFuture<'_, i32> {
                 "-k" | "--kill-after" => {
                     args.next();
                 }
-                "-s" | "--signal" => killed = args.next().is_some_and(|s| matches!(s.trim_start_matches("SIG"), "KILL" | "9")),
-                a if a.starts_with("--signal=") || a.starts_with("-s") => killed = a.ends_with("KILL") || a.ends_with('9'),
+                "-s" | "--signal" => {
+                    killed = args.next().is_some_and(|s| matches!(s.trim_start_matches("SIG"), "KILL" | "9"))
+                }
+                a if a.starts_with("--signal=") || a.starts_with("-s") => {
+                    killed = a.ends_with("KILL") || a.ends_with('9')
+                }
                 "--" => break,
                 _ => {}
             }
         }
-        let Some(limit) = args.next() else { return c.fail(125, "timeout: missing operand\nTry 'timeout --help' for more information.") };
-        let Some(ms) = duration(&limit) else { return c.fail(125, &format!("timeout: invalid time interval '{limit}'")) };
+        let Some(limit) = args.next() else {
+            return c.fail(125, "timeout: missing operand\nTry 'timeout --help' for more information.");
+        };
+        let Some(ms) = duration(&limit) else {
+            return c.fail(125, &format!("timeout: invalid time interval '{limit}'"));
+        };
         let argv: Vec<String> = args.collect();
         if argv.is_empty() {
             return c.fail(125, "timeout: missing operand\nTry 'timeout --help' for more information.");
@@ -100,7 +113,8 @@ fn timeout(c: &mut Call) -> BoxFuture<'_, i32> {
 
 fn setsid(c: &mut Call) -> BoxFuture<'_, i32> {
     Box::pin(async move {
-        let argv: Vec<String> = c.args.iter().skip_while(|a| a.starts_with('-') || a.parse::<i32>().is_ok()).cloned().collect();
+        let argv: Vec<String> =
+            c.args.iter().skip_while(|a| a.starts_with('-') || a.parse::<i32>().is_ok()).cloned().collect();
         let nested = same(c, argv);
         run(c, nested).await
     })
@@ -121,13 +135,23 @@ fn systemd_run(c: &mut Call) -> BoxFuture<'_, i32> {
                 "--quiet" | "-q" => quiet = true,
                 "--remain-after-exit" | "-r" => stay = true,
                 "--unit" | "-u" => unit = args.next(),
-                "--setenv" | "-E" => env.extend(args.next().and_then(|e| e.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())))),
-                "--property" | "-p" | "--description" | "--uid" | "--gid" | "--working-directory" | "--service-type" => {
+                "--setenv" | "-E" => {
+                    env.extend(args.next().and_then(|e| e.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()))))
+                }
+                "--property"
+                | "-p"
+                | "--description"
+                | "--uid"
+                | "--gid"
+                | "--working-directory"
+                | "--service-type" => {
                     args.next();
                 }
                 "--" => break,
                 a if a.starts_with("--unit=") => unit = Some(a[7..].to_owned()),
-                a if a.starts_with("--setenv=") => env.extend(a[9..].split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()))),
+                a if a.starts_with("--setenv=") => {
+                    env.extend(a[9..].split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())))
+                }
                 _ => {}
             }
         }

@@ -22,7 +22,11 @@ fn fetch(c: &Call, url: &str) -> Answer {
         return match file {
             "k3s" if known => Answer::Body(200, binary(version)),
             "sha256sum-amd64.txt" if known => {
-                let text = format!("{}  k3s-airgap-images-amd64.tar.zst\n{}  k3s\n", sha256(version.as_bytes()), sha256(&binary(version)));
+                let text = format!(
+                    "{}  k3s-airgap-images-amd64.tar.zst\n{}  k3s\n",
+                    sha256(version.as_bytes()),
+                    sha256(&binary(version))
+                );
                 Answer::Body(200, text.into_bytes())
             }
             _ => Answer::Body(404, b"Not Found".to_vec()),
@@ -30,7 +34,9 @@ fn fetch(c: &Call, url: &str) -> Answer {
     }
     let (scheme, rest) = clean.split_once("://").unwrap_or(("http", &clean));
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (host, port) = authority.split_once(':').map_or((authority, if scheme == "https" { 443 } else { 80 }), |(h, p)| (h, p.parse().unwrap_or(0)));
+    let (host, port) = authority
+        .split_once(':')
+        .map_or((authority, if scheme == "https" { 443 } else { 80 }), |(h, p)| (h, p.parse().unwrap_or(0)));
     let m = c.m.clone();
     c.world(|w| {
         let Some(ip) = query::name_to_ip(w, &m, host) else {
@@ -38,38 +44,99 @@ fn fetch(c: &Call, url: &str) -> Answer {
             return Answer::Failed(6, format!("curl: (6) Could not resolve host: {host}"));
         };
         let vmid = if ip.starts_with("127.") || host == "localhost" { Some(m.vmid) } else { query::by_ip(w, &ip) };
-        let Some(vmid) = vmid else { return Answer::Failed(28, format!("curl: (28) Failed to connect to {host} port {port} after 130000 ms: Couldn't connect to server")) };
+        let Some(vmid) = vmid else {
+            return Answer::Failed(
+                28,
+                format!(
+                    "curl: (28) Failed to connect to {host} port {port} after 130000 ms: Couldn't connect to server"
+                ),
+            );
+        };
         if port == 6443 && crate::guest::units::state(w, vmid, "k3s.service").0 != "inactive" {
             let ready = matches!(crate::kube::k3s_unit(w, vmid), crate::kube::UnitState::Active);
             return match path.split('?').next().unwrap_or_default() {
                 _ if !ready => Answer::Body(503, b"ServiceUnavailable".to_vec()),
                 "ping" => Answer::Body(200, b"pong".to_vec()),
-                "readyz" | "livez" | "healthz" | "cacerts" => Answer::Body(if path.starts_with("cacerts") { 200 } else { 401 }, b"{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"Unauthorized\",\"code\":401}".to_vec()),
-                _ => Answer::Body(401, b"{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"Unauthorized\",\"code\":401}".to_vec()),
+                "readyz" | "livez" | "healthz" | "cacerts" => Answer::Body(
+                    if path.starts_with("cacerts") { 200 } else { 401 },
+                    b"{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"Unauthorized\",\"code\":401}".to_vec(),
+                ),
+                _ => Answer::Body(
+                    401,
+                    b"{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"Unauthorized\",\"code\":401}".to_vec(),
+                ),
             };
         }
-        Answer::Failed(7, format!("curl: (7) Failed to connect to {host} port {port} after 0 ms: Couldn't connect to server"))
+        Answer::Failed(
+            7,
+            format!("curl: (7) Failed to connect to {host} port {port} after 0 ms: Couldn't connect to server"),
+        )
     })
 }
 
 fn value_options() -> &'static [&'static str] {
-    &["-o", "--output", "-H", "--header", "-X", "--request", "-w", "--write-out", "-m", "--max-time", "--connect-timeout", "--retry", "--retry-delay", "--retry-max-time", "-u", "--user", "-d", "--data", "--cacert", "-e", "-A", "--user-agent", "--resolve", "--proto", "--cert", "--key", "-T", "-x", "--noproxy", "--ciphers"]
+    &[
+        "-o",
+        "--output",
+        "-H",
+        "--header",
+        "-X",
+        "--request",
+        "-w",
+        "--write-out",
+        "-m",
+        "--max-time",
+        "--connect-timeout",
+        "--retry",
+        "--retry-delay",
+        "--retry-max-time",
+        "-u",
+        "--user",
+        "-d",
+        "--data",
+        "--cacert",
+        "-e",
+        "-A",
+        "--user-agent",
+        "--resolve",
+        "--proto",
+        "--cert",
+        "--key",
+        "-T",
+        "-x",
+        "--noproxy",
+        "--ciphers",
+    ]
 }
 
 fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
     Box::pin(async move {
-        let joined: Vec<String> = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--") && a.len() > 2 && a.ends_with('o')).cloned().collect();
+        let joined: Vec<String> = c
+            .args
+            .iter()
+            .filter(|a| a.starts_with('-') && !a.starts_with("--") && a.len() > 2 && a.ends_with('o'))
+            .cloned()
+            .collect();
         let mut skip = value_options().to_vec();
         skip.extend(joined.iter().map(String::as_str));
         let urls = c.operands(&skip);
-        let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+        let flags: String =
+            c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
         if c.has(&["--version", "-V"]) {
             c.line("curl 7.88.1 (x86_64-pc-linux-gnu) libcurl/7.88.1 OpenSSL/3.0.17");
             return 0;
         }
-        let Some(url) = urls.first().cloned() else { return c.fail(2, "curl: no URL specified!\ncurl: try 'curl --help' or 'curl --manual' for more information") };
-        let output = c.value(&["-o", "--output"]).or_else(|| joined.first().and_then(|j| c.args.iter().position(|a| a == j)).and_then(|i| c.args.get(i + 1).cloned()));
-        let output = output.or_else(|| (flags.contains('O') || c.has(&["--remote-name"])).then(|| url.rsplit('/').next().unwrap_or("index.html").to_owned()));
+        let Some(url) = urls.first().cloned() else {
+            return c
+                .fail(2, "curl: no URL specified!\ncurl: try 'curl --help' or 'curl --manual' for more information");
+        };
+        let output = c.value(&["-o", "--output"]).or_else(|| {
+            joined.first().and_then(|j| c.args.iter().position(|a| a == j)).and_then(|i| c.args.get(i + 1).cloned())
+        });
+        let output = output.or_else(|| {
+            (flags.contains('O') || c.has(&["--remote-name"]))
+                .then(|| url.rsplit('/').next().unwrap_or("index.html").to_owned())
+        });
         let quiet = (flags.contains('s') || c.has(&["--silent"])) && !(flags.contains('S') || c.has(&["--show-error"]));
         let (status, body) = match fetch(c, &url) {
             Answer::Failed(code, text) => {
@@ -86,7 +153,11 @@ fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
             if let Some(w) = c.value(&["-w", "--write-out"]) {
                 c.print(&w.replace("%{http_code}", &status.to_string()).replace("\\n", "\n"));
             }
-            return if quiet { 22 } else { c.fail(22, &format!("curl: (22) The requested URL returned error: {status}")) };
+            return if quiet {
+                22
+            } else {
+                c.fail(22, &format!("curl: (22) The requested URL returned error: {status}"))
+            };
         }
         if flags.contains('I') || c.has(&["--head"]) {
             c.line(&format!("HTTP/2 {status}\r\ncontent-length: {}\r\n\r", body.len()));
@@ -103,7 +174,11 @@ fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
             }
         }
         if let Some(w) = c.value(&["-w", "--write-out"]) {
-            c.print(&w.replace("%{http_code}", &status.to_string()).replace("%{response_code}", &status.to_string()).replace("\\n", "\n"));
+            c.print(
+                &w.replace("%{http_code}", &status.to_string())
+                    .replace("%{response_code}", &status.to_string())
+                    .replace("\\n", "\n"),
+            );
         }
         0
     })
@@ -111,9 +186,16 @@ fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
 
 fn wget(c: &mut Call) -> BoxFuture<'_, i32> {
     Box::pin(async move {
-        let Some(url) = c.operands(&["-O", "--output-document", "-P", "--tries", "-t", "-T", "--timeout", "--header"]).pop() else { return c.fail(1, "wget: missing URL") };
-        let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
-        let output = c.value(&["-O", "--output-document", "-qO"]).unwrap_or_else(|| url.rsplit('/').next().unwrap_or("index.html").to_owned());
+        let Some(url) =
+            c.operands(&["-O", "--output-document", "-P", "--tries", "-t", "-T", "--timeout", "--header"]).pop()
+        else {
+            return c.fail(1, "wget: missing URL");
+        };
+        let flags: String =
+            c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+        let output = c
+            .value(&["-O", "--output-document", "-qO"])
+            .unwrap_or_else(|| url.rsplit('/').next().unwrap_or("index.html").to_owned());
         match fetch(c, &url) {
             Answer::Body(200, b) => {
                 c.pause(if b.len() > 4000 { 3000 } else { 120 }).await;
@@ -131,7 +213,9 @@ fn wget(c: &mut Call) -> BoxFuture<'_, i32> {
                 }
             }
             Answer::Body(s, _) => c.fail(8, &format!("ERROR {s}.")),
-            Answer::Failed(6, t) => c.fail(4, &t.replace("curl: (6) Could not resolve host: ", "wget: unable to resolve host address ")),
+            Answer::Failed(6, t) => {
+                c.fail(4, &t.replace("curl: (6) Could not resolve host: ", "wget: unable to resolve host address "))
+            }
             Answer::Failed(_, t) => c.fail(4, &t),
         }
     })

@@ -59,7 +59,12 @@ async fn input(mut rx: mpsc::Receiver<Vec<u8>>, client: Client) -> Stdin {
 }
 
 /// Runs a command and closes the channel with its status.
-pub(super) async fn run(s: Start, command: String, rx: mpsc::Receiver<Vec<u8>>, mut killed: watch::Receiver<Option<Sig>>) {
+pub(super) async fn run(
+    s: Start,
+    command: String,
+    rx: mpsc::Receiver<Vec<u8>>,
+    mut killed: watch::Receiver<Option<Sig>>,
+) {
     let mark = s.m.lab.enter(s.client);
     let stdin = input(rx, s.client).await;
     let (tx, mut out) = mpsc::channel(64);

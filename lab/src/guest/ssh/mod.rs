@@ -105,7 +105,8 @@ impl Connection {
             // Options before the key may forbid a login: cloud-init's line for root only prints a hint.
             let at = ["ssh-ed25519 ", "ssh-rsa ", "ecdsa-sha2-", "sk-"].iter().filter_map(|t| l.find(t)).min();
             let Some(at) = at else { return false };
-            !l[..at].contains("command=") && PublicKey::from_openssh(&l[at..]).is_ok_and(|k| k.key_data() == key.key_data())
+            !l[..at].contains("command=")
+                && PublicKey::from_openssh(&l[at..]).is_ok_and(|k| k.key_data() == key.key_data())
         });
         known.then_some(who)
     }
@@ -114,7 +115,11 @@ impl Connection {
 impl Handler for Connection {
     type Error = russh::Error;
 
-    async fn auth_publickey_offered(&mut self, user: &str, offer: russh::server::PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: russh::server::PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
         Ok(if self.authorized(user, offer.public_key).is_some() { Auth::Accept } else { Auth::reject() })
     }
 
@@ -128,7 +133,12 @@ impl Handler for Connection {
         Ok(())
     }
 
-    async fn channel_open_session(&mut self, channel: Channel<Msg>, reply: ChannelOpenHandle, _: &mut Session) -> Result<(), Self::Error> {
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
         let open = Open { env: BTreeMap::new(), tty: false, stdin: None, kill: None, channel: None };
         let id = channel.id();
         self.channels.insert(id, Open { channel: Some(channel), ..open });
@@ -156,7 +166,13 @@ impl Handler for Connection {
         Ok(())
     }
 
-    async fn env_request(&mut self, id: ChannelId, name: &str, value: &str, _: &mut Session) -> Result<(), Self::Error> {
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        value: &str,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
         if name == "LANG" || name.starts_with("LC_") {
             if let Some(o) = self.channels.get_mut(&id) {
                 o.env.insert(name.to_owned(), value.to_owned());
@@ -184,13 +200,23 @@ impl Handler for Connection {
     }
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
-        let (Some(who), Some(o)) = (self.who.clone(), self.channels.get_mut(&id)) else { return session.channel_failure(id) };
+        let (Some(who), Some(o)) = (self.who.clone(), self.channels.get_mut(&id)) else {
+            return session.channel_failure(id);
+        };
         session.channel_success(id)?;
         let (tx, rx) = mpsc::channel(256);
         o.stdin = Some(tx);
         let (kill, killed) = tokio::sync::watch::channel(None);
         o.kill = Some(kill);
-        let start = exec::Start { m: self.m.clone(), who, client: self.client, handle: session.handle(), id, env: o.env.clone(), tty: o.tty };
+        let start = exec::Start {
+            m: self.m.clone(),
+            who,
+            client: self.client,
+            handle: session.handle(),
+            id,
+            env: o.env.clone(),
+            tty: o.tty,
+        };
         if o.tty {
             tokio::spawn(terminal::run(start, rx));
         } else {
@@ -200,13 +226,23 @@ impl Handler for Connection {
     }
 
     async fn exec_request(&mut self, id: ChannelId, command: &[u8], session: &mut Session) -> Result<(), Self::Error> {
-        let (Some(who), Some(o)) = (self.who.clone(), self.channels.get_mut(&id)) else { return session.channel_failure(id) };
+        let (Some(who), Some(o)) = (self.who.clone(), self.channels.get_mut(&id)) else {
+            return session.channel_failure(id);
+        };
         session.channel_success(id)?;
         let (tx, rx) = mpsc::channel(256);
         o.stdin = Some(tx);
         let (kill, killed) = tokio::sync::watch::channel(None);
         o.kill = Some(kill);
-        let start = exec::Start { m: self.m.clone(), who, client: self.client, handle: session.handle(), id, env: o.env.clone(), tty: o.tty };
+        let start = exec::Start {
+            m: self.m.clone(),
+            who,
+            client: self.client,
+            handle: session.handle(),
+            id,
+            env: o.env.clone(),
+            tty: o.tty,
+        };
         let text = String::from_utf8_lossy(command).into_owned();
         tokio::spawn(exec::run(start, text, rx, killed));
         Ok(())

@@ -101,7 +101,13 @@ impl Handler for Sftp {
         Ok(Version::new())
     }
 
-    async fn open(&mut self, id: u32, name: String, flags: OpenFlags, attrs: FileAttributes) -> Result<Handle, StatusCode> {
+    async fn open(
+        &mut self,
+        id: u32,
+        name: String,
+        flags: OpenFlags,
+        attrs: FileAttributes,
+    ) -> Result<Handle, StatusCode> {
         let path = self.path(&name);
         let there = self.m.files.stat(&self.who, &path, true);
         if flags.contains(OpenFlags::CREATE) && flags.contains(OpenFlags::EXCLUDE) && there.is_ok() {
@@ -170,7 +176,9 @@ impl Handler for Sftp {
     }
 
     async fn fstat(&mut self, id: u32, handle: String) -> Result<Attrs, StatusCode> {
-        let Some(Open::File { path, .. } | Open::Dir { path, .. }) = self.open.get(&handle) else { return Err(StatusCode::Failure) };
+        let Some(Open::File { path, .. } | Open::Dir { path, .. }) = self.open.get(&handle) else {
+            return Err(StatusCode::Failure);
+        };
         let n = self.m.files.stat(&self.who, path, true).map_err(code)?;
         Ok(Attrs { id, attrs: attributes(&n) })
     }
@@ -196,7 +204,8 @@ impl Handler for Sftp {
             return Err(StatusCode::Eof);
         }
         let list = self.m.files.list(&self.who, path).map_err(code)?;
-        let mut files = vec![File::new(".", attributes(&Node::dir(0o755))), File::new("..", attributes(&Node::dir(0o755)))];
+        let mut files =
+            vec![File::new(".", attributes(&Node::dir(0o755))), File::new("..", attributes(&Node::dir(0o755)))];
         files.extend(list.iter().map(|(name, n)| File::new(name, attributes(n))));
         Ok(Name { id, files })
     }

@@ -75,7 +75,13 @@ impl Terminal {
                 b if b < 32 => {}
                 b => {
                     let mut bytes = vec![b];
-                    let more = if b >= 0xf0 { 3 } else if b >= 0xe0 { 2 } else { usize::from(b >= 0xc0) };
+                    let more = if b >= 0xf0 {
+                        3
+                    } else if b >= 0xe0 {
+                        2
+                    } else {
+                        usize::from(b >= 0xc0)
+                    };
                     for _ in 0..more {
                         bytes.extend(self.byte().await);
                     }
@@ -97,15 +103,24 @@ fn prompt(t: &Terminal, who: &Who, shell: &dyn Session) -> String {
 
 /// Whether a line asks for a shell of root.
 fn becomes_root(line: &str) -> bool {
-    matches!(line.split_whitespace().collect::<Vec<_>>().join(" ").as_str(), "sudo -i" | "sudo -s" | "sudo su" | "sudo su -" | "sudo bash" | "sudo -i bash")
+    matches!(
+        line.split_whitespace().collect::<Vec<_>>().join(" ").as_str(),
+        "sudo -i" | "sudo -s" | "sudo su" | "sudo su -" | "sudo bash" | "sudo -i bash"
+    )
 }
 
 /// Serves a terminal until its last shell ends.
 pub(super) async fn run(s: Start, rx: mpsc::Receiver<Vec<u8>>) {
     let mut t = Terminal { s, rx, pending: Vec::new(), history: Vec::new() };
-    let mut stack: Vec<(Who, Box<dyn Session>)> = vec![(t.s.who.clone(), shell().session(t.s.m.clone(), t.s.who.clone()))];
+    let mut stack: Vec<(Who, Box<dyn Session>)> =
+        vec![(t.s.who.clone(), shell().session(t.s.m.clone(), t.s.who.clone()))];
     let now = t.s.m.lab.clock().now_ms();
-    t.say(&format!("Linux {} x86_64\n\nThis machine is simulated by the gpuhost lab.\nLab time: {}\n", crate::guest::hw::KERNEL, journal::long(now))).await;
+    t.say(&format!(
+        "Linux {} x86_64\n\nThis machine is simulated by the gpuhost lab.\nLab time: {}\n",
+        crate::guest::hw::KERNEL,
+        journal::long(now)
+    ))
+    .await;
     let mut status = 0;
     let mut text = String::new();
     while let Some((who, shell)) = stack.last_mut() {
