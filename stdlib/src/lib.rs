@@ -14,5 +14,15 @@ pub mod wire;
 /// The language-level and typed modules that scripts see: the only registry.
 #[must_use]
 pub fn modules() -> Vec<core::module::ModuleDef> {
-    vec![kubernetes::def(), k3s::def(), flow::def(), site::def(), ssh::def(), nfs::def(), proxmox::def()]
+    vec![
+        kubernetes::def(),
+        k3s::def(),
+        helm::def(),
+        gpu::def(),
+        flow::def(),
+        site::def(),
+        ssh::def(),
+        nfs::def(),
+        proxmox::def(),
+    ]
 }

@@ -1,1 +1,33 @@
-//! Module `gpu`.
+//! `gpu`: passthrough checks, the operator on K3s, inventory, test and diagnosis.
+mod inventory;
+mod operator;
+mod passthrough;
+mod script;
+mod stages;
+mod test;
+mod values;
+
+use crate::core::module::{ModuleDef, fn_options};
+
+pub use inventory::{Inventory, NodeGpus, inventory};
+pub use operator::{OperatorOptions, diagnose, ensure_operator, policy_trouble};
+pub use passthrough::{device_problems, mapping_entries, passthrough_report, read_devices};
+pub use stages::{Broken, explain_log, first_broken};
+pub(crate) use test::short_id;
+pub use test::{TestOptions, TestResult, run_test, test_pod};
+pub use values::operator_values;
+
+/// What scripts see.
+#[must_use]
+pub fn def() -> ModuleDef {
+    ModuleDef {
+        name: "gpu",
+        docs: "GPUs from the hypervisor's PCI slots to `nvidia.com/gpu` of a pod. The operator gets values that fit \
+               K3s; each agent is restarted once when K3s has not detected the nvidia runtime.",
+        module: script::module(),
+        options: vec![
+            fn_options("ensure_operator", "options", "OperatorOptions", OperatorOptions::FIELDS),
+            fn_options("run_test", "options", "TestOptions", TestOptions::FIELDS),
+        ],
+    }
+}

@@ -1,1 +1,28 @@
-//! Module `helm`.
+//! `helm`: releases through the helm-controller of K3s, without a helm binary.
+mod install;
+mod release;
+mod script;
+mod values;
+
+use crate::core::module::{ModuleDef, fn_options};
+use crate::kubernetes::ObjectOptions;
+
+pub use install::{ReleaseOptions, chart_objects, workload_trouble};
+pub use release::{Release, Revision, read_revision};
+pub use values::split;
+
+/// What scripts see.
+#[must_use]
+pub fn def() -> ModuleDef {
+    ModuleDef {
+        name: "helm",
+        docs: "Helm releases without a helm binary: the helm-controller of K3s installs them. A release counts as \
+               installed when its job is complete, its newest revision deployed and its workloads are ready. \
+               Releases of other owners (Helm, Fleet) are refused.",
+        module: script::module(),
+        options: vec![
+            fn_options("ensure_release", "options", "ReleaseOptions", ReleaseOptions::FIELDS),
+            fn_options("find_release", "options", "ObjectOptions", ObjectOptions::FIELDS),
+        ],
+    }
+}

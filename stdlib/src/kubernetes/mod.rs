@@ -8,6 +8,7 @@ mod objects;
 mod pods;
 pub mod rest;
 mod script;
+pub(crate) use script::to_script;
 mod wait;
 
 use crate::core::module::{ModuleDef, fn_options};
@@ -17,7 +18,7 @@ pub use cluster::Cluster;
 pub use nodes::{Taint, label_changes, node_row, quantity, taint_changes};
 pub use objects::{ListOptions, ObjectOptions, describe};
 pub use pods::{LogOptions, PodEnd, pod_trouble};
-#[allow(unused_imports)]
+
 pub(crate) use wait::EVERY;
 pub use wait::{Until, condition, is_true, node_trouble, seen, waits_on};
 

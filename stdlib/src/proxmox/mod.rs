@@ -14,7 +14,7 @@ mod permissions;
 mod pool;
 mod power;
 mod remove_vm;
-mod request;
+pub(crate) mod request;
 mod script;
 mod seed;
 mod task;

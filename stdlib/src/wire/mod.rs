@@ -1,2 +1,3 @@
 //! Types and text formats of the wire, shared by the clients and the lab. No I/O.
 pub mod pve;
+pub mod release;

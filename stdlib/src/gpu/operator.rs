@@ -1,0 +1,198 @@
+//! The GPU operator: installed, then followed node by node until the GPUs are allocatable.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::stages::{Broken, explain_log, first_broken, lacks_runtime};
+use super::values::{as_map, check_driver, operator_values};
+use crate::core::ctx::Ctx;
+use crate::core::error::{Kind, OpError, OpResult};
+use crate::core::event::Class;
+use crate::core::op::{Look, Op, OpScope};
+use crate::helm::ReleaseOptions;
+use crate::kubernetes::{ApplyOptions, Cluster, LogOptions, condition, seen, waits_on};
+use crate::options;
+use crate::ssh::Host;
+
+/// Namespace of the operator.
+pub const NAMESPACE: &str = "gpu-operator";
+/// Its release.
+pub const RELEASE: &str = "gpu-operator";
+const REPO: &str = "https://helm.ngc.nvidia.com/nvidia";
+
+options! {
+    /// The GPU operator.
+    pub struct OperatorOptions {
+        /// Chart version, for example `v26.3.3`.
+        version: String,
+        /// Driver version for the driver container, or `preinstalled`.
+        driver: String,
+        /// Nodes that have GPUs; default: every node where one is found.
+        nodes: Vec<String> = Vec::new(),
+        /// More chart values, over the ones that fit K3s.
+        values: Value = Value::Null,
+        /// How long the whole chain may take: the driver is built on each node.
+        timeout: crate::core::units::Duration = crate::core::units::Duration::minutes(40),
+    }
+}
+
+/// Installs the operator and brings every GPU node up.
+///
+/// # Errors
+/// `timeout` naming the first broken rung of each node.
+pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &OperatorOptions) -> OpResult<()> {
+    check_driver(&o.driver)?;
+    let op = Op::write("gpu", "ensure_operator", cluster.name()).class(Class::Adoptable).args(&(&o.version, &o.driver));
+    ctx.run_op(op, |s| async move {
+        // the driver's pods are privileged: the namespace says so before the first one starts
+        let labels = json!({"pod-security.kubernetes.io/enforce": "privileged"});
+        let ns = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}});
+        let apply = ApplyOptions { namespace: String::new(), take_over: false };
+        let planned = cluster.plan_objects(s.ctx(), vec![ns], &apply).await?;
+        cluster.write_planned(&s, planned).await?;
+        let extra = (!o.values.is_null()).then_some(&o.values);
+        let release = ReleaseOptions {
+            chart: "gpu-operator".to_owned(),
+            repo: REPO.to_owned(),
+            version: o.version.clone(),
+            namespace: NAMESPACE.to_owned(),
+            values: as_map(&operator_values(&o.driver, extra)),
+            timeout: crate::core::units::Duration::minutes(15),
+            wait: false,
+        };
+        cluster.ensure_release_in(&s, RELEASE, &release).await?;
+        follow(&s, cluster, hosts, o).await
+    })
+    .await
+}
+
+/// GPUs each node should have: from the site, else from its physical count, else one.
+fn wanted(ctx: &Ctx, node: &Value) -> i64 {
+    let name = node["metadata"]["name"].as_str().unwrap_or_default();
+    let declared =
+        ctx.site.as_ref().and_then(|s| s.nodes.iter().find(|n| n.name == name)).map(|n| i64::from(n.shape.gpu_count()));
+    let labels = &node["metadata"]["labels"];
+    let replicas = crate::kubernetes::quantity(&labels["nvidia.com/gpu.replicas"]).max(1);
+    let counted = crate::kubernetes::quantity(&labels["nvidia.com/gpu.count"]);
+    declared.filter(|n| *n > 0).unwrap_or(counted.max(1)) * replicas
+}
+
+async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOptions) -> OpResult<()> {
+    let limit = o.timeout.0;
+    let restarted: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let every = Duration::from_secs(5);
+    s.wait_for("GPUs allocatable", every, limit, || async {
+        let (broken, policy) = match look(s.ctx(), cluster, o).await {
+            Err(e) if waits_on(&e) => return Ok(Look::Pending(seen(&e))),
+            other => other?,
+        };
+        for b in broken.iter().filter(|b| b.restart) {
+            let first = restarted.lock().unwrap_or_else(PoisonError::into_inner).insert(b.node.clone());
+            let Some(host) = hosts.iter().find(|h| h.name() == b.node).filter(|_| first) else { continue };
+            cluster
+                .restart_agent(
+                    s.ctx(),
+                    host,
+                    "restarted: K3s finds container runtimes at start only",
+                    Duration::from_secs(300),
+                )
+                .await?;
+        }
+        let list: Vec<_> = broken.iter().map(|b| format!("{}: {} ({})", b.node, b.cause, b.evidence)).collect();
+        Ok(match (list.is_empty(), policy) {
+            (true, None) => Look::Ready(()),
+            (true, Some(p)) => Look::Pending(format!("cluster policy {p}")),
+            (false, _) => Look::Pending(list.join("; ")),
+        })
+    })
+    .await
+    .map_err(|e| if e.is(Kind::Timeout) { e.hint("walk the chain: `gpu::diagnose(cluster)`") } else { e })
+}
+
+/// Broken rungs of the GPU nodes, and why the cluster policy is not ready.
+async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Vec<Broken>, Option<String>)> {
+    let nodes = cluster.list_in(ctx, "node", "").await?;
+    let pods = cluster.list_in(ctx, "pod", NAMESPACE).await?;
+    let mut broken = Vec::new();
+    let names: BTreeMap<_, _> = nodes.iter().filter_map(|n| Some((n["metadata"]["name"].as_str()?, n))).collect();
+    let listed: Vec<&str> = if o.nodes.is_empty() {
+        names.iter().filter(|(_, n)| super::inventory::has_device(n)).map(|(n, _)| *n).collect()
+    } else {
+        o.nodes.iter().map(String::as_str).collect()
+    };
+    for name in listed {
+        match names.get(name) {
+            None => return Err(OpError::not_found(format!("the cluster has no node `{name}`")).on(name)),
+            Some(node) => broken.extend(first_broken(node, &pods, wanted(ctx, node), o.driver != "preinstalled")),
+        }
+    }
+    Ok((broken, policy_trouble(ctx, cluster).await?))
+}
+
+/// Why the ClusterPolicy is not ready; `None` when it is.
+///
+/// # Errors
+/// `unreachable`, `denied`.
+pub async fn policy_trouble(ctx: &Ctx, cluster: &Cluster) -> OpResult<Option<String>> {
+    let found = cluster.list_if_known(ctx, "clusterpolicies.nvidia.com", "").await?;
+    let Some(policy) = found.first() else {
+        return Ok(Some("there is no ClusterPolicy: the operator is not installed".into()));
+    };
+    Ok(match policy["status"]["state"].as_str() {
+        Some("ready") => None,
+        state => {
+            let why = condition(policy, "Error").filter(|(s, _)| s == "True").map(|(_, w)| w);
+            let why = why.or_else(|| condition(policy, "Ready").map(|(_, w)| w)).unwrap_or_default();
+            Some(format!("{} ({why})", state.unwrap_or("has no state yet")))
+        }
+    })
+}
+
+/// Walks the chain of every GPU node and names the first broken link, with what its log says.
+///
+/// # Errors
+/// `unreachable`, `denied`.
+pub async fn diagnose(ctx: &Ctx, cluster: &Cluster) -> OpResult<Vec<Broken>> {
+    let declared: Vec<String> = ctx.site.as_ref().map_or_else(Vec::new, |s| {
+        s.nodes.iter().filter(|n| n.shape.gpu_count() > 0).map(|n| n.name.clone()).collect()
+    });
+    let nodes = cluster.list_in(ctx, "node", "").await?;
+    let pods = cluster.list_in(ctx, "pod", NAMESPACE).await?;
+    let driver = pods.iter().any(|p| p["metadata"]["labels"]["app"] == "nvidia-driver-daemonset");
+    let mut out = Vec::new();
+    for node in &nodes {
+        let name = node["metadata"]["name"].as_str().unwrap_or_default();
+        if !declared.iter().any(|d| d == name) && !super::inventory::has_device(node) {
+            continue;
+        }
+        if let Some(mut b) = first_broken(node, &pods, wanted(ctx, node), driver) {
+            refine(ctx, cluster, &pods, &mut b).await;
+            if lacks_runtime(&super::inventory::read_node(node).runtimes) && b.rung > 5 {
+                b.cause = format!("K3s has not detected the nvidia runtime ({})", b.cause);
+            }
+            out.push(b);
+        }
+    }
+    Ok(out)
+}
+
+/// Adds what the log of the broken operand says.
+async fn refine(ctx: &Ctx, cluster: &Cluster, pods: &[Value], b: &mut Broken) {
+    let app = match b.rung {
+        3 => "nvidia-driver-daemonset",
+        4 => "nvidia-container-toolkit-daemonset",
+        6 => "nvidia-device-plugin-daemonset",
+        _ => return,
+    };
+    let pod = pods.iter().find(|p| p["spec"]["nodeName"] == b.node.as_str() && p["metadata"]["labels"]["app"] == app);
+    let Some(name) = pod.and_then(|p| p["metadata"]["name"].as_str()) else { return };
+    let o = LogOptions { namespace: NAMESPACE.to_owned(), container: String::new(), tail: 100 };
+    let Ok(log) = cluster.pod_log(ctx, name, &o).await else { return };
+    if let Some((line, cause, fix)) = explain_log(&log) {
+        b.cause = cause.to_owned();
+        b.evidence = line;
+        b.fix = fix.to_owned();
+    }
+}

@@ -1,0 +1,115 @@
+//! The script functions of `gpu`.
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+use serde_json::json;
+
+use super::operator::OperatorOptions;
+use super::test::TestOptions;
+use crate::core::ctx::{RhaiResultOf, call};
+use crate::k3s::hosts_of;
+use crate::kubernetes::{Cluster, to_script};
+use crate::proxmox::{Proxmox, Report};
+
+/// The module.
+pub(super) fn module() -> rhai::Module {
+    rhai::exported_module!(api)
+}
+
+#[export_module]
+mod api {
+    use super::*;
+
+    /// Whether the hypervisor can pass the site's GPUs through: IOMMU, groups, mapping, counts.
+    ///
+    /// # Example
+    /// ```rhai
+    /// gpu::passthrough_report(pve, site().gpu).require();
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn passthrough_report(ncc: NativeCallContext, pve: Proxmox, section: Map) -> RhaiResultOf<Report> {
+        call(&ncc, |ctx| async move { super::super::passthrough::passthrough_report(&ctx, &pve, &section).await })
+    }
+
+    /// Installs the GPU operator and waits until the nodes' GPUs are allocatable.
+    ///
+    /// # Example
+    /// ```rhai
+    /// gpu::ensure_operator(cluster, site().hosts("agent"), #{ version: "v26.3.3", driver: "580.126.09" });
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn ensure_operator(ncc: NativeCallContext, cluster: Cluster, hosts: Array, options: Map) -> RhaiResultOf<()> {
+        call(&ncc, |ctx| async move {
+            let o = OperatorOptions::read(&options)?;
+            super::super::operator::ensure_operator(&ctx, &cluster, &hosts_of(&hosts)?, &o).await
+        })
+    }
+
+    /// GPUs of the cluster: totals, one entry per node, and who holds them.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let gpus = gpu::inventory(cluster);
+    /// print(`${gpus.allocatable} GPUs allocatable, ${gpus.requested} in use`);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn inventory(ncc: NativeCallContext, cluster: Cluster) -> RhaiResultOf<Dynamic> {
+        call(&ncc, |ctx| async move { to_script(&super::super::inventory::inventory(&ctx, &cluster).await?.json()) })
+    }
+
+    /// Runs vectorAdd on every GPU node with all its free GPUs; one result per node.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(table(gpu::run_test(cluster)));
+    /// ```
+    #[rhai_fn(name = "run_test", return_raw)]
+    pub fn run_test(ncc: NativeCallContext, cluster: Cluster) -> RhaiResultOf<Array> {
+        run_test_with(ncc, cluster, Map::new())
+    }
+
+    /// Runs vectorAdd on these GPU nodes with all their free GPUs; one result per node.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(table(gpu::run_test(cluster, #{ nodes: site().gpu_nodes() })));
+    /// ```
+    #[rhai_fn(name = "run_test", return_raw)]
+    pub fn run_test_with(ncc: NativeCallContext, cluster: Cluster, options: Map) -> RhaiResultOf<Array> {
+        call(&ncc, |ctx| async move {
+            let results = super::super::test::run_test(&ctx, &cluster, &TestOptions::read(&options)?).await?;
+            results
+                .iter()
+                .map(|r| to_script(&json!({"node": r.node, "result": r.result, "gpus": r.gpus, "text": r.text})))
+                .collect()
+        })
+    }
+
+    /// Walks the chain of each GPU node and names its first broken link; an empty list when all is well.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for link in gpu::diagnose(cluster) { warn(`${link.node}: ${link.cause}; ${link.fix}`); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn diagnose(ncc: NativeCallContext, cluster: Cluster) -> RhaiResultOf<Array> {
+        call(&ncc, |ctx| async move {
+            let list = super::super::operator::diagnose(&ctx, &cluster).await?;
+            list.iter()
+                .map(|b| to_script(&json!({"node": b.node, "rung": b.rung, "cause": b.cause, "evidence": b.evidence, "fix": b.fix})))
+                .collect()
+        })
+    }
+
+    /// Why the GPU operator's policy is not ready; `()` when it is.
+    ///
+    /// # Example
+    /// ```rhai
+    /// require(gpu::get_policy_trouble(cluster) == (), "the GPU operator is not ready");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn get_policy_trouble(ncc: NativeCallContext, cluster: Cluster) -> RhaiResultOf<Dynamic> {
+        call(&ncc, |ctx| async move {
+            Ok(super::super::operator::policy_trouble(&ctx, &cluster).await?.map_or(Dynamic::UNIT, Dynamic::from))
+        })
+    }
+}

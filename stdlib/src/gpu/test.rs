@@ -1,0 +1,163 @@
+//! The CUDA test: one pod per GPU node with as many GPUs as it may take, in a namespace that is thrown away.
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::inventory::{NodeGpus, RESOURCE, inventory};
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::core::op::Op;
+use crate::kubernetes::Cluster;
+use crate::options;
+
+/// The sample of NVIDIA.
+const IMAGE: &str = "nvcr.io/nvidia/k8s/cuda-sample:vectoradd-cuda12.5.0-ubuntu22.04";
+
+options! {
+    /// The CUDA test.
+    pub struct TestOptions {
+        /// Nodes to test; default: every node that offers GPUs.
+        nodes: Vec<String> = Vec::new(),
+        /// Image to run.
+        image: String = IMAGE.to_owned(),
+        /// How long one pod may take, its image pull included.
+        timeout: crate::core::units::Duration = crate::core::units::Duration::minutes(10),
+    }
+}
+
+/// What the test of one node gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestResult {
+    /// Node.
+    pub node: String,
+    /// `passed`, `failed` or `busy`.
+    pub result: &'static str,
+    /// GPUs used.
+    pub gpus: i64,
+    /// Why.
+    pub text: String,
+}
+
+/// The pod of one node. Affinity by name leaves the accounting of GPUs to the scheduler.
+#[must_use]
+pub fn test_pod(namespace: &str, node: &str, gpus: i64, image: &str) -> Value {
+    let term = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]});
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("cuda-{node}"), "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": "gpuhost", "app.kubernetes.io/name": "cuda-test"}},
+        "spec": {
+            "restartPolicy": "Never", "runtimeClassName": "nvidia",
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}},
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "cuda", "image": image, "resources": {"limits": {RESOURCE: gpus.to_string()}}}],
+        },
+    })
+}
+
+/// Runs the test on every GPU node at the same time.
+///
+/// # Errors
+/// `not_found` when no node offers a GPU; `unreachable`.
+pub async fn run_test(ctx: &Ctx, cluster: &Cluster, o: &TestOptions) -> OpResult<Vec<TestResult>> {
+    let all = inventory(ctx, cluster).await?;
+    let mut nodes: Vec<NodeGpus> =
+        all.nodes.into_iter().filter(|n| n.allocatable > 0 || o.nodes.contains(&n.node)).collect();
+    if !o.nodes.is_empty() {
+        nodes.retain(|n| o.nodes.contains(&n.node));
+        let missing: Vec<_> = o.nodes.iter().filter(|n| !nodes.iter().any(|x| x.node == **n)).cloned().collect();
+        nodes.extend(missing.into_iter().map(|node| NodeGpus { node, ..NodeGpus::default() }));
+    }
+    if nodes.is_empty() {
+        return Err(OpError::not_found("no node offers a GPU")
+            .on(cluster.name())
+            .hint("find the broken link: `gpu::diagnose(cluster)`"));
+    }
+    let namespace = format!("gpuhost-cuda-{}", short_id());
+    let op = Op::run("gpu", "run_test", cluster.name()).args(&o.image);
+    ctx.run_op(op, |s| async move {
+        // not counted as changes: the namespace goes away with everything in it
+        cluster.make_namespace(s.ctx(), &namespace, true).await?;
+        let tests = nodes.iter().map(|n| test_node(&s, cluster, &namespace, n, o)).collect();
+        let results = s.ctx().clock.join_all(tests).await;
+        cluster.drop_namespace(&s, &namespace).await?;
+        Ok(results)
+    })
+    .await
+}
+
+async fn test_node(
+    s: &crate::core::op::OpScope,
+    cluster: &Cluster,
+    ns: &str,
+    n: &NodeGpus,
+    o: &TestOptions,
+) -> TestResult {
+    let free = n.allocatable - n.requested;
+    let result = |result, gpus, text: String| TestResult { node: n.node.clone(), result, gpus, text };
+    if n.allocatable == 0 {
+        return result("failed", 0, "the node offers no GPU".to_owned());
+    }
+    if free <= 0 {
+        return result("busy", 0, format!("all {} GPUs are in use", n.allocatable));
+    }
+    match cluster.run_to_end(s, &test_pod(ns, &n.node, free, &o.image), o.timeout.0).await {
+        Ok(end) if end.phase == "Succeeded" && end.log.contains("Test PASSED") => {
+            let note = if free < n.allocatable {
+                format!(" ({} of {} busy)", n.requested, n.allocatable)
+            } else {
+                String::new()
+            };
+            result("passed", free, format!("Test PASSED with {free} GPUs{note}"))
+        }
+        Ok(end) => result("failed", free, format!("pod {}: {}", end.phase, end.log.lines().last().unwrap_or("no log"))),
+        Err(e) => {
+            result("failed", free, e.last.clone().map_or_else(|| e.message.clone(), |l| format!("{}: {l}", e.message)))
+        }
+    }
+}
+
+/// Eight random hexadecimal digits.
+pub(crate) fn short_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
+}
+
+impl Cluster {
+    /// Makes a throw-away namespace.
+    pub(crate) async fn make_namespace(&self, ctx: &Ctx, name: &str, privileged: bool) -> OpResult<()> {
+        let level = if privileged { "privileged" } else { "baseline" };
+        let labels = json!({"app.kubernetes.io/managed-by": "gpuhost", "pod-security.kubernetes.io/enforce": level});
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        let request = crate::kubernetes::rest::Request::post("/api/v1/namespaces", &object);
+        self.demand(ctx, name, &request).await.map(drop)
+    }
+
+    /// Removes a throw-away namespace with all that is in it.
+    pub(crate) async fn drop_namespace(&self, s: &crate::core::op::OpScope, name: &str) -> OpResult<()> {
+        self.delete_now(s.ctx(), "namespace", "", name).await?;
+        let what = format!("removal of namespace {name}");
+        s.wait_for(&what, Duration::from_secs(3), Duration::from_secs(180), || async {
+            let found = self.find_object(s.ctx(), "namespace", "", name).await?;
+            Ok(match found {
+                None => crate::core::op::Look::Ready(()),
+                Some(n) => {
+                    crate::core::op::Look::Pending(format!("phase {}", n["status"]["phase"].as_str().unwrap_or("?")))
+                }
+            })
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_ask_for_all_gpus_of_one_node() {
+        let p = test_pod("ns", "g1", 2, IMAGE);
+        assert_eq!(p["spec"]["containers"][0]["resources"]["limits"][RESOURCE], "2");
+        assert_eq!(super::super::inventory::requested(&p), 2);
+        assert_eq!(short_id().len(), 8);
+    }
+}

@@ -1,0 +1,378 @@
+//! Releases through the helm-controller that K3s brings: a HelmChart object, then its job, then its workloads.
+use std::time::Duration;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+use super::release::{Release, Revision};
+use super::values::split;
+use crate::core::ctx::Ctx;
+use crate::core::error::{Kind, OpError, OpResult};
+use crate::core::event::{Change, Class};
+use crate::core::op::{Look, Op, OpScope};
+use crate::k3s::config::to_yaml;
+use crate::kubernetes::diff::{MANAGED_BY, MANAGER, is_ours};
+use crate::kubernetes::{ApplyOptions, Cluster, EVERY, LogOptions, condition, is_true, pod_trouble, seen, waits_on};
+use crate::options;
+
+/// Where HelmChart objects live.
+const HOME: &str = "kube-system";
+/// Job attempts before a failure is final.
+const ATTEMPTS: i64 = 4;
+
+options! {
+    /// A release.
+    pub struct ReleaseOptions {
+        /// Chart name, or `oci://…`, or the URL of a packed chart.
+        chart: String,
+        /// Chart repository; empty for `oci://` and URLs.
+        repo: String = String::new(),
+        /// Chart version. Never left out: the same recipe gives the same release.
+        version: String,
+        /// Namespace of the release; made when absent.
+        namespace: String = "default".to_owned(),
+        /// Chart values; secrets among them are stored apart.
+        values: rhai::Map = rhai::Map::new(),
+        /// How long installing and becoming ready may take.
+        timeout: crate::core::units::Duration = crate::core::units::Duration::minutes(15),
+        /// Wait until the workloads are ready.
+        wait: bool = true,
+    }
+}
+
+/// What there was before a change: the old job must not be taken for the new one.
+#[derive(Default)]
+struct Was {
+    revision: i64,
+    job: String,
+    until: u64,
+}
+
+/// The HelmChart object, and the Secret of its secret values.
+///
+/// # Errors
+/// `invalid` for values that have no JSON form.
+pub fn chart_objects(name: &str, o: &ReleaseOptions) -> OpResult<Vec<Value>> {
+    let (plain, secret) = split(&o.values)?;
+    let mut spec = json!({
+        "chart": o.chart, "version": o.version, "targetNamespace": o.namespace, "createNamespace": true,
+        "failurePolicy": "abort", "backOffLimit": ATTEMPTS,
+        "timeout": format!("{}s", o.timeout.0.as_secs()),
+    });
+    if !o.repo.is_empty() {
+        spec["repo"] = o.repo.clone().into();
+    }
+    if plain.as_object().is_some_and(|m| !m.is_empty()) {
+        spec["valuesContent"] = to_yaml(&plain).into();
+    }
+    let mut out = Vec::new();
+    if let Some(secret) = secret {
+        let holder = format!("gpuhost-values-{name}");
+        let text = base64::engine::general_purpose::STANDARD.encode(to_yaml(&secret));
+        out.push(json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": {"name": holder, "namespace": HOME}, "data": {"values.yaml": text}}));
+        spec["valuesSecrets"] = json!([{"name": holder, "keys": ["values.yaml"]}]);
+    }
+    out.push(json!({"apiVersion": "helm.cattle.io/v1", "kind": "HelmChart",
+        "metadata": {"name": name, "namespace": HOME, "labels": {MANAGED_BY: MANAGER}}, "spec": spec}));
+    Ok(out)
+}
+
+/// Whether a workload is ready; what it lacks otherwise.
+#[must_use]
+pub fn workload_trouble(w: &Value) -> Option<String> {
+    let (spec, status) = (&w["spec"], &w["status"]);
+    let n = |v: &Value| v.as_i64().unwrap_or(0);
+    let (kind, name) = (w["kind"].as_str().unwrap_or("?"), w["metadata"]["name"].as_str().unwrap_or("?"));
+    let stale = n(&status["observedGeneration"]) < n(&w["metadata"]["generation"]);
+    let (want, ready) = match kind {
+        "DaemonSet" => (n(&status["desiredNumberScheduled"]), n(&status["numberReady"])),
+        "StatefulSet" => (spec["replicas"].as_i64().unwrap_or(1), n(&status["readyReplicas"])),
+        _ => (spec["replicas"].as_i64().unwrap_or(1), n(&status["availableReplicas"])),
+    };
+    if stale {
+        return Some(format!("{kind} {name} is not looked at yet"));
+    }
+    (ready < want).then(|| format!("{kind} {name}: {ready} of {want} ready"))
+}
+
+impl Cluster {
+    /// Installs or upgrades a release; 0 changes when it is as wanted.
+    ///
+    /// # Errors
+    /// `refused` for a release of another owner; `failed` with Helm's own words; `timeout` with what is not ready.
+    pub async fn ensure_release(&self, ctx: &Ctx, name: &str, o: &ReleaseOptions) -> OpResult<Release> {
+        let op = Op::write("helm", "ensure_release", name).class(Class::Adoptable).args(&(&o.chart, &o.version));
+        ctx.run_op(op, |s| async move { self.ensure_release_in(&s, name, o).await }).await
+    }
+
+    /// As [`Cluster::ensure_release`], inside another op.
+    ///
+    /// # Errors
+    /// Like [`Cluster::ensure_release`].
+    pub(crate) async fn ensure_release_in(&self, s: &OpScope, name: &str, o: &ReleaseOptions) -> OpResult<Release> {
+        let release = Release { cluster: self.clone(), name: name.to_owned(), namespace: o.namespace.clone() };
+        let before = self.release_revisions(s.ctx(), &o.namespace, name).await?;
+        let live = self.find_object(s.ctx(), "helmchart", HOME, name).await?;
+        self.check_owner(s.ctx(), name, o, live.as_ref(), &before).await?;
+        let apply = ApplyOptions { namespace: HOME.to_owned(), take_over: false };
+        let planned = self.plan_objects(s.ctx(), chart_objects(name, o)?, &apply).await?;
+        let newest = before.last().map_or(0, |r| r.number);
+        let deployed = before.last().is_some_and(|r| r.status == "deployed" && r.version == o.version);
+        let mut was = Was::default();
+        if !planned.is_empty() {
+            was = Was { revision: newest, job: self.job_uid(s.ctx(), name).await?, until: 0 };
+            self.write_planned(s, planned).await?;
+            // the controller replaces its job for a changed chart, but not at once
+            was.until = s.ctx().clock.now_ms().await + 60_000;
+        } else if !deployed {
+            self.retry_failed(s, name).await?;
+        }
+        self.wait_installed(s, name, o, &was).await?;
+        if o.wait {
+            self.wait_workloads(s, name, &o.namespace, o.timeout.0).await?;
+        }
+        Ok(release)
+    }
+
+    async fn job_uid(&self, ctx: &Ctx, name: &str) -> OpResult<String> {
+        let job = self.find_object(ctx, "job", HOME, &format!("helm-install-{name}")).await?;
+        Ok(job.and_then(|j| j["metadata"]["uid"].as_str().map(str::to_owned)).unwrap_or_default())
+    }
+
+    /// Only our own HelmChart objects, and only releases that came from one.
+    async fn check_owner(
+        &self,
+        ctx: &Ctx,
+        name: &str,
+        o: &ReleaseOptions,
+        live: Option<&Value>,
+        before: &[Revision],
+    ) -> OpResult<()> {
+        match live {
+            Some(chart) if !is_ours(chart) => {
+                return Err(OpError::refused(format!("a HelmChart `{name}` exists that gpuhost did not make"))
+                    .on(name)
+                    .hint("K3s' packaged charts are configured by a HelmChartConfig; or use another release name"));
+            }
+            None if !before.is_empty() => {
+                return Err(OpError::refused(format!(
+                    "namespace `{}` has a release `{name}` of another owner",
+                    o.namespace
+                ))
+                .on(name)
+                .because("it has no HelmChart object: helm or Fleet installed it")
+                .hint("one owner per release: remove it there, or use another name"));
+            }
+            _ => {}
+        }
+        let elsewhere = self.list_if_known(ctx, "bundledeployments.fleet.cattle.io", "").await?;
+        let fleet = elsewhere.iter().find(|b| {
+            b["spec"]["options"]["helm"]["releaseName"] == name
+                && b["spec"]["options"]["defaultNamespace"].as_str().is_none_or(|n| n == o.namespace)
+        });
+        match fleet {
+            Some(b) => Err(OpError::refused(format!("Fleet owns the release `{name}`"))
+                .on(name)
+                .because(format!("bundle deployment `{}`", b["metadata"]["name"].as_str().unwrap_or("?")))
+                .hint("change it in the Git repository that Fleet follows")),
+            None => Ok(()),
+        }
+    }
+
+    /// An unchanged chart whose job failed for good is tried again: the controller makes a new job.
+    async fn retry_failed(&self, s: &OpScope, name: &str) -> OpResult<()> {
+        let job = format!("helm-install-{name}");
+        let Some(found) = self.find_object(s.ctx(), "job", HOME, &job).await? else { return Ok(()) };
+        if !is_true(&found, "Failed") {
+            return Ok(());
+        }
+        let change = Change::new(self.name(), format!("job {job}"), Some("failed".into()), Some("tried again".into()));
+        s.act(format!("job {job}"), vec![change], self.delete_now(s.ctx(), "job", HOME, &job)).await
+    }
+
+    async fn wait_installed(&self, s: &OpScope, name: &str, o: &ReleaseOptions, was: &Was) -> OpResult<()> {
+        let job = format!("helm-install-{name}");
+        s.wait_for(&format!("installation of {name}"), EVERY, o.timeout.0, || async {
+            match self.look_installed(s.ctx(), name, &job, o, was).await {
+                Err(e) if waits_on(&e) && e.hint.is_none() => Ok(Look::Pending(seen(&e))),
+                other => other,
+            }
+        })
+        .await
+        .map_err(|e| e.on(name))
+    }
+
+    async fn look_installed(
+        &self,
+        ctx: &Ctx,
+        name: &str,
+        job: &str,
+        o: &ReleaseOptions,
+        was: &Was,
+    ) -> OpResult<Look<()>> {
+        let revisions = self.release_revisions(ctx, &o.namespace, name).await?;
+        let newest = revisions.last();
+        let done = newest.is_some_and(|r| r.status == "deployed" && r.version == o.version);
+        let Some(live) = self.find_object(ctx, "job", HOME, job).await? else {
+            if done && newest.is_some_and(|r| was.until == 0 || r.number > was.revision) {
+                return Ok(Look::Ready(()));
+            }
+            return self.look_controller(ctx, name).await;
+        };
+        let same_job = !was.job.is_empty() && live["metadata"]["uid"].as_str() == Some(&was.job);
+        let same = same_job && newest.is_none_or(|r| r.number <= was.revision);
+        if same && ctx.clock.now_ms().await < was.until {
+            return Ok(Look::Pending("waits for the helm-controller to take the change".to_owned()));
+        }
+        if is_true(&live, "Failed") {
+            let mut e = OpError::failed(format!("Helm could not install `{name}` {}", o.version)).on(name);
+            e.causes = self.job_words(ctx, job).await;
+            return Err(e.hint(format!("all of it: `kubectl -n {HOME} logs job/{job}`")));
+        }
+        if is_true(&live, "Complete") && done {
+            return Ok(Look::Ready(()));
+        }
+        let failed = live["status"]["failed"].as_i64().unwrap_or(0);
+        let words = self.job_words(ctx, job).await.pop().unwrap_or_else(|| "its job runs".to_owned());
+        Ok(Look::Pending(if failed > 0 { format!("failing, attempt {}: {words}", failed + 1) } else { words }))
+    }
+
+    /// No job yet: what the controller says of the chart.
+    async fn look_controller(&self, ctx: &Ctx, name: &str) -> OpResult<Look<()>> {
+        let chart = self.get_object(ctx, "helmchart", HOME, name).await?;
+        match condition(&chart, "Failed") {
+            Some((status, why)) if status == "True" => {
+                Err(OpError::failed(format!("the helm-controller refuses `{name}`"))
+                    .because(why)
+                    .hint("correct the chart, its version or its values"))
+            }
+            _ => Ok(Look::Pending("waits for the helm-controller".to_owned())),
+        }
+    }
+
+    /// Last words of a job's newest pod, or why it does not run.
+    async fn job_words(&self, ctx: &Ctx, job: &str) -> Vec<String> {
+        let Ok(mut pods) = self.list_labelled(ctx, "pod", HOME, ("job-name", job)).await else { return Vec::new() };
+        pods.sort_by_key(|p| p["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned());
+        let Some(pod) = pods.last() else { return Vec::new() };
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let o = LogOptions { namespace: HOME.to_owned(), container: String::new(), tail: 20 };
+        let log = self.pod_log(ctx, name, &o).await.unwrap_or_default();
+        let lines = crate::k3s::journal::last_lines(&log, 3);
+        if !lines.is_empty() {
+            return lines;
+        }
+        pod_trouble(pod).into_iter().collect()
+    }
+
+    /// Waits until the release's workloads are ready.
+    async fn wait_workloads(&self, s: &OpScope, name: &str, namespace: &str, limit: Duration) -> OpResult<()> {
+        let what = format!("workloads of {name}");
+        s.wait_for(&what, EVERY, limit, || async {
+            match self.release_trouble(s.ctx(), name, namespace).await {
+                Ok(list) if list.is_empty() => Ok(Look::Ready(())),
+                Ok(list) => Ok(Look::Pending(list.join("; "))),
+                Err(e) if waits_on(&e) => Ok(Look::Pending(seen(&e))),
+                Err(e) => Err(e),
+            }
+        })
+        .await
+        .map_err(|e| e.on(name))
+    }
+
+    /// What is not ready of a release, with the reason of the first broken pod.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn release_trouble(&self, ctx: &Ctx, name: &str, namespace: &str) -> OpResult<Vec<String>> {
+        let mut out = Vec::new();
+        for kind in ["deploy", "daemonset", "statefulset"] {
+            for w in self.list_in(ctx, kind, namespace).await? {
+                if w["metadata"]["annotations"]["meta.helm.sh/release-name"] == name {
+                    out.extend(workload_trouble(&w));
+                }
+            }
+        }
+        if out.is_empty() {
+            return Ok(out);
+        }
+        let pods = self.list_in(ctx, "pod", namespace).await?;
+        let broken = pods.iter().find_map(|p| Some((p["metadata"]["name"].as_str()?, pod_trouble(p)?)));
+        if let Some((pod, why)) = broken {
+            out.push(format!("pod {pod}: {why}"));
+        }
+        Ok(out)
+    }
+
+    /// Removes a release; its claims are listed first.
+    ///
+    /// # Errors
+    /// `denied` when declined; `refused` for a release of another owner.
+    pub async fn remove_release(&self, ctx: &Ctx, name: &str) -> OpResult<bool> {
+        let Some(chart) = self.find_object(ctx, "helmchart", HOME, name).await? else { return Ok(false) };
+        if !is_ours(&chart) {
+            return Err(OpError::refused("the HelmChart is not gpuhost's").on(name));
+        }
+        let ns = chart["spec"]["targetNamespace"].as_str().unwrap_or("default").to_owned();
+        let op = Op::destroy("helm", "remove_release", name);
+        ctx.run_op(op, |s| async move {
+            let mut changes =
+                vec![Change::new(self.name(), format!("release {ns}/{name}"), Some("present".into()), None)];
+            for claim in self.list_in(s.ctx(), "pvc", &ns).await? {
+                if claim["metadata"]["annotations"]["meta.helm.sh/release-name"] == name {
+                    let claim = claim["metadata"]["name"].as_str().unwrap_or("?").to_owned();
+                    changes.push(Change::new(self.name(), format!("claim {ns}/{claim}"), Some("present".into()), None));
+                }
+            }
+            s.act(format!("helmchart {name}"), changes, async {
+                self.delete_now(s.ctx(), "helmchart", HOME, name).await?;
+                s.wait_for(&format!("removal of {name}"), EVERY, Duration::from_secs(600), || async {
+                    let left = self.release_revisions(s.ctx(), &ns, name).await?;
+                    let chart = self.find_object(s.ctx(), "helmchart", HOME, name).await?;
+                    Ok(if left.is_empty() && chart.is_none() {
+                        Look::Ready(())
+                    } else {
+                        Look::Pending(format!("{} revisions left", left.len()))
+                    })
+                })
+                .await?;
+                match self.delete_now(s.ctx(), "secret", HOME, &format!("gpuhost-values-{name}")).await {
+                    Err(e) if e.is(Kind::NotFound) => Ok(()),
+                    other => other,
+                }
+            })
+            .await?;
+            Ok(true)
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn charts_abort_and_pin() {
+        let mut m = rhai::Map::new();
+        m.insert("chart".into(), "cert-manager".into());
+        m.insert("repo".into(), "https://charts.jetstack.io".into());
+        m.insert("version".into(), "1.20.2".into());
+        m.insert("namespace".into(), "cert-manager".into());
+        let o = ReleaseOptions::read(&m).unwrap();
+        let objects = chart_objects("cert-manager", &o).unwrap();
+        assert_eq!((objects.len(), objects[0]["spec"]["failurePolicy"].as_str()), (1, Some("abort")));
+        assert_eq!(objects[0]["spec"]["valuesContent"], Value::Null);
+        m.remove("version");
+        assert_eq!(ReleaseOptions::read(&m).unwrap_err().message, "option `version` is missing");
+    }
+
+    #[test]
+    fn workloads_say_what_they_lack() {
+        let d = json!({"kind":"Deployment","metadata":{"name":"a","generation":1},"spec":{"replicas":2},"status":{"observedGeneration":1,"availableReplicas":1}});
+        assert_eq!(workload_trouble(&d).unwrap(), "Deployment a: 1 of 2 ready");
+        let ds = json!({"kind":"DaemonSet","metadata":{"name":"a"},"spec":{},"status":{"desiredNumberScheduled":0,"numberReady":0}});
+        assert_eq!(workload_trouble(&ds), None);
+    }
+}

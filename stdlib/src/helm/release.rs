@@ -1,0 +1,128 @@
+//! A release as the cluster keeps it: revisions, values, state. Read from its Secrets, no helm binary.
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::core::ctx::Ctx;
+use crate::core::error::OpResult;
+use crate::kubernetes::Cluster;
+use crate::wire::release::decode;
+
+/// One revision of a release.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Revision {
+    /// Revision number.
+    pub number: i64,
+    /// `deployed`, `failed`, `superseded`, `pending-install` …
+    pub status: String,
+    /// Chart name.
+    pub chart: String,
+    /// Chart version.
+    pub version: String,
+    /// App version.
+    pub app_version: String,
+    /// What Helm said, for example `Install complete`.
+    pub description: String,
+    /// When it was last deployed.
+    pub deployed: String,
+    /// Values given by the user.
+    pub values: Value,
+}
+
+/// A release of a cluster.
+#[derive(Clone)]
+pub struct Release {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Name.
+    pub name: String,
+    /// Namespace.
+    pub namespace: String,
+}
+
+impl fmt::Debug for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "release `{}/{}`", self.namespace, self.name)
+    }
+}
+
+/// Reads a release Secret.
+#[must_use]
+pub fn read_revision(secret: &Value) -> Option<Revision> {
+    let labels = &secret["metadata"]["labels"];
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let number = labels["version"].as_str()?.parse().ok()?;
+    let release = decode(secret["data"]["release"].as_str().unwrap_or_default()).unwrap_or(Value::Null);
+    let (meta, info) = (&release["chart"]["metadata"], &release["info"]);
+    Some(Revision {
+        number,
+        // the label is what Helm itself selects by
+        status: text(&labels["status"]),
+        chart: text(&meta["name"]),
+        version: text(&meta["version"]),
+        app_version: text(&meta["appVersion"]),
+        description: text(&info["description"]),
+        deployed: text(&info["last_deployed"]),
+        values: release["config"].clone(),
+    })
+}
+
+impl Cluster {
+    /// Revisions of a release, oldest first.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn release_revisions(&self, ctx: &Ctx, namespace: &str, name: &str) -> OpResult<Vec<Revision>> {
+        let labels = [("owner".to_owned(), "helm".to_owned()), ("name".to_owned(), name.to_owned())];
+        let o = crate::kubernetes::ListOptions {
+            namespace: namespace.to_owned(),
+            labels: labels.into(),
+            fields: Default::default(),
+        };
+        let secrets = self.list_objects(ctx, "secret", &o).await?;
+        let mut out: Vec<_> = secrets.iter().filter_map(read_revision).collect();
+        out.sort_by_key(|r| r.number);
+        Ok(out)
+    }
+
+    /// Namespaces that hold a release of this name.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn release_namespaces(&self, ctx: &Ctx, name: &str) -> OpResult<Vec<String>> {
+        let labels = [("owner".to_owned(), "helm".to_owned()), ("name".to_owned(), name.to_owned())];
+        let o = crate::kubernetes::ListOptions {
+            namespace: String::new(),
+            labels: labels.into(),
+            fields: Default::default(),
+        };
+        let secrets = self.list_objects(ctx, "secret", &o).await?;
+        let mut out: Vec<String> =
+            secrets.iter().filter_map(|s| s["metadata"]["namespace"].as_str().map(str::to_owned)).collect();
+        out.sort();
+        out.dedup();
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::release::encode;
+    use serde_json::json;
+
+    #[test]
+    fn revisions_read_without_helm() {
+        let data = encode(
+            &json!({"chart":{"metadata":{"name":"c","version":"1.2"}},"info":{"description":"ok"},"config":{"a":1}}),
+        )
+        .unwrap();
+        let s = json!({"metadata":{"labels":{"version":"3","status":"deployed"}},"data":{"release":data}});
+        let r = read_revision(&s).unwrap();
+        assert_eq!(
+            (r.number, r.version.as_str(), r.status.as_str(), &r.values),
+            (3, "1.2", "deployed", &json!({"a":1}))
+        );
+        assert_eq!(read_revision(&json!({"metadata":{"labels":{}}})), None);
+    }
+}

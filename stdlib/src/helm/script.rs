@@ -1,0 +1,197 @@
+//! The script functions of `helm`.
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+use serde_json::json;
+
+use super::install::ReleaseOptions;
+use super::release::{Release, Revision};
+use crate::core::ctx::{RhaiResultOf, call};
+use crate::core::error::{OpError, OpResult};
+use crate::kubernetes::{Cluster, ObjectOptions, to_script};
+
+/// The module.
+pub(super) fn module() -> rhai::Module {
+    rhai::exported_module!(api)
+}
+
+fn row(r: &Revision) -> OpResult<Dynamic> {
+    to_script(&json!({
+        "revision": r.number, "status": r.status, "chart": r.chart, "version": r.version,
+        "app_version": r.app_version, "deployed": r.deployed, "description": r.description,
+    }))
+}
+
+fn none(release: &Release) -> OpError {
+    OpError::not_found(format!("there is no release `{}` in namespace `{}`", release.name, release.namespace))
+        .on(&release.name)
+}
+
+#[export_module]
+mod api {
+    use super::*;
+
+    /// Installs or upgrades a release of a chart and waits until it is ready.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.ensure_release("cert-manager", #{
+    ///     chart: "cert-manager", repo: "https://charts.jetstack.io", version: "1.20.2", namespace: "cert-manager",
+    /// });
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn ensure_release(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        name: &str,
+        options: Map,
+    ) -> RhaiResultOf<Release> {
+        let (cluster, name) = (cluster.clone(), name.to_owned());
+        call(&ncc, |ctx| async move { cluster.ensure_release(&ctx, &name, &ReleaseOptions::read(&options)?).await })
+    }
+
+    /// The release of this name, or `()`.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let rancher = cluster.find_release("rancher");
+    /// ```
+    #[rhai_fn(global, name = "find_release", return_raw, pure)]
+    pub fn find_release(ncc: NativeCallContext, cluster: &mut Cluster, name: &str) -> RhaiResultOf<Dynamic> {
+        let (cluster, name) = (cluster.clone(), name.to_owned());
+        call(&ncc, |ctx| async move {
+            let found = cluster.release_namespaces(&ctx, &name).await?;
+            match found.as_slice() {
+                [] => Ok(Dynamic::UNIT),
+                [ns] => Ok(Dynamic::from(Release { cluster, name, namespace: ns.clone() })),
+                many => Err(OpError::conflict(format!("namespaces {} each have a release `{name}`", many.join(", ")))
+                    .hint("name one: `cluster.find_release(name, #{ namespace: … })`")),
+            }
+        })
+    }
+
+    /// The release of this name in a namespace, or `()`.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let hub = cluster.find_release("jupyterhub", #{ namespace: "jupyterhub" });
+    /// ```
+    #[rhai_fn(global, name = "find_release", return_raw, pure)]
+    pub fn find_release_in(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        name: &str,
+        options: Map,
+    ) -> RhaiResultOf<Dynamic> {
+        let (cluster, name) = (cluster.clone(), name.to_owned());
+        call(&ncc, |ctx| async move {
+            let namespace = ObjectOptions::read(&options)?.namespace;
+            let found = cluster.release_revisions(&ctx, &namespace, &name).await?;
+            Ok(if found.is_empty() { Dynamic::UNIT } else { Dynamic::from(Release { cluster, name, namespace }) })
+        })
+    }
+
+    /// Removes a release; its claims are listed first. `false` when it was absent. Asks first.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.remove_release("cert-manager");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn remove_release(ncc: NativeCallContext, cluster: &mut Cluster, name: &str) -> RhaiResultOf<bool> {
+        let (cluster, name) = (cluster.clone(), name.to_owned());
+        call(&ncc, |ctx| async move { cluster.remove_release(&ctx, &name).await })
+    }
+
+    /// What is not ready of a release; an empty list when all of it is.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in cluster.find_release("rancher").get_trouble() { warn(line); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn get_trouble(ncc: NativeCallContext, release: &mut Release) -> RhaiResultOf<Array> {
+        let r = release.clone();
+        call(&ncc, |ctx| async move {
+            let list = r.cluster.release_trouble(&ctx, &r.name, &r.namespace).await?;
+            Ok(list.into_iter().map(Dynamic::from).collect())
+        })
+    }
+
+    /// The newest revision: `#{ revision, status, chart, version, app_version, deployed, description }`.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(cluster.find_release("rancher").status().version);
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn status(ncc: NativeCallContext, release: &mut Release) -> RhaiResultOf<Dynamic> {
+        let r = release.clone();
+        call(&ncc, |ctx| async move {
+            let list = r.cluster.release_revisions(&ctx, &r.namespace, &r.name).await?;
+            row(list.last().ok_or_else(|| none(&r))?)
+        })
+    }
+
+    /// All revisions, oldest first.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(table(cluster.find_release("rancher").history()));
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn history(ncc: NativeCallContext, release: &mut Release) -> RhaiResultOf<Array> {
+        let r = release.clone();
+        call(&ncc, |ctx| async move {
+            r.cluster.release_revisions(&ctx, &r.namespace, &r.name).await?.iter().map(row).collect()
+        })
+    }
+
+    /// The values the newest revision was given.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(cluster.find_release("rancher").values());
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn values(ncc: NativeCallContext, release: &mut Release) -> RhaiResultOf<Dynamic> {
+        let r = release.clone();
+        call(&ncc, |ctx| async move {
+            let list = r.cluster.release_revisions(&ctx, &r.namespace, &r.name).await?;
+            let newest = list.last().ok_or_else(|| none(&r))?;
+            to_script(&if newest.values.is_null() { json!({}) } else { newest.values.clone() })
+        })
+    }
+
+    /// Name of the release.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(cluster.find_release("rancher").name);
+    /// ```
+    #[rhai_fn(global, get = "name", pure)]
+    pub fn release_name(release: &mut Release) -> String {
+        release.name.clone()
+    }
+
+    /// Namespace of the release.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(cluster.find_release("rancher").namespace);
+    /// ```
+    #[rhai_fn(global, get = "namespace", pure)]
+    pub fn release_namespace(release: &mut Release) -> String {
+        release.namespace.clone()
+    }
+
+    /// Shows the release.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(cluster.find_release("rancher"));
+    /// ```
+    #[rhai_fn(global, name = "to_string", name = "to_debug", pure)]
+    pub fn show(release: &mut Release) -> String {
+        format!("{release:?}")
+    }
+}
