@@ -23,6 +23,10 @@ pub enum Command {
     Run(RunArgs),
     /// Find mistakes in a recipe and its site file without touching anything.
     Check(CheckArgs),
+    /// Explain modules, functions and options; or write the reference.
+    Doc(DocArgs),
+    /// Write recipes, scripts and a site file of your own into a folder.
+    Init(InitArgs),
 }
 
 /// Options that every command has.
@@ -44,6 +48,9 @@ pub struct RunArgs {
     /// Site file (default: `site.toml` next to the recipe).
     #[arg(long, value_name = "FILE")]
     pub site: Option<PathBuf>,
+    /// Run against the simulated homelab instead of the real one.
+    #[arg(long)]
+    pub lab: bool,
     /// A value for `param("NAME", …)` of the recipe.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
@@ -71,6 +78,23 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
+/// Arguments of `doc`.
+#[derive(Debug, Clone, Args)]
+pub struct DocArgs {
+    /// A module, `module::function`, method or type.
+    pub what: Option<String>,
+    /// Write the reference pages and the editor stubs below this folder.
+    #[arg(long, value_name = "DIR")]
+    pub write: Option<PathBuf>,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// Folder to write to.
+    pub dir: PathBuf,
+}
+
 /// Parses the command line and does what it says.
 #[must_use]
 pub fn main() -> Exit {
@@ -83,7 +107,7 @@ pub fn main() -> Exit {
     };
     let verbose = match &cli.command {
         Command::Run(a) => a.common.verbose,
-        Command::Check(_) => false,
+        Command::Check(_) | Command::Doc(_) | Command::Init(_) => false,
     };
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -116,6 +140,8 @@ fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
             let screen = Arc::new(Screen::new(!a.json));
             crate::run::command(&a, rt, &screen)
         }
+        Command::Doc(a) => crate::doc::command(&a, &Arc::new(Screen::new(false))),
+        Command::Init(a) => crate::init::command(&a, &Arc::new(Screen::new(false))),
         Command::Check(a) => crate::check::command::command(&a, &Arc::new(Screen::new(false))),
     }
 }

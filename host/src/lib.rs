@@ -3,10 +3,13 @@
 pub mod check;
 pub mod cli;
 pub mod consent;
+pub mod doc;
 pub mod embed;
 pub mod engine;
 pub mod exit;
 pub mod findings;
+pub mod init;
+pub mod labs;
 pub mod policy;
 pub mod progress;
 pub mod record;

@@ -14,6 +14,7 @@ use crate::check;
 use crate::cli::RunArgs;
 use crate::engine;
 use crate::exit::Exit;
+use crate::labs::{self, InProcess};
 use crate::record::journal::Journal;
 use crate::record::jsonl::JsonLines;
 use crate::reference::Reference;
@@ -93,12 +94,14 @@ struct Job {
     journal: std::path::PathBuf,
     panics: Panics,
     wall_start: u64,
+    /// The lab, when it runs in this process.
+    world: Option<InProcess>,
 }
 
 fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Result<Job, Stop> {
     let wall_start = crate::when::wall_ms();
     let recipe = sources::recipe(&args.recipe)?;
-    let site_text = sources::site(args.site.as_deref(), Some(&recipe), false)?;
+    let site_text = sources::site(args.site.as_deref(), Some(&recipe), args.lab)?;
     let site = match &site_text {
         None => None,
         Some(t) => Some(sources::load_site(t).map_err(Stop::Findings)?.0),
@@ -115,7 +118,14 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
     let cancel = CancellationToken::new();
     crate::signals::watch(rt, cancel.clone());
     let panics = Panics::watch();
-    let far = Far::real(site.as_deref(), &state_dir)?;
+    let (far, world) = match &site {
+        Some(s) if args.lab => labs::open(rt, &state_dir, s)?,
+        None if args.lab => {
+            let e = OpError::invalid("the lab needs a site file");
+            return Err(e.hint("pass one: `--site recipes/site.toml`").into());
+        }
+        _ => (Far::real(site.as_deref(), &state_dir)?, None),
+    };
     let lab = far.lab;
     let session = Session::open(Ask {
         rt: rt.clone(),
@@ -136,7 +146,17 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
     } else {
         session.fan.add(crate::progress::view(screen, lab, args.common.verbose));
     }
-    Ok(Job { args: args.clone(), screen: screen.clone(), recipe, site, session, journal: path, panics, wall_start })
+    Ok(Job {
+        args: args.clone(),
+        screen: screen.clone(),
+        recipe,
+        site,
+        session,
+        journal: path,
+        panics,
+        wall_start,
+        world,
+    })
 }
 
 /// Collects panics of all threads, so that a bug ends in a report and not in silence.
@@ -238,6 +258,9 @@ impl Job {
         if let Some(s) = &self.args.site {
             words.push(format!("--site {}", s.display()));
         }
+        if self.args.lab {
+            words.push("--lab".to_owned());
+        }
         words.extend(self.args.set.iter().map(|s| format!("--set {s}")));
         words.join(" ")
     }
@@ -275,11 +298,18 @@ impl Job {
         if !self.args.json {
             self.summary(exit, failed_proofs, wall_ms, site_ms);
         }
-        exit
+        match self.world.map(|w| w.close(&run.rt)) {
+            Some(Err(e)) => {
+                show_error(&self.screen, &e, None);
+                if exit == Exit::Done { Exit::Internal } else { exit }
+            }
+            _ => exit,
+        }
     }
 
     fn not_rehearsed(&self) -> Vec<String> {
         let mut list = self.session.run.not_rehearsed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        list.extend(self.world.iter().flat_map(InProcess::not_rehearsed));
         let mut seen = std::collections::BTreeSet::new();
         list.retain(|t| seen.insert(t.clone()));
         list

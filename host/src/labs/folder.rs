@@ -1,0 +1,142 @@
+//! The folder of one site's lab: its world, its keys, its lock.
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use gpuhost_lab::world::World;
+use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::site::Site;
+use serde_json::{Value, json};
+
+/// Version of the saved world.
+const VERSION: u64 = 1;
+
+/// A locked lab folder; the lock goes with it.
+pub struct Folder {
+    dir: PathBuf,
+    /// Held while this process owns the world.
+    lock: Option<File>,
+}
+
+/// Whether this process has the world now.
+pub enum Locked {
+    /// Yes.
+    Mine(Folder),
+    /// Another process has it.
+    Elsewhere(Folder),
+}
+
+fn failed(what: &str, path: &Path, e: &dyn std::fmt::Display) -> OpError {
+    OpError::failed(format!("cannot {what} `{}`", path.display())).because(e.to_string())
+}
+
+/// Folder of the lab of `site`.
+#[must_use]
+pub fn of(state_dir: &Path, site: &Site) -> PathBuf {
+    state_dir.join("lab").join(&site.uuid)
+}
+
+impl Folder {
+    /// Takes the exclusive lock of the site's lab, if it is free.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn lock(state_dir: &Path, site: &Site) -> OpResult<Locked> {
+        let dir = of(state_dir, site);
+        crate::statedir::private_dir(&dir)?;
+        let path = dir.join("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|e| failed("open", &path, &e))?;
+        match file.try_lock() {
+            Ok(()) => {
+                std::fs::write(dir.join("holder"), std::process::id().to_string()).ok();
+                Ok(Locked::Mine(Folder { dir, lock: Some(file) }))
+            }
+            Err(TryLockError::WouldBlock) => Ok(Locked::Elsewhere(Folder { dir, lock: None })),
+            Err(TryLockError::Error(e)) => Err(failed("lock", &path, &e)),
+        }
+    }
+
+    /// The refusal when another process has the world and does not serve it.
+    #[must_use]
+    pub fn busy(&self) -> OpError {
+        let pid = std::fs::read_to_string(self.dir.join("holder")).unwrap_or_default();
+        let by = if pid.is_empty() { String::new() } else { format!(" (process {pid})") };
+        OpError::refused(format!("another gpuhost{by} is using this site's lab"))
+            .because(format!("lock `{}`", self.dir.join("lock").display()))
+            .hint("wait for it, or share one lab: `gpuhost lab serve` in one terminal, `--lab` in the others")
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether this process holds the lock.
+    #[must_use]
+    pub fn is_mine(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// Where keys and tokens of runs on this lab live: apart from those of the real site.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn state_dir(&self) -> OpResult<PathBuf> {
+        let dir = self.dir.join("state");
+        crate::statedir::private_dir(&dir)?;
+        Ok(dir)
+    }
+
+    /// The saved world, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read, or another version wrote it.
+    pub fn load(&self) -> OpResult<Option<World>> {
+        let path = self.dir.join("world.json");
+        let text = match std::fs::read_to_string(&path) {
+            Ok(t) => t,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed("read", &path, &e)),
+        };
+        let reset = "start over with `gpuhost lab reset`";
+        let saved: Value = serde_json::from_str(&text).map_err(|e| failed("read", &path, &e).hint(reset))?;
+        if saved["gpuhost_lab"] != json!(VERSION) {
+            return Err(OpError::invalid(format!("another version of gpuhost wrote `{}`", path.display())).hint(reset));
+        }
+        let world =
+            serde_json::from_value(saved["world"].clone()).map_err(|e| failed("read", &path, &e).hint(reset))?;
+        Ok(Some(world))
+    }
+
+    /// Saves the world, replacing the old one at once.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, world: &Value) -> OpResult<()> {
+        let path = self.dir.join("world.json");
+        let text = json!({ "gpuhost_lab": VERSION, "world": world }).to_string();
+        crate::statedir::write_private(&path, text.as_bytes()).map_err(|e| failed("write", &path, &e))
+    }
+
+    /// Forgets world and keys of the lab; the lock stays held.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn clear(&self) -> OpResult<()> {
+        for entry in std::fs::read_dir(&self.dir).map_err(|e| failed("read", &self.dir, &e))?.flatten() {
+            let path = entry.path();
+            if ["lock", "holder"].iter().any(|n| path.ends_with(n)) {
+                continue;
+            }
+            let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            gone.map_err(|e| failed("remove", &path, &e))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! The world that a site's lab starts with: the lab's own hardware under the site's names.
+use std::collections::BTreeSet;
+
+use gpuhost_lab::spec::{Download, NodeSpec, Spec, StorageSpec};
+use gpuhost_lab::world::World;
+use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::site::Site;
+
+/// A fresh world for `site`.
+///
+/// # Errors
+/// When keys cannot be made.
+pub fn born(site: &Site) -> OpResult<World> {
+    let fail = |e: String| OpError::failed("the lab's world cannot be made").because(e);
+    World::new(&spec(site)?).map_err(fail)
+}
+
+/// `host:port` of the site's hypervisor.
+///
+/// # Errors
+/// `invalid` when the URL has no host.
+pub fn api_addr(site: &Site) -> OpResult<String> {
+    let url = &site.proxmox.url;
+    let rest = url.split_once("://").map_or(url.as_str(), |(_, r)| r);
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.is_empty() {
+        return Err(OpError::invalid(format!("`{url}` has no host")).hint("proxmox.url = \"https://10.0.0.2:8006\""));
+    }
+    Ok(if host.contains(':') { host.to_owned() } else { format!("{host}:443") })
+}
+
+/// The lab's hardware with the addresses and names that the site file uses. Devices stay the lab's own:
+/// a wrong GPU in the site file must be able to fail.
+///
+/// # Errors
+/// When the embedded spec or the site's URL cannot be read.
+pub fn spec(site: &Site) -> OpResult<Spec> {
+    let mut spec = Spec::homelab().map_err(|e| OpError::failed("the lab's spec cannot be read").because(e))?;
+    spec.api_addr = api_addr(site)?;
+    spec.token_id.clone_from(&site.proxmox.token_id);
+    nodes(&mut spec, site);
+    storages(&mut spec, site);
+    image(&mut spec, site);
+    Ok(spec)
+}
+
+fn nodes(spec: &mut Spec, site: &Site) {
+    let main = &site.proxmox.pve_node;
+    if !spec.nodes.iter().any(|n| n.name == *main)
+        && let Some(first) = spec.nodes.first_mut()
+    {
+        let old = std::mem::replace(&mut first.name, main.clone());
+        for vm in spec.foreign_vms.iter_mut().filter(|v| v.node == old) {
+            vm.node.clone_from(main);
+        }
+    }
+    let used = site.nodes.iter().map(|n| &n.pve_node).chain(site.template.pve_node.iter());
+    for name in used.collect::<BTreeSet<_>>() {
+        if !spec.nodes.iter().any(|n| n.name == *name) {
+            spec.nodes.push(NodeSpec {
+                name: name.clone(),
+                cpus: 64,
+                memory_gib: 512,
+                bridges: Vec::new(),
+                iommu: true,
+                pci: Vec::new(),
+            });
+        }
+    }
+    for n in &mut spec.nodes {
+        if !n.bridges.contains(&site.network.bridge) {
+            n.bridges.push(site.network.bridge.clone());
+        }
+    }
+}
+
+fn storages(spec: &mut Spec, site: &Site) {
+    let shapes = site.nodes.iter().map(|n| &n.shape);
+    let disks = shapes.flat_map(|s| [&s.disk_storage, &s.scratch_storage, &s.data_storage]).flatten();
+    let mut disks: BTreeSet<&String> = disks.collect();
+    disks.insert(&site.proxmox.storage);
+    for id in disks {
+        add_storage(spec, id, "zfspool", "images,rootdir");
+    }
+    add_storage(spec, &site.proxmox.image_storage, "dir", "iso,vztmpl,import,backup,snippets");
+}
+
+fn add_storage(spec: &mut Spec, id: &str, kind: &str, content: &str) {
+    if !spec.storages.iter().any(|s| s.id == id) {
+        spec.storages.push(StorageSpec {
+            id: id.to_owned(),
+            kind: kind.to_owned(),
+            content: content.to_owned(),
+            size_gib: 16 << 10,
+            shared: false,
+        });
+    }
+}
+
+/// The site's cloud image can be downloaded; its checksum is the site file's own word.
+fn image(spec: &mut Spec, site: &Site) {
+    let Some(url) = &site.template.image_url else { return };
+    if spec.downloads.iter().any(|d| d.url == *url) {
+        return;
+    }
+    spec.downloads.push(Download {
+        url: url.clone(),
+        size: 350 << 20,
+        sha256: site.template.image_sha256.clone().unwrap_or_else(|| "0".repeat(64)),
+        what: "os:debian-12".to_owned(),
+    });
+}
