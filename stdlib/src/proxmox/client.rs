@@ -132,6 +132,25 @@ impl Proxmox {
         .await
     }
 
+    /// Connects as the loaded site file says.
+    ///
+    /// # Errors
+    /// Like [`Proxmox::connect`]; `invalid` without a site file.
+    pub async fn connect_site(ctx: &Ctx) -> OpResult<Proxmox> {
+        let p = ctx.site()?.proxmox.clone();
+        let o = ConnectOptions {
+            url: p.url,
+            token_id: p.token_id,
+            token: p.token.into(),
+            fingerprint: p.fingerprint,
+            ca_file: p.ca_file,
+            pve_node: p.pve_node,
+            storage: p.storage,
+            image_storage: p.image_storage,
+        };
+        Proxmox::connect(ctx, &o).await
+    }
+
     /// The server's version, for example `9.1.1`; asked once.
     ///
     /// # Errors

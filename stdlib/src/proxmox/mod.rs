@@ -23,9 +23,14 @@ mod tls;
 mod types;
 mod wanted;
 
+pub use agent::{AgentOutput, AgentRun};
 pub use client::ConnectOptions;
+pub use ensure_vm::EnsureVm;
 pub use error::{ApiError, Fault};
 pub use inventory::{Machine, Place, Row};
+pub use mapping::{Card, MappingOptions};
+pub use remove_vm::{RemoveVm, Removed};
 pub use request::{At, Request};
 pub use script::def;
+pub use template::TemplateOptions;
 pub use types::{Problem, Proxmox, Report, Template, Vm};

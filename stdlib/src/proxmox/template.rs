@@ -55,6 +55,21 @@ struct Build<'a> {
 }
 
 impl TemplateOptions {
+    /// The `[template]` section of a loaded site file.
+    #[must_use]
+    pub fn of_site(site: &Site) -> Self {
+        let t = site.template.clone();
+        TemplateOptions {
+            name: t.name,
+            vmid: i64::from(t.vmid),
+            pve_node: t.pve_node,
+            existing: t.existing,
+            image_url: t.image_url,
+            image_sha256: t.image_sha256,
+            packages: t.packages,
+        }
+    }
+
     fn at(&self, site: &Site) -> OpResult<At> {
         let vmid = u32::try_from(self.vmid).ok().filter(|v| *v >= 100);
         let vmid = vmid.ok_or_else(|| OpError::invalid(format!("`{}` is not a VM id", self.vmid)))?;
@@ -372,10 +387,10 @@ impl Build<'_> {
                 if v["status"] == "stopped" {
                     return Ok(Look::Ready(()));
                 }
-                let up = v["uptime"].as_u64().unwrap_or_default();
+                
                 let agent = self.pve.send(ctx, &request::agent_ping(&self.at)).await.is_ok();
                 let seen = if agent { "packages are installed" } else { "installing packages" };
-                Ok(Look::Pending(format!("{seen}, up for {up}s")))
+                Ok(Look::Pending(seen.to_owned()))
             })
             .await;
         done.map_err(|e| {

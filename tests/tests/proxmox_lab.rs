@@ -1,0 +1,285 @@
+//! The Proxmox client against the lab's API over real sockets.
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gpuhost_lab::spec::Spec;
+use gpuhost_lab::world::World;
+use gpuhost_lab::{Lab, RouteSink};
+use gpuhost_stdlib::core::clock::{Clock, Mode};
+use gpuhost_stdlib::core::ctx::{Consent, Ctx, Policy, Run};
+use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
+use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::core::event::{Change, Event, Recorder};
+use gpuhost_stdlib::core::op::Op;
+use gpuhost_stdlib::proxmox::{At, EnsureVm, MappingOptions, Proxmox, RemoveVm, Removed, Template, TemplateOptions, Vm};
+use gpuhost_stdlib::site::{self, Site};
+
+struct Sink(Routes);
+impl RouteSink for Sink {
+    fn up(&self, addr: &str, at: SocketAddr) {
+        self.0.set(addr, at);
+    }
+    fn down(&self, addr: &str) {
+        self.0.remove(addr);
+    }
+}
+
+struct Allow;
+impl Policy for Allow {
+    fn check(&self, _: &Op) -> OpResult<()> {
+        Ok(())
+    }
+    fn check_change(&self, _: &Op, _: &[Change]) -> OpResult<()> {
+        Ok(())
+    }
+}
+impl Consent for Allow {
+    fn confirm(&self, _: &str, _: bool) -> OpResult<bool> {
+        Ok(true)
+    }
+    fn destroy(&self, _: &Op, _: &[Change]) -> OpResult<()> {
+        Ok(())
+    }
+}
+
+/// Keeps every event of a test; shows them when it fails.
+#[derive(Default)]
+struct Tape(Mutex<Vec<Event>>);
+impl Recorder for Tape {
+    fn record(&self, ts: u64, event: &Event) -> OpResult<()> {
+        if std::env::var_os("GPUHOST_TEST_TRACE").is_some() {
+            eprintln!("{:>8.1}s {}", ts as f64 / 1000.0 % 1e6, serde_json::to_string(event).unwrap());
+        }
+        self.0.lock().unwrap().push(event.clone());
+        Ok(())
+    }
+}
+
+/// A lab with a run on it.
+struct Bed {
+    lab: Lab,
+    ctx: Ctx,
+    pve: Proxmox,
+    site: Arc<Site>,
+    tape: Arc<Tape>,
+    _mark: Box<dyn std::any::Any>,
+    _dir: tempfile::TempDir,
+}
+
+const SITE: &str = include_str!("../../recipes/site.toml");
+
+impl Bed {
+    async fn new() -> Bed {
+        Bed::with(SITE).await
+    }
+
+    async fn with(site_text: &str) -> Bed {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = Spec::homelab().unwrap();
+        let world = World::new(&spec).unwrap();
+        let token = world.token_secret(&spec.token_id).unwrap();
+        let ca = world.pve.ca.cert.clone();
+        let routes = Routes::default();
+        let lab = Lab::start(world, dir.path(), Mode::Instant, Arc::new(Sink(routes.clone()))).await.unwrap();
+        let site = Arc::new(site::load(Path::new("site.toml"), site_text).unwrap());
+        let tape = Arc::new(Tape::default());
+        let run = Run {
+            rt: tokio::runtime::Handle::current(),
+            clock: Clock::Virtual(lab.clock().clone()),
+            dialer: Dialer::new(routes, Reach::RoutesOnly),
+            cancel: Default::default(),
+            lab: true,
+            site: Some(site.clone()),
+            state_dir: dir.path().join("state"),
+            base_dir: dir.path().to_owned(),
+            params: BTreeMap::new(),
+            secrets: BTreeMap::from([("proxmox_token".to_owned(), token), ("proxmox_ca".to_owned(), ca)]),
+            policy: Arc::new(Allow),
+            consent: Arc::new(Allow),
+            recorder: tape.clone(),
+            cache: Mutex::new(HashMap::new()),
+            proofs: Mutex::new(Vec::new()),
+            redact: Mutex::new(Vec::new()),
+            not_rehearsed: Mutex::new(Vec::new()),
+            changed: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
+            op_seq: AtomicU64::new(0),
+        };
+        std::fs::create_dir_all(&run.state_dir).unwrap();
+        let mark = Box::new(run.clock.busy());
+        let ctx = Ctx::new(Arc::new(run));
+        let pve = Proxmox::connect_site(&ctx).await.unwrap_or_else(|e| panic!("{e:?}"));
+        Bed { lab, ctx, pve, site, tape, _mark: mark, _dir: dir }
+    }
+
+    /// The world without what may differ after everything was taken away again.
+    fn world(&self) -> serde_json::Value {
+        self.lab.with(|w| gpuhost_lab::pve::world_diff_view(w))
+    }
+
+    fn changed(&self) -> u64 {
+        self.ctx.changed.swap(0, Ordering::SeqCst)
+    }
+
+    async fn vm(&self, name: &str, o: &EnsureVm) -> OpResult<Vm> {
+        let node = self.site.node(name)?;
+        self.pve.ensure_vm(&self.ctx, &node, o).await
+    }
+
+    async fn remove(&self, vm: &Vm, delete_data: bool) -> OpResult<Removed> {
+        vm.remove(&self.ctx, &RemoveVm { delete_data }).await
+    }
+
+    async fn template(&self) -> Template {
+        let o = TemplateOptions::of_site(&self.site);
+        self.pve.ensure_template(&self.ctx, &o).await.unwrap_or_else(|e| panic!("{}", told(&e)))
+    }
+
+    fn messages(&self) -> Vec<String> {
+        let all = self.tape.0.lock().unwrap();
+        all.iter().filter_map(|e| if let Event::Message { text, .. } = e { Some(text.clone()) } else { None }).collect()
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.lab.stop();
+    }
+}
+
+fn told(e: &OpError) -> String {
+    format!("{} {}: {} {:?} hint {:?} last {:?}", e.op, e.target, e.message, e.causes, e.hint, e.last)
+}
+
+fn start(template: &Template) -> EnsureVm {
+    EnsureVm { template: rhai::Dynamic::from(template.clone()), restart: false, start: true }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lab_grants_what_a_deploy_needs() {
+    let b = Bed::new().await;
+    let r = b.pve.check_permissions(&b.ctx).await.unwrap();
+    assert!(r.is_ok(), "{r}");
+    let r = b.pve.check_site(&b.ctx).await.unwrap();
+    assert!(r.is_ok(), "{r}");
+    let wrong = SITE.replace("bridge = \"vmbr0\"", "bridge = \"vmbr9\"").replace("\"local-zfs\"", "\"ghost\"");
+    let b = Bed::with(&wrong).await;
+    let r = b.pve.check_site(&b.ctx).await.unwrap();
+    assert_eq!(r.problems.len(), 2, "{r}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mapping_is_made_once_and_removed_once() {
+    let b = Bed::new().await;
+    let o = MappingOptions { device: "10de:20f1".to_owned(), count: 8, node: None };
+    assert_eq!(b.pve.ensure_pci_mapping(&b.ctx, "gpuhost-a100", &o).await.unwrap(), 8);
+    assert_eq!(b.changed(), 1);
+    assert_eq!(b.pve.ensure_pci_mapping(&b.ctx, "gpuhost-a100", &o).await.unwrap(), 8);
+    assert_eq!(b.changed(), 0);
+    let few = MappingOptions { count: 9, ..o };
+    let e = b.pve.ensure_pci_mapping(&b.ctx, "gpuhost-a100", &few).await.unwrap_err();
+    assert!(e.message.contains("9 cards"), "{}", told(&e));
+    assert!(b.pve.remove_pci_mapping(&b.ctx, "gpuhost-a100").await.unwrap());
+    assert!(!b.pve.remove_pci_mapping(&b.ctx, "gpuhost-a100").await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_machine_up_twice_and_away_again() {
+    let b = Bed::new().await;
+    let before = b.world();
+    let t = b.template().await;
+    assert!(b.changed() >= 2);
+    assert_eq!(b.template().await, t);
+    assert_eq!(b.changed(), 0, "a second look at the template changes nothing");
+    let vm = b.vm("k3s-cp1", &start(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    vm.wait_ready(&b.ctx, Duration::from_secs(600)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    assert!(b.changed() >= 1);
+    b.vm("k3s-cp1", &start(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    assert_eq!(b.changed(), 0, "a second look at the machine changes nothing: {:#?}", b.tape.0.lock().unwrap().last());
+    assert_eq!(vm.verdict(&b.ctx).await.unwrap().ownership.as_str(), "own");
+    assert_eq!(vm.ips(&b.ctx).await.unwrap()[0], "10.0.0.11");
+    let host = vm.ssh(&b.ctx).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    host.wait_ssh(&b.ctx, Duration::from_secs(300)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    let done = b.remove(&vm, false).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    assert!(done.removed && done.kept.is_empty());
+    assert!(!b.remove(&vm, false).await.unwrap().removed);
+    let o = TemplateOptions::of_site(&b.site);
+    assert!(b.pve.remove_template(&b.ctx, &o).await.unwrap());
+    assert!(b.pve.remove_pool(&b.ctx).await.unwrap());
+    assert_eq!(b.world(), before, "the world is as it was");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seven_machines_at_once() {
+    let b = Bed::new().await;
+    let t = b.template().await;
+    let o = MappingOptions { device: "10de:20f1".to_owned(), count: 8, node: None };
+    b.pve.ensure_pci_mapping(&b.ctx, "gpuhost-a100", &o).await.unwrap();
+    b.changed();
+    let nodes: Vec<_> = b.site.cluster_nodes().cloned().collect();
+    for round in 0..2 {
+        let work: Vec<_> = nodes
+            .iter()
+            .map(|n| {
+                let (b, t) = (&b, &t);
+                async move {
+                    let vm = b.pve.ensure_vm(&b.ctx, n, &start(t)).await?;
+                    vm.wait_ready(&b.ctx, Duration::from_secs(1800)).await
+                }
+            })
+            .collect();
+        for r in b.ctx.clock.join_all(work).await {
+            r.unwrap_or_else(|e| panic!("{}", told(&e)));
+        }
+        assert_eq!(b.changed() == 0, round == 1, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_survives_its_machine_and_comes_back() {
+    let b = Bed::new().await;
+    let t = b.template().await;
+    let vm = b.vm("nfs1", &start(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    let done = b.remove(&vm, false).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    assert_eq!(done.kept.len(), 1, "{done:?}");
+    assert_eq!(b.pve.kept(&b.ctx).await.unwrap(), done.kept);
+    assert!(done.kept[0].contains("data of nfs1"), "{done:?}");
+    // A cleanup that keeps data leaves the keeper alone.
+    let keeper = b.pve.find_vm(&b.ctx, &"nfs1-data".into()).await.unwrap().unwrap();
+    assert!(!b.remove(&keeper, false).await.unwrap().removed);
+    let vm = b.vm("nfs1", &start(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    assert!(b.pve.kept(&b.ctx).await.unwrap().is_empty(), "the machine has its disk again");
+    assert!(b.messages().iter().any(|m| m.contains("took over the data disk")));
+    b.changed();
+    b.vm("nfs1", &start(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    assert_eq!(b.changed(), 0);
+    let done = b.remove(&vm, true).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    assert!(done.removed && done.kept.is_empty());
+    assert!(b.pve.kept(&b.ctx).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_ours_is_never_touched() {
+    let b = Bed::new().await;
+    let foreign = b.lab.with(|w| *w.pve.vms.keys().next().unwrap());
+    // The site file claims the foreign VM's id.
+    let claimed = SITE.replace("vmid = 201", &format!("vmid = {foreign}"));
+    let b = Bed::with(&claimed).await;
+    let before = b.world();
+    let r = b.pve.check_site(&b.ctx).await.unwrap();
+    assert!(r.problems.iter().any(|p| p.text.contains("foreign") && p.text.contains("k3s-cp1")), "{r}");
+    let t = Template { at: At::new("pve1", 9000), name: "t".to_owned() };
+    b.pve.ensure_pool(&b.ctx).await.unwrap();
+    let e = b.vm("k3s-cp1", &start(&t)).await.unwrap_err();
+    assert!(e.stop.is_some() && e.message.contains("refused"), "{}", told(&e));
+    let vm = b.pve.find_vm(&b.ctx, &i64::from(foreign).into()).await.unwrap().unwrap();
+    let e = b.remove(&vm, true).await.unwrap_err();
+    assert!(e.stop.is_some(), "{}", told(&e));
+    assert!(vm.stop(&b.ctx).await.is_err());
+    b.pve.remove_pool(&b.ctx).await.unwrap();
+    assert_eq!(b.world(), before);
+}
