@@ -15,7 +15,9 @@ use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::core::event::{Change, Event, Recorder};
 use gpuhost_stdlib::core::op::Op;
-use gpuhost_stdlib::proxmox::{At, EnsureVm, MappingOptions, Proxmox, RemoveVm, Removed, Template, TemplateOptions, Vm};
+use gpuhost_stdlib::proxmox::{
+    At, EnsureVm, MappingOptions, Proxmox, RemoveVm, Removed, Request, Template, TemplateOptions, Vm,
+};
 use gpuhost_stdlib::site::{self, Site};
 
 struct Sink(Routes);
@@ -139,6 +141,30 @@ impl Bed {
         self.pve.ensure_template(&self.ctx, &o).await.unwrap_or_else(|e| panic!("{}", told(&e)))
     }
 
+    async fn ask(&self, method: &str, path: &str, body: serde_json::Value) {
+        let r = Request {
+            method: method.parse().unwrap(),
+            path: path.to_owned(),
+            query: Vec::new(),
+            body: body.as_object().cloned(),
+        };
+        self.pve.send(&self.ctx, &r).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        self.ctx.clock.sleep(Duration::from_secs(30)).await;
+    }
+
+    /// A template without a system in it, for what needs no guest.
+    async fn empty_template(&self) -> Template {
+        self.pve.ensure_pool(&self.ctx).await.unwrap();
+        let config = serde_json::json!({
+            "vmid": 9100, "name": "empty", "pool": self.site.pool(), "memory": 512, "machine": "q35", "bios": "ovmf",
+            "efidisk0": "local-zfs:1,efitype=4m", "scsihw": "virtio-scsi-single", "net0": "virtio,bridge=vmbr0",
+            "scsi0": "local-zfs:3,discard=on,iothread=1,ssd=1", "ide2": "local-zfs:cloudinit", "agent": "1",
+        });
+        self.ask("POST", "/nodes/pve1/qemu", config).await;
+        self.ask("POST", "/nodes/pve1/qemu/9100/template", serde_json::json!({})).await;
+        Template { at: At::new("pve1", 9100), name: "empty".to_owned() }
+    }
+
     fn messages(&self) -> Vec<String> {
         let all = self.tape.0.lock().unwrap();
         all.iter().filter_map(|e| if let Event::Message { text, .. } = e { Some(text.clone()) } else { None }).collect()
@@ -157,6 +183,10 @@ fn told(e: &OpError) -> String {
 
 fn start(template: &Template) -> EnsureVm {
     EnsureVm { template: rhai::Dynamic::from(template.clone()), restart: false, start: true }
+}
+
+fn off(template: &Template) -> EnsureVm {
+    EnsureVm { start: false, ..start(template) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,10 +270,25 @@ async fn seven_machines_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_shape_is_made_and_then_left_alone() {
+    let b = Bed::new().await;
+    let t = b.empty_template().await;
+    for node in &b.site.nodes {
+        let made = b.pve.ensure_vm(&b.ctx, node, &off(&t)).await;
+        made.unwrap_or_else(|e| panic!("{}", told(&e)));
+    }
+    b.changed();
+    for node in &b.site.nodes {
+        b.pve.ensure_vm(&b.ctx, node, &off(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+        assert_eq!(b.changed(), 0, "{}: {:#?}", node.name, b.tape.0.lock().unwrap().last());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_survives_its_machine_and_comes_back() {
     let b = Bed::new().await;
-    let t = b.template().await;
-    let vm = b.vm("nfs1", &start(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    let t = b.empty_template().await;
+    let vm = b.vm("nfs1", &off(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
     let done = b.remove(&vm, false).await.unwrap_or_else(|e| panic!("{}", told(&e)));
     assert_eq!(done.kept.len(), 1, "{done:?}");
     assert_eq!(b.pve.kept(&b.ctx).await.unwrap(), done.kept);
@@ -251,11 +296,11 @@ async fn data_survives_its_machine_and_comes_back() {
     // A cleanup that keeps data leaves the keeper alone.
     let keeper = b.pve.find_vm(&b.ctx, &"nfs1-data".into()).await.unwrap().unwrap();
     assert!(!b.remove(&keeper, false).await.unwrap().removed);
-    let vm = b.vm("nfs1", &start(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    let vm = b.vm("nfs1", &off(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
     assert!(b.pve.kept(&b.ctx).await.unwrap().is_empty(), "the machine has its disk again");
     assert!(b.messages().iter().any(|m| m.contains("took over the data disk")));
     b.changed();
-    b.vm("nfs1", &start(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
+    b.vm("nfs1", &off(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
     assert_eq!(b.changed(), 0);
     let done = b.remove(&vm, true).await.unwrap_or_else(|e| panic!("{}", told(&e)));
     assert!(done.removed && done.kept.is_empty());

@@ -78,6 +78,17 @@ pub enum Job {
         /// Wanted size as sent.
         size: String,
     },
+    /// Hands a disk to another VM.
+    MoveDisk {
+        /// VM that has it.
+        vmid: u32,
+        /// Its slot there.
+        disk: String,
+        /// VM that gets it.
+        target: u32,
+        /// Its slot there.
+        to: String,
+    },
     /// Takes a snapshot.
     Snapshot {
         /// VM.
@@ -189,7 +200,7 @@ pub fn step(lab: &Lab, w: &mut World, upid: &str) {
 }
 
 fn run(lab: &Lab, w: &mut World, upid: &str, job: &Job, n: u32) -> Step {
-    use qemu::{create, destroy, power, resize, snapshot};
+    use qemu::{create, destroy, move_disk, power, resize, snapshot};
     match job {
         Job::Create(j) => create::run(w, upid, j, n).into(),
         Job::Clone(j) => qemu::clone::run(w, upid, j, n),
@@ -203,6 +214,7 @@ fn run(lab: &Lab, w: &mut World, upid: &str, job: &Job, n: u32) -> Step {
         Job::Destroy { vmid, purge, unreferenced } => destroy::run(w, upid, *vmid, *purge, *unreferenced, n).into(),
         Job::Template { vmid } => destroy::template(w, upid, *vmid, n).into(),
         Job::Resize { vmid, disk, size } => resize::run(w, upid, *vmid, disk, size, n).into(),
+        Job::MoveDisk { vmid, disk, target, to } => move_disk::run(w, upid, *vmid, disk, *target, to, n).into(),
         Job::Snapshot { vmid, name, description } => snapshot::take(w, upid, *vmid, name, description, n).into(),
         Job::Rollback { vmid, name, start } => snapshot::rollback(lab, w, upid, *vmid, name, *start, n).into(),
         Job::DelSnapshot { vmid, name } => snapshot::remove(w, upid, *vmid, name, n).into(),

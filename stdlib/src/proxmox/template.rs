@@ -387,7 +387,7 @@ impl Build<'_> {
                 if v["status"] == "stopped" {
                     return Ok(Look::Ready(()));
                 }
-                
+
                 let agent = self.pve.send(ctx, &request::agent_ping(&self.at)).await.is_ok();
                 let seen = if agent { "packages are installed" } else { "installing packages" };
                 Ok(Look::Pending(seen.to_owned()))

@@ -7,6 +7,7 @@ pub mod config;
 pub mod create;
 pub mod destroy;
 pub mod drive;
+pub mod move_disk;
 pub mod pci;
 pub mod perms;
 pub mod power;
@@ -89,6 +90,7 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
             conf::pending_view(vm(w, node, vmid)?)
         }
         ("POST", ["clone"]) => clone::request(w, c, node, vmid),
+        ("POST", ["move_disk"]) => move_disk::request(w, c, node, vmid),
         ("PUT", ["resize"]) => resize::request(w, c, node, vmid),
         ("PUT", ["unlink"]) => config::unlink(w, c, node, vmid),
         ("POST", ["template"]) => destroy::template_request(w, c, node, vmid),
