@@ -197,23 +197,26 @@ fn script(run: &Arc<Run>, recipe: &Text) -> Result<(), Box<OpError>> {
 }
 
 /// Runs `work` on a thread with the stack that scripts need, holding the run's busy mark.
+/// `held`: somebody else holds time between scripts; that mark is lent out meanwhile.
 ///
 /// # Errors
 /// The text of a panic.
-pub fn on_script_thread<T: Send>(run: &Arc<Run>, work: impl FnOnce() -> T + Send) -> Result<T, String> {
+pub fn on_script_thread<T: Send>(run: &Arc<Run>, held: bool, work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|s| {
         let mark = run.clock.busy();
+        let lent = held.then(|| run.clock.lend());
         let spawned = std::thread::Builder::new()
             .name("script".to_owned())
             .stack_size(engine::SCRIPT_STACK)
             .spawn_scoped(s, move || {
-                let out = work();
+                let out = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                drop(lent);
                 drop(mark);
                 out
             });
         match spawned.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(out)) => Ok(out),
-            Ok(Err(p)) => Err(panic_text(p.as_ref())),
+            Ok(Ok(Ok(out))) => Ok(out),
+            Ok(Ok(Err(p)) | Err(p)) => Err(panic_text(p.as_ref())),
             Err(e) => Err(format!("cannot start the script thread: {e}")),
         }
     })
@@ -244,7 +247,7 @@ impl Job {
         };
         let ending = match ctx.emit(&started) {
             Err(e) => Ending::Error(Box::new(e)),
-            Ok(()) => match on_script_thread(&run, || script(&run, &self.recipe)) {
+            Ok(()) => match on_script_thread(&run, self.world.is_some(), || script(&run, &self.recipe)) {
                 Ok(Ok(())) => Ending::Value,
                 Ok(Err(e)) => Ending::Error(e),
                 Err(text) => Ending::Panic(text),
