@@ -81,6 +81,17 @@ mod api {
         Err(e.hint("run `gpuhost run recipes/verify.rhai` for the cause").into_rhai(&ncc))
     }
 
+    /// Ends a check (or the recipe) with an error text and the next thing to type.
+    ///
+    /// # Example
+    /// ```rhai
+    /// if site().nodes.len() == 0 { fail("the site has no nodes", "add [[nodes]] to the site file"); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn fail(ncc: NativeCallContext, text: &str, next: &str) -> RhaiResultOf<()> {
+        Err(OpError::failed(text).hint(next).into_rhai(&ncc))
+    }
+
     /// Runs a check and notes PASS, WARN or FAIL; the run goes on and ends with exit code 3 on a FAIL.
     ///
     /// PASS shows the closure's text, if it returns one. An error is a FAIL with its cause; `warn` inside makes a WARN.

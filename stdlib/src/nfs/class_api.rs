@@ -80,4 +80,21 @@ pub(super) mod class_module {
             |ctx| async move { cluster.check_storage_class(&ctx, &name, &CheckClassOptions::read(&options)?).await },
         )
     }
+
+    /// Removes the claim of verify's test user (`claim-gpuhost-verify…`) with its volume.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.remove_probe_claim("jupyterhub", "claim-gpuhost-verify");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn remove_probe_claim(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        namespace: &str,
+        name: &str,
+    ) -> RhaiResultOf<()> {
+        let (cluster, namespace, name) = (cluster.clone(), namespace.to_owned(), name.to_owned());
+        call(&ncc, |ctx| async move { cluster.remove_probe_claim(&ctx, &namespace, &name).await })
+    }
 }

@@ -231,7 +231,7 @@ impl Cluster {
             self.make_namespace(s.ctx(), &namespace, false).await?;
             let result = self.probe_class(&s, &namespace, name, o).await;
             // the volume of a class that retains would stay behind
-            self.release_volumes(s.ctx(), &namespace).await?;
+            self.release_volumes(s.ctx(), &namespace, None).await?;
             self.drop_namespace(&s, &namespace).await?;
             result
         })
@@ -276,10 +276,28 @@ impl Cluster {
         }
     }
 
+    /// Removes the claim of verify's own test user with its volume; any other claim is refused.
+    ///
+    /// # Errors
+    /// `refused` for a claim that is not verify's.
+    pub async fn remove_probe_claim(&self, ctx: &Ctx, ns: &str, name: &str) -> OpResult<()> {
+        if !name.starts_with("claim-gpuhost-verify") {
+            return Err(OpError::refused(format!("claim `{name}` is not one of verify's")).on(name));
+        }
+        let op = Op::run("nfs", "remove_probe_claim", format!("{ns}/{name}"));
+        ctx.run_op(op, |s| async move {
+            self.release_volumes(s.ctx(), ns, Some(name)).await?;
+            self.delete_now(s.ctx(), "pvc", ns, name).await
+        })
+        .await
+    }
+
     /// Makes the probe's volumes go with their claims.
-    async fn release_volumes(&self, ctx: &Ctx, ns: &str) -> OpResult<()> {
+    async fn release_volumes(&self, ctx: &Ctx, ns: &str, claim: Option<&str>) -> OpResult<()> {
         for pv in self.list_in(ctx, "pv", "").await? {
-            if pv["spec"]["claimRef"]["namespace"] == ns && pv["spec"]["persistentVolumeReclaimPolicy"] != "Delete" {
+            let of = &pv["spec"]["claimRef"];
+            let ours = of["namespace"] == ns && claim.is_none_or(|c| of["name"] == c);
+            if ours && pv["spec"]["persistentVolumeReclaimPolicy"] != "Delete" {
                 let name = pv["metadata"]["name"].as_str().unwrap_or_default();
                 let patch = json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}});
                 self.demand(ctx, name, &Request::merge(format!("/api/v1/persistentvolumes/{name}"), &patch)).await?;

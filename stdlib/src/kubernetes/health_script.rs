@@ -1,0 +1,80 @@
+//! The script functions that verify uses.
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+use serde_json::json;
+
+use super::script::to_script;
+use super::{Cluster, ServiceRequestOptions};
+use crate::core::ctx::{RhaiResultOf, call};
+use crate::ssh::Host;
+
+/// The functions.
+pub(super) fn module() -> rhai::Module {
+    rhai::exported_module!(api)
+}
+
+fn names_of(list: &Array) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+fn lines(list: Vec<String>) -> Array {
+    list.into_iter().map(Dynamic::from).collect()
+}
+
+#[export_module]
+mod api {
+    use super::*;
+
+    /// What is wrong with the named nodes; an empty list when all is well.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in cluster.check_nodes(site().node_names(), site().k3s.version) { warn(line); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_nodes(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        names: Array,
+        version: &str,
+    ) -> RhaiResultOf<Array> {
+        let (cluster, names, version) = (cluster.clone(), names_of(&names), version.to_owned());
+        call(&ncc, |ctx| async move { Ok(lines(cluster.check_nodes(&ctx, &names, &version).await?)) })
+    }
+
+    /// What is wrong with the named servers: roles, etcd votes, API; an empty list when all is well.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in cluster.check_servers(["k3s-cp1"]) { warn(line); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_servers(ncc: NativeCallContext, cluster: &mut Cluster, names: Array) -> RhaiResultOf<Array> {
+        let (cluster, names) = (cluster.clone(), names_of(&names));
+        call(&ncc, |ctx| async move { Ok(lines(cluster.check_servers(&ctx, &names).await?)) })
+    }
+
+    /// A request from a node to a Service (`namespace/name:port`): `#{ status, body }`.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let host = site().hosts("server")[0];
+    /// print(cluster.request_service(host, "jupyterhub/hub:8081", #{ path: "/hub/api/" }).body);
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn request_service(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        host: Host,
+        service: &str,
+        options: Map,
+    ) -> RhaiResultOf<Dynamic> {
+        let (cluster, service) = (cluster.clone(), service.to_owned());
+        call(&ncc, |ctx| async move {
+            let o = ServiceRequestOptions::read(&options)?;
+            let (status, body) = cluster.request_service(&ctx, &host, &service, &o).await?;
+            let value = serde_json::from_str(&body).unwrap_or(serde_json::Value::Null);
+            to_script(&json!({"status": status, "body": body, "json": value}))
+        })
+    }
+}
