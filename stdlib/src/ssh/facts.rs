@@ -76,7 +76,8 @@ fn setting(text: &str, key: &str) -> String {
 
 fn kib(text: &str, key: &str) -> Dynamic {
     let line = text.lines().find(|l| l.starts_with(key)).unwrap_or_default();
-    Dynamic::from(Size(word(line, 1).parse::<u64>().unwrap_or(0) * 1024))
+    // Whole mebibytes print well, and nobody declares less.
+    Dynamic::from(Size::mib(word(line, 1).parse::<u64>().unwrap_or(0) / 1024))
 }
 
 fn parse(text: &str) -> Map {
@@ -157,6 +158,8 @@ fn mount(line: &str) -> Dynamic {
 fn nics(links: &str, addresses: &str) -> Array {
     let name = |l: &str| word(l, 1).trim_end_matches(':').split('@').next().unwrap_or_default().to_owned();
     let mut out = Array::new();
+    // Some versions fold the line although `-o` says not to.
+    let links = links.replace("\n ", " ");
     for l in links.lines().filter(|l| name(l) != "lo") {
         let nic = name(l);
         let mac = l.split("link/ether ").nth(1).map(|r| word(r, 0)).unwrap_or_default();
@@ -189,7 +192,7 @@ fn pci(line: &str) -> Dynamic {
 mod tests {
     use super::*;
 
-    const SAMPLE: &str = "@@os\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n@@kernel\n6.1.0-25-cloud-amd64\n@@arch\nx86_64\n@@hostname\nn1\n@@cores\n16\n@@cpu\nmodel name\t: EPYC\n@@memory\nMemTotal:       16384 kB\nMemAvailable:   8192 kB\n@@uptime\n12.50 20.0\n@@boot\nabc\n@@disks\nNAME=\"sda\" TYPE=\"disk\" SIZE=\"1024\" SERIAL=\"gh-data-221\" FSTYPE=\"\" LABEL=\"x y\" MOUNTPOINT=\"\"\n@@mounts\n/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n@@swap\n@@links\n1: lo: <LOOPBACK> link/loopback 00\n2: eth0: <UP> mtu 1500 link/ether bc:24:11:00:00:01 brd\n@@addresses\n2: eth0    inet 10.0.0.11/24 brd\n@@packages\ninstalled curl 7.88\nconfig-files x 1\n@@services\nssh.service loaded active running OpenBSD\n@@modules\nModule Size Used by\nbr_netfilter 1 0\n@@pci\n0000:01:00.0 3D controller [0302]: NVIDIA Corporation GA100 [A100 PCIe 40GB] [10de:20f1] (rev a1)\n@@users\nroot:x:0:0::/root:/bin/bash\n@@time\nTimezone=Etc/UTC\nNTPSynchronized=yes\n@@virtual\nkvm\n@@end\n";
+    const SAMPLE: &str = "@@os\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n@@kernel\n6.1.0-25-cloud-amd64\n@@arch\nx86_64\n@@hostname\nn1\n@@cores\n16\n@@cpu\nmodel name\t: EPYC\n@@memory\nMemTotal:       16384 kB\nMemAvailable:   8192 kB\n@@uptime\n12.50 20.0\n@@boot\nabc\n@@disks\nNAME=\"sda\" TYPE=\"disk\" SIZE=\"1024\" SERIAL=\"gh-data-221\" FSTYPE=\"\" LABEL=\"x y\" MOUNTPOINT=\"\"\n@@mounts\n/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n@@swap\n@@links\n1: lo: <LOOPBACK> link/loopback 00\n2: eth0: <UP> mtu 1500\n    link/ether bc:24:11:00:00:01 brd\n@@addresses\n2: eth0    inet 10.0.0.11/24 brd\n@@packages\ninstalled curl 7.88\nconfig-files x 1\n@@services\nssh.service loaded active running OpenBSD\n@@modules\nModule Size Used by\nbr_netfilter 1 0\n@@pci\n0000:01:00.0 3D controller [0302]: NVIDIA Corporation GA100 [A100 PCIe 40GB] [10de:20f1] (rev a1)\n@@users\nroot:x:0:0::/root:/bin/bash\n@@time\nTimezone=Etc/UTC\nNTPSynchronized=yes\n@@virtual\nkvm\n@@end\n";
 
     #[test]
     fn a_sample_reads_into_types() {

@@ -185,7 +185,8 @@ impl Item for Link {
     fn look(&self) -> String {
         let p = quote(&self.path);
         format!(
-            "if [ -L {p} ]; then printf 'to '; readlink {p}; elif [ -e {p} ]; then echo other; else echo absent; fi"
+            "if t=$(readlink {p} 2>/dev/null); then printf 'to %s' \"$t\"; elif [ -e {p} ]; then echo other; \
+             else echo absent; fi"
         )
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
