@@ -162,7 +162,7 @@ fn foreign_vm(w: &mut World, f: &ForeignVm) -> Result<(), String> {
         vmid: f.vmid,
         format: if dir { "qcow2" } else { "raw" }.into(),
         content: "images".into(),
-        used: size / 4,
+        used: if dir { size / 4 } else { size },
         ctime: w.now_ms / 1000 - 400_000,
         base: None,
         notes: None,

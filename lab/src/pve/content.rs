@@ -57,27 +57,34 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
             list(w, c, node, id)
         }
         ("POST", ["content"]) => allocate(w, c, node, id),
-        ("GET", ["content", vol]) => {
-            need(w, "Datastore.Audit|Datastore.AllocateSpace")?;
-            let volid = full_id(id, vol);
+        (_, ["content", vol @ ..]) => volume(w, c, method, node, id, &vol.join("/")),
+        ("POST", ["upload"]) => upload::request(w, c, node, id),
+        ("POST", ["download-url"]) => download_request(w, c, node, id),
+        ("GET", ["prunebackups"]) => data(json!([])),
+        _ => Err(c.unknown()),
+    }
+}
+
+fn volume(w: &mut World, c: &Call, method: &str, node: &str, id: &str, vol: &str) -> Reply {
+    let who = c.who()?;
+    let volid = full_id(id, vol);
+    match method {
+        "GET" => {
+            w.pve.need(who, &format!("/storage/{id}"), "Datastore.Audit|Datastore.AllocateSpace")?;
             let f = w.pve.files.get(&volid).ok_or_else(|| no_volume(w, &volid))?;
             let mut v = row(w, &volid, f);
             v["path"] = json!(path_of(w, &volid));
             data(v)
         }
-        ("PUT", ["content", vol]) => {
+        "PUT" => {
             c.params.check(&[t("notes"), b("protected")])?;
-            need(w, "Datastore.Allocate")?;
-            let volid = full_id(id, vol);
+            w.pve.need(who, &format!("/storage/{id}"), "Datastore.Allocate")?;
             let gone = no_volume(w, &volid);
             let f = w.pve.files.get_mut(&volid).ok_or(gone)?;
             f.notes = c.params.get("notes");
             null()
         }
-        ("DELETE", ["content", vol]) => remove(w, c, node, id, vol),
-        ("POST", ["upload"]) => upload::request(w, c, node, id),
-        ("POST", ["download-url"]) => download_request(w, c, node, id),
-        ("GET", ["prunebackups"]) => data(json!([])),
+        "DELETE" => remove(w, c, node, id, vol),
         _ => Err(c.unknown()),
     }
 }

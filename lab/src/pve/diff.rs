@@ -1,4 +1,6 @@
 //! The hypervisor as comparable data: for "cleanup leaves it as it was".
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::qemu::conf;
@@ -31,10 +33,13 @@ pub fn world_diff_view(w: &World) -> Value {
         let size = w.volumes.get(id).map_or(0, |v| v.size);
         volumes.insert(id.clone(), json!({ "owner": f.vmid, "content": f.content, "format": f.format, "size": size }));
     }
+    // Lock pools come and go with every run.
+    let lock = |id: &str| id.starts_with("gpuhost-") && id.contains("-lock-");
+    let pools: BTreeMap<_, _> = p.pools.iter().filter(|(id, _)| !lock(id)).collect();
     json!({
         "vms": vms,
         "volumes": volumes,
-        "pools": p.pools,
+        "pools": pools,
         "mappings": p.mappings,
         "storages": p.storages,
         "nodes": p.nodes,

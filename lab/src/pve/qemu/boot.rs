@@ -37,6 +37,15 @@ pub fn spec(w: &World, vmid: u32, cards: &[PciSpec]) -> Result<BootSpec, String>
     })
 }
 
+/// A running guest sees disks that were plugged in or pulled out.
+pub fn refresh_disks(w: &mut World, vmid: u32) {
+    let Some(vm) = w.pve.vms.get(&vmid).filter(|v| v.run.is_some()) else { return };
+    let now = disks(w, &vm.conf);
+    if let Some(g) = w.guests.get_mut(&vmid) {
+        g.spec.disks = now;
+    }
+}
+
 /// Disks in boot order, then by key.
 fn disks(w: &World, c: &BTreeMap<String, String>) -> Vec<DiskSpec> {
     let boot = c.get("boot").map(|b| props::read("boot", b)).unwrap_or_default();

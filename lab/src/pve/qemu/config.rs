@@ -234,6 +234,9 @@ pub fn apply(w: &mut World, upid: Option<&str>, j: &Change) -> Result<u64, Strin
     for (k, v) in &j.set {
         ms += set(w, upid, j, k, v, running)?;
     }
+    if running {
+        super::boot::refresh_disks(w, j.vmid);
+    }
     Ok(ms)
 }
 
@@ -330,7 +333,6 @@ fn set_drive(
     if adds_cdrom && !conf::is_cloudinit(&props::read(key, vm.conf.get(key).map_or("", String::as_str))) {
         add_to_boot_order(&mut vm.conf, key);
     }
-    // A disk with the running guest's name is seen by it at the next start.
     Ok(ms)
 }
 

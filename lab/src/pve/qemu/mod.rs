@@ -55,6 +55,14 @@ pub fn unlocked(vm: &Vm) -> Result<(), String> {
     vm.conf.get("lock").map_or(Ok(()), |l| Err(format!("VM is locked ({l})")))
 }
 
+fn id_of(text: &str) -> Result<u32, ApiError> {
+    if text.parse::<i64>().is_err() {
+        return Err(ApiError::param("vmid", format!("type check ('integer') failed - got '{text}'")));
+    }
+    let good = text.parse::<u32>().ok().filter(|n| *n >= 100);
+    good.ok_or_else(|| ApiError::param("vmid", "invalid format - value does not look like a valid VM ID\n"))
+}
+
 /// Handles `/nodes/{node}/qemu…`.
 ///
 /// # Errors
@@ -68,11 +76,7 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
             _ => Err(c.unknown()),
         };
     };
-    let vmid = id
-        .parse::<u32>()
-        .ok()
-        .filter(|n| *n >= 100)
-        .ok_or_else(|| ApiError::param("vmid", "invalid format - value does not look like a valid VM ID\n"))?;
+    let vmid = id_of(id)?;
     let need = |w: &World, privs: &str| w.pve.need(who, &format!("/vms/{vmid}"), privs);
     match (method, rest) {
         ("GET", []) => data(subdirs(
