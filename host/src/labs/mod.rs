@@ -1,4 +1,5 @@
 //! The lab as the far side of a run: in this process, or served by another one.
+pub mod control;
 pub mod folder;
 pub mod routes;
 pub mod world;

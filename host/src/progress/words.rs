@@ -30,14 +30,21 @@ pub fn change(c: &Change) -> String {
     }
 }
 
-/// Several differences, the first few in full.
+/// Several differences: as many as fit on a line, the rest counted.
 #[must_use]
 pub fn changes(list: &[Change]) -> String {
-    let mut parts: Vec<String> = list.iter().take(4).map(change).collect();
-    if list.len() > 4 {
-        parts.push(format!("and {} more", list.len() - 4));
+    let mut out = String::new();
+    for (i, c) in list.iter().enumerate() {
+        let text = change(c);
+        if i > 0 && out.chars().count() + text.chars().count() > 80 {
+            return format!("{out}, and {} more", list.len() - i);
+        }
+        if i > 0 {
+            out.push_str(", ");
+        }
+        out.push_str(&text);
     }
-    parts.join(", ")
+    out
 }
 
 /// `1 change`, `12 changes`.
