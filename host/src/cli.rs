@@ -23,6 +23,8 @@ pub enum Command {
     Run(RunArgs),
     /// Find mistakes in a recipe and its site file without touching anything.
     Check(CheckArgs),
+    /// The simulated homelab: look at it, start it over, serve it to other programs.
+    Lab(LabArgs),
     /// Explain modules, functions and options; or write the reference.
     Doc(DocArgs),
     /// Write recipes, scripts and a site file of your own into a folder.
@@ -78,6 +80,73 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
+/// Arguments of `lab`.
+#[derive(Debug, Clone, Args)]
+pub struct LabArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: LabCommand,
+}
+
+/// What to do with the lab.
+#[derive(Debug, Clone, Subcommand)]
+pub enum LabCommand {
+    /// Show the world of this site's lab.
+    Status(StatusArgs),
+    /// Forget the world and start over.
+    Reset(ResetArgs),
+    /// Serve the lab on ports of 127.0.0.1 until stopped, for curl, ssh, kubectl and other gpuhost processes.
+    Serve(ServeArgs),
+}
+
+/// Arguments of `lab status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Site file (default: `site.toml`, `recipes/site.toml`, else the one of this program).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// As one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `lab reset`.
+#[derive(Debug, Clone, Args)]
+pub struct ResetArgs {
+    /// Site file (default: `site.toml`, `recipes/site.toml`, else the one of this program).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// What the world has at the beginning.
+    #[arg(long, value_enum, default_value = "empty")]
+    pub start: crate::labs::start::Start,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `lab serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Site file (default: `site.toml`, `recipes/site.toml`, else the one of this program).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// Start over with this (default: continue the saved world).
+    #[arg(long, value_enum)]
+    pub start: Option<crate::labs::start::Start>,
+    /// How many times faster than real; `instant` jumps while a gpuhost run shares the clock.
+    #[arg(long, value_name = "N|instant")]
+    pub speed: Option<String>,
+    /// Write the addresses, tokens and paths as JSON to this file once everything listens.
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
 /// Arguments of `doc`.
 #[derive(Debug, Clone, Args)]
 pub struct DocArgs {
@@ -107,7 +176,7 @@ pub fn main() -> Exit {
     };
     let verbose = match &cli.command {
         Command::Run(a) => a.common.verbose,
-        Command::Check(_) | Command::Doc(_) | Command::Init(_) => false,
+        Command::Check(_) | Command::Doc(_) | Command::Init(_) | Command::Lab(_) => false,
     };
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -140,6 +209,7 @@ fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
             let screen = Arc::new(Screen::new(!a.json));
             crate::run::command(&a, rt, &screen)
         }
+        Command::Lab(a) => crate::labs::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Doc(a) => crate::doc::command(&a, &Arc::new(Screen::new(false))),
         Command::Init(a) => crate::init::command(&a, &Arc::new(Screen::new(false))),
         Command::Check(a) => crate::check::command::command(&a, &Arc::new(Screen::new(false))),

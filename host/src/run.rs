@@ -14,6 +14,7 @@ use crate::check;
 use crate::cli::RunArgs;
 use crate::engine;
 use crate::exit::Exit;
+use crate::labs::folder::Folder;
 use crate::labs::{self, InProcess};
 use crate::record::journal::Journal;
 use crate::record::jsonl::JsonLines;
@@ -34,7 +35,7 @@ enum Ending {
 #[must_use]
 pub fn command(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Exit {
     match prepare(args, rt, screen) {
-        Ok(job) => job.go(),
+        Ok(job) => job.go().0,
         Err(Stop::Error(e, exit)) => {
             show_error(screen, &e, None);
             if args.json {
@@ -85,7 +86,8 @@ fn early_end(e: &OpError, exit: Exit, lab: bool) -> Value {
     })
 }
 
-struct Job {
+/// A run that is ready to go.
+pub struct Job {
     args: RunArgs,
     screen: Arc<Screen>,
     recipe: Text,
@@ -96,10 +98,10 @@ struct Job {
     wall_start: u64,
     /// The lab, when it runs in this process.
     world: Option<InProcess>,
+    show: Show,
 }
 
 fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Result<Job, Stop> {
-    let wall_start = crate::when::wall_ms();
     let recipe = sources::recipe(&args.recipe)?;
     let site_text = sources::site(args.site.as_deref(), Some(&recipe), args.lab)?;
     let site = match &site_text {
@@ -113,19 +115,63 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
     if findings.iter().any(|f| !f.warning) {
         return Err(Stop::Findings(findings));
     }
-    let params = crate::session::params(&args.set)?;
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
     let cancel = CancellationToken::new();
     crate::signals::watch(rt, cancel.clone());
-    let panics = Panics::watch();
-    let (far, world) = match &site {
-        Some(s) if args.lab => labs::open(rt, &state_dir, s)?,
-        None if args.lab => {
+    let control = site_text.as_ref().and_then(|t| labs::join::control_of(&t.text));
+    let (far, world) = match (&site, control) {
+        (Some(s), Some(addr)) => (labs::join::address(&addr, s, &cancel)?, None),
+        (Some(s), None) if args.lab => labs::open(rt, &state_dir, s, &cancel)?,
+        (None, _) if args.lab => {
             let e = OpError::invalid("the lab needs a site file");
             return Err(e.hint("pass one: `--site recipes/site.toml`").into());
         }
         _ => (Far::real(site.as_deref(), &state_dir)?, None),
     };
+    let show = if args.json { Show::Json } else { Show::Progress };
+    job(args, rt, screen, recipe, Place { site, far, world, state_dir, cancel }, show)
+}
+
+/// How a run shows itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show {
+    /// For people.
+    Progress,
+    /// For programs.
+    Json,
+    /// Not at all, but for errors.
+    Quiet,
+}
+
+/// Where a run takes place.
+pub struct Place {
+    /// Its site.
+    pub site: Option<Arc<Site>>,
+    /// The far side.
+    pub far: Far,
+    /// The lab, when it runs in this process.
+    pub world: Option<InProcess>,
+    /// Where its journal goes.
+    pub state_dir: std::path::PathBuf,
+    /// Ctrl-C.
+    pub cancel: CancellationToken,
+}
+
+/// A run that is ready to go.
+///
+/// # Errors
+/// When its journal cannot be made.
+pub fn job(
+    args: &RunArgs,
+    rt: &tokio::runtime::Handle,
+    screen: &Arc<Screen>,
+    recipe: Text,
+    place: Place,
+    show: Show,
+) -> Result<Job, Stop> {
+    let params = crate::session::params(&args.set)?;
+    let wall_start = crate::when::wall_ms();
+    let Place { site, far, world, state_dir, cancel } = place;
     let lab = far.lab;
     let session = Session::open(Ask {
         rt: rt.clone(),
@@ -138,13 +184,13 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
         cancel,
     });
     let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-    let journal = Journal::create(&state_dir, wall_start, &id)?;
-    let path = journal.path().to_owned();
-    session.fan.add(Box::new(journal));
-    if args.json {
-        session.fan.add(Box::new(JsonLines(screen.clone())));
-    } else {
-        session.fan.add(crate::progress::view(screen, lab, args.common.verbose));
+    let file = Journal::create(&state_dir, wall_start, &id)?;
+    let journal = file.path().to_owned();
+    session.fan.add(Box::new(file));
+    match show {
+        Show::Json => session.fan.add(Box::new(JsonLines(screen.clone()))),
+        Show::Progress => session.fan.add(crate::progress::view(screen, lab, args.common.verbose)),
+        Show::Quiet => {}
     }
     Ok(Job {
         args: args.clone(),
@@ -152,10 +198,11 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
         recipe,
         site,
         session,
-        journal: path,
-        panics,
+        journal,
+        panics: Panics::watch(),
         wall_start,
         world,
+        show,
     })
 }
 
@@ -230,7 +277,9 @@ fn panic_text(p: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl Job {
-    fn go(self) -> Exit {
+    /// Runs the recipe; gives the lab's folder back, when the lab ran in this process.
+    #[must_use]
+    pub fn go(self) -> (Exit, Option<Folder>) {
         let run = self.session.run.clone();
         let site_start = run.rt.block_on(run.clock.now_ms());
         let ctx = Ctx::new(run.clone());
@@ -268,7 +317,7 @@ impl Job {
         words.join(" ")
     }
 
-    fn finish(self, ending: Ending, site_start: u64) -> Exit {
+    fn finish(self, ending: Ending, site_start: u64) -> (Exit, Option<Folder>) {
         let run = self.session.run.clone();
         let failed_proofs = {
             let proofs = run.proofs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -298,15 +347,16 @@ impl Job {
             let text = render::error(e, &cx);
             self.screen.err(self.session.redactor.clean(text.trim_end()).as_str());
         }
-        if !self.args.json {
+        if self.show == Show::Progress {
             self.summary(exit, failed_proofs, wall_ms, site_ms);
         }
         match self.world.map(|w| w.close(&run.rt)) {
             Some(Err(e)) => {
                 show_error(&self.screen, &e, None);
-                if exit == Exit::Done { Exit::Internal } else { exit }
+                (if exit == Exit::Done { Exit::Internal } else { exit }, None)
             }
-            _ => exit,
+            Some(Ok(folder)) => (exit, Some(folder)),
+            None => (exit, None),
         }
     }
 

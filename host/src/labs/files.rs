@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
 use gpuhost_lab::Lab;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
@@ -121,7 +122,7 @@ impl Files<'_> {
     fn known_hosts(&self) -> String {
         let mut out = String::new();
         for n in &self.site.nodes {
-            if let Some(key) = gpuhost_lab::guest::host_key(self.lab, n.vmid) {
+            if let Some(key) = gpuhost_lab::guest::hostkeys::public(self.lab, n.vmid) {
                 let port = self.front.door(&format!("{}:22", n.ip)).map_or(22, |a| a.port());
                 writeln!(out, "{},[127.0.0.1]:{port} {}", n.name, key.trim()).ok();
             }
@@ -136,15 +137,16 @@ impl Files<'_> {
         let (mut cs, mut us, mut cx) = (Vec::new(), Vec::new(), Vec::new());
         for (i, c) in clusters.iter().enumerate() {
             let Some(door) = c.members.keys().find_map(|v| self.server_door(*v)) else { continue };
-            let Ok(own) = gpuhost_lab::kube::kubeconfig(c) else { continue };
+            let admin = gpuhost_lab::tls::make_leaf(&c.client_ca, "system:admin", Some("system:masters"), &[]);
+            let Ok(admin) = admin else { continue };
             let name = if i == 0 { name.clone() } else { format!("{name}-{}", i + 1) };
             cs.push(json!({"name": name, "cluster": {
                 "server": format!("https://127.0.0.1:{}", door.port()),
-                "certificate-authority-data": word(&own, "certificate-authority-data"),
+                "certificate-authority-data": b64(&c.ca.cert),
             }}));
             us.push(json!({"name": name, "user": {
-                "client-certificate-data": word(&own, "client-certificate-data"),
-                "client-key-data": word(&own, "client-key-data"),
+                "client-certificate-data": b64(&admin.cert),
+                "client-key-data": b64(&admin.key),
             }}));
             cx.push(json!({"name": name, "context": {"cluster": name, "user": name}}));
         }
@@ -183,10 +185,6 @@ impl Files<'_> {
     }
 }
 
-/// The value of `key: value` in the kubeconfig that K3s writes.
-fn word(text: &str, key: &str) -> String {
-    text.lines()
-        .find_map(|l| l.trim().trim_start_matches("- ").strip_prefix(key)?.strip_prefix(':'))
-        .map(|v| v.trim().to_owned())
-        .unwrap_or_default()
+fn b64(text: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(text)
 }

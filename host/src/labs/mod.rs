@@ -1,7 +1,13 @@
 //! The lab as the far side of a run: in this process, or served by another one.
+pub mod command;
 pub mod control;
+pub mod files;
 pub mod folder;
+pub mod front;
+pub mod join;
 pub mod routes;
+pub mod serve;
+pub mod start;
 pub mod world;
 
 use std::path::Path;
@@ -13,6 +19,7 @@ use gpuhost_stdlib::core::clock::{BusyGuard, Clock, Mode};
 use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
+use tokio_util::sync::CancellationToken;
 
 use crate::session::Far;
 use folder::Folder;
@@ -57,16 +64,38 @@ impl InProcess {
         self.lab.with(|w| w.not_rehearsed.iter().cloned().collect())
     }
 
-    /// Saves the world and stops the servers.
+    /// Lets time go from here on (a served lab is its own master).
+    pub fn release(&mut self) {
+        self.mark.take();
+    }
+
+    /// Where it is kept.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Saves the world as it is now.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, rt: &tokio::runtime::Handle) -> OpResult<()> {
+        self.folder.save(&rt.block_on(self.lab.snapshot()))
+    }
+
+    /// Saves the world and stops the servers; the lock is handed back.
     ///
     /// # Errors
     /// When the world cannot be written.
-    pub fn close(mut self, rt: &tokio::runtime::Handle) -> OpResult<()> {
-        let world = rt.block_on(self.lab.snapshot());
+    pub fn close(mut self, rt: &tokio::runtime::Handle) -> OpResult<Folder> {
+        let hold = self.lab.clock().busy_guard();
         self.lab.clock().set_mode(Mode::Explicit);
+        let world = rt.block_on(self.lab.snapshot());
         self.lab.stop();
         self.mark.take();
-        self.folder.save(&world)
+        drop(hold);
+        self.folder.save(&world)?;
+        Ok(self.folder)
     }
 }
 
@@ -74,11 +103,23 @@ impl InProcess {
 ///
 /// # Errors
 /// `denied` (exit 4) when another process holds the world without serving it.
-pub fn open(rt: &tokio::runtime::Handle, state_dir: &Path, site: &Site) -> OpResult<(Far, Option<InProcess>)> {
-    let folder = match Folder::lock(state_dir, site)? {
-        folder::Locked::Mine(f) => f,
-        folder::Locked::Elsewhere(f) => return Err(f.busy()),
-    };
+pub fn open(
+    rt: &tokio::runtime::Handle,
+    state_dir: &Path,
+    site: &Site,
+    cancel: &CancellationToken,
+) -> OpResult<(Far, Option<InProcess>)> {
+    match Folder::lock(state_dir, site)? {
+        folder::Locked::Mine(f) => open_folder(rt, f, site).map(|(far, here)| (far, Some(here))),
+        folder::Locked::Elsewhere(f) => Ok((join::folder(&f, site, cancel)?, None)),
+    }
+}
+
+/// Starts or continues the world of a folder that is ours.
+///
+/// # Errors
+/// When the world cannot be read or the servers do not start.
+pub fn open_folder(rt: &tokio::runtime::Handle, folder: Folder, site: &Site) -> OpResult<(Far, InProcess)> {
     let world = match folder.load()? {
         Some(w) => w,
         None => world::born(site)?,
@@ -88,7 +129,7 @@ pub fn open(rt: &tokio::runtime::Handle, state_dir: &Path, site: &Site) -> OpRes
     let state = folder.state_dir()?;
     let here = InProcess::start(rt, folder, world, sink)?;
     let far = far(&here.lab, site, routes, state)?;
-    Ok((far, Some(here)))
+    Ok((far, here))
 }
 
 fn far(lab: &Lab, site: &Site, routes: Routes, state_dir: std::path::PathBuf) -> OpResult<Far> {

@@ -35,6 +35,13 @@ pub fn load(m: &Machine) -> Option<PrivateKey> {
     PrivateKey::from_openssh(bytes.as_slice()).ok()
 }
 
+/// The public host key of a machine that has booted, as one line.
+#[must_use]
+pub fn public(lab: &crate::Lab, vmid: u32) -> Option<String> {
+    let text = lab.guests().get(vmid)?.files.text(&format!("{KEY}.pub"));
+    (!text.trim().is_empty()).then(|| text.trim().to_owned())
+}
+
 /// Fingerprint of a public key line, as `ssh-keygen -l` prints it.
 #[must_use]
 pub fn fingerprint(line: &str) -> Option<String> {
