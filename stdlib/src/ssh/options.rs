@@ -91,11 +91,21 @@ impl Output {
         self.stdout.trim_end_matches('\n')
     }
 
-    /// The last lines of standard error (or output), for error messages.
+    /// The last lines of standard error (or output), for error messages. Tools that mark their errors are quoted
+    /// by those; a line that repeats is said once.
     #[must_use]
     pub fn last_words(&self) -> Vec<String> {
         let text = if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr };
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.trim().is_empty()).collect();
+        let mut lines: Vec<&str> = Vec::new();
+        for l in text.lines().map(str::trim_end).filter(|l| !l.trim().is_empty()) {
+            if !lines.contains(&l) {
+                lines.push(l);
+            }
+        }
+        let marked = |l: &&str| l.starts_with("E: ") || l.to_ascii_lowercase().starts_with("error:");
+        if lines.iter().any(marked) {
+            lines.retain(marked);
+        }
         lines.iter().skip(lines.len().saturating_sub(4)).map(|l| (*l).to_owned()).collect()
     }
 }
@@ -103,5 +113,21 @@ impl Output {
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_the_telling_ones() {
+        let words = |stderr: &str| {
+            let (stdout, stderr) = ("out\n".to_owned(), stderr.to_owned());
+            Output { stdout, stderr, code: 1, duration: Duration::secs(0) }.last_words().join("|")
+        };
+        assert_eq!(words("1\n2\n3\n\n4\n5\n"), "2|3|4|5");
+        assert_eq!(words("Reading\nE: no x\nReading\nE: no x\n"), "E: no x");
+        assert_eq!(words(" \n"), "out");
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn add(module: &mut Module) {
             .with_purity(true)
             .with_params_info([
                 "host: &mut Host".to_owned(),
-                format!("wanted: {}", field.ty),
+                format!("wanted: {}", field.ty.replace(" of strings", "")),
                 "RhaiResultOf<Array>".to_owned(),
             ])
             .with_comments(doc.lines())

@@ -17,13 +17,13 @@ options! {
         /// Lines that files have, by path: a list of texts or `#{ line, replaces }` (beginning of the line to replace).
         lines: Map = Map::new(),
         /// Directories: a list of paths, or a map of path to `#{ mode, owner }`.
-        directories: Dynamic = Dynamic::UNIT,
+        directories: Option<Dynamic> = None,
         /// Symbolic links: path to target.
         links: BTreeMap<String, String> = BTreeMap::new(),
         /// Users by name: `#{ uid, groups, shell, home, system, sudo, authorized_keys }`.
         users: Map = Map::new(),
         /// Groups: a list of names, or a map of name to number.
-        groups: Dynamic = Dynamic::UNIT,
+        groups: Option<Dynamic> = None,
         /// Public keys that may log in, by user: a list of lines.
         authorized_keys: Map = Map::new(),
         /// Kernel settings, now and at boot (`/etc/sysctl.d/90-gpuhost.conf`).

@@ -45,13 +45,13 @@ impl Wanted {
         }
         each(&o.repositories, "repositories", |n, v| w.repository(n, v))?;
         each(&o.files, "files", |p, v| w.file(p, v))?;
-        w.directories(&o.directories)?;
+        w.directories(o.directories.as_ref().unwrap_or(&Dynamic::UNIT))?;
         for (path, target) in &o.links {
             let path = absolute("links", path)?;
             let phase = w.phase_of(&path);
             w.add(Link { path, target: target.clone(), phase });
         }
-        w.groups(&o.groups)?;
+        w.groups(o.groups.as_ref().unwrap_or(&Dynamic::UNIT))?;
         each(&o.users, "users", |n, v| w.user(n, v))?;
         w.edits(&o)?;
         w.kernel(&o)?;
