@@ -47,7 +47,6 @@ fn machine_privileges(major: u32) -> Vec<&'static str> {
         "VM.Config.Memory",
         "VM.Config.Network",
         "VM.Config.Options",
-        "VM.Config.CDROM",
         "VM.PowerMgmt",
         agent,
     ]
@@ -102,6 +101,12 @@ pub fn needs(site: &Site, major: u32) -> Vec<Need> {
     }
     if !site.template.existing {
         out.push(Need {
+            paths: one(format!("/pool/{}", site.pool())),
+            role: "GpuhostBuild",
+            privileges: vec!["VM.Config.CDROM"],
+            why: "attach the seed of the template build",
+        });
+        out.push(Need {
             paths: one(format!("/storage/{}", site.proxmox.image_storage)),
             role: "GpuhostImages",
             privileges: vec!["Datastore.AllocateSpace", "Datastore.AllocateTemplate", "Datastore.Audit"],
@@ -110,7 +115,8 @@ pub fn needs(site: &Site, major: u32) -> Vec<Need> {
         out.push(Need {
             paths: one(format!("/nodes/{}", site.template.pve_node.as_ref().unwrap_or(&site.proxmox.pve_node))),
             role: "GpuhostDownload",
-            privileges: vec!["Sys.AccessNetwork"],
+            // An entry on a deeper path replaces what comes down from `/`: Sys.Audit has to be said again.
+            privileges: vec!["Sys.AccessNetwork", "Sys.Audit"],
             why: "let the hypervisor download the cloud image",
         });
     }
@@ -120,17 +126,31 @@ pub fn needs(site: &Site, major: u32) -> Vec<Need> {
         privileges: vec!["SDN.Use"],
         why: "attach machines to the bridge",
     });
-    let mappings: BTreeSet<String> =
-        site.nodes.iter().filter(|n| n.shape.gpu_count() > 0).filter_map(|n| mapping_of(site, n)).collect();
-    for m in mappings {
+    for m in mappings(site) {
         out.push(Need {
             paths: one(format!("/mapping/pci/{m}")),
             role: "GpuhostMapping",
-            privileges: vec!["Mapping.Modify", "Mapping.Use"],
-            why: "share the GPUs and pass them through",
+            privileges: vec!["Mapping.Use"],
+            why: "pass the GPUs through",
         });
     }
     out
+}
+
+/// What making the GPU mappings needs: once, so an administrator may do it instead.
+#[must_use]
+pub fn mapping_need() -> Need {
+    Need {
+        paths: vec!["/mapping/pci".to_owned()],
+        role: "GpuhostMappingAdmin",
+        privileges: vec!["Mapping.Modify"],
+        why: "make the GPU mapping, unless an administrator makes it once",
+    }
+}
+
+/// PCI mappings that the site's machines use.
+fn mappings(site: &Site) -> BTreeSet<String> {
+    site.nodes.iter().filter(|n| n.shape.gpu_count() > 0).filter_map(|n| mapping_of(site, n)).collect()
 }
 
 /// Privileges of `/access/permissions` that hold at `path`: the nearest ancestor that is listed decides.
@@ -167,8 +187,7 @@ fn lacking(all: &Value, need: &Need) -> Vec<&'static str> {
 /// Privileges that another one covers.
 fn stands_in(have: &BTreeSet<String>, privilege: &str) -> bool {
     match privilege {
-        "Sys.AccessNetwork" => have.contains("Sys.Modify") && have.contains("Sys.Audit"),
-        "VM.Config.CDROM" => have.contains("VM.Config.Disk"),
+        "Sys.AccessNetwork" => have.contains("Sys.Modify"),
         _ => false,
     }
 }
@@ -213,7 +232,14 @@ impl Proxmox {
         ctx.run_op(Op::read("proxmox", "check_permissions", &site.proxmox.token_id), |_| async {
             let version = self.version(ctx).await?;
             let all = self.send(ctx, &request::get("/access/permissions")).await?;
-            let needs = needs(&site, major(&version));
+            let mut needs = needs(&site, major(&version));
+            for m in mappings(&site) {
+                // A mapping that is hidden from the token counts as missing: Mapping.Use is asked for anyway.
+                if !matches!(self.find(ctx, &request::mapping(&m)).await, Ok(Some(_))) {
+                    needs.push(mapping_need());
+                    break;
+                }
+            }
             let mut r = Report::new(format!("permissions of {} on Proxmox VE {version}", site.proxmox.token_id));
             for need in &needs {
                 let path = need.paths.first().map(String::as_str).unwrap_or_default();
@@ -274,7 +300,7 @@ mod tests {
         assert!(lacking(&all, &needs[2]).is_empty());
         let c = commands(&s, &needs);
         assert!(c.iter().any(|l| l.starts_with("pveum role add GpuhostMachines --privs \"VM.Allocate")), "{c:?}");
-        assert!(c.contains(&"pveum acl modify /pool/gpuhost-homelab --tokens 'gpuhost@pve!deploy' --roles GpuhostMachines,GpuhostPool".to_owned()), "{c:?}");
+        assert!(c.contains(&"pveum acl modify /pool/gpuhost-homelab --tokens 'gpuhost@pve!deploy' --roles GpuhostBuild,GpuhostMachines,GpuhostPool".to_owned()), "{c:?}");
         let everything: serde_json::Map<String, Value> =
             needs.iter().flat_map(|n| n.privileges.clone()).map(|p| (p.to_owned(), 1.into())).collect();
         let all = json!({"/": everything});

@@ -4,9 +4,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::core::ctx::Ctx;
-use crate::core::error::OpResult;
+use crate::core::error::{Kind, OpResult};
 use crate::core::event::Change;
-use crate::core::op::{Op, OpScope};
+use crate::core::op::{Look, Op, OpScope};
 use crate::options;
 use crate::wire::pve::marker::{self, Marker, Ownership};
 use crate::wire::pve::props;
@@ -122,7 +122,25 @@ impl Vm {
             let r = request::put_config(&self.at, off, &[], m.digest().as_deref());
             self.pve.change(s, "switching protection off", &r, CONFIG).await?;
         }
-        self.pve.change(s, "the removal", &request::destroy(&self.at), DESTROY).await
+        if !m.is_template() {
+            return self.pve.change(s, "the removal", &request::destroy(&self.at), DESTROY).await;
+        }
+        // Linked clones of ours may be on their way out at the same time; those of others make Proxmox refuse,
+        // before it has removed anything.
+        let limit = Duration::from_secs(180);
+        s.wait_for("the removal of the template", Duration::from_secs(5), limit, || async {
+            match self.pve.change(s, "the removal", &request::destroy(&self.at), DESTROY).await {
+                Ok(()) => Ok(Look::Ready(())),
+                Err(e) if e.causes.iter().any(|c| c.contains("still in use by linked")) => {
+                    Ok(Look::Pending("linked clones still use it".to_owned()))
+                }
+                Err(e) => Err(e),
+            }
+        })
+        .await
+        .map_err(|e| {
+            if e.is(Kind::Timeout) { e.hint("remove the linked clones first, or keep the template") } else { e }
+        })
     }
 }
 
