@@ -23,6 +23,8 @@ pub enum Command {
     Run(RunArgs),
     /// Find mistakes in a recipe and its site file without touching anything.
     Check(CheckArgs),
+    /// Try things out line by line, on the site or on the lab.
+    Repl(ReplArgs),
     /// The simulated homelab: look at it, start it over, serve it to other programs.
     Lab(LabArgs),
     /// Explain modules, functions and options; or write the reference.
@@ -78,6 +80,26 @@ pub struct CheckArgs {
     /// Findings as JSON lines on stdout.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `repl`.
+#[derive(Debug, Clone, Args)]
+pub struct ReplArgs {
+    /// Site file (default: `site.toml`, `recipes/site.toml`).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// Talk to the simulated homelab instead of the real one.
+    #[arg(long)]
+    pub lab: bool,
+    /// A value for `param("NAME", …)`.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Agree to questions; removals on a real site need the site's name: `--yes=SITE`.
+    #[arg(long, value_name = "SITE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub yes: Option<String>,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
 }
 
 /// Arguments of `lab`.
@@ -176,6 +198,7 @@ pub fn main() -> Exit {
     };
     let verbose = match &cli.command {
         Command::Run(a) => a.common.verbose,
+        Command::Repl(a) => a.common.verbose,
         Command::Check(_) | Command::Doc(_) | Command::Init(_) | Command::Lab(_) => false,
     };
     tracing_subscriber::fmt()
@@ -209,6 +232,7 @@ fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
             let screen = Arc::new(Screen::new(!a.json));
             crate::run::command(&a, rt, &screen)
         }
+        Command::Repl(a) => crate::repl::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Lab(a) => crate::labs::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Doc(a) => crate::doc::command(&a, &Arc::new(Screen::new(false))),
         Command::Init(a) => crate::init::command(&a, &Arc::new(Screen::new(false))),

@@ -15,6 +15,7 @@ pub mod progress;
 pub mod record;
 pub mod reference;
 pub mod render;
+pub mod repl;
 pub mod run;
 pub mod screen;
 pub mod session;

@@ -97,7 +97,7 @@ struct Meta {
 #[must_use]
 pub fn type_word(rust: &str) -> String {
     let mut t = rust.trim().trim_start_matches("&mut ").trim_start_matches('&').trim().to_owned();
-    for wrap in ["RhaiResultOf<", "Result<", "Option<", "Arc<", "Shared<"] {
+    for wrap in ["RhaiResultOf<", "Result<", "Option<", "alloc::sync::Arc<", "Arc<", "Shared<"] {
         while let Some(inner) = t.strip_prefix(wrap) {
             let inner = inner.strip_suffix('>').unwrap_or(inner).trim();
             t = inner.split(", Box<").next().unwrap_or(inner).trim().to_owned();

@@ -18,6 +18,7 @@ use crate::record::redact::Redactor;
 use crate::screen::Screen;
 
 /// The far side of a run: the real site, or a lab.
+#[derive(Clone)]
 pub struct Far {
     /// Its time.
     pub clock: Clock,

@@ -38,7 +38,7 @@ impl Plain {
         if status != Status::Ok {
             self.line(2, &format!("{} {op} {target}", words::mark(status, p)));
         } else if !changes.is_empty() {
-            let took = p.dim(&crate::when::span(*ms));
+            let took = p.dim(&format!("({})", crate::when::span(*ms)));
             self.line(2, &format!("{} {op} {target}: {} {took}", p.green("changed"), words::changes(changes)));
         } else if self.verbose {
             self.line(2, &p.dim(&format!("same    {op} {target}")));

@@ -36,7 +36,7 @@ pub fn changes(list: &[Change]) -> String {
     let mut out = String::new();
     for (i, c) in list.iter().enumerate() {
         let text = change(c);
-        if i > 0 && out.chars().count() + text.chars().count() > 80 {
+        if i > 0 && out.chars().count() + text.chars().count() > 110 {
             return format!("{out}, and {} more", list.len() - i);
         }
         if i > 0 {
