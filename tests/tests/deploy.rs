@@ -1,0 +1,117 @@
+//! Whole runs on the lab: deploy, again, verify, cleanup, and what has to be left.
+use gpuhost_tests::{Bench, Ran};
+use serde_json::Value;
+
+const DEPLOY: &str = "recipes/deploy.rhai";
+
+fn run(b: &Bench, recipe: &str, more: &[&str]) -> Ran {
+    let mut args = vec!["run", recipe, "--lab", "--json"];
+    args.extend_from_slice(more);
+    b.run(&args)
+}
+
+/// The hypervisor of the bench's lab as comparable data.
+fn hypervisor(b: &Bench, more: &[&str]) -> Value {
+    let mut args = vec!["lab", "status", "--json"];
+    args.extend_from_slice(more);
+    let ran = b.run(&args).expect(0);
+    let status: Value = serde_json::from_str(&ran.stdout).unwrap();
+    status["hypervisor"].clone()
+}
+
+#[test]
+fn the_default_site_comes_up_is_proven_and_leaves_nothing() {
+    let b = Bench::new();
+    let _ = b.run(&["lab", "reset"]).expect(0);
+    let before = hypervisor(&b, &[]);
+
+    let first = run(&b, DEPLOY, &[]).expect(0);
+    let end = first.finished();
+    assert_eq!((end["status"].as_str(), end["lab"].as_bool()), (Some("ok"), Some(true)));
+    assert!(end["changed"].as_u64().unwrap() > 100, "{end}");
+    assert!(first.stdout.contains("7 nodes Ready, 8 GPUs allocatable"));
+
+    let second = run(&b, DEPLOY, &[]).expect(0).finished();
+    assert_eq!(second["changed"], 0, "a second deploy changes nothing");
+
+    let verify = run(&b, "recipes/verify.rhai", &[]).expect(0);
+    let proofs: Vec<Value> = verify.events().into_iter().filter(|e| e["event"] == "proved").collect();
+    assert_eq!(proofs.len(), 8, "{proofs:#?}");
+    assert_eq!(run(&b, DEPLOY, &[]).expect(0).finished()["changed"], 0, "verify leaves nothing behind");
+
+    let cleanup = run(&b, "recipes/cleanup.rhai", &["--yes", "--set", "delete_data=true"]).expect(0);
+    assert!(cleanup.finished()["changed"].as_u64().unwrap() > 0);
+    assert_eq!(hypervisor(&b, &[]), before, "the hypervisor is as it was");
+
+    let after = run(&b, "recipes/verify.rhai", &[]).expect(3);
+    assert!(after.stdout.contains("k3s-cp1"), "verify names what is missing");
+}
+
+#[test]
+fn a_small_site_without_gpus_keeps_its_data() {
+    let b = Bench::new();
+    let site = ["--site", "tests/sites/small.toml"];
+    let first = run(&b, DEPLOY, &site).expect(0);
+    assert!(first.stdout.contains("3 nodes Ready, 0 GPUs allocatable"));
+    assert_eq!(run(&b, DEPLOY, &site).expect(0).finished()["changed"], 0);
+    let _ = run(&b, "recipes/verify.rhai", &site).expect(0);
+
+    let kept = run(&b, "recipes/cleanup.rhai", &["--yes", site[0], site[1]]).expect(0);
+    assert!(kept.stdout.contains("gh-data-504") || kept.stdout.contains("kept:"), "the data disk is listed");
+
+    // The kept disk comes back.
+    let _ = run(&b, DEPLOY, &site).expect(0);
+    let _ = run(&b, "recipes/cleanup.rhai", &["--yes", "--set", "delete_data=true", site[0], site[1]]).expect(0);
+}
+
+/// A copy of the default site with one thing changed.
+fn changed_site(b: &Bench, from: &str, to: &str) -> String {
+    let text = std::fs::read_to_string(gpuhost_tests::root().join("recipes/site.toml")).unwrap();
+    assert!(text.contains(from), "{from}");
+    let path = b.path("site.toml");
+    std::fs::write(&path, text.replace(from, to)).unwrap();
+    path.display().to_string()
+}
+
+/// The run ends in a named error; the correct site then converges.
+fn breaks(from: &str, to: &str, kind: &str, says: &str) {
+    let b = Bench::new();
+    let site = changed_site(&b, from, to);
+    let ran = run(&b, DEPLOY, &["--site", &site]).expect(1);
+    let error = &ran.finished()["error"];
+    assert_eq!(error["kind"], kind, "{error:#}");
+    assert!(!error["target"].as_str().unwrap().is_empty(), "{error:#}");
+    assert!(error["hint"].as_str().is_some_and(|h| !h.is_empty()), "{error:#}");
+    assert!(error.to_string().contains(says), "{error:#}");
+    let good = changed_site(&b, "[site]", "[site]");
+    let _ = run(&b, DEPLOY, &["--site", &good]).expect(0);
+}
+
+#[test]
+fn a_mapping_to_cards_that_are_not_there() {
+    breaks("device = \"10de:20f1\"", "device = \"10de:2684\"", "not_found", "10de:2684");
+}
+
+#[test]
+fn a_k3s_version_that_does_not_exist() {
+    breaks("version = \"v1.34.9+k3s1\"", "version = \"v1.34.99+k3s1\"", "not_found", "v1.34.99+k3s1");
+}
+
+#[test]
+fn a_storage_that_is_full() {
+    breaks("data = \"2 TiB\"", "data = \"900 TiB\"", "failed", "space");
+}
+
+#[test]
+fn check_finds_misspelt_names_before_anything_runs() {
+    let b = Bench::new();
+    let recipe = b.path("typo.rhai");
+    std::fs::write(&recipe, "let pve = proxmox::conect(site().proxmox);\nparallel([1], #{ limt: 2 }, |n| n);\n")
+        .unwrap();
+    let site = changed_site(&b, "gateway =", "gatway =");
+    let ran = b.run(&["check", recipe.to_str().unwrap(), "--site", &site]).expect(2);
+    let text = format!("{}{}", ran.stdout, ran.stderr);
+    for part in ["typo.rhai:1", "`connect`", "typo.rhai:2", "`limit`", "unknown key `gatway`", "`gateway`"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
