@@ -1,0 +1,107 @@
+//! Who a client is: certificates of the cluster's CA, and tokens of service accounts.
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use sha2::Digest;
+
+use super::Request;
+use crate::Lab;
+use crate::kube::store::{Failure, meta};
+
+/// An authenticated user.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct User {
+    /// Name.
+    pub name: String,
+    /// Groups.
+    pub groups: Vec<String>,
+    /// Uid, for service accounts.
+    pub uid: String,
+}
+
+impl User {
+    /// Whether the user may do everything.
+    #[must_use]
+    pub fn admin(&self) -> bool {
+        self.groups.iter().any(|g| g == "system:masters")
+    }
+
+    /// From a client certificate: CN is the name, every O a group.
+    #[must_use]
+    pub fn from_cert(der: &[u8]) -> Option<User> {
+        let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
+        let subject = cert.subject();
+        let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+        let mut groups: Vec<String> =
+            subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+        groups.push("system:authenticated".into());
+        Some(User { name, groups, uid: String::new() })
+    }
+}
+
+/// The user of a request.
+///
+/// # Errors
+/// 401 without a certificate or with a wrong token. K3s answers nobody anonymously.
+pub fn who(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Result<User, Failure> {
+    let header = req.headers.iter().find(|(k, _)| k == "authorization").map(|(_, v)| v.as_str());
+    let Some(header) = header else { return cert.ok_or_else(Failure::unauthorized) };
+    let token = header.strip_prefix("Bearer ").or_else(|| header.strip_prefix("bearer ")).unwrap_or_default().trim();
+    lab.with(|w| {
+        let now = w.now_ms;
+        let c = w.clusters.get(cluster)?;
+        let claims = read_token(&c.client_ca.key, token)?;
+        if claims["exp"].as_u64().is_some_and(|e| e * 1000 < now) {
+            return None;
+        }
+        let (ns, name) =
+            (claims["kubernetes.io"]["namespace"].as_str()?, claims["kubernetes.io"]["serviceaccount"]["name"].as_str()?);
+        let sa = c.store.get("serviceaccounts", ns, name)?;
+        if claims["kubernetes.io"]["serviceaccount"]["uid"] != sa["metadata"]["uid"] {
+            return None;
+        }
+        Some(User {
+            name: format!("system:serviceaccount:{ns}:{name}"),
+            groups: vec![
+                "system:serviceaccounts".into(),
+                format!("system:serviceaccounts:{ns}"),
+                "system:authenticated".into(),
+            ],
+            uid: meta::uid(sa).to_owned(),
+        })
+    })
+    .ok_or_else(Failure::unauthorized)
+}
+
+fn sign(key: &str, text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(format!("{key}{text}").as_bytes()))
+}
+
+/// A token of a service account; `seconds` 0: it does not expire.
+#[must_use]
+pub fn make_token(key: &str, sa: &Value, now_ms: u64, seconds: u64) -> String {
+    let (ns, name) = (meta::namespace(sa), meta::name(sa));
+    let mut claims = json!({
+        "iss": "https://kubernetes.default.svc.cluster.local",
+        "aud": ["https://kubernetes.default.svc.cluster.local", "k3s"],
+        "iat": now_ms / 1000,
+        "sub": format!("system:serviceaccount:{ns}:{name}"),
+        "kubernetes.io": {"namespace": ns, "serviceaccount": {"name": name, "uid": meta::uid(sa)}},
+    });
+    if seconds > 0 {
+        claims["exp"] = (now_ms / 1000 + seconds).into();
+    }
+    let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","kid":"lab"}"#);
+    let text = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+    format!("{text}.{}", sign(key, &text))
+}
+
+/// Claims of a token that was signed here.
+fn read_token(key: &str, token: &str) -> Option<Value> {
+    let (text, sum) = token.rsplit_once('.')?;
+    if sign(key, text) != sum {
+        return None;
+    }
+    let (_, body) = text.split_once('.')?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).ok()?).ok()
+}

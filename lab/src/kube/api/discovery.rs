@@ -1,0 +1,156 @@
+//! Discovery: groups, versions, resources; classic and aggregated.
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::Response;
+use serde_json::{Value, json};
+
+use super::{Body, Call, json as reply, text};
+use crate::kube::schema::Kind;
+
+const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+fn kinds(call: &Call<'_>) -> Vec<Arc<Kind>> {
+    call.lab.with(|w| w.clusters.get(call.cluster).map(|c| c.store.kinds().cloned().collect()).unwrap_or_default())
+}
+
+/// Versions of every group but the core one, in order of appearance.
+fn groups(kinds: &[Arc<Kind>]) -> BTreeMap<String, Vec<String>> {
+    let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for k in kinds.iter().filter(|k| !k.group.is_empty()) {
+        let v = out.entry(k.group.clone()).or_default();
+        if !v.contains(&k.version) {
+            v.push(k.version.clone());
+        }
+    }
+    // Stable versions first: `v1` before `v1beta1`.
+    for v in out.values_mut() {
+        v.sort_by_key(|v| (v.contains("alpha"), v.contains("beta"), v.clone()));
+    }
+    out
+}
+
+fn group(name: &str, versions: &[String]) -> Value {
+    let list: Vec<Value> = versions.iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+    json!({"name": name, "versions": list, "preferredVersion": list.first()})
+}
+
+fn resource(k: &Kind) -> Vec<Value> {
+    let verbs: &[&str] = if k.create_only { &["create"] } else { VERBS };
+    let mut main = json!({"name": k.plural, "singularName": k.singular, "namespaced": k.namespaced, "kind": k.kind, "verbs": verbs});
+    if !k.short.is_empty() {
+        main["shortNames"] = json!(k.short);
+    }
+    if !k.categories.is_empty() {
+        main["categories"] = json!(k.categories);
+    }
+    let mut out = vec![main];
+    for (sub, kind, verbs) in subs(k) {
+        out.push(json!({"name": format!("{}/{sub}", k.plural), "singularName": "", "namespaced": k.namespaced, "kind": kind, "verbs": verbs}));
+    }
+    out
+}
+
+fn subs(k: &Kind) -> Vec<(&'static str, String, Vec<&'static str>)> {
+    let mut out = Vec::new();
+    if k.status {
+        out.push(("status", k.kind.clone(), vec!["get", "patch", "update"]));
+    }
+    if k.scale {
+        out.push(("scale", "Scale".to_owned(), vec!["get", "patch", "update"]));
+    }
+    if k.group.is_empty() && k.plural == "pods" {
+        out.push(("log", "Pod".to_owned(), vec!["get"]));
+        out.push(("eviction", "Eviction".to_owned(), vec!["create"]));
+        out.push(("binding", "Binding".to_owned(), vec!["create"]));
+    }
+    if k.group.is_empty() && k.plural == "services" {
+        out.push(("proxy", "ServiceProxyOptions".to_owned(), vec!["create", "delete", "get", "patch", "update"]));
+    }
+    if k.group.is_empty() && k.plural == "serviceaccounts" {
+        out.push(("token", "TokenRequest".to_owned(), vec!["create"]));
+    }
+    out
+}
+
+fn aggregated(kinds: &[Arc<Kind>], core: bool) -> Value {
+    let mut by: BTreeMap<String, BTreeMap<String, Vec<Value>>> = BTreeMap::new();
+    for k in kinds.iter().filter(|k| k.group.is_empty() == core) {
+        let gvk = |kind: &str| json!({"group": k.group, "version": k.version, "kind": kind});
+        let verbs: &[&str] = if k.create_only { &["create"] } else { VERBS };
+        let sub: Vec<Value> = subs(k)
+            .iter()
+            .map(|(s, kind, verbs)| json!({"subresource": s, "responseKind": gvk(kind), "verbs": verbs}))
+            .collect();
+        let scope = if k.namespaced { "Namespaced" } else { "Cluster" };
+        let mut r = json!({"resource": k.plural, "responseKind": gvk(&k.kind), "scope": scope, "singularResource": k.singular, "verbs": verbs});
+        for (key, v) in [("shortNames", json!(k.short)), ("categories", json!(k.categories)), ("subresources", json!(sub))] {
+            if v.as_array().is_some_and(|a| !a.is_empty()) {
+                r[key] = v;
+            }
+        }
+        by.entry(k.group.clone()).or_default().entry(k.version.clone()).or_default().push(r);
+    }
+    let items: Vec<Value> = by
+        .into_iter()
+        .map(|(group, versions)| {
+            let list: Vec<Value> = versions
+                .into_iter()
+                .map(|(v, r)| json!({"version": v, "resources": r, "freshness": "Current"}))
+                .collect();
+            let metadata = if group.is_empty() { json!({}) } else { json!({"name": group}) };
+            json!({"metadata": metadata, "versions": list})
+        })
+        .collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+/// Serves a discovery path.
+pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
+    let kinds = kinds(call);
+    let parts: Vec<&str> = path.trim_matches('/').split('/').filter(|p| !p.is_empty()).collect();
+    let both = call.req.accept.contains("as=APIGroupDiscoveryList");
+    match parts[..] {
+        [] => {
+            let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+            for (g, versions) in groups(&kinds) {
+                paths.push(format!("/apis/{g}"));
+                paths.extend(versions.iter().map(|v| format!("/apis/{g}/{v}")));
+            }
+            paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+            reply(200, &json!({"paths": paths}))
+        }
+        ["api" | "apis"] if both => {
+            let body = aggregated(&kinds, parts[0] == "api").to_string();
+            text(200, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", body)
+        }
+        ["api"] => reply(200, &json!({"kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]})),
+        ["apis"] => {
+            let list: Vec<Value> = groups(&kinds).iter().map(|(g, v)| group(g, v)).collect();
+            reply(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}))
+        }
+        ["apis", g] => match groups(&kinds).get(g) {
+            Some(v) => {
+                let mut body = group(g, v);
+                body["kind"] = json!("APIGroup");
+                body["apiVersion"] = json!("v1");
+                reply(200, &body)
+            }
+            None => text(404, "text/plain; charset=utf-8", "404 page not found\n"),
+        },
+        ["api", v] => resources(&kinds, "", v),
+        ["apis", g, v] => resources(&kinds, g, v),
+        _ => text(404, "text/plain; charset=utf-8", "404 page not found\n"),
+    }
+}
+
+fn resources(kinds: &[Arc<Kind>], group: &str, version: &str) -> Response<Body> {
+    let list: Vec<Value> =
+        kinds.iter().filter(|k| k.group == group && k.version == version).flat_map(|k| resource(k)).collect();
+    if list.is_empty() {
+        return text(404, "text/plain; charset=utf-8", "404 page not found\n");
+    }
+    let gv = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    reply(200, &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list}))
+}

@@ -1,0 +1,207 @@
+//! The Kubernetes API over HTTPS: what kubectl, helm and client libraries talk to.
+pub mod auth;
+pub mod decode;
+pub mod discovery;
+pub mod health;
+pub mod listen;
+pub mod openapi;
+pub mod proxy;
+pub mod rbac;
+pub mod read;
+pub mod review;
+pub mod route;
+pub mod sub;
+pub mod table;
+pub mod watch;
+pub mod write;
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+
+pub use listen::{Servers, announce, listen, stop, withdraw};
+
+use crate::kube::store::Failure;
+use crate::{Client, Lab};
+use auth::User;
+use route::{Query, Route};
+
+/// Body of an answer.
+pub type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+/// A request whose body has been read.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Method.
+    pub method: Method,
+    /// Path without its query.
+    pub path: String,
+    /// Query.
+    pub query: Query,
+    /// `Accept`.
+    pub accept: String,
+    /// `Content-Type` without parameters.
+    pub content_type: String,
+    /// `User-Agent`.
+    pub agent: String,
+    /// All headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Bytes,
+    /// Whose clock the client lives by.
+    pub client: Client,
+}
+
+/// Where a request is served and for whom.
+#[derive(Clone)]
+pub struct Call<'a> {
+    /// The lab.
+    pub lab: &'a Lab,
+    /// Cluster.
+    pub cluster: &'a str,
+    /// Guest whose API server this is.
+    pub vmid: u32,
+    /// Who asks.
+    pub user: User,
+    /// What is asked.
+    pub req: &'a Request,
+}
+
+/// An answer before it becomes bytes.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub code: u16,
+    /// Body.
+    pub body: Value,
+    /// Warnings for the client's user.
+    pub warnings: Vec<String>,
+}
+
+impl Answer {
+    /// 200.
+    #[must_use]
+    pub fn ok(body: Value) -> Answer {
+        Answer { code: 200, body, warnings: Vec::new() }
+    }
+}
+
+/// Text with a status and content type.
+#[must_use]
+pub fn text(code: u16, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut r = Response::new(Full::new(body.into()).boxed_unsync());
+    *r.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Ok(v) = http::HeaderValue::from_str(content_type) {
+        r.headers_mut().insert(http::header::CONTENT_TYPE, v);
+    }
+    r
+}
+
+/// JSON with a status.
+#[must_use]
+pub fn json(code: u16, body: &Value) -> Response<Body> {
+    text(code, "application/json", serde_json::to_vec(body).unwrap_or_default())
+}
+
+fn failed(f: &Failure) -> Response<Body> {
+    json(f.code, &f.status())
+}
+
+fn answered(a: &Answer) -> Response<Body> {
+    let mut r = json(a.code, &a.body);
+    for w in &a.warnings {
+        let quoted = w.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(v) = http::HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            r.headers_mut().append(http::header::WARNING, v);
+        }
+    }
+    r
+}
+
+/// Serves one request. `cert` is who the client certificate names.
+pub async fn handle(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Request) -> Response<Body> {
+    let mark = lab.enter(req.client);
+    let out = serve(lab, cluster, vmid, cert, req).await;
+    drop(mark);
+    out
+}
+
+async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Request) -> Response<Body> {
+    if let Some(r) = health::anonymous(lab, cluster, req) {
+        return r;
+    }
+    let user = match auth::who(lab, cluster, cert, req) {
+        Ok(u) => u,
+        Err(f) => return failed(&f),
+    };
+    let call = Call { lab, cluster, vmid, user, req };
+    let route = route::parse(&req.path);
+    let known = lab.with(|w| w.clusters.contains_key(cluster));
+    if !known {
+        return failed(&Failure::new(503, "ServiceUnavailable", "apiserver not ready"));
+    }
+    match route {
+        Route::Health(kind, check) => health::probe(&call, kind, &check),
+        _ if !lab.with(|w| crate::kube::hooks::api_up(w, cluster, vmid)) => {
+            failed(&Failure::new(500, "InternalError", "etcdserver: request timed out"))
+        }
+        Route::Version => json(200, &health::version(&call)),
+        Route::OpenApi(path) => openapi::serve(&call, &path),
+        Route::Discovery(path) => discovery::serve(&call, &path),
+        Route::Object(target) => object(&call, &target).await,
+        Route::Unknown => text(404, "text/plain; charset=utf-8", "404 page not found\n"),
+    }
+}
+
+async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
+    let Some(kind) = call.lab.with(|w| {
+        w.clusters.get(call.cluster)?.store.kind_at(&target.group, &target.version, &target.plural)
+    }) else {
+        let group_known = call.lab.with(|w| {
+            w.clusters.get(call.cluster).is_some_and(|c| {
+                c.store.kinds().any(|k| k.group == target.group && k.version == target.version)
+            })
+        });
+        return if group_known {
+            failed(&Failure::no_resource())
+        } else {
+            text(404, "text/plain; charset=utf-8", "404 page not found\n")
+        };
+    };
+    if let Err(f) = rbac::demand(call, &kind, target) {
+        return failed(&f);
+    }
+    if kind.create_only {
+        return match review::create(call, &kind, target) {
+            Ok(a) => answered(&a),
+            Err(f) => failed(&f),
+        };
+    }
+    if target.sub.as_deref() == Some("proxy") {
+        return proxy::serve(call, &kind, target).await;
+    }
+    let watching = target.watch || matches!(call.req.query.get("watch"), Some("1" | "true" | "True"));
+    if call.req.method == Method::GET && target.sub.is_none() && watching {
+        return watch::serve(call, &kind, target).unwrap_or_else(|f| failed(&f));
+    }
+    if target.sub.as_deref() == Some("log") {
+        return sub::log(call, &kind, target).unwrap_or_else(|f| failed(&f));
+    }
+    let out = match (call.req.method.as_str(), target.name.is_some(), target.sub.is_some()) {
+        ("GET" | "HEAD", true, false) => read::get(call, &kind, target),
+        ("GET" | "HEAD", false, _) => read::list(call, &kind, target),
+        (_, _, true) => sub::serve(call, &kind, target),
+        ("POST", false, _) => write::create(call, &kind, target),
+        ("PUT", true, _) => write::replace(call, &kind, target),
+        ("PATCH", true, _) => write::patch(call, &kind, target),
+        ("DELETE", true, _) => write::delete(call, &kind, target),
+        ("DELETE", false, _) => write::delete_collection(call, &kind, target),
+        _ => Err(Failure::not_allowed()),
+    };
+    match out {
+        Ok(a) => answered(&a),
+        Err(f) => failed(&f),
+    }
+}

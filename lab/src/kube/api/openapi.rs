@@ -1,0 +1,102 @@
+//! OpenAPI v3: the schemas of built-in and custom kinds, for validation and `kubectl explain`.
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use http::Response;
+use serde_json::{Map, Value, json};
+
+use super::{Body, Call, json as reply, text};
+use crate::kube::schema::{Kind, builtin};
+
+/// Serves `/openapi/v3` and the documents below it.
+pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
+    let kinds: Vec<Arc<Kind>> = call
+        .lab
+        .with(|w| w.clusters.get(call.cluster).map(|c| c.store.kinds().cloned().collect()).unwrap_or_default());
+    let place = |k: &Kind| if k.group.is_empty() { format!("api/{}", k.version) } else { format!("apis/{}/{}", k.group, k.version) };
+    let path = path.trim_end_matches('/');
+    if path == "/openapi/v3" {
+        let mut paths = Map::new();
+        for k in &kinds {
+            let p = place(k);
+            let url = format!("/openapi/v3/{p}?hash=lab{}", kinds.len());
+            paths.insert(p, json!({"serverRelativeURL": url}));
+        }
+        return reply(200, &json!({"paths": paths}));
+    }
+    let Some(want) = path.strip_prefix("/openapi/v3/") else {
+        return text(404, "text/plain; charset=utf-8", "404 page not found\n");
+    };
+    let mine: Vec<&Arc<Kind>> = kinds.iter().filter(|k| place(k) == want).collect();
+    if mine.is_empty() {
+        return text(404, "text/plain; charset=utf-8", "404 page not found\n");
+    }
+    reply(200, &document(&mine, want))
+}
+
+fn document(kinds: &[&Arc<Kind>], place: &str) -> Value {
+    let mut schemas = Map::new();
+    let mut paths = Map::new();
+    for k in kinds.iter().filter(|k| !k.create_only) {
+        let gvk = json!([{"group": k.group, "version": k.version, "kind": k.kind}]);
+        let name = if k.type_name.is_empty() {
+            format!("{}.{}.{}", k.group.split('.').rev().collect::<Vec<_>>().join("."), k.version, k.kind)
+        } else {
+            k.type_name.clone()
+        };
+        if let Some(schema) = &k.schema {
+            schemas.insert(name.clone(), (**schema).clone());
+        } else {
+            collect(&name, &mut schemas, &mut BTreeSet::new());
+        }
+        if let Some(s) = schemas.get_mut(&name) {
+            s["x-kubernetes-group-version-kind"] = gvk.clone();
+        }
+        let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+        let scope = if k.namespaced { "/namespaces/{namespace}" } else { "" };
+        let body = json!({"content": {"application/json": {"schema": reference}}});
+        let query = |names: &[&str]| -> Vec<Value> {
+            names.iter().map(|n| json!({"name": n, "in": "query", "schema": {"type": "string", "uniqueItems": true}})).collect()
+        };
+        let params = query(&["dryRun", "fieldManager", "fieldValidation"]);
+        let op = |action: &str| json!({"parameters": params, "requestBody": body, "responses": {"200": {"description": "OK"}},
+            "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk[0]});
+        paths.insert(format!("/{place}{scope}/{}", k.plural), json!({"post": op("post")}));
+        paths.insert(format!("/{place}{scope}/{}/{{name}}", k.plural), json!({"patch": op("patch"), "put": op("put")}));
+    }
+    json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": "lab"}, "paths": paths, "components": {"schemas": schemas}})
+}
+
+/// A built-in type and every type it refers to.
+fn collect(name: &str, out: &mut Map<String, Value>, seen: &mut BTreeSet<String>) {
+    if !seen.insert(name.to_owned()) || out.contains_key(name) {
+        return;
+    }
+    let Some(def) = builtin::definition(name) else { return };
+    let mut names = Vec::new();
+    let def = rewrite(def, &mut names);
+    out.insert(name.to_owned(), def);
+    for n in names {
+        collect(&n, out, seen);
+    }
+}
+
+/// Points references at this document's schemas and notes them.
+fn rewrite(v: &Value, names: &mut Vec<String>) -> Value {
+    match v {
+        Value::Object(m) => m
+            .iter()
+            .map(|(k, x)| match (k.as_str(), x.as_str()) {
+                ("$ref", Some(r)) => {
+                    let name = r.rsplit('/').next().unwrap_or_default().to_owned();
+                    names.push(name.clone());
+                    (k.clone(), json!(format!("#/components/schemas/{name}")))
+                }
+                _ => (k.clone(), rewrite(x, names)),
+            })
+            .collect::<Map<_, _>>()
+            .into(),
+        Value::Array(a) => a.iter().map(|x| rewrite(x, names)).collect(),
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,58 @@
+//! Reviews: may somebody do something, and who am I.
+use serde_json::{Value, json};
+
+use super::auth::User;
+use super::rbac::{self, Ask};
+use super::read;
+use super::route::Target;
+use super::{Answer, Call, decode};
+use crate::kube::schema::Kind;
+use crate::kube::store::Failure;
+
+/// Serves a POST to a review.
+///
+/// # Errors
+/// 400 for a body that cannot be read, 501 for a review that is not simulated.
+pub fn create(call: &Call<'_>, kind: &Kind, _t: &Target) -> Result<Answer, Failure> {
+    if call.req.method != "POST" {
+        return Err(Failure::not_allowed());
+    }
+    let mut body = decode::body(call.req)?;
+    body["apiVersion"] = json!(kind.api_version());
+    body["kind"] = json!(kind.kind);
+    body["metadata"] = json!({"creationTimestamp": null});
+    body["status"] = match kind.kind.as_str() {
+        "SelfSubjectAccessReview" | "LocalSubjectAccessReview" | "SubjectAccessReview" => access(call, &body["spec"])?,
+        "SelfSubjectRulesReview" => {
+            let ns = body["spec"]["namespace"].as_str().unwrap_or("default").to_owned();
+            let rules = if call.user.admin() {
+                vec![json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})]
+            } else {
+                read::store(call, "roles", |s| Ok(rbac::rules(s, &call.user, &ns)))?
+            };
+            json!({"resourceRules": rules, "nonResourceRules": [], "incomplete": false})
+        }
+        "SelfSubjectReview" => json!({"userInfo": {"username": call.user.name, "groups": call.user.groups}}),
+        other => {
+            let why = format!("{other} is not simulated: add it to lab/src/kube/api/review.rs");
+            return Err(Failure::new(501, "NotImplemented", why));
+        }
+    };
+    Ok(Answer { code: 201, body, warnings: Vec::new() })
+}
+
+fn access(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
+    let a = &spec["resourceAttributes"];
+    let word = |k: &str| a[k].as_str().unwrap_or_default();
+    let resource = if word("subresource").is_empty() { word("resource").to_owned() } else { format!("{}/{}", word("resource"), word("subresource")) };
+    let user = match spec["user"].as_str() {
+        None => call.user.clone(),
+        Some(name) => {
+            let groups = spec["groups"].as_array().into_iter().flatten().filter_map(|g| g.as_str().map(str::to_owned)).collect();
+            User { name: name.to_owned(), groups, uid: String::new() }
+        }
+    };
+    let ask = Ask { verb: word("verb"), group: word("group"), resource: &resource, namespace: word("namespace"), name: word("name") };
+    let allowed = user.admin() || read::store(call, "roles", |s| Ok(rbac::allowed(s, &user, &ask)))?;
+    Ok(json!({"allowed": allowed}))
+}
