@@ -1,4 +1,8 @@
 //! What the HTTPS side of the API server asks of the cluster behind it.
+use serde_json::json;
+
+use super::controllers::{hub, pods, rancher};
+use super::cx::with_cluster;
 use crate::Lab;
 use crate::world::World;
 
@@ -35,14 +39,31 @@ pub struct ServiceAnswer {
 }
 
 /// Answers a request through the service proxy.
-pub fn service_http(_lab: &Lab, _w: &mut World, _cluster: &str, req: &ServiceRequest) -> ServiceAnswer {
-    unavailable(&format!("no endpoints available for service \"{}\"", req.service))
+pub fn service_http(lab: &Lab, w: &mut World, cluster: &str, req: &ServiceRequest) -> ServiceAnswer {
+    let answer = with_cluster(lab, w, cluster, |cx| {
+        let service = cx.get("services", &req.namespace, &req.service).cloned().unwrap_or_default();
+        let selector = &service["spec"]["selector"];
+        let up =
+            cx.c.store
+                .select("pods", &req.namespace, &json!({"matchLabels": selector}))
+                .into_iter()
+                .any(pods::is_ready);
+        if !up {
+            return unavailable(&format!("no endpoints available for service \"{}\"", req.service));
+        }
+        match req.service.as_str() {
+            "hub" => hub::serve(cx, req),
+            "rancher" => rancher::serve(req),
+            _ => ServiceAnswer { status: 200, content_type: "text/plain".into(), body: b"ok\n".to_vec() },
+        }
+    });
+    answer.unwrap_or_else(|| unavailable("apiserver not ready"))
 }
 
 /// Whether the API of `cluster` answers on the server in guest `vmid`: it runs and etcd has a quorum.
 #[must_use]
-pub fn api_up(w: &World, _cluster: &str, vmid: u32) -> bool {
-    matches!(super::k3s_unit(w, vmid), super::UnitState::Active)
+pub fn api_up(w: &World, cluster: &str, vmid: u32) -> bool {
+    matches!(super::k3s_unit(w, vmid), super::UnitState::Active) && super::k3s::join::has_quorum(w, cluster)
 }
 
 /// Objects of `cluster` were written by a client: the controllers will look at them.
@@ -54,14 +75,34 @@ pub fn changed(_lab: &Lab, w: &mut World, cluster: &str) {
 }
 
 /// Brings what is computed lazily (node leases) up to date before a read of `resource`.
-pub fn before_read(_lab: &Lab, _w: &mut World, _cluster: &str, _resource: &str) {}
+pub fn before_read(_lab: &Lab, w: &mut World, cluster: &str, resource: &str) {
+    if resource.starts_with("leases") {
+        super::k3s::node::heartbeats(w, cluster);
+    }
+}
 
 /// Log of a container (the only or first one when `container` is empty).
 ///
 /// # Errors
 /// The kubelet's text when there is no log to show.
-pub fn pod_log(_w: &World, _cluster: &str, namespace: &str, pod: &str, _container: &str) -> Result<String, String> {
-    Err(format!("pods \"{pod}\" not found in \"{namespace}\""))
+pub fn pod_log(w: &World, cluster: &str, namespace: &str, pod: &str, container: &str) -> Result<String, String> {
+    let Some(c) = w.clusters.get(cluster) else { return Err("apiserver not ready".to_owned()) };
+    let Some(object) = c.store.get("pods", namespace, pod) else {
+        return Err(format!("pods \"{pod}\" not found in \"{namespace}\""));
+    };
+    let first = object["spec"]["containers"][0]["name"].as_str().unwrap_or_default();
+    let name = if container.is_empty() { first } else { container };
+    let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+    match c.pods.get(uid) {
+        None => Err(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: ContainerCreating")),
+        Some(rt) => match rt.logs.get(name) {
+            Some(text) => Ok(text.clone()),
+            None if object["status"]["phase"] == "Pending" => {
+                Err(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: PodInitializing"))
+            }
+            None => Ok(String::new()),
+        },
+    }
 }
 
 /// An answer 503 in the form of a Kubernetes Status.

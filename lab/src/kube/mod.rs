@@ -1,14 +1,21 @@
 //! Kubernetes of the lab: K3s processes in guests, the clusters they form, their controllers and charts.
+pub mod api;
+pub mod charts;
+pub mod controllers;
+pub mod cx;
 pub mod hooks;
 pub mod k3s;
+pub mod objects;
 pub mod schema;
 pub mod state;
 pub mod store;
+pub mod text;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Lab;
 use crate::world::World;
+use cx::with_cluster;
 
 pub use k3s::{guest_down, k3s_journal, k3s_start, k3s_stop, k3s_uninstalled, k3s_unit};
 pub use state::{K3sProcess, Role, UnitState};
@@ -30,17 +37,81 @@ pub enum KubeEvent {
         /// Cluster id.
         cluster: String,
     },
+    /// A pod takes its next step.
+    Pod {
+        /// Cluster id.
+        cluster: String,
+        /// Pod.
+        uid: String,
+        /// Step it belongs to.
+        step: u64,
+    },
+    /// A failed Job's pause is over.
+    JobRetry {
+        /// Cluster id.
+        cluster: String,
+        /// Namespace.
+        ns: String,
+        /// Name.
+        name: String,
+        /// Failures so far.
+        failed: i64,
+    },
+    /// A finished Job goes.
+    JobExpired {
+        /// Cluster id.
+        cluster: String,
+        /// Namespace.
+        ns: String,
+        /// Name.
+        name: String,
+        /// The Job's uid.
+        uid: String,
+    },
+    /// A node has been silent for 40 s.
+    NodeSilent {
+        /// Cluster id.
+        cluster: String,
+        /// Node.
+        node: String,
+    },
+    /// A node has been silent for five minutes more.
+    Evict {
+        /// Cluster id.
+        cluster: String,
+        /// Node.
+        node: String,
+    },
 }
 
 /// What lives only while the lab runs (sockets, tasks); never saved.
 #[derive(Default)]
-pub struct Live {}
+pub struct Live {
+    /// API servers by guest.
+    pub api: api::Servers,
+}
 
 /// Handles an event that is due.
 pub fn handle(lab: &Lab, w: &mut World, e: KubeEvent) {
+    use controllers::{jobs, kubelet};
     match e {
         KubeEvent::Start { vmid, generation, stage } => k3s::stage(lab, w, vmid, generation, stage),
-        KubeEvent::Reconcile { .. } => {}
+        KubeEvent::Reconcile { cluster } => {
+            with_cluster(lab, w, &cluster, |_| ());
+        }
+        KubeEvent::Pod { cluster, uid, step } => {
+            with_cluster(lab, w, &cluster, |cx| kubelet::step(cx, &uid, step));
+        }
+        KubeEvent::JobRetry { cluster, ns, name, failed } => {
+            with_cluster(lab, w, &cluster, |cx| jobs::retry(cx, &ns, &name, failed));
+        }
+        KubeEvent::JobExpired { cluster, ns, name, uid } => {
+            with_cluster(lab, w, &cluster, |cx| jobs::expired(cx, &ns, &name, &uid));
+        }
+        KubeEvent::NodeSilent { cluster, node } => k3s::node::silent(lab, w, &cluster, &node),
+        KubeEvent::Evict { cluster, node } => {
+            with_cluster(lab, w, &cluster, |cx| kubelet::evict(cx, &node));
+        }
     }
 }
 
@@ -48,6 +119,24 @@ pub fn handle(lab: &Lab, w: &mut World, e: KubeEvent) {
 ///
 /// # Errors
 /// When a port cannot be bound.
-pub async fn resume(_lab: &Lab) -> std::io::Result<()> {
+pub async fn resume(lab: &Lab) -> std::io::Result<()> {
+    lab.with(|w| {
+        let running: Vec<(u32, String)> = w
+            .k3s
+            .iter()
+            .filter(|(_, p)| p.start.role == Role::Server && p.unit == Some(UnitState::Active))
+            .filter_map(|(v, p)| Some((*v, p.cluster.clone()?)))
+            .collect();
+        for (vmid, id) in running {
+            k3s::serve::up(lab, w, vmid, &id);
+        }
+        let ids: Vec<String> = w.clusters.keys().cloned().collect();
+        for id in ids {
+            with_cluster(lab, w, &id, |cx| {
+                cx.c.vips.clear();
+                k3s::vip::look(cx);
+            });
+        }
+    });
     Ok(())
 }

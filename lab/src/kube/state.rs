@@ -1,9 +1,10 @@
 //! What the world keeps about K3s: processes of guests and the clusters they formed.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::store::Store;
 use crate::tls::Pair;
 
 /// Which K3s a guest runs.
@@ -54,6 +55,9 @@ pub struct Process {
     pub generation: u64,
     /// Container runtimes that were found when it started.
     pub runtimes: Vec<String>,
+    /// It waits for something in the cluster and tries again when that changes.
+    #[serde(default)]
+    pub waiting: bool,
 }
 
 /// An etcd member.
@@ -69,8 +73,84 @@ pub struct Member {
     pub learner: bool,
 }
 
-/// A cluster; it came to be because a server started with `cluster-init`.
+/// What the lab knows of a node beside its object.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeRt {
+    /// Guest it lives in.
+    pub vmid: u32,
+    /// Runtime handlers K3s found at its last start.
+    pub runtimes: Vec<String>,
+    /// Images that have been pulled.
+    pub images: BTreeSet<String>,
+    /// NVIDIA driver that the driver container has loaded.
+    pub driver: Option<String>,
+    /// The toolkit is installed.
+    pub toolkit: bool,
+    /// The device plugin has registered.
+    pub plugin: bool,
+    /// The CUDA validation has passed.
+    pub cuda: bool,
+    /// CSI drivers that are registered.
+    pub csi: BTreeSet<String>,
+    /// The kubelet posts its status.
+    pub posting: bool,
+}
+
+/// How far a pod is on its node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum PodStage {
+    /// Volumes, secrets, sandbox.
+    Prepare,
+    /// Image of container `i` (init containers first) is pulled.
+    Pull(usize),
+    /// Init container `i` runs.
+    Init(usize),
+    /// The containers run, not ready yet.
+    Running,
+    /// Ready.
+    Ready,
+    /// A container ended with an error and waits to be started again.
+    BackOff,
+    /// Ended for good.
+    Done,
+    /// Being stopped.
+    Stopping,
+}
+
+/// What the lab knows of a pod beside its object.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PodRt {
+    /// Namespace.
+    pub ns: String,
+    /// Name.
+    pub name: String,
+    /// Node.
+    pub node: String,
+    /// How far it is.
+    pub stage: PodStage,
+    /// Counts steps, so that events of an earlier step are ignored.
+    pub step: u64,
+    /// Something outside the pod has to happen first.
+    pub blocked: bool,
+    /// What it waits for.
+    #[serde(default)]
+    pub why: String,
+    /// Restarts so far.
+    pub restarts: u32,
+    /// Logs by container.
+    pub logs: BTreeMap<String, String>,
+}
+
+/// Data of a persistent volume: text files by path, directories end in `/`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct VolumeData {
+    /// Files.
+    pub files: BTreeMap<String, String>,
+}
+
+/// A cluster; it came to be because a server started with `cluster-init`.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Cluster {
     /// SHA-256 of the CA, in hexadecimal: the identity of the cluster.
     pub id: String,
@@ -82,15 +162,43 @@ pub struct Cluster {
     pub token: String,
     /// Password part of the agent token, when it differs.
     pub agent_token: Option<String>,
+    /// Version of the first server.
+    pub version: String,
     /// Configuration of the first server, for values that must be equal on all.
     pub config: Value,
+    /// Whether the datastore is etcd (else SQLite on one server).
+    pub etcd: bool,
     /// etcd members by guest.
     pub members: BTreeMap<u32, Member>,
-    /// Guest whose node holds a virtual address, by address.
+    /// Guests that hold data of this cluster on their disk, with their node names.
+    pub on_disk: BTreeMap<u32, String>,
+    /// Guest that holds a virtual address, by address.
     pub vips: BTreeMap<String, u32>,
+    /// Node passwords by node name.
+    pub node_passwords: BTreeMap<String, String>,
+    /// Objects.
+    pub store: Store,
+    /// Nodes beside their objects.
+    pub nodes: BTreeMap<String, NodeRt>,
+    /// Pods beside their objects, by uid.
+    pub pods: BTreeMap<String, PodRt>,
+    /// Data of persistent volumes by PV name.
+    pub volumes: BTreeMap<String, VolumeData>,
+    /// Service addresses given out so far.
+    pub addresses: u32,
+    /// Resource version up to which the controllers have seen all changes.
+    pub seen: u64,
+    /// State of applications in the cluster (JupyterHub, Rancher, Fleet).
+    pub apps: BTreeMap<String, Value>,
 }
 
 impl Cluster {
+    /// Key that service account tokens are signed with.
+    #[must_use]
+    pub fn token_key(&self) -> String {
+        super::text::sha256(&self.ca.key)
+    }
+
     /// The token file's text: `K10<hash of the CA>::server:<password>`.
     #[must_use]
     pub fn full_token(&self) -> String {

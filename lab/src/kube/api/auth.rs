@@ -54,8 +54,10 @@ pub fn who(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Resul
         if claims["exp"].as_u64().is_some_and(|e| e * 1000 < now) {
             return None;
         }
-        let (ns, name) =
-            (claims["kubernetes.io"]["namespace"].as_str()?, claims["kubernetes.io"]["serviceaccount"]["name"].as_str()?);
+        let (ns, name) = (
+            claims["kubernetes.io"]["namespace"].as_str()?,
+            claims["kubernetes.io"]["serviceaccount"]["name"].as_str()?,
+        );
         let sa = c.store.get("serviceaccounts", ns, name)?;
         if claims["kubernetes.io"]["serviceaccount"]["uid"] != sa["metadata"]["uid"] {
             return None;

@@ -19,9 +19,8 @@ pub fn body(req: &Request) -> Result<Value, Failure> {
     if req.content_type.contains("yaml") {
         return serde_saphyr::from_str(text).map_err(|e| Failure::bad_request(e.to_string()));
     }
-    serde_json::from_str(text).map_err(|e| {
-        Failure::bad_request(format!("couldn't get version/kind; json parse error: {e}"))
-    })
+    serde_json::from_str(text)
+        .map_err(|e| Failure::bad_request(format!("couldn't get version/kind; json parse error: {e}")))
 }
 
 /// `dryRun`, `fieldManager` and who writes.
@@ -33,7 +32,8 @@ pub fn write_options(call: &Call<'_>, kind: &Kind, sub: &str) -> Result<WriteOpt
     let dry = q.text("dryRun");
     if dry.is_some_and(|d| d != "All") {
         let shown = dry.unwrap_or_default();
-        let message = format!("{} \"\" is invalid: dryRun: Unsupported value: \"{shown}\": supported values: \"All\"", kind.kind);
+        let message =
+            format!("{} \"\" is invalid: dryRun: Unsupported value: \"{shown}\": supported values: \"All\"", kind.kind);
         return Err(Failure::new(422, "Invalid", message));
     }
     let agent = call.req.agent.split('/').next().unwrap_or("unknown").to_owned();

@@ -31,7 +31,8 @@ fn groups(kinds: &[Arc<Kind>]) -> BTreeMap<String, Vec<String>> {
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
-    let list: Vec<Value> = versions.iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
+    let list: Vec<Value> =
+        versions.iter().map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v})).collect();
     json!({"name": name, "versions": list, "preferredVersion": list.first()})
 }
 
@@ -84,7 +85,9 @@ fn aggregated(kinds: &[Arc<Kind>], core: bool) -> Value {
             .collect();
         let scope = if k.namespaced { "Namespaced" } else { "Cluster" };
         let mut r = json!({"resource": k.plural, "responseKind": gvk(&k.kind), "scope": scope, "singularResource": k.singular, "verbs": verbs});
-        for (key, v) in [("shortNames", json!(k.short)), ("categories", json!(k.categories)), ("subresources", json!(sub))] {
+        for (key, v) in
+            [("shortNames", json!(k.short)), ("categories", json!(k.categories)), ("subresources", json!(sub))]
+        {
             if v.as_array().is_some_and(|a| !a.is_empty()) {
                 r[key] = v;
             }
@@ -124,8 +127,11 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
             let body = aggregated(&kinds, parts[0] == "api").to_string();
             text(200, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", body)
         }
-        ["api"] => reply(200, &json!({"kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]})),
+        ["api"] => reply(
+            200,
+            &json!({"kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]}),
+        ),
         ["apis"] => {
             let list: Vec<Value> = groups(&kinds).iter().map(|(g, v)| group(g, v)).collect();
             reply(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}))

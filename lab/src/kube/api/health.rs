@@ -68,7 +68,9 @@ pub fn probe(call: &Call<'_>, kind: &str, check: &str) -> Response<Body> {
     if !check.is_empty() {
         return match names.iter().find(|n| **n == check) {
             None => text(404, plain, "404 page not found\n"),
-            Some(n) if n.starts_with("etcd") && !up => text(500, plain, "internal server error: etcd failed: reason withheld\n"),
+            Some(n) if n.starts_with("etcd") && !up => {
+                text(500, plain, "internal server error: etcd failed: reason withheld\n")
+            }
             Some(_) => text(200, plain, "ok"),
         };
     }

@@ -25,6 +25,12 @@ struct Server {
 pub struct Servers(Mutex<BTreeMap<u32, Server>>);
 
 impl Servers {
+    /// Guests that serve an API.
+    #[must_use]
+    pub fn guests(&self) -> Vec<u32> {
+        self.with(|m| m.keys().copied().collect())
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<u32, Server>) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -35,7 +41,14 @@ impl Servers {
 ///
 /// # Errors
 /// When no port can be bound or the certificate cannot be read.
-pub fn listen(lab: &Lab, cluster: &str, vmid: u32, addrs: &[String], leaf: &Pair, client_ca: &str) -> std::io::Result<()> {
+pub fn listen(
+    lab: &Lab,
+    cluster: &str,
+    vmid: u32,
+    addrs: &[String],
+    leaf: &Pair,
+    client_ca: &str,
+) -> std::io::Result<()> {
     stop(lab, vmid);
     let config = tls::server_config(leaf, Some(client_ca), &["h2", "http/1.1"])?;
     let socket = std::net::TcpListener::bind(("127.0.0.1", 0))?;
@@ -115,8 +128,12 @@ async fn accept(
         let (lab, cluster, tls, stop) = (lab.clone(), cluster.clone(), tls.clone(), stop.clone());
         tokio::spawn(async move {
             let Ok(stream) = tls.accept(stream).await else { return };
-            let cert =
-                stream.get_ref().1.peer_certificates().and_then(|c| c.first()).and_then(|c| User::from_cert(c.as_ref()));
+            let cert = stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|c| c.first())
+                .and_then(|c| User::from_cert(c.as_ref()));
             let service = hyper::service::service_fn(move |r| {
                 let (lab, cluster, cert) = (lab.clone(), cluster.clone(), cert.clone());
                 async move { Ok::<_, Infallible>(one(&lab, &cluster, vmid, cert, r).await) }

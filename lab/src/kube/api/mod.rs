@@ -156,13 +156,13 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
 }
 
 async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
-    let Some(kind) = call.lab.with(|w| {
-        w.clusters.get(call.cluster)?.store.kind_at(&target.group, &target.version, &target.plural)
-    }) else {
+    let Some(kind) =
+        call.lab.with(|w| w.clusters.get(call.cluster)?.store.kind_at(&target.group, &target.version, &target.plural))
+    else {
         let group_known = call.lab.with(|w| {
-            w.clusters.get(call.cluster).is_some_and(|c| {
-                c.store.kinds().any(|k| k.group == target.group && k.version == target.version)
-            })
+            w.clusters
+                .get(call.cluster)
+                .is_some_and(|c| c.store.kinds().any(|k| k.group == target.group && k.version == target.version))
         });
         return if group_known {
             failed(&Failure::no_resource())

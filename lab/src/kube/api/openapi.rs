@@ -10,10 +10,11 @@ use crate::kube::schema::{Kind, builtin};
 
 /// Serves `/openapi/v3` and the documents below it.
 pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
-    let kinds: Vec<Arc<Kind>> = call
-        .lab
-        .with(|w| w.clusters.get(call.cluster).map(|c| c.store.kinds().cloned().collect()).unwrap_or_default());
-    let place = |k: &Kind| if k.group.is_empty() { format!("api/{}", k.version) } else { format!("apis/{}/{}", k.group, k.version) };
+    let kinds: Vec<Arc<Kind>> =
+        call.lab.with(|w| w.clusters.get(call.cluster).map(|c| c.store.kinds().cloned().collect()).unwrap_or_default());
+    let place = |k: &Kind| {
+        if k.group.is_empty() { format!("api/{}", k.version) } else { format!("apis/{}/{}", k.group, k.version) }
+    };
     let path = path.trim_end_matches('/');
     if path == "/openapi/v3" {
         let mut paths = Map::new();
@@ -56,11 +57,16 @@ fn document(kinds: &[&Arc<Kind>], place: &str) -> Value {
         let scope = if k.namespaced { "/namespaces/{namespace}" } else { "" };
         let body = json!({"content": {"application/json": {"schema": reference}}});
         let query = |names: &[&str]| -> Vec<Value> {
-            names.iter().map(|n| json!({"name": n, "in": "query", "schema": {"type": "string", "uniqueItems": true}})).collect()
+            names
+                .iter()
+                .map(|n| json!({"name": n, "in": "query", "schema": {"type": "string", "uniqueItems": true}}))
+                .collect()
         };
         let params = query(&["dryRun", "fieldManager", "fieldValidation"]);
-        let op = |action: &str| json!({"parameters": params, "requestBody": body, "responses": {"200": {"description": "OK"}},
-            "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk[0]});
+        let op = |action: &str| {
+            json!({"parameters": params, "requestBody": body, "responses": {"200": {"description": "OK"}},
+            "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk[0]})
+        };
         paths.insert(format!("/{place}{scope}/{}", k.plural), json!({"post": op("post")}));
         paths.insert(format!("/{place}{scope}/{}/{{name}}", k.plural), json!({"patch": op("patch"), "put": op("put")}));
     }

@@ -32,7 +32,13 @@ pub async fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Response<Body> {
         scheme: if scheme.is_empty() { "http".into() } else { scheme.to_owned() },
         method: call.req.method.to_string(),
         path: format!("{path}{query}"),
-        headers: call.req.headers.iter().filter(|(k, _)| !k.starts_with(':') && k != "authorization").cloned().collect(),
+        headers: call
+            .req
+            .headers
+            .iter()
+            .filter(|(k, _)| !k.starts_with(':') && k != "authorization")
+            .cloned()
+            .collect(),
         body: call.req.body.to_vec(),
     };
     let exists = call.lab.with(|w| {

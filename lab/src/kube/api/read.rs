@@ -57,7 +57,11 @@ pub fn partial(obj: &Value) -> Value {
 ///
 /// # Errors
 /// 503 when the cluster is gone; what `f` returns.
-pub fn store<T>(call: &Call<'_>, resource: &str, f: impl FnOnce(&mut Store) -> Result<T, Failure>) -> Result<T, Failure> {
+pub fn store<T>(
+    call: &Call<'_>,
+    resource: &str,
+    f: impl FnOnce(&mut Store) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     call.lab.with(|w| {
         hooks::before_read(call.lab, w, call.cluster, resource);
         let now = w.now_ms;
@@ -82,7 +86,8 @@ pub fn get(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> 
     let form = form(&call.req.accept)?;
     let name = t.name.as_deref().unwrap_or_default();
     let (obj, rv, now) = store(call, &kind.resource(), |s| {
-        let obj = s.arc(&kind.resource(), namespace(kind, t), name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
+        let obj =
+            s.arc(&kind.resource(), namespace(kind, t), name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         Ok((obj, s.version(), s.now_ms()))
     })?;
     Ok(Answer::ok(match form {
@@ -168,7 +173,9 @@ pub fn list(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure>
 
 fn bare(o: &Value, kind: &Kind) -> Value {
     let mut o = o.clone();
-    if !kind.custom && let Some(m) = o.as_object_mut() {
+    if !kind.custom
+        && let Some(m) = o.as_object_mut()
+    {
         m.shift_remove("kind");
         m.shift_remove("apiVersion");
     }

@@ -44,15 +44,26 @@ pub fn create(call: &Call<'_>, kind: &Kind, _t: &Target) -> Result<Answer, Failu
 fn access(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
     let a = &spec["resourceAttributes"];
     let word = |k: &str| a[k].as_str().unwrap_or_default();
-    let resource = if word("subresource").is_empty() { word("resource").to_owned() } else { format!("{}/{}", word("resource"), word("subresource")) };
+    let resource = if word("subresource").is_empty() {
+        word("resource").to_owned()
+    } else {
+        format!("{}/{}", word("resource"), word("subresource"))
+    };
     let user = match spec["user"].as_str() {
         None => call.user.clone(),
         Some(name) => {
-            let groups = spec["groups"].as_array().into_iter().flatten().filter_map(|g| g.as_str().map(str::to_owned)).collect();
+            let groups =
+                spec["groups"].as_array().into_iter().flatten().filter_map(|g| g.as_str().map(str::to_owned)).collect();
             User { name: name.to_owned(), groups, uid: String::new() }
         }
     };
-    let ask = Ask { verb: word("verb"), group: word("group"), resource: &resource, namespace: word("namespace"), name: word("name") };
+    let ask = Ask {
+        verb: word("verb"),
+        group: word("group"),
+        resource: &resource,
+        namespace: word("namespace"),
+        name: word("name"),
+    };
     let allowed = user.admin() || read::store(call, "roles", |s| Ok(rbac::allowed(s, &user, &ask)))?;
     Ok(json!({"allowed": allowed}))
 }

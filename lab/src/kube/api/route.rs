@@ -160,7 +160,10 @@ mod tests {
     fn paths() {
         let Route::Object(t) = parse("/api/v1/namespaces/a/services/https:hub:443/proxy/x/y%20z") else { panic!() };
         assert_eq!((t.namespace.as_str(), t.plural.as_str()), ("a", "services"));
-        assert_eq!((t.name.as_deref(), t.sub.as_deref(), t.rest.as_str()), (Some("https:hub:443"), Some("proxy"), "/x/y%20z"));
+        assert_eq!(
+            (t.name.as_deref(), t.sub.as_deref(), t.rest.as_str()),
+            (Some("https:hub:443"), Some("proxy"), "/x/y%20z")
+        );
         let Route::Object(t) = parse("/api/v1/namespaces/a/status") else { panic!() };
         assert_eq!((t.plural.as_str(), t.name.as_deref(), t.sub.as_deref()), ("namespaces", Some("a"), Some("status")));
         let Route::Object(t) = parse("/apis/apps/v1/deployments") else { panic!() };

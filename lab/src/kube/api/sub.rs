@@ -77,7 +77,9 @@ fn evict(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     let pod = target(call, kind, t)?;
     let blocked = read::store(call, "poddisruptionbudgets.policy", |s| {
         let budgets = s.list("poddisruptionbudgets.policy", &t.namespace, "");
-        let pods = |b: &Value| s.select("pods", &t.namespace, &b["spec"]["selector"]).iter().any(|p| meta::uid(p) == meta::uid(&pod));
+        let pods = |b: &Value| {
+            s.select("pods", &t.namespace, &b["spec"]["selector"]).iter().any(|p| meta::uid(p) == meta::uid(&pod))
+        };
         Ok(budgets.iter().any(|b| b["status"]["disruptionsAllowed"].as_i64() == Some(0) && pods(b)))
     })?;
     if blocked {
@@ -111,7 +113,8 @@ fn token(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     let sa = target(call, kind, t)?;
     let body = if call.req.body.is_empty() { json!({}) } else { decode::body(call.req)? };
     let seconds = body["spec"]["expirationSeconds"].as_u64().unwrap_or(3600);
-    let (key, now) = call.lab.with(|w| (w.clusters.get(call.cluster).map(|c| c.token_key()).unwrap_or_default(), w.now_ms));
+    let (key, now) =
+        call.lab.with(|w| (w.clusters.get(call.cluster).map(|c| c.token_key()).unwrap_or_default(), w.now_ms));
     let token = auth::make_token(&key, &sa, now, seconds);
     let mut out = body;
     out["kind"] = json!("TokenRequest");

@@ -47,7 +47,11 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>,
     let from = match q.text("resourceVersion") {
         None | Some("0") => None,
         Some(text) => Some(text.parse::<u64>().map_err(|_| {
-            Failure::new(500, "InternalError", format!("Internal error occurred: strconv.ParseUint: parsing \"{text}\": invalid syntax"))
+            Failure::new(
+                500,
+                "InternalError",
+                format!("Internal error occurred: strconv.ParseUint: parsing \"{text}\": invalid syntax"),
+            )
         })?),
     };
     let (items, version, _) = read::selected(call, kind, t)?;

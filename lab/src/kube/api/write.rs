@@ -47,7 +47,13 @@ fn validate(call: &Call<'_>, kind: &Kind, obj: &Value) -> Result<Vec<String>, Fa
     unknown(Node::of(kind), &body, "", &mut found);
     let texts: Vec<String> = found.iter().map(|p| format!("unknown field \"{p}\"")).collect();
     if mode == "Strict" && !texts.is_empty() {
-        let why = format!("{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}", kind.kind, kind.version, kind.kind, texts.join(", "));
+        let why = format!(
+            "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
+            kind.kind,
+            kind.version,
+            kind.kind,
+            texts.join(", ")
+        );
         return Err(Failure::bad_request(why));
     }
     Ok(texts)
@@ -57,7 +63,8 @@ fn validate(call: &Call<'_>, kind: &Kind, obj: &Value) -> Result<Vec<String>, Fa
 fn fits(kind: &Kind, t: &Target, obj: &mut Value) -> Result<(), Failure> {
     let (av, k) = (obj["apiVersion"].as_str().unwrap_or_default(), obj["kind"].as_str().unwrap_or_default());
     if !(av.is_empty() && k.is_empty()) && (av != kind.api_version() || k != kind.kind) {
-        let why = format!("{k} in version \"{av}\" cannot be handled as a {}: no kind \"{k}\" is registered here", kind.kind);
+        let why =
+            format!("{k} in version \"{av}\" cannot be handled as a {}: no kind \"{k}\" is registered here", kind.kind);
         return Err(Failure::bad_request(why));
     }
     if !obj.is_object() {
@@ -67,7 +74,9 @@ fn fits(kind: &Kind, t: &Target, obj: &mut Value) -> Result<(), Failure> {
     obj["kind"] = json!(kind.kind);
     let own = meta::namespace(obj).to_owned();
     if kind.namespaced && !own.is_empty() && own != t.namespace {
-        return Err(Failure::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        return Err(Failure::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     meta::edit(obj, |m| {
         if kind.namespaced {
@@ -147,9 +156,11 @@ pub(super) fn patch_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> 
     let q = &call.req.query;
     if call.req.content_type.starts_with("application/apply-patch") {
         let text = std::str::from_utf8(&call.req.body).map_err(|e| Failure::bad_request(e.to_string()))?;
-        let mut obj: Value = serde_saphyr::from_str(text).map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")))?;
+        let mut obj: Value =
+            serde_saphyr::from_str(text).map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")))?;
         if q.text("fieldManager").is_none() {
-            let why = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
+            let why =
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
             return Err(Failure::new(422, "Invalid", why));
         }
         if !obj["metadata"]["managedFields"].is_null() {

@@ -1,36 +1,62 @@
-//! K3s processes of guests: start, join, stop, and what systemd and the journal say of them.
+//! K3s processes of guests: start, stop, and what systemd and the journal say of them.
+pub mod config;
+pub mod files;
+pub mod join;
+pub mod node;
+pub mod packaged;
+pub mod serve;
+pub mod vip;
+
 use serde::{Deserialize, Serialize};
 
 use super::KubeEvent;
-use super::state::{K3sProcess, Process, UnitState};
-use crate::Lab;
+use super::cx::with_cluster;
+use super::state::{K3sProcess, Process, Role, UnitState};
 use crate::world::{Event, World};
+use crate::{Lab, guest};
 
 /// Stages of a start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Stage {
     /// The binary has unpacked itself and looks for its datastore or server.
     Boot,
+    /// A joining server asks to become an etcd learner.
+    Learn,
+    /// A learner has caught up and becomes a voter.
+    Promote,
+    /// The control plane answers: the unit is active.
+    Ready,
+    /// The kubelet registers the node.
+    Register,
+    /// The network plugin is there: the node is Ready.
+    NodeReady,
 }
 
 /// A guest's init system started K3s.
 ///
 /// # Errors
 /// When the configuration is refused before anything runs; the text is K3s' own.
-pub fn k3s_start(_lab: &Lab, w: &mut World, vmid: u32, start: K3sProcess) -> Result<(), String> {
-    let generation = w.k3s.get(&vmid).map_or(0, |p| p.generation) + 1;
-    let journal = w.k3s.remove(&vmid).map(|p| p.journal).unwrap_or_default();
+pub fn k3s_start(lab: &Lab, w: &mut World, vmid: u32, start: K3sProcess) -> Result<(), String> {
+    let old = w.k3s.remove(&vmid);
+    let (generation, mut journal) = old.map_or((0, Vec::new()), |p| (p.generation, p.journal));
+    journal.push(line(w, "info", &format!("Starting k3s {}", start.version)));
     let process = Process {
         start,
         unit: Some(UnitState::Activating),
         journal,
         cluster: None,
-        node: String::new(),
-        generation,
+        node: guest::hostname(w, vmid).unwrap_or_default(),
+        generation: generation + 1,
         runtimes: Vec::new(),
+        waiting: false,
     };
+    let refused = config::refuse(&process.start);
     w.k3s.insert(vmid, process);
-    w.schedule(5000, Event::Kube(KubeEvent::Start { vmid, generation, stage: Stage::Boot }));
+    if let Err(text) = refused {
+        fail(lab, w, vmid, &text);
+        return Err(text);
+    }
+    go(w, vmid, 3000, Stage::Boot);
     Ok(())
 }
 
@@ -47,28 +73,140 @@ pub fn k3s_journal(w: &World, vmid: u32) -> Vec<String> {
 }
 
 /// The unit was stopped. Pods go on running.
-pub fn k3s_stop(_lab: &Lab, w: &mut World, vmid: u32) {
-    if let Some(p) = w.k3s.get_mut(&vmid) {
-        p.unit = None;
-        p.generation += 1;
+pub fn k3s_stop(lab: &Lab, w: &mut World, vmid: u32) {
+    let Some(p) = w.k3s.get_mut(&vmid) else { return };
+    p.unit = None;
+    p.waiting = false;
+    p.generation += 1;
+    let (cluster, node) = (p.cluster.clone(), p.node.clone());
+    serve::down(lab, w, vmid);
+    if let Some(id) = cluster {
+        // The node controller notices 40 s after the last heartbeat.
+        w.schedule(40_000, Event::Kube(KubeEvent::NodeSilent { cluster: id.clone(), node }));
+        with_cluster(lab, w, &id, |cx| {
+            vip::move_away(cx, vmid);
+        });
     }
 }
 
-/// K3s was uninstalled: its data on the guest is gone.
+/// K3s was uninstalled: its data on the guest is gone, its Node object and etcd member stay.
 pub fn k3s_uninstalled(lab: &Lab, w: &mut World, vmid: u32) {
-    k3s_stop(lab, w, vmid);
+    guest_down(lab, w, vmid);
+    for c in w.clusters.values_mut() {
+        c.on_disk.remove(&vmid);
+    }
     w.k3s.remove(&vmid);
 }
 
-/// The guest lost power or reboots.
+/// The guest lost power or reboots: K3s and the pods on it are gone, the disk stays.
 pub fn guest_down(lab: &Lab, w: &mut World, vmid: u32) {
     k3s_stop(lab, w, vmid);
+    let Some(p) = w.k3s.get_mut(&vmid) else { return };
+    p.journal.clear();
+    let (node, cluster) = (p.node.clone(), p.cluster.clone());
+    if let Some(id) = cluster {
+        with_cluster(lab, w, &id, |cx| super::controllers::kubelet::guest_gone(cx, &node));
+    }
 }
 
 /// A start reaches its next stage.
-pub fn stage(_lab: &Lab, w: &mut World, vmid: u32, generation: u64, stage: Stage) {
+pub fn stage(lab: &Lab, w: &mut World, vmid: u32, generation: u64, stage: Stage) {
     let Some(p) = w.k3s.get_mut(&vmid).filter(|p| p.generation == generation) else { return };
+    p.waiting = false;
+    let role = p.start.role;
     match stage {
-        Stage::Boot => p.unit = Some(UnitState::Active),
+        Stage::Boot => {
+            detect_runtimes(lab, w, vmid);
+            match role {
+                Role::Server => join::server_boot(lab, w, vmid),
+                Role::Agent => join::agent_boot(lab, w, vmid),
+            }
+        }
+        Stage::Learn => join::learn(lab, w, vmid),
+        Stage::Promote => join::promote(lab, w, vmid),
+        Stage::Ready => join::ready(lab, w, vmid),
+        Stage::Register => node::register(lab, w, vmid),
+        Stage::NodeReady => node::ready(lab, w, vmid),
+    }
+}
+
+/// Schedules the next stage of the current start.
+pub(super) fn go(w: &mut World, vmid: u32, delay_ms: u64, stage: Stage) {
+    let Some(p) = w.k3s.get(&vmid) else { return };
+    let generation = p.generation;
+    w.schedule(delay_ms, Event::Kube(KubeEvent::Start { vmid, generation, stage }));
+}
+
+/// Something a waiting process may wait for has happened: all of them try again.
+pub(super) fn wake(w: &mut World) {
+    let waiting: Vec<u32> = w.k3s.iter().filter(|(_, p)| p.waiting && p.unit.is_some()).map(|(id, _)| *id).collect();
+    for vmid in waiting {
+        if let Some(p) = w.k3s.get_mut(&vmid) {
+            p.waiting = false;
+        }
+        let delay = w.between(1500, 5000);
+        go(w, vmid, delay, Stage::Boot);
+    }
+}
+
+/// Notes that the process waits for something; it tries again when the cluster changes.
+pub(super) fn wait(w: &mut World, vmid: u32, text: &str) {
+    log(w, vmid, "error", text);
+    if let Some(p) = w.k3s.get_mut(&vmid) {
+        p.waiting = true;
+    }
+}
+
+/// The process ended with a fatal error.
+pub(super) fn fail(lab: &Lab, w: &mut World, vmid: u32, text: &str) {
+    log(w, vmid, "fatal", text);
+    serve::down(lab, w, vmid);
+    let unit = match w.k3s.get(&vmid).map(|p| p.start.role) {
+        Some(Role::Agent) => "k3s-agent",
+        _ => "k3s",
+    };
+    for end in [
+        format!("{unit}.service: Main process exited, code=exited, status=1/FAILURE"),
+        format!("{unit}.service: Failed with result 'exit-code'."),
+    ] {
+        if let Some(p) = w.k3s.get_mut(&vmid) {
+            p.journal.push(end);
+        }
+    }
+    if let Some(p) = w.k3s.get_mut(&vmid) {
+        p.unit = Some(UnitState::Failed(text.to_owned()));
+    }
+}
+
+/// Adds a journal line.
+pub(super) fn log(w: &mut World, vmid: u32, level: &str, text: &str) {
+    let text = line(w, level, text);
+    if let Some(p) = w.k3s.get_mut(&vmid) {
+        p.journal.push(text);
+        if p.journal.len() > 400 {
+            p.journal.drain(..200);
+        }
+    }
+}
+
+fn line(w: &World, level: &str, text: &str) -> String {
+    format!("time=\"{}\" level={level} msg={text:?}", super::text::stamp(w.now_ms))
+}
+
+/// K3s looks for NVIDIA's runtimes once, at its start.
+fn detect_runtimes(lab: &Lab, w: &mut World, vmid: u32) {
+    let mut found = Vec::new();
+    for name in ["nvidia-container-runtime", "nvidia-container-runtime.cdi"] {
+        let places = [format!("/usr/local/nvidia/toolkit/{name}"), format!("/usr/bin/{name}")];
+        if places.iter().any(|p| guest::has_file(lab, w, vmid, p)) {
+            found.push(if name.ends_with("cdi") { "nvidia-cdi".to_owned() } else { "nvidia".to_owned() });
+        }
+    }
+    for name in &found {
+        log(w, vmid, "info", &format!("Found nvidia container runtime at /usr/local/nvidia/toolkit ({name})"));
+    }
+    files::containerd_config(lab, w, vmid, &found);
+    if let Some(p) = w.k3s.get_mut(&vmid) {
+        p.runtimes = found;
     }
 }

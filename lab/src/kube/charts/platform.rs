@@ -1,0 +1,122 @@
+//! Charts of the platform: cert-manager, Rancher, JupyterHub, Prometheus.
+use serde_json::{Value, json};
+
+use super::Wanted;
+use crate::kube::objects::{Container, Workload, service};
+
+fn ingress(ns: &str, name: &str, host: &str, backend: &str, port: u16) -> Value {
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": name, "namespace": ns},
+        "spec": {"rules": [{"host": host, "http": {"paths": [{"path": "/", "pathType": "ImplementationSpecific",
+            "backend": {"service": {"name": backend, "port": {"number": port}}}}]}}], "tls": [{"hosts": [host], "secretName": format!("tls-{name}-ingress")}]}})
+}
+
+fn app(ns: &str, name: &str, image: &str) -> Workload {
+    Workload::deployment(ns, name).label("app", name).container(Container::new(name, image))
+}
+
+/// cert-manager.
+pub(super) fn cert_manager(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
+    let (ns, tag) = (&w.namespace, w.version.trim_start_matches('v'));
+    let mut out = Vec::new();
+    for (name, part) in
+        [("cert-manager", "controller"), ("cert-manager-webhook", "webhook"), ("cert-manager-cainjector", "cainjector")]
+    {
+        out.extend(app(ns, name, &format!("quay.io/jetstack/cert-manager-{part}:v{tag}")).objects());
+    }
+    out.push(service(ns, "cert-manager-webhook", &json!({"app": "cert-manager-webhook"}), &[("https", 443)]));
+    let crds = match w.values["crds"]["enabled"].as_bool() {
+        Some(true) => vec![
+            "certificates.cert-manager.io",
+            "certificaterequests.cert-manager.io",
+            "issuers.cert-manager.io",
+            "clusterissuers.cert-manager.io",
+        ],
+        _ => Vec::new(),
+    };
+    (crds, out)
+}
+
+/// Rancher. Fleet comes when its first pod is ready.
+pub(super) fn rancher(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
+    let ns = &w.namespace;
+    let host = w.values["hostname"].as_str().unwrap_or_default();
+    let mut out = app(ns, "rancher", &format!("rancher/rancher:v{}", w.version))
+        .replicas(w.values["replicas"].as_i64().unwrap_or(3))
+        .spec(
+            "tolerations",
+            json!([{"key": "cattle.io/os", "operator": "Equal", "value": "linux", "effect": "NoSchedule"}]),
+        )
+        .objects();
+    out.push(service(ns, "rancher", &json!({"app": "rancher"}), &[("http", 80), ("https-internal", 443)]));
+    if w.values["ingress"]["enabled"] != false && !host.is_empty() {
+        out.push(ingress(ns, "rancher", host, "rancher", 80));
+    }
+    (Vec::new(), out)
+}
+
+/// JupyterHub (Zero to JupyterHub).
+pub(super) fn jupyterhub(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
+    let ns = &w.namespace;
+    let tag = &w.version;
+    let mut hub = app(ns, "hub", &format!("quay.io/jupyterhub/k8s-hub:{tag}")).label("component", "hub");
+    let mut out = Vec::new();
+    if matches!(w.values["hub"]["db"]["type"].as_str(), None | Some("sqlite-pvc")) {
+        let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+        if let Some(class) = w.values["hub"]["db"]["pvc"]["storageClassName"].as_str() {
+            spec["storageClassName"] = json!(class);
+        }
+        out.push(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "hub-db-dir", "namespace": ns}, "spec": spec}));
+        hub = hub.spec("volumes", json!([{"name": "pvc", "persistentVolumeClaim": {"claimName": "hub-db-dir"}}]));
+    }
+    out.extend(hub.objects());
+    out.extend(
+        app(ns, "proxy", "quay.io/jupyterhub/configurable-http-proxy:5.1.0").label("component", "proxy").objects(),
+    );
+    if w.values["scheduling"]["userScheduler"]["enabled"] != false {
+        out.extend(app(ns, "user-scheduler", "registry.k8s.io/kube-scheduler:v1.33.5").replicas(2).objects());
+    }
+    out.push(service(ns, "hub", &json!({"app": "hub", "component": "hub"}), &[("hub", 8081)]));
+    out.push(service(ns, "proxy-public", &json!({"app": "proxy", "component": "proxy"}), &[("http", 80)]));
+    if w.values["ingress"]["enabled"] == true {
+        let host = w.values["ingress"]["hosts"][0].as_str().unwrap_or_default();
+        out.push(ingress(ns, "jupyterhub", host, "proxy-public", 80));
+    }
+    (Vec::new(), out)
+}
+
+/// kube-prometheus-stack.
+pub(super) fn monitoring(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
+    let (ns, r) = (&w.namespace, &w.release);
+    let mut out = Vec::new();
+    for (name, image) in [
+        (format!("{r}-operator"), "quay.io/prometheus-operator/prometheus-operator:v0.86.1"),
+        (format!("{r}-grafana"), "docker.io/grafana/grafana:12.2.1"),
+        (format!("{r}-kube-state-metrics"), "registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.17.0"),
+    ] {
+        out.extend(app(ns, &name, image).objects());
+    }
+    out.extend(
+        Workload::daemonset(ns, &format!("{r}-prometheus-node-exporter"))
+            .label("app", "node-exporter")
+            .container(Container::new("node-exporter", "quay.io/prometheus/node-exporter:v1.10.2"))
+            .spec("tolerations", json!([{"operator": "Exists", "effect": "NoSchedule"}]))
+            .objects(),
+    );
+    out.extend(
+        Workload::statefulset(ns, &format!("prometheus-{r}-prometheus"))
+            .label("app.kubernetes.io/name", "prometheus")
+            .container(Container::new("prometheus", "quay.io/prometheus/prometheus:v3.7.3"))
+            .objects(),
+    );
+    let spec = json!({"replicas": 1, "retention": w.values["prometheus"]["prometheusSpec"]["retention"]});
+    out.push(json!({"apiVersion": "monitoring.coreos.com/v1", "kind": "Prometheus", "metadata": {"name": format!("{r}-prometheus"), "namespace": ns}, "spec": spec}));
+    out.push(service(ns, &format!("{r}-grafana"), &json!({"app": format!("{r}-grafana")}), &[("http-web", 80)]));
+    (
+        vec![
+            "prometheuses.monitoring.coreos.com",
+            "alertmanagers.monitoring.coreos.com",
+            "servicemonitors.monitoring.coreos.com",
+        ],
+        out,
+    )
+}

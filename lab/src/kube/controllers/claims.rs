@@ -1,0 +1,273 @@
+//! Claims and volumes: provisioning, binding, mounting, reclaiming.
+use serde_json::{Value, json};
+
+use super::super::cx::{Cx, key};
+use super::super::text::{arr, s};
+use super::localpath;
+use super::pods;
+use crate::guest;
+
+const PVC: &str = "persistentvolumeclaims";
+const PV: &str = "persistentvolumes";
+const SC: &str = "storageclasses.storage.k8s.io";
+const SELECTED: &str = "volume.kubernetes.io/selected-node";
+const NFS: &str = "nfs.csi.k8s.io";
+
+/// Claims of a pod.
+///
+/// # Errors
+/// The scheduler's words when one is missing or will not be bound before the pod is placed.
+pub fn wanted_by(cx: &Cx, pod: &Value) -> Result<Vec<Value>, String> {
+    let ns = s(pod, "/metadata/namespace");
+    let mut out = Vec::new();
+    for v in arr(pod, "/spec/volumes") {
+        let Some(name) = v["persistentVolumeClaim"]["claimName"].as_str() else { continue };
+        let Some(claim) = cx.get(PVC, ns, name) else {
+            return Err(format!("persistentvolumeclaim \"{name}\" not found"));
+        };
+        if !claim["metadata"]["deletionTimestamp"].is_null() {
+            return Err(format!("persistentvolumeclaim \"{name}\" is being deleted"));
+        }
+        let bound = s(claim, "/status/phase") == "Bound";
+        if !bound && !waits(cx, claim) {
+            return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
+        }
+        out.push(claim.clone());
+    }
+    Ok(out)
+}
+
+fn class_of<'a>(cx: &'a Cx, claim: &Value) -> Option<&'a Value> {
+    cx.get(SC, "", s(claim, "/spec/storageClassName"))
+}
+
+fn waits(cx: &Cx, claim: &Value) -> bool {
+    class_of(cx, claim).is_some_and(|c| s(c, "/volumeBindingMode") == "WaitForFirstConsumer")
+}
+
+fn volume_node(pv: &Value) -> Option<&str> {
+    pv.pointer("/spec/nodeAffinity/required/nodeSelectorTerms/0/matchExpressions/0/values/0").and_then(Value::as_str)
+}
+
+/// Why a node cannot have the pod's volumes.
+#[must_use]
+pub fn keeps_away(cx: &Cx, volumes: &[Value], node: &Value) -> Option<String> {
+    let name = s(node, "/metadata/name");
+    volumes.iter().find_map(|claim| {
+        let pv = cx.get(PV, "", s(claim, "/spec/volumeName"))?;
+        let other = volume_node(pv).is_some_and(|n| n != name);
+        other.then(|| "node(s) didn't match PersistentVolume's node affinity".to_owned())
+    })
+}
+
+/// Tells waiting claims which node was chosen; true while one is not bound.
+pub fn await_binding(cx: &mut Cx, volumes: &[Value], node: &str) -> bool {
+    let mut waiting = false;
+    for claim in volumes.iter().filter(|c| s(c, "/status/phase") != "Bound") {
+        let (ns, name) = key(claim);
+        if claim["metadata"]["annotations"][SELECTED] != node {
+            cx.update(PVC, &ns, &name, |o| o["metadata"]["annotations"][SELECTED] = json!(node));
+        }
+        waiting |= cx.get(PVC, &ns, &name).is_some_and(|c| s(c, "/status/phase") != "Bound");
+    }
+    waiting
+}
+
+/// Whether the kubelet can mount the pod's volumes.
+///
+/// # Errors
+/// Reason and text of the event.
+pub fn mountable(cx: &Cx, pod: &Value, node: &str) -> Result<(), (&'static str, String)> {
+    let ns = s(pod, "/metadata/namespace");
+    let vmid = cx.c.nodes.get(node).map_or(0, |n| n.vmid);
+    for v in arr(pod, "/spec/volumes") {
+        let Some(name) = v["persistentVolumeClaim"]["claimName"].as_str() else { continue };
+        let claim = cx.get(PVC, ns, name).cloned().unwrap_or_default();
+        let Some(pv) = cx.get(PV, "", s(&claim, "/spec/volumeName")) else {
+            return Err(("FailedMount", format!("persistentvolumeclaim \"{name}\" is not bound")));
+        };
+        if s(pv, "/spec/csi/driver") == NFS {
+            if !cx.c.nodes.get(node).is_some_and(|n| n.csi.contains(NFS)) {
+                let text = format!(
+                    "MountVolume.MountDevice failed for volume \"{}\" : kubernetes.io/csi: attacher.MountDevice failed to create newCsiDriverClient: driver name {NFS} not found in the list of registered CSI drivers",
+                    s(pv, "/metadata/name")
+                );
+                return Err(("FailedMount", text));
+            }
+            let ip = guest::ip(cx.w, vmid).unwrap_or_default();
+            let (server, share) =
+                (s(pv, "/spec/csi/volumeAttributes/server"), s(pv, "/spec/csi/volumeAttributes/share"));
+            if let Err(e) = guest::nfs_allows(cx.w, server, share, &ip) {
+                let text = format!(
+                    "MountVolume.SetUp failed for volume \"{}\" : rpc error: code = Internal desc = mount failed: exit status 32\nOutput: {e}",
+                    s(pv, "/metadata/name")
+                );
+                return Err(("FailedMount", text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Looks at all claims and volumes.
+pub fn reconcile(cx: &mut Cx) {
+    default_class(cx);
+    let open: Vec<Value> = cx
+        .list(PVC)
+        .into_iter()
+        .filter(|c| s(c, "/status/phase") != "Bound" && c["metadata"]["deletionTimestamp"].is_null())
+        .cloned()
+        .collect();
+    for claim in open {
+        provision(cx, &claim);
+    }
+    reclaim(cx);
+}
+
+fn default_class(cx: &mut Cx) {
+    const MARK: &str = "/metadata/annotations/storageclass.kubernetes.io~1is-default-class";
+    let newest = cx
+        .list(SC)
+        .into_iter()
+        .filter(|c| s(c, MARK) == "true")
+        .max_by_key(|c| s(c, "/metadata/creationTimestamp").to_owned())
+        .map(|c| s(c, "/metadata/name").to_owned());
+    let Some(class) = newest else { return };
+    let bare: Vec<(String, String)> = cx
+        .list(PVC)
+        .into_iter()
+        .filter(|c| c["spec"]["storageClassName"].is_null() && s(c, "/spec/volumeName").is_empty())
+        .map(key)
+        .collect();
+    for (ns, name) in bare {
+        cx.update(PVC, &ns, &name, |o| o["spec"]["storageClassName"] = json!(class));
+    }
+}
+
+fn pending(cx: &mut Cx, claim: &Value, normal: bool, reason: &str, text: &str, from: &str) {
+    let (ns, name) = key(claim);
+    if s(claim, "/status/phase").is_empty() {
+        cx.update(PVC, &ns, &name, |o| o["status"] = json!({"phase": "Pending"}));
+    }
+    let mark = format!("claim/{}", s(claim, "/metadata/uid"));
+    if cx.c.apps.get(&mark).and_then(Value::as_str) != Some(text) {
+        cx.c.apps.insert(mark, json!(text));
+        cx.event(claim, normal, reason, text, from);
+    }
+}
+
+fn provision(cx: &mut Cx, claim: &Value) {
+    let class_name = s(claim, "/spec/storageClassName").to_owned();
+    let Some(class) = cx.get(SC, "", &class_name).cloned() else {
+        let text = if class_name.is_empty() {
+            "no persistent volumes available for this claim and no storage class is set".to_owned()
+        } else {
+            format!("storageclass.storage.k8s.io \"{class_name}\" not found")
+        };
+        return pending(cx, claim, false, "ProvisioningFailed", &text, "persistentvolume-controller");
+    };
+    let node = s(claim, &format!("/metadata/annotations/{}", SELECTED.replace('/', "~1"))).to_owned();
+    if s(&class, "/volumeBindingMode") == "WaitForFirstConsumer" && node.is_empty() {
+        return pending(
+            cx,
+            claim,
+            true,
+            "WaitForFirstConsumer",
+            "waiting for first consumer to be created before binding",
+            "persistentvolume-controller",
+        );
+    }
+    let provisioner = s(&class, "/provisioner").to_owned();
+    let made = if provisioner == NFS { nfs(cx, claim, &class) } else { localpath::provision(cx, claim, &class, &node) };
+    match made {
+        Ok(Some(source)) => bind(cx, claim, &class, source),
+        Ok(None) => {
+            let text = format!(
+                "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered."
+            );
+            pending(cx, claim, true, "ExternalProvisioning", &text, "persistentvolume-controller");
+        }
+        Err(text) => {
+            let full = format!("failed to provision volume with StorageClass \"{class_name}\": {text}");
+            pending(cx, claim, false, "ProvisioningFailed", &full, &provisioner);
+        }
+    }
+}
+
+/// A ready pod of this label value.
+pub(super) fn ready_pod(cx: &Cx, label: &str, value: &str) -> Option<Value> {
+    let selector = json!({"matchLabels": {label: value}});
+    cx.c.store.select("pods", "", &selector).into_iter().find(|p| pods::is_ready(p)).cloned()
+}
+
+/// csi-driver-nfs makes a directory on the share.
+fn nfs(cx: &mut Cx, claim: &Value, class: &Value) -> Result<Option<Value>, String> {
+    let Some(controller) = ready_pod(cx, "app", "csi-nfs-controller") else { return Ok(None) };
+    let vmid = cx.c.nodes.get(s(&controller, "/spec/nodeName")).map_or(0, |n| n.vmid);
+    let ip = guest::ip(cx.w, vmid).unwrap_or_default();
+    let (server, share) = (s(class, "/parameters/server").to_owned(), s(class, "/parameters/share").to_owned());
+    guest::nfs_allows(cx.w, &server, &share, &ip)
+        .map_err(|e| format!("rpc error: code = Internal desc = failed to mount nfs server: rpc error: code = Internal desc = mount failed: exit status 32\nOutput: {e}"))?;
+    let (ns, name) = key(claim);
+    let sub =
+        s(class, "/parameters/subDir").replace("${pvc.metadata.namespace}", &ns).replace("${pvc.metadata.name}", &name);
+    let sub = if sub.is_empty() { format!("pvc-{}", s(claim, "/metadata/uid")) } else { sub };
+    Ok(Some(json!({"csi": {"driver": NFS, "volumeHandle": format!("{server}#{share}#{sub}#"),
+        "volumeAttributes": {"server": server, "share": share, "subDir": sub}}, "mountOptions": class["mountOptions"]})))
+}
+
+fn bind(cx: &mut Cx, claim: &Value, class: &Value, source: Value) {
+    let (ns, name) = key(claim);
+    let uid = s(claim, "/metadata/uid");
+    let volume = format!("pvc-{uid}");
+    let capacity = claim["spec"]["resources"]["requests"]["storage"].clone();
+    let mut spec = json!({
+        "capacity": {"storage": capacity}, "accessModes": claim["spec"]["accessModes"], "storageClassName": class["metadata"]["name"],
+        "persistentVolumeReclaimPolicy": class["reclaimPolicy"].as_str().unwrap_or("Delete"), "volumeMode": "Filesystem",
+        "claimRef": {"kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": ns, "name": name, "uid": uid},
+    });
+    for (k, v) in source.as_object().into_iter().flatten() {
+        if !v.is_null() {
+            spec[k] = v.clone();
+        }
+    }
+    cx.create(json!({"apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {"name": volume, "annotations": {"pv.kubernetes.io/provisioned-by": class["provisioner"]}}, "spec": spec}));
+    cx.update(PV, "", &volume, |o| o["status"] = json!({"phase": "Bound"}));
+    cx.update(PVC, &ns, &name, |o| {
+        o["spec"]["volumeName"] = json!(volume);
+        o["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = json!("yes");
+        o["status"] =
+            json!({"phase": "Bound", "accessModes": o["spec"]["accessModes"], "capacity": {"storage": capacity}});
+    });
+    cx.c.volumes.entry(volume.clone()).or_default();
+    cx.event(
+        claim,
+        true,
+        "ProvisioningSucceeded",
+        &format!("Successfully provisioned volume {volume}"),
+        s(class, "/provisioner"),
+    );
+}
+
+/// Volumes whose claim is gone: deleted or released.
+fn reclaim(cx: &mut Cx) {
+    let orphans: Vec<(String, bool)> = cx
+        .list(PV)
+        .into_iter()
+        .filter(|v| {
+            let r = &v["spec"]["claimRef"];
+            let claim = cx.get(PVC, s(r, "/namespace"), s(r, "/name"));
+            r.is_object() && !claim.is_some_and(|c| c["metadata"]["uid"] == r["uid"])
+        })
+        .map(|v| (s(v, "/metadata/name").to_owned(), s(v, "/spec/persistentVolumeReclaimPolicy") == "Delete"))
+        .collect();
+    for (name, goes) in orphans {
+        if goes {
+            cx.remove(PV, "", &name);
+            cx.c.volumes.remove(&name);
+        } else if cx.get(PV, "", &name).is_some_and(|v| s(v, "/status/phase") != "Released") {
+            cx.update(PV, "", &name, |o| o["status"] = json!({"phase": "Released"}));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! DaemonSets: one pod on each node that the selector takes and whose taints are tolerated.
+use serde_json::{Value, json};
+
+use super::super::cx::Cx;
+use super::super::text::{hash_name, s};
+use super::{pods, scheduler};
+
+const SETS: &str = "daemonsets.apps";
+
+/// Tolerations that every daemon pod gets.
+fn own_tolerations(host_network: bool) -> Vec<Value> {
+    let mut list = vec![
+        json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}),
+        json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}),
+        json!({"key": "node.kubernetes.io/disk-pressure", "operator": "Exists", "effect": "NoSchedule"}),
+        json!({"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule"}),
+        json!({"key": "node.kubernetes.io/pid-pressure", "operator": "Exists", "effect": "NoSchedule"}),
+        json!({"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": "NoSchedule"}),
+    ];
+    if host_network {
+        list.push(
+            json!({"key": "node.kubernetes.io/network-unavailable", "operator": "Exists", "effect": "NoSchedule"}),
+        );
+    }
+    list
+}
+
+/// Template with the tolerations of daemon pods.
+fn template(set: &Value) -> Value {
+    let mut t = set["spec"]["template"].clone();
+    let mut list = t["spec"]["tolerations"].as_array().cloned().unwrap_or_default();
+    list.extend(own_tolerations(t["spec"]["hostNetwork"] == true));
+    t["spec"]["tolerations"] = Value::Array(list);
+    t
+}
+
+/// Brings a DaemonSet's pods and status up to date.
+pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
+    let Some(set) = cx.get(SETS, ns, name).cloned() else { return };
+    if !set["metadata"]["deletionTimestamp"].is_null() {
+        return;
+    }
+    let uid = s(&set, "/metadata/uid").to_owned();
+    let template = template(&set);
+    let hash = hash_name(&set["spec"]["template"].to_string(), 10);
+    let nodes: Vec<Value> = cx.list("nodes").into_iter().cloned().collect();
+    let wanted: Vec<String> = nodes
+        .iter()
+        .filter(|n| scheduler::fits_node(&template["spec"], n).is_none())
+        .map(|n| s(n, "/metadata/name").to_owned())
+        .collect();
+    let have: Vec<(String, String, bool, String)> = pods::owned(cx, ns, &uid)
+        .into_iter()
+        .filter(|p| p["metadata"]["deletionTimestamp"].is_null())
+        .map(|p| {
+            let ended = matches!(s(p, "/status/phase"), "Succeeded" | "Failed");
+            let rev = s(p, "/metadata/labels/controller-revision-hash").to_owned();
+            (s(p, "/metadata/name").to_owned(), target(p), ended, rev)
+        })
+        .collect();
+    for (pod, node, ended, _) in &have {
+        if *ended || !wanted.contains(node) {
+            cx.delete("pods", ns, pod);
+        }
+    }
+    for node in &wanted {
+        if !have.iter().any(|h| &h.1 == node && !h.2) && !leaving(cx, ns, &uid, node) {
+            create(cx, &set, &template, name, node, &hash);
+        }
+    }
+    if s(&set, "/spec/updateStrategy/type") != "OnDelete" {
+        roll(cx, ns, &uid, &hash);
+    }
+    status(cx, ns, name, &uid, &hash, &wanted);
+}
+
+/// Node a daemon pod is meant for.
+fn target(pod: &Value) -> String {
+    match s(pod, "/spec/nodeName") {
+        "" => s(pod, "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values/0"),
+        n => n,
+    }
+    .to_owned()
+}
+
+fn leaving(cx: &Cx, ns: &str, uid: &str, node: &str) -> bool {
+    pods::owned(cx, ns, uid).into_iter().any(|p| target(p) == node && !p["metadata"]["deletionTimestamp"].is_null())
+}
+
+fn create(cx: &mut Cx, set: &Value, template: &Value, name: &str, node: &str, hash: &str) {
+    let labels = [("controller-revision-hash", hash), ("pod-template-generation", "1")];
+    let mut pod = pods::of_template(set, template, "", &format!("{name}-"), &labels);
+    pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+        json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]});
+    cx.create(pod);
+}
+
+/// Replaces pods of an older template, one at a time.
+fn roll(cx: &mut Cx, ns: &str, uid: &str, hash: &str) {
+    let all = pods::owned(cx, ns, uid);
+    let busy = all.iter().any(|p| {
+        s(p, "/metadata/labels/controller-revision-hash") == hash && !pods::is_ready(p)
+            || !p["metadata"]["deletionTimestamp"].is_null()
+    });
+    let old = all
+        .iter()
+        .find(|p| s(p, "/metadata/labels/controller-revision-hash") != hash)
+        .map(|p| s(p, "/metadata/name").to_owned());
+    if let (false, Some(pod)) = (busy, old) {
+        cx.delete("pods", ns, &pod);
+    }
+}
+
+fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, hash: &str, wanted: &[String]) {
+    let (mut current, mut ready, mut updated, mut misplaced) = (0, 0, 0, 0);
+    for p in pods::owned(cx, ns, uid).into_iter().filter(|p| pods::is_active(p)) {
+        if !wanted.contains(&target(p)) {
+            misplaced += 1;
+            continue;
+        }
+        current += 1;
+        ready += i64::from(pods::is_ready(p));
+        updated += i64::from(s(p, "/metadata/labels/controller-revision-hash") == hash);
+    }
+    let desired = wanted.len() as i64;
+    cx.update(SETS, ns, name, |o| {
+        let st = &mut o["status"];
+        st["currentNumberScheduled"] = json!(current);
+        st["desiredNumberScheduled"] = json!(desired);
+        st["numberMisscheduled"] = json!(misplaced);
+        st["numberReady"] = json!(ready);
+        for (k, v) in
+            [("updatedNumberScheduled", updated), ("numberAvailable", ready), ("numberUnavailable", desired - ready)]
+        {
+            if v > 0 {
+                st[k] = json!(v);
+            } else if let Some(m) = st.as_object_mut() {
+                m.shift_remove(k);
+            }
+        }
+        o["status"]["observedGeneration"] = o["metadata"]["generation"].clone();
+    });
+}

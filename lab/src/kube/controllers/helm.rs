@@ -1,0 +1,193 @@
+//! The helm-controller that K3s carries: HelmChart -> job -> release Secret and the chart's objects.
+use serde_json::{Value, json};
+
+use super::super::charts::{self, Chart};
+use super::super::cx::{Cx, key, owner_ref, resource_of};
+use super::super::objects::parse_yaml;
+use super::super::text::{arr, s, sha256, unb64};
+use super::behaviour::Run;
+use super::release;
+
+const CHARTS: &str = "helmcharts.helm.cattle.io";
+const HASH: &str = "helmcharts.helm.cattle.io/configHash";
+
+fn merge(a: &mut Value, b: &Value) {
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) => {
+            for (k, v) in y {
+                merge(x.entry(k.clone()).or_insert(Value::Null), v);
+            }
+        }
+        (a, b) if !b.is_null() => *a = b.clone(),
+        _ => {}
+    }
+}
+
+/// Values of a HelmChart: its text, its Secrets, its HelmChartConfig, its `set`, in their order.
+fn values(cx: &Cx, chart: &Value) -> Value {
+    let (ns, name) = key(chart);
+    let mut out = json!({});
+    merge(&mut out, &chart["spec"]["values"]);
+    merge(&mut out, &parse_yaml(s(chart, "/spec/valuesContent")));
+    for source in arr(chart, "/spec/valuesSecrets") {
+        let Some(secret) = cx.get("secrets", &ns, s(source, "/name")) else { continue };
+        for k in arr(source, "/keys").iter().filter_map(Value::as_str) {
+            let text = secret["data"][k].as_str().and_then(unb64).unwrap_or_default();
+            merge(&mut out, &parse_yaml(&String::from_utf8_lossy(&text)));
+        }
+    }
+    if let Some(config) = cx.get("helmchartconfigs.helm.cattle.io", &ns, &name) {
+        merge(&mut out, &config["spec"]["values"]);
+        merge(&mut out, &parse_yaml(s(config, "/spec/valuesContent")));
+    }
+    for (k, v) in chart["spec"]["set"].as_object().into_iter().flatten() {
+        out[k] = v.clone();
+    }
+    out
+}
+
+/// Namespace a chart is installed into.
+fn target(chart: &Value) -> String {
+    match s(chart, "/spec/targetNamespace") {
+        "" => s(chart, "/metadata/namespace").to_owned(),
+        ns => ns.to_owned(),
+    }
+}
+
+/// A HelmChart changed, or is gone.
+pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
+    let Some(chart) = cx.get(CHARTS, ns, name).cloned() else {
+        return uninstall(cx, name);
+    };
+    if !chart["metadata"]["annotations"]["helmcharts.helm.cattle.io/unmanaged"].is_null() {
+        return;
+    }
+    let values = values(cx, &chart);
+    let hash = format!("SHA256={}", sha256(&format!("{}{values}", chart["spec"])).to_uppercase());
+    let job = format!("helm-install-{name}");
+    match cx.get("jobs.batch", ns, &job) {
+        Some(j) if j["metadata"]["annotations"][HASH] == hash.as_str() => return,
+        Some(_) => cx.delete("jobs.batch", ns, &job),
+        // A finished job may have been removed; the chart is only installed again when it changed.
+        None if chart["metadata"]["annotations"][HASH] == hash.as_str()
+            && release::current(cx, &target(&chart), name).is_some() =>
+        {
+            return;
+        }
+        None => {}
+    }
+    let sa = format!("helm-{name}");
+    cx.ensure(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": sa, "namespace": ns}}));
+    cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": format!("helm-{ns}-{name}")},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": sa, "namespace": ns}]}));
+    let labels = json!({"helmcharts.helm.cattle.io/chart": name});
+    cx.create(json!({"apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": job, "namespace": ns, "labels": labels, "annotations": {HASH: hash}, "ownerReferences": owner_ref(&chart)},
+        "spec": {"backoffLimit": chart["spec"]["backOffLimit"].as_i64().unwrap_or(1000), "completions": 1, "parallelism": 1,
+            "template": {"metadata": {"labels": labels}, "spec": {"restartPolicy": "OnFailure", "serviceAccountName": sa,
+                "tolerations": [{"operator": "Exists"}], "nodeSelector": {"kubernetes.io/os": "linux"},
+                "containers": [{"name": "helm", "image": "rancher/klipper-helm:v0.9.10-build20251111",
+                    "env": [{"name": "NAME", "value": name}, {"name": "VERSION", "value": s(&chart, "/spec/version")},
+                        {"name": "CHART", "value": s(&chart, "/spec/chart")}, {"name": "REPO", "value": s(&chart, "/spec/repo")}]}]}}}}));
+    cx.update(CHARTS, ns, name, |o| {
+        o["metadata"]["annotations"][HASH] = json!(hash);
+        o["status"]["jobName"] = json!(job);
+    });
+    cx.condition(
+        (CHARTS, ns, name),
+        "JobCreated",
+        "True",
+        "Job created",
+        &format!("Applying HelmChart using Job {ns}/{job}"),
+    );
+}
+
+/// The HelmChart that a job's pod works for.
+fn chart_of(cx: &Cx, pod: &Value) -> Option<Value> {
+    let name = s(pod, "/metadata/labels/helmcharts.helm.cattle.io~1chart");
+    cx.get(CHARTS, s(pod, "/metadata/namespace"), name).cloned()
+}
+
+fn render(cx: &Cx, chart: &Value) -> Result<Chart, String> {
+    let c = charts::Wanted {
+        release: s(chart, "/metadata/name").to_owned(),
+        namespace: target(chart),
+        chart: s(chart, "/spec/chart").to_owned(),
+        repo: s(chart, "/spec/repo").to_owned(),
+        version: s(chart, "/spec/version").to_owned(),
+        kubernetes: cx.c.version.clone(),
+        values: values(cx, chart),
+    };
+    charts::render(&c)
+}
+
+/// What the helm job's pod does.
+pub fn run_of(cx: &mut Cx, pod: &Value) -> Run {
+    let Some(chart) = chart_of(cx, pod) else { return Run::Exit { code: 0, after_ms: 1000, log: String::new() } };
+    let name = s(&chart, "/metadata/name");
+    match render(cx, &chart) {
+        Ok(c) => Run::Exit {
+            code: 0,
+            after_ms: 6000,
+            log: format!(
+                "+ helm_v3 install --namespace {} --version {} {name} {name}\nNAME: {name}\nSTATUS: deployed\n",
+                target(&chart),
+                c.version
+            ),
+        },
+        Err(text) => Run::Exit { code: 1, after_ms: 3000, log: format!("+ helm_v3 install {name}\n{text}\n") },
+    }
+}
+
+/// A pod has ended: if it was a helm job's and went well, the release is there.
+pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
+    if code != 0 || !s(pod, "/spec/containers/0/image").contains("klipper-helm") {
+        return;
+    }
+    let Some(chart) = chart_of(cx, pod) else { return };
+    let Ok(c) = render(cx, &chart) else { return };
+    let (name, ns) = (s(&chart, "/metadata/name").to_owned(), target(&chart));
+    cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns}}));
+    for crd in &c.crds {
+        let now = cx.now();
+        if !cx.c.store.install_crd(now, crd) {
+            continue;
+        }
+        super::misc::definition(cx, crd);
+    }
+    for mut obj in c.objects.clone() {
+        obj["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(name);
+        obj["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(ns);
+        obj["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
+        if obj["metadata"]["namespace"].is_null() && cx.namespaced(&obj) {
+            obj["metadata"]["namespace"] = json!(ns);
+        }
+        cx.ensure(obj);
+    }
+    let values = values(cx, &chart);
+    cx.c.apps.insert(format!("values/{name}"), values.clone());
+    release::record(cx, &ns, &name, &c, &values);
+}
+
+/// The HelmChart is gone: its release goes.
+fn uninstall(cx: &mut Cx, name: &str) {
+    let resources: Vec<String> = cx.c.store.resources().map(str::to_owned).collect();
+    for r in resources {
+        let mine: Vec<Value> = cx
+            .list(&r)
+            .into_iter()
+            .filter(|o| {
+                o["metadata"]["annotations"]["meta.helm.sh/release-name"] == name
+                    && s(o, "/kind") != "PersistentVolumeClaim"
+            })
+            .cloned()
+            .collect();
+        for o in mine {
+            let (ns, n) = key(&o);
+            cx.delete(&resource_of(&o), &ns, &n);
+        }
+    }
+    release::forget(cx, name);
+}

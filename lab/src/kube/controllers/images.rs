@@ -1,0 +1,89 @@
+//! How big images are, and which exist.
+
+/// Compressed size of an image in MiB.
+#[must_use]
+pub fn mib(image: &str) -> u64 {
+    const SIZES: &[(&str, u64)] = &[
+        ("nvcr.io/nvidia/driver", 900),
+        ("vgpu-manager", 600),
+        ("nvcr.io/nvidia/cuda", 2800),
+        ("cuda-sample", 150),
+        ("gpu-operator-validator", 170),
+        ("gpu-operator", 160),
+        ("k8s-device-plugin", 180),
+        ("container-toolkit", 120),
+        ("dcgm", 400),
+        ("mig-manager", 200),
+        ("node-feature-discovery", 60),
+        ("rancher/rancher:", 650),
+        ("rancher-agent", 120),
+        ("pytorch", 4200),
+        ("tensorflow", 3100),
+        ("scipy-notebook", 1500),
+        ("singleuser", 350),
+        ("jupyterhub/k8s-hub", 120),
+        ("grafana", 190),
+        ("prometheus/prometheus", 110),
+        ("klipper-helm", 90),
+        ("nfsplugin", 70),
+        ("coredns", 25),
+        ("busybox", 2),
+        ("alpine", 4),
+        ("pause", 1),
+    ];
+    SIZES.iter().find(|(part, _)| image.contains(part)).map_or(60, |x| x.1)
+}
+
+/// Why an image cannot be pulled; `None` when it can.
+#[must_use]
+pub fn missing(image: &str) -> Option<String> {
+    let bad = |what: &str| {
+        Some(format!(
+            "failed to pull and unpack image \"{image}\": failed to resolve reference \"{image}\": {image}: {what}"
+        ))
+    };
+    if image.is_empty() {
+        return bad("invalid reference format");
+    }
+    if image.contains("nvcr.io/nvidia/driver:") {
+        let tag = image.rsplit(':').next().unwrap_or("");
+        let version = tag.split('-').next().unwrap_or("");
+        let parts: Vec<&str> = version.split('.').collect();
+        let number = |i: usize| parts.get(i).and_then(|p| p.parse::<u32>().ok());
+        let known = (2..=3).contains(&parts.len())
+            && matches!(number(0), Some(535 | 550 | 565 | 570 | 575 | 580 | 590 | 595))
+            && number(1).is_some();
+        return if known { None } else { bad("not found") };
+    }
+    if image.contains("invalid.") || image.contains(".example/") || image.ends_with(":does-not-exist") {
+        return bad("not found");
+    }
+    None
+}
+
+/// Whether the lab knows what this image does, or only that it exists.
+#[must_use]
+pub fn known(image: &str) -> bool {
+    const PARTS: &[&str] = &[
+        "nvidia",
+        "rancher/",
+        "registry.k8s.io/",
+        "quay.io/jetstack/",
+        "quay.io/jupyterhub/",
+        "jupyterhub/",
+        "quay.io/prometheus",
+        "grafana/",
+        "busybox",
+        "alpine",
+        "debian",
+        "ubuntu",
+        "kube-vip",
+        "pause",
+        "configurable-http-proxy",
+        "quay.io/kiwigrid",
+        "bash",
+        "jupyter/",
+        "gcr.io/k8s-staging-sig-storage",
+    ];
+    PARTS.iter().any(|p| image.contains(p))
+}

@@ -1,0 +1,240 @@
+//! The control loops: what changed since they last looked decides who looks again, until nothing changes.
+pub mod behaviour;
+pub mod claims;
+pub mod daemonsets;
+pub mod deployments;
+pub mod effects;
+pub mod endpoints;
+pub mod fleet;
+pub mod gpu;
+pub mod helm;
+pub mod hub;
+pub mod images;
+pub mod jobs;
+pub mod kubelet;
+pub mod localpath;
+pub mod misc;
+pub mod pods;
+pub mod rancher;
+pub mod release;
+pub mod scheduler;
+pub mod shell;
+pub mod statefulsets;
+pub mod status;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::cx::{Cx, key};
+use super::store::{Change, Op};
+use super::text::{arr, s};
+
+/// Something to look at again. The order of the variants is the order of work.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    Namespace(String),
+    Definition(String),
+    Chart(String, String),
+    Deployment(String, String),
+    StatefulSet(String, String),
+    ReplicaSet(String, String),
+    DaemonSet(String, String),
+    DaemonSets,
+    Job(String, String),
+    Service(String, String),
+    Claims,
+    Schedule,
+    Pod(String, String),
+    Endpoints(String),
+    Policy,
+    Repos,
+    Apps,
+    Addresses,
+    Node(String),
+}
+
+/// Lets the controllers work until nothing changes any more.
+pub fn settle(cx: &mut Cx) {
+    for _ in 0..300 {
+        let now = cx.now();
+        cx.c.store.at(now);
+        let work = pending(cx);
+        if work.is_empty() {
+            return;
+        }
+        for item in work {
+            run(cx, item);
+        }
+        kubelet::retry_blocked(cx);
+        misc::ending_namespaces(cx);
+    }
+    tracing::warn!("the lab's controllers did not settle");
+}
+
+fn pending(cx: &mut Cx) -> BTreeSet<Work> {
+    let mut work = BTreeSet::new();
+    let version = cx.c.store.version();
+    match cx.c.store.since(cx.c.seen) {
+        Some(changes) => changes.for_each(|c| route(c, &mut work)),
+        None => everything(cx, &mut work),
+    }
+    cx.c.seen = version;
+    work
+}
+
+/// The log does not reach back far enough: look at all there is.
+fn everything(cx: &Cx, work: &mut BTreeSet<Work>) {
+    work.extend([
+        Work::DaemonSets,
+        Work::Claims,
+        Work::Schedule,
+        Work::Policy,
+        Work::Repos,
+        Work::Apps,
+        Work::Addresses,
+    ]);
+    let resources: Vec<String> = cx.c.store.resources().map(str::to_owned).collect();
+    for r in resources {
+        for o in cx.list(&r) {
+            let (ns, name) = key(o);
+            match r.as_str() {
+                "namespaces" => drop(work.insert(Work::Namespace(name))),
+                "deployments.apps" => drop(work.insert(Work::Deployment(ns, name))),
+                "statefulsets.apps" => drop(work.insert(Work::StatefulSet(ns, name))),
+                "replicasets.apps" => drop(work.insert(Work::ReplicaSet(ns, name))),
+                "jobs.batch" => drop(work.insert(Work::Job(ns, name))),
+                "helmcharts.helm.cattle.io" => drop(work.insert(Work::Chart(ns, name))),
+                "pods" => drop(work.insert(Work::Pod(ns, name))),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn route(c: &Change, work: &mut BTreeSet<Work>) {
+    let (ns, name) = key(&c.object);
+    match &*c.resource {
+        "namespaces" => drop(work.insert(Work::Namespace(name))),
+        "customresourcedefinitions.apiextensions.k8s.io" => drop(work.insert(Work::Definition(name))),
+        "deployments.apps" => drop(work.insert(Work::Deployment(ns, name))),
+        "statefulsets.apps" => {
+            work.insert(Work::StatefulSet(ns, name));
+        }
+        "daemonsets.apps" => {
+            work.insert(Work::DaemonSet(ns, name));
+            work.insert(Work::Addresses);
+            work.insert(Work::Policy);
+        }
+        "replicasets.apps" => {
+            owners(&c.object, work);
+            work.insert(Work::ReplicaSet(ns, name));
+        }
+        "jobs.batch" => {
+            owners(&c.object, work);
+            work.insert(Work::Job(ns, name));
+            work.insert(Work::Apps);
+        }
+        "pods" => pod(c, work),
+        "nodes" => node(c, work),
+        "services" => drop(work.insert(Work::Service(ns, name))),
+        "persistentvolumeclaims" | "persistentvolumes" | "storageclasses.storage.k8s.io" => {
+            work.extend([Work::Claims, Work::Schedule]);
+        }
+        "helmcharts.helm.cattle.io" | "helmchartconfigs.helm.cattle.io" => drop(work.insert(Work::Chart(ns, name))),
+        "clusterpolicies.nvidia.com" => drop(work.insert(Work::Policy)),
+        "gitrepos.fleet.cattle.io" | "bundles.fleet.cattle.io" => drop(work.insert(Work::Repos)),
+        "prometheuses.monitoring.coreos.com"
+        | "alertmanagers.monitoring.coreos.com"
+        | "ingresses.networking.k8s.io"
+        | "certificates.cert-manager.io"
+        | "issuers.cert-manager.io"
+        | "clusterissuers.cert-manager.io" => {
+            work.insert(Work::Apps);
+        }
+        "configmaps" if s(&c.object, "/data/config.json").contains("nodePathMap") => drop(work.insert(Work::Claims)),
+        _ => {}
+    }
+}
+
+fn pod(c: &Change, work: &mut BTreeSet<Work>) {
+    let (ns, name) = key(&c.object);
+    owners(&c.object, work);
+    let before = c.before.as_deref();
+    let moved = |p: &str| before.is_none_or(|b| b.pointer(p) != c.object.pointer(p));
+    if c.op == Op::Deleted {
+        work.extend([Work::Schedule, Work::Claims]);
+    }
+    if c.op == Op::Added || s(&c.object, "/spec/nodeName").is_empty() {
+        work.insert(Work::Schedule);
+    }
+    if c.op == Op::Deleted || moved("/spec/nodeName") || moved("/metadata/deletionTimestamp") {
+        work.insert(Work::Pod(ns.clone(), name));
+    }
+    if c.op == Op::Deleted || moved("/status/conditions") || moved("/status/phase") {
+        work.insert(Work::Endpoints(ns));
+        if matches!(s(&c.object, "/status/phase"), "Succeeded" | "Failed") {
+            work.insert(Work::Schedule);
+        }
+    }
+}
+
+fn node(c: &Change, work: &mut BTreeSet<Work>) {
+    let before = c.before.as_deref();
+    let moved = |p: &str| before.is_none_or(|b| b.pointer(p) != c.object.pointer(p));
+    if c.op == Op::Modified
+        && !["/spec", "/metadata/labels", "/metadata/annotations", "/status/allocatable", "/status/conditions"]
+            .iter()
+            .any(|p| moved(p))
+    {
+        return;
+    }
+    work.extend([Work::DaemonSets, Work::Schedule, Work::Policy]);
+    work.insert(Work::Node(s(&c.object, "/metadata/name").to_owned()));
+}
+
+fn owners(obj: &Value, work: &mut BTreeSet<Work>) {
+    let ns = s(obj, "/metadata/namespace").to_owned();
+    for o in arr(obj, "/metadata/ownerReferences") {
+        let name = s(o, "/name").to_owned();
+        let ns = ns.clone();
+        match s(o, "/kind") {
+            "ReplicaSet" => drop(work.insert(Work::ReplicaSet(ns, name))),
+            "Deployment" => drop(work.insert(Work::Deployment(ns, name))),
+            "StatefulSet" => drop(work.insert(Work::StatefulSet(ns, name))),
+            "DaemonSet" => drop(work.insert(Work::DaemonSet(ns, name))),
+            "Job" => drop(work.insert(Work::Job(ns, name))),
+            "HelmChart" => drop(work.insert(Work::Chart(ns, name))),
+            _ => {}
+        }
+    }
+}
+
+fn run(cx: &mut Cx, work: Work) {
+    match work {
+        Work::Namespace(name) => misc::namespace(cx, &name),
+        Work::Definition(name) => misc::definition(cx, &name),
+        Work::Chart(ns, name) => helm::reconcile(cx, &ns, &name),
+        Work::Deployment(ns, name) => deployments::deployment(cx, &ns, &name),
+        Work::StatefulSet(ns, name) => statefulsets::reconcile(cx, &ns, &name),
+        Work::ReplicaSet(ns, name) => deployments::replicaset(cx, &ns, &name),
+        Work::DaemonSet(ns, name) => daemonsets::reconcile(cx, &ns, &name),
+        Work::DaemonSets => {
+            let all: Vec<(String, String)> = cx.list("daemonsets.apps").into_iter().map(key).collect();
+            for (ns, name) in all {
+                daemonsets::reconcile(cx, &ns, &name);
+            }
+        }
+        Work::Job(ns, name) => jobs::reconcile(cx, &ns, &name),
+        Work::Service(ns, name) => endpoints::service(cx, &ns, &name),
+        Work::Claims => claims::reconcile(cx),
+        Work::Schedule => scheduler::schedule(cx),
+        Work::Pod(ns, name) => kubelet::look(cx, &ns, &name),
+        Work::Endpoints(ns) => endpoints::reconcile(cx, &ns),
+        Work::Policy => gpu::reconcile(cx),
+        Work::Repos => fleet::reconcile(cx),
+        Work::Apps => misc::apps(cx),
+        Work::Addresses => super::k3s::vip::look(cx),
+        Work::Node(name) => misc::node(cx, &name),
+    }
+}

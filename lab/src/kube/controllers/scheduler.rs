@@ -1,0 +1,261 @@
+//! The scheduler: which node a pod fits on, and the words it has when none does.
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::cx::{Cx, key, set_condition};
+use super::super::text::{arr, expression, milli, s};
+use super::{claims, pods};
+
+/// Places every pod that waits for a node.
+pub fn schedule(cx: &mut Cx) {
+    let waiting: Vec<Value> = cx
+        .list("pods")
+        .into_iter()
+        .filter(|p| s(p, "/spec/nodeName").is_empty() && pods::is_active(p))
+        .cloned()
+        .collect();
+    if waiting.is_empty() {
+        return;
+    }
+    let nodes: Vec<Value> = cx.list("nodes").into_iter().cloned().collect();
+    let mut used = usage(cx);
+    for pod in waiting {
+        place(cx, &pod, &nodes, &mut used);
+    }
+}
+
+type Usage = BTreeMap<String, BTreeMap<String, i64>>;
+
+/// What scheduled pods request, by node and resource, in thousandths.
+fn usage(cx: &Cx) -> Usage {
+    let mut used = Usage::new();
+    for p in cx.list("pods") {
+        let node = s(p, "/spec/nodeName");
+        if node.is_empty() || matches!(s(p, "/status/phase"), "Succeeded" | "Failed") {
+            continue;
+        }
+        add(used.entry(node.to_owned()).or_default(), &requests(p));
+    }
+    used
+}
+
+fn add(to: &mut BTreeMap<String, i64>, what: &BTreeMap<String, i64>) {
+    for (k, v) in what {
+        *to.entry(k.clone()).or_default() += v;
+    }
+}
+
+/// What a pod requests (limits stand in where there is no request), with itself as one of `pods`.
+#[must_use]
+pub fn requests(pod: &Value) -> BTreeMap<String, i64> {
+    let mut sum = BTreeMap::from([("pods".to_owned(), 1000)]);
+    for c in arr(pod, "/spec/containers") {
+        let mut own: BTreeMap<&String, i64> = BTreeMap::new();
+        for part in ["limits", "requests"] {
+            for (k, v) in c["resources"][part].as_object().into_iter().flatten() {
+                own.insert(k, milli(v));
+            }
+        }
+        for (k, v) in own {
+            *sum.entry(k.clone()).or_default() += v;
+        }
+    }
+    sum
+}
+
+/// Number of a resource that a pod requests.
+#[must_use]
+pub fn requested(pod: &Value, resource: &str) -> i64 {
+    requests(pod).get(resource).copied().unwrap_or(0) / 1000
+}
+
+/// Whether a toleration of `spec` tolerates `taint`.
+#[must_use]
+pub fn tolerates(spec: &Value, taint: &Value) -> bool {
+    arr(spec, "/tolerations").iter().any(|t| {
+        let key = s(t, "/key");
+        let effect = s(t, "/effect");
+        if !effect.is_empty() && effect != s(taint, "/effect") {
+            return false;
+        }
+        if s(t, "/operator") == "Exists" {
+            return key.is_empty() || key == s(taint, "/key");
+        }
+        key == s(taint, "/key") && s(t, "/value") == s(taint, "/value")
+    })
+}
+
+/// Why a pod of this spec can never run on the node as it is; `None` when it may.
+#[must_use]
+pub fn fits_node(spec: &Value, node: &Value) -> Option<String> {
+    let name = s(node, "/metadata/name");
+    let labels = &node["metadata"]["labels"];
+    let selected = spec["nodeSelector"].as_object().is_none_or(|m| m.iter().all(|(k, v)| labels.get(k) == Some(v)));
+    let terms = arr(spec, "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
+    let affine = terms.is_empty()
+        || terms.iter().any(|t| {
+            arr(t, "/matchExpressions").iter().all(|e| expression(e, |k| labels.get(k).and_then(Value::as_str)))
+                && arr(t, "/matchFields").iter().all(|e| expression(e, |_| Some(name)))
+        });
+    if !selected || !affine {
+        return Some("node(s) didn't match Pod's node affinity/selector".to_owned());
+    }
+    for taint in arr(node, "/spec/taints") {
+        if matches!(s(taint, "/effect"), "NoSchedule" | "NoExecute") && !tolerates(spec, taint) {
+            if s(taint, "/key") == "node.kubernetes.io/unschedulable" {
+                return Some("node(s) were unschedulable".to_owned());
+            }
+            return Some(format!("node(s) had untolerated taint {{{}: {}}}", s(taint, "/key"), s(taint, "/value")));
+        }
+    }
+    if node["spec"]["unschedulable"] == true
+        && !tolerates(spec, &json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}))
+    {
+        return Some("node(s) were unschedulable".to_owned());
+    }
+    None
+}
+
+fn lacks(pod: &Value, node: &Value, used: &Usage) -> Option<String> {
+    let none = BTreeMap::new();
+    let used = used.get(s(node, "/metadata/name")).unwrap_or(&none);
+    for (resource, want) in requests(pod) {
+        let free = milli(&node["status"]["allocatable"][&resource]) - used.get(&resource).copied().unwrap_or(0);
+        if want > free && want > 0 {
+            return Some(if resource == "pods" {
+                "Too many pods".to_owned()
+            } else {
+                format!("Insufficient {resource}")
+            });
+        }
+    }
+    None
+}
+
+fn place(cx: &mut Cx, pod: &Value, nodes: &[Value], used: &mut Usage) {
+    let volumes = match claims::wanted_by(cx, pod) {
+        Ok(v) => v,
+        Err(text) => return unschedulable(cx, pod, &format!("0/{} nodes are available: {text}.", nodes.len())),
+    };
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    let mut fitting: Vec<&Value> = Vec::new();
+    for n in nodes {
+        let why = fits_node(&pod["spec"], n)
+            .or_else(|| repelled(cx, pod, n))
+            .or_else(|| claims::keeps_away(cx, &volumes, n))
+            .or_else(|| lacks(pod, n, used));
+        match why {
+            None => fitting.push(n),
+            Some(text) => *reasons.entry(text).or_default() += 1,
+        }
+    }
+    let chosen = fitting.into_iter().max_by_key(|n| score(pod, n, used)).map(|n| s(n, "/metadata/name").to_owned());
+    let Some(node) = chosen else {
+        return unschedulable(cx, pod, &no_node(nodes.len(), &reasons));
+    };
+    if claims::await_binding(cx, &volumes, &node) {
+        return;
+    }
+    add(used.entry(node.clone()).or_default(), &requests(pod));
+    bind(cx, pod, &node);
+}
+
+/// Required anti-affinity by host.
+fn repelled(cx: &Cx, pod: &Value, node: &Value) -> Option<String> {
+    let name = s(node, "/metadata/name");
+    for term in arr(pod, "/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution") {
+        if s(term, "/topologyKey") != "kubernetes.io/hostname" {
+            continue;
+        }
+        let ns = s(pod, "/metadata/namespace");
+        let taken = cx.list_in("pods", ns).into_iter().any(|p| {
+            s(p, "/spec/nodeName") == name
+                && pods::is_active(p)
+                && super::super::text::selects(&term["labelSelector"], &p["metadata"]["labels"])
+        });
+        if taken {
+            return Some("node(s) didn't match pod anti-affinity rules".to_owned());
+        }
+    }
+    None
+}
+
+fn score(pod: &Value, node: &Value, used: &Usage) -> i64 {
+    let name = s(node, "/metadata/name");
+    let taken = |r: &str| used.get(name).and_then(|u| u.get(r)).copied().unwrap_or(0);
+    let cpu = milli(&node["status"]["allocatable"]["cpu"]).max(1);
+    let share = (taken("cpu") * 1000) / cpu + taken("pods") / 100;
+    let preferred: i64 = arr(pod, "/spec/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution")
+        .iter()
+        .filter(|t| {
+            arr(t, "/preference/matchExpressions")
+                .iter()
+                .all(|e| expression(e, |k| node["metadata"]["labels"].get(k).and_then(Value::as_str)))
+        })
+        .map(|t| t["weight"].as_i64().unwrap_or(1) * 10)
+        .sum();
+    preferred - share
+}
+
+fn no_node(total: usize, reasons: &BTreeMap<String, usize>) -> String {
+    let mut list: Vec<String> = reasons.iter().map(|(text, n)| format!("{n} {text}")).collect();
+    list.sort();
+    if total == 0 {
+        return "no nodes available to schedule pods".to_owned();
+    }
+    let helpless: usize = reasons.iter().filter(|(t, _)| !t.starts_with("Insufficient")).map(|(_, n)| n).sum();
+    let mut tail = Vec::new();
+    if total > helpless {
+        tail.push(format!("{} No preemption victims found for incoming pod", total - helpless));
+    }
+    if helpless > 0 {
+        tail.push(format!("{helpless} Preemption is not helpful for scheduling"));
+    }
+    format!(
+        "0/{total} nodes are available: {}. preemption: 0/{total} nodes are available: {}.",
+        list.join(", "),
+        tail.join(", ")
+    )
+}
+
+fn unschedulable(cx: &mut Cx, pod: &Value, text: &str) {
+    let (ns, name) = key(pod);
+    let stamp = cx.stamp();
+    let known = arr(pod, "/status/conditions").iter().any(|c| c["type"] == "PodScheduled" && c["message"] == text);
+    if known {
+        return;
+    }
+    cx.update("pods", &ns, &name, |p| set_condition(p, &stamp, "PodScheduled", "False", "Unschedulable", text));
+    cx.event(pod, false, "FailedScheduling", text, "default-scheduler");
+}
+
+fn bind(cx: &mut Cx, pod: &Value, node: &str) {
+    let (ns, name) = key(pod);
+    let stamp = cx.stamp();
+    cx.update("pods", &ns, &name, |p| {
+        p["spec"]["nodeName"] = json!(node);
+        set_condition(p, &stamp, "PodScheduled", "True", "", "");
+    });
+    cx.event(pod, true, "Scheduled", &format!("Successfully assigned {ns}/{name} to {node}"), "default-scheduler");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_equal_toleration_does_not_tolerate_k3s_value() {
+        let taint = json!({"key": "node-role.kubernetes.io/control-plane", "value": "true", "effect": "NoSchedule"});
+        let equal = json!({"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Equal", "value": ""}]});
+        let exists = json!({"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]});
+        assert!(!tolerates(&equal, &taint));
+        assert!(tolerates(&exists, &taint));
+        let node = json!({"metadata": {"name": "a", "labels": {}}, "spec": {"taints": [taint]}});
+        assert_eq!(
+            fits_node(&equal, &node).unwrap(),
+            "node(s) had untolerated taint {node-role.kubernetes.io/control-plane: true}"
+        );
+        assert_eq!(fits_node(&exists, &node), None);
+    }
+}

@@ -1,0 +1,217 @@
+//! What controllers work with: one cluster, the world around it, and short forms of reading and writing objects.
+use serde_json::{Value, json};
+
+use super::KubeEvent;
+use super::state::{Cluster, NodeRt};
+use super::text::{self, s};
+use crate::Lab;
+use crate::world::{Event, World};
+
+/// One cluster, taken out of the world for as long as controllers work on it.
+pub struct Cx<'a> {
+    /// The lab.
+    pub lab: &'a Lab,
+    /// The world without this cluster.
+    pub w: &'a mut World,
+    /// The cluster.
+    pub c: &'a mut Cluster,
+}
+
+/// Works on cluster `id` and lets its controllers settle afterwards.
+pub fn with_cluster<T>(lab: &Lab, w: &mut World, id: &str, f: impl FnOnce(&mut Cx) -> T) -> Option<T> {
+    let mut c = w.clusters.remove(id)?;
+    c.store.at(w.now_ms);
+    let mut cx = Cx { lab, w, c: &mut c };
+    let out = f(&mut cx);
+    super::controllers::settle(&mut cx);
+    w.clusters.insert(id.to_owned(), c);
+    Some(out)
+}
+
+/// `deployments.apps` of an object's apiVersion and kind.
+#[must_use]
+pub fn resource_of(obj: &Value) -> String {
+    let (api, kind) = (s(obj, "/apiVersion"), s(obj, "/kind"));
+    let group = api.split_once('/').map_or("", |(g, _)| g);
+    let k = kind.to_lowercase();
+    let plural = if k == "endpoints" {
+        k
+    } else if k.ends_with("ss") || k.ends_with('x') || k.ends_with("ch") {
+        format!("{k}es")
+    } else if k.ends_with('y') && !k.ends_with("ey") {
+        format!("{}ies", &k[..k.len() - 1])
+    } else if k.ends_with('s') && k != "nvidiadrivers" {
+        format!("{k}es")
+    } else {
+        format!("{k}s")
+    };
+    if group.is_empty() { plural } else { format!("{plural}.{group}") }
+}
+
+/// `kind` as an owner reference of `owner`.
+#[must_use]
+pub fn owner_ref(owner: &Value) -> Value {
+    json!([{
+        "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"], "controller": true, "blockOwnerDeletion": true,
+    }])
+}
+
+/// Namespace and name of an object.
+#[must_use]
+pub fn key(obj: &Value) -> (String, String) {
+    (s(obj, "/metadata/namespace").to_owned(), s(obj, "/metadata/name").to_owned())
+}
+
+impl Cx<'_> {
+    /// Lab time.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.w.now_ms
+    }
+
+    /// Lab time as Kubernetes writes it.
+    #[must_use]
+    pub fn stamp(&self) -> String {
+        text::stamp(self.w.now_ms)
+    }
+
+    /// Schedules an event of this cluster.
+    pub fn later(&mut self, delay_ms: u64, event: KubeEvent) {
+        self.w.schedule(delay_ms, Event::Kube(event));
+    }
+
+    /// An object, by resource (`pods`, `deployments.apps`).
+    #[must_use]
+    pub fn get(&self, resource: &str, ns: &str, name: &str) -> Option<&Value> {
+        self.c.store.get(resource, ns, name)
+    }
+
+    /// All objects of a resource.
+    #[must_use]
+    pub fn list(&self, resource: &str) -> Vec<&Value> {
+        self.c.store.list(resource, "", "")
+    }
+
+    /// All objects of a resource in a namespace.
+    #[must_use]
+    pub fn list_in(&self, resource: &str, ns: &str) -> Vec<&Value> {
+        self.c.store.list(resource, ns, "")
+    }
+
+    /// Creates an object unless one of that name exists; says whether it did.
+    pub fn create(&mut self, obj: Value) -> bool {
+        let now = self.w.now_ms;
+        match self.c.store.create(now, obj) {
+            Ok(_) => true,
+            Err(e) => {
+                if e.reason != "AlreadyExists" {
+                    tracing::warn!(message = %e.message, "a controller's object was refused");
+                }
+                false
+            }
+        }
+    }
+
+    /// Changes an object in place (any part of it); says whether there is one.
+    pub fn update(&mut self, resource: &str, ns: &str, name: &str, f: impl FnOnce(&mut Value)) -> bool {
+        self.c.store.patch_with(resource, ns, name, f).is_ok()
+    }
+
+    /// Creates `obj`, or sets its labels, annotations and everything beside metadata and status on the present one.
+    pub fn ensure(&mut self, obj: Value) {
+        let resource = resource_of(&obj);
+        let (ns, name) = key(&obj);
+        if self.get(&resource, &ns, &name).is_none() {
+            self.create(obj);
+            return;
+        }
+        self.update(&resource, &ns, &name, |old| overlay(old, obj));
+    }
+
+    /// Deletes an object (finalizers are honoured).
+    pub fn delete(&mut self, resource: &str, ns: &str, name: &str) {
+        let now = self.w.now_ms;
+        let _ = self.c.store.delete(now, resource, ns, name);
+    }
+
+    /// Removes an object at once (what a kubelet does when it has ended a pod).
+    pub fn remove(&mut self, resource: &str, ns: &str, name: &str) {
+        let now = self.w.now_ms;
+        self.c.store.remove(now, resource, ns, name);
+    }
+
+    /// Records an Event about `obj`, counting repetitions.
+    pub fn event(&mut self, obj: &Value, normal: bool, reason: &str, message: &str, component: &str) {
+        let kind = if normal { "Normal" } else { "Warning" };
+        self.c.store.event(obj, component, kind, reason, message);
+    }
+
+    /// Sets a condition in `status.conditions`; keeps the transition time if the status is the same.
+    pub fn condition(&mut self, at: (&str, &str, &str), kind: &str, status: &str, reason: &str, message: &str) {
+        let stamp = self.stamp();
+        self.update(at.0, at.1, at.2, |o| set_condition(o, &stamp, kind, status, reason, message));
+    }
+
+    /// Runtime state of a node.
+    pub fn node_rt(&mut self, node: &str) -> &mut NodeRt {
+        self.c.nodes.entry(node.to_owned()).or_default()
+    }
+}
+
+/// Sets a condition in an object's `status.conditions`.
+pub fn set_condition(o: &mut Value, stamp: &str, kind: &str, status: &str, reason: &str, message: &str) {
+    if !o["status"].is_object() {
+        o["status"] = json!({});
+    }
+    if !o["status"]["conditions"].is_array() {
+        o["status"]["conditions"] = json!([]);
+    }
+    let mut fresh = json!({"type": kind, "status": status, "lastTransitionTime": stamp});
+    if !reason.is_empty() {
+        fresh["reason"] = json!(reason);
+    }
+    if !message.is_empty() {
+        fresh["message"] = json!(message);
+    }
+    let Some(list) = o["status"]["conditions"].as_array_mut() else { return };
+    match list.iter_mut().find(|c| c["type"] == kind) {
+        Some(c) => {
+            if c["status"] == status {
+                fresh["lastTransitionTime"] = c["lastTransitionTime"].clone();
+            }
+            *c = fresh;
+        }
+        None => list.push(fresh),
+    }
+}
+
+/// Whether a condition of an object has status True.
+#[must_use]
+pub fn is_true(o: &Value, kind: &str) -> bool {
+    text::arr(o, "/status/conditions").iter().any(|c| c["type"] == kind && c["status"] == "True")
+}
+
+/// Labels and annotations are merged, everything beside metadata and status is replaced.
+fn overlay(old: &mut Value, new: Value) {
+    for part in ["labels", "annotations"] {
+        for (k, v) in new["metadata"][part].as_object().into_iter().flatten() {
+            old["metadata"][part][k] = v.clone();
+        }
+    }
+    if let Value::Object(map) = new {
+        for (k, v) in map {
+            if !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind") {
+                old[&k] = v;
+            }
+        }
+    }
+}
+
+impl Cx<'_> {
+    /// Whether objects of this kind live in namespaces.
+    #[must_use]
+    pub fn namespaced(&self, obj: &Value) -> bool {
+        self.c.store.kind_of(s(obj, "/apiVersion"), s(obj, "/kind")).is_none_or(|k| k.namespaced)
+    }
+}

@@ -1,0 +1,325 @@
+//! Node objects: registration, conditions, heartbeats, silence.
+use serde_json::{Value, json};
+
+use super::super::controllers;
+use super::super::cx::{Cx, set_condition, with_cluster};
+use super::super::state::{Process, Role, UnitState};
+use super::super::text::{b64, s, sha256};
+use super::{Stage, config, files, go, log, wait};
+use crate::world::World;
+use crate::{Lab, guest};
+
+const DOWN: &str = "Kubelet stopped posting node status.";
+
+/// Container images of the distribution, per node.
+fn containerd(version: &str) -> &'static str {
+    match version.split('.').nth(1).and_then(|m| m.parse::<u32>().ok()).unwrap_or(34) {
+        0..=31 => "containerd://1.7.23-k3s2",
+        32 | 33 => "containerd://2.0.5-k3s2",
+        34 => "containerd://2.1.5-k3s1",
+        35 => "containerd://2.2.1-k3s1",
+        36 => "containerd://2.2.4-k3s1",
+        _ => "containerd://2.3.4-k3s1",
+    }
+}
+
+/// The kubelet registers its node, or says that the known node is back.
+pub fn register(lab: &Lab, w: &mut World, vmid: u32) {
+    let Some(p) = w.k3s.get(&vmid).cloned() else { return };
+    let Some(id) = p.cluster.clone() else { return };
+    if config::on(&p.start.config, "disable-agent") {
+        return;
+    }
+    let password = files::node_password(lab, w, vmid);
+    let ip = guest::ip(w, vmid).unwrap_or_default();
+    let clash = w.clusters.get(&id).and_then(|c| c.node_passwords.get(&p.node)).is_some_and(|known| *known != password);
+    if clash {
+        let text = format!(
+            "Node password rejected, duplicate hostname or contents of '/etc/rancher/node/password' may not match server node-passwd entry, try enabling a unique node name with the --with-node-id flag: hash does not match for node {}",
+            p.node
+        );
+        return wait(w, vmid, &text);
+    }
+    log(w, vmid, "info", &format!("Running kubelet --hostname-override={} --node-ip={ip}", p.node));
+    with_cluster(lab, w, &id, |cx| {
+        cx.c.node_passwords.insert(p.node.clone(), password.clone());
+        password_secret(cx, &p.node, &password);
+        let rt = cx.node_rt(&p.node);
+        rt.vmid = vmid;
+        rt.runtimes = p.runtimes.clone();
+        rt.posting = true;
+        let fresh = cx.get("nodes", "", &p.node).is_none();
+        if fresh {
+            let node = new_node(cx, vmid, &p, &ip);
+            cx.create(node);
+            lease(cx, &p.node);
+            let node = cx.get("nodes", "", &p.node).cloned().unwrap_or_default();
+            cx.event(
+                &node,
+                true,
+                "RegisteredNode",
+                &format!("Node {0} event: Registered Node {0} in Controller", p.node),
+                "node-controller",
+            );
+        }
+        refresh(cx, vmid, &p, &ip);
+        let node = cx.get("nodes", "", &p.node).cloned().unwrap_or_default();
+        cx.event(&node, true, "Starting", "Starting kubelet.", "kubelet");
+        if p.start.role == Role::Server {
+            voter_condition(cx, vmid);
+        }
+    });
+    go(w, vmid, 6000, Stage::NodeReady);
+}
+
+fn password_secret(cx: &mut Cx, node: &str, password: &str) {
+    let hash = format!("$1:{}:15:8:1:{}", &sha256(node)[..16], &sha256(password)[..43]);
+    cx.create(json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
+        "metadata": {"name": format!("{node}.node-password.k3s"), "namespace": "kube-system"},
+        "data": {"hash": b64(hash.as_bytes())},
+    }));
+}
+
+fn lease(cx: &mut Cx, node: &str) {
+    let uid = cx.get("nodes", "", node).map(|n| n["metadata"]["uid"].clone());
+    let renew = super::super::text::stamp_micro(cx.now());
+    cx.create(json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": node, "namespace": "kube-node-lease",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}]},
+        "spec": {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": renew},
+    }));
+}
+
+/// A Node as the kubelet makes it at its first registration.
+fn new_node(cx: &Cx, vmid: u32, p: &Process, ip: &str) -> Value {
+    let instance = "k3s";
+    let mut labels = json!({
+        "beta.kubernetes.io/arch": "amd64", "beta.kubernetes.io/os": "linux",
+        "kubernetes.io/arch": "amd64", "kubernetes.io/os": "linux", "kubernetes.io/hostname": p.node,
+        "beta.kubernetes.io/instance-type": instance, "node.kubernetes.io/instance-type": instance,
+    });
+    if p.start.role == Role::Server {
+        labels["node-role.kubernetes.io/control-plane"] = json!("true");
+        if cx.c.etcd {
+            labels["node-role.kubernetes.io/etcd"] = json!("true");
+        }
+        if minor(&p.start.version) < 34 {
+            labels["node-role.kubernetes.io/master"] = json!("true");
+        }
+    }
+    for l in config::list(&p.start.config, "node-label") {
+        if let Some((k, v)) = l.split_once('=') {
+            labels[k] = json!(v);
+        }
+    }
+    let mut taints: Vec<Value> = vec![json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"})];
+    for t in config::list(&p.start.config, "node-taint") {
+        let Some((kv, effect)) = t.rsplit_once(':') else { continue };
+        let (k, v) = kv.split_once('=').unwrap_or((kv, ""));
+        let mut taint = json!({"key": k, "effect": effect});
+        if !v.is_empty() {
+            taint["value"] = json!(v);
+        }
+        taints.push(taint);
+    }
+    let cidr = cx.c.nodes.len().saturating_sub(1);
+    let base = match s(&cx.c.config, "/cluster-cidr").split(',').next() {
+        Some(t) if !t.is_empty() => t.to_owned(),
+        _ => "10.42.0.0/16".to_owned(),
+    };
+    let net: Vec<&str> = base.split('.').take(2).collect();
+    let pod_cidr = format!("{}.{cidr}.0/24", net.join("."));
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": p.node, "labels": labels, "annotations": {
+            "alpha.kubernetes.io/provided-node-ip": ip,
+            "flannel.alpha.coreos.com/backend-type": "vxlan",
+            "flannel.alpha.coreos.com/kube-subnet-manager": "true",
+            "flannel.alpha.coreos.com/public-ip": ip,
+            "k3s.io/hostname": p.node, "k3s.io/internal-ip": ip,
+            "node.alpha.kubernetes.io/ttl": "0",
+            "volumes.kubernetes.io/controller-managed-attach-detach": "true",
+        }},
+        "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr], "providerID": format!("k3s://{}", p.node), "taints": taints},
+        "status": capacity(cx, vmid, p),
+    })
+}
+
+fn minor(version: &str) -> u32 {
+    version.split('.').nth(1).and_then(|m| m.parse().ok()).unwrap_or(0)
+}
+
+fn capacity(cx: &Cx, vmid: u32, p: &Process) -> Value {
+    let (cores, mib, disk) = cx.w.guests.get(&vmid).map_or((2, 4096, 50 << 30), |g| {
+        (g.spec.cores, g.spec.memory_mib, g.spec.disks.first().map_or(50 << 30, |d| d.size))
+    });
+    let max_pods = config::list(&p.start.config, "kubelet-arg")
+        .iter()
+        .find_map(|a| a.strip_prefix("max-pods=").map(str::to_owned))
+        .unwrap_or_else(|| "110".to_owned());
+    let memory_ki = mib * 1024 - 250_000.min(mib * 50);
+    json!({
+        "capacity": {"cpu": cores.to_string(), "memory": format!("{memory_ki}Ki"), "pods": max_pods,
+            "ephemeral-storage": format!("{}Ki", disk / 1024), "hugepages-1Gi": "0", "hugepages-2Mi": "0"},
+        "allocatable": {"cpu": cores.to_string(), "memory": format!("{memory_ki}Ki"), "pods": max_pods,
+            "ephemeral-storage": (disk / 100 * 95).to_string(), "hugepages-1Gi": "0", "hugepages-2Mi": "0"},
+    })
+}
+
+/// What the kubelet sets at every start.
+fn refresh(cx: &mut Cx, vmid: u32, p: &Process, ip: &str) {
+    let stamp = cx.stamp();
+    let fresh = capacity(cx, vmid, p);
+    let guest = cx.w.guests.get(&vmid);
+    let (uuid, boot_id) = guest.map(|g| (g.spec.uuid.clone(), g.boot_id.clone())).unwrap_or_default();
+    let handlers = runtime_handlers(&p.runtimes);
+    let args = json!([if p.start.role == Role::Server { "server" } else { "agent" }]).to_string();
+    let hash = sha256(&p.start.config.to_string()).to_uppercase();
+    let encrypted = p.start.role == Role::Server && config::on(&p.start.config, "secrets-encryption");
+    cx.update("nodes", "", &p.node, |n| {
+        n["metadata"]["annotations"]["k3s.io/node-args"] = json!(args);
+        n["metadata"]["annotations"]["k3s.io/node-config-hash"] = json!(format!("{hash}===="));
+        if encrypted {
+            n["metadata"]["annotations"]["k3s.io/encryption-config-hash"] = json!(format!("start-{}", hash.to_lowercase()));
+        }
+        for part in ["capacity", "allocatable"] {
+            for (k, v) in fresh[part].as_object().into_iter().flatten() {
+                n["status"][part][k] = v.clone();
+            }
+        }
+        n["status"]["addresses"] =
+            json!([{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": p.node}]);
+        n["status"]["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": 10250}});
+        n["status"]["nodeInfo"] = json!({
+            "architecture": "amd64", "bootID": boot_id, "systemUUID": uuid, "machineID": uuid.replace('-', ""),
+            "containerRuntimeVersion": containerd(&p.start.version), "kernelVersion": "6.1.0-49-cloud-amd64",
+            "kubeProxyVersion": "", "kubeletVersion": p.start.version, "operatingSystem": "linux",
+            "osImage": "Debian GNU/Linux 12 (bookworm)",
+        });
+        n["status"]["runtimeHandlers"] = handlers;
+        for (kind, reason, text) in [
+            ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ] {
+            set_condition(n, &stamp, kind, "False", reason, text);
+        }
+        set_condition(n, &stamp, "Ready", "False", "KubeletNotReady", "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized");
+        beat(n, &stamp);
+    });
+}
+
+fn runtime_handlers(found: &[String]) -> Value {
+    let features = json!({"recursiveReadOnlyMounts": true, "userNamespaces": true});
+    let mut list = vec![json!({"name": "", "features": features}), json!({"name": "runc", "features": features})];
+    list.extend(found.iter().map(|n| json!({"name": n, "features": features})));
+    Value::Array(list)
+}
+
+fn beat(n: &mut Value, stamp: &str) {
+    for c in n["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        if c["type"] != "EtcdIsVoter" || c["lastHeartbeatTime"].is_null() {
+            c["lastHeartbeatTime"] = json!(stamp);
+        }
+    }
+}
+
+/// The network plugin is there.
+pub fn ready(lab: &Lab, w: &mut World, vmid: u32) {
+    let Some(p) = w.k3s.get(&vmid).cloned() else { return };
+    let Some(id) = p.cluster.clone() else { return };
+    with_cluster(lab, w, &id, |cx| {
+        let stamp = cx.stamp();
+        cx.update("nodes", "", &p.node, |n| {
+            set_condition(n, &stamp, "Ready", "True", "KubeletReady", "kubelet is posting ready status");
+            beat(n, &stamp);
+            if let Some(t) = n["spec"]["taints"].as_array_mut() {
+                let own = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+                t.retain(|x| !own.contains(&s(x, "/key")));
+            }
+        });
+        let node = cx.get("nodes", "", &p.node).cloned().unwrap_or_default();
+        cx.event(&node, true, "NodeReady", &format!("Node {} status is now: NodeReady", p.node), "kubelet");
+        controllers::kubelet::guest_back(cx, &p.node);
+        super::vip::look(cx);
+    });
+}
+
+/// Shows the etcd membership of a server on its node.
+pub fn voter_condition(cx: &mut Cx, vmid: u32) {
+    if !cx.c.etcd {
+        return;
+    }
+    let Some(m) = cx.c.members.get(&vmid).cloned() else { return };
+    let (status, reason, text) = if m.learner {
+        ("False", "MemberIsLearner", "Node has not been promoted to voting member of the etcd cluster")
+    } else {
+        ("True", "MemberNotLearner", "Node is a voting member of the etcd cluster")
+    };
+    let stamp = cx.stamp();
+    let name = format!("{}-{:08x}", m.node, vmid);
+    let address = format!("https://{}:2380", m.ip);
+    cx.update("nodes", "", &m.node, |n| {
+        n["metadata"]["annotations"]["etcd.k3s.cattle.io/node-name"] = json!(name);
+        n["metadata"]["annotations"]["etcd.k3s.cattle.io/node-address"] = json!(address);
+        set_condition(n, &stamp, "EtcdIsVoter", status, reason, text);
+        for c in n["status"]["conditions"].as_array_mut().into_iter().flatten() {
+            if c["type"] == "EtcdIsVoter" {
+                c["lastHeartbeatTime"] = json!(stamp);
+            }
+        }
+    });
+}
+
+/// 40 s have passed since a kubelet may have posted last.
+pub fn silent(lab: &Lab, w: &mut World, id: &str, node: &str) {
+    if posts(w, id, node) {
+        return;
+    }
+    with_cluster(lab, w, id, |cx| {
+        let stamp = cx.stamp();
+        cx.node_rt(node).posting = false;
+        cx.update("nodes", "", node, |n| {
+            for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"] {
+                set_condition(n, &stamp, kind, "Unknown", "NodeStatusUnknown", DOWN);
+            }
+            let mut taints = n["spec"]["taints"].as_array().cloned().unwrap_or_default();
+            taints.retain(|t| s(t, "/key") != "node.kubernetes.io/unreachable");
+            for effect in ["NoSchedule", "NoExecute"] {
+                taints.push(json!({"key": "node.kubernetes.io/unreachable", "effect": effect, "timeAdded": stamp}));
+            }
+            n["spec"]["taints"] = Value::Array(taints);
+        });
+        let object = cx.get("nodes", "", node).cloned().unwrap_or_default();
+        cx.event(&object, true, "NodeNotReady", &format!("Node {node} status is now: NodeNotReady"), "node-controller");
+        controllers::kubelet::node_silent(cx, node);
+    });
+}
+
+/// Whether the kubelet of a node runs.
+#[must_use]
+pub fn posts(w: &World, id: &str, node: &str) -> bool {
+    w.k3s.iter().any(|(vmid, p)| {
+        p.node == node
+            && p.cluster.as_deref() == Some(id)
+            && matches!(p.unit, Some(UnitState::Active | UnitState::Activating))
+            && guest::is_up(w, *vmid)
+    })
+}
+
+/// Renews the leases and heartbeats of all nodes whose kubelets run: they are computed when somebody looks.
+pub fn heartbeats(w: &mut World, id: &str) {
+    let Some(c) = w.clusters.get(id) else { return };
+    let running: Vec<String> = c.nodes.iter().filter(|(_, n)| n.posting).map(|(name, _)| name.clone()).collect();
+    let alive: Vec<String> = running.into_iter().filter(|n| posts(w, id, n)).collect();
+    let Some(c) = w.clusters.get_mut(id) else { return };
+    c.store.at(w.now_ms);
+    let renew = super::super::text::stamp_micro(w.now_ms);
+    for node in alive {
+        let _ = c.store.patch_with("leases.coordination.k8s.io", "kube-node-lease", &node, |l| {
+            l["spec"]["renewTime"] = json!(renew);
+        });
+    }
+}

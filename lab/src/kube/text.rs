@@ -1,0 +1,151 @@
+//! Small text work: time stamps, quantities, names, hashes.
+use base64::Engine as _;
+use serde_json::Value;
+use sha2::Digest;
+
+use crate::world::World;
+
+/// RFC 3339 in UTC with seconds, as Kubernetes writes times.
+#[must_use]
+pub fn stamp(ms: u64) -> String {
+    let secs = ms / 1000;
+    let (days, rest) = (secs / 86_400, secs % 86_400);
+    let (y, m, d) = civil(days as i64);
+    format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+/// The same with microseconds, for leases.
+#[must_use]
+pub fn stamp_micro(ms: u64) -> String {
+    let s = stamp(ms);
+    format!("{}.{:03}000Z", s.trim_end_matches('Z'), ms % 1000)
+}
+
+/// Date of a day number since 1970 (Hinnant's algorithm).
+fn civil(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let m = if mp < 10 { mp + 3 } else { mp - 9 };
+    (yoe + era * 400 + i64::from(m <= 2), m, doy - (153 * mp + 2) / 5 + 1)
+}
+
+/// Parses a quantity into thousandths (`500m` = 500, `2` = 2000, `1Gi` = 1073741824000).
+#[must_use]
+pub fn milli(v: &Value) -> i64 {
+    let text = match v {
+        Value::Number(n) => return (n.as_f64().unwrap_or(0.0) * 1000.0) as i64,
+        Value::String(s) => s.trim(),
+        _ => return 0,
+    };
+    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let factor: f64 = match unit {
+        "m" => 0.001,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "Ki" => 1024.0,
+        "Mi" => 1_048_576.0,
+        "Gi" => 1_073_741_824.0,
+        "Ti" => 1_099_511_627_776.0,
+        _ => 1.0,
+    };
+    (number.parse::<f64>().unwrap_or(0.0) * factor * 1000.0) as i64
+}
+
+/// Random end of a generated name, with Kubernetes' alphabet.
+pub fn suffix(w: &mut World, len: usize) -> String {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    (0..len).map(|_| char::from(LETTERS[(w.random() % LETTERS.len() as u64) as usize])).collect()
+}
+
+/// The same, but always equal for equal input (template hashes).
+#[must_use]
+pub fn hash_name(text: &str, len: usize) -> String {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let sum = sha2::Sha256::digest(text.as_bytes());
+    sum.iter().take(len).map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()])).collect()
+}
+
+/// SHA-256 in hexadecimal.
+#[must_use]
+pub fn sha256(text: &str) -> String {
+    sha2::Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Base64 of bytes.
+#[must_use]
+pub fn b64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// Text of base64.
+#[must_use]
+pub fn unb64(text: &str) -> Option<Vec<u8>> {
+    base64::engine::general_purpose::STANDARD.decode(text.trim()).ok()
+}
+
+/// The string at a JSON pointer, empty if there is none.
+#[must_use]
+pub fn s<'a>(v: &'a Value, pointer: &str) -> &'a str {
+    v.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+}
+
+/// The list at a JSON pointer.
+#[must_use]
+pub fn arr<'a>(v: &'a Value, pointer: &str) -> &'a [Value] {
+    v.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Whether `labels` satisfy a label selector (`matchLabels` and `matchExpressions`), or a plain map.
+#[must_use]
+pub fn selects(selector: &Value, labels: &Value) -> bool {
+    let plain = selector.get("matchLabels").is_none() && selector.get("matchExpressions").is_none();
+    let map = if plain { Some(selector) } else { selector.get("matchLabels") };
+    let all = map.and_then(Value::as_object).is_none_or(|m| m.iter().all(|(k, v)| labels.get(k) == Some(v)));
+    all && arr(selector, "/matchExpressions").iter().all(|e| expression(e, |k| labels.get(k).and_then(Value::as_str)))
+}
+
+/// Whether one selector expression holds.
+pub fn expression<'a>(e: &Value, look: impl Fn(&str) -> Option<&'a str>) -> bool {
+    let have = look(s(e, "/key"));
+    let listed = || have.is_some_and(|h| arr(e, "/values").iter().any(|v| v.as_str() == Some(h)));
+    let number = |v: &str| v.parse::<i64>().ok();
+    let first = arr(e, "/values").first().and_then(Value::as_str).and_then(number);
+    match s(e, "/operator") {
+        "In" => listed(),
+        "NotIn" => !listed(),
+        "Exists" => have.is_some(),
+        "DoesNotExist" => have.is_none(),
+        "Gt" => have.and_then(number).zip(first).is_some_and(|(a, b)| a > b),
+        "Lt" => have.and_then(number).zip(first).is_some_and(|(a, b)| a < b),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn times_and_quantities() {
+        assert_eq!(stamp(1_763_868_235_000), "2025-11-23T03:23:55Z");
+        assert_eq!(milli(&json!("500m")), 500);
+        assert_eq!(milli(&json!(2)), 2000);
+        assert_eq!(milli(&json!("1Ki")), 1_024_000);
+    }
+
+    #[test]
+    fn selectors() {
+        let l = json!({"app": "x", "tier": "2"});
+        assert!(selects(&json!({"matchLabels": {"app": "x"}}), &l));
+        assert!(selects(&json!({"app": "x"}), &l));
+        assert!(!selects(&json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["x"]}]}), &l));
+    }
+}
