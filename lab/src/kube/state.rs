@@ -150,7 +150,7 @@ pub struct VolumeData {
 }
 
 /// A cluster; it came to be because a server started with `cluster-init`.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Cluster {
     /// SHA-256 of the CA, in hexadecimal: the identity of the cluster.
     pub id: String,
