@@ -152,6 +152,13 @@ impl Wanted {
         out
     }
 
+    /// Whether K3s has to start again to take the changes.
+    #[must_use]
+    pub fn needs_restart(&self, found: &Found) -> bool {
+        let registration = ["config.yaml node-label", "config.yaml node-taint"];
+        self.changes("", found).iter().any(|c| !registration.contains(&c.what.as_str()))
+    }
+
     /// Writes it: binary, files, unit, start. Does not wait.
     ///
     /// # Errors
@@ -176,6 +183,10 @@ impl Wanted {
         }
         let name = self.part.unit();
         put_file(ctx, host, &format!("/etc/systemd/system/{name}.service"), "0644", &unit(self.part)).await?;
+        if !self.needs_restart(found) {
+            // labels and taints of the file count at first registration only: the API has them already
+            return Ok(());
+        }
         // without waiting: a server's unit is active only when it is ready, and we say meanwhile what it waits for
         let start =
             format!("set -e\nsystemctl daemon-reload\nsystemctl enable {name}\nsystemctl restart --no-block {name}\n");
@@ -282,6 +293,10 @@ mod tests {
         assert!(changes[0].what.contains("k3s.service"));
         let f = Found { unit: unit(Part::Server), ..f };
         assert!(w.changes("a", &f).is_empty());
+        let labelled = Wanted { config: json!({"cluster-init": true, "node-label": ["a=b"]}), ..w.clone() };
+        assert!(labelled.changes("a", &f).len() == 1 && !labelled.needs_restart(&f));
+        let other = Wanted { config: json!({"cluster-init": true, "debug": true}), ..w };
+        assert!(other.needs_restart(&f));
     }
 
     #[test]

@@ -210,7 +210,7 @@ async fn ensure_server(s: &OpScope, plan: &Plan<'_>, i: usize, leads: bool, url:
     let changes = wanted.changes(host.name(), found);
     let id = plan.identity(i);
     if !changes.is_empty() {
-        if found.member && found.active == "active" {
+        if found.member && found.active == "active" && wanted.needs_restart(found) {
             spare_quorum(s, host, found).await?;
         }
         s.act(format!("k3s on {}", host.name()), changes, async {
@@ -221,7 +221,7 @@ async fn ensure_server(s: &OpScope, plan: &Plan<'_>, i: usize, leads: bool, url:
     } else if found.active != "active" {
         wait_unit(s, host, Part::Server, plan.o.timeout.0).await?;
     }
-    let text = server_kubeconfig(s.ctx(), host).await?;
+    let text = wait_kubeconfig(s, host).await?;
     let name = super::connect::context_name(s.ctx());
     let config = Secret::new(rewrite_kubeconfig(&text, host.address(), &name)?);
     let cluster = Cluster::new(name, config, vec![(host.address().to_owned(), PORT)]);
@@ -231,6 +231,17 @@ async fn ensure_server(s: &OpScope, plan: &Plan<'_>, i: usize, leads: bool, url:
     let taints = id.taints.iter().map(|t| Taint::parse(t)).collect::<OpResult<Vec<_>>>()?;
     cluster.ensure_node_meta(s, host.name(), &id.labels, &taints).await?;
     Ok(cluster)
+}
+
+/// K3s writes its kubeconfig a moment after its unit is up.
+async fn wait_kubeconfig(s: &OpScope, host: &Host) -> OpResult<String> {
+    s.wait_for("the server's kubeconfig", Duration::from_secs(2), Duration::from_secs(60), || async {
+        match server_kubeconfig(s.ctx(), host).await {
+            Err(e) if e.is(Kind::NotFound) => Ok(Look::Pending(seen(&e))),
+            other => other.map(Look::Ready),
+        }
+    })
+    .await
 }
 
 /// Waits until the server's own API is ready, its node Ready, and its etcd member votes.
