@@ -1,4 +1,6 @@
 //! The QEMU guest agent's endpoints.
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gpuhost_stdlib::wire::pve::props::Ty;
@@ -8,7 +10,6 @@ use super::params::{Params, b, n, opt, req, t};
 use super::qemu::{self, status};
 use super::reply::{ApiError, Reply, data, null};
 use super::router::Call;
-use super::state::AgentExec;
 use crate::world::World;
 use crate::{Lab, guest};
 
@@ -18,6 +19,21 @@ const REACH: Duration = Duration::from_secs(3);
 const READ_LIMIT: usize = 16 << 20;
 /// Largest content that `file-write` takes.
 const WRITE_LIMIT: usize = 60 << 10;
+
+/// The finished command of `agent/exec`.
+#[derive(Debug, Clone, Default)]
+pub struct AgentExec {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+/// Commands of `agent/exec` by (VM id, pid); `None` while they run.
+pub type Execs = Mutex<BTreeMap<(u32, u64), Option<AgentExec>>>;
+
+fn execs(lab: &Lab) -> MutexGuard<'_, BTreeMap<(u32, u64), Option<AgentExec>>> {
+    lab.pve().execs.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 struct Target {
     vmid: u32,
@@ -77,6 +93,7 @@ pub async fn maybe_async(lab: &Lab, c: &Call) -> Option<Reply> {
     }
     Some(match t.verb.as_str() {
         "exec" => exec(lab, c, t.vmid),
+        "exec-status" => exec_status(lab, c, t.vmid),
         "file-read" => read(lab, c, t.vmid).await,
         "file-write" => write(lab, c, t.vmid).await,
         _ => lab.with(|w| answer(w, c, &t)),
@@ -91,11 +108,10 @@ pub fn sync(_lab: &Lab, _w: &mut World, c: &Call, _node: &str, _vmid: u32, _verb
     Err(c.unknown())
 }
 
-fn answer(w: &mut World, c: &Call, t: &Target) -> Reply {
+fn answer(w: &World, c: &Call, t: &Target) -> Reply {
     let vmid = t.vmid;
     let host = w.guests.get(&vmid).map(|g| g.hostname.clone()).unwrap_or_default();
     let result = match t.verb.as_str() {
-        "exec-status" => return exec_status(w, c, vmid),
         "network-get-interfaces" => guest::agent_interfaces(w, vmid),
         "get-host-name" => json!({ "host-name": host }),
         "get-osinfo" => json!({
@@ -147,9 +163,9 @@ fn exec(lab: &Lab, c: &Call, vmid: u32) -> Reply {
     let pid = lab.with(|w| {
         w.pve.last_pid += 3;
         let pid = u64::from(w.pve.last_pid % 30_000 + 500);
-        w.pve.agent_execs.insert((vmid, pid), None);
         pid
     });
+    execs(lab).insert((vmid, pid), None);
     // The command runs on: time must not jump while it works.
     let mark = lab.clock().busy_guard();
     let lab2 = lab.clone();
@@ -160,25 +176,22 @@ fn exec(lab: &Lab, c: &Call, vmid: u32) -> Reply {
             out: String::from_utf8_lossy(&r.out).into_owned(),
             err: String::from_utf8_lossy(&r.err).into_owned(),
         };
-        lab2.with(|w| {
-            if let Some(slot) = w.pve.agent_execs.get_mut(&(vmid, pid)) {
-                *slot = Some(done);
-            }
-        });
+        execs(&lab2).insert((vmid, pid), Some(done));
         drop(mark);
     });
     data(json!({ "pid": pid }))
 }
 
-fn exec_status(w: &mut World, c: &Call, vmid: u32) -> Reply {
+fn exec_status(lab: &Lab, c: &Call, vmid: u32) -> Reply {
     c.params.check(&[req(opt("pid", Ty::Int))])?;
     let key = (vmid, c.params.int("pid").map_or(0, i64::unsigned_abs));
-    match w.pve.agent_execs.get(&key) {
+    let mut all = execs(lab);
+    match all.get(&key) {
         None => Err(ApiError::fail("Agent error: Invalid parameter 'pid'")),
         Some(None) => data(json!({ "exited": 0 })),
         Some(Some(_)) => {
             // A finished result can be read once.
-            let r = w.pve.agent_execs.remove(&key).flatten().unwrap_or_default();
+            let r = all.remove(&key).flatten().unwrap_or_default();
             let mut v = json!({ "exited": 1, "exitcode": r.code });
             for (name, text, cut) in [("out-data", r.out, "out-truncated"), ("err-data", r.err, "err-truncated")] {
                 if !text.is_empty() {

@@ -74,6 +74,7 @@ fn volume(w: &mut World, c: &Call, method: &str, node: &str, id: &str, vol: &str
             let f = w.pve.files.get(&volid).ok_or_else(|| no_volume(w, &volid))?;
             let mut v = row(w, &volid, f);
             v["path"] = json!(path_of(w, &volid));
+            v["used"] = json!(f.used);
             data(v)
         }
         "PUT" => {

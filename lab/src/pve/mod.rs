@@ -41,9 +41,12 @@ pub enum PveEvent {
     },
 }
 
-/// What lives only while the lab runs (sockets, tasks); never saved.
+/// What lives only while the lab runs; never saved.
 #[derive(Default)]
-pub struct Live {}
+pub struct Live {
+    /// Commands of `agent/exec`.
+    execs: agent::Execs,
+}
 
 /// Handles an event that is due.
 pub fn handle(lab: &Lab, w: &mut World, e: PveEvent) {

@@ -54,20 +54,6 @@ pub struct Pve {
     /// How long one allocation holds the lock of a storage; default 400 ms.
     #[serde(default)]
     pub alloc_ms: BTreeMap<String, u64>,
-    /// Results of `agent/exec` by (VM id, pid).
-    #[serde(skip)]
-    pub agent_execs: BTreeMap<(u32, u64), Option<AgentExec>>,
-}
-
-/// The finished command of `agent/exec`.
-#[derive(Debug, Clone, Default)]
-pub struct AgentExec {
-    /// Exit status.
-    pub code: i32,
-    /// Standard output.
-    pub out: String,
-    /// Standard error.
-    pub err: String,
 }
 
 /// One storage.

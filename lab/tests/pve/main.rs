@@ -5,3 +5,4 @@ mod deploy;
 mod proxmoxer;
 mod recorded;
 mod refusals;
+mod schema;

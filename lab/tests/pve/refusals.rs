@@ -111,3 +111,17 @@ async fn a_pool_is_a_lock() {
     assert_eq!(a.message(), "create pool failed: pool 'gpuhost-homelab-lock-1' already exists");
     assert_eq!(bed.get("/pools?poolid=gpuhost-homelab-lock-1").await[0]["comment"], "alice");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn version_8_has_its_own_privileges_and_envelope() {
+    let mut spec = gpuhost_lab::spec::Spec::homelab().unwrap();
+    spec.pve_version = "8.4".into();
+    let bed = Bed::with(spec).await;
+    assert_eq!(bed.get("/version").await["release"], "8.4");
+    let mine = bed.get("/access/permissions?path=/vms").await;
+    assert_eq!(mine["/vms"]["VM.Monitor"], 1);
+    assert_eq!(mine["/vms"]["VM.GuestAgent.Audit"], json!(null));
+    let a = bed.call("PUT", "/nodes/pve1/qemu/100/config", Some(json!({ "cores": 0 }))).await;
+    assert_eq!((a.code, &a.body["message"]), (400, &json!(null)), "8.x leaves `message` out of 400");
+    assert_eq!(a.body["errors"]["cores"], "value must have a minimum value of 1");
+}

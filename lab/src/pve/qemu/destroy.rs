@@ -70,7 +70,6 @@ pub fn run(w: &mut World, upid: &str, vmid: u32, purge: bool, unref: bool, step:
         }
     }
     w.pve.vms.remove(&vmid);
-    w.pve.agent_execs.retain(|(v, _), _| *v != vmid);
     for p in w.pve.pools.values_mut() {
         p.vms.remove(&vmid);
     }
