@@ -128,6 +128,9 @@ pub fn classify(status: u16, text: &str, errors: &BTreeMap<String, String>) -> F
     if status == 501 {
         return Fault::NotImplemented;
     }
+    if has("powerdown failed") {
+        return Fault::Other;
+    }
     if has("got timeout") || has("got lock request timeout") || has("can't lock file") {
         return Fault::LockTimeout;
     }
@@ -237,6 +240,7 @@ mod tests {
             (500, "VM is locked (clone)", Fault::Locked("clone".to_owned())),
             (500, "can't lock file '/var/lock/qemu-server/lock-120.conf' - got timeout", Fault::LockTimeout),
             (500, "cfs-lock 'storage-x' error: got lock request timeout", Fault::LockTimeout),
+            (500, "VM quit/powerdown failed - got timeout", Fault::Other),
             (500, "checksum mismatch (file change by other user?)", Fault::Stale),
             (500, "VM 110 is not running", Fault::NotRunning),
             (500, "QEMU guest agent is not running", Fault::NoAgent),

@@ -254,7 +254,9 @@ impl Proxmox {
                 }
             }
             if !r.is_ok() {
-                r.commands = commands(&site, &needs);
+                let exists = matches!(self.read_pool(ctx, &site.pool()).await, Ok(Some(_)));
+                r.commands = vec![super::pool::command(&site, exists)];
+                r.commands.extend(commands(&site, &needs));
             }
             r.facts.insert("version".to_owned(), version);
             Ok(r)

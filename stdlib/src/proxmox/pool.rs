@@ -16,8 +16,18 @@ fn comment(site: &Site) -> String {
     format!("gpuhost site {} {}", site.name, site.uuid)
 }
 
+/// Last word of the comment of a pool that an administrator made: the token's rights hang on it.
+const KEPT: &str = " kept";
+
+/// The line that makes the pool for good. Proxmox drops the rights on a pool together with the pool, so
+/// one that carries the token's rights must outlive a cleanup.
+pub(super) fn command(site: &Site, exists: bool) -> String {
+    let verb = if exists { "modify" } else { "add" };
+    format!("pveum pool {verb} {} --comment \"{}{KEPT}\"", site.pool(), comment(site))
+}
+
 impl Proxmox {
-    async fn read_pool(&self, ctx: &Ctx, name: &str) -> ApiResult<Option<Value>> {
+    pub(super) async fn read_pool(&self, ctx: &Ctx, name: &str) -> ApiResult<Option<Value>> {
         let Some(answer) = self.find(ctx, &request::pool(name)).await? else { return Ok(None) };
         // 9 answers a list of one, 8 the pool itself.
         Ok(match answer {
@@ -37,12 +47,13 @@ impl Proxmox {
         Ok(Some(members.iter().filter_map(|m| u32::try_from(m["vmid"].as_u64()?).ok()).collect()))
     }
 
-    async fn check_pool(&self, ctx: &Ctx, site: &Site) -> OpResult<bool> {
+    /// Comment of the site's pool; `None` when there is no pool.
+    async fn check_pool(&self, ctx: &Ctx, site: &Site) -> OpResult<Option<String>> {
         let name = site.pool();
-        let Some(pool) = self.read_pool(ctx, &name).await? else { return Ok(false) };
+        let Some(pool) = self.read_pool(ctx, &name).await? else { return Ok(None) };
         let found = pool["comment"].as_str().unwrap_or_default();
         if found.contains(&site.uuid) {
-            return Ok(true);
+            return Ok(Some(found.trim().to_owned()));
         }
         Err(OpError::refused(format!("pool `{name}` belongs to another site (its comment: `{found}`)"))
             .hint(format!("give this site another name, or write `{}` into the pool's comment", comment(site))))
@@ -56,7 +67,7 @@ impl Proxmox {
         let site = ctx.site()?;
         let name = site.pool();
         ctx.run_op(Op::write("proxmox", "ensure_pool", &name), |s| async move {
-            if self.check_pool(ctx, &site).await? {
+            if self.check_pool(ctx, &site).await?.is_some() {
                 return Ok(());
             }
             let change = Change::new(&name, "pool", None, Some(comment(&site).into()));
@@ -68,7 +79,7 @@ impl Proxmox {
             match made {
                 Ok(_) => Ok(()),
                 // Another thread of this run, or another operator of this site, was faster.
-                Err(_) if self.check_pool(ctx, &site).await? => Ok(()),
+                Err(_) if self.check_pool(ctx, &site).await?.is_some() => Ok(()),
                 Err(e) => Err(e),
             }
         })
@@ -83,7 +94,9 @@ impl Proxmox {
         let site = ctx.site()?;
         let name = site.pool();
         ctx.run_op(Op::destroy("proxmox", "remove_pool", &name), |s| async move {
-            if !self.check_pool(ctx, &site).await? {
+            let Some(found) = self.check_pool(ctx, &site).await? else { return Ok(false) };
+            if found.ends_with(KEPT) {
+                ctx.message("info", format!("pool {name} stays: an administrator made it for the token's rights"));
                 return Ok(false);
             }
             let left = self.pool_members(ctx, &name).await?.unwrap_or_default();

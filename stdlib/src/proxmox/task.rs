@@ -152,6 +152,10 @@ fn explain(exit: &str) -> Option<String> {
         ("out of space", "free some space on the storage, or choose another one in the site file"),
         ("checksum mismatch", "compare `template.image_sha256` with the publisher's checksum"),
         ("hostname lookup", "the hypervisor cannot resolve the name: check its DNS"),
+        (
+            "powerdown failed",
+            "the guest does not react to a shutdown: look at its console, or pull the plug with `vm.stop()`",
+        ),
         ("got timeout", "Proxmox was busy; run it again"),
     ];
     table.iter().find(|(what, _)| exit.contains(what)).map(|(_, hint)| (*hint).to_owned())
