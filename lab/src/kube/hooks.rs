@@ -60,6 +60,19 @@ pub fn service_http(lab: &Lab, w: &mut World, cluster: &str, req: &ServiceReques
     answer.unwrap_or_else(|| unavailable("apiserver not ready"))
 }
 
+/// A request from the guest `vmid` to a cluster address; `None` when it is not on a node or nothing has the address.
+pub fn from_node(lab: &Lab, w: &mut World, vmid: u32, ip: &str, mut req: ServiceRequest) -> Option<ServiceAnswer> {
+    let (id, service) = w.clusters.iter().find_map(|(id, c)| {
+        let on_node = c.nodes.values().any(|n| n.vmid == vmid);
+        let svc = c.store.all("services", "").find(|o| o["spec"]["clusterIP"] == ip).filter(|_| on_node)?;
+        Some((id.clone(), svc.clone()))
+    })?;
+    let name = |f: &str| service["metadata"][f].as_str().unwrap_or_default().to_owned();
+    req.namespace = name("namespace");
+    req.service = name("name");
+    Some(service_http(lab, w, &id, &req))
+}
+
 /// Whether the API of `cluster` answers on the server in guest `vmid`: it runs and etcd has a quorum.
 #[must_use]
 pub fn api_up(w: &World, cluster: &str, vmid: u32) -> bool {

@@ -14,7 +14,39 @@ enum Answer {
     Failed(i32, String),
 }
 
-fn fetch(c: &Call, url: &str) -> Answer {
+/// What is sent besides the URL.
+#[derive(Default)]
+struct Sent {
+    method: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// Reads `-X`, `-H` (from standard input for `@-`) and `--data`.
+async fn sent(c: &mut Call) -> Sent {
+    let body = c.value(&["-d", "--data"]).unwrap_or_default().into_bytes();
+    let method =
+        c.value(&["-X", "--request"]).unwrap_or_else(|| if body.is_empty() { "GET" } else { "POST" }.to_owned());
+    let mut lines: Vec<String> = Vec::new();
+    let given: Vec<String> =
+        c.args.windows(2).filter(|w| w[0] == "-H" || w[0] == "--header").map(|w| w[1].clone()).collect();
+    for h in given {
+        if h == "@-" {
+            let text = String::from_utf8_lossy(&c.read_all().await).into_owned();
+            lines.extend(text.lines().map(str::to_owned));
+        } else {
+            lines.push(h);
+        }
+    }
+    let headers = lines
+        .iter()
+        .filter_map(|l| l.split_once(':'))
+        .map(|(k, v)| (k.trim().to_lowercase(), v.trim().to_owned()))
+        .collect();
+    Sent { method, headers, body }
+}
+
+fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
     let clean = url.replace("%2B", "+").replace("%2b", "+");
     let base = "https://github.com/k3s-io/k3s/releases/download/";
     if let Some((version, file)) = clean.strip_prefix(base).and_then(|r| r.split_once('/')) {
@@ -45,6 +77,24 @@ fn fetch(c: &Call, url: &str) -> Answer {
         };
         let vmid = if ip.starts_with("127.") || host == "localhost" { Some(m.vmid) } else { query::by_ip(w, &ip) };
         let Some(vmid) = vmid else {
+            let request = crate::kube::hooks::ServiceRequest {
+                port: port.to_string(),
+                scheme: scheme.to_owned(),
+                method: sent.method.clone(),
+                path: format!("/{path}"),
+                headers: sent.headers.clone(),
+                body: sent.body.clone(),
+                ..Default::default()
+            };
+            if let Some(a) = crate::kube::hooks::from_node(&m.lab, w, m.vmid, &ip, request) {
+                return match a.status {
+                    503 => Answer::Failed(
+                        7,
+                        format!("curl: (7) Failed to connect to {host} port {port} after 0 ms: Connection refused"),
+                    ),
+                    status => Answer::Body(status, a.body),
+                };
+            }
             return Answer::Failed(
                 28,
                 format!(
@@ -138,7 +188,8 @@ fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
                 .then(|| url.rsplit('/').next().unwrap_or("index.html").to_owned())
         });
         let quiet = (flags.contains('s') || c.has(&["--silent"])) && !(flags.contains('S') || c.has(&["--show-error"]));
-        let (status, body) = match fetch(c, &url) {
+        let sent = sent(c).await;
+        let (status, body) = match fetch(c, &url, &sent) {
             Answer::Failed(code, text) => {
                 c.pause(if code == 28 { 5000 } else { 50 }).await;
                 if let Some(w) = c.value(&["-w", "--write-out"]) {
@@ -196,7 +247,7 @@ fn wget(c: &mut Call) -> BoxFuture<'_, i32> {
         let output = c
             .value(&["-O", "--output-document", "-qO"])
             .unwrap_or_else(|| url.rsplit('/').next().unwrap_or("index.html").to_owned());
-        match fetch(c, &url) {
+        match fetch(c, &url, &Sent { method: "GET".to_owned(), ..Sent::default() }) {
             Answer::Body(200, b) => {
                 c.pause(if b.len() > 4000 { 3000 } else { 120 }).await;
                 if output == "-" || flags.contains("O-") {
