@@ -96,10 +96,34 @@ fn language(err: &EvalAltResult, reference: &Reference) -> OpError {
             let (w, f) = (type_word(wanted), type_word(found));
             OpError::invalid(format!("expected {}, found {}", quoted(&w), quoted(&f)))
         }
+        EvalAltResult::ErrorDotExpr(text, _) => match getter(text) {
+            Some((name, ty)) => no_property_of(name, ty, reference),
+            None => OpError::invalid(bare(err)),
+        },
         EvalAltResult::ErrorStackOverflow(_) => {
             OpError::invalid("functions call each other too deeply").hint("is there a recursion without an end?")
         }
         other => OpError::invalid(bare(other)),
+    }
+}
+
+/// Name and Rust type of `unknown property 'x' - a getter is not registered for type 'T'`.
+fn getter(text: &str) -> Option<(&str, &str)> {
+    let mut quoted = text.split('\'').skip(1).step_by(2);
+    let (name, ty) = (quoted.next()?, quoted.next()?);
+    text.contains("getter").then_some((name, ty))
+}
+
+fn no_property_of(name: &str, ty: &str, reference: &Reference) -> OpError {
+    let of = type_word(ty);
+    let e = OpError::invalid(format!("a value of type `{of}` has no property `{name}`"));
+    let members: Vec<&str> = reference.members(&of).map(|f| f.name.as_str()).collect();
+    if members.contains(&name) {
+        return e.hint(format!("it is a function: `.{name}(…)`"));
+    }
+    match closest(name, members.iter().copied()) {
+        Some(k) => e.hint(format!("did you mean `{k}`?")),
+        None => e,
     }
 }
 
@@ -132,12 +156,7 @@ fn split_signature(sig: &str) -> (String, Vec<String>) {
 fn function_not_found(sig: &str, reference: &Reference) -> OpError {
     let (path, types) = split_signature(sig);
     if let Some(name) = path.strip_prefix("get$") {
-        let of = types.first().map_or("this value", String::as_str);
-        let e = OpError::invalid(format!("a value of type `{of}` has no property `{name}`"));
-        return match closest(name, reference.members(of).map(|f| f.name.as_str())) {
-            Some(k) => e.hint(format!("did you mean `{k}`?")),
-            None => e,
-        };
+        return no_property_of(name, types.first().map_or("this value", String::as_str), reference);
     }
     let (module, name) = path.rsplit_once("::").unwrap_or(("", path.as_str()));
     let in_module = |f: &&crate::reference::Function| module.is_empty() || f.module == module;
@@ -197,6 +216,9 @@ mod tests {
         assert_eq!(fail("foo + 1").message, "unknown variable `foo`");
         assert!(fail("let m = #{ default: 1 };").hint.unwrap().contains("in quotes"));
         assert_eq!(fail("throw \"it broke\"").message, "it broke");
+        let e = fail("let d = 5.minutes; d.in_second");
+        assert_eq!(e.message, "a value of type `Duration` has no property `in_second`");
+        assert_eq!(e.hint.as_deref(), Some("did you mean `in_seconds`?"));
         assert!(fail("exit()").message.contains("exit"));
     }
 }
