@@ -210,15 +210,6 @@ impl Checker {
     }
 }
 
-trait OrElse {
-    fn or_else(self, other: Position) -> Position;
-}
-impl OrElse for Position {
-    fn or_else(self, other: Position) -> Position {
-        if self.is_none() { other } else { self }
-    }
-}
-
 fn exports(ast: &AST) -> Exports {
     let functions = ast
         .iter_functions()

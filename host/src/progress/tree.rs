@@ -83,7 +83,7 @@ impl Tree {
         let Some(op) = self.ops.get(&id) else { return };
         if let Some(bar) = &op.bar {
             let indent = "  ".repeat(op.step.len());
-            bar.set_message(format!("{indent}{} {}", op.text, self.paint.dim(reason)));
+            bar.set_message(format!("{indent}{}: {}", op.text, self.paint.dim(reason)));
         }
     }
 

@@ -186,7 +186,7 @@ mod api {
         Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    /// A text with `{{ name }}` filled in from the map (Jinja syntax); a missing name is an error.
+    /// A text with `{{ name }}` filled in from the map (Jinja); a missing name is an error.
     ///
     /// # Example
     /// ```rhai

@@ -92,7 +92,7 @@ mod api {
         Err(OpError::failed(text).hint(next).into_rhai(&ncc))
     }
 
-    /// Runs a check and notes PASS, WARN or FAIL; the run goes on and ends with exit code 3 on a FAIL.
+    /// Runs a check and notes PASS, WARN or FAIL; with a FAIL the run ends with exit code 3.
     ///
     /// PASS shows the closure's text, if it returns one. An error is a FAIL with its cause; `warn` inside makes a WARN.
     ///
@@ -156,7 +156,7 @@ mod api {
         ask(&ncc, question, false)
     }
 
-    /// Asks the user about something that may take things away; a no ends the run with exit code 4.
+    /// Asks about something that may take things away; a no ends the run with exit code 4.
     ///
     /// # Example
     /// ```rhai
@@ -168,7 +168,9 @@ mod api {
         ask(&ncc, question, o.destroys)
     }
 
-    /// The error's kind: `not_found`, `conflict`, `denied`, `unreachable`, `timeout`, `failed` or `invalid`.
+    /// The error's kind, a word of a closed list.
+    ///
+    /// `not_found`, `conflict`, `denied`, `unreachable`, `timeout`, `failed` or `invalid`.
     #[rhai_fn(global, get = "kind", pure)]
     pub fn error_kind(err: &mut OpError) -> String {
         err.kind.as_str().to_owned()

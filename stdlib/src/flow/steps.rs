@@ -67,7 +67,7 @@ fn typed(text: &str, default: &Dynamic) -> Result<Dynamic, String> {
 #[export_module]
 #[allow(missing_docs)]
 mod api {
-    /// Names a part of the recipe in progress, journal and errors; its value is the block's value.
+    /// Names a part of the recipe in progress, journal and errors; gives the block's value.
     ///
     /// # Example
     /// ```rhai
@@ -114,7 +114,7 @@ mod api {
         }
     }
 
-    /// Looks every two seconds until `cond` returns something other than `false` or `()`, and returns it.
+    /// Looks every two seconds until `cond` gives something other than `false` or `()`.
     ///
     /// While `cond` throws `not_found`, `unreachable` or `conflict` it counts as not yet.
     ///
@@ -200,7 +200,7 @@ mod api {
         pause(&ncc, &ctx, time.0)
     }
 
-    /// A secret by its reference (`state:NAME`, `env:NAME`, `file:PATH`) or by name from the state directory.
+    /// A secret by its reference, or by its name in the state directory.
     ///
     /// # Example
     /// ```rhai

@@ -84,7 +84,7 @@ mod api {
         })
     }
 
-    /// Walks the chain of each GPU node and names its first broken link; an empty list when all is well.
+    /// Walks the chain of each GPU node and names its first broken link.
     ///
     /// # Example
     /// ```rhai

@@ -117,7 +117,7 @@ mod api {
         })
     }
 
-    /// The newest revision: `#{ revision, status, chart, version, app_version, deployed, description }`.
+    /// The newest revision with status, chart, versions, time and description.
     ///
     /// # Example
     /// ```rhai

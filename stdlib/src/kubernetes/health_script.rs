@@ -42,7 +42,7 @@ mod api {
         call(&ncc, |ctx| async move { Ok(lines(cluster.check_nodes(&ctx, &names, &version).await?)) })
     }
 
-    /// What is wrong with the named servers: roles, etcd votes, API; an empty list when all is well.
+    /// Says what is wrong with the named servers; an empty list when all is well.
     ///
     /// # Example
     /// ```rhai

@@ -323,7 +323,7 @@ mod api {
         wait_in(ncc, cluster, kind, name, goal, limit, Map::new())
     }
 
-    /// Waits for `condition=Ready`, `phase=Running`, `exists` or `delete` of a namespace's object.
+    /// Waits for a goal (`condition=Ready`, `exists` …) of an object in a namespace.
     ///
     /// # Example
     /// ```rhai

@@ -364,7 +364,7 @@ pub mod ssh_module {
         host.kind().map_or(Dynamic::UNIT, |k| k.to_owned().into())
     }
 
-    /// What the site file says of the node in Kubernetes: `labels`, `taints`, `gpus`; `()` for other hosts.
+    /// What the site file says of the node in Kubernetes; `()` for other hosts.
     ///
     /// # Example
     /// ```rhai
