@@ -210,7 +210,7 @@ fn up(lab: &Lab, w: &mut World, vmid: u32) {
 }
 
 fn swaps(w: &mut World, m: &Machine) {
-    for s in mounts::fstab(m).into_iter().filter(|s| s.fstype == "swap" && m.files.exists(&s.source)) {
+    for s in mounts::fstab(m).into_iter().filter(|s| s.fstype == "swap" && !s.source.starts_with("/dev/") && m.files.exists(&s.source)) {
         if let Some(g) = w.guests.get_mut(&m.vmid) {
             let size = m.files.stat(&super::fs::Who::root(), &s.source, true).map_or(0, |n| n.size() / 1024);
             g.swaps.push((s.source, size.max(1_048_572)));

@@ -74,7 +74,7 @@ pub fn mount(lab: &Lab, w: &mut World, m: &Machine, wish: &Wish) -> Result<(), S
         let (source, backing) = share(lab, w, m, wish, &mut options)?;
         (source, "nfs4".to_owned(), backing)
     } else {
-        disk(w, m, wish, &g)?
+        disk(w, wish, &g)?
     };
     if g.mounts.iter().any(|o| o.target == target && o.source == source) {
         return Err(format!("mount: {}: {source} already mounted on {target}.", wish.target));
@@ -92,10 +92,10 @@ pub fn mount(lab: &Lab, w: &mut World, m: &Machine, wish: &Wish) -> Result<(), S
     Ok(())
 }
 
-fn disk(w: &World, m: &Machine, wish: &Wish, g: &super::state::Guest) -> Result<(String, String, Backing), String> {
+fn disk(w: &World, wish: &Wish, g: &super::state::Guest) -> Result<(String, String, Backing), String> {
     let named = wish.source.starts_with("LABEL=") || wish.source.starts_with("UUID=");
-    let path = if named { wish.source.clone() } else { m.files.resolve(&wish.source, true).unwrap_or_default() };
-    let Some(b) = hw::find_block(w, g, &path).or_else(|| hw::find_block(w, g, &wish.source)) else {
+    // No links are followed here: `/dev` is made from the world, which is held.
+    let Some(b) = hw::find_block(w, g, &wish.source) else {
         return Err(if named {
             format!("mount: {}: can't find {}.", wish.target, wish.source)
         } else {
@@ -181,10 +181,15 @@ fn share(
 /// # Errors
 /// When nothing is mounted there.
 pub fn unmount(w: &mut World, m: &Machine, target: &str) -> Result<(), String> {
-    let path = m.files.resolve(target, true).unwrap_or_default();
+    let device = target.starts_with("/dev/");
+    let path = if device { target.to_owned() } else { m.files.resolve(target, true).unwrap_or_default() };
+    let path = match w.guests.get(&m.vmid).filter(|_| device).and_then(|g| hw::find_block(w, g, target)) {
+        Some(b) => b.path(),
+        None => path,
+    };
     let Some(g) = w.guests.get_mut(&m.vmid) else { return Err("umount: the machine is off".into()) };
     let Some(i) = g.mounts.iter().rposition(|o| o.target == path || o.source == target || o.source == path) else {
-        return Err(if m.files.exists(target) {
+        return Err(if !device && m.files.exists(target) {
             format!("umount: {target}: not mounted.")
         } else {
             format!("umount: {target}: no mount point specified.")

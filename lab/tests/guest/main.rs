@@ -1,0 +1,7 @@
+//! Guests of the lab, driven through real SSH connections.
+mod bed;
+mod boot;
+mod disks;
+mod openssh;
+mod scripts;
+mod services;
