@@ -205,12 +205,15 @@ fn up(lab: &Lab, w: &mut World, vmid: u32) {
     listen(lab, w, &m);
     units::boot(lab, w, &m);
     if let Some(boot) = finish {
-        lab.rt().spawn(cloudinit::finish(lab.clone(), vmid, boot));
+        cloudinit::start_final(lab, vmid, boot);
     }
 }
 
 fn swaps(w: &mut World, m: &Machine) {
-    for s in mounts::fstab(m).into_iter().filter(|s| s.fstype == "swap" && !s.source.starts_with("/dev/") && m.files.exists(&s.source)) {
+    for s in mounts::fstab(m)
+        .into_iter()
+        .filter(|s| s.fstype == "swap" && !s.source.starts_with("/dev/") && m.files.exists(&s.source))
+    {
         if let Some(g) = w.guests.get_mut(&m.vmid) {
             let size = m.files.stat(&super::fs::Who::root(), &s.source, true).map_or(0, |n| n.size() / 1024);
             g.swaps.push((s.source, size.max(1_048_572)));
@@ -249,7 +252,7 @@ pub(crate) fn resume_services(lab: &Lab, w: &mut World, vmid: u32) {
             if let Some(g) = w.guests.get_mut(&vmid) {
                 g.dpkg_lock = None;
             }
-            lab.rt().spawn(cloudinit::finish(lab.clone(), vmid, g.boot));
+            cloudinit::start_final(lab, vmid, g.boot);
         }
     }
 }

@@ -321,9 +321,14 @@ fn log(lab: &Lab, m: &Machine, text: &str) {
     let _ = m.files.write(&Who::root(), "/var/log/cloud-init-output.log", line.as_bytes(), true, 0o640);
 }
 
-/// cloud-init's final stage: packages, late files, commands. Runs as a task of its own with a busy mark.
-pub async fn finish(lab: Lab, vmid: u32, boot: u64) {
+/// cloud-init's final stage: packages, late files, commands, as a task of its own. Its busy mark is taken before
+/// the task starts, so that no time passes until then.
+pub fn start_final(lab: &Lab, vmid: u32, boot: u64) {
     let mark = lab.clock().busy_guard();
+    lab.rt().spawn(finish(lab.clone(), vmid, boot, mark));
+}
+
+async fn finish(lab: Lab, vmid: u32, boot: u64, mark: gpuhost_stdlib::core::clock::BusyGuard) {
     let Some(m) = lab.guests().get(vmid).filter(|m| m.boot == boot) else { return };
     tokio::select! {
         () = run_final(&lab, &m) => {}

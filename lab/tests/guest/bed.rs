@@ -63,8 +63,18 @@ pub fn spec(vmid: u32, host: &str, ip: &str) -> BootSpec {
         cores: 4,
         memory_mib: 8192,
         disks: vec![
-            DiskSpec { slot: "scsi0".into(), volid: format!("local:vm-{vmid}-disk-0"), size: IMAGE_GIB << 30, serial: String::new() },
-            DiskSpec { slot: "scsi2".into(), volid: format!("local:vm-{vmid}-disk-2"), size: 100 << 30, serial: format!("gh-data-{vmid}") },
+            DiskSpec {
+                slot: "scsi0".into(),
+                volid: format!("local:vm-{vmid}-disk-0"),
+                size: IMAGE_GIB << 30,
+                serial: String::new(),
+            },
+            DiskSpec {
+                slot: "scsi2".into(),
+                volid: format!("local:vm-{vmid}-disk-2"),
+                size: 100 << 30,
+                serial: format!("gh-data-{vmid}"),
+            },
         ],
         nics: vec![NicSpec { mac: format!("BC:24:11:00:00:{:02X}", vmid % 256), bridge: "vmbr0".into(), vlan: None }],
         pci: vec![PciSpec {
@@ -140,6 +150,18 @@ impl Bed {
         drop(mark);
     }
 
+    /// Waits for something and holds the clock there until the guard is dropped.
+    pub async fn hold_until(&self, f: impl Fn(&World) -> bool) -> gpuhost_stdlib::core::clock::BusyGuard {
+        let mark = self.lab.clock().busy_guard();
+        for _ in 0..6000 {
+            if self.lab.with(|w| f(w)) {
+                return mark;
+            }
+            self.lab.clock().sleep(Duration::from_millis(200)).await;
+        }
+        panic!("it never came to be");
+    }
+
     pub async fn wait_until(&self, f: impl Fn(&World) -> bool) {
         for _ in 0..600 {
             if self.lab.with(|w| f(w)) {
@@ -148,6 +170,15 @@ impl Bed {
             self.sleep(1).await;
         }
         panic!("it never came to be");
+    }
+
+    /// Lets a guest restart itself and waits until it is up again.
+    pub async fn reboot(&self, ip: &str, command: &str) -> Ssh {
+        let boots = |w: &World| w.guests.values().find(|g| g.net.as_ref().is_some_and(|n| n.ip == ip)).map(|g| g.boot);
+        let before = self.lab.with(|w| boots(w));
+        self.ssh(ip).await.exec(command, b"").await;
+        self.wait_until(|w| boots(w).is_some() && boots(w) != before).await;
+        self.ssh(ip).await
     }
 
     pub async fn wait_route(&self, ip: &str) -> SocketAddr {
@@ -224,7 +255,8 @@ impl Ssh {
         let seen = Arc::new(Mutex::new(None));
         let config = client::Config { nodelay: true, ..client::Config::default() };
         let mut handle = client::connect_stream(Arc::new(config), stream, Trusting(seen.clone())).await.ok()?;
-        let ok = handle.authenticate_publickey(user, PrivateKeyWithHashAlg::new(Arc::new(key.clone()), None)).await.ok()?;
+        let ok =
+            handle.authenticate_publickey(user, PrivateKeyWithHashAlg::new(Arc::new(key.clone()), None)).await.ok()?;
         let host_key = seen.lock().unwrap().clone()?;
         ok.success().then_some(Ssh { handle, host_key })
     }

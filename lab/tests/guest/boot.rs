@@ -1,5 +1,5 @@
 //! Power, boot, cloud-init, agent, reboot, saved worlds.
-use gpuhost_lab::guest::state::{CloudStatus, Stage};
+use gpuhost_lab::guest::state::CloudStatus;
 use gpuhost_lab::volume::{Content, Volume};
 use gpuhost_lab::{Lab, guest};
 use gpuhost_stdlib::core::clock::Mode;
@@ -10,7 +10,9 @@ use crate::bed::{Bed, Ssh, spec};
 async fn a_wrong_key_is_refused_and_root_cannot_log_in() {
     let bed = Bed::one().await;
     let at = bed.wait_route("10.0.0.11").await;
-    let other = russh::keys::PrivateKey::new(russh::keys::ssh_key::private::Ed25519Keypair::from_seed(&[9; 32]).into(), "x").unwrap();
+    let other =
+        russh::keys::PrivateKey::new(russh::keys::ssh_key::private::Ed25519Keypair::from_seed(&[9; 32]).into(), "x")
+            .unwrap();
     assert!(Ssh::connect(at, "debian", &other).await.is_none());
     assert!(Ssh::connect(at, "root", &bed.key).await.is_none());
     assert!(Ssh::connect(at, "nobody", &bed.key).await.is_none());
@@ -38,10 +40,7 @@ async fn a_reboot_keeps_files_and_changes_the_boot_id() {
     let ssh = bed.ssh("10.0.0.11").await;
     let id = ssh.ok("cat /proc/sys/kernel/random/boot_id").await;
     ssh.ok("echo kept > ~/f; sudo -n sysctl -qw vm.swappiness=1; echo vm.dirty_ratio=5 | sudo -n tee /etc/sysctl.d/9.conf > /dev/null").await;
-    ssh.exec("sudo -n systemctl reboot", b"").await;
-    bed.wait_until(|w| w.guests[&101].stage == Stage::Firmware).await;
-    assert!(bed.address("10.0.0.11").is_none());
-    let again = bed.ssh("10.0.0.11").await;
+    let again = bed.reboot("10.0.0.11", "sudo -n systemctl reboot").await;
     assert_eq!(again.ok("cat ~/f; /usr/sbin/sysctl -n vm.swappiness vm.dirty_ratio").await, "kept\n60\n5\n");
     assert_ne!(again.ok("cat /proc/sys/kernel/random/boot_id").await, id);
     assert_eq!(ssh.host_key, again.host_key);
@@ -78,7 +77,9 @@ async fn the_agent_answers_once_it_is_installed_and_started() {
     let key = russh::keys::PublicKey::from_openssh(&String::from_utf8(key).unwrap()).unwrap();
     assert_eq!(key.key_data(), ssh.host_key.key_data());
     let mark = bed.lab.clock().busy_guard();
-    let r = guest::agent_exec(&bed.lab, 101, vec!["sh".into(), "-c".into(), "id -u; cat; exit 4".into()], b"in".to_vec()).await;
+    let r =
+        guest::agent_exec(&bed.lab, 101, vec!["sh".into(), "-c".into(), "id -u; cat; exit 4".into()], b"in".to_vec())
+            .await;
     drop(mark);
     assert_eq!((r.code, r.out.as_slice()), (4, b"0\nin".as_slice()), "{:?}", r);
     assert!(guest::agent_file_read(&bed.lab, 101, "/nope").await.unwrap_err().contains("No such file"));
@@ -112,13 +113,23 @@ async fn a_seed_with_packages_and_commands_is_applied_while_the_lock_is_held() {
         bed.key.public_key().to_openssh().unwrap()
     );
     let net = "version: 2\nethernets:\n  eth0:\n    addresses: [10.0.0.77/24]\n    gateway4: 10.0.0.1\n";
-    let iso = crate::disks::iso(&[("USER-DATA.;1", user.as_bytes()), ("META-DATA.;1", b"instance-id: i-1\n"), ("NETWORK-CONFIG.;1", net.as_bytes())]);
+    let iso = crate::disks::iso(&[
+        ("USER-DATA.;1", user.as_bytes()),
+        ("META-DATA.;1", b"instance-id: i-1\n"),
+        ("NETWORK-CONFIG.;1", net.as_bytes()),
+    ]);
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(&iso);
-    bed.lab.with(|w| w.volumes.insert("local:iso/seed.iso".into(), Volume { size: iso.len() as u64, content: Content::Bytes(text) }));
+    bed.lab.with(|w| {
+        w.volumes.insert("local:iso/seed.iso".into(), Volume { size: iso.len() as u64, content: Content::Bytes(text) })
+    });
     bed.power_on(s);
+    let held = bed.hold_until(|w| w.guests[&101].dpkg_lock.is_some()).await;
     let ssh = bed.ssh("10.0.0.77").await;
     assert_eq!(ssh.ok("cloud-init status").await, "status: running\n");
+    let o = ssh.exec("sudo -n apt-get install -y jq", b"").await;
+    assert!(o.code == Some(100) && o.err.contains("is held by process 1412 (cloud-init)"), "{}", o.err);
+    drop(held);
     // Waits for cloud-init's lock, as `DPkg::Lock::Timeout` asks.
     ssh.ok("sudo -n apt-get -o DPkg::Lock::Timeout=600 install -y jq >/dev/null || cloud-init status --wait").await;
     assert!(ssh.ok("cloud-init status --wait").await.contains("done"));

@@ -47,16 +47,24 @@ async fn a_blank_disk_is_formatted_mounted_and_keeps_its_files() {
     ssh.ok(&format!("sudo -n mkfs.ext4 -q -L data {dev}")).await;
     let o = ssh.exec(&format!("sudo -n mkfs.ext4 -q {dev}"), b"").await;
     assert_eq!(o.code, Some(1), "it is not blank any more");
-    assert_eq!(ssh.ok(&format!("sudo -n blkid -o value -s TYPE {dev}; sudo -n blkid -L data")).await, "ext4\n/dev/sdb\n");
+    assert_eq!(
+        ssh.ok(&format!("sudo -n blkid -o value -s TYPE {dev}; sudo -n blkid -L data")).await,
+        "ext4\n/dev/sdb\n"
+    );
     assert!(ssh.ok(&format!("sudo -n wipefs -n {dev}")).await.contains("ext4"));
     ssh.ok("sudo -n mkdir -p /mnt/data; echo 'LABEL=data /mnt/data ext4 defaults,nofail 0 2' | sudo -n tee -a /etc/fstab; sudo -n mount -a; mountpoint -q /mnt/data").await;
-    assert_eq!(ssh.ok("findmnt -no SOURCE,FSTYPE /mnt/data; lsblk -no MOUNTPOINT /dev/sdb; df --output=target /mnt/data | tail -1").await, "/dev/sdb ext4\n/mnt/data\n/mnt/data\n");
-    ssh.ok("echo kept | sudo -n tee /mnt/data/f; sudo -n chmod 600 /mnt/data/f; sudo -n chown debian /mnt/data/f").await;
+    assert_eq!(
+        ssh.ok(
+            "findmnt -no SOURCE,FSTYPE /mnt/data; lsblk -no MOUNTPOINT /dev/sdb; df --output=target /mnt/data | tail -1"
+        )
+        .await,
+        "/dev/sdb ext4\n/mnt/data\n/mnt/data\n"
+    );
+    ssh.ok("echo kept | sudo -n tee /mnt/data/f; sudo -n chmod 600 /mnt/data/f; sudo -n chown debian /mnt/data/f")
+        .await;
     assert!(bed.lab.with(|w| guest::mountpoint(w, 101, "/mnt/data")));
     ssh.ok("sudo -n umount /mnt/data; test ! -e /mnt/data/f; sudo -n mount /mnt/data; cat /mnt/data/f; stat -c %a:%U /mnt/data/f | grep 600:debian").await;
-    ssh.exec("sudo -n reboot", b"").await;
-    bed.wait_until(|w| w.guests[&101].stage == guest::state::Stage::Firmware).await;
-    let ssh = bed.ssh("10.0.0.11").await;
+    let ssh = bed.reboot("10.0.0.11", "sudo -n reboot").await;
     assert_eq!(ssh.ok("cat /mnt/data/f; stat -c %a /mnt/data/f").await, "kept\n600\n");
     let o = ssh.exec("sudo -n mount /dev/sdb /nope", b"").await;
     assert!(o.err.contains("mount point does not exist"), "{}", o.err);
@@ -65,7 +73,8 @@ async fn a_blank_disk_is_formatted_mounted_and_keeps_its_files() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shares_are_mounted_by_those_the_exports_name() {
-    let bed = Bed::with(&[(101, "server", "10.0.0.31"), (102, "client", "10.0.0.21"), (103, "other", "10.0.0.22")]).await;
+    let bed =
+        Bed::with(&[(101, "server", "10.0.0.31"), (102, "client", "10.0.0.21"), (103, "other", "10.0.0.22")]).await;
     let server = bed.ssh("10.0.0.31").await;
     server.ok("sudo -n apt-get update -qq; sudo -n apt-get install -qq -y nfs-kernel-server; sudo -n mkdir -p /srv/k8s; sudo -n chmod 777 /srv/k8s").await;
     server.ok("echo '/srv/k8s 10.0.0.21(rw,sync,no_subtree_check,no_root_squash)' | sudo -n tee /etc/exports.d/a.exports; sudo -n exportfs -ra").await;

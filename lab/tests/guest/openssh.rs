@@ -31,12 +31,22 @@ async fn options(bed: &Bed) -> Vec<String> {
 }
 
 async fn run(program: &str, args: Vec<String>, input: &str) -> (i32, String, String) {
-    let mut child = Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(input.as_bytes()).await.unwrap();
     drop(stdin);
     let out = child.wait_with_output().await.unwrap();
-    (out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned())
+    (
+        out.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&out.stdout).into_owned(),
+        String::from_utf8_lossy(&out.stderr).into_owned(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,7 +62,8 @@ async fn ssh_runs_commands_scripts_and_terminals() {
     assert_eq!(run("ssh", with(&["sudo", "bash", "-s"]), "hostname; id -u").await.1, "a1\n0\n");
     assert_eq!(run("ssh", args.clone(), "echo from a script\n").await.1, "from a script\n");
     let tty = [vec!["-tt".to_owned()], args.clone()].concat();
-    let (code, out, _) = run("ssh", tty, "echo $((6*7))\rsudo -i\rid -u\rexit\rfor i in 1 2\rdo echo n$i\rdone\rexit 3\r").await;
+    let (code, out, _) =
+        run("ssh", tty, "echo $((6*7))\rsudo -i\rid -u\rexit\rfor i in 1 2\rdo echo n$i\rdone\rexit 3\r").await;
     assert!(out.contains("debian@a1:~$") && out.contains("42") && out.contains("root@a1:~#"), "{out}");
     assert!(out.contains("n1\r\nn2\r\n"), "{out}");
     assert_eq!(code, 3, "{out}");
@@ -87,7 +98,11 @@ async fn sftp_moves_files_both_ways() {
     let bytes: Vec<u8> = (0..=255u8).cycle().take(200_000).collect();
     std::fs::write(&local, &bytes).unwrap();
     args.extend(["-b".to_owned(), "-".to_owned(), "127.0.0.1".to_owned()]);
-    let batch = format!("put {} d1\nmkdir sub\nrename d1 sub/d2\nchmod 600 sub/d2\nget sub/d2 {}\nls sub\n", local.display(), back.display());
+    let batch = format!(
+        "put {} d1\nmkdir sub\nrename d1 sub/d2\nchmod 600 sub/d2\nget sub/d2 {}\nls sub\n",
+        local.display(),
+        back.display()
+    );
     let (code, out, err) = run("sftp", args, &batch).await;
     assert_eq!(code, 0, "{out}{err}");
     assert_eq!(std::fs::read(&back).unwrap(), bytes);

@@ -13,9 +13,7 @@ async fn units_are_enabled_started_and_survive_a_reboot() {
     assert!(o.err.contains("Job for bad.service failed"), "{}", o.err);
     assert!(o.out.ends_with("failed\n"));
     ssh.ok("sudo -n rm /root/once").await;
-    ssh.exec("sudo -n reboot", b"").await;
-    bed.wait_until(|w| w.guests[&101].stage == guest::state::Stage::Firmware).await;
-    let ssh = bed.ssh("10.0.0.11").await;
+    let ssh = bed.reboot("10.0.0.11", "sudo -n reboot").await;
     bed.sleep(2).await;
     assert_eq!(ssh.ok("sudo -n cat /root/once").await, "ran\n");
     assert_eq!(ssh.ok("sudo -n systemctl mask once 2>/dev/null || echo is a file").await, "is a file\n");
@@ -33,7 +31,10 @@ async fn packages_bring_programs_and_unknown_ones_are_refused() {
     ssh.ok("sudo -n apt-get install -y nfs-kernel-server chrony").await;
     assert!(bed.lab.clock().now_ms() - before > 3000);
     assert_eq!(ssh.ok("systemctl is-active nfs-server nfs-kernel-server chrony; dpkg-query -W -f='${Version}\\n' nfs-common; sudo -n exportfs -v").await, "active\nactive\nactive\n1:2.6.2-4+deb12u1\n");
-    ssh.ok("sudo -n apt-mark hold chrony; apt-mark showhold | grep -q chrony; sudo -n apt-get purge -y nfs-kernel-server").await;
+    ssh.ok(
+        "sudo -n apt-mark hold chrony; apt-mark showhold | grep -q chrony; sudo -n apt-get purge -y nfs-kernel-server",
+    )
+    .await;
     assert_eq!(ssh.exec("sudo -n exportfs", b"").await.code, Some(1));
     assert_eq!(ssh.exec("apt-get install -y jq", b"").await.code, Some(100));
 }
@@ -62,7 +63,10 @@ async fn the_driver_shows_the_cards() {
     assert_eq!(ssh.exec("nvidia-smi", b"").await.code, Some(127));
     assert!(ssh.ok("lspci -nnk -d 10de:").await.contains("[10de:20f1]"));
     bed.lab.with(|w| guest::set_nvidia_driver(&bed.lab, w, 101, Some("580.126.09".into())));
-    assert_eq!(ssh.ok("nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader").await, "NVIDIA A100-PCIE-40GB, 580.126.09, 40960 MiB\n");
+    assert_eq!(
+        ssh.ok("nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader").await,
+        "NVIDIA A100-PCIE-40GB, 580.126.09, 40960 MiB\n"
+    );
     assert!(ssh.ok("lspci -nnk -d 10de:").await.contains("driver in use: nvidia"));
     assert!(ssh.ok("nvidia-smi -L").await.starts_with("GPU 0: NVIDIA A100"));
 }

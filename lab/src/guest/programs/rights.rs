@@ -27,13 +27,149 @@ pub(super) struct Child {
     rx: mpsc::Receiver<Chunk>,
 }
 
-/// Starts a nested command; its standard input is that of the call.
+/// Programs that read their standard input.
+const READERS: &[&str] = &[
+    "tee",
+    "cat",
+    "dd",
+    "tar",
+    "xargs",
+    "grep",
+    "sed",
+    "awk",
+    "head",
+    "tail",
+    "wc",
+    "sort",
+    "base64",
+    "sha256sum",
+    "md5sum",
+    "read",
+    "tr",
+    "cut",
+    "uniq",
+    "gzip",
+    "gunzip",
+    "openssl",
+    "while",
+    "mapfile",
+    "readarray",
+    "od",
+    "xxd",
+    "cmp",
+    "diff",
+    "patch",
+    "jq",
+];
+
+/// Whether a command reads its standard input. A real child inherits it and reads nothing unless it wants to;
+/// here it is handed over, so it must not be taken from who comes next.
+fn reads_input(argv: &[String]) -> bool {
+    let name = |a: &str| a.rsplit('/').next().unwrap_or_default().to_owned();
+    let Some(first) = argv.first().map(|a| name(a)) else { return false };
+    if READERS.contains(&first.as_str()) || argv.iter().any(|a| a == "/dev/stdin" || a == "-") {
+        return true;
+    }
+    match first.as_str() {
+        "bash" | "sh" => match shell_call(argv) {
+            Some((_, ShellText::Command(text), _)) => text_reads_input(&text),
+            Some((_, ShellText::Input, _)) => true,
+            None => false,
+        },
+        "env" | "timeout" | "nice" | "nohup" | "sudo" | "stdbuf" | "setsid" | "ionice" | "runuser" | "flock" => {
+            (1..argv.len()).any(|i| {
+                (READERS.contains(&name(&argv[i]).as_str()) || matches!(name(&argv[i]).as_str(), "bash" | "sh"))
+                    && reads_input(&argv[i..])
+            })
+        }
+        _ => false,
+    }
+}
+
+fn text_reads_input(text: &str) -> bool {
+    text.contains("/dev/stdin")
+        || text
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
+            .any(|w| READERS.contains(&w) || w == "bash" || w == "sh")
+}
+
+/// Where a shell gets its script.
+enum ShellText {
+    /// `-c TEXT`.
+    Command(String),
+    /// `-s` or nothing: standard input.
+    Input,
+}
+
+/// Reads `bash [-eux] [-o pipefail] (-c TEXT [NAME ARGS] | -s [--] ARGS)`: options as a script line, text, arguments.
+fn shell_call(argv: &[String]) -> Option<(String, ShellText, Vec<String>)> {
+    let mut set = String::new();
+    let (mut command, mut input) = (false, false);
+    let mut i = 1;
+    while let Some(a) = argv.get(i).filter(|a| a.starts_with('-') && a.len() > 1) {
+        i += 1;
+        match a.as_str() {
+            "--" => break,
+            "--login" | "--norc" | "--noprofile" | "--posix" => {}
+            "-o" => {
+                set += &format!("set -o {}\n", argv.get(i)?);
+                i += 1;
+            }
+            a if a.starts_with("--") => return None,
+            a => {
+                for f in a[1..].chars() {
+                    match f {
+                        'c' => command = true,
+                        's' => input = true,
+                        'l' | 'i' => {}
+                        'e' | 'u' | 'x' | 'f' | 'a' | 'v' => set += &format!("set -{f}\n"),
+                        'o' => {
+                            set += &format!("set -o {}\n", argv.get(i)?);
+                            i += 1;
+                        }
+                        _ => return None,
+                    }
+                }
+            }
+        }
+    }
+    let rest = argv.get(i..).unwrap_or_default();
+    if command {
+        return Some((set, ShellText::Command(rest.first()?.clone()), rest[1..].to_vec()));
+    }
+    if input || rest.is_empty() {
+        return Some((set, ShellText::Input, rest.to_vec()));
+    }
+    None
+}
+
+/// Starts a nested command; its standard input is that of the call, if it reads one.
 pub(super) async fn spawn(c: &mut Call, n: Nested) -> Child {
     let _ = c.flush().await;
-    let script = n.argv.iter().map(|a| quote(a)).collect::<Vec<_>>().join(" ");
+    let stdin = if reads_input(&n.argv) { input(c).await } else { Stdin::Bytes(Vec::new()) };
+    let mut job = Job { env: n.env, cwd: Some(n.cwd), tty: c.tty, ..Job::of(n.who, "") };
+    let is_shell = n.argv.first().is_some_and(|a| {
+        matches!(a.as_str(), "bash" | "sh" | "/bin/bash" | "/bin/sh" | "/usr/bin/bash" | "/usr/bin/sh")
+    });
+    match (shell_call(&n.argv).filter(|_| is_shell), stdin) {
+        (Some((set, ShellText::Command(text), mut args)), stdin) => {
+            job.script = format!("{set}{text}");
+            if !args.is_empty() {
+                job.arg0 = Some(args.remove(0));
+            }
+            job.args = args;
+            job.stdin = stdin;
+        }
+        (Some((set, ShellText::Input, args)), Stdin::Bytes(text)) => {
+            job.script = format!("{set}{}", String::from_utf8_lossy(&text));
+            job.args = args;
+        }
+        (_, stdin) => {
+            job.script = n.argv.iter().map(|a| quote(a)).collect::<Vec<_>>().join(" ");
+            job.stdin = stdin;
+        }
+    }
     let (tx, rx) = mpsc::channel(64);
-    let stdin = input(c).await;
-    let job = Job { env: n.env, cwd: Some(n.cwd), stdin, tty: c.tty, ..Job::of(n.who, &script) };
     Child { running: start(&c.m, job, tx), rx }
 }
 

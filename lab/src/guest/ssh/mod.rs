@@ -254,14 +254,9 @@ impl Handler for Connection {
             ("sftp", Some(channel), Some(who)) => {
                 session.channel_success(id)?;
                 let server = sftp::Sftp::new(self.m.clone(), who);
-                let handle = session.handle();
-                let stop = self.m.stop.clone();
                 tokio::spawn(async move {
-                    tokio::select! {
-                        _ = russh_sftp::server::run(channel.into_stream(), server) => {}
-                        () = stop.cancelled() => {}
-                    }
-                    let _ = handle.close(id).await;
+                    // Serves in a task of its own; the channel closes when its stream is dropped.
+                    russh_sftp::server::run(channel.into_stream(), server).await;
                 });
                 Ok(())
             }

@@ -196,7 +196,8 @@ async fn one(t: &mut Terminal, shell: &mut dyn Session, line: &str) -> (i32, boo
                     b.extend(std::mem::take(&mut t.pending));
                     t.pending = b;
                 }
-                None => return,
+                // The end of the input is no interrupt: the line runs to its end.
+                None => return std::future::pending().await,
             }
         }
     };
