@@ -245,6 +245,7 @@ pub struct Out {
 impl Ssh {
     pub async fn connect(at: SocketAddr, user: &str, key: &PrivateKey) -> Option<Ssh> {
         let stream = tokio::net::TcpStream::connect(at).await.ok()?;
+        stream.set_nodelay(true).ok()?;
         Ssh::over(stream, user, key).await
     }
 

@@ -129,8 +129,20 @@ async fn input_reaches_scripts_and_state_stays() {
     assert_eq!(o.out.trim(), "300000");
     assert_eq!(ssh.ok("stat -c %s /tmp/big").await.trim(), "300000");
     let binary: Vec<u8> = (0..=255u8).cycle().take(2000).collect();
-    let o = ssh.exec("sudo -n tee /root/bin > /dev/null; sudo -n sha256sum /root/bin | cut -c1-64", &binary).await;
-    assert_eq!(o.out.trim(), gpuhost_lab::guest::k3s::sha256(&binary));
+    for command in [
+        "cat > /tmp/bin; sha256sum /tmp/bin",
+        "sudo -n tee /root/bin > /dev/null; sudo -n sha256sum /root/bin",
+        "sudo -n sh -c 'cat > /root/b2; sha256sum /root/b2'",
+    ] {
+        let o = ssh.exec(command, &binary).await;
+        assert_eq!(
+            o.out.get(..64),
+            Some(gpuhost_lab::guest::k3s::sha256(&binary).as_str()),
+            "{command}: {} {}",
+            o.out,
+            o.err
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
