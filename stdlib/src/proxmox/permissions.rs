@@ -258,7 +258,7 @@ impl Proxmox {
                 r.commands = vec![super::pool::command(&site, exists)];
                 r.commands.extend(commands(&site, &needs));
             }
-            r.facts.insert("version".to_owned(), version);
+            r.rights = true;
             Ok(r)
         })
         .await

@@ -118,7 +118,8 @@ impl Proxmox {
             Outcome::Failed(fault) => {
                 let mut error = OpError::failed(format!("{what} failed")).because(exit.clone());
                 let words = self.last_words(ctx, upid).await;
-                error.causes.extend(words.into_iter().filter(|l| !l.contains(&exit)));
+                // Progress lines say nothing about a failure.
+                error.causes.extend(words.into_iter().filter(|l| !l.contains(&exit) && percent_of(l).is_none()));
                 error.hint = explain(&exit);
                 Ok(Err(TaskFailure { fault, error }))
             }

@@ -1,5 +1,5 @@
 //! Handles that scripts hold. Cheap clones over an `Arc`; no secret prints.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -63,8 +63,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Commands that put it right, to be run as root on the hypervisor.
     pub commands: Vec<String>,
-    /// More values for scripts.
-    pub facts: BTreeMap<String, String>,
+    /// Whether what is wrong is a right that the token lacks.
+    pub rights: bool,
 }
 
 /// One thing that is wrong.

@@ -3,7 +3,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, NativeCallContext};
 
 use crate::core::ctx::RhaiResultOf;
-use crate::core::error::OpError;
+use crate::core::error::{Kind, OpError};
 use crate::proxmox::types::{Proxmox, Report, Template, Vm};
 
 #[export_module]
@@ -118,10 +118,14 @@ pub mod api {
     #[rhai_fn(global, return_raw, pure)]
     pub fn require(ncc: NativeCallContext, report: &mut Report) -> RhaiResultOf<()> {
         let Some(first) = report.problems.first() else { return Ok(()) };
-        let mut e = OpError::denied(match report.problems.len() {
-            1 => format!("{}: {}", report.title, first.text),
-            n => format!("{}: {n} problems", report.title),
-        });
+        let kind = if report.rights { Kind::Denied } else { Kind::Failed };
+        let mut e = OpError::new(
+            kind,
+            match report.problems.len() {
+                1 => format!("{}: {}", report.title, first.text),
+                n => format!("{}: {n} problems", report.title),
+            },
+        );
         if report.problems.len() > 1 {
             e.causes = report.problems.iter().map(|p| format!("{} ({})", p.text, p.hint)).collect();
         }
