@@ -286,10 +286,7 @@ impl Build<'_> {
 
     async fn run(&self, half_made: Option<Machine>) -> OpResult<()> {
         if let Some(m) = half_made {
-            // Left over from a build that broke off: ours, and never used.
-            let vm = self.pve.handle(self.ctx(), &m);
-            vm.bring_down(self.s).await?;
-            vm.destroy(self.s).await?;
+            self.clear(&m).await?;
         }
         let image = self.image().await?;
         let mac = crate::site::derived_mac(&self.site.uuid, self.at.vmid);
@@ -297,6 +294,29 @@ impl Build<'_> {
         self.create(&image, &seed, &mac).await?;
         self.build().await?;
         self.convert(&seed).await
+    }
+
+    /// Takes away what is left of a build that broke off: ours, and never used.
+    async fn clear(&self, m: &Machine) -> OpResult<()> {
+        let ctx = self.ctx();
+        let there = self
+            .s
+            .wait_for("the end of an earlier build step", Duration::from_secs(3), DOWNLOAD, || async {
+                let Some(config) = self.pve.config(ctx, &m.at).await? else { return Ok(Look::Ready(false)) };
+                match config.get("lock").and_then(Value::as_str) {
+                    Some(l) => Ok(Look::Pending(format!("locked ({l})"))),
+                    None => Ok(Look::Ready(true)),
+                }
+            })
+            .await?;
+        if !there {
+            return Ok(());
+        }
+        let vm = self.pve.handle(ctx, m);
+        if vm.is_running(ctx).await? {
+            self.pve.change(self.s, "stopping the earlier build", &request::stop(&m.at), CONFIG).await?;
+        }
+        vm.destroy(self.s).await
     }
 
     /// Volume id of the cloud image; downloaded by the hypervisor when it is not there.
@@ -312,7 +332,15 @@ impl Build<'_> {
             return Ok(volid);
         }
         let r = request::download_url(&self.at.node, self.images(), "import", &file, url, sha);
-        self.pve.change(self.s, "downloading the image", &r, DOWNLOAD).await.map_err(|e| {
+        let done = self.pve.change(self.s, "downloading the image", &r, DOWNLOAD).await;
+        if done.is_err() {
+            // A download that an earlier run began may have ended meanwhile.
+            let there = self.pve.site_volumes(self.ctx(), self.site, &self.at.node, self.images(), "import").await;
+            if there.is_ok_and(|t| t.contains(&volid)) {
+                return Ok(volid);
+            }
+        }
+        done.map_err(|e| {
             if e.causes.iter().any(|c| c.contains("import")) && e.hint.is_none() {
                 let storage = self.images();
                 return e.hint(format!(
