@@ -184,7 +184,7 @@ pub fn job(
         cancel,
     });
     let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-    let file = Journal::create(&state_dir, wall_start, &id)?;
+    let file = Journal::create(&state_dir, wall_start, &id)?.of_lab(lab);
     let journal = file.path().to_owned();
     session.fan.add(Box::new(file));
     match show {
