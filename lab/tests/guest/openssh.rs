@@ -76,7 +76,7 @@ async fn an_open_terminal_input_does_not_hold_a_command() {
     }
     let bed = Bed::one().await;
     let mut args = options(&bed).await;
-    args.extend(["127.0.0.1".to_owned(), "sudo -n id -u; head -1".to_owned()]);
+    args.extend(["127.0.0.1".to_owned(), "sudo -n id -u; read -r l; echo $l".to_owned()]);
     let mut child =
         Command::new("ssh").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();

@@ -98,7 +98,6 @@ pub const SHELL_PROGRAMS: &[&str] = &[
     "tac",
     "tail",
     "tar",
-    "tee",
     "test",
     "touch",
     "tr",

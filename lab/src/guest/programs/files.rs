@@ -12,6 +12,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/bin/chgrp", chown),
     now("/usr/bin/stat", stat),
     later("/usr/bin/install", install_with_input),
+    later("/usr/bin/tee", tee),
     now("/usr/bin/lsattr", |_| 0),
     now("/usr/bin/chattr", |_| 0),
 ];
@@ -26,6 +27,33 @@ fn reason(e: &std::io::Error) -> &'static str {
         std::io::ErrorKind::AlreadyExists => "File exists",
         _ => "Input/output error",
     }
+}
+
+/// The shell library's own `tee` takes its input for text; files must keep their bytes.
+fn tee(c: &mut Call) -> BoxFuture<'_, i32> {
+    Box::pin(async move {
+        let append = c.has(&["-a", "--append"]);
+        let mut code = 0;
+        let mut paths = Vec::new();
+        for f in c.operands(&[]) {
+            let path = c.path(&f);
+            match c.m.files.write(&c.who, &path, b"", append, 0o644) {
+                Ok(()) => paths.push(path),
+                Err(e) => code = c.fail(1, &format!("tee: {f}: {}", reason(&e))),
+            }
+        }
+        let input = c.input();
+        while let Ok(Some(b)) = input.read_chunk().await {
+            for p in &paths {
+                let _ = c.m.files.write(&c.who, p, &b, true, 0o644);
+            }
+            c.bytes(&b);
+            if c.flush().await.is_err() {
+                return 141;
+            }
+        }
+        code
+    })
 }
 
 fn chown(c: &mut Call) -> i32 {
