@@ -207,21 +207,19 @@ async fn bed(limit: usize, pinned: bool) -> Bed {
     bed_on(Clock::Real, limit, pinned).await
 }
 
-async fn bed_on(clock: Clock, limit: usize, pinned: bool) -> Bed {
-    let dir = tempfile::tempdir().unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at: SocketAddr = listener.local_addr().unwrap();
+/// A run whose `NAME:22` is really `at`.
+fn context(clock: Clock, at: SocketAddr, dir: &std::path::Path) -> Ctx {
     let routes = Routes::default();
     routes.set(format!("{NAME}:22"), at);
     let run = Run {
         rt: tokio::runtime::Handle::current(),
-        clock: clock.clone(),
+        clock,
         dialer: Dialer::new(routes, Reach::RoutesOnly),
         cancel: tokio_util::sync::CancellationToken::new(),
         lab: false,
         site: None,
-        state_dir: dir.path().to_owned(),
-        base_dir: dir.path().to_owned(),
+        state_dir: dir.to_owned(),
+        base_dir: dir.to_owned(),
         params: BTreeMap::new(),
         secrets: BTreeMap::new(),
         policy: Arc::new(Free),
@@ -235,7 +233,14 @@ async fn bed_on(clock: Clock, limit: usize, pinned: bool) -> Bed {
         refused: AtomicBool::new(false),
         op_seq: AtomicU64::new(0),
     };
-    let ctx = Ctx::new(Arc::new(run));
+    Ctx::new(Arc::new(run))
+}
+
+async fn bed_on(clock: Clock, limit: usize, pinned: bool) -> Bed {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at: SocketAddr = listener.local_addr().unwrap();
+    let ctx = context(clock.clone(), at, dir.path());
     let key = keys::load(&ctx, "state:ssh_key").unwrap().public_key().to_openssh().unwrap();
     let private = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap();
     let host_key = private.public_key().to_openssh().unwrap();
@@ -456,4 +461,67 @@ async fn scripts_reach_hosts() {
     assert_eq!(answer.0.unwrap(), format!("{NAME}  caught text "));
     assert_eq!(answer.1.message, "unknown option `kee`");
     assert_eq!(answer.1.hint.as_deref(), Some("did you mean `key`?"));
+}
+
+/// OpenSSH's own server, if this machine has one: each connection gets an `sshd -i`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_sshd() {
+    let sshd = std::env::var("GPUHOST_TEST_SSHD").unwrap_or_else(|_| "/usr/sbin/sshd".to_owned());
+    if !std::path::Path::new(&sshd).exists() {
+        eprintln!("skipped: there is no {sshd} (GPUHOST_TEST_SSHD names another)");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ctx = context(Clock::Real, listener.local_addr().unwrap(), dir.path());
+    let host_key = keys::load(&ctx, "state:host_key").unwrap().public_key().to_openssh().unwrap();
+    let public = keys::load(&ctx, "state:ssh_key").unwrap().public_key().to_openssh().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(at("authorized_keys"), format!("{public}\n")).unwrap();
+    let config = format!(
+        "HostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n",
+        at("host_key"),
+        at("authorized_keys")
+    );
+    std::fs::write(at("config"), config).unwrap();
+    let config = at("config");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let stream = stream.into_std().unwrap();
+            stream.set_nonblocking(false).unwrap();
+            let copy = || Stdio::from(std::os::fd::OwnedFd::from(stream.try_clone().unwrap()));
+            let server = tokio::process::Command::new(&sshd)
+                .args(["-i", "-e", "-f", &config])
+                .stdin(copy())
+                .stdout(copy())
+                .spawn();
+            tokio::spawn(async move { server.unwrap().wait().await });
+        }
+    });
+    known_hosts::pin(&ctx, NAME, 22, &[host_key]).unwrap();
+    let me = std::process::Command::new("id").arg("-un").output().unwrap();
+    let me = String::from_utf8_lossy(&me.stdout).trim().to_owned();
+    let host = Host::connect(&ctx, NAME, &options(&me, "state:ssh_key")).unwrap();
+    let o = RunOptions { r#become: false, ..RunOptions::default() };
+    let out = host.exec_with(&ctx, "echo out; echo err >&2; exit 5", b"", &o).await.unwrap();
+    assert_eq!((out.stdout.as_str(), out.stderr.as_str(), out.code), ("out\n", "err\n", 5));
+    let work: Vec<_> = (0..60)
+        .map(|i| {
+            let (host, ctx, o) = (&host, &ctx, &o);
+            async move { host.exec_with(ctx, &format!("echo {i}"), b"", o).await }
+        })
+        .collect();
+    for (i, out) in ctx.clock.join_all(work).await.into_iter().enumerate() {
+        assert_eq!(out.unwrap().text(), i.to_string());
+    }
+    let big = vec![b'x'; 3_000_000];
+    assert_eq!(host.exec_with(&ctx, "wc -c", &big, &o).await.unwrap().text().trim(), "3000000");
+    assert_eq!(host.exec_with(&ctx, "true", &big, &o).await.unwrap().code, 0);
+    let long = format!("x={}\necho ${{#x}}", "y".repeat(150_000));
+    assert_eq!(host.exec_with(&ctx, &long, b"", &o).await.unwrap().text(), "150000");
+    let e = Host::connect(&ctx, NAME, &options("nobody-here", "state:ssh_key")).unwrap().read(&ctx, "true").await;
+    assert!(e.unwrap_err().message.contains("refuses `nobody-here`"));
+    let short = RunOptions { timeout: Span::secs(1), ..o.clone() };
+    let e = host.exec_with(&ctx, "sleep 30", b"", &short).await.unwrap_err();
+    assert!(e.is(Kind::Timeout), "{e}");
 }
