@@ -87,7 +87,7 @@ impl Conn {
 
     async fn open_unlimited(ctx: &Ctx, host: &Host) -> OpResult<Conn> {
         let (address, port) = (host.address(), host.port());
-        let known = Arc::new(KnownHosts::load(&ctx.state_dir));
+        let known = Arc::new(KnownHosts::load(&ctx.state_dir, ctx.lab));
         let verdict = Arc::new(Mutex::new(None));
         let check = Check { known: known.clone(), host: address.to_owned(), port, verdict: verdict.clone() };
         let config = Arc::new(config(ctx.lab, &known.kinds(address, port)));

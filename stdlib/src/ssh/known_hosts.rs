@@ -50,11 +50,11 @@ pub enum Verdict {
 }
 
 impl KnownHosts {
-    /// Reads `<state_dir>/known_hosts` and `~/.ssh/known_hosts`; absent files are empty.
+    /// Reads `<state_dir>/known_hosts` and, except in the lab, `~/.ssh/known_hosts`; absent files are empty.
     #[must_use]
-    pub fn load(state_dir: &Path) -> Self {
+    pub fn load(state_dir: &Path, lab: bool) -> Self {
         let mut all = KnownHosts::default();
-        let home = std::env::var_os("HOME").map(|h| Path::new(&h).join(".ssh/known_hosts"));
+        let home = std::env::var_os("HOME").filter(|_| !lab).map(|h| Path::new(&h).join(".ssh/known_hosts"));
         for path in [Some(state_dir.join("known_hosts")), home].into_iter().flatten() {
             if let Ok(text) = std::fs::read_to_string(&path) {
                 all.add(&text, &path.display().to_string());
