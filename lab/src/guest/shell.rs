@@ -229,12 +229,16 @@ fn build(
         .tty(0, tty)
         .tty(1, tty)
         .tty(2, tty)
-        .command("program", programs::Dispatch(ctx))
+        .command("program", programs::Dispatch(ctx.clone()))
         .command_resolver(Arc::new(Unknown(m.clone())));
     for (k, v) in env {
         b = b.env(k, v);
     }
     if let Some(p) = pipe {
+        let path = env.get("PATH").map_or(USER_PATH, String::as_str);
+        for program in programs::on_path(m, path) {
+            b = b.command(program.name(), programs::Named(ctx.clone(), program));
+        }
         b = b.command("__stdin", Feed(p.clone())).command("__done", Done(p));
     }
     b.build()

@@ -75,17 +75,29 @@ async fn an_open_terminal_input_does_not_hold_a_command() {
         return;
     }
     let bed = Bed::one().await;
-    let mut args = options(&bed).await;
-    args.extend(["127.0.0.1".to_owned(), "sudo -n id -u; read -r l; echo $l".to_owned()]);
-    let mut child =
-        Command::new("ssh").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"line\n").await.unwrap();
-    // The input stays open: the command has what it needs and ends.
-    let limit = std::time::Duration::from_secs(20);
-    let out = tokio::time::timeout(limit, child.wait_with_output()).await.expect("it ends").unwrap();
-    assert_eq!(String::from_utf8_lossy(&out.stdout), "0\nline\n");
-    drop(stdin);
+    for (command, want) in
+        [("echo hi", "hi\n"), ("exit 3", ""), ("sudo -n id -u", "0\n"), ("read -r l; echo $l", "line\n")]
+    {
+        let mut args = options(&bed).await;
+        args.extend(["127.0.0.1".to_owned(), command.to_owned()]);
+        let mut child = Command::new("ssh")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"line\n").await.unwrap();
+        // The input stays open: the command has what it needs and ends.
+        let limit = std::time::Duration::from_secs(10);
+        let out = tokio::time::timeout(limit, child.wait_with_output())
+            .await
+            .unwrap_or_else(|_| panic!("`{command}` does not end"))
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stdout), want, "{command}");
+        drop(stdin);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -169,34 +169,66 @@ pub struct Call {
 impl Command for Dispatch {
     async fn execute(&self, ctx: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
         let first = ctx.args.first().cloned().unwrap_or_default();
-        let (name, variant) = first.split_once(' ').unwrap_or((&first, ""));
-        let mut call = Call {
-            m: self.0.m.clone(),
-            who: self.0.who.clone(),
-            name: name.to_owned(),
-            variant: variant.trim().to_owned(),
-            argv0: ctx.args.get(1).cloned().unwrap_or_default(),
-            args: ctx.args.iter().skip(2).cloned().collect(),
-            env: ctx.env.clone(),
-            cwd: ctx.cwd.to_string_lossy().into_owned(),
-            tty: self.0.tty,
-            stdin: ctx.stdin.clone(),
-            stdout: ctx.stdout.clone(),
-            stderr: ctx.stderr.clone(),
-            out: Vec::new(),
-            err: Vec::new(),
-        };
-        let code = match find(name).map(|p| p.body) {
-            Some(Body::Now(f)) => f(&mut call),
-            Some(Body::Later(f)) => f(&mut call).await,
-            None => {
-                let text = not_simulated(&call.m, name);
-                call.fail(NOT_SIMULATED, &text)
-            }
-        };
-        call.flush().await?;
-        Ok(CommandStatus::with_code(code))
+        let argv0 = ctx.args.get(1).cloned().unwrap_or_default();
+        let args = ctx.args.iter().skip(2).cloned().collect();
+        run(&self.0, &first, argv0, args, ctx).await
     }
+}
+
+/// A program under its own name. The shell reads standard input to its end before it runs a file, so where the
+/// input stays open programs are known by name.
+pub struct Named(pub Context, pub Program);
+
+#[async_trait]
+impl Command for Named {
+    async fn execute(&self, ctx: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
+        let args = ctx.args.to_vec();
+        run(&self.0, self.1.name(), self.1.path.to_owned(), args, ctx).await
+    }
+}
+
+/// The programs that `path` finds in this machine now.
+#[must_use]
+pub fn on_path(m: &Machine, path: &str) -> Vec<Program> {
+    let dirs: Vec<&str> = path.split(':').collect();
+    let there = |p: &Program| dirs.contains(&super::fs::tree::parent(p.path)) && m.files.exists(p.path);
+    table().into_iter().filter(|p| p.package != "(k3s)" && there(p)).collect()
+}
+
+async fn run(
+    at: &Context,
+    first: &str,
+    argv0: String,
+    args: Vec<String>,
+    ctx: CommandContext<'_>,
+) -> bashkit::Result<CommandStatus> {
+    let (name, variant) = first.split_once(' ').unwrap_or((first, ""));
+    let mut call = Call {
+        m: at.m.clone(),
+        who: at.who.clone(),
+        name: name.to_owned(),
+        variant: variant.trim().to_owned(),
+        argv0,
+        args,
+        env: ctx.env.clone(),
+        cwd: ctx.cwd.to_string_lossy().into_owned(),
+        tty: at.tty,
+        stdin: ctx.stdin.clone(),
+        stdout: ctx.stdout.clone(),
+        stderr: ctx.stderr.clone(),
+        out: Vec::new(),
+        err: Vec::new(),
+    };
+    let code = match find(name).map(|p| p.body) {
+        Some(Body::Now(f)) => f(&mut call),
+        Some(Body::Later(f)) => f(&mut call).await,
+        None => {
+            let text = not_simulated(&call.m, name);
+            call.fail(NOT_SIMULATED, &text)
+        }
+    };
+    call.flush().await?;
+    Ok(CommandStatus::with_code(code))
 }
 
 impl Call {

@@ -94,8 +94,11 @@ fn timeout(c: &mut Call) -> BoxFuture<'_, i32> {
         }
         let nested = same(c, argv);
         let clock = c.m.lab.clock().clone();
+        // Time must not run on before the deadline is armed, even if the child waits at once.
+        let hold = clock.busy_guard();
         let mut child = spawn(c, nested).await;
         if ms == 0 {
+            drop(hold);
             return child.wait(c).await;
         }
         let due = clock.now_ms() + ms;
@@ -106,6 +109,7 @@ fn timeout(c: &mut Call) -> BoxFuture<'_, i32> {
                 child.running.kill().await;
                 drop(mark);
             }
+            () = async { drop(hold); std::future::pending::<()>().await } => {}
         }
         if killed || preserve { if killed { 137 } else { 143 } } else { 124 }
     })
