@@ -115,14 +115,27 @@ impl Cluster {
                     Err(e) if waits_on(&e) || e.is(ErrorKind::NotFound) => return Ok(Look::Pending(seen(&e))),
                     other => other?,
                 };
-                Ok(match goal.look(found.as_ref()) {
-                    Ok(()) => Look::Ready(()),
-                    Err(seen) => Look::Pending(seen),
-                })
+                let Err(seen) = goal.look(found.as_ref()) else { return Ok(Look::Ready(())) };
+                Ok(Look::Pending(match self.pod_behind(s.ctx(), ns, found.as_ref()).await {
+                    Some(pod) => format!("{seen}; {pod}"),
+                    None => seen,
+                }))
             })
             .await
         })
         .await
+    }
+
+    /// Why the first broken pod of a workload does not run.
+    async fn pod_behind(&self, ctx: &Ctx, ns: &str, workload: Option<&Value>) -> Option<String> {
+        let labels = workload?["spec"]["selector"]["matchLabels"].as_object()?;
+        let labels = labels.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
+        let o = super::ListOptions { namespace: ns.to_owned(), labels, fields: BTreeMap::new() };
+        let pods = self.list_objects(ctx, "pod", &o).await.ok()?;
+        let (pod, why) = pods.iter().find_map(|p| Some((p, super::pod_trouble(p)?)))?;
+        let name = pod["metadata"]["name"].as_str().unwrap_or("?");
+        let on = pod["spec"]["nodeName"].as_str().map_or_else(String::new, |n| format!(" on {n}"));
+        Some(format!("pod {name}{on}: {why}"))
     }
 
     /// Waits until every named node is present and Ready.

@@ -562,6 +562,9 @@ pub fn guest_back(cx: &mut Cx, node: &str) {
         } else if rt.stage == PodStage::Ready && !pods::is_ready(&pod) {
             let inits = arr(&pod, "/spec/initContainers").len();
             show(cx, &uid, "Running", inits, Container::Ended(0), Container::Running, true);
+        } else if !matches!(rt.stage, PodStage::Ready | PodStage::Done) {
+            // its step fell due while the node was silent
+            go(cx, &uid, rt.stage, 1000);
         }
     }
     let unknown: Vec<(String, String)> = cx
