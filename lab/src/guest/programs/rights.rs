@@ -67,7 +67,7 @@ const READERS: &[&str] = &[
 fn reads_input(argv: &[String]) -> bool {
     let name = |a: &str| a.rsplit('/').next().unwrap_or_default().to_owned();
     let Some(first) = argv.first().map(|a| name(a)) else { return false };
-    if READERS.contains(&first.as_str()) || argv.iter().any(|a| a == "/dev/stdin" || a == "-") {
+    if READERS.contains(&first.as_str()) || argv.iter().any(|a| a == "/dev/stdin" || a == "-" || a == "@-") {
         return true;
     }
     match first.as_str() {
@@ -87,7 +87,9 @@ fn reads_input(argv: &[String]) -> bool {
 }
 
 fn text_reads_input(text: &str) -> bool {
+    // `@-` is curl's word for standard input
     text.contains("/dev/stdin")
+        || text.contains("@-")
         || text
             .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
             .any(|w| READERS.contains(&w) || w == "bash" || w == "sh")
