@@ -1,4 +1,4 @@
-//! The script functions that verify uses.
+//! The script functions for the health of nodes: checks, requests to services, cordon and drain.
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde_json::json;
@@ -6,6 +6,7 @@ use serde_json::json;
 use super::script::to_script;
 use super::{Cluster, ServiceRequestOptions};
 use crate::core::ctx::{RhaiResultOf, call};
+use crate::core::units::Duration;
 use crate::ssh::Host;
 
 /// The functions.
@@ -76,5 +77,41 @@ mod api {
             let value = serde_json::from_str(&body).unwrap_or(serde_json::Value::Null);
             to_script(&json!({"status": status, "body": body, "json": value}))
         })
+    }
+
+    /// Keeps new pods off a node; `false` when it was so already.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.cordon("k3s-gpu1");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn cordon(ncc: NativeCallContext, cluster: &mut Cluster, node: &str) -> RhaiResultOf<bool> {
+        let (cluster, node) = (cluster.clone(), node.to_owned());
+        call(&ncc, |ctx| async move { cluster.set_cordon(&ctx, &node, true).await })
+    }
+
+    /// Lets new pods onto a node again.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.uncordon("k3s-gpu1");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn uncordon(ncc: NativeCallContext, cluster: &mut Cluster, node: &str) -> RhaiResultOf<bool> {
+        let (cluster, node) = (cluster.clone(), node.to_owned());
+        call(&ncc, |ctx| async move { cluster.set_cordon(&ctx, &node, false).await })
+    }
+
+    /// Cordons a node and evicts its pods. Asks first.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.drain("k3s-gpu1", 10.minutes);
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn drain(ncc: NativeCallContext, cluster: &mut Cluster, node: &str, limit: Duration) -> RhaiResultOf<()> {
+        let (cluster, node) = (cluster.clone(), node.to_owned());
+        call(&ncc, |ctx| async move { cluster.drain_node(&ctx, &node, limit.0).await })
     }
 }

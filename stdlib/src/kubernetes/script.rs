@@ -560,42 +560,6 @@ mod api {
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": strings(&texts)}),
         )
     }
-
-    /// Keeps new pods off a node; `false` when it was so already.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.cordon("k3s-gpu1");
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn cordon(ncc: NativeCallContext, cluster: &mut Cluster, node: &str) -> RhaiResultOf<bool> {
-        let (cluster, node) = (cluster.clone(), node.to_owned());
-        call(&ncc, |ctx| async move { cluster.set_cordon(&ctx, &node, true).await })
-    }
-
-    /// Lets new pods onto a node again.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.uncordon("k3s-gpu1");
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn uncordon(ncc: NativeCallContext, cluster: &mut Cluster, node: &str) -> RhaiResultOf<bool> {
-        let (cluster, node) = (cluster.clone(), node.to_owned());
-        call(&ncc, |ctx| async move { cluster.set_cordon(&ctx, &node, false).await })
-    }
-
-    /// Cordons a node and evicts its pods. Asks first.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.drain("k3s-gpu1", 10.minutes);
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn drain(ncc: NativeCallContext, cluster: &mut Cluster, node: &str, limit: Duration) -> RhaiResultOf<()> {
-        let (cluster, node) = (cluster.clone(), node.to_owned());
-        call(&ncc, |ctx| async move { cluster.drain_node(&ctx, &node, limit.0).await })
-    }
 }
 
 fn apply_one(ncc: NativeCallContext, cluster: &mut Cluster, object: Value) -> RhaiResultOf<Array> {
