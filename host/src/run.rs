@@ -361,7 +361,9 @@ impl Job {
     }
 
     fn not_rehearsed(&self) -> Vec<String> {
-        let mut list = self.session.run.not_rehearsed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut list = labs::honest::list(&self.session.fan.ops());
+        let own = self.session.run.not_rehearsed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        list.extend(own);
         list.extend(self.world.iter().flat_map(InProcess::not_rehearsed));
         let mut seen = std::collections::BTreeSet::new();
         list.retain(|t| seen.insert(t.clone()));
@@ -421,7 +423,10 @@ impl Job {
         self.screen.out(&line);
         let left = self.not_rehearsed();
         if run.lab && !left.is_empty() {
-            self.screen.out(&format!("{tag}not rehearsed: {}", left.join("; ")));
+            self.screen.out(&format!("{tag}not rehearsed, the lab stood in for:"));
+            for l in left {
+                self.screen.out(&format!("{tag}  - {l}"));
+            }
         }
         if self.args.common.verbose || exit == Exit::Internal {
             self.screen.err(&p.dim(&format!("journal: {}", self.journal.display())));

@@ -43,10 +43,15 @@ fn site(screen: &Screen, flag: Option<&Path>) -> OpResult<Option<(Arc<Site>, Tex
     }
 }
 
+/// Clusters of which a server runs.
+fn alive(w: &World) -> usize {
+    w.clusters.values().filter(|c| c.members.keys().any(|v| w.guests.contains_key(v))).count()
+}
+
 fn summary(w: &World) -> serde_json::Value {
     json!({
         "time": crate::when::iso(w.now_ms), "vms": w.pve.vms.len(), "running": w.guests.len(),
-        "clusters": w.clusters.len(), "pending_events": w.queue.len(),
+        "clusters": alive(w), "pending_events": w.queue.len(),
     })
 }
 
@@ -79,7 +84,7 @@ fn status(args: &StatusArgs, screen: &Screen) -> OpResult<Exit> {
     };
     let saved = if held { " (as last saved)" } else { "" };
     screen.out(&format!("  time     {}{saved}", crate::when::iso(w.now_ms)));
-    screen.out(&format!("  clusters {}", w.clusters.len()));
+    screen.out(&format!("  clusters {}", alive(&w)));
     for (id, vm) in &w.pve.vms {
         let name = vm.conf.get("name").map_or("", String::as_str);
         let state = if vm.run.is_some() { "running" } else { "stopped" };

@@ -4,6 +4,7 @@ pub mod control;
 pub mod files;
 pub mod folder;
 pub mod front;
+pub mod honest;
 pub mod join;
 pub mod routes;
 pub mod serve;

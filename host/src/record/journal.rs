@@ -61,7 +61,8 @@ impl Sink for Journal {
         }
         // One write per line: a crash leaves at most the last line incomplete.
         let written = self.file.write_all(format!("{line}\n").as_bytes());
-        let synced = if self.synced && event.is_durable() { written.and_then(|()| self.file.sync_data()) } else { written };
+        let synced =
+            if self.synced && event.is_durable() { written.and_then(|()| self.file.sync_data()) } else { written };
         synced.map_err(|e| failed(&self.path, &e))
     }
 }

@@ -3,6 +3,7 @@ pub mod journal;
 pub mod jsonl;
 pub mod redact;
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use gpuhost_stdlib::core::error::OpResult;
@@ -37,6 +38,7 @@ pub struct StepLine {
 struct Inner {
     sinks: Vec<Box<dyn Sink>>,
     steps: Vec<StepLine>,
+    ops: BTreeSet<String>,
 }
 
 /// The recorder of a run.
@@ -50,7 +52,7 @@ impl Fan {
     /// A recorder without readers.
     #[must_use]
     pub fn new(redactor: Redactor, lab: bool) -> Self {
-        Fan { inner: Mutex::new(Inner { sinks: Vec::new(), steps: Vec::new() }), redactor, lab }
+        Fan { inner: Mutex::new(Inner { sinks: Vec::new(), steps: Vec::new(), ops: BTreeSet::new() }), redactor, lab }
     }
 
     /// Adds a reader.
@@ -62,6 +64,12 @@ impl Fan {
     #[must_use]
     pub fn steps(&self) -> Vec<StepLine> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).steps.clone()
+    }
+
+    /// Names of the ops that ended well.
+    #[must_use]
+    pub fn ops(&self) -> BTreeSet<String> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).ops.clone()
     }
 
     /// The event as one line of JSON: version and time first, then what happened.
@@ -86,6 +94,9 @@ impl Recorder for Fan {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Event::StepFinished { path, status, changed, ms } = event {
             inner.steps.push(StepLine { path: path.clone(), status: *status, changed: *changed, ms: *ms });
+        }
+        if let Event::OpFinished { op, status: Status::Ok, .. } = event {
+            inner.ops.insert(op.clone());
         }
         let mut result = Ok(());
         for s in &mut inner.sinks {

@@ -111,7 +111,7 @@ impl Evaluator {
             cancel,
         });
         let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let journal = Lazy { dir: s.state_dir.clone(), id, file: None };
+        let journal = Lazy { dir: s.state_dir.clone(), id, lab: s.far.lab, file: None };
         session.fan.add(Box::new(journal));
         session.fan.add(crate::progress::view(&s.screen, s.far.lab, s.verbose));
         Ok(session)
@@ -227,6 +227,7 @@ fn show(e: &Engine, value: Dynamic) -> Result<Option<String>, Box<rhai::EvalAltR
 struct Lazy {
     dir: PathBuf,
     id: String,
+    lab: bool,
     file: Option<Journal>,
 }
 
@@ -236,7 +237,7 @@ impl crate::record::Sink for Lazy {
             if !event.is_durable() {
                 return Ok(());
             }
-            self.file = Some(Journal::create(&self.dir, crate::when::wall_ms(), &self.id)?);
+            self.file = Some(Journal::create(&self.dir, crate::when::wall_ms(), &self.id)?.of_lab(self.lab));
         }
         match &mut self.file {
             Some(f) => f.take(ts_ms, event, line),
