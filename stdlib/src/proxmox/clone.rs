@@ -38,7 +38,7 @@ impl Drop for Turn {
 enum Attempt {
     Done,
     /// Nothing was made; try again.
-    Again(OpError),
+    Again(Box<OpError>),
 }
 
 impl Job<'_> {
@@ -107,7 +107,7 @@ impl Job<'_> {
         loop {
             let e = match self.attempt(template, line).await? {
                 Attempt::Done => return Ok(()),
-                Attempt::Again(e) => e,
+                Attempt::Again(e) => *e,
             };
             tries += 1;
             if tries >= TRIES {
@@ -139,13 +139,17 @@ impl Job<'_> {
             Err(e) => {
                 let again =
                     matches!(e.fault, Fault::LockTimeout | Fault::Exists | Fault::Unreachable | Fault::Locked(_));
-                return if again { Ok(Attempt::Again(e.into())) } else { Err(self.explain(e.into(), template)) };
+                return if again {
+                    Ok(Attempt::Again(Box::new(e.into())))
+                } else {
+                    Err(self.explain(e.into(), template))
+                };
             }
         };
         self.s.accepted(&upid)?;
         match self.pve.try_task(self.s, "the clone", &upid, CLONE).await? {
             Ok(()) => Ok(Attempt::Done),
-            Err(t) if matches!(t.fault, Fault::LockTimeout | Fault::Exists) => Ok(Attempt::Again(t.error)),
+            Err(t) if matches!(t.fault, Fault::LockTimeout | Fault::Exists) => Ok(Attempt::Again(Box::new(t.error))),
             Err(t) => Err(self.explain(t.error, template)),
         }
     }

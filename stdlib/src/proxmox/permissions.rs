@@ -84,21 +84,7 @@ pub fn needs(site: &Site, major: u32) -> Vec<Need> {
             why: "clone the template",
         });
     }
-    let mut storages: BTreeSet<String> = BTreeSet::from([site.proxmox.storage.clone()]);
-    let mut nodes: BTreeSet<String> = BTreeSet::from([site.proxmox.pve_node.clone()]);
-    for n in &site.nodes {
-        nodes.insert(n.pve_node.clone());
-        let s = &n.shape;
-        storages.extend([&s.disk_storage, &s.scratch_storage, &s.data_storage].into_iter().flatten().cloned());
-    }
-    for s in storages {
-        out.push(Need {
-            paths: one(format!("/storage/{s}")),
-            role: "GpuhostStorage",
-            privileges: vec!["Datastore.AllocateSpace", "Datastore.Audit"],
-            why: "make disks",
-        });
-    }
+    out.extend(storage_needs(site));
     if !site.template.existing {
         out.push(Need {
             paths: one(format!("/pool/{}", site.pool())),
@@ -135,6 +121,20 @@ pub fn needs(site: &Site, major: u32) -> Vec<Need> {
         });
     }
     out
+}
+
+/// Disks on every storage that a machine names.
+fn storage_needs(site: &Site) -> impl Iterator<Item = Need> {
+    let mut storages: BTreeSet<String> = BTreeSet::from([site.proxmox.storage.clone()]);
+    for s in site.nodes.iter().map(|n| &n.shape) {
+        storages.extend([&s.disk_storage, &s.scratch_storage, &s.data_storage].into_iter().flatten().cloned());
+    }
+    storages.into_iter().map(|s| Need {
+        paths: vec![format!("/storage/{s}")],
+        role: "GpuhostStorage",
+        privileges: vec!["Datastore.AllocateSpace", "Datastore.Audit"],
+        why: "make disks",
+    })
 }
 
 /// What making the GPU mappings needs: once, so an administrator may do it instead.
