@@ -99,7 +99,7 @@ fn a_k3s_version_that_does_not_exist() {
 
 #[test]
 fn a_storage_that_is_full() {
-    breaks("data = \"2 TiB\"", "data = \"900 TiB\"", "failed", "space");
+    breaks("data = \"2 TiB\"", "data = \"900 TiB\"", "failed", "local-zfs");
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn check_finds_misspelt_names_before_anything_runs() {
     let site = changed_site(&b, "gateway =", "gatway =");
     let ran = b.run(&["check", recipe.to_str().unwrap(), "--site", &site]).expect(2);
     let text = format!("{}{}", ran.stdout, ran.stderr);
-    for part in ["typo.rhai:1", "`connect`", "typo.rhai:2", "`limit`", "unknown key `gatway`", "`gateway`"] {
+    for part in ["typo.rhai:1", "`proxmox::connect`", "typo.rhai:2", "`limit`", "unknown key `gatway`", "`gateway`"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
 }

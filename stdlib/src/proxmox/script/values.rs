@@ -122,10 +122,12 @@ pub mod api {
         let mut e = OpError::new(
             kind,
             match report.problems.len() {
-                1 => format!("{}: {}", report.title, first.text),
-                n => format!("{}: {n} problems", report.title),
+                1 => first.text.clone(),
+                n => format!("{n} problems"),
             },
-        );
+        )
+        .on(report.title.clone());
+        e.op = "proxmox.require".to_owned();
         if report.problems.len() > 1 {
             e.causes = report.problems.iter().map(|p| format!("{} ({})", p.text, p.hint)).collect();
         }
