@@ -11,6 +11,7 @@
 //!   A handler that serves a foreign client takes a mark of its own for as long as it works.
 //! * [`Clock::deadline`] is a passive timer: it neither gives nor takes a mark while it waits.
 //! * Concurrency inside one op goes through [`Clock::join_all`], which gives each branch a mark.
+#![allow(clippy::disallowed_methods)] // the one place that waits and reads time
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;

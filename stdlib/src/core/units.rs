@@ -156,7 +156,7 @@ impl Size {
             _ => return Err(bad()),
         };
         let bytes = n * k as f64;
-        if !bytes.is_finite() || bytes < 0.0 || bytes > 9e18 {
+        if !(0.0..=9e18).contains(&bytes) {
             return Err(bad());
         }
         Ok(Size(bytes.round() as u64))

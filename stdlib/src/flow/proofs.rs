@@ -1,4 +1,5 @@
 //! `require`, `prove`, `warn`, `confirm`, and what scripts read of an error.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 

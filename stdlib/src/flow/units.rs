@@ -1,4 +1,5 @@
 //! Units in scripts: `5.minutes`, `16.gib`, their arithmetic and comparison.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use rhai::plugin::*;
 
 use crate::core::units::{Duration, Secret, Size};

@@ -1,4 +1,5 @@
 //! The script functions of `helm`.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde_json::json;

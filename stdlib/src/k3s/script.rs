@@ -1,4 +1,5 @@
 //! The script functions of `k3s`.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use rhai::plugin::*;
 use rhai::{Array, Map};
 

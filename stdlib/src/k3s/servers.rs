@@ -39,7 +39,7 @@ pub async fn ensure_servers(ctx: &Ctx, hosts: &[Host], o: &ServerOptions) -> OpR
             OpError::invalid("a cluster needs a server").hint("give a node of the site file a role of kind `server`")
         );
     }
-    if hosts.len() % 2 == 0 {
+    if hosts.len().is_multiple_of(2) {
         ctx.message(
             "warn",
             format!("{} servers survive no more failures than {}: use an odd number", hosts.len(), hosts.len() - 1),

@@ -1,4 +1,5 @@
 //! The script functions of `kubernetes`: thin calls into the cluster.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use std::collections::BTreeMap;
 
 use rhai::plugin::*;

@@ -63,7 +63,9 @@ impl Until {
     }
 
     /// Looks at the object.
-    #[must_use]
+    ///
+    /// # Errors
+    /// What is still missing.
     pub fn look(&self, object: Option<&Value>) -> Result<(), String> {
         match (self, object) {
             (Until::Deleted, None) | (Until::Exists, Some(_)) => Ok(()),

@@ -1,4 +1,5 @@
 //! The script functions of the storage classes.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use rhai::Map;
 use rhai::plugin::*;
 

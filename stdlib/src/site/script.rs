@@ -1,4 +1,5 @@
 //! What recipes see of the site file.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use std::sync::Arc;
 
 use rhai::plugin::*;
@@ -22,7 +23,6 @@ pub fn def() -> ModuleDef {
 }
 
 /// A TOML value as a script value.
-#[must_use]
 pub fn to_dynamic(v: &toml::Value) -> Dynamic {
     match v {
         toml::Value::String(s) => s.clone().into(),

@@ -1,4 +1,5 @@
 //! The real client against a real SSH server on loopback (russh's server over the local `sh`).
+#![allow(clippy::disallowed_methods, clippy::cloned_ref_to_slice_refs, clippy::collapsible_match)] // a real peer has real time
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::process::Stdio;

@@ -1,4 +1,5 @@
 //! `connect` and what asks or changes the hypervisor as a whole.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 use serde_json::Value;

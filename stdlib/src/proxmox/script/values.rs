@@ -1,4 +1,5 @@
 //! Properties of the handles and reports.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, NativeCallContext};
 

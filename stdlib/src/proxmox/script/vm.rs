@@ -1,4 +1,5 @@
 //! Machines: make them exist, wait for them, look into them, remove them.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 

@@ -1,5 +1,6 @@
 //! Property strings (`virtio=BC:24:…,bridge=vmbr0,tag=10`): parse, validate and print as the server does,
 //! with the server's own messages.
+#![allow(clippy::type_complexity)] // rows of tables
 mod checks;
 mod formats;
 mod scalar;
