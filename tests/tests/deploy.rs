@@ -1,4 +1,5 @@
 //! Whole runs on the lab: deploy, again, verify, cleanup, and what has to be left.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 use gpuhost_tests::{Bench, Ran};
 use serde_json::Value;
 

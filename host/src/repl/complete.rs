@@ -124,10 +124,11 @@ fn split_chain(chain: &str) -> Vec<String> {
         match c {
             '(' | '[' => {
                 depth += 1;
-                if depth == 1 && c == '(' {
-                    if let Some(l) = out.last_mut() {
-                        l.push_str("()");
-                    }
+                if depth == 1
+                    && c == '('
+                    && let Some(l) = out.last_mut()
+                {
+                    l.push_str("()");
                 }
             }
             ')' | ']' => depth -= 1,

@@ -376,10 +376,10 @@ pub fn remove(lab: &Lab, m: &Machine, name: &str) -> bool {
     }
     lab.with(|w| {
         units::package_removed(lab, w, m, name);
-        if let Some(g) = w.guests.get_mut(&m.vmid) {
-            if g.facts.packages.remove(name).is_none() {
-                g.facts.removed.insert(name.to_owned());
-            }
+        if let Some(g) = w.guests.get_mut(&m.vmid)
+            && g.facts.packages.remove(name).is_none()
+        {
+            g.facts.removed.insert(name.to_owned());
         }
     });
     true

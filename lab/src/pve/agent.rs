@@ -162,8 +162,7 @@ fn exec(lab: &Lab, c: &Call, vmid: u32) -> Reply {
     let stdin = c.params.text("input-data").into_bytes();
     let pid = lab.with(|w| {
         w.pve.last_pid += 3;
-        let pid = u64::from(w.pve.last_pid % 30_000 + 500);
-        pid
+        u64::from(w.pve.last_pid % 30_000 + 500)
     });
     execs(lab).insert((vmid, pid), None);
     // The command runs on: time must not jump while it works.

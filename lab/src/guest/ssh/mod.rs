@@ -173,10 +173,9 @@ impl Handler for Connection {
         value: &str,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        if name == "LANG" || name.starts_with("LC_") {
-            if let Some(o) = self.channels.get_mut(&id) {
-                o.env.insert(name.to_owned(), value.to_owned());
-            }
+        let locale = name == "LANG" || name.starts_with("LC_");
+        if let Some(o) = self.channels.get_mut(&id).filter(|_| locale) {
+            o.env.insert(name.to_owned(), value.to_owned());
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ fn has(list: &Value, want: &str) -> bool {
 
 fn allows(rule: &Value, a: &Ask<'_>) -> bool {
     let resource =
-        a.resource.split_once('/').map_or(false, |(_, sub)| has_exact(&rule["resources"], &format!("*/{sub}")))
+        a.resource.split_once('/').is_some_and(|(_, sub)| has_exact(&rule["resources"], &format!("*/{sub}")))
             || has(&rule["resources"], a.resource);
     let names = rule["resourceNames"].as_array().is_none_or(|n| n.is_empty() || n.iter().any(|x| x == a.name));
     has(&rule["apiGroups"], a.group) && resource && has(&rule["verbs"], a.verb) && names

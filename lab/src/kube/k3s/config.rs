@@ -153,7 +153,8 @@ pub fn refuse(p: &K3sProcess) -> Result<(), String> {
     for key in p.config.as_object().into_iter().flatten().map(|(k, _)| k.trim_end_matches('+')) {
         let known = BOTH.contains(&key) || (p.role == Role::Server && SERVER.contains(&key));
         // An agent skips unknown keys that a server knows; anything else is a flag that is not defined.
-        if !known && !(p.role == Role::Agent && SERVER.contains(&key)) {
+        let skipped = p.role == Role::Agent && SERVER.contains(&key);
+        if !known && !skipped {
             return Err(format!("flag provided but not defined: -{key}"));
         }
     }

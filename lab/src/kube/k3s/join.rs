@@ -1,5 +1,4 @@
 //! How servers found or join a cluster and agents find their server.
-use serde_json::Value;
 
 use super::super::cx::with_cluster;
 use super::super::state::{Cluster, Member, Process, Role, UnitState};
@@ -115,7 +114,7 @@ fn join(lab: &Lab, w: &mut World, vmid: u32, p: &Process) {
     let checked = config::check_token(c, config::token(&p.start.config), Role::Server, &url)
         .and_then(|()| config::check_critical(&c.config, &p.start.config));
     let duplicate = c.members.values().find(|m| m.node == p.node && m.vmid != vmid).map(|m| m.ip.clone());
-    let stale = c.members.get(&vmid).is_some();
+    let stale = c.members.contains_key(&vmid);
     let etcd = c.etcd;
     if let Err(text) = checked {
         return fail(lab, w, vmid, &text);

@@ -67,7 +67,7 @@ impl<'a> Node<'a> {
     /// The schema itself, references followed.
     #[must_use]
     pub fn schema(&self) -> Option<&'a Value> {
-        self.schema.map(|s| resolve(s))
+        self.schema.map(resolve)
     }
 
     fn get(&self, key: &str) -> &'a Value {

@@ -1,4 +1,5 @@
 //! What makes an object invalid (422): names, labels, required and immutable fields, custom schemas.
+#![allow(clippy::collapsible_match)] // one arm per kind reads better
 use serde_json::Value;
 
 use super::Kind;

@@ -113,7 +113,8 @@ fn step(element: &str, node: Node<'_>, old: Option<&Value>, new: Option<&Value>,
 /// Adds `v` and everything below to `set`, members at every level.
 fn put_all(element: &str, node: Node<'_>, v: &Value, set: &mut Set) {
     let below = if leaf(node, v) { Set::default() } else { everything(node, v) };
-    if below.is_empty() || !(ALWAYS.contains(&element) && !node.open()) {
+    let implied = ALWAYS.contains(&element) && !node.open();
+    if below.is_empty() || !implied {
         set.members.insert(element.to_owned());
     }
     set.put(element.to_owned(), below);

@@ -243,7 +243,7 @@ impl Store {
                 (if before.is_some() { Op::Modified } else { Op::Added }, v, before)
             }
             None => {
-                let mut old = map.remove(&key).map(|a| Arc::unwrap_or_clone(a)).unwrap_or_default();
+                let mut old = map.remove(&key).map(Arc::unwrap_or_clone).unwrap_or_default();
                 meta::edit(&mut old, |m| m.insert("resourceVersion".into(), self.rv.to_string().into()));
                 (Op::Deleted, Arc::new(old), None)
             }

@@ -111,7 +111,7 @@ impl Store {
     }
 
     fn apply_new(&mut self, kind: &Kind, mut config: Value, mine: Set, o: &WriteOptions) -> Result<Written, Failure> {
-        if meta::text(&config, "uid") != "" {
+        if !meta::text(&config, "uid").is_empty() {
             let why = "uid mismatch: the provided object specified uid, and no existing object was found";
             return Err(Failure::conflict(kind, meta::name(&config), why));
         }
@@ -228,7 +228,7 @@ fn prune(node: Node<'_>, v: &mut Value, gone: &Set) {
                         m.shift_remove(&k);
                     }
                 }
-                if gone.members.contains(&e) && m.get(&k).is_none_or(|c| gone.children.get(&e).is_none() || is_empty(c))
+                if gone.members.contains(&e) && m.get(&k).is_none_or(|c| !gone.children.contains_key(&e) || is_empty(c))
                 {
                     m.shift_remove(&k);
                 }

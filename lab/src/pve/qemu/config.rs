@@ -1,4 +1,5 @@
 //! Reading and changing a VM's config.
+#![allow(clippy::type_complexity)] // a function that returns a check
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;

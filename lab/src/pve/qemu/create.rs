@@ -51,10 +51,8 @@ pub fn request(w: &mut World, c: &Call, node: &str) -> Reply {
     let who = c.who()?;
     let pool = p.get("pool");
     w.pve.need_vm(who, id, pool.as_deref(), "VM.Allocate").map_err(|_| bare_denial())?;
-    if let Some(pl) = &pool {
-        if !w.pve.pools.contains_key(pl) {
-            return Err(ApiError::fail(format!("pool '{pl}' does not exist")));
-        }
+    if let Some(pl) = pool.as_ref().filter(|pl| !w.pve.pools.contains_key(*pl)) {
+        return Err(ApiError::fail(format!("pool '{pl}' does not exist")));
     }
     if p.get("archive").is_some() {
         return Err(ApiError::fail("unable to restore: the lab keeps no backups"));

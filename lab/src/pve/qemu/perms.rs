@@ -85,8 +85,8 @@ fn bridge(w: &World, who: &Who, value: &str) -> Result<(), ApiError> {
 /// # Errors
 /// `403`.
 pub fn bridges(w: &World, who: &Who, conf: &std::collections::BTreeMap<String, String>) -> Result<(), ApiError> {
-    let nets = conf.iter().filter(|(k, _)| matches!(props::numbered(k), ("net", Some(_))));
-    nets.map(|(_, v)| bridge(w, who, v)).collect()
+    let mut nets = conf.iter().filter(|(k, _)| matches!(props::numbered(k), ("net", Some(_))));
+    nets.try_for_each(|(_, v)| bridge(w, who, v))
 }
 
 fn drive(w: &World, who: &Who, vmid: u32, pool: Option<&str>, key: &str, value: Option<&str>) -> Result<(), ApiError> {
