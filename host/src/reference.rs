@@ -113,7 +113,7 @@ pub fn type_word(rust: &str) -> String {
         "FnPtr" => "Fn",
         "OpError" => "Error",
         "()" => "",
-        other => return other.replace("Array", "array").replace("map", "Map").replace("Map", "Map"),
+        other => return other.replace("Array", "array").replace("map", "Map"),
     }
     .to_owned()
 }
