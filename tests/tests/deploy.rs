@@ -11,20 +11,28 @@ fn run(b: &Bench, recipe: &str, more: &[&str]) -> Ran {
     b.run(&args)
 }
 
-/// The hypervisor of the bench's lab as comparable data.
-fn hypervisor(b: &Bench, more: &[&str]) -> Value {
-    let mut args = vec!["lab", "status", "--json"];
-    args.extend_from_slice(more);
-    let ran = b.run(&args).expect(0);
+/// The hypervisor of the bench's lab as comparable data: no task log, no id counters, no MACs.
+fn hypervisor(b: &Bench) -> Value {
+    let ran = b.run(&["lab", "status", "--json"]).expect(0);
     let status: Value = serde_json::from_str(&ran.stdout).unwrap();
-    status["hypervisor"].clone()
+    let view = status["world"]["hypervisor"].clone();
+    assert!(view.is_object() && view.to_string().contains("pfsense"), "the foreign machine is in view: {status}");
+    view
+}
+
+/// Makes the bench's lab exist without changing anything in it.
+fn birth(b: &Bench) {
+    let recipe = b.path("nothing.rhai");
+    std::fs::write(&recipe, "print(`hello ${site().name}`);\n").unwrap();
+    let site = gpuhost_tests::root().join("recipes/site.toml");
+    let _ = run(b, recipe.to_str().unwrap(), &["--site", site.to_str().unwrap()]).expect(0);
 }
 
 #[test]
 fn the_default_site_comes_up_is_proven_and_leaves_nothing() {
     let b = Bench::new();
-    let _ = b.run(&["lab", "reset"]).expect(0);
-    let before = hypervisor(&b, &[]);
+    birth(&b);
+    let before = hypervisor(&b);
 
     let first = run(&b, DEPLOY, &[]).expect(0);
     let end = first.finished();
@@ -34,6 +42,7 @@ fn the_default_site_comes_up_is_proven_and_leaves_nothing() {
 
     let second = run(&b, DEPLOY, &[]).expect(0).finished();
     assert_eq!(second["changed"], 0, "a second deploy changes nothing");
+    assert_ne!(hypervisor(&b), before, "the comparison can tell a difference");
 
     let verify = run(&b, "recipes/verify.rhai", &[]).expect(0);
     let proofs: Vec<Value> = verify.events().into_iter().filter(|e| e["event"] == "proved").collect();
@@ -42,7 +51,7 @@ fn the_default_site_comes_up_is_proven_and_leaves_nothing() {
 
     let cleanup = run(&b, "recipes/cleanup.rhai", &["--yes", "--set", "delete_data=true"]).expect(0);
     assert!(cleanup.finished()["changed"].as_u64().unwrap() > 0);
-    assert_eq!(hypervisor(&b, &[]), before, "the hypervisor is as it was");
+    assert_eq!(hypervisor(&b), before, "the hypervisor is as it was");
 
     let after = run(&b, "recipes/verify.rhai", &[]).expect(3);
     assert!(after.stdout.contains("k3s-cp1"), "verify names what is missing");
@@ -86,6 +95,23 @@ fn breaks(from: &str, to: &str, kind: &str, says: &str) {
     assert!(error.to_string().contains(says), "{error:#}");
     let good = changed_site(&b, "[site]", "[site]");
     let _ = run(&b, DEPLOY, &["--site", &good]).expect(0);
+}
+
+#[test]
+fn a_node_that_refuses_the_key() {
+    let b = Bench::new();
+    let site = ["--site", "tests/sites/small.toml"];
+    let _ = run(&b, DEPLOY, &site).expect(0);
+    let lab = std::fs::read_dir(b.path("state/lab")).unwrap().flatten().map(|e| e.path().join("state/attic_key"));
+    let key = lab.into_iter().find(|p| p.exists()).unwrap();
+    let aside = b.path("aside");
+    std::fs::rename(&key, &aside).unwrap();
+    let error = run(&b, DEPLOY, &site).expect(1).finished()["error"].clone();
+    assert_eq!((error["kind"].as_str(), error["target"].as_str()), (Some("denied"), Some("brain")), "{error:#}");
+    assert!(error["hint"].as_str().is_some_and(|h| h.contains("authorized_keys")), "{error:#}");
+    std::fs::rename(&aside, &key).unwrap();
+    let _ = run(&b, DEPLOY, &site).expect(0);
+    assert_eq!(run(&b, DEPLOY, &site).expect(0).finished()["changed"], 0);
 }
 
 #[test]
