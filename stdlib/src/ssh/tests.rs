@@ -486,6 +486,11 @@ async fn a_real_sshd() {
     );
     std::fs::write(at("config"), config).unwrap();
     let config = at("config");
+    let usable = std::process::Command::new(&sshd).args(["-t", "-f", &config]).output().unwrap();
+    if !usable.status.success() {
+        eprintln!("skipped: {sshd} cannot run here: {}", String::from_utf8_lossy(&usable.stderr).trim());
+        return;
+    }
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let stream = stream.into_std().unwrap();
