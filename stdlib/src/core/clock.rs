@@ -9,7 +9,7 @@
 //! * A lab handler that serves a request of *our own* client takes no mark: the client's covers it.
 //!   If it waits for virtual time it parks too, which lends out the client's mark.
 //!   A handler that serves a foreign client takes a mark of its own for as long as it works.
-//! * [`Clock::deadline`] is a passive timer: it neither gives nor takes a mark while it waits.
+//! * [`VirtualClock::deadline`] is a passive timer: it neither gives nor takes a mark while it waits.
 //! * Concurrency inside one op goes through [`Clock::join_all`], which gives each branch a mark.
 #![allow(clippy::disallowed_methods)] // the one place that waits and reads time
 use std::collections::BTreeMap;
