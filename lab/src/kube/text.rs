@@ -5,33 +5,7 @@ use sha2::Digest;
 
 use crate::world::World;
 
-/// RFC 3339 in UTC with seconds, as Kubernetes writes times.
-#[must_use]
-pub fn stamp(ms: u64) -> String {
-    let secs = ms / 1000;
-    let (days, rest) = (secs / 86_400, secs % 86_400);
-    let (y, m, d) = civil(days as i64);
-    format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
-/// The same with microseconds, for leases.
-#[must_use]
-pub fn stamp_micro(ms: u64) -> String {
-    let s = stamp(ms);
-    format!("{}.{:03}000Z", s.trim_end_matches('Z'), ms % 1000)
-}
-
-/// Date of a day number since 1970 (Hinnant's algorithm).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let m = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + i64::from(m <= 2), m, doy - (153 * mp + 2) / 5 + 1)
-}
+pub use super::store::meta::{micro_time as stamp_micro, time as stamp};
 
 /// Parses a quantity into thousandths (`500m` = 500, `2` = 2000, `1Gi` = 1073741824000).
 #[must_use]

@@ -89,7 +89,34 @@ struct Connection {
     client: Client,
 }
 
+/// A command about to run: what it needs, its input, and the signal that ends it.
+type Begun = (exec::Start, mpsc::Receiver<Vec<u8>>, tokio::sync::watch::Receiver<Option<Sig>>);
+
 impl Connection {
+    /// What shell and exec requests have in common: the answer, the input's way in, the way to be killed.
+    /// `None` (and a refusal sent) when nobody is logged in or the channel is unknown.
+    fn begin(&mut self, id: ChannelId, session: &mut Session) -> Result<Option<Begun>, russh::Error> {
+        let (Some(who), Some(o)) = (self.who.clone(), self.channels.get_mut(&id)) else {
+            session.channel_failure(id)?;
+            return Ok(None);
+        };
+        session.channel_success(id)?;
+        let (tx, rx) = mpsc::channel(256);
+        o.stdin = Some(tx);
+        let (kill, killed) = tokio::sync::watch::channel(None);
+        o.kill = Some(kill);
+        let start = exec::Start {
+            m: self.m.clone(),
+            who,
+            client: self.client,
+            handle: session.handle(),
+            id,
+            env: o.env.clone(),
+            tty: o.tty,
+        };
+        Ok(Some((start, rx, killed)))
+    }
+
     /// The identity a key opens, with the command its line forces.
     fn authorized(&self, user: &str, key: &PublicKey) -> Option<Who> {
         let who = accounts::who(&self.m.files, user)?;
@@ -199,24 +226,8 @@ impl Handler for Connection {
     }
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
-        let (Some(who), Some(o)) = (self.who.clone(), self.channels.get_mut(&id)) else {
-            return session.channel_failure(id);
-        };
-        session.channel_success(id)?;
-        let (tx, rx) = mpsc::channel(256);
-        o.stdin = Some(tx);
-        let (kill, killed) = tokio::sync::watch::channel(None);
-        o.kill = Some(kill);
-        let start = exec::Start {
-            m: self.m.clone(),
-            who,
-            client: self.client,
-            handle: session.handle(),
-            id,
-            env: o.env.clone(),
-            tty: o.tty,
-        };
-        if o.tty {
+        let Some((start, rx, killed)) = self.begin(id, session)? else { return Ok(()) };
+        if start.tty {
             tokio::spawn(terminal::run(start, rx));
         } else {
             tokio::spawn(exec::run_shell(start, rx, killed));
@@ -225,23 +236,7 @@ impl Handler for Connection {
     }
 
     async fn exec_request(&mut self, id: ChannelId, command: &[u8], session: &mut Session) -> Result<(), Self::Error> {
-        let (Some(who), Some(o)) = (self.who.clone(), self.channels.get_mut(&id)) else {
-            return session.channel_failure(id);
-        };
-        session.channel_success(id)?;
-        let (tx, rx) = mpsc::channel(256);
-        o.stdin = Some(tx);
-        let (kill, killed) = tokio::sync::watch::channel(None);
-        o.kill = Some(kill);
-        let start = exec::Start {
-            m: self.m.clone(),
-            who,
-            client: self.client,
-            handle: session.handle(),
-            id,
-            env: o.env.clone(),
-            tty: o.tty,
-        };
+        let Some((start, rx, killed)) = self.begin(id, session)? else { return Ok(()) };
         let text = String::from_utf8_lossy(command).into_owned();
         tokio::spawn(exec::run(start, text, rx, killed));
         Ok(())

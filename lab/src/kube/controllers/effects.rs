@@ -26,9 +26,6 @@ pub fn ready(cx: &mut Cx, pod: &Value) {
     gpu::ready(cx, pod, &node);
 }
 
-/// An init container has ended well.
-pub fn init_done(_cx: &mut Cx, _pod: &Value, _container: &str, _node: &str) {}
-
 /// The pod has ended.
 pub fn done(cx: &mut Cx, pod: &Value, code: i64) {
     helm::pod_done(cx, pod, code);

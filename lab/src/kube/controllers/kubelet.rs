@@ -310,7 +310,6 @@ fn init_step(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
         Run::Exit { code, log, .. } if code != 0 => crash(cx, uid, pod, &name, &log, code),
         Run::Exit { log, .. } | Run::Forever { log, .. } => {
             append(cx, uid, &name, &log);
-            effects::init_done(cx, pod, &name, &rt.node);
             let waits = Container::waiting("PodInitializing");
             let next = if i + 1 < inits { waits.clone() } else { Container::Running };
             show(cx, uid, "Pending", i + 1, next, waits, false);
