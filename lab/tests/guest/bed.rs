@@ -150,9 +150,15 @@ impl Bed {
         drop(mark);
     }
 
-    /// Waits for something and holds the clock there until the guard is dropped.
-    pub async fn hold_until(&self, f: impl Fn(&World) -> bool) -> gpuhost_stdlib::core::clock::BusyGuard {
+    /// Starts a machine, waits for something and holds the clock there until the guard is dropped.
+    /// The mark is taken before the machine starts: no time passes between the two.
+    pub async fn power_on_until(
+        &self,
+        spec: BootSpec,
+        f: impl Fn(&World) -> bool,
+    ) -> gpuhost_stdlib::core::clock::BusyGuard {
         let mark = self.lab.clock().busy_guard();
+        self.power_on(spec);
         for _ in 0..6000 {
             if self.lab.with(|w| f(w)) {
                 return mark;

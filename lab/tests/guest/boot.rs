@@ -123,8 +123,7 @@ async fn a_seed_with_packages_and_commands_is_applied_while_the_lock_is_held() {
     bed.lab.with(|w| {
         w.volumes.insert("local:iso/seed.iso".into(), Volume { size: iso.len() as u64, content: Content::Bytes(text) })
     });
-    bed.power_on(s);
-    let held = bed.hold_until(|w| w.guests[&101].dpkg_lock.is_some()).await;
+    let held = bed.power_on_until(s, |w| w.guests[&101].dpkg_lock.is_some()).await;
     let ssh = bed.ssh("10.0.0.77").await;
     assert_eq!(ssh.ok("cloud-init status").await, "status: running\n");
     let o = ssh.exec("sudo -n apt-get install -y jq", b"").await;
