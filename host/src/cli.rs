@@ -77,6 +77,9 @@ pub struct CheckArgs {
     /// Site file (default: `site.toml` next to the recipe).
     #[arg(long, value_name = "FILE")]
     pub site: Option<PathBuf>,
+    /// Check for a run on the lab: where there is no site file, the one of this program counts.
+    #[arg(long)]
+    pub lab: bool,
     /// Findings as JSON lines on stdout.
     #[arg(long)]
     pub json: bool,
@@ -193,6 +196,11 @@ pub fn main() -> Exit {
         Ok(c) => c,
         Err(e) => {
             e.print().ok();
+            if e.kind() == clap::error::ErrorKind::DisplayHelp
+                && let Some(text) = crate::help::recipe(std::env::args().skip(1))
+            {
+                Screen::new(false).out(text.trim_end());
+            }
             return if e.use_stderr() { Exit::Usage } else { Exit::Done };
         }
     };

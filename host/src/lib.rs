@@ -8,6 +8,7 @@ pub mod embed;
 pub mod engine;
 pub mod exit;
 pub mod findings;
+pub mod help;
 pub mod init;
 pub mod labs;
 pub mod policy;

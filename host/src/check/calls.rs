@@ -78,10 +78,12 @@ fn visit(
 fn note_param(call: &Call<'_>, params: &mut Vec<ParamUse>) {
     let Some(Expr::StringConstant(name, _)) = call.args.first() else { return };
     let default = call.args.get(1).and_then(literal).map(|l| l.shown.trim_matches('`').to_owned());
-    let p = ParamUse { name: name.to_string(), default: default.unwrap_or_default() };
-    if !params.contains(&p) {
-        params.push(p);
-    }
+    params.push(ParamUse {
+        name: name.to_string(),
+        default: default.unwrap_or_default(),
+        line: call.pos.line().unwrap_or_default(),
+        about: String::new(),
+    });
 }
 
 /// A call without a module: own functions, the language level, methods.

@@ -45,8 +45,10 @@ pub fn unknown_params(checked: &Checked, recipe: &str, given: &[String]) -> Vec<
 /// Runs `gpuhost check`.
 #[must_use]
 pub fn command(args: &CheckArgs, screen: &Arc<Screen>) -> Exit {
-    let found =
-        sources::recipe(&args.recipe).and_then(|r| sources::site(args.site.as_deref(), Some(&r), true).map(|s| (r, s)));
+    let found = sources::recipe(&args.recipe).and_then(|r| {
+        let lab = args.lab || r.is_embedded();
+        sources::site(args.site.as_deref(), Some(&r), lab).map(|s| (r, s))
+    });
     let (text, site) = match found {
         Ok(x) => x,
         Err(e) => {

@@ -42,6 +42,20 @@ pub struct ParamUse {
     pub name: String,
     /// Default as written, when it is a literal.
     pub default: String,
+    /// Line of its file, from 1.
+    pub line: usize,
+    /// The comment that explains it: at the end of its line, else on the line above.
+    pub about: String,
+}
+
+/// The comment that belongs to a line: at its end, else alone on the line above.
+fn comment_of(text: &str, line: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let at = |n: usize| n.checked_sub(1).and_then(|i| lines.get(i)).copied().unwrap_or_default();
+    // A `//` inside a text has no `; ` before it.
+    let trailing = at(line).rsplit_once(';').and_then(|(_, rest)| rest.trim().strip_prefix("//"));
+    let above = || at(line.saturating_sub(1)).trim().strip_prefix("//").filter(|t| !t.starts_with('!'));
+    trailing.or_else(above).unwrap_or_default().trim_start_matches('/').trim().to_owned()
 }
 
 /// What checking a recipe found.
@@ -149,7 +163,14 @@ impl Checker {
             imports,
         };
         let mut found = Vec::new();
-        calls::check(&scene, &mut found, &mut self.out.params);
+        let mut params = Vec::new();
+        calls::check(&scene, &mut found, &mut params);
+        for mut p in params {
+            p.about = comment_of(text, p.line);
+            if !self.out.params.iter().any(|k| k.name == p.name) {
+                self.out.params.push(p);
+            }
+        }
         closures::check(&scene, &mut found);
         self.out.findings.extend(found);
         exports
@@ -347,8 +368,11 @@ mod tests {
 
     #[test]
     fn parameters_are_listed() {
-        let recipe = Text { name: "r.rhai".to_owned(), text: "let d = param(\"delete_data\", false);".to_owned() };
+        let text =
+            "let d = param(\"delete_data\", false); // data disks go too\n// How many.\nlet n = param(\"n\", 3);\n";
+        let recipe = Text { name: "r.rhai".to_owned(), text: text.to_owned() };
         let c = Checker::new().check(&recipe);
-        assert_eq!(c.params, [ParamUse { name: "delete_data".to_owned(), default: "false".to_owned() }]);
+        let found: Vec<_> = c.params.iter().map(|p| (p.name.as_str(), p.default.as_str(), p.about.as_str())).collect();
+        assert_eq!(found, [("delete_data", "false", "data disks go too"), ("n", "3", "How many.")]);
     }
 }
