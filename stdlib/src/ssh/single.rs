@@ -26,7 +26,7 @@ fn example(key: &str) -> &'static str {
         "units" => "#{ \"hello.service\": \"[Service]\\nExecStart=/bin/true\\n\" }",
         "timers" => "#{ trim: #{ on_calendar: \"weekly\", command: \"fstrim -av\" } }",
         "mounts" => "#{ \"/mnt/scratch\": #{ label: \"scratch\" } }",
-        "filesystems" => "#{ site().data_device(\"nfs1\"): #{ label: \"data\" } }",
+        "filesystems" => "#{ site().data_device(\"nfs1\"): #{ label: \"nfs-data\" } }",
         "hostname" => "\"k3s-cp1\"",
         "hosts_entries" => "#{ \"10.0.0.11\": \"k3s-cp1\" }",
         "timezone" => "\"Etc/UTC\"",
@@ -41,7 +41,7 @@ pub(super) fn add(module: &mut Module) {
         let key = field.name;
         let example = match key {
             // A map literal has no computed keys.
-            "filesystems" => "let fs = #{};\n/// fs[site().data_device(\"nfs1\")] = #{ label: \"data\" };\n/// \
+            "filesystems" => "let fs = #{};\n/// fs[site().data_device(\"nfs1\")] = #{ label: \"nfs-data\" };\n/// \
                               ssh::connect(\"nfs1\").ensure_filesystems(fs);"
                 .to_owned(),
             _ => format!("ssh::connect(\"k3s-gpu1\").ensure_{key}({});", example(key)),
