@@ -27,6 +27,10 @@ pub enum Command {
     Repl(ReplArgs),
     /// The simulated homelab: look at it, start it over, serve it to other programs.
     Lab(LabArgs),
+    /// What earlier runs did: list, show, follow and verify their journals.
+    Runs(crate::runs::command::RunsArgs),
+    /// Explain who holds the site's lock, and take it away if you agree.
+    Unlock(crate::lock::command::UnlockArgs),
     /// Explain modules, functions and options; or write the reference.
     Doc(DocArgs),
     /// Write recipes, scripts and a site file of your own into a folder.
@@ -207,7 +211,7 @@ pub fn main() -> Exit {
     let verbose = match &cli.command {
         Command::Run(a) => a.common.verbose,
         Command::Repl(a) => a.common.verbose,
-        Command::Check(_) | Command::Doc(_) | Command::Init(_) | Command::Lab(_) => false,
+        _ => false,
     };
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -242,6 +246,8 @@ fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
         }
         Command::Repl(a) => crate::repl::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Lab(a) => crate::labs::command::command(&a, rt, &Arc::new(Screen::new(false))),
+        Command::Runs(a) => crate::runs::command::command(&a, rt, &Arc::new(Screen::new(false))),
+        Command::Unlock(a) => crate::lock::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Doc(a) => crate::doc::command(&a, &Arc::new(Screen::new(false))),
         Command::Init(a) => crate::init::command(&a, &Arc::new(Screen::new(false))),
         Command::Check(a) => crate::check::command::command(&a, &Arc::new(Screen::new(false))),

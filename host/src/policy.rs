@@ -1,19 +1,63 @@
-//! What a run may do. The two named places of the pipeline live here.
-use gpuhost_stdlib::core::ctx::Policy;
-use gpuhost_stdlib::core::error::OpResult;
-use gpuhost_stdlib::core::event::Change;
+//! What a run may do: its site's endpoints, under the site's lock, and no effect in doubt twice.
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use gpuhost_stdlib::core::ctx::{Consent, Ctx, Policy};
+use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::core::event::{Change, Class};
 use gpuhost_stdlib::core::op::Op;
 
-/// Grants the endpoints of the site: every op of the script modules talks to nothing else.
-/// Grants of `[permissions]` and `--allow-*` will narrow and widen this in [`Policy::check`];
-/// a plan will stop what it does not contain in [`Policy::check_change`].
-pub struct SiteEndpoints;
+use crate::consent::Answers;
+use crate::lock::hold::Hold;
+use crate::runs::doubt::Doubts;
 
-impl Policy for SiteEndpoints {
+/// Grants the endpoints of the site: every op of the script modules talks to nothing else.
+pub struct SitePolicy {
+    /// The site's lock.
+    pub hold: Hold,
+    /// What earlier runs left in doubt.
+    pub doubts: Doubts,
+    /// Who is asked about it.
+    pub answers: Arc<Answers>,
+}
+
+/// Modules whose effects stay on this machine.
+const LOCAL: [&str; 1] = ["file"];
+
+impl Policy for SitePolicy {
     fn check(&self, _op: &Op) -> OpResult<()> {
         Ok(())
     }
-    fn check_change(&self, _op: &Op, _changes: &[Change]) -> OpResult<()> {
-        Ok(())
+
+    fn check_change(&self, op: &Op, _changes: &[Change]) -> OpResult<()> {
+        let Some((run, d)) = self.doubts.about(op).filter(|_| op.class == Class::Ask) else { return Ok(()) };
+        let taken = d.accepted.as_ref().map(|a| format!("; it was taken as {a}")).unwrap_or_default();
+        let question = format!(
+            "{} on {} was about to happen at {} in run {run}{taken}, and no outcome was written: it may or may not \
+             have happened. Do it (again)?",
+            op.name(),
+            op.target,
+            d.since
+        );
+        let answer = self.answers.confirm(&question, false);
+        match answer {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(OpError::refused(format!("{} on {} stays as it is", op.name(), op.target))
+                .hint(format!("look at the target; `gpuhost runs show {run}` shows what was under way"))),
+            Err(e) => Err(e.because(format!("`gpuhost runs show {run}` shows what was under way"))),
+        }
+    }
+
+    fn before_effect<'a>(&'a self, ctx: &'a Ctx, op: &'a Op) -> BoxFuture<'a, OpResult<()>> {
+        Box::pin(async move {
+            match &ctx.site {
+                Some(site) if !LOCAL.contains(&op.module) => self.hold.before_effect(ctx, site).await,
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn check_lease(&self, now_ms: u64) -> OpResult<()> {
+        self.hold.check(now_ms)
     }
 }

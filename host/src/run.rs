@@ -8,20 +8,22 @@ use gpuhost_stdlib::core::event::{Event, Verdict};
 use gpuhost_stdlib::site::{Finding, Site};
 use rhai::Dynamic;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::check;
 use crate::cli::RunArgs;
 use crate::engine;
 use crate::exit::Exit;
+use crate::header;
 use crate::labs::folder::Folder;
 use crate::labs::{self, InProcess};
 use crate::record::journal::Journal;
 use crate::record::jsonl::JsonLines;
 use crate::reference::Reference;
 use crate::render;
+use crate::runs::doubt::Doubts;
 use crate::screen::Screen;
 use crate::session::{Ask, Far, Session};
+use crate::signals::Stop as Interrupt;
 use crate::sources::{self, Text};
 
 /// How the script thread ended.
@@ -99,6 +101,7 @@ pub struct Job {
     /// The lab, when it runs in this process.
     world: Option<InProcess>,
     show: Show,
+    header: Value,
 }
 
 fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Result<Job, Stop> {
@@ -116,12 +119,12 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
         return Err(Stop::Findings(findings));
     }
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
-    let cancel = CancellationToken::new();
-    crate::signals::watch(rt, cancel.clone());
+    let stop = Interrupt::default();
+    crate::signals::watch_run(rt, screen.clone(), stop.clone());
     let control = site_text.as_ref().and_then(|t| labs::join::control_of(&t.text));
     let (far, world) = match (&site, control) {
-        (Some(s), Some(addr)) => (labs::join::address(&addr, s, &cancel)?, None),
-        (Some(s), None) if args.lab => labs::open(rt, &state_dir, s, &cancel)?,
+        (Some(s), Some(addr)) => (labs::join::address(&addr, s, &stop)?, None),
+        (Some(s), None) if args.lab => labs::open(rt, &state_dir, s, &stop)?,
         (None, _) if args.lab => {
             let e = OpError::invalid("the lab needs a site file");
             return Err(e.hint("pass one: `--site recipes/site.toml`").into());
@@ -129,7 +132,8 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
         _ => (Far::real(site.as_deref(), &state_dir)?, None),
     };
     let show = if args.json { Show::Json } else { Show::Progress };
-    job(args, rt, screen, recipe, Place { site, far, world, state_dir, cancel }, show)
+    let header = header::of(args, &checked.files, site_text.as_ref());
+    job(args, rt, screen, recipe, Place { site, far, world, state_dir, stop, header }, show)
 }
 
 /// How a run shows itself.
@@ -154,7 +158,9 @@ pub struct Place {
     /// Where its journal goes.
     pub state_dir: std::path::PathBuf,
     /// Ctrl-C.
-    pub cancel: CancellationToken,
+    pub stop: Interrupt,
+    /// Further facts for the journal's first line.
+    pub header: Value,
 }
 
 /// A run that is ready to go.
@@ -171,8 +177,10 @@ pub fn job(
 ) -> Result<Job, Stop> {
     let params = crate::session::params(&args.set)?;
     let wall_start = crate::when::wall_ms();
-    let Place { site, far, world, state_dir, cancel } = place;
+    let Place { site, far, world, state_dir, stop, header } = place;
     let lab = far.lab;
+    let id = crate::session::new_id();
+    let doubts = site.as_ref().map(|s| Doubts::of(&state_dir, &s.uuid, lab)).unwrap_or_default();
     let session = Session::open(Ask {
         rt: rt.clone(),
         screen: screen.clone(),
@@ -181,9 +189,10 @@ pub fn job(
         base_dir: recipe.folder(),
         params,
         yes: args.yes.clone(),
-        cancel,
+        stop,
+        id: id.clone(),
+        doubts,
     });
-    let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
     let file = Journal::create(&state_dir, wall_start, &id)?.of_lab(lab);
     let journal = file.path().to_owned();
     session.fan.add(Box::new(file));
@@ -203,6 +212,7 @@ pub fn job(
         wall_start,
         world,
         show,
+        header,
     })
 }
 
@@ -286,13 +296,7 @@ impl Job {
         let started = Event::RunStarted {
             recipe: self.recipe.name.clone(),
             site: self.site.as_ref().map(|s| s.name.clone()).unwrap_or_default(),
-            header: json!({
-                "gpuhost": env!("CARGO_PKG_VERSION"),
-                "recipe_sha256": self.recipe.digest(),
-                "site_uuid": self.site.as_ref().map(|s| s.uuid.clone()),
-                "set": self.args.set,
-                "wall": crate::when::iso(self.wall_start),
-            }),
+            header: self.header(),
         };
         let ending = match ctx.emit(&started) {
             Err(e) => Ending::Error(Box::new(e)),
@@ -303,6 +307,22 @@ impl Job {
             },
         };
         self.finish(ending, site_start)
+    }
+
+    fn header(&self) -> Value {
+        let mut out = json!({
+            "gpuhost": env!("CARGO_PKG_VERSION"),
+            "recipe_sha256": self.recipe.digest(),
+            "site_uuid": self.site.as_ref().map(|s| s.uuid.clone()),
+            "set": self.args.set,
+            "wall": crate::when::iso(self.wall_start),
+            "by": header::by(),
+            "seed": self.world.as_ref().map(|w| w.lab().with(|w| w.seed)),
+        });
+        if let (Some(out), Value::Object(more)) = (out.as_object_mut(), &self.header) {
+            out.extend(more.clone());
+        }
+        out
     }
 
     fn rerun(&self) -> String {
@@ -329,6 +349,7 @@ impl Job {
             Ending::Error(e) => (Exit::of(&e), Some(e)),
             Ending::Panic(text) => (Exit::Internal, Some(Box::new(self.report(&text)))),
         };
+        self.session.release();
         let wall_ms = crate::when::wall_ms().saturating_sub(self.wall_start);
         let site_ms = run.rt.block_on(run.clock.now_ms()).saturating_sub(site_start);
         let end = self.end(exit, error.as_deref(), wall_ms, site_ms);
@@ -393,6 +414,9 @@ impl Job {
         if let Some(m) = end.as_object_mut() {
             if run.lab {
                 m.insert("not_rehearsed".to_owned(), json!(self.not_rehearsed()));
+            }
+            if let Some(n) = self.session.fan.points() {
+                m.insert("points".to_owned(), json!(n));
             }
             if let Some(e) = error {
                 m.insert("error".to_owned(), json!(e));

@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use gpuhost_stdlib::core::clock::Clock;
-use gpuhost_stdlib::core::ctx::Run;
+use gpuhost_stdlib::core::ctx::{Ctx, Run};
 use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
-use tokio_util::sync::CancellationToken;
 
 use crate::consent::Answers;
-use crate::policy::SiteEndpoints;
+use crate::lock::hold::Hold;
+use crate::policy::SitePolicy;
 use crate::record::Fan;
 use crate::record::redact::Redactor;
+use crate::runs::doubt::Doubts;
 use crate::screen::Screen;
+use crate::signals::Stop;
 
 /// The far side of a run: the real site, or a lab.
 #[derive(Clone)]
@@ -79,7 +81,11 @@ pub struct Ask {
     /// `--yes[=SITE]`.
     pub yes: Option<String>,
     /// Ctrl-C.
-    pub cancel: CancellationToken,
+    pub stop: Stop,
+    /// Id of the run.
+    pub id: String,
+    /// What earlier runs left in doubt.
+    pub doubts: Doubts,
 }
 
 /// An open session.
@@ -90,6 +96,14 @@ pub struct Session {
     pub fan: Arc<Fan>,
     /// Cleans every text that is shown.
     pub redactor: Redactor,
+    /// The site's lock.
+    hold: Hold,
+}
+
+/// A new run's id.
+#[must_use]
+pub fn new_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
 }
 
 impl Session {
@@ -99,19 +113,23 @@ impl Session {
         let redactor = Redactor::default();
         let fan = Arc::new(Fan::new(redactor.clone(), ask.far.lab));
         let name = ask.site.as_ref().map(|s| s.name.clone()).unwrap_or_default();
+        let hold = Hold::new(ask.id);
+        let answers = Arc::new(Answers::new(ask.yes, name, ask.far.lab, ask.screen));
         let run = Arc::new(Run {
             rt: ask.rt,
             clock: ask.far.clock,
             dialer: ask.far.dialer,
-            cancel: ask.cancel,
+            cancel: ask.stop.cancel,
+            flight: ask.stop.flight,
+            spent: gpuhost_stdlib::core::retry::Spent::default(),
             lab: ask.far.lab,
             site: ask.site,
             state_dir: ask.far.state_dir,
             base_dir: ask.base_dir,
             params: ask.params,
             secrets: ask.far.secrets,
-            policy: Arc::new(SiteEndpoints),
-            consent: Arc::new(Answers::new(ask.yes, name, ask.far.lab, ask.screen)),
+            policy: Arc::new(SitePolicy { hold: hold.clone(), doubts: ask.doubts, answers: answers.clone() }),
+            consent: answers,
             recorder: fan.clone(),
             cache: Mutex::new(HashMap::new()),
             proofs: Mutex::new(Vec::new()),
@@ -122,7 +140,16 @@ impl Session {
             op_seq: AtomicU64::new(0),
         });
         redactor.attach(&run);
-        Session { run, fan, redactor }
+        Session { run, fan, redactor, hold }
+    }
+
+    /// Gives back what the run holds at the far side. Call it once, after the script and before the last event.
+    pub fn release(&self) {
+        let Some(site) = self.run.site.clone() else { return };
+        let ctx = Ctx::new(self.run.clone());
+        let mark = self.run.clock.busy();
+        self.run.rt.block_on(self.hold.release(&ctx, &site));
+        drop(mark);
     }
 }
 

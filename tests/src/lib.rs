@@ -1,4 +1,6 @@
 //! Helpers of the whole-program tests.
+pub mod served;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -50,6 +52,16 @@ pub struct Ran {
 }
 
 impl Ran {
+    /// Reads what a finished process left.
+    #[must_use]
+    pub fn of(out: &Output) -> Ran {
+        Ran {
+            code: out.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+        }
+    }
+
     /// The last event of a `--json` run.
     ///
     /// # Panics
@@ -118,11 +130,6 @@ impl Bench {
     /// When it cannot be started.
     #[must_use]
     pub fn run(&self, args: &[&str]) -> Ran {
-        let out: Output = self.command(args).output().unwrap_or_else(|e| panic!("gpuhost: {e}"));
-        Ran {
-            code: out.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
-        }
+        Ran::of(&self.command(args).output().unwrap_or_else(|e| panic!("gpuhost: {e}")))
     }
 }

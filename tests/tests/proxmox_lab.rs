@@ -99,6 +99,8 @@ impl Bed {
             clock: Clock::Virtual(lab.clock().clone()),
             dialer: Dialer::new(routes, Reach::RoutesOnly),
             cancel: Default::default(),
+            flight: Default::default(),
+            spent: Default::default(),
             lab: true,
             site: Some(site.clone()),
             state_dir: dir.path().join("state"),

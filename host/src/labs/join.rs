@@ -6,12 +6,12 @@ use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
 
 use super::control::client::Shared;
 use super::control::server::Hello;
 use super::folder::Folder;
 use crate::session::Far;
+use crate::signals::Stop;
 
 /// What a serving process leaves in its folder for those that pass `--lab`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,10 +34,10 @@ pub fn control_of(text: &str) -> Option<String> {
     t.get("lab")?.get("control")?.as_str().map(str::to_owned)
 }
 
-fn connect(addr: &str, site: &Site, routes: Option<Routes>, cancel: &CancellationToken) -> OpResult<(Shared, Hello)> {
-    let cancel = cancel.clone();
+fn connect(addr: &str, site: &Site, routes: Option<Routes>, stop: &Stop) -> OpResult<(Shared, Hello)> {
+    let stop = stop.clone();
     // A lab that goes away ends the run: nobody moves its clock any more.
-    let (clock, hello) = Shared::connect(addr, routes, move || cancel.cancel())?;
+    let (clock, hello) = Shared::connect(addr, routes, move || stop.at_once())?;
     if hello.site != site.uuid {
         return Err(OpError::refused(format!("the lab at {addr} serves another site"))
             .because(format!("it serves {}, this site is {}", hello.site, site.uuid))
@@ -50,11 +50,11 @@ fn connect(addr: &str, site: &Site, routes: Option<Routes>, cancel: &Cancellatio
 ///
 /// # Errors
 /// `refused` when the holder of the folder does not serve it.
-pub fn folder(folder: &Folder, site: &Site, cancel: &CancellationToken) -> OpResult<Far> {
+pub fn folder(folder: &Folder, site: &Site, stop: &Stop) -> OpResult<Far> {
     let text = std::fs::read_to_string(folder.dir().join(SERVING)).map_err(|_| folder.busy())?;
     let serving: Serving = serde_json::from_str(&text).map_err(|_| folder.busy())?;
     let routes = Routes::default();
-    let (clock, hello) = connect(&serving.control, site, Some(routes.clone()), cancel)?;
+    let (clock, hello) = connect(&serving.control, site, Some(routes.clone()), stop)?;
     Ok(Far {
         clock: Clock::Remote(Arc::new(clock)),
         dialer: Dialer::new(routes, Reach::RoutesOnly),
@@ -68,8 +68,8 @@ pub fn folder(folder: &Folder, site: &Site, cancel: &CancellationToken) -> OpRes
 ///
 /// # Errors
 /// `unreachable` when it is gone; `refused` when it serves another site.
-pub fn address(addr: &str, site: &Site, cancel: &CancellationToken) -> OpResult<Far> {
-    let (clock, hello) = connect(addr, site, None, cancel)?;
+pub fn address(addr: &str, site: &Site, stop: &Stop) -> OpResult<Far> {
+    let (clock, hello) = connect(addr, site, None, stop)?;
     let routes = Routes::default();
     for (from, to) in &site.connect {
         if let Ok(at) = to.parse() {

@@ -20,9 +20,9 @@ use gpuhost_stdlib::core::clock::{BusyGuard, Clock, Mode};
 use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
-use tokio_util::sync::CancellationToken;
 
 use crate::session::Far;
+use crate::signals::Stop;
 use folder::Folder;
 
 /// A lab that runs in this process. Its world is saved when it is closed.
@@ -108,11 +108,11 @@ pub fn open(
     rt: &tokio::runtime::Handle,
     state_dir: &Path,
     site: &Site,
-    cancel: &CancellationToken,
+    stop: &Stop,
 ) -> OpResult<(Far, Option<InProcess>)> {
     match Folder::lock(state_dir, site)? {
         folder::Locked::Mine(f) => open_folder(rt, f, site).map(|(far, here)| (far, Some(here))),
-        folder::Locked::Elsewhere(f) => Ok((join::folder(&f, site, cancel)?, None)),
+        folder::Locked::Elsewhere(f) => Ok((join::folder(&f, site, stop)?, None)),
     }
 }
 

@@ -169,7 +169,9 @@ fn ssh_key(
         base_dir: ".".into(),
         params: std::collections::BTreeMap::new(),
         yes: None,
-        cancel: CancellationToken::new(),
+        stop: crate::signals::Stop::default(),
+        id: crate::session::new_id(),
+        doubts: crate::runs::doubt::Doubts::default(),
     });
     gpuhost_stdlib::ssh::keys::load(&Ctx::new(session.run), reference)?;
     Ok(state.join(reference.strip_prefix("state:").unwrap_or("ssh_key")))

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
 use sha2::{Digest, Sha256};
-use tokio_util::sync::CancellationToken;
 
 use super::folder::Folder;
 use super::world;
@@ -13,6 +12,7 @@ use crate::cli::{Common, RunArgs};
 use crate::exit::Exit;
 use crate::run::{Place, Show};
 use crate::screen::Screen;
+use crate::signals::Stop;
 use crate::sources::Text;
 
 /// Where a world begins.
@@ -88,7 +88,8 @@ fn run(
         far,
         world: Some(here),
         state_dir: state_dir.to_owned(),
-        cancel: CancellationToken::new(),
+        stop: Stop::default(),
+        header: serde_json::Value::Null,
     };
     let failed = || OpError::failed("the lab's start could not be made").hint("see the error above");
     let job = crate::run::job(&args, rt, screen, recipe, place, Show::Quiet).map_err(|_| failed())?;

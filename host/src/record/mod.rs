@@ -1,6 +1,9 @@
 //! Events of a run, fanned out to journal, progress and `--json`.
+pub mod chain;
 pub mod journal;
 pub mod jsonl;
+pub mod points;
+pub mod read;
 pub mod redact;
 
 use std::collections::BTreeSet;
@@ -11,6 +14,7 @@ use gpuhost_stdlib::core::event::Recorder;
 use gpuhost_stdlib::core::event::{Event, Status};
 use serde_json::{Map, Value, json};
 
+use points::Points;
 use redact::Redactor;
 
 /// One reader of events. All readers see them in the same order, without secrets.
@@ -46,13 +50,25 @@ pub struct Fan {
     inner: Mutex<Inner>,
     redactor: Redactor,
     lab: bool,
+    points: Points,
 }
 
 impl Fan {
     /// A recorder without readers.
     #[must_use]
     pub fn new(redactor: Redactor, lab: bool) -> Self {
-        Fan { inner: Mutex::new(Inner { sinks: Vec::new(), steps: Vec::new(), ops: BTreeSet::new() }), redactor, lab }
+        Fan {
+            inner: Mutex::new(Inner { sinks: Vec::new(), steps: Vec::new(), ops: BTreeSet::new() }),
+            redactor,
+            lab,
+            points: Points::from_env(),
+        }
+    }
+
+    /// Places passed at which a test may kill the process.
+    #[must_use]
+    pub fn points(&self) -> Option<u64> {
+        self.points.passed()
     }
 
     /// Adds a reader.
@@ -98,6 +114,10 @@ impl Recorder for Fan {
         if let Event::OpFinished { op, status: Status::Ok, .. } = event {
             inner.ops.insert(op.clone());
         }
+        let durable = event.is_durable();
+        if durable {
+            self.points.pass();
+        }
         let mut result = Ok(());
         for s in &mut inner.sinks {
             let r = s.take(ts_ms, event, &line);
@@ -105,6 +125,13 @@ impl Recorder for Fan {
                 result = r;
             }
         }
+        if durable {
+            self.points.pass();
+        }
         result
+    }
+
+    fn edge(&self) {
+        self.points.pass();
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gpuhost_stdlib::core::ctx::Run;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::core::flight::Flight;
 use gpuhost_stdlib::site::Site;
 use rhai::{AST, Dynamic, Engine, FuncRegistration, Module, NativeCallContext, Scope};
 use tokio_util::sync::CancellationToken;
@@ -14,8 +15,10 @@ use crate::engine;
 use crate::record::journal::Journal;
 use crate::reference::{Reference, type_word};
 use crate::render::{self, explain};
+use crate::runs::doubt::Doubts;
 use crate::screen::Screen;
 use crate::session::{Ask, Far, Session};
+use crate::signals::Stop;
 use crate::sources;
 
 /// Name of the session's input in errors.
@@ -100,6 +103,7 @@ impl Evaluator {
     /// A run of its own for every input: an interrupted one must not stop the next.
     fn session(&self, cancel: CancellationToken) -> OpResult<Session> {
         let s = &self.setting;
+        let id = crate::session::new_id();
         let session = Session::open(Ask {
             rt: s.rt.clone(),
             screen: s.screen.clone(),
@@ -108,9 +112,10 @@ impl Evaluator {
             base_dir: ".".into(),
             params: s.params.clone(),
             yes: s.yes.clone(),
-            cancel,
+            stop: Stop { cancel, flight: Flight::default() },
+            id: id.clone(),
+            doubts: Doubts::default(),
         });
-        let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
         let journal = Lazy { dir: s.state_dir.clone(), id, lab: s.far.lab, file: None };
         session.fan.add(Box::new(journal));
         session.fan.add(crate::progress::view(&s.screen, s.far.lab, s.verbose));
@@ -130,6 +135,7 @@ impl Evaluator {
         let run = session.run.clone();
         let held = self.setting.held;
         let done = crate::run::on_script_thread(&run, held, || self.inner(&line, &run));
+        session.release();
         let out = match done {
             Ok(Ok(v)) => v.map_or(Outcome::Nothing, Outcome::Text),
             Ok(Err(e)) => Outcome::Error(self.render(&e, &line)),

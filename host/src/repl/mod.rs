@@ -73,7 +73,7 @@ fn open(args: &ReplArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> O
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
     let params = crate::session::params(&args.set)?;
     let interrupt = Interrupt::watch(rt);
-    let lost = CancellationToken::new();
+    let lost = crate::signals::Stop::default();
     let control = text.as_ref().and_then(|t| labs::join::control_of(&t.text));
     let (far, world) = match (&site, control) {
         (Some(s), Some(addr)) => (labs::join::address(&addr, s, &lost)?, None),

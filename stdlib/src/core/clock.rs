@@ -413,17 +413,47 @@ impl Clock {
         }
     }
 
+    /// Does `work` after `d`, beside the run: waiting takes and lends no mark, and time stands while `work` runs.
+    pub async fn later<T>(&self, d: Duration, work: impl Future<Output = T>) -> T {
+        match self {
+            Clock::Real => {
+                tokio::time::sleep(d).await;
+                work.await
+            }
+            Clock::Virtual(v) => {
+                let mark = v.deadline(v.now_ms() + d.as_millis() as u64).await;
+                let out = work.await;
+                drop(mark);
+                out
+            }
+            Clock::Remote(r) => {
+                // The server holds time from the moment it fires until the timer is dropped.
+                let mut timer = r.deadline(r.last_ms() + d.as_millis() as u64);
+                timer.as_mut().await;
+                let out = work.await;
+                drop(timer);
+                out
+            }
+        }
+    }
+
     /// Runs futures at the same time, each with a busy mark of its own.
     pub async fn join_all<T>(&self, work: Vec<impl Future<Output = T>>) -> Vec<T> {
+        if work.is_empty() {
+            return Vec::new();
+        }
         let clock = self.clone();
+        let left = std::sync::atomic::AtomicUsize::new(work.len());
         let branches: Vec<_> = work
             .into_iter()
             .map(|w| {
                 let mark = clock.busy();
+                let left = &left;
                 async move {
                     let out = w.await;
-                    drop(mark);
-                    out
+                    // The last one hands its mark over: between its end and the caller's turn no time may pass.
+                    let last = left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) == 1;
+                    (out, last.then_some(mark))
                 }
             })
             .collect();
@@ -431,7 +461,7 @@ impl Clock {
         let lent = Lent::new(self.clone());
         let out = futures::future::join_all(branches).await;
         drop(lent);
-        out
+        out.into_iter().map(|(out, _mark)| out).collect()
     }
 
     /// Takes a busy mark until the guard is dropped.

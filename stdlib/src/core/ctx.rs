@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,9 @@ use super::clock::Clock;
 use super::dialer::Dialer;
 use super::error::{OpError, OpResult, Place, Stop};
 use super::event::{Change, Event, Proof, Recorder};
+use super::flight::{Effects, Flight};
 use super::op::Op;
+use super::retry::Spent;
 use crate::site::Site;
 
 /// The result of every script function. The name matters: the editor stubs strip exactly it.
@@ -28,11 +31,23 @@ pub trait Policy: Send + Sync {
     /// # Errors
     /// `denied` with what to grant.
     fn check(&self, op: &Op) -> OpResult<()>;
-    /// The place where a plan stops a change that it does not contain, and where the lock is re-read.
+    /// The place where a plan stops a change that it does not contain.
     ///
     /// # Errors
     /// `denied`.
     fn check_change(&self, op: &Op, changes: &[Change]) -> OpResult<()>;
+    /// The place where the site's lock is taken (before the first effect) and re-read (before the others).
+    fn before_effect<'a>(&'a self, _ctx: &'a Ctx, _op: &'a Op) -> BoxFuture<'a, OpResult<()>> {
+        Box::pin(async { Ok(()) })
+    }
+    /// Whether the lock's lease still holds at `now_ms` of the run's clock; asked before every single request
+    /// that changes something.
+    ///
+    /// # Errors
+    /// `denied` when it has passed.
+    fn check_lease(&self, _now_ms: u64) -> OpResult<()> {
+        Ok(())
+    }
 }
 
 /// Asks the user.
@@ -65,8 +80,12 @@ pub struct Run {
     pub clock: Clock,
     /// All connections.
     pub dialer: Dialer,
-    /// Ctrl-C.
+    /// Ctrl-C: nothing new begins.
     pub cancel: CancellationToken,
+    /// Effects under way, which an interruption lets finish.
+    pub flight: Flight,
+    /// What retries have cost.
+    pub spent: Spent,
     /// Whether the far side is the lab.
     pub lab: bool,
     /// The loaded site file, if there is one.
@@ -106,6 +125,8 @@ pub struct Run {
 pub struct Ctx {
     run: Arc<Run>,
     steps: Vec<Arc<StepScope>>,
+    /// Effects under way in this call.
+    pub(crate) effects: Effects,
 }
 
 impl Deref for Ctx {
@@ -134,7 +155,7 @@ impl Ctx {
     /// Wraps a run; no step is open.
     #[must_use]
     pub fn new(run: Arc<Run>) -> Self {
-        Ctx { run, steps: open_steps() }
+        Ctx { run, steps: open_steps(), effects: Effects::default() }
     }
 
     /// The run of the script that calls a native function.
@@ -201,6 +222,12 @@ impl Ctx {
     /// `interrupted` after Ctrl-C.
     pub fn check_cancelled(&self) -> OpResult<()> {
         if self.cancel.is_cancelled() { Err(OpError::interrupted()) } else { Ok(()) }
+    }
+
+    /// Resolves when this call has to end: the run was interrupted, and no effect of this call is under way
+    /// (or its grace is over).
+    pub async fn landed(&self) {
+        self.effects.landed(&self.cancel, &self.flight).await;
     }
 
     /// The loaded site.
@@ -288,12 +315,12 @@ where
 {
     let ctx = Ctx::of(ncc)?;
     let rt = ctx.rt.clone();
-    let cancel = ctx.cancel.clone();
+    let stop = ctx.clone();
     let fut = work(ctx);
     let out = rt.block_on(async move {
         tokio::select! { biased;
             r = fut => r,
-            () = cancel.cancelled() => Err(OpError::interrupted()),
+            () = stop.landed() => Err(OpError::interrupted()),
         }
     });
     out.map_err(|e| e.into_rhai(ncc))

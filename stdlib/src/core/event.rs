@@ -2,7 +2,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::error::{OpError, OpResult};
+use super::error::{Kind, OpError, OpResult};
 
 /// What an op does to the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -171,6 +171,19 @@ pub enum Event {
         /// Reason.
         reason: String,
     },
+    /// Something failed and is tried again after a pause.
+    Retrying {
+        /// What it was done to.
+        target: String,
+        /// What failed and why.
+        reason: String,
+        /// Kind of the failure.
+        kind: Kind,
+        /// Number of the try that failed, from 1.
+        attempt: u32,
+        /// Pause before the next one.
+        pause_ms: u64,
+    },
     /// An op ended.
     OpFinished {
         /// Op number.
@@ -218,4 +231,6 @@ pub trait Recorder: Send + Sync {
     /// # Errors
     /// When a durable event could not be written; the effect must not happen then.
     fn record(&self, ts_ms: u64, event: &Event) -> OpResult<()>;
+    /// A request that changes something is about to be sent, or was just answered: tests kill the process here.
+    fn edge(&self) {}
 }

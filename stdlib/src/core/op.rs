@@ -115,6 +115,7 @@ impl OpScope {
         if self.op.effect == Effect::Destroy {
             self.ctx.consent.destroy(&self.op, &changes)?;
         }
+        self.ctx.policy.before_effect(&self.ctx, &self.op).await?;
         self.ctx.emit(&Event::Intent {
             id: self.id,
             op: self.op.name(),
@@ -123,7 +124,10 @@ impl OpScope {
             args: self.op.args.clone(),
             changes: changes.clone(),
         })?;
-        let out = work.await?;
+        let begun = self.ctx.effects.begin(&self.ctx.flight, format!("{} {}", self.op.name(), self.op.target));
+        let out = work.await;
+        drop(begun);
+        let out = out?;
         self.ctx.count_changes(changes.len() as u64);
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
         Ok(out)
@@ -164,12 +168,15 @@ impl OpScope {
     {
         let start = self.ctx.clock.now_ms().await;
         loop {
-            self.ctx.check_cancelled()?;
+            self.ctx.check_effect()?;
             let seen = match look().await? {
                 Look::Ready(t) => return Ok(t),
                 Look::Pending(seen) => seen,
             };
             let now = self.ctx.clock.now_ms().await;
+            if self.ctx.effects.any() {
+                self.ctx.policy.check_lease(now)?;
+            }
             if now.saturating_sub(start) >= limit.as_millis() as u64 {
                 let waited = super::units::show_duration(limit);
                 return Err(OpError::timeout(format!("{what} did not happen within {waited}")).last_seen(seen));
@@ -185,7 +192,7 @@ impl OpScope {
     /// When interrupted.
     pub async fn sleep(&self, d: Duration) -> OpResult<()> {
         self.ctx.clock.sleep(d).await;
-        self.ctx.check_cancelled()
+        self.ctx.check_effect()
     }
 
     /// Changes made by this op so far.
@@ -205,7 +212,12 @@ impl Ctx {
         F: FnOnce(Arc<OpScope>) -> Fut,
         Fut: Future<Output = OpResult<T>>,
     {
-        self.check_cancelled()?;
+        // A look inside an effect belongs to it; everything else is new work.
+        if op.effect == Effect::Read {
+            self.check_effect()?
+        } else {
+            self.check_cancelled()?
+        }
         // 1 permission
         self.policy.check(&op).map_err(|e| self.dress(e, &op))?;
         let id = self.next_op_id();
@@ -228,7 +240,7 @@ impl Ctx {
         });
         // 3 cancellation reaches every waiting op; 2 and 4 happen inside the body (`act`)
         let result = tokio::select! { biased;
-            () = self.cancel.cancelled() => Err(OpError::interrupted()),
+            () = self.landed() => Err(OpError::interrupted()),
             r = body(scope.clone()) => r,
         };
         let result = result.map_err(|e| self.dress(e, &op));

@@ -1,5 +1,5 @@
 //! `parallel`: one OS thread per running item, captures by value, every failure reported.
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rhai::plugin::*;
@@ -41,6 +41,9 @@ pub(super) fn by_value(f: &FnPtr) -> FnPtr {
 fn run(ncc: &NativeCallContext, list: Array, o: &ParallelOptions, f: &FnPtr) -> RhaiResultOf<Array> {
     let ctx = Ctx::of(ncc)?;
     let n = list.len();
+    if n == 0 {
+        return Ok(Array::new());
+    }
     let threads = usize::try_from(o.limit).unwrap_or(1).clamp(1, 256).min(n);
     let stop_early = match o.on_error.as_str() {
         "finish" => false,
@@ -71,26 +74,35 @@ fn run(ncc: &NativeCallContext, list: Array, o: &ParallelOptions, f: &FnPtr) -> 
         }
     };
     let mut failed_spawn = None;
+    // The last thread hands its mark over: between its end and ours no time may pass.
+    let left = AtomicUsize::new(threads);
     std::thread::scope(|s| {
         let mut handles = Vec::new();
         for _ in 0..threads {
             let mark = ctx.clock.busy();
+            let left = &left;
             let spawned = std::thread::Builder::new().stack_size(STACK).spawn_scoped(s, move || {
                 body();
-                drop(mark);
+                (left.fetch_sub(1, Ordering::SeqCst) == 1).then_some(mark)
             });
             match spawned {
                 Ok(h) => handles.push(h),
-                Err(e) => failed_spawn = Some(e),
+                Err(e) => {
+                    left.fetch_sub(1, Ordering::SeqCst);
+                    failed_spawn = Some(e);
+                }
             }
         }
         let lent = ctx.clock.lend();
+        let mut last = None;
         for h in handles {
-            if let Err(panic) = h.join() {
-                std::panic::resume_unwind(panic);
+            match h.join() {
+                Ok(mark) => last = mark.or(last),
+                Err(panic) => std::panic::resume_unwind(panic),
             }
         }
         drop(lent);
+        drop(last);
     });
     if let Some(e) = failed_spawn.filter(|_| threads == 1) {
         return Err(OpError::failed("cannot start a thread").because(e.to_string()).into_rhai(ncc));

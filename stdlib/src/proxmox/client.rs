@@ -171,18 +171,15 @@ impl Proxmox {
     /// # Errors
     /// The classified answer.
     pub async fn send(&self, ctx: &Ctx, request: &Request) -> ApiResult<Value> {
-        let mut tries = if request.is_read() { 3 } else { 1 };
-        loop {
-            let e = match self.send_once(ctx, request).await {
-                Ok(v) => return Ok(v),
-                Err(e) => e,
-            };
-            tries -= 1;
-            if tries == 0 || !e.is(&Fault::Unreachable) || self.untrusted(&e) {
-                return Err(e);
-            }
-            ctx.clock.sleep(Duration::from_secs(2)).await;
+        if request.is_read() {
+            let what = format!("{} {}", request.method, request.path);
+            let worth = |e: &ApiError| e.is(&Fault::Unreachable) && !self.untrusted(e);
+            return ctx.retry(&self.inner.host, &what, worth, || self.send_once(ctx, request)).await;
         }
+        ctx.recorder.edge();
+        let answer = self.send_once(ctx, request).await;
+        ctx.recorder.edge();
+        answer
     }
 
     fn untrusted(&self, e: &ApiError) -> bool {

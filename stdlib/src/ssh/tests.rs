@@ -217,6 +217,8 @@ fn context(clock: Clock, at: SocketAddr, dir: &std::path::Path) -> Ctx {
         clock,
         dialer: Dialer::new(routes, Reach::RoutesOnly),
         cancel: tokio_util::sync::CancellationToken::new(),
+        flight: crate::core::flight::Flight::default(),
+        spent: crate::core::retry::Spent::default(),
         lab: false,
         site: None,
         state_dir: dir.to_owned(),
