@@ -52,7 +52,7 @@ fn summary(w: &World) -> serde_json::Value {
     json!({
         "time": crate::when::iso(w.now_ms), "vms": w.pve.vms.len(), "running": w.guests.len(),
         "clusters": alive(w), "pending_events": w.queue.len(),
-        "hypervisor": gpuhost_lab::pve::world_diff_view(w),
+        "hypervisor": gpuhost_lab::pve::world_diff_view(w), "in_clusters": super::view::clusters(w),
     })
 }
 

@@ -9,6 +9,7 @@ pub mod join;
 pub mod routes;
 pub mod serve;
 pub mod start;
+pub mod view;
 pub mod world;
 
 use std::path::Path;

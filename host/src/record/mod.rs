@@ -114,10 +114,6 @@ impl Recorder for Fan {
         if let Event::OpFinished { op, status: Status::Ok, .. } = event {
             inner.ops.insert(op.clone());
         }
-        let durable = event.is_durable();
-        if durable {
-            self.points.pass();
-        }
         let mut result = Ok(());
         for s in &mut inner.sinks {
             let r = s.take(ts_ms, event, &line);
@@ -125,7 +121,7 @@ impl Recorder for Fan {
                 result = r;
             }
         }
-        if durable {
+        if event.is_durable() {
             self.points.pass();
         }
         result

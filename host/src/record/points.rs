@@ -1,5 +1,6 @@
-//! Places at which the crash tests kill the process: before and after every durable journal line, and before
-//! and after every request that changes something. Only debug builds look at the variable.
+//! Places at which the crash tests kill the process: after every durable journal line, and after every request
+//! of an effect. The place before one is the place after the one before it: neither journal nor world differ.
+//! Only debug builds look at the variable.
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Name of the variable: the number of the place to die at; `0` only counts.

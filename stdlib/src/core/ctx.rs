@@ -230,6 +230,13 @@ impl Ctx {
         self.effects.landed(&self.cancel, &self.flight).await;
     }
 
+    /// A request was answered; inside an effect this is a place at which crash tests kill the process.
+    pub fn edge(&self) {
+        if self.effects.any() {
+            self.recorder.edge();
+        }
+    }
+
     /// The loaded site.
     ///
     /// # Errors

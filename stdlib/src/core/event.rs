@@ -231,6 +231,6 @@ pub trait Recorder: Send + Sync {
     /// # Errors
     /// When a durable event could not be written; the effect must not happen then.
     fn record(&self, ts_ms: u64, event: &Event) -> OpResult<()>;
-    /// A request that changes something is about to be sent, or was just answered: tests kill the process here.
+    /// A request of an effect was just answered: tests kill the process here.
     fn edge(&self) {}
 }

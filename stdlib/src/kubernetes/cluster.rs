@@ -142,6 +142,9 @@ impl Cluster {
         let answer = client.send(http).await.map_err(|e| lost(&e))?;
         let status = answer.status().as_u16();
         let body = answer.into_body().collect_bytes().await.map_err(|e| lost(&e))?;
+        if request.method != http::Method::GET {
+            ctx.edge();
+        }
         Ok(Reply { status, body: body.to_vec() })
     }
 

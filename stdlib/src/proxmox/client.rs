@@ -176,9 +176,8 @@ impl Proxmox {
             let worth = |e: &ApiError| e.is(&Fault::Unreachable) && !self.untrusted(e);
             return ctx.retry(&self.inner.host, &what, worth, || self.send_once(ctx, request)).await;
         }
-        ctx.recorder.edge();
         let answer = self.send_once(ctx, request).await;
-        ctx.recorder.edge();
+        ctx.edge();
         answer
     }
 

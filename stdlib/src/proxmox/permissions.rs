@@ -70,6 +70,13 @@ pub fn needs(site: &Site, major: u32) -> Vec<Need> {
             why: "make the site's pool",
         },
         Need {
+            // Proxmox drops the rights on a pool together with the pool, and every lock is a new one.
+            paths: one("/pool".to_owned()),
+            role: "GpuhostPool",
+            privileges: vec!["Pool.Allocate", "Pool.Audit"],
+            why: "hold the site's lock, a pool of its own",
+        },
+        Need {
             paths: one("/".to_owned()),
             role: "GpuhostAudit",
             privileges: vec!["Sys.Audit"],

@@ -170,7 +170,10 @@ impl Host {
         for last in [false, true] {
             let conn = self.connection(ctx).await?;
             match conn.exec(ctx, command, stdin).await {
-                Ok(raw) => return Ok(raw),
+                Ok(raw) => {
+                    ctx.edge();
+                    return Ok(raw);
+                }
                 Err(Lost::NotSent(_)) if !last => self.forget_connection(ctx),
                 Err(Lost::NotSent(why)) => {
                     return Err(OpError::unreachable(format!("lost the connection to {}", self.name())).because(why));

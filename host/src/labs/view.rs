@@ -1,0 +1,50 @@
+//! What stands in the lab's clusters, as comparable data: no uids, no versions, nothing whose name is drawn.
+use gpuhost_lab::world::World;
+use serde_json::{Value, json};
+
+/// Resources whose objects come and go by themselves or carry drawn names.
+const FLEETING: [&str; 12] = [
+    "pods",
+    "replicasets.apps",
+    "controllerrevisions.apps",
+    "events",
+    "events.events.k8s.io",
+    "leases.coordination.k8s.io",
+    "endpoints",
+    "endpointslices.discovery.k8s.io",
+    "persistentvolumes",
+    "jobs.batch",
+    "secrets",
+    "volumeattachments.storage.k8s.io",
+];
+
+/// Members and objects of every cluster that lives.
+#[must_use]
+pub fn clusters(w: &World) -> Value {
+    let alive = w.clusters.values().filter(|c| c.members.keys().any(|v| w.guests.contains_key(v)));
+    alive
+        .map(|c| {
+            let members: std::collections::BTreeSet<&String> = c.members.values().map(|m| &m.node).collect();
+            let store = serde_json::to_value(&c.store).unwrap_or_default();
+            json!({ "members": members, "version": c.version, "objects": objects(&store["objects"]) })
+        })
+        .collect()
+}
+
+fn objects(all: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    for (resource, list) in all.as_object().into_iter().flatten() {
+        if FLEETING.contains(&resource.as_str()) {
+            continue;
+        }
+        for (key, object) in list.as_object().into_iter().flatten() {
+            let labels = match resource.as_str() {
+                "nodes" => format!(" {}", object["metadata"]["labels"]),
+                _ => String::new(),
+            };
+            out.push(format!("{resource} {key}{labels}"));
+        }
+    }
+    out.sort();
+    out
+}
