@@ -50,6 +50,15 @@ pub enum Content {
     CloudInit,
     /// EFI variables or TPM state.
     Firmware,
+    /// A backup of a VM.
+    Backup {
+        /// Its config.
+        conf: BTreeMap<String, String>,
+        /// Its disks by key, with the format they had.
+        disks: BTreeMap<String, (Volume, String)>,
+    },
+    /// The memory of a VM.
+    Memory,
 }
 
 impl Volume {

@@ -34,7 +34,8 @@ pub struct World {
     /// Random draws so far; with the seed this is the state of the generator.
     pub draws: u64,
     /// Pending events by (due, sequence).
-    pub queue: Vec<(u64, u64, Event)>,
+    #[serde(with = "queue")]
+    pub queue: BTreeMap<(u64, u64), Event>,
     /// Last sequence number.
     pub seq: u64,
     /// The hypervisor.
@@ -59,29 +60,32 @@ impl World {
     /// Schedules `event` after `delay_ms` of lab time. `now_ms` is kept current by [`crate::Lab::with`].
     pub fn schedule(&mut self, delay_ms: u64, event: Event) {
         self.seq += 1;
-        self.queue.push((self.now_ms + delay_ms, self.seq, event));
+        self.queue.insert((self.now_ms + delay_ms, self.seq), event);
         self.dirty_alarm = true;
     }
 
     /// Drops pending events that `pick` selects.
     pub fn unschedule(&mut self, pick: impl Fn(&Event) -> bool) {
-        self.queue.retain(|(_, _, e)| !pick(e));
+        self.queue.retain(|_, e| !pick(e));
         self.dirty_alarm = true;
     }
 
     /// When the next event is due.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.queue.iter().map(|q| q.0).min()
+        self.queue.keys().next().map(|k| k.0)
     }
 
     /// Takes the next event that is due by now.
     pub(crate) fn pop_due(&mut self) -> Option<Event> {
-        let i = (0..self.queue.len()).min_by_key(|&i| (self.queue[i].0, self.queue[i].1))?;
-        if self.queue[i].0 > self.now_ms {
-            return None;
-        }
-        Some(self.queue.swap_remove(i).2)
+        let first = self.queue.first_entry().filter(|e| e.key().0 <= self.now_ms)?;
+        Some(first.remove())
+    }
+
+    /// Whether `event` is pending.
+    #[must_use]
+    pub fn is_pending(&self, event: &Event) -> bool {
+        self.queue.values().any(|e| e == event)
     }
 
     /// A reproducible random number.
@@ -107,5 +111,49 @@ impl World {
     /// `lo..hi` drawn reproducibly, for durations.
     pub fn between(&mut self, lo: u64, hi: u64) -> u64 {
         if hi <= lo { lo } else { lo + self.random() % (hi - lo) }
+    }
+}
+
+/// The queue is saved as a list of `[due, sequence, event]`.
+mod queue {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Event;
+
+    pub fn serialize<S: Serializer>(queue: &BTreeMap<(u64, u64), Event>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(queue.iter().map(|((due, seq), event)| (due, seq, event)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<(u64, u64), Event>, D::Error> {
+        let rows = Vec::<(u64, u64, Event)>::deserialize(from)?;
+        Ok(rows.into_iter().map(|(due, seq, event)| ((due, seq), event)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pve::PveEvent;
+    use crate::spec::Spec;
+
+    fn event(name: &str) -> Event {
+        Event::Pve(PveEvent::Task { upid: name.to_owned() })
+    }
+
+    #[test]
+    fn events_come_by_time_then_in_the_order_they_were_made() {
+        let mut w = World::new(&Spec::homelab().unwrap()).unwrap();
+        for (delay, name) in [(30, "c"), (10, "a"), (10, "b"), (900, "d")] {
+            w.schedule(delay, event(name));
+        }
+        assert_eq!(w.pop_due(), None);
+        let mut w: World = serde_json::from_str(&serde_json::to_string(&w).unwrap()).unwrap();
+        w.now_ms += 100;
+        assert!(w.is_pending(&event("d")));
+        let order: Vec<_> = std::iter::from_fn(|| w.pop_due()).collect();
+        assert_eq!(order, [event("a"), event("b"), event("c")]);
+        assert_eq!(w.next_due(), Some(w.now_ms + 800));
     }
 }

@@ -1,4 +1,5 @@
 //! Helpers of the whole-program tests.
+pub mod pve_schema;
 pub mod served;
 
 use std::path::{Path, PathBuf};
@@ -93,6 +94,19 @@ impl Ran {
     }
 }
 
+/// No bench may leave traffic behind that the official schemas do not allow.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let Some(verdict) = self.api().filter(|_| !std::thread::panicking()) else { return };
+        let bad = verdict.bad.iter().cloned().collect::<Vec<_>>().join("\n");
+        assert!(
+            bad.is_empty(),
+            "of {} exchanges with the Proxmox API these do not fit the schema:\n{bad}",
+            verdict.seen
+        );
+    }
+}
+
 impl Default for Bench {
     fn default() -> Self {
         Bench::new()
@@ -120,8 +134,18 @@ impl Bench {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut c = Command::new(program());
         c.args(args).current_dir(root()).env("GPUHOST_STATE_DIR", self.path("state")).env("NO_COLOR", "1");
+        c.env("GPUHOST_LAB_RECORD", self.path("api"));
         c.env_remove("GPUHOST_PROXMOX_TOKEN").env("HOME", self.dir.path()).stdin(std::process::Stdio::null());
         c
+    }
+
+    /// Everything that the bench's labs have said on the Proxmox API, held against the official schemas; `None`
+    /// where those are not at hand.
+    #[must_use]
+    pub fn api(&self) -> Option<pve_schema::Verdict> {
+        let files = std::fs::read_dir(self.path("api")).into_iter().flatten().flatten();
+        let text: String = files.filter_map(|f| std::fs::read_to_string(f.path()).ok()).collect();
+        pve_schema::judge(&text)
     }
 
     /// Runs the program with these arguments.

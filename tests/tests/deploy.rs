@@ -55,6 +55,19 @@ fn the_default_site_comes_up_is_proven_and_leaves_nothing() {
 
     let after = run(&b, "recipes/verify.rhai", &[]).expect(3);
     assert!(after.stdout.contains("k3s-cp1"), "verify names what is missing");
+
+    // What the bench holds against the schemas when it ends.
+    match b.api() {
+        Some(v) => {
+            let (seen, all, _) = v.coverage("9.1");
+            println!(
+                "{} exchanges with the Proxmox API fit the schema; {seen} of {all} methods of the mission",
+                v.seen
+            );
+            assert!(v.seen > 500 && seen > 30, "the record is not complete");
+        }
+        None => println!("skipped: no API schema beside the checkout"),
+    }
 }
 
 #[test]

@@ -46,6 +46,16 @@ impl Pve {
         self.version.starts_with('8')
     }
 
+    /// The address of a node: the first has the API's, the others follow in the cluster's own network.
+    #[must_use]
+    pub fn address(&self, node: &str) -> String {
+        let host = self.api_addr.rsplit_once(':').map_or(self.api_addr.as_str(), |(h, _)| h);
+        match self.nodes.keys().position(|n| n == node) {
+            None | Some(0) => host.to_owned(),
+            Some(i) => format!("192.168.77.{}", i + 1),
+        }
+    }
+
     /// All privileges of this version.
     #[must_use]
     pub fn privileges(&self) -> BTreeSet<String> {
@@ -70,6 +80,7 @@ impl Pve {
                     !matches!(
                         p,
                         "Permissions.Modify"
+                            | "Mapping.Modify"
                             | "Sys.Modify"
                             | "Sys.PowerMgmt"
                             | "Sys.Incoming"
@@ -78,12 +89,11 @@ impl Pve {
                     )
                 }),
             ),
-            ("PVEAuditor", pick(&|p| p.ends_with(".Audit") && p != "VM.GuestAgent.Audit")),
+            ("PVEAuditor", pick(&|p| p.ends_with(".Audit"))),
             ("PVEDatastoreAdmin", pick(&|p| p.starts_with("Datastore."))),
             ("PVEDatastoreUser", list("Datastore.AllocateSpace Datastore.Audit")),
             ("PVEMappingAdmin", pick(&|p| p.starts_with("Mapping."))),
             ("PVEMappingUser", list("Mapping.Audit Mapping.Use")),
-            ("PVEMappingAuditor", list("Mapping.Audit")),
             ("PVEPoolAdmin", pick(&|p| p.starts_with("Pool."))),
             ("PVEPoolUser", list("Pool.Audit")),
             ("PVESDNAdmin", pick(&|p| p.starts_with("SDN."))),
@@ -170,6 +180,25 @@ impl Pve {
         self.permissions(who, path).contains_key(privilege)
     }
 
+    /// Where `who` has a privilege among all VMs: asked once per pool and per VM that the ACL names.
+    #[must_use]
+    pub fn on_vms(&self, who: &Who, privilege: &str) -> OnVms {
+        let has = |path: &str| self.direct(who, path).contains_key(privilege);
+        let rest = has("/vms/0");
+        let mut named: BTreeMap<u32, bool> = BTreeMap::new();
+        for a in &self.access.acl {
+            if let Some(id) = a.path.strip_prefix("/vms/").and_then(|v| v.parse().ok()) {
+                named.entry(id).or_insert_with(|| has(&a.path));
+            }
+        }
+        for (pool, p) in self.pools.iter().filter(|(_, p)| !p.vms.is_empty()) {
+            if has(&format!("/pool/{pool}")) {
+                named.extend(p.vms.iter().map(|v| (*v, true)));
+            }
+        }
+        OnVms { rest, named }
+    }
+
     /// Requires all of `privs` (`VM.Clone`), or any of them when separated by `|`.
     ///
     /// # Errors
@@ -193,14 +222,31 @@ impl Pve {
     }
 }
 
+/// On which VMs a privilege is held.
+pub struct OnVms {
+    rest: bool,
+    named: BTreeMap<u32, bool>,
+}
+
+impl OnVms {
+    /// Whether it is held on this VM.
+    #[must_use]
+    pub fn on(&self, vmid: u32) -> bool {
+        self.named.get(&vmid).copied().unwrap_or(self.rest)
+    }
+}
+
 impl Access {
-    fn groups_of(&self, user: &str) -> Vec<&str> {
+    /// Groups of a user.
+    #[must_use]
+    pub fn groups_of(&self, user: &str) -> Vec<&str> {
         self.groups.iter().filter(|(_, m)| m.contains(user)).map(|(g, _)| g.as_str()).collect()
     }
 }
 
 /// `/`, `/vms`, `/vms/100`.
-fn levels(path: &str) -> Vec<String> {
+#[must_use]
+pub fn levels(path: &str) -> Vec<String> {
     let mut out = vec!["/".to_owned()];
     let mut now = String::new();
     for p in path.split('/').filter(|p| !p.is_empty()) {

@@ -29,7 +29,7 @@ impl World {
             seed: spec.seed,
             now_ms: BIRTH_MS,
             draws: 0,
-            queue: Vec::new(),
+            queue: BTreeMap::new(),
             seq: 0,
             pve: Pve::default(),
             volumes: BTreeMap::new(),
@@ -166,6 +166,7 @@ fn foreign_vm(w: &mut World, f: &ForeignVm) -> Result<(), String> {
         ctime: w.now_ms / 1000 - 400_000,
         base: None,
         notes: None,
+        protected: false,
     };
     w.pve.files.insert(volid.clone(), file);
     // Nobody may look inside: it never runs as a guest of the lab.

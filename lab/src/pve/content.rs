@@ -2,16 +2,16 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::params::{b, e, n, opt, req, t, vmid};
+use super::params::{b, e, f, is_url, pat, range, req, short, t, vmid, with};
 use super::reply::{ApiError, Reply, data, null};
 use super::router::{Call, subdirs};
 use super::state::File;
 use super::storage::missing;
 use super::task::{self, Job, Step};
-use super::{space, upload};
+use super::{space, text, upload};
 use crate::volume::{Content, Volume};
 use crate::world::World;
-use gpuhost_stdlib::wire::pve::props::{self, Ty};
+use gpuhost_stdlib::wire::pve::props;
 
 /// A download.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
     if !w.pve.storages.contains_key(*id) {
         return Err(missing(id));
     }
+    if !super::storage::on_node(w, id, node) && !rest.is_empty() {
+        return Err(ApiError::fail(format!("storage '{id}' is not available on node '{node}'")));
+    }
     let who = c.who()?;
     let need = |w: &World, p: &str| w.pve.need(who, &format!("/storage/{id}"), p);
     match (method, rest) {
@@ -60,7 +63,15 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
         (_, ["content", vol @ ..]) => volume(w, c, method, node, id, &vol.join("/")),
         ("POST", ["upload"]) => upload::request(w, c, node, id),
         ("POST", ["download-url"]) => download_request(w, c, node, id),
-        ("GET", ["prunebackups"]) => data(json!([])),
+        ("GET" | "DELETE", ["prunebackups"]) => super::prune::route(w, c, method, node, id),
+        ("GET", ["import-metadata"]) => import_metadata(w, c, id),
+        ("GET", ["file-restore", ..]) => Err(ApiError::fail("file restore is not supported for this storage")),
+        ("GET", ["rrddata"]) => {
+            c.params.check(&[req(t("timeframe")), t("cf")])?;
+            need(w, "Datastore.Audit|Datastore.AllocateSpace")?;
+            let (total, used) = space::usage(w, id, node);
+            data(super::nodes::history(w, &[("total", json!(total)), ("used", json!(used))]))
+        }
         _ => Err(c.unknown()),
     }
 }
@@ -71,10 +82,15 @@ fn volume(w: &mut World, c: &Call, method: &str, node: &str, id: &str, vol: &str
     match method {
         "GET" => {
             w.pve.need(who, &format!("/storage/{id}"), "Datastore.Audit|Datastore.AllocateSpace")?;
-            let f = w.pve.files.get(&volid).ok_or_else(|| no_volume(w, &volid))?;
-            let mut v = row(w, &volid, f);
-            v["path"] = json!(path_of(w, &volid));
-            v["used"] = json!(f.used);
+            let f = seen(w, node, &volid).ok_or_else(|| no_volume(w, &volid))?;
+            let size = w.volumes.get(&volid).map_or(f.used, |v| v.size);
+            let mut v = json!({ "path": path_of(w, &volid), "size": size, "used": f.used, "format": f.format });
+            if let Some(n) = &f.notes {
+                v["notes"] = json!(n);
+            }
+            if f.protected {
+                v["protected"] = json!(1);
+            }
             data(v)
         }
         "PUT" => {
@@ -82,12 +98,105 @@ fn volume(w: &mut World, c: &Call, method: &str, node: &str, id: &str, vol: &str
             w.pve.need(who, &format!("/storage/{id}"), "Datastore.Allocate")?;
             let gone = no_volume(w, &volid);
             let f = w.pve.files.get_mut(&volid).ok_or(gone)?;
-            f.notes = c.params.get("notes");
+            if c.params.get("protected").is_some() {
+                if f.content != "backup" {
+                    return Err(ApiError::fail("volume attribute 'protected' is only available for backups"));
+                }
+                f.protected = c.params.flag("protected");
+            }
+            if let Some(n) = c.params.get("notes") {
+                f.notes = Some(n).filter(|n| !n.is_empty());
+            }
             null()
         }
         "DELETE" => remove(w, c, node, id, vol),
+        "POST" => copy_request(w, c, node, &volid),
         _ => Err(c.unknown()),
     }
+}
+
+/// A volume as a node sees it.
+fn seen<'a>(w: &'a World, node: &str, volid: &str) -> Option<&'a File> {
+    w.pve.files.get(volid).filter(|f| f.node.is_empty() || f.node == node)
+}
+
+/// A copy of a volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Copy {
+    /// Source.
+    pub from: String,
+    /// Volume to make.
+    pub to: String,
+    /// Its node.
+    pub node: String,
+}
+
+/// `POST content/{volume}`: a copy, on this or another node.
+fn copy_request(w: &mut World, c: &Call, node: &str, volid: &str) -> Reply {
+    c.params.check(&[req(t("target")), super::params::node("target_node")])?;
+    let who = c.who()?.clone();
+    if !who.is_root() {
+        return Err(super::qemu::create::bare_denial());
+    }
+    seen(w, node, volid).ok_or_else(|| no_volume(w, volid))?;
+    let target = c.params.text("target");
+    let store = volid.split(':').next().unwrap_or_default();
+    let to = if target.contains(':') { target } else { format!("{store}:{target}") };
+    let there = c.params.get("target_node").unwrap_or_else(|| node.to_owned());
+    if !w.pve.nodes.contains_key(&there) {
+        return Err(ApiError::fail(format!("no such cluster node '{there}'")));
+    }
+    let job = Copy { from: volid.to_owned(), to, node: there };
+    data(task::start(w, node, "imgcopy", "", &who, Job::Copy(job)))
+}
+
+/// Runs the copy of a volume.
+///
+/// # Errors
+/// The message the task ends with.
+pub fn copy(w: &mut World, upid: &str, j: &Copy, step: u32) -> Result<Step, String> {
+    let (Some(f), Some(v)) = (w.pve.files.get(&j.from).cloned(), w.volumes.get(&j.from).cloned()) else {
+        return Err(format!("volume '{}' does not exist", j.from));
+    };
+    if step == 0 {
+        return Ok(Step::Next(super::qemu::drive::copy_ms(&v)));
+    }
+    let (store, name) = j.to.split_once(':').ok_or_else(|| format!("unable to parse volume ID '{}'", j.to))?;
+    if w.pve.files.contains_key(&j.to) {
+        return Err(format!("target volume '{}' already exists", j.to));
+    }
+    space::usable(w, store, &f.content)?;
+    let owner = name.rsplit('/').next().and_then(|n| n.split('-').nth(1)?.parse().ok()).unwrap_or(f.vmid);
+    let new = space::New {
+        node: &j.node,
+        storage: store,
+        vmid: owner,
+        name: name.to_owned(),
+        format: &f.format,
+        kind: &f.content,
+        base: None,
+        volume: v,
+    };
+    space::create(w, new)?;
+    task::log(w, upid, format!("copied '{}' to '{}'", j.from, j.to));
+    Ok(Step::Done)
+}
+
+/// `GET import-metadata`: what a VM made of an image would look like.
+fn import_metadata(w: &World, c: &Call, id: &str) -> Reply {
+    c.params.check(&[req(t("volume"))])?;
+    w.pve.need(c.who()?, &format!("/storage/{id}"), "Datastore.Audit|Datastore.AllocateSpace")?;
+    let volid = full_id(id, &c.params.text("volume"));
+    let f = w.pve.files.get(&volid).ok_or_else(|| no_volume(w, &volid))?;
+    if f.content != "import" || !volid.ends_with(".ova") {
+        return Err(ApiError::fail(format!("{volid} is not a supported import source")));
+    }
+    let name = volid.rsplit('/').next().unwrap_or_default().trim_end_matches(".ova");
+    let size = w.volumes.get(&volid).map_or(0, |v| v.size);
+    data(json!({
+        "type": "vm", "source": "esxi", "create-args": { "name": name, "cores": 1, "memory": 1024 },
+        "disks": { "scsi0": { "volid": format!("{volid}/disk0.vmdk"), "size": size } }, "net": {}, "warnings": [],
+    }))
 }
 
 fn full_id(storage: &str, vol: &str) -> String {
@@ -107,6 +216,7 @@ pub fn path_of(w: &World, volid: &str) -> String {
             Some(("vztmpl", f)) => format!("{base}/template/cache/{f}"),
             Some(("import", f)) => format!("{base}/import/{f}"),
             Some(("snippets", f)) => format!("{base}/snippets/{f}"),
+            Some(("backup", f)) => format!("{base}/dump/{f}"),
             _ => format!("{base}/images/{name}"),
         },
     }
@@ -118,7 +228,13 @@ fn no_volume(w: &World, volid: &str) -> ApiError {
 }
 
 fn storages(w: &World, c: &Call, node: &str) -> Reply {
-    c.params.check(&[t("content"), t("storage"), b("enabled"), t("target"), b("format")])?;
+    c.params.check(&[
+        t("content"),
+        f("storage", super::storage::id_format),
+        b("enabled"),
+        super::params::node("target"),
+        b("format"),
+    ])?;
     let who = c.who()?;
     let p = &c.params;
     let may = |id: &str| {
@@ -127,6 +243,8 @@ fn storages(w: &World, c: &Call, node: &str) -> Reply {
     };
     let rows = w.pve.storages.iter().filter(|(id, s)| {
         may(id)
+            && super::storage::on_node(w, id, node)
+            && p.get("target").is_none_or(|n| s.shared || super::storage::on_node(w, id, &n))
             && p.get("storage").is_none_or(|x| x == **id)
             && p.get("content").is_none_or(|list| list.split(',').any(|k| s.allows(k)))
             && (!p.flag("enabled") || !s.disabled)
@@ -134,6 +252,9 @@ fn storages(w: &World, c: &Call, node: &str) -> Reply {
     let view = |id: &String| {
         let mut v = status(w, id, node);
         v["storage"] = json!(id);
+        if p.flag("format") && w.pve.storages.get(id).is_some_and(super::state::Storage::is_dir) {
+            v["format"] = json!([{ "raw": 1, "qcow2": 1, "vmdk": 1, "subvol": 1 }, "raw"]);
+        }
         let total = v["total"].as_f64().unwrap_or(1.0).max(1.0);
         v["used_fraction"] = json!(v["used"].as_f64().unwrap_or(0.0) / total);
         v
@@ -163,6 +284,12 @@ fn row(w: &World, volid: &str, f: &File) -> Value {
     if let Some(n) = &f.notes {
         v["notes"] = json!(n);
     }
+    if f.content == "backup" {
+        v["subtype"] = json!("qemu");
+        if f.protected {
+            v["protected"] = json!(1);
+        }
+    }
     v
 }
 
@@ -188,20 +315,25 @@ impl super::state::Pve {
     }
 }
 
+fn alloc_size(v: &str) -> bool {
+    let digits = v.strip_suffix(['M', 'G']).unwrap_or(v);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
 fn allocate(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
     let p = &c.params;
     p.check(&[
         req(vmid("vmid")),
         req(t("filename")),
-        req(opt("size", Ty::Str)),
-        e("format", &["raw", "qcow2", "subvol", "vmdk"]),
+        req(pat("size", alloc_size)),
+        with(e("format", &["raw", "qcow2", "subvol", "vmdk"]), "size"),
     ])?;
     w.pve.need(c.who()?, &format!("/storage/{id}"), "Datastore.AllocateSpace")?;
     let owner = p.int("vmid").and_then(|v| u32::try_from(v).ok()).unwrap_or(0);
     let file = p.text("filename");
-    let text = p.text("size");
+    let asked = p.text("size");
     // A bare number means KiB.
-    let size = text.parse::<u64>().map(|k| k << 10).ok().or_else(|| props::disk_size(&text));
+    let size = asked.parse::<u64>().map(|k| k << 10).ok().or_else(|| props::disk_size(&asked));
     let size = size.ok_or_else(|| ApiError::param("size", "value does not match the regex pattern"))?;
     space::usable(w, id, "images").map_err(ApiError::fail)?;
     let dir = w.pve.storages.get(id).is_some_and(super::state::Storage::is_dir);
@@ -228,11 +360,20 @@ fn allocate(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
 }
 
 fn remove(w: &mut World, c: &Call, node: &str, id: &str, vol: &str) -> Reply {
-    c.params.check(&[n("delay")])?;
+    c.params.check(&[range("delay", 1, 30)])?;
     let who = c.who()?.clone();
     let volid = full_id(id, vol);
     let f = w.pve.files.get(&volid).cloned();
+    if f.as_ref().is_some_and(|f| f.protected) {
+        return Err(ApiError::fail("cannot remove protected archive"));
+    }
     match &f {
+        Some(f) if f.content == "backup" => {
+            let own = format!("/vms/{}", f.vmid);
+            if !w.pve.datastore_admin(&who, id) && !w.pve.has(&who, &own, "VM.Backup") {
+                return Err(super::qemu::create::bare_denial());
+            }
+        }
         Some(f) if f.vmid != 0 => {
             if !w.pve.datastore_admin(&who, id) {
                 w.pve.need(&who, &format!("/vms/{}", f.vmid), "VM.Config.Disk")?;
@@ -303,10 +444,10 @@ fn download_request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
     let p = &c.params;
     p.check(&[
         req(e("content", &["iso", "vztmpl", "import"])),
-        req(t("filename")),
-        req(t("url")),
-        t("checksum"),
-        e("checksum-algorithm", &["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]),
+        req(short("filename", 255)),
+        req(pat("url", is_url)),
+        with(t("checksum"), "checksum-algorithm"),
+        with(e("checksum-algorithm", &["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]), "checksum"),
         t("compression"),
         b("verify-certificates"),
     ])?;
@@ -322,13 +463,6 @@ fn download_request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
     space::usable(w, id, &content).map_err(ApiError::fail)?;
     let checksum = match (p.get("checksum"), p.get("checksum-algorithm")) {
         (Some(sum), Some(alg)) => Some((alg, sum)),
-        (Some(_), None) => {
-            let text = "missing property required by 'checksum'";
-            return Err(ApiError::param("checksum-algorithm", text));
-        }
-        (None, Some(_)) => {
-            return Err(ApiError::param("checksum", "missing property required by 'checksum-algorithm'"));
-        }
         _ => None,
     };
     let volid = format!("{id}:{content}/{filename}");
@@ -352,13 +486,27 @@ fn download_request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
 /// # Errors
 /// The server's refusal.
 pub fn url_metadata(w: &World, c: &Call, node: &str) -> Reply {
-    c.params.check(&[req(t("url")), b("verify-certificates")])?;
+    c.params.check(&[req(pat("url", is_url)), b("verify-certificates")])?;
     w.pve.need(c.who()?, &format!("/nodes/{node}"), "Sys.AccessNetwork")?;
     let url = c.params.text("url");
     let d = w.pve.downloads.iter().find(|d| d.url == url);
     let d = d.ok_or_else(|| ApiError::fail("invalid server response: '404 Not Found'"))?;
     let name = url.rsplit('/').next().unwrap_or_default();
     data(json!({ "filename": name, "size": d.size, "mimetype": "application/octet-stream" }))
+}
+
+/// Why a URL that the lab does not have cannot be had.
+fn unreachable(w: &World, url: &str) -> String {
+    let host = |u: &str| u.split('/').nth(2).unwrap_or_default().to_owned();
+    let at = host(url);
+    let (name, port) = at.rsplit_once(':').unwrap_or((&at, if url.starts_with("https") { "443" } else { "80" }));
+    if w.pve.downloads.iter().any(|d| host(&d.url) == at) {
+        format!("download failed: {url} ERROR 404: Not Found.")
+    } else if name.parse::<std::net::IpAddr>().is_ok() {
+        format!("download failed: Connecting to {name}:{port}... failed: Connection refused.")
+    } else {
+        format!("download failed: wget: unable to resolve host address '{name}'")
+    }
 }
 
 /// Runs `download`.
@@ -370,7 +518,9 @@ pub fn download(w: &mut World, upid: &str, j: &Download, step: u32) -> Result<St
     let path = path_of(w, &volid);
     let Some(d) = w.pve.downloads.iter().find(|d| d.url == j.url).cloned() else {
         task::log(w, upid, format!("downloading {} to {path}", j.url));
-        return Err(format!("download failed: {} ERROR 404: Not Found.", j.url));
+        let now = text::clock(w.now_ms);
+        task::log(w, upid, format!("--{now}--  {}", j.url));
+        return Err(unreachable(w, &j.url));
     };
     match step {
         0 => {

@@ -47,5 +47,9 @@ pub fn world_diff_view(w: &World) -> Value {
         "roles": p.access.roles,
         "acl": p.access.acl,
         "options": p.options,
+        "tables": p.tables,
+        "settings": p.settings,
+        "rules": p.rules,
+        "interfaces": p.interfaces,
     })
 }

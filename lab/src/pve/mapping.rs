@@ -60,7 +60,14 @@ fn one(w: &mut World, c: &Call, method: &str, id: &str) -> Reply {
             data(view(m, &digest))
         }
         "PUT" => {
-            p.check(&[t("map"), t("description"), b("mdev"), b("live-migration-capable"), t("digest"), t("delete")])?;
+            p.check(&[
+                t("map"),
+                t("description"),
+                b("mdev"),
+                b("live-migration-capable"),
+                super::params::digest(),
+                super::params::delete(),
+            ])?;
             w.pve.need(who, &path, "Mapping.Modify")?;
             if p.get("digest").is_some_and(|d| d != digest(w)) {
                 return Err(ApiError::fail(
@@ -163,9 +170,6 @@ fn checks(w: &World, m: &Mapping, node: &str) -> Value {
     let mine: Vec<props::Props> =
         m.map.iter().map(|e| props::read("map", e)).filter(|p| p.get("node").is_some_and(|n| n == node)).collect();
     let mut out = Vec::new();
-    if !w.pve.nodes.get(node).is_some_and(|n| n.iommu) {
-        out.push(row("warning", "IOMMU not present".into()));
-    }
     if mine.is_empty() {
         out.push(row("warning", format!("No mapping for node {node}.")));
     }
@@ -220,7 +224,7 @@ pub fn devices(w: &World, node: &str, id: &str) -> Result<Vec<String>, String> {
     }
     let mut out = Vec::new();
     for p in mine {
-        verify(w, node, &p).map_err(|e| format!("PCI device mapping invalid (hardware probably changed): {e}\n"))?;
+        verify(w, node, &p).map_err(|e| format!("PCI device mapping invalid (hardware probably changed): {e}\n\n"))?;
         let path = p.get("path").cloned().unwrap_or_default();
         let first = path.split(';').next().unwrap_or_default();
         out.push(if first.contains('.') { first.to_owned() } else { format!("{first}.0") });

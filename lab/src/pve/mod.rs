@@ -3,24 +3,37 @@ pub mod access;
 pub mod acl;
 pub mod agent;
 pub mod auth;
+pub mod backup;
 pub mod birth;
 pub mod cluster;
 pub mod content;
 pub mod diff;
+pub mod firewall;
+pub mod groups;
+pub mod ha;
+pub mod jobs;
 pub mod mapping;
+pub mod network;
 pub mod nodes;
 pub mod params;
 pub mod pools;
+pub mod prune;
 pub mod qemu;
+pub mod record;
 pub mod reply;
+pub mod roles;
 pub mod router;
+pub mod sdn;
+pub mod sections;
 mod server;
 pub mod space;
 pub mod state;
 pub mod storage;
 pub mod task;
 pub mod tasks;
+pub mod text;
 pub mod upload;
+pub mod users;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +52,13 @@ pub enum PveEvent {
         /// Which.
         upid: String,
     },
+    /// The manager of high availability looks.
+    Ha,
+    /// A node is there again.
+    NodeUp {
+        /// Which.
+        node: String,
+    },
 }
 
 /// What lives only while the lab runs; never saved.
@@ -46,11 +66,15 @@ pub enum PveEvent {
 pub struct Live {
     /// Commands of `agent/exec`.
     execs: agent::Execs,
+    /// The record of requests and answers.
+    recorder: record::Recorder,
 }
 
 /// Handles an event that is due.
 pub fn handle(lab: &Lab, w: &mut World, e: PveEvent) {
     match e {
         PveEvent::Task { upid } => task::step(lab, w, &upid),
+        PveEvent::Ha => ha::round(w),
+        PveEvent::NodeUp { node } => nodes::up(w, &node),
     }
 }

@@ -1,27 +1,37 @@
-//! Hypervisor nodes: status, networks, PCI devices.
+//! Hypervisor nodes: status, power, settings, PCI devices.
+use gpuhost_stdlib::wire::pve::props::Prop;
 use serde_json::{Value, json};
 
-use super::params::{b, e, t};
+use super::params::{b, e, f, n, range, req, short, t, vmids};
 use super::qemu::conf;
-use super::reply::{Reply, data};
+use super::reply::{Reply, data, null};
 use super::router::{Call, subdirs};
-use super::space;
-use crate::tls;
-use crate::world::World;
+use super::task::{self, Job};
+use super::{PveEvent, space};
+use crate::world::{Event, World};
+use crate::{Lab, tls};
 
 /// `GET /nodes`.
 ///
 /// # Errors
 /// Never.
-pub fn list(w: &World) -> Reply {
+pub fn list(w: &World, c: &Call) -> Reply {
     let print = tls::fingerprint(&w.pve.leaf.cert).unwrap_or_default();
+    let who = c.who()?;
     let rows = w.pve.nodes.keys().map(|n| {
+        let off = w.pve.offline.contains(n);
         let mut v = json!({
-            "node": n, "id": format!("node/{n}"), "type": "node", "status": "online", "level": "",
+            "node": n, "id": format!("node/{n}"), "type": "node", "status": if off { "offline" } else { "online" },
             "ssl_fingerprint": print,
         });
-        for (k, x) in figures(w, n) {
-            v[k] = x;
+        if off {
+            return v;
+        }
+        v["level"] = json!("");
+        if w.pve.has(who, &format!("/nodes/{n}"), "Sys.Audit") {
+            for (k, x) in figures(w, n) {
+                v[k] = x;
+            }
         }
         v
     });
@@ -54,50 +64,110 @@ fn used_memory(w: &World, node: &str) -> u64 {
 ///
 /// # Errors
 /// The server's refusal.
-pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -> Reply {
+pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -> Reply {
     let who = c.who()?;
-    let need = |p: &str| w.pve.need(who, &format!("/nodes/{node}"), p);
+    let place = format!("/nodes/{node}");
+    let need = |p: &str| w.pve.need(who, &place, p);
     match (method, path) {
-        ("GET", []) => data(subdirs("name", &["qemu", "storage", "tasks", "status", "network", "hardware", "version"])),
+        ("GET", []) => data(subdirs("name", INDEX)),
         ("GET", ["status"]) => {
             need("Sys.Audit")?;
             data(status(w, node))
         }
-        ("GET", ["version"]) => {
-            data(json!({ "version": w.pve.version, "release": w.pve.version, "repoid": "9f3bdf24" }))
+        ("POST", ["status"]) => {
+            c.params.check(&[req(e("command", &["reboot", "shutdown"]))])?;
+            need("Sys.PowerMgmt")?;
+            down(lab, w, node, c.params.text("command") == "reboot");
+            null()
         }
+        ("GET", ["version"]) => super::router::version(w),
         ("GET", ["time"]) => {
             need("Sys.Audit")?;
             let s = w.now_ms / 1000;
-            data(json!({ "time": s, "localtime": s, "timezone": "UTC" }))
+            let zone = setting(w, "time", node).get("timezone").cloned().unwrap_or(json!("UTC"));
+            data(json!({ "time": s, "localtime": s, "timezone": zone }))
+        }
+        ("PUT", ["time"]) => {
+            c.params.check(&[req(t("timezone"))])?;
+            need("Sys.Modify")?;
+            store(w, "time", node, c, &[t("timezone")])
         }
         ("GET", ["dns"]) => {
             need("Sys.Audit")?;
-            data(json!({ "search": "lab.example", "dns1": "10.0.0.1" }))
+            let mut v = json!({ "search": "lab.example", "dns1": "10.0.0.1" });
+            for (k, x) in setting(w, "dns", node) {
+                v[k] = x;
+            }
+            data(v)
         }
-        ("GET", ["network"]) => {
-            c.params.check(&[e(
-                "type",
-                &["bridge", "bond", "eth", "alias", "vlan", "fabric", "any_bridge", "any_local_bridge", "include_sdn"],
-            )])?;
-            networks(w, c, node)
+        ("PUT", ["dns"]) => {
+            c.params.check(&[req(t("search")), t("dns1"), t("dns2"), t("dns3")])?;
+            need("Sys.Modify")?;
+            store(w, "dns", node, c, &[t("search"), t("dns1"), t("dns2"), t("dns3")])
         }
-        ("GET", ["network", iface]) => {
+        ("GET", ["config"]) => {
             need("Sys.Audit")?;
-            let all = bridges(w, node);
-            let found = all.into_iter().find(|b| b["iface"] == *iface);
-            found.map_or_else(|| Err(super::reply::ApiError::fail("interface does not exist")), data)
+            let row = setting(w, "config", node);
+            let mut v = json!({ "digest": super::sections::digest(&row) });
+            for (k, x) in row {
+                v[k] = x;
+            }
+            data(v)
         }
+        ("PUT", ["config"]) => {
+            let fields =
+                [short("description", 65_536), range("startall-onboot-delay", 0, 300), t("wakeonlan"), t("acme")];
+            c.params.check(&[&fields[..], &[super::params::delete(), super::params::digest()]].concat())?;
+            need("Sys.Modify")?;
+            store(w, "config", node, c, &fields)
+        }
+        ("GET", ["hosts"]) => {
+            need("Sys.Audit")?;
+            let text = format!(
+                "127.0.0.1 localhost.localdomain localhost\n{} {node}.lab.example {node}\n",
+                w.pve.address(node)
+            );
+            data(json!({ "data": text, "digest": super::sections::digest(&text) }))
+        }
+        (_, ["network", rest @ ..]) => super::network::route(w, c, method, node, rest),
+        (_, ["firewall", rest @ ..]) => super::firewall::node(w, c, method, node, rest),
         ("GET", ["hardware"]) => data(json!([{ "type": "pci" }, { "type": "usb" }])),
-        ("GET", ["hardware", "usb"]) => data(json!([])),
+        ("GET", ["hardware", "usb"]) => {
+            w.pve.need(who, "/", "Sys.Audit|Sys.Modify")?;
+            data(json!([]))
+        }
         ("GET", ["hardware", "pci"]) => {
             c.params.check(&[t("pci-class-blacklist"), b("verbose")])?;
             w.pve.need(who, "/", "Sys.Audit|Sys.Modify")?;
             data(pci(w, c, node))
         }
         ("GET", ["hardware", "pci", _]) => data(subdirs("method", &["mdev"])),
-        ("GET", ["hardware", "pci", _, "mdev"]) | ("GET", ["lxc"]) | ("GET", ["replication"]) => data(json!([])),
-        ("GET", ["subscription"]) => data(json!({ "status": "notfound", "message": "There is no subscription key" })),
+        ("GET", ["hardware", "pci", _, "mdev"]) => {
+            w.pve.need(who, "/", "Sys.Audit|Sys.Modify")?;
+            data(json!([]))
+        }
+        ("GET", ["lxc"]) => data(json!([])),
+        ("GET", ["replication"]) => data(json!([])),
+        ("GET", ["sdn", "zones"]) => data(json!([{ "zone": "localnetwork", "status": "available" }])),
+        ("GET", ["subscription"]) => {
+            data(json!({ "status": "notfound", "message": "There is no subscription key", "serverid": "0".repeat(32) }))
+        }
+        ("GET", ["services"]) => {
+            need("Sys.Audit")?;
+            let row = |s: &&str| json!({ "service": s, "name": s, "desc": s, "state": "running", "active-state": "active", "unit-state": "enabled" });
+            data(SERVICES.iter().map(row).collect::<Vec<Value>>())
+        }
+        ("GET", ["services", name, "state"]) if SERVICES.contains(name) => {
+            need("Sys.Audit")?;
+            data(json!({ "service": name, "name": name, "desc": name, "state": "running", "active-state": "active",
+                "unit-state": "enabled" }))
+        }
+        ("POST", ["services", name, verb @ ("start" | "stop" | "restart" | "reload")]) if SERVICES.contains(name) => {
+            need("Sys.Modify")?;
+            let kind = format!("srv{verb}");
+            let who = who.clone();
+            data(task::start(w, node, &kind, name, &who, Job::Over))
+        }
         ("GET", ["certificates", "info"]) => {
             let print = tls::fingerprint(&w.pve.leaf.cert).unwrap_or_default();
             data(json!([{
@@ -105,10 +175,153 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
                 "issuer": "/CN=Proxmox Virtual Environment",
             }]))
         }
+        ("GET", ["rrddata"]) => {
+            c.params.check(&[req(t("timeframe")), t("cf")])?;
+            need("Sys.Audit")?;
+            data(history(w, &figures(w, node)))
+        }
+        ("GET", ["syslog"]) => {
+            need("Sys.Syslog")?;
+            Ok(super::reply::Out { total: Some(1), ..json!([{ "n": 1, "t": "no content" }]).into() })
+        }
+        ("GET", ["aplinfo"]) => data(json!([{
+            "template": "debian-12-standard_12.12-1_amd64.tar.zst", "package": "debian-12-standard", "os": "debian-12",
+            "version": "12.12-1", "section": "system", "architecture": "amd64", "type": "lxc", "source": "http://download.proxmox.com/images",
+            "headline": "Debian 12 Bookworm (standard)", "description": "A small Debian Bookworm system.\n",
+            "infopage": "https://www.debian.org", "location": "http://download.proxmox.com/images/system/debian-12-standard_12.12-1_amd64.tar.zst",
+            "maintainer": "Proxmox Support Team <support@proxmox.com>", "manageurl": "", "sha512sum": "0".repeat(128),
+        }])),
         ("GET", ["query-url-metadata"]) => super::content::url_metadata(w, c, node),
-        ("POST", ["vzdump"]) => Err(c.unknown()),
+        ("POST", ["vzdump"]) => super::backup::request(w, c, node),
+        ("GET", ["vzdump", "defaults"]) => {
+            c.params.check(&[t("storage")])?;
+            data(json!({ "storage": c.params.get("storage").unwrap_or_else(|| "local".into()), "mode": "snapshot" }))
+        }
+        ("POST", [verb @ ("startall" | "stopall" | "suspendall")]) => all_vms(w, c, node, verb),
         _ => Err(c.unknown()),
     }
+}
+
+const INDEX: &[&str] = &[
+    "aplinfo",
+    "certificates",
+    "config",
+    "dns",
+    "firewall",
+    "hardware",
+    "hosts",
+    "lxc",
+    "network",
+    "qemu",
+    "query-url-metadata",
+    "rrddata",
+    "sdn",
+    "services",
+    "startall",
+    "status",
+    "stopall",
+    "storage",
+    "subscription",
+    "syslog",
+    "tasks",
+    "time",
+    "version",
+    "vzdump",
+];
+const SERVICES: &[&str] =
+    &["chrony", "corosync", "cron", "pve-cluster", "pve-firewall", "pvedaemon", "pveproxy", "pvestatd", "sshd"];
+
+fn setting(w: &World, what: &str, node: &str) -> super::state::Row {
+    w.pve.settings.get(&format!("{what}/{node}")).cloned().unwrap_or_default()
+}
+
+fn store(w: &mut World, what: &str, node: &str, c: &Call, fields: &[Prop]) -> Reply {
+    let mut row = setting(w, what, node);
+    super::sections::unchanged(&c.params, &super::sections::digest(&row))?;
+    super::sections::fill(&mut row, &c.params, fields)?;
+    w.pve.settings.insert(format!("{what}/{node}"), row);
+    null()
+}
+
+/// An hour of figures, one a minute, as they are now.
+#[must_use]
+pub fn history(w: &World, now: &[(&'static str, Value)]) -> Vec<Value> {
+    let end = w.now_ms / 60_000 * 60;
+    let row = |i: u64| {
+        let mut v = json!({ "time": end - (69 - i) * 60 });
+        for (k, x) in now.iter().filter(|(_, x)| x.is_number()) {
+            v[*k] = x.clone();
+        }
+        v
+    };
+    (0..70).map(row).collect()
+}
+
+/// A node goes down, its VMs with it; after a reboot it comes back.
+fn down(lab: &Lab, w: &mut World, node: &str, back: bool) {
+    let running: Vec<u32> =
+        w.pve.vms.iter().filter(|(_, v)| v.node == node && v.run.is_some()).map(|(id, _)| *id).collect();
+    for vmid in running {
+        crate::guest::power_off(lab, w, vmid);
+        super::qemu::power::guest_halted(lab, w, vmid);
+    }
+    let tasks: Vec<String> =
+        w.pve.active.iter().filter(|u| w.pve.tasks.get(*u).is_some_and(|t| t.node == node)).cloned().collect();
+    for upid in tasks {
+        task::finish(w, &upid, Some("unexpected status".into()));
+    }
+    // The last node stays: somebody has to answer.
+    if w.pve.nodes.len() > w.pve.offline.len() + 1 {
+        w.pve.offline.insert(node.to_owned());
+        w.schedule(120_000, Event::Pve(PveEvent::Ha));
+    }
+    if back {
+        w.schedule(90_000, Event::Pve(PveEvent::NodeUp { node: node.to_owned() }));
+    }
+}
+
+/// A node is there again and starts what starts with it.
+pub fn up(w: &mut World, node: &str) {
+    w.pve.offline.remove(node);
+    let who = super::acl::Who { user: "root@pam".into(), token: None };
+    let mine = w.pve.vms.iter().filter(|(_, v)| v.node == node && v.run.is_none());
+    let onboot: Vec<u32> =
+        mine.filter(|(_, v)| v.conf.get("onboot").is_some_and(|o| o == "1")).map(|(id, _)| *id).collect();
+    for vmid in onboot {
+        task::start(w, node, "qmstart", &vmid.to_string(), &who, Job::Start { vmid });
+    }
+    w.schedule(10_000, Event::Pve(PveEvent::Ha));
+}
+
+/// `startall`, `stopall`, `suspendall`.
+fn all_vms(w: &mut World, c: &Call, node: &str, verb: &str) -> Reply {
+    c.params.check(&[f("vms", vmids), b("force"), b("force-stop"), n("timeout")])?;
+    let who = c.who()?.clone();
+    let listed = c.params.split("vms");
+    let named = |id: &u32| listed.is_empty() || listed.contains(&id.to_string());
+    let mine: Vec<(u32, bool, bool)> = w
+        .pve
+        .vms
+        .iter()
+        .filter(|(id, v)| v.node == node && named(id) && !v.conf.contains_key("template"))
+        .map(|(id, v)| (*id, v.run.is_some(), v.conf.get("onboot").is_some_and(|o| o == "1")))
+        .collect();
+    for (id, ..) in &mine {
+        w.pve.need(&who, &format!("/vms/{id}"), "VM.PowerMgmt")?;
+    }
+    let upid = task::start(w, node, verb, "", &who, Job::Over);
+    for (vmid, running, onboot) in mine {
+        let id = vmid.to_string();
+        let job = match verb {
+            "startall" if !running && (onboot || c.params.flag("force")) => ("qmstart", Job::Start { vmid }),
+            "stopall" if running => ("qmshutdown", Job::Shutdown { vmid, timeout: 180, force: true }),
+            "suspendall" if running => ("qmsuspend", Job::Hibernate { vmid, storage: None }),
+            _ => continue,
+        };
+        task::log(w, &upid, format!("{} VM {vmid}", if verb == "startall" { "Starting" } else { "Stopping" }));
+        task::start(w, node, job.0, &id, &who, job.1);
+    }
+    data(upid)
 }
 
 fn status(w: &World, node: &str) -> Value {
@@ -138,52 +351,6 @@ fn status(w: &World, node: &str) -> Value {
     })
 }
 
-fn bridges(w: &World, node: &str) -> Vec<Value> {
-    let host = w.pve.api_addr.split(':').next().unwrap_or_default();
-    let all = w.pve.nodes.get(node).map(|n| n.bridges.clone()).unwrap_or_default();
-    let row = |(i, b): (usize, &String)| {
-        let mut v = json!({
-            "iface": b, "type": "bridge", "active": 1, "autostart": 1, "bridge_ports": format!("eno{}", i + 1),
-            "bridge_stp": "off", "bridge_fd": "0", "bridge_vlan_aware": 1, "method": "manual", "method6": "manual",
-            "families": ["inet"], "priority": 3 + i,
-        });
-        if i == 0 {
-            v["method"] = json!("static");
-            v["address"] = json!(host);
-            v["netmask"] = json!("24");
-            v["cidr"] = json!(format!("{host}/24"));
-        }
-        v
-    };
-    all.iter().enumerate().map(row).collect()
-}
-
-fn networks(w: &World, c: &Call, node: &str) -> Reply {
-    let kind = c.params.get("type");
-    let who = c.who()?;
-    let audit = w.pve.has(who, &format!("/nodes/{node}"), "Sys.Audit");
-    let mut rows = bridges(w, node);
-    // Without Sys.Audit only the bridges that may be used are seen.
-    rows.retain(|b| {
-        let path = format!("/sdn/zones/localnetwork/{}", b["iface"].as_str().unwrap_or_default());
-        audit || w.pve.has(who, &path, "SDN.Use") || w.pve.has(who, &path, "SDN.Audit")
-    });
-    let bridges_only = matches!(kind.as_deref(), Some("bridge" | "any_bridge" | "any_local_bridge" | "include_sdn"));
-    if !bridges_only && audit {
-        let n = rows.len();
-        rows.extend((1..=n).map(|i| {
-            json!({ "iface": format!("eno{i}"), "type": "eth", "active": 1, "exists": 1, "method": "manual",
-                "method6": "manual", "families": ["inet"], "priority": 10 + i })
-        }));
-    }
-    match kind.as_deref() {
-        Some("eth") => rows.retain(|r| r["type"] == "eth"),
-        Some("bond" | "alias" | "vlan" | "fabric") => rows.clear(),
-        _ => {}
-    }
-    data(rows)
-}
-
 /// Classes that the list hides unless asked: memory, bridges, processors.
 const HIDDEN: &str = "05,06,0b";
 
@@ -201,8 +368,11 @@ fn pci(w: &World, c: &Call, node: &str) -> Value {
             "iommugroup": if n.iommu { d.iommu_group } else { -1 },
         });
         if verbose {
-            v["vendor_name"] = json!(d.vendor_name);
-            v["device_name"] = json!(d.device_name);
+            for (k, x) in [("vendor_name", &d.vendor_name), ("device_name", &d.device_name)] {
+                if !x.is_empty() {
+                    v[k] = json!(x);
+                }
+            }
             v["subsystem_vendor"] = json!(d.subsystem_vendor);
             v["subsystem_device"] = json!(d.subsystem_device);
         }

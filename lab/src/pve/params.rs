@@ -1,14 +1,21 @@
 //! Parameters of a request: decoding as the server does it, and checks with all errors at once.
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gpuhost_stdlib::wire::pve::props::{self, Prop, Rule, Ty};
 use serde_json::Value;
 
 use super::reply::ApiError;
 
-/// Decoded parameters.
-#[derive(Debug, Clone, Default)]
-pub struct Params(pub BTreeMap<String, Value>);
+/// Decoded parameters, and whether a handler has checked them.
+#[derive(Debug, Default)]
+pub struct Params(pub BTreeMap<String, Value>, AtomicBool);
+
+impl Clone for Params {
+    fn clone(&self) -> Self {
+        Params(self.0.clone(), AtomicBool::new(self.checked()))
+    }
+}
 
 /// An uploaded file.
 #[derive(Debug, Clone)]
@@ -89,6 +96,13 @@ impl Params {
         self.get(key).is_some_and(|v| v == "1")
     }
 
+    /// The entries of a text that is a list (`a,b;c d`).
+    #[must_use]
+    pub fn split(&self, key: &str) -> Vec<String> {
+        let text = self.text(key);
+        text.split([',', ';', ' ', '\0']).filter(|s| !s.is_empty()).map(str::to_owned).collect()
+    }
+
     /// A list: an array, or one value.
     #[must_use]
     pub fn list(&self, key: &str) -> Vec<String> {
@@ -97,6 +111,12 @@ impl Params {
             Some(v) => text(v).into_iter().collect(),
             None => Vec::new(),
         }
+    }
+
+    /// Whether somebody has looked at all of them.
+    #[must_use]
+    pub fn checked(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
     }
 
     /// Checks all parameters against `spec`; unknown ones are refused.
@@ -116,15 +136,16 @@ impl Params {
         spec: &[Prop],
         more: impl Fn(&str) -> Option<fn(&str, &str) -> Result<(), String>>,
     ) -> Result<(), ApiError> {
+        self.1.store(true, Ordering::Relaxed);
         let mut bad = BTreeMap::new();
         for (k, v) in &self.0 {
             let prop = spec.iter().find(|p| p.name == k);
             let verdict = match (prop, more(k)) {
-                (Some(p), _) if p.name == k && LISTS.contains(&p.name) => Ok(()),
-                (Some(p), _) => one(v, p.ty).and_then(|t| p.check(&t)),
+                (Some(p), _) if LISTS.contains(&p.name) && matches!(p.rule, Rule::Any) => Ok(()),
+                (Some(p), _) => one(k, v, p.ty).and_then(|t| p.check(&t)),
                 (None, Some(f)) => {
                     let ty = props::scalar_of(k).map_or(Ty::Str, |s| s.ty);
-                    one(v, ty).and_then(|t| f(k, &t))
+                    one(k, v, ty).and_then(|t| f(k, &t))
                 }
                 (None, None) => Err(UNKNOWN.to_owned()),
             };
@@ -132,27 +153,53 @@ impl Params {
                 bad.insert(k.clone(), why);
             }
         }
-        for p in spec.iter().filter(|p| p.required && !self.0.contains_key(p.name)) {
-            bad.insert(p.name.to_owned(), "property is missing and it is not optional".to_owned());
+        for p in spec {
+            match (self.0.contains_key(p.name), p.requires) {
+                (false, _) if p.required => {
+                    bad.insert(p.name.to_owned(), "property is missing and it is not optional".to_owned());
+                }
+                (true, Some(other)) if !self.0.contains_key(other) => {
+                    bad.insert(other.to_owned(), format!("missing property required by '{}'", p.name));
+                }
+                _ => {}
+            }
         }
         if bad.is_empty() { Ok(()) } else { Err(ApiError::params(bad)) }
     }
 }
 
 const UNKNOWN: &str = "property is not defined in schema and the schema does not allow additional properties";
+/// Texts that are lists: an array is as good.
+const TEXT_LISTS: [&str; 14] = [
+    "bridge_ports",
+    "content",
+    "delete",
+    "exclude",
+    "groups",
+    "idlist",
+    "nodes",
+    "privs",
+    "roles",
+    "slaves",
+    "tags",
+    "tokens",
+    "users",
+    "vms",
+];
 /// Parameters that may be lists.
-const LISTS: [&str; 2] = ["command", "map"];
+const LISTS: [&str; 3] = ["command", "map", "exclude-path"];
 
 fn text(v: &Value) -> Option<String> {
     match v {
         Value::String(s) => Some(s.clone()),
         Value::Number(n) => Some(n.to_string()),
         Value::Bool(b) => Some(if *b { "1" } else { "0" }.to_owned()),
+        Value::Array(list) => Some(list.iter().filter_map(text).collect::<Vec<_>>().join(",")),
         _ => None,
     }
 }
 
-fn one(v: &Value, ty: Ty) -> Result<String, String> {
+fn one(key: &str, v: &Value, ty: Ty) -> Result<String, String> {
     let name = match ty {
         Ty::Bool => "boolean",
         Ty::Int => "integer",
@@ -160,7 +207,7 @@ fn one(v: &Value, ty: Ty) -> Result<String, String> {
         Ty::Str => "string",
     };
     match v {
-        Value::Array(_) => Err(format!("type check ('{name}') failed - got ARRAY")),
+        Value::Array(_) if !TEXT_LISTS.contains(&key) => Err(format!("type check ('{name}') failed - got ARRAY")),
         Value::Object(_) => Err(format!("type check ('{name}') failed - got HASH")),
         v => Ok(text(v).unwrap_or_default()),
     }
@@ -216,6 +263,81 @@ pub const fn f(name: &'static str, check: fn(&str) -> Result<(), String>) -> Pro
 #[must_use]
 pub const fn e(name: &'static str, list: &'static [&'static str]) -> Prop {
     Prop { rule: Rule::OneOf(list), ..opt(name, Ty::Str) }
+}
+
+/// A text of at most `max` characters.
+#[must_use]
+pub const fn short(name: &'static str, max: usize) -> Prop {
+    Prop { max_len: Some(max), ..opt(name, Ty::Str) }
+}
+
+/// A number within limits.
+#[must_use]
+pub const fn range(name: &'static str, min: i64, max: i64) -> Prop {
+    Prop { min: Some(min as f64), max: Some(max as f64), ..opt(name, Ty::Int) }
+}
+
+/// Makes a parameter need another one.
+#[must_use]
+pub const fn with(p: Prop, other: &'static str) -> Prop {
+    Prop { requires: Some(other), ..p }
+}
+
+/// A parameter that matches a pattern.
+#[must_use]
+pub const fn pat(name: &'static str, check: fn(&str) -> bool) -> Prop {
+    Prop { rule: Rule::Pattern(check), ..opt(name, Ty::Str) }
+}
+
+/// A configuration id.
+#[must_use]
+pub const fn cid(name: &'static str) -> Prop {
+    f(name, config_id)
+}
+
+/// A node name.
+#[must_use]
+pub const fn node(name: &'static str) -> Prop {
+    f(name, node_format)
+}
+
+/// The SHA-1 of what the sender has read.
+#[must_use]
+pub const fn digest() -> Prop {
+    short("digest", 64)
+}
+
+/// Names of settings to remove.
+#[must_use]
+pub const fn delete() -> Prop {
+    Prop { max_len: Some(4096), ..f("delete", config_ids) }
+}
+
+fn node_format(v: &str) -> Result<(), String> {
+    let b = v.as_bytes();
+    let ok = !b.is_empty()
+        && b[0].is_ascii_alphanumeric()
+        && b[b.len() - 1].is_ascii_alphanumeric()
+        && b.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'-');
+    if ok { Ok(()) } else { Err("value does not look like a valid node name\n".to_owned()) }
+}
+
+fn config_ids(v: &str) -> Result<(), String> {
+    v.split([',', ';', ' ']).filter(|p| !p.is_empty()).try_for_each(config_id)
+}
+
+/// A list of VM ids.
+///
+/// # Errors
+/// The server's message.
+pub fn vmids(v: &str) -> Result<(), String> {
+    v.split([',', ';', ' ']).filter(|p| !p.is_empty()).try_for_each(vmid_format)
+}
+
+/// An `http` or `https` address.
+#[must_use]
+pub fn is_url(v: &str) -> bool {
+    v.starts_with("http://") || v.starts_with("https://")
 }
 
 /// A VM id.

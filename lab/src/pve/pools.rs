@@ -87,11 +87,7 @@ fn detail(w: &World, c: &Call, id: &str) -> Result<Value, ApiError> {
     let mut members: Vec<Value> = Vec::new();
     for v in &p.vms {
         if let Some(vm) = w.pve.vms.get(v) {
-            let mut row = status::resource(w, *v, vm);
-            if let Some(o) = row.as_object_mut() {
-                o.shift_remove("pool");
-            }
-            members.push(row);
+            members.push(status::member(w, *v, vm));
         }
     }
     for s in &p.storages {

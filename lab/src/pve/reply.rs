@@ -14,11 +14,13 @@ pub struct Out {
     pub data: Value,
     /// `total` of lists that page.
     pub total: Option<usize>,
+    /// `changes`: what waits to be applied.
+    pub changes: Option<String>,
 }
 
 impl From<Value> for Out {
     fn from(data: Value) -> Self {
-        Out { data, total: None }
+        Out { data, total: None, changes: None }
     }
 }
 
@@ -31,8 +33,12 @@ pub struct ApiError {
     pub message: String,
     /// Messages by parameter.
     pub errors: BTreeMap<String, String>,
-    /// No JSON body, only the reason phrase.
+    /// No JSON body, only the reason phrase (and the same as text).
     pub bare: bool,
+    /// No body at all.
+    pub silent: bool,
+    /// The text of the body ends its line.
+    pub newline: bool,
     /// The config lock of this VM is held: the handler is tried again until ten seconds have passed.
     pub flock: Option<u32>,
 }
@@ -79,15 +85,19 @@ impl ApiError {
     pub fn denied(path: &str, privs: &str) -> Self {
         Self::status(403, format!("Permission check failed ({path}, {privs})"))
     }
+    /// A proxied request that did not get through: `595` and `596`, empty body.
+    pub fn broken(code: u16, message: impl Into<String>) -> Self {
+        ApiError { code, message: message.into(), bare: true, silent: true, ..Self::default() }
+    }
     /// `401`, empty body.
     pub fn unauthorized(message: impl Into<String>) -> Self {
-        ApiError { code: 401, message: message.into(), bare: true, ..Self::default() }
+        ApiError { code: 401, message: message.into(), bare: true, silent: true, ..Self::default() }
     }
     /// An endpoint that the server has but the lab does not simulate.
     #[must_use]
     pub fn not_simulated(method: &str, path: &str) -> Self {
-        let text = format!("Method '{method} {path}' not implemented");
-        Self::status(501, format!("{text} (the lab's endpoints are in lab/src/pve/router.rs)"))
+        tracing::info!("the lab does not serve {method} {path} (its endpoints are in lab/src/pve/router.rs)");
+        Self::status(501, format!("Method '{method} {path}' not implemented"))
     }
     /// The config file of a VM is missing.
     #[must_use]
@@ -118,7 +128,9 @@ fn response(code: u16, reason: Option<&str>, ctype: &str, body: Vec<u8>) -> Resp
         ("server", "pve-api-daemon/3.0"),
         ("content-type", ctype),
     ] {
-        if let Ok(v) = http::HeaderValue::from_str(v) {
+        if let Ok(v) = http::HeaderValue::from_str(v)
+            && !v.is_empty()
+        {
             h.insert(k, v);
         }
     }
@@ -137,13 +149,19 @@ pub fn render(reply: Reply, extjs: bool, old: bool) -> Response<Full<Bytes>> {
             if let Some(t) = out.total {
                 body["total"] = json!(t);
             }
+            if let Some(text) = out.changes {
+                body["changes"] = json!(text);
+            }
             if extjs {
                 body["success"] = json!(1);
             }
             response(200, None, JSON, bytes(&body))
         }
-        Err(e) if e.bare && e.code == 401 => response(401, Some(&e.message), JSON, Vec::new()),
-        Err(e) if e.bare => response(e.code, Some(&e.message), "text/plain", e.message.clone().into_bytes()),
+        Err(e) if e.silent => response(e.code, Some(&e.message), "", Vec::new()),
+        Err(e) if e.bare => {
+            let newline = if e.newline { "\n" } else { "" };
+            response(e.code, Some(&e.message), "", format!("{}{newline}", e.message).into_bytes())
+        }
         Err(e) => {
             let newline = if e.code == 501 { "" } else { "\n" };
             let mut body = json!({ "data": null, "message": format!("{}{newline}", e.message) });

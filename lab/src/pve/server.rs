@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use super::params::{Params, Upload, unescape};
 use super::reply::{ApiError, Reply, render};
 use super::router::{self, Call};
-use super::{agent, auth};
+use super::{agent, auth, record};
 use crate::{Client, Lab, tls};
 
 /// Largest form or JSON body.
@@ -29,6 +29,7 @@ const LOCK_WAIT_MS: u64 = 10_000;
 /// # Errors
 /// When the port cannot be bound or the certificate cannot be read.
 pub async fn serve(lab: &Lab) -> std::io::Result<()> {
+    record::from_environment(lab)?;
     let (leaf, api, nodes) =
         lab.with(|w| (w.pve.leaf.clone(), w.pve.api_addr.clone(), w.pve.nodes.keys().cloned().collect::<Vec<_>>()));
     let acceptor = TlsAcceptor::from(tls::server_config(&leaf, None, &["http/1.1"])?);
@@ -79,7 +80,7 @@ async fn answer(lab: &Lab, r: Request<Incoming>) -> Response<Full<Bytes>> {
         (_, Some(p)) => (true, p),
         _ => {
             let text = "file error - /usr/share/pve-manager/index.html.tpl: not found";
-            return render(Err(ApiError { bare: true, ..ApiError::fail(text) }), false, false);
+            return render(Err(ApiError { bare: true, newline: true, ..ApiError::fail(text) }), false, false);
         }
     };
     let parts = rest.split('/').filter(|p| !p.is_empty()).map(|p| unescape(p, false)).collect();
@@ -96,7 +97,11 @@ async fn handle(lab: &Lab, r: Request<Incoming>, path: Vec<String>) -> Reply {
     let method = head.method.as_str().to_owned();
     let bare = |code, text: String| Err(ApiError { bare: true, ..ApiError::status(code, text) });
     if !["GET", "POST", "PUT", "DELETE"].contains(&method.as_str()) {
-        return bare(501, format!("method '{method}' not available"));
+        return Err(ApiError {
+            silent: true,
+            bare: true,
+            ..ApiError::status(501, format!("method '{method}' not available"))
+        });
     }
     if head.headers.contains_key("transfer-encoding") {
         return bare(501, "chunked transfer encoding not supported".into());
@@ -119,14 +124,23 @@ async fn handle(lab: &Lab, r: Request<Incoming>, path: Vec<String>) -> Reply {
         Some(lab.with(|w| auth::identify(&w.pve, &head.headers, write, now_s))?)
     };
     let ctype = head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let (params, file) = decode(ctype, &bytes, head.uri.query())?;
+    let (mut params, file) = decode(ctype, &bytes, head.uri.query())?;
+    router::drop_repeated(&path, &mut params)?;
     let call = Call { who, method, path, params, file };
-    if let Some(reply) = agent::maybe_async(lab, &call).await {
+    let since = lab.clock().now_ms();
+    let reply = run(lab, &call).await;
+    record::note(lab, &call, head.headers.contains_key("x-gpuhost-clock"), since, &reply);
+    reply
+}
+
+/// Runs a request, waiting for a config lock as long as the server does.
+async fn run(lab: &Lab, call: &Call) -> Reply {
+    if let Some(reply) = agent::maybe_async(lab, call).await {
         return reply;
     }
     let mut waited = 0;
     loop {
-        let reply = lab.with(|w| router::route(lab, w, &call));
+        let reply = lab.with(|w| router::route(lab, w, call));
         match &reply {
             Err(e) if e.flock.is_some() && waited < LOCK_WAIT_MS => {
                 waited += 500;
@@ -145,13 +159,14 @@ fn decode(ctype: &str, bytes: &Bytes, query: Option<&str>) -> Result<(Params, Op
         _ if bytes.is_empty() => {}
         "application/json" => match serde_json::from_slice::<serde_json::Value>(bytes) {
             Ok(serde_json::Value::Object(o)) => params.0.extend(o.into_iter().filter(|(_, v)| !v.is_null())),
-            _ => {
-                let text = "malformed JSON string, neither tag, array, object, number, string or atom";
-                return Err(ApiError { bare: true, ..ApiError::fail(text) });
-            }
+            Ok(_) => return Err(malformed("not a HASH reference".into())),
+            Err(e) => return Err(malformed(json_error(&String::from_utf8_lossy(bytes), e.column()))),
         },
         "application/x-www-form-urlencoded" | "" => params.add_form(&String::from_utf8_lossy(bytes)),
-        "multipart/form-data" => file = multipart(ctype, bytes, &mut params),
+        "multipart/form-data" => {
+            let bad = || ApiError::broken(400, "Bad Request");
+            file = Some(multipart(ctype, bytes, &mut params).ok_or_else(bad)?);
+        }
         other => {
             let text = format!("upload 'Content-Type '{other}' not implemented");
             return Err(ApiError { bare: true, ..ApiError::status(506, text) });
@@ -161,9 +176,35 @@ fn decode(ctype: &str, bytes: &Bytes, query: Option<&str>) -> Result<(Params, Op
     Ok((params, file))
 }
 
+fn malformed(text: String) -> ApiError {
+    let text = format!("{text} at /usr/share/perl5/PVE/APIServer/AnyEvent.pm line 934.");
+    ApiError { bare: true, newline: true, ..ApiError::fail(text) }
+}
+
+/// What the server's parser says about a text that is not JSON, of which ours stopped at `column`.
+fn json_error(text: &str, column: usize) -> String {
+    let at = column.saturating_sub(1).min(text.len());
+    let rest = text.get(at..).unwrap_or_default().trim_end_matches('}');
+    let place = if rest.is_empty() { "(end of string)".to_owned() } else { rest.to_owned() };
+    match text.as_bytes().first() {
+        Some(b'{') if at == 1 => format!("'\"' expected, at character offset {at} (before \"{place}\")"),
+        Some(b'{') => {
+            format!(", or }} expected while parsing object/hash, at character offset {at} (before \"{place}\")")
+        }
+        Some(b'[') => format!(", or ] expected while parsing array, at character offset {at} (before \"{place}\")"),
+        _ => {
+            let what = "malformed JSON string, neither tag, array, object, number, string or atom";
+            format!("{what}, at character offset {at} (before \"{place}\")")
+        }
+    }
+}
+
 fn find(hay: &[u8], needle: &[u8], from: usize) -> Option<usize> {
     hay.get(from..)?.windows(needle.len()).position(|w| w == needle).map(|i| i + from)
 }
+
+/// The fields of an upload, in the only order that the server reads them in.
+const FIELDS: [&str; 4] = ["content", "checksum-algorithm", "checksum", "tmpfilename"];
 
 /// Reads `multipart/form-data`: fields become parameters, the part with a file name is the upload.
 fn multipart(ctype: &str, bytes: &[u8], params: &mut Params) -> Option<Upload> {
@@ -172,6 +213,7 @@ fn multipart(ctype: &str, bytes: &[u8], params: &mut Params) -> Option<Upload> {
     let next = format!("\r\n{mark}");
     let mut at = find(bytes, mark.as_bytes(), 0)? + mark.len();
     let mut file = None;
+    let mut seen = 0;
     while bytes.get(at..at + 2) == Some(b"\r\n") {
         let head_end = find(bytes, b"\r\n\r\n", at)?;
         let end = find(bytes, next.as_bytes(), head_end + 2)?;
@@ -184,6 +226,11 @@ fn multipart(ctype: &str, bytes: &[u8], params: &mut Params) -> Option<Upload> {
         match (attr(" name"), attr("filename")) {
             (_, Some(filename)) => file = Some(Upload { filename, bytes: body.to_vec() }),
             (Some(name), None) => {
+                let place = FIELDS.iter().position(|f| *f == name).unwrap_or(seen);
+                if place < seen || file.is_some() {
+                    return None;
+                }
+                seen = place;
                 params.0.insert(name, String::from_utf8_lossy(body).into_owned().into());
             }
             _ => {}

@@ -51,7 +51,8 @@ pub fn real_bytes(v: &Volume) -> u64 {
         Content::System { .. } => 2600 << 20,
         Content::Filesystem { files, .. } => (64 << 20) + files.values().map(|f| f.len() as u64).sum::<u64>(),
         Content::Bytes(b) => b.len() as u64 * 3 / 4,
-        Content::CloudInit | Content::Firmware => v.size,
+        Content::CloudInit | Content::Firmware | Content::Memory => v.size,
+        Content::Backup { disks, .. } => disks.values().map(|(v, _)| real_bytes(v)).sum::<u64>() / 2,
     };
     n.min(v.size.max(1))
 }
@@ -133,6 +134,7 @@ pub fn create(w: &mut World, n: New<'_>) -> Result<String, String> {
         ctime: w.now_ms / 1000,
         base: n.base,
         notes: None,
+        protected: false,
     };
     w.pve.files.insert(volid.clone(), file);
     w.volumes.insert(volid.clone(), n.volume);

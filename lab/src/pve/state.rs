@@ -8,6 +8,9 @@ use super::task::Job;
 use crate::spec::{Download, NodeSpec};
 use crate::tls::Pair;
 
+/// One row of settings, as answers show it.
+pub type Row = BTreeMap<String, Value>;
+
 /// The hypervisor cluster.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Pve {
@@ -41,10 +44,31 @@ pub struct Pve {
     pub access: Access,
     /// Datacenter options.
     pub options: BTreeMap<String, Value>,
+    /// Settings that come as rows, by table (`ha/resources`, `backup`) and id.
+    #[serde(default)]
+    pub tables: BTreeMap<String, BTreeMap<String, Row>>,
+    /// Settings that are one row each, by what they belong to (`firewall/cluster`, `dns/pve1`).
+    #[serde(default)]
+    pub settings: BTreeMap<String, Row>,
+    /// Firewall rules in order, by what they belong to (`cluster`, `vm/100`, `group/web`).
+    #[serde(default)]
+    pub rules: BTreeMap<String, Vec<Row>>,
+    /// Interfaces of each node, by name.
+    #[serde(default)]
+    pub interfaces: BTreeMap<String, BTreeMap<String, Row>>,
+    /// Changes of the interfaces that wait to be applied.
+    #[serde(default)]
+    pub interfaces_new: BTreeMap<String, BTreeMap<String, Row>>,
+    /// Nodes that do not answer.
+    #[serde(default)]
+    pub offline: BTreeSet<String>,
     /// Tasks by UPID.
     pub tasks: BTreeMap<String, Task>,
     /// Order of the tasks' births.
     pub task_order: Vec<String>,
+    /// Tasks that run.
+    #[serde(default)]
+    pub active: BTreeSet<String>,
     /// Last process id.
     pub last_pid: u32,
     /// When the hypervisor booted.
@@ -79,7 +103,7 @@ impl Storage {
     /// Whether volumes are files below a directory.
     #[must_use]
     pub fn is_dir(&self) -> bool {
-        matches!(self.kind.as_str(), "dir" | "nfs" | "cifs")
+        matches!(self.kind.as_str(), "dir" | "nfs" | "cifs" | "cephfs" | "btrfs")
     }
     /// Whether it may hold `what`.
     #[must_use]
@@ -109,6 +133,9 @@ pub struct File {
     /// Notes.
     #[serde(default)]
     pub notes: Option<String>,
+    /// Whether it may not be removed.
+    #[serde(default)]
+    pub protected: bool,
 }
 
 /// A VM's config and state.
@@ -139,6 +166,18 @@ pub struct Vm {
     /// The cloud-init keys that the last generated drive holds.
     #[serde(default)]
     pub ci_drive: BTreeMap<String, String>,
+    /// What the cluster last heard of it, if it has changed since.
+    #[serde(default)]
+    pub heard: Option<Heard>,
+}
+
+/// A VM as the last ten-second report showed it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Heard {
+    /// When the report was made.
+    pub at_ms: u64,
+    /// Its figures; `None`: it was not there yet.
+    pub row: Option<Value>,
 }
 
 /// A running VM.
@@ -167,6 +206,15 @@ pub struct Snapshot {
     pub time: u64,
     /// Description.
     pub description: String,
+    /// The snapshot it was made after.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// `prepare` or `delete` while it is incomplete.
+    #[serde(default)]
+    pub state: Option<String>,
+    /// The volume with the memory, if it was kept.
+    #[serde(default)]
+    pub vmstate: Option<String>,
 }
 
 /// A pool.
@@ -203,6 +251,9 @@ pub struct Access {
     /// Members of groups.
     #[serde(default)]
     pub groups: BTreeMap<String, BTreeSet<String>>,
+    /// Comments of groups.
+    #[serde(default)]
+    pub group_comments: BTreeMap<String, String>,
     /// Entries.
     pub acl: Vec<Acl>,
 }

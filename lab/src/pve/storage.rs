@@ -2,17 +2,51 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sha1::{Digest, Sha1};
 
-use super::params::{b, n, req, t};
+use super::params::{b, cid, delete, digest as digest_param, e, f, opt, range, req, short, t};
 use super::reply::{ApiError, Reply, data, null};
 use super::router::Call;
+use super::sections::{self, unchanged};
 use super::space;
 use super::state::Storage;
 use crate::world::World;
-use gpuhost_stdlib::wire::pve::props::Prop;
+use gpuhost_stdlib::wire::pve::props::{Prop, Ty};
 
-const TYPES: &[&str] = &["dir", "nfs", "zfspool", "lvmthin", "lvm"];
+const TYPES: &[&str] = &[
+    "btrfs",
+    "cephfs",
+    "cifs",
+    "dir",
+    "esxi",
+    "iscsi",
+    "iscsidirect",
+    "lvm",
+    "lvmthin",
+    "nfs",
+    "pbs",
+    "rbd",
+    "zfs",
+    "zfspool",
+];
+const TYPES_8: &[&str] = &[
+    "btrfs",
+    "cephfs",
+    "cifs",
+    "dir",
+    "esxi",
+    "glusterfs",
+    "iscsi",
+    "iscsidirect",
+    "lvm",
+    "lvmthin",
+    "nfs",
+    "pbs",
+    "rbd",
+    "zfs",
+    "zfspool",
+];
+/// Kinds whose volumes the lab can make.
+const SERVED: &[&str] = &["btrfs", "cephfs", "cifs", "dir", "iscsi", "lvm", "lvmthin", "nfs", "pbs", "rbd", "zfspool"];
 const CONTENT: &[&str] = &["images", "rootdir", "vztmpl", "backup", "iso", "snippets", "import", "none"];
 
 /// A storage id.
@@ -28,31 +62,106 @@ pub fn id_format(v: &str) -> Result<(), String> {
     if ok { Ok(()) } else { Err(format!("storage ID '{v}' contains illegal characters\n")) }
 }
 
-fn fields() -> Vec<Prop> {
-    vec![
-        t("content"),
-        t("nodes"),
-        b("shared"),
-        b("disable"),
-        t("path"),
-        t("server"),
-        t("export"),
-        t("pool"),
-        t("vgname"),
-        t("thinpool"),
-        b("sparse"),
-        t("prune-backups"),
-        t("options"),
-        t("digest"),
-        t("delete"),
-        b("mkdir"),
-        t("preallocation"),
-        t("blocksize"),
-        t("mountpoint"),
-        n("max-protected-backups"),
-        b("create-base-path"),
-        b("create-subdirs"),
-    ]
+/// Whether a storage is there for a node.
+#[must_use]
+pub fn on_node(w: &World, id: &str, node: &str) -> bool {
+    let list = w.pve.storages.get(id).map(|s| s.extra.get("nodes").cloned().unwrap_or_default());
+    list.is_some_and(|l| l.is_empty() || l.split([',', ';', ' ']).any(|n| n == node))
+}
+
+/// Settings that can be changed.
+const FIELDS: &[Prop] = &[
+    t("blocksize"),
+    t("bwlimit"),
+    t("comstar_hg"),
+    t("comstar_tg"),
+    t("content"),
+    t("content-dirs"),
+    b("create-base-path"),
+    b("create-subdirs"),
+    t("data-pool"),
+    b("disable"),
+    short("domain", 256),
+    t("encryption-key"),
+    t("fingerprint"),
+    e("format", &["raw", "qcow2", "subvol", "vmdk"]),
+    cid("fs-name"),
+    b("fuse"),
+    t("is_mountpoint"),
+    t("keyring"),
+    b("krbd"),
+    t("lio_tpg"),
+    t("master-pubkey"),
+    Prop { min: Some(-1.0), ..opt("max-protected-backups", Ty::Int) },
+    b("mkdir"),
+    t("monhost"),
+    t("mountpoint"),
+    t("namespace"),
+    b("nocow"),
+    t("nodes"),
+    b("nowritecache"),
+    t("options"),
+    short("password", 256),
+    t("pool"),
+    range("port", 1, 65_535),
+    e("preallocation", &["off", "metadata", "falloc", "full"]),
+    f("prune-backups", super::prune::keep_format),
+    b("saferemove"),
+    t("saferemove_throughput"),
+    t("server"),
+    b("shared"),
+    b("skip-cert-verification"),
+    e("smbversion", &["default", "2.0", "2.1", "3", "3.0", "3.11"]),
+    b("sparse"),
+    t("subdir"),
+    b("tagged_only"),
+    t("username"),
+    t("zfs-base-path"),
+];
+/// Settings that are fixed at birth.
+const BIRTH: &[Prop] = &[
+    t("authsupported"),
+    t("base"),
+    t("datastore"),
+    t("export"),
+    t("iscsiprovider"),
+    t("path"),
+    t("portal"),
+    t("share"),
+    t("target"),
+    t("thinpool"),
+    t("vgname"),
+];
+const ONLY_9: &[Prop] = &[e("saferemove-stepsize", &["1", "2", "4", "8", "16", "32"]), b("snapshot-as-volume-chain")];
+const ONLY_8: &[Prop] =
+    &[Prop { min: Some(0.0), ..opt("maxfiles", Ty::Int) }, t("server2"), e("transport", &["tcp", "rdma", "unix"])];
+
+fn fields(old: bool, new: bool) -> Vec<Prop> {
+    let mut all = FIELDS.to_vec();
+    all.extend_from_slice(if old { ONLY_8 } else { ONLY_9 });
+    if new {
+        all.extend_from_slice(BIRTH);
+        if old {
+            all.push(t("volume"));
+        }
+        all.extend([req(f("storage", id_format)), req(e("type", if old { TYPES_8 } else { TYPES }))]);
+    } else {
+        all.extend([delete(), digest_param()]);
+    }
+    all
+}
+
+/// What each kind cannot be without.
+fn required(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "dir" | "btrfs" => &["path"],
+        "nfs" => &["server", "export"],
+        "cifs" => &["server", "share"],
+        "zfspool" | "rbd" => &["pool"],
+        "lvm" => &["vgname"],
+        "lvmthin" => &["vgname", "thinpool"],
+        _ => &[],
+    }
 }
 
 /// Handles `/storage…`.
@@ -64,7 +173,7 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
     let p = &c.params;
     match (method, path) {
         ("GET", []) => {
-            p.check(&[t("type")])?;
+            p.check(&[e("type", if w.pve.is_8() { TYPES_8 } else { TYPES })])?;
             let may = |id: &str| {
                 let path = format!("/storage/{id}");
                 ["Datastore.Allocate", "Datastore.Audit", "Datastore.AllocateSpace"]
@@ -81,20 +190,27 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             data(view(w, id, s))
         }
         ("POST", []) => {
-            let mut all = fields();
-            all.extend([req(t("storage")), req(super::params::e("type", TYPES))]);
-            p.check(&all)?;
+            p.check(&fields(w.pve.is_8(), true))?;
             w.pve.need(who, "/storage", "Datastore.Allocate")?;
-            let id = p.text("storage");
-            id_format(&id).map_err(|e| ApiError::param("storage", format!("invalid format - {e}")))?;
+            let (id, kind) = (p.text("storage"), p.text("type"));
             if w.pve.storages.contains_key(&id) {
                 return Err(ApiError::fail(format!("create storage failed: storage ID '{id}' already defined")));
             }
-            let kind = p.text("type");
+            let missing: BTreeMap<String, String> = required(&kind)
+                .iter()
+                .filter(|k| p.get(k).is_none())
+                .map(|k| ((*k).to_owned(), "property is missing and it is not optional".to_owned()))
+                .collect();
+            if !missing.is_empty() {
+                return Err(ApiError::params(missing));
+            }
+            if !SERVED.contains(&kind.as_str()) {
+                return Err(ApiError::fail(format!("create storage failed: the lab has no storage of type '{kind}'")));
+            }
             let mut s = Storage {
-                shared: kind == "nfs",
+                shared: matches!(kind.as_str(), "nfs" | "cifs" | "cephfs" | "rbd"),
                 kind: kind.clone(),
-                content: "images,rootdir".into(),
+                content: if matches!(kind.as_str(), "nfs" | "cifs") { "images" } else { "images,rootdir" }.into(),
                 size: 1 << 40,
                 disabled: false,
                 extra: BTreeMap::new(),
@@ -104,18 +220,25 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             data(json!({ "storage": id, "type": kind }))
         }
         ("PUT", [id]) => {
-            p.check(&fields())?;
+            p.check(&fields(w.pve.is_8(), false))?;
             w.pve.need(who, "/storage", "Datastore.Allocate")?;
-            let s = w.pve.storages.get_mut(*id).ok_or_else(|| missing(id))?;
+            unchanged(p, &sections::digest(&w.pve.storages))?;
+            let s = w
+                .pve
+                .storages
+                .get_mut(*id)
+                .ok_or_else(|| ApiError::fail(format!("update storage failed: storage '{id}' does not exist")))?;
             fill(s, c)?;
             data(json!({ "storage": id, "type": s.kind }))
         }
         ("DELETE", [id]) => {
+            p.check(&[])?;
             w.pve.need(who, "/storage", "Datastore.Allocate")?;
             w.pve
                 .storages
                 .remove(*id)
                 .ok_or_else(|| ApiError::fail(format!("delete storage failed: storage '{id}' does not exist")))?;
+            // The volumes stay where they are; nobody sees them any more.
             null()
         }
         _ => Err(c.unknown()),
@@ -145,20 +268,25 @@ fn fill(s: &mut Storage, c: &Call) -> Result<(), ApiError> {
     if p.get("disable").is_some() {
         s.disabled = p.flag("disable");
     }
-    for k in ["path", "server", "export", "pool", "vgname", "thinpool", "nodes", "prune-backups", "sparse"] {
-        if let Some(v) = p.get(k) {
-            s.extra.insert(k.into(), v);
-        }
+    let own = ["content", "shared", "disable", "storage", "type", "delete", "digest", "password", "mkdir"];
+    for k in p.0.keys().filter(|k| !own.contains(&k.as_str())) {
+        s.extra.insert(k.clone(), p.text(k));
     }
-    for k in p.text("delete").split(',') {
-        s.extra.remove(k);
+    for k in p.split("delete") {
+        match k.as_str() {
+            "shared" => s.shared = false,
+            "disable" => s.disabled = false,
+            "content" => s.content = "images,rootdir".into(),
+            k => {
+                s.extra.remove(k);
+            }
+        }
     }
     Ok(())
 }
 
 fn view(w: &World, id: &str, s: &Storage) -> Value {
-    let text = serde_json::to_string(&w.pve.storages).unwrap_or_default();
-    let digest: String = Sha1::digest(text).iter().map(|b| format!("{b:02x}")).collect();
+    let digest = sections::digest(&w.pve.storages);
     let mut v = json!({ "storage": id, "type": s.kind, "content": s.content, "digest": digest });
     match s.kind.as_str() {
         "zfspool" => {
@@ -185,7 +313,8 @@ fn view(w: &World, id: &str, s: &Storage) -> Value {
         v["disable"] = json!(1);
     }
     for (k, x) in &s.extra {
-        v[k] = json!(x);
+        let known = FIELDS.iter().chain(BIRTH).chain(ONLY_9).chain(ONLY_8).find(|f| f.name == k.as_str());
+        v[k] = sections::typed(known.map_or(Ty::Str, |f| f.ty), x);
     }
     v
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::acl::Who;
 use super::state::Task;
-use super::{PveEvent, content, qemu};
+use super::{PveEvent, backup, content, prune, qemu};
 use crate::Lab;
 use crate::world::{Event, World};
 
@@ -48,6 +48,13 @@ pub enum Job {
         /// VM.
         vmid: u32,
     },
+    /// Writes a VM's memory to disk and stops it.
+    Hibernate {
+        /// VM.
+        vmid: u32,
+        /// Storage of the memory.
+        storage: Option<String>,
+    },
     /// Pauses or resumes a VM.
     Pause {
         /// VM.
@@ -68,6 +75,8 @@ pub enum Job {
     Template {
         /// VM.
         vmid: u32,
+        /// Only this disk.
+        disk: Option<String>,
     },
     /// Grows a disk.
     Resize {
@@ -78,16 +87,25 @@ pub enum Job {
         /// Wanted size as sent.
         size: String,
     },
-    /// Hands a disk to another VM.
-    MoveDisk {
-        /// VM that has it.
-        vmid: u32,
-        /// Its slot there.
-        disk: String,
-        /// VM that gets it.
-        target: u32,
-        /// Its slot there.
-        to: String,
+    /// Moves a disk to another storage or VM.
+    MoveDisk(qemu::move_disk::Move),
+    /// Moves a VM to another node.
+    Migrate(qemu::migrate::Migrate),
+    /// Backs VMs up.
+    Backup(backup::Backup),
+    /// Restores a VM.
+    Restore(backup::Restore),
+    /// Removes old backups.
+    Prune {
+        /// Volumes.
+        volids: Vec<String>,
+    },
+    /// Copies a volume.
+    Copy(content::Copy),
+    /// Fails at once.
+    Refused {
+        /// Why.
+        why: String,
     },
     /// Takes a snapshot.
     Snapshot {
@@ -97,6 +115,8 @@ pub enum Job {
         name: String,
         /// Description.
         description: String,
+        /// Whether the memory is kept.
+        memory: bool,
     },
     /// Goes back to a snapshot.
     Rollback {
@@ -123,6 +143,44 @@ pub enum Job {
     },
     /// Everything was done when it started; its log is there already.
     Over,
+}
+
+impl Job {
+    /// The VMs that it changes.
+    #[must_use]
+    pub fn vms(&self) -> Vec<u32> {
+        match self {
+            Job::Create(j) => vec![j.vmid],
+            Job::Clone(j) => vec![j.vmid],
+            Job::Config(j) => vec![j.vmid],
+            Job::Migrate(j) => vec![j.vmid],
+            Job::Restore(j) => vec![j.vmid],
+            Job::MoveDisk(j) => match j.to {
+                qemu::move_disk::To::Vm { vmid, .. } => vec![j.vmid, vmid],
+                qemu::move_disk::To::Storage { .. } => vec![j.vmid],
+            },
+            Job::Start { vmid }
+            | Job::Stop { vmid }
+            | Job::Shutdown { vmid, .. }
+            | Job::Reboot { vmid, .. }
+            | Job::Reset { vmid }
+            | Job::Pause { vmid, .. }
+            | Job::Hibernate { vmid, .. }
+            | Job::Destroy { vmid, .. }
+            | Job::Template { vmid, .. }
+            | Job::Resize { vmid, .. }
+            | Job::Snapshot { vmid, .. }
+            | Job::Rollback { vmid, .. }
+            | Job::DelSnapshot { vmid, .. } => vec![*vmid],
+            Job::Backup(j) => j.vms.clone(),
+            Job::Download(_)
+            | Job::ImgDel { .. }
+            | Job::Prune { .. }
+            | Job::Copy(_)
+            | Job::Refused { .. }
+            | Job::Over => Vec::new(),
+        }
+    }
 }
 
 /// How a step of a job ended.
@@ -177,6 +235,7 @@ pub fn start(w: &mut World, node: &str, kind: &str, id: &str, who: &Who, job: Jo
     };
     w.pve.tasks.insert(upid.clone(), task);
     w.pve.task_order.push(upid.clone());
+    w.pve.active.insert(upid.clone());
     w.schedule(20, Event::Pve(PveEvent::Task { upid: upid.clone() }));
     upid
 }
@@ -185,6 +244,9 @@ pub fn start(w: &mut World, node: &str, kind: &str, id: &str, who: &Who, job: Jo
 pub fn step(lab: &Lab, w: &mut World, upid: &str) {
     let Some(t) = w.pve.tasks.get(upid).filter(|t| t.running()) else { return };
     let (job, n) = (t.job.clone(), t.step);
+    for vmid in job.vms() {
+        qemu::status::remember(w, vmid);
+    }
     let again = match run(lab, w, upid, &job, n) {
         Step::Next(ms) => {
             if let Some(t) = w.pve.tasks.get_mut(upid) {
@@ -212,10 +274,19 @@ fn run(lab: &Lab, w: &mut World, upid: &str, job: &Job, n: u32) -> Step {
         Job::Reset { vmid } => power::reset(lab, w, upid, *vmid).into(),
         Job::Pause { vmid, on } => power::pause(w, upid, *vmid, *on).into(),
         Job::Destroy { vmid, purge, unreferenced } => destroy::run(w, upid, *vmid, *purge, *unreferenced, n).into(),
-        Job::Template { vmid } => destroy::template(w, upid, *vmid, n).into(),
+        Job::Template { vmid, disk } => destroy::template(w, upid, *vmid, disk.as_deref(), n).into(),
         Job::Resize { vmid, disk, size } => resize::run(w, upid, *vmid, disk, size, n).into(),
-        Job::MoveDisk { vmid, disk, target, to } => move_disk::run(w, upid, *vmid, disk, *target, to, n).into(),
-        Job::Snapshot { vmid, name, description } => snapshot::take(w, upid, *vmid, name, description, n).into(),
+        Job::MoveDisk(j) => move_disk::run(w, upid, j, n).into(),
+        Job::Migrate(j) => qemu::migrate::run(w, upid, j, n).into(),
+        Job::Backup(j) => backup::run(w, upid, j, n).into(),
+        Job::Restore(j) => backup::restore(w, upid, j, n).into(),
+        Job::Prune { volids } => prune::run(w, upid, volids).into(),
+        Job::Copy(j) => content::copy(w, upid, j, n).into(),
+        Job::Refused { why } => Step::Fail(why.clone()),
+        Job::Hibernate { vmid, storage } => power::hibernate(lab, w, upid, *vmid, storage.as_deref(), n).into(),
+        Job::Snapshot { vmid, name, description, memory } => {
+            snapshot::take(w, upid, *vmid, (name, description), *memory, n).into()
+        }
         Job::Rollback { vmid, name, start } => snapshot::rollback(lab, w, upid, *vmid, name, *start, n).into(),
         Job::DelSnapshot { vmid, name } => snapshot::remove(w, upid, *vmid, name, n).into(),
         Job::Download(j) => content::download(w, upid, j, n).into(),
@@ -224,11 +295,17 @@ fn run(lab: &Lab, w: &mut World, upid: &str, job: &Job, n: u32) -> Step {
     }
 }
 
-fn finish(w: &mut World, upid: &str, error: Option<String>) {
+/// Ends a task, well or with an error. As on the server one newline at the end is dropped and the others are blanks.
+pub fn finish(w: &mut World, upid: &str, error: Option<String>) {
     let now = w.now_ms / 1000;
+    w.pve.active.remove(upid);
     let Some(t) = w.pve.tasks.get_mut(upid) else { return };
     let (exit, line) = match error {
-        Some(e) => (e.trim_end().to_owned(), format!("TASK ERROR: {}", e.trim_end())),
+        Some(e) => {
+            let text = e.strip_suffix('\n').unwrap_or(&e).replace('\n', " ");
+            let line = format!("TASK ERROR: {text}");
+            (text, line)
+        }
         None if t.warnings > 0 => (format!("WARNINGS: {}", t.warnings), format!("TASK WARNINGS: {}", t.warnings)),
         None => ("OK".to_owned(), "TASK OK".to_owned()),
     };
@@ -239,7 +316,7 @@ fn finish(w: &mut World, upid: &str, error: Option<String>) {
 }
 
 /// Aborts a running task: what it had begun is taken back where the real worker does so.
-pub fn abort(lab: &Lab, w: &mut World, upid: &str) {
+pub fn abort(w: &mut World, upid: &str) {
     let Some(t) = w.pve.tasks.get(upid).filter(|t| t.running()) else { return };
     let job = t.job.clone();
     let why = match &job {
@@ -248,16 +325,25 @@ pub fn abort(lab: &Lab, w: &mut World, upid: &str) {
             "clone failed: interrupted by signal".to_owned()
         }
         Job::Create(j) => {
-            qemu::create::undo(w, j);
+            qemu::create::undo(w, j.vmid);
             format!("unable to create VM {} - interrupted by signal", j.vmid)
         }
         Job::Start { vmid } => {
             qemu::power::give_cards_back(w, *vmid);
             "interrupted by signal".to_owned()
         }
+        Job::Migrate(j) => {
+            qemu::unlock_config(w, j.vmid, "migrate");
+            "migration aborted: interrupted by signal".to_owned()
+        }
+        Job::Backup(j) => {
+            for vmid in &j.vms {
+                qemu::unlock_config(w, *vmid, "backup");
+            }
+            "interrupted by signal".to_owned()
+        }
         _ => "interrupted by signal".to_owned(),
     };
-    let _ = lab;
     finish(w, upid, Some(why));
 }
 
@@ -279,8 +365,8 @@ pub fn warn(w: &mut World, upid: &str, line: &str) {
 /// Whether a task other than `upid` holds the lock of a VM's config file in a way that excludes us.
 #[must_use]
 pub fn held(w: &World, upid: &str, vmid: u32, shared: bool) -> bool {
-    let other = w.pve.tasks.iter().filter(|(u, t)| u.as_str() != upid && t.running());
-    other.flat_map(|(_, t)| &t.locks).any(|(v, s)| *v == vmid && !(*s && shared))
+    let other = w.pve.active.iter().filter(|u| u.as_str() != upid).filter_map(|u| w.pve.tasks.get(u));
+    other.flat_map(|t| &t.locks).any(|(v, s)| *v == vmid && !(*s && shared))
 }
 
 /// Takes the lock of a VM's config file, waiting up to `limit_ms`. `None`: the task has it.

@@ -8,7 +8,6 @@ use super::reply::{ApiError, Out, Reply, data, null};
 use super::router::{Call, subdirs};
 use super::state::Task;
 use super::task;
-use crate::Lab;
 use crate::world::World;
 use gpuhost_stdlib::wire::pve::props::Ty;
 
@@ -16,7 +15,7 @@ use gpuhost_stdlib::wire::pve::props::Ty;
 ///
 /// # Errors
 /// The server's refusal.
-pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -> Reply {
+pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -> Reply {
     match (method, path) {
         ("GET", []) => list(w, c, node),
         ("GET", [upid]) => {
@@ -34,12 +33,13 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
         }
         ("GET", [upid, "log"]) => log(w, c, upid),
         ("DELETE", [upid]) => {
+            c.params.check(&[])?;
             let who = c.who()?;
             let t = find(w, who, upid)?;
             if t.user != who.user {
                 w.pve.need(who, &format!("/nodes/{node}"), "Sys.Modify")?;
             }
-            task::abort(lab, w, upid);
+            task::abort(w, upid);
             null()
         }
         _ => Err(c.unknown()),
@@ -93,11 +93,11 @@ fn log(w: &World, c: &Call, upid: &str) -> Reply {
         n => n,
     };
     if t.log.is_empty() {
-        return Ok(Out { data: json!([{ "n": 1, "t": "no content" }]), total: Some(1) });
+        return Ok(Out { total: Some(1), ..json!([{ "n": 1, "t": "no content" }]).into() });
     }
     let lines = t.log.iter().enumerate().skip(start).take(limit);
     let rows: Vec<Value> = lines.map(|(i, l)| json!({ "n": i + 1, "t": l })).collect();
-    Ok(Out { data: json!(rows), total: Some(t.log.len()) })
+    Ok(Out { total: Some(t.log.len()), ..json!(rows).into() })
 }
 
 fn list(w: &World, c: &Call, node: &str) -> Reply {
@@ -148,7 +148,8 @@ fn list(w: &World, c: &Call, node: &str) -> Reply {
     let start = usize::try_from(p.int("start").unwrap_or(0)).unwrap_or(0);
     let limit = usize::try_from(p.int("limit").unwrap_or(50)).unwrap_or(50);
     let rows: Vec<Value> = found.into_iter().skip(start).take(limit).collect();
-    Ok(Out { data: json!(rows), total: Some(total) })
+    let total = (source != "active").then_some(total);
+    Ok(Out { total, ..json!(rows).into() })
 }
 
 fn status_fits(t: &Task, wanted: &str) -> bool {

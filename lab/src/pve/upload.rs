@@ -3,7 +3,7 @@ use base64::Engine;
 use sha2::Digest;
 
 use super::content::{file_name, format_of, path_of};
-use super::params::{e, req, t};
+use super::params::{e, req, short, t, with};
 use super::reply::{ApiError, Reply, data};
 use super::router::Call;
 use super::space;
@@ -19,9 +19,9 @@ pub fn request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
     let p = &c.params;
     p.check(&[
         req(e("content", &["iso", "vztmpl", "import"])),
-        t("filename"),
-        t("checksum"),
-        e("checksum-algorithm", &["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]),
+        short("filename", 255),
+        with(t("checksum"), "checksum-algorithm"),
+        with(e("checksum-algorithm", &["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]), "checksum"),
         t("tmpfilename"),
     ])?;
     let who = c.who()?.clone();

@@ -8,6 +8,8 @@ use gpuhost_lab::{Lab, RouteSink};
 use gpuhost_stdlib::core::clock::Mode;
 use serde_json::{Value, json};
 
+use crate::pve_schema;
+
 #[derive(Default)]
 struct Seen(Mutex<Vec<(String, SocketAddr)>>);
 
@@ -43,7 +45,25 @@ pub struct Bed {
     url: String,
     auth: String,
     http: reqwest::Client,
-    _dir: Arc<tempfile::TempDir>,
+    record: Arc<Record>,
+}
+
+/// The traffic of a bed, held against the schemas when the bed is gone.
+struct Record {
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let text = std::fs::read_to_string(self.dir.path().join("api.jsonl")).unwrap_or_default();
+        let Some(verdict) = pve_schema::judge(&text).filter(|_| !std::thread::panicking()) else { return };
+        let bad = verdict.bad.iter().cloned().collect::<Vec<_>>().join("\n");
+        assert!(
+            bad.is_empty(),
+            "of {} exchanges with the Proxmox API these do not fit the schema:\n{bad}",
+            verdict.seen
+        );
+    }
 }
 
 impl Bed {
@@ -58,6 +78,7 @@ impl Bed {
         let dir = tempfile::tempdir().unwrap();
         let seen = Arc::new(Seen::default());
         let lab = Lab::start(world, dir.path(), Mode::Instant, seen.clone()).await.unwrap();
+        lab.record_api(&dir.path().join("api.jsonl")).unwrap();
         let routes = seen.0.lock().unwrap().clone();
         let at = routes.iter().find(|r| r.0 == spec.api_addr).unwrap().1;
         let http = reqwest::Client::builder()
@@ -69,8 +90,19 @@ impl Bed {
             url: format!("https://127.0.0.1:{}/api2/json", at.port()),
             auth: format!("PVEAPIToken={}={secret}", spec.token_id),
             http,
-            _dir: Arc::new(dir),
+            record: Arc::new(Record { dir }),
         }
+    }
+
+    /// Waits on the lab's clock: until nothing is busy and the time has come.
+    pub async fn sleep(&self, ms: u64) {
+        let _mark = self.lab.clock().busy_guard();
+        self.lab.clock().sleep(std::time::Duration::from_millis(ms)).await;
+    }
+
+    /// What has been said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.record.dir.path().join("api.jsonl")).unwrap_or_default()
     }
 
     /// The same lab as another user.
@@ -102,6 +134,39 @@ impl Bed {
 
     pub async fn get(&self, path: &str) -> Value {
         self.call("GET", path, None).await.data()
+    }
+
+    /// Sends anything and answers `{status, headers, json, text}` as the recordings have them.
+    pub async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: Option<Vec<u8>>,
+        ctype: Option<String>,
+    ) -> Value {
+        let m = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let mut r = self.http.request(m, format!("https://127.0.0.1:{}{path}", self.port()));
+        for (k, v) in headers {
+            r = r.header(*k, v);
+        }
+        if let Some(t) = ctype {
+            r = r.header("content-type", t);
+        }
+        if let Some(b) = body {
+            r = r.body(b);
+        }
+        let r = r.send().await.unwrap();
+        let reason = r.extensions().get::<hyper::ext::ReasonPhrase>().map(|p| p.as_bytes().to_vec());
+        let plain = r.status().canonical_reason().unwrap_or_default().as_bytes().to_vec();
+        let reason = String::from_utf8_lossy(&reason.unwrap_or(plain)).into_owned();
+        let status = format!("HTTP/1.1 {} {reason}", r.status().as_u16());
+        let names = ["Cache-Control", "Pragma", "Server", "Content-Type"];
+        let header = |k: &str| r.headers().get(k).and_then(|v| v.to_str().ok()).map(|v| (k.to_owned(), json!(v)));
+        let headers: serde_json::Map<String, Value> = names.iter().filter_map(|k| header(k)).collect();
+        let text = r.text().await.unwrap();
+        let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        json!({ "status": status, "headers": headers, "json": body, "text": text })
     }
 
     /// Sends a request that starts a task and waits for its end.

@@ -21,7 +21,7 @@ async fn refusals_come_in_the_servers_words() {
             "/nodes/ghost/qemu",
             None,
             500,
-            "hostname lookup 'ghost' failed - failed to get address info for: ghost: Name or service not known",
+            "hostname lookup 'ghost' failed - failed to get address info for: ghost: Temporary failure in name resolution",
         ),
         (
             "GET",
@@ -52,7 +52,20 @@ async fn refusals_come_in_the_servers_words() {
             500,
             "unable to create VM 100 - VM 100 already exists on node 'pve1'",
         ),
-        ("PUT", "/nodes/pve1/qemu/100/config", Some(json!({})), 500, "no options specified"),
+        (
+            "PUT",
+            "/nodes/pve1/qemu/100/config",
+            Some(json!({ "vmid": 100, "node": "pve1" })),
+            500,
+            "no options specified",
+        ),
+        (
+            "PUT",
+            "/nodes/pve1/qemu/100/config",
+            Some(json!({ "vmid": 101, "cores": 2 })),
+            400,
+            "Parameter verification failed.",
+        ),
         (
             "PUT",
             "/nodes/pve1/qemu/100/config",

@@ -51,7 +51,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         // A failed pod is tried again after a growing pause; the event clears the mark.
         let pause = (10_000u64 << failed.clamp(1, 6).saturating_sub(1)).min(360_000);
         let event = KubeEvent::JobRetry { cluster: cx.c.id.clone(), ns: ns.to_owned(), name: name.to_owned(), failed };
-        if !cx.w.queue.iter().any(|(_, _, e)| *e == crate::world::Event::Kube(event.clone())) && failed <= 15 {
+        if !cx.w.is_pending(&crate::world::Event::Kube(event.clone())) && failed <= 15 {
             cx.later(pause, event);
         }
         return;

@@ -1,16 +1,16 @@
 //! Full and linked clones.
 use std::collections::BTreeMap;
 
-use gpuhost_stdlib::wire::pve::props::{self, Props};
+use gpuhost_stdlib::wire::pve::props::{self, Prop, Props};
 use serde::{Deserialize, Serialize};
 
 use super::{conf, create, drive, new_mac, perms, spawn, unlocked};
-use crate::pve::params::{b, dns_name, e, f, n, poolid, req, t, vmid};
+use crate::pve::params::{b, cid, dns_name, e, f, n, node as node_param, poolid, req, t, vmid};
 use crate::pve::reply::{ApiError, Reply};
 use crate::pve::router::Call;
 use crate::pve::state::Vm;
 use crate::pve::task::{self, Job, Step};
-use crate::pve::{space, storage};
+use crate::pve::{content, space, storage, text};
 use crate::volume::Volume;
 use crate::world::World;
 
@@ -31,6 +31,9 @@ pub struct Clone {
     pub storage: Option<String>,
     /// Format of the new disks.
     pub format: Option<String>,
+    /// Snapshot of the source that is cloned instead of its present state.
+    #[serde(default)]
+    pub snapname: Option<String>,
 }
 
 /// Parts of a copy, for the progress lines.
@@ -47,11 +50,11 @@ pub fn request(w: &mut World, c: &Call, node: &str, source: u32) -> Reply {
         f("name", dns_name),
         t("description"),
         f("pool", poolid),
-        t("snapname"),
+        Prop { max_len: Some(40), ..cid("snapname") },
         f("storage", storage::id_format),
         e("format", &["raw", "qcow2", "vmdk"]),
         b("full"),
-        t("target"),
+        node_param("target"),
         n("bwlimit"),
     ])?;
     let who = c.who()?;
@@ -65,8 +68,12 @@ pub fn request(w: &mut World, c: &Call, node: &str, source: u32) -> Reply {
         return Err(ApiError::fail(format!("pool '{pl}' does not exist")));
     }
     if let Some(s) = p.get("storage") {
+        if let Err(e) = space::usable(w, &s, "images") {
+            let off = w.pve.storages.get(&s).is_none_or(|s| s.disabled);
+            let text = format!("storage '{s}' does not support vm images");
+            return Err(if off { ApiError::fail(e) } else { ApiError::param("storage", text) });
+        }
         w.pve.need(who, &format!("/storage/{s}"), "Datastore.AllocateSpace")?;
-        space::usable(w, &s, "images").map_err(ApiError::fail)?;
     }
     let target = p.get("target").unwrap_or_else(|| node.to_owned());
     let vm = super::vm(w, node, source)?.clone();
@@ -82,14 +89,16 @@ pub fn request(w: &mut World, c: &Call, node: &str, source: u32) -> Reply {
         full,
         storage: p.get("storage"),
         format: p.get("format"),
+        snapname: p.get("snapname"),
     };
+    let vm = as_of(&vm, job.snapname.as_deref()).map_err(ApiError::fail)?;
     checks(w, &job, &vm)?;
     if w.pve.vms.contains_key(&newid) {
         return Err(ApiError::fail(format!("unable to create VM {newid}: config file already exists")));
     }
     let mut new = offspring(w, &vm, &target);
     let name = p.get("name").unwrap_or_else(|| {
-        let old = vm.conf.get("name").cloned().unwrap_or_else(|| format!("VM {source}"));
+        let old = vm.conf.get("name").cloned().unwrap_or_else(|| source.to_string());
         format!("Copy-of-VM-{old}")
     });
     new.conf.insert("name".into(), name);
@@ -109,6 +118,13 @@ pub fn request(w: &mut World, c: &Call, node: &str, source: u32) -> Reply {
     spawn(w, c, node, "qmclone", source, Job::Clone(job))
 }
 
+/// A VM as it was when a snapshot was made.
+fn as_of(vm: &Vm, snapname: Option<&str>) -> Result<Vm, String> {
+    let Some(name) = snapname else { return Ok(vm.clone()) };
+    let s = vm.snapshots.get(name).ok_or_else(|| format!("snapshot '{name}' does not exist"))?;
+    Ok(Vm { conf: s.conf.clone(), ..vm.clone() })
+}
+
 /// What the server refuses before it starts the task.
 fn checks(w: &World, j: &Clone, vm: &Vm) -> Result<(), ApiError> {
     if !j.full {
@@ -119,10 +135,13 @@ fn checks(w: &World, j: &Clone, vm: &Vm) -> Result<(), ApiError> {
         }
     }
     if !w.pve.nodes.contains_key(&j.target) {
-        return Err(ApiError::param("target", format!("no such cluster node '{}'", j.target)));
+        return Err(ApiError::fail(format!("no such cluster node '{}'", j.target)));
     }
     let shared = |id: &str| w.pve.storages.get(id).is_some_and(|s| s.shared);
     if j.target != j.node {
+        if let Some(s) = j.storage.as_ref().filter(|s| !storage::on_node(w, s, &j.target)) {
+            return Err(ApiError::fail(format!("storage '{s}' is not available on node '{}'", j.target)));
+        }
         if let Some(s) = j.storage.as_ref().filter(|s| !shared(s)) {
             return Err(ApiError::fail(format!("can't clone to non-shared storage '{s}'")));
         }
@@ -137,6 +156,10 @@ fn checks(w: &World, j: &Clone, vm: &Vm) -> Result<(), ApiError> {
         let Some(volid) = conf::volume(&p) else { continue };
         if j.full || copied_always(&key, &p) || conf::is_cdrom(&p) {
             continue;
+        }
+        if j.snapname.is_some() {
+            let what = format!("Linked clone feature is not supported for a snapshot of '{volid}' ({key})");
+            return Err(ApiError::fail(what));
         }
         if !volid.contains("base-") {
             return Err(ApiError::fail(format!("Linked clone feature is not supported for '{volid}' ({key})")));
@@ -175,8 +198,9 @@ fn offspring(w: &mut World, vm: &Vm, node: &str) -> Vm {
 }
 
 /// The drives that are copied, by key.
-fn work(w: &World, source: u32) -> Vec<(String, Props)> {
-    let Some(vm) = w.pve.vms.get(&source) else { return Vec::new() };
+fn work(w: &World, j: &Clone) -> Vec<(String, Props)> {
+    let source = w.pve.vms.get(&j.source).and_then(|vm| as_of(vm, j.snapname.as_deref()).ok());
+    let Some(vm) = source else { return Vec::new() };
     let drives = conf::drives(&vm.conf).into_iter();
     drives.filter(|(_, p)| conf::volume(p).is_some() && (!conf::is_cdrom(p) || conf::is_cloudinit(p))).collect()
 }
@@ -198,7 +222,7 @@ pub fn run(w: &mut World, upid: &str, j: &Clone, n: u32) -> Step {
         return Step::Next(300);
     }
     let (drive_no, part) = ((n - 1) / (CHUNKS + 1), (n - 1) % (CHUNKS + 1));
-    let drives = work(w, j.source);
+    let drives = work(w, j);
     let Some((key, p)) = drives.get(drive_no as usize) else {
         if let Some(vm) = w.pve.vms.get_mut(&j.vmid) {
             vm.conf.remove("lock");
@@ -218,19 +242,43 @@ fn allocate(w: &mut World, upid: &str, j: &Clone, key: &str, p: &Props) -> Resul
     let (old_store, old_name) = old.split_once(':').ok_or_else(|| format!("unable to parse volume ID '{old}'"))?;
     let how = if linked { "linked" } else { "full" };
     task::log(w, upid, format!("create {how} clone of drive {key} ({old})"));
-    let volume = w.volumes.get(&old).cloned().ok_or_else(|| format!("volume '{old}' does not exist"))?;
+    let frozen =
+        j.snapname.as_ref().and_then(|n| w.pve.vms.get(&j.source)?.snapshots.get(n)?.volumes.get(&old)).cloned();
+    let volume = frozen.or_else(|| w.volumes.get(&old).cloned());
+    let volume = volume.ok_or_else(|| format!("volume '{old}' does not exist"))?;
     let storage = j.storage.clone().unwrap_or_else(|| old_store.to_owned());
     let wait = space::storage_lock(w, &storage).inspect_err(|_| task::log(w, upid, "trying to acquire lock..."))?;
     let dir = w.pve.storages.get(&storage).is_some_and(crate::pve::state::Storage::is_dir);
     let mut new = p.clone();
     let volid = if conf::is_cloudinit(p) {
-        drive::cloudinit(w, &j.target, &storage, j.vmid, dir)?
+        let made = drive::cloudinit(w, &j.target, &storage, j.vmid, dir)?;
+        if dir {
+            let path = content::path_of(w, &made);
+            task::log(w, upid, text::formatting(&path, "qcow2", 4 << 20, None));
+        }
+        made
     } else {
         let was = w.pve.files.get(&old).map(|f| f.format.clone()).unwrap_or_else(|| "raw".into());
-        let format = if dir { j.format.clone().unwrap_or(was) } else { "raw".into() };
+        let format = match (dir, linked) {
+            (true, true) => "qcow2".to_owned(),
+            (true, false) => j.format.clone().unwrap_or_else(|| was.clone()),
+            _ => "raw".into(),
+        };
         let mut name = space::next_name(w, &storage, j.vmid, &format, "vm");
         if linked {
+            if dir {
+                let (file, to) = (name.rsplit('/').next().unwrap_or_default(), j.vmid);
+                let line = format!("clone {old_name}: images, {file}, {to} to {file} (base=../{old_name})");
+                task::log(w, upid, line);
+                let path = content::path_of(w, &format!("{storage}:{name}"));
+                let back = (format!("../{old_name}"), was);
+                let back = Some((back.0.as_str(), back.1.as_str()));
+                task::log(w, upid, text::formatting(&path, &format, volume.size, back));
+            }
             name = format!("{old_name}/{name}");
+        } else if dir {
+            let path = content::path_of(w, &format!("{storage}:{name}"));
+            task::log(w, upid, text::formatting(&path, &format, volume.size, None));
         }
         let base = linked.then(|| old.clone());
         let new = space::New {
@@ -267,9 +315,13 @@ fn copy(w: &mut World, upid: &str, j: &Clone, key: &str, part: u32) -> Result<St
         return Ok(Step::Next(20));
     }
     // Copies at the same time share the disks.
-    let rivals = w.pve.tasks.values().filter(|t| t.running() && matches!(t.job, Job::Clone(_))).count() as u64;
+    let running = w.pve.active.iter().filter_map(|u| w.pve.tasks.get(u));
+    let rivals = running.filter(|t| matches!(t.job, Job::Clone(_))).count() as u64;
     let ms = drive::copy_ms(volume) * (4 + rivals.saturating_sub(1)) / 4 / u64::from(CHUNKS);
-    let done = size / u64::from(CHUNKS) * u64::from(part);
+    if part == 1 {
+        task::log(w, upid, format!("transferred 0.0 B of {} (0.00%)", space::pretty(size)));
+    }
+    let done = if part == CHUNKS { size } else { size / u64::from(CHUNKS) * u64::from(part) };
     let percent = f64::from(part) * 100.0 / f64::from(CHUNKS);
     task::log(w, upid, format!("transferred {} of {} ({percent:.2}%)", space::pretty(done), space::pretty(size)));
     Ok(Step::Next(ms))
@@ -277,6 +329,5 @@ fn copy(w: &mut World, upid: &str, j: &Clone, key: &str, part: u32) -> Result<St
 
 /// Takes back what an aborted or failed clone had made.
 pub fn undo(w: &mut World, j: &Clone) {
-    let c = create::Create { vmid: j.vmid, node: j.target.clone(), drives: Vec::new(), start: false };
-    create::undo(w, &c);
+    create::undo(w, j.vmid);
 }

@@ -55,6 +55,7 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, vmid: u32, dump:
     let drive = &vm.ci_drive;
     let now = conf::wanted(vm);
     let mut rows = Vec::new();
+    // What is new on the drive has no value yet; addresses are listed only when they have changed.
     for (k, v) in now.iter().filter(|(k, _)| relevant(k)) {
         let mut row = json!({ "key": k });
         match drive.get(k) {
@@ -63,12 +64,13 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, vmid: u32, dump:
                 row["pending"] = conf::typed(k, v);
             }
             None if !drive.is_empty() => row["pending"] = conf::typed(k, v),
+            _ if k.starts_with("ipconfig") => continue,
             _ => row["value"] = conf::typed(k, v),
         }
         rows.push(row);
     }
-    for (k, v) in drive.iter().filter(|(k, _)| relevant(k) && !now.contains_key(*k)) {
-        rows.push(json!({ "key": k, "value": conf::typed(k, v), "delete": 1 }));
+    for (k, _) in drive.iter().filter(|(k, _)| relevant(k) && !now.contains_key(*k)) {
+        rows.push(json!({ "key": k, "delete": 1 }));
     }
     data(Value::Array(rows))
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
 use super::{conf, create, drive, perms, spawn, unlocked};
-use crate::pve::params::{b, n, req, t};
+use crate::pve::params::{b, cid, f, range, req, short, t};
 use crate::pve::reply::{ApiError, Reply, null};
 use crate::pve::router::Call;
 use crate::pve::task::{self, Job, Step};
@@ -33,7 +33,17 @@ pub struct Change {
 #[must_use]
 pub fn option_check(key: &str) -> Option<fn(&str, &str) -> Result<(), String>> {
     let known = props::format_of(key).is_some() || props::scalar_of(key).is_some();
-    (known && !matches!(key, "map" | "meta" | "parent" | "runningmachine")).then_some(props::check as _)
+    (known && !matches!(key, "map" | "meta" | "parent" | "runningmachine")).then_some(check as _)
+}
+
+/// The longest `smbios1`; its length is looked at before its form.
+const SMBIOS_MAX: usize = 512;
+
+fn check(key: &str, value: &str) -> Result<(), String> {
+    if key == "smbios1" && value.chars().count() > SMBIOS_MAX {
+        return Err(format!("value may only be {SMBIOS_MAX} characters long"));
+    }
+    props::check(key, value)
 }
 
 /// The stored form of an option; `None` when an empty text means "not set".
@@ -66,18 +76,19 @@ pub fn normal(w: &mut World, key: &str, value: &str) -> Option<String> {
 /// # Errors
 /// The server's refusal.
 pub fn get(w: &World, c: &Call, node: &str, vmid: u32) -> Reply {
-    c.params.check(&[b("current"), t("snapshot")])?;
+    c.params.check(&[b("current"), Prop { max_len: Some(40), ..cid("snapshot") }])?;
     let vm = super::vm(w, node, vmid)?;
     if let Some(name) = c.params.get("snapshot") {
         let s = vm.snapshots.get(&name).ok_or_else(|| ApiError::fail(format!("snapshot '{name}' does not exist")))?;
-        let map = s.conf.iter().map(|(k, v)| (k.clone(), conf::typed(k, v))).collect();
-        return crate::pve::reply::data(serde_json::Value::Object(map));
+        return crate::pve::reply::data(super::snapshot::view(s));
     }
     conf::view(vm, c.params.flag("current"))
 }
 
-const OWN: [Prop; 7] =
-    [t("digest"), t("delete"), t("revert"), b("skiplock"), b("force"), n("background_delay"), t("node")];
+const OWN: [Prop; 5] = [short("digest", 40), t("delete"), t("revert"), b("skiplock"), b("force")];
+/// What only `POST` takes.
+const OWN_POST: [Prop; 2] =
+    [range("background_delay", 1, 30), f("import-working-storage", crate::pve::storage::id_format)];
 
 /// `PUT` and `POST config`.
 ///
@@ -85,10 +96,14 @@ const OWN: [Prop; 7] =
 /// The server's refusal.
 pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
     let p = &c.params;
-    p.check_with(&OWN, option_check)?;
+    let own: Vec<Prop> = if c.method == "POST" { [&OWN[..], &OWN_POST[..]].concat() } else { OWN.to_vec() };
+    p.check_with(&own, option_check)?;
     let who = c.who()?;
+    if p.flag("skiplock") && !who.is_root() {
+        return Err(ApiError::param("skiplock", "Only root may use this option."));
+    }
     let set: BTreeMap<String, String> =
-        p.0.keys().filter(|k| !OWN.iter().any(|o| o.name == k.as_str())).map(|k| (k.clone(), p.text(k))).collect();
+        p.0.keys().filter(|k| !own.iter().any(|o| o.name == k.as_str())).map(|k| (k.clone(), p.text(k))).collect();
     let list = |k: &str| -> Vec<String> {
         p.text(k).split([',', ';', ' ']).filter(|s| !s.is_empty()).map(str::to_owned).collect()
     };

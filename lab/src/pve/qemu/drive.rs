@@ -1,8 +1,10 @@
 //! Drives: making, importing, attaching and detaching volumes.
+use std::sync::LazyLock;
+
 use gpuhost_stdlib::wire::pve::props::{self, Props};
 
 use super::conf;
-use crate::pve::{space, task};
+use crate::pve::{content, space, task, text};
 use crate::volume::{Content, Volume};
 use crate::world::World;
 
@@ -10,6 +12,53 @@ use crate::world::World;
 const COPY_RATE: u64 = 50 << 10;
 /// The lab's cloud images have this virtual size.
 const CLOUD_IMAGE_SIZE: u64 = 3 << 30;
+
+/// The names that disks may have, in the server's order; with or without `unused0`…`unused255`.
+#[must_use]
+pub fn names(unused: bool) -> &'static [&'static str] {
+    static ALL: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+        let kinds =
+            [("ide", 4), ("scsi", 31), ("virtio", 16), ("sata", 6), ("efidisk", 1), ("tpmstate", 1), ("unused", 256)];
+        let names = kinds.iter().flat_map(|(kind, n)| (0..*n).map(move |i| format!("{kind}{i}")));
+        names.map(|n| &*Box::leak(n.into_boxed_str())).collect()
+    });
+    let end = if unused { ALL.len() } else { ALL.len() - 256 };
+    &ALL[..end]
+}
+
+/// Name and format of the cloud-init drive of a VM.
+#[must_use]
+pub fn cloudinit_name(vmid: u32, dir: bool) -> (String, &'static str) {
+    if dir { (format!("{vmid}/vm-{vmid}-cloudinit.qcow2"), "qcow2") } else { (format!("vm-{vmid}-cloudinit"), "raw") }
+}
+
+/// Keeps a volume that no drive of the VM refers to any more as `unusedN`.
+pub fn keep_unused(w: &mut World, vmid: u32, volid: &str) -> Option<String> {
+    let vm = w.pve.vms.get_mut(&vmid)?;
+    let key = (0..256).map(|n| format!("unused{n}")).find(|k| !vm.conf.contains_key(k))?;
+    vm.conf.insert(key.clone(), volid.to_owned());
+    Some(key)
+}
+
+/// Takes a drive out of a config and its boot order; the volume stays.
+pub fn forget(w: &mut World, vmid: u32, key: &str) -> Option<String> {
+    let vm = w.pve.vms.get_mut(&vmid)?;
+    let value = vm.conf.remove(key)?;
+    if let Some(boot) = vm.conf.get("boot") {
+        let mut b = props::read("boot", boot);
+        if let Some(order) = b.get("order") {
+            let text = order.split(';').filter(|d| *d != key).collect::<Vec<_>>().join(";");
+            let boot = if text.is_empty() {
+                " ".to_owned()
+            } else {
+                b.insert("order".into(), text);
+                props::print("boot", &b)
+            };
+            vm.conf.insert("boot".into(), boot);
+        }
+    }
+    Some(value)
+}
 
 /// Milliseconds that copying a volume takes.
 #[must_use]
@@ -78,10 +127,19 @@ pub fn realize(
         }
         return Ok((props::print(key, &p), 0, None));
     }
-    let wait = space::storage_lock(w, storage)?;
+    let wait = space::storage_lock(w, storage).inspect_err(|_| {
+        if let Some(u) = upid {
+            task::log(w, u, "trying to acquire lock...");
+        }
+    })?;
     let dir = w.pve.storages.get(storage).is_some_and(crate::pve::state::Storage::is_dir);
     let (made, ms) = if name == "cloudinit" {
-        (cloudinit(w, node, storage, vmid, dir)?, 300)
+        let made = cloudinit(w, node, storage, vmid, dir)?;
+        if dir {
+            let path = content::path_of(w, &made);
+            log(w, text::formatting(&path, "qcow2", 4 << 20, None));
+        }
+        (made, 300)
     } else {
         let (volume, ms) = content_of(w, key, &p, new.unwrap_or(0.0))?;
         let format = match p.remove("format") {
@@ -89,13 +147,28 @@ pub fn realize(
             _ if dir && !key.starts_with("efi") && p.contains_key("import-from") => "qcow2".into(),
             _ => "raw".into(),
         };
-        if let Some(from) = p.remove("import-from") {
+        let import = p.remove("import-from");
+        if let Some(from) = &import {
             log(w, format!("create full clone of drive ({from})"));
         }
         let name = space::next_name(w, storage, vmid, &format, "vm");
-        p.insert("size".into(), props::print_disk_size(volume.size));
+        let size = volume.size;
+        p.insert("size".into(), props::print_disk_size(size));
+        if dir {
+            let path = content::path_of(w, &format!("{storage}:{name}"));
+            log(w, text::formatting(&path, &format, size, None));
+        }
         let new = space::New { node, storage, vmid, name, format: &format, kind: "images", base: None, volume };
-        (space::create(w, new)?, ms)
+        let made = space::create(w, new)?;
+        if import.is_some() {
+            log(w, format!("allocated target volume '{made}'"));
+        }
+        if import.is_some() || key == "efidisk0" {
+            let all = space::pretty(size);
+            log(w, format!("transferred 0.0 B of {all} (0.00%)"));
+            log(w, format!("transferred {all} of {all} (100.00%)"));
+        }
+        (made, ms)
     };
     p.insert("file".into(), made.clone());
     if name == "cloudinit" {
@@ -128,11 +201,7 @@ fn attached_size(w: &World, key: &str, file: &str, p: &Props) -> Result<Option<u
 /// # Errors
 /// Out of space.
 pub fn cloudinit(w: &mut World, node: &str, storage: &str, vmid: u32, dir: bool) -> Result<String, String> {
-    let (name, format) = if dir {
-        (format!("{vmid}/vm-{vmid}-cloudinit.qcow2"), "qcow2")
-    } else {
-        (format!("vm-{vmid}-cloudinit"), "raw")
-    };
+    let (name, format) = cloudinit_name(vmid, dir);
     let volume = Volume { size: 4 << 20, content: Content::CloudInit };
     if w.pve.files.contains_key(&format!("{storage}:{name}")) {
         return Err(format!("disk image '{storage}:{name}' already exists"));
@@ -185,22 +254,8 @@ pub fn virtual_size(v: &Volume) -> u64 {
 
 /// Takes a drive out of a config: disks of the VM become `unusedN`, the cloud-init drive is removed.
 pub fn detach(w: &mut World, vmid: u32, key: &str) {
-    let Some(vm) = w.pve.vms.get_mut(&vmid) else { return };
-    let Some(value) = vm.conf.remove(key) else { return };
+    let Some(value) = forget(w, vmid, key) else { return };
     let p = props::read(key, &value);
-    if let Some(boot) = vm.conf.get("boot") {
-        let mut b = props::read("boot", boot);
-        if let Some(order) = b.get("order") {
-            let left: Vec<&str> = order.split(';').filter(|d| *d != key).collect();
-            let text = left.join(";");
-            if text.is_empty() {
-                vm.conf.insert("boot".into(), " ".into());
-            } else {
-                b.insert("order".into(), text);
-                vm.conf.insert("boot".into(), props::print("boot", &b));
-            }
-        }
-    }
     let Some(volid) = conf::volume(&p).map(str::to_owned) else { return };
     if conf::is_cloudinit(&p) {
         space::free(w, &volid);
@@ -210,10 +265,5 @@ pub fn detach(w: &mut World, vmid: u32, key: &str) {
     if !owned || conf::is_cdrom(&p) {
         return;
     }
-    if let Some(vm) = w.pve.vms.get_mut(&vmid) {
-        let free = (0..256).map(|n| format!("unused{n}")).find(|k| !vm.conf.contains_key(k));
-        if let Some(k) = free {
-            vm.conf.insert(k, volid);
-        }
-    }
+    keep_unused(w, vmid, &volid);
 }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod create;
 pub mod destroy;
 pub mod drive;
+pub mod migrate;
 pub mod move_disk;
 pub mod pci;
 pub mod perms;
@@ -17,11 +18,11 @@ pub mod status;
 
 use serde_json::json;
 
+use super::params::{b, cid, e, req, t};
 use super::reply::{ApiError, Reply, data, null};
 use super::router::{Call, subdirs};
 use super::state::Vm;
 use super::task::{self, Job};
-use crate::Lab;
 use crate::world::World;
 
 /// A new MAC address with the prefix the server uses.
@@ -47,6 +48,13 @@ pub fn task_vm<'a>(w: &'a World, upid: &str, vmid: u32) -> Result<&'a Vm, String
     w.pve.vms.get(&vmid).ok_or_else(|| super::reply::no_config(&node, vmid))
 }
 
+/// Takes a lock that a task has put into a config out of it.
+pub fn unlock_config(w: &mut World, vmid: u32, lock: &str) {
+    if let Some(vm) = w.pve.vms.get_mut(&vmid).filter(|v| v.conf.get("lock").is_some_and(|l| l == lock)) {
+        vm.conf.remove("lock");
+    }
+}
+
 /// `VM is locked (clone)`.
 ///
 /// # Errors
@@ -67,7 +75,7 @@ fn id_of(text: &str) -> Result<u32, ApiError> {
 ///
 /// # Errors
 /// The server's refusal.
-pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -> Reply {
+pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -> Reply {
     let who = c.who()?;
     let [id, rest @ ..] = path else {
         return match method {
@@ -78,6 +86,9 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
     };
     let vmid = id_of(id)?;
     let need = |w: &World, privs: &str| w.pve.need(who, &format!("/vms/{vmid}"), privs);
+    if method != "GET" {
+        status::remember(w, vmid);
+    }
     match (method, rest) {
         ("GET", []) => data(subdirs(
             "subdir",
@@ -90,6 +101,7 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
         }
         ("PUT" | "POST", ["config"]) => config::request(w, c, node, vmid),
         ("GET", ["pending"]) => {
+            c.params.check(&[])?;
             need(w, "VM.Audit")?;
             conf::pending_view(vm(w, node, vmid)?)
         }
@@ -100,6 +112,7 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
         ("POST", ["template"]) => destroy::template_request(w, c, node, vmid),
         ("GET", ["status"]) => data(subdirs("subdir", &["current", "start", "stop", "reset", "shutdown", "reboot"])),
         ("GET", ["status", "current"]) => {
+            c.params.check(&[])?;
             need(w, "VM.Audit")?;
             data(status::current(w, node, vmid)?)
         }
@@ -108,28 +121,51 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
             cloudinit::route(w, c, method, node, vmid, rest.len() == 2)
         }
         (_, ["snapshot", more @ ..]) => snapshot::route(w, c, method, node, vmid, more),
-        ("GET", ["firewall", "rules"]) => {
+        (_, ["firewall", more @ ..]) => super::firewall::vm(w, c, method, vmid, more),
+        ("GET", ["feature"]) => feature(w, c, node, vmid),
+        ("GET", ["rrddata"]) => {
+            c.params.check(&[req(t("timeframe")), t("cf")])?;
             need(w, "VM.Audit")?;
-            data(json!([]))
+            let now = status::current(w, node, vmid)?;
+            let keys = ["cpu", "maxmem", "mem", "maxdisk", "disk", "netin", "netout"];
+            data(super::nodes::history(w, &keys.map(|k| (k, now[k].clone()))))
         }
-        ("GET", ["firewall", "options"]) => {
-            need(w, "VM.Audit")?;
-            data(json!({ "digest": "da39a3ee5e6b4b0d3255bfef95601890afd80709" }))
-        }
-        ("GET", ["agent"]) => data(subdirs("name", &["ping", "exec", "exec-status", "network-get-interfaces"])),
-        ("GET" | "POST", ["agent", verb]) => super::agent::sync(lab, w, c, node, vmid, verb),
-        ("GET", ["migrate"]) => {
-            need(w, "VM.Migrate")?;
-            let running = vm(w, node, vmid)?.run.is_some();
-            data(json!({ "running": i32::from(running), "local_disks": [], "local_resources": [] }))
-        }
-        ("PUT", ["sendkey"]) => {
+        ("POST", ["vncproxy" | "termproxy" | "spiceproxy"]) => {
             need(w, "VM.Console")?;
             vm(w, node, vmid)?;
+            Err(ApiError::fail("the lab has no consoles (reach the guest by SSH or its agent)"))
+        }
+        ("GET", ["agent"]) => data(subdirs("name", &["ping", "exec", "exec-status", "network-get-interfaces"])),
+        ("GET", ["migrate"]) => migrate::precondition(w, c, node, vmid),
+        ("POST", ["migrate"]) => migrate::request(w, c, node, vmid),
+        ("PUT", ["sendkey"]) => {
+            c.params.check(&[req(t("key")), b("skiplock")])?;
+            need(w, "VM.Console")?;
+            if vm(w, node, vmid)?.run.is_none() {
+                return Err(ApiError::fail(format!("VM {vmid} not running")));
+            }
             null()
         }
         _ => Err(c.unknown()),
     }
+}
+
+/// `GET feature`: whether a VM can be cloned, copied or snapshotted as it is.
+fn feature(w: &World, c: &Call, node: &str, vmid: u32) -> Reply {
+    c.params.check(&[req(e("feature", &["snapshot", "clone", "copy"])), cid("snapname")])?;
+    w.pve.need(c.who()?, &format!("/vms/{vmid}"), "VM.Audit")?;
+    let vm = vm(w, node, vmid)?;
+    let snapshots = snapshot::freezable(w, vm).is_ok();
+    let volumes = conf::drives(&vm.conf).into_iter().filter(|(_, p)| !conf::is_cdrom(p));
+    let bases = volumes.filter_map(|(_, p)| conf::volume(&p).map(|v| v.contains("base-"))).all(|b| b);
+    let has = match c.params.text("feature").as_str() {
+        "snapshot" => snapshots,
+        "clone" => bases,
+        _ => true,
+    };
+    let nodes: Vec<&String> =
+        if migrate::local_volumes(w, vm).is_empty() { w.pve.nodes.keys().collect() } else { vec![&vm.node] };
+    data(json!({ "hasFeature": i32::from(has), "nodes": nodes }))
 }
 
 /// Starts a task of the sender and answers with its UPID.

@@ -1,10 +1,13 @@
 //! Power: start, stop, shutdown, reboot, reset, pause; what a halted guest means.
+use gpuhost_stdlib::wire::pve::props::Prop;
+
 use super::{boot, conf, pci, spawn, task_vm, unlocked};
-use crate::pve::params::{b, n, t};
-use crate::pve::reply::{ApiError, Reply};
+use crate::pve::params::{b, e, f, n, node as node_param, short, t, with};
+use crate::pve::reply::{ApiError, Reply, data};
 use crate::pve::router::Call;
 use crate::pve::state::Running;
 use crate::pve::task::{self, Job, Step};
+use crate::pve::{ha, space, storage};
 use crate::world::World;
 use crate::{Lab, guest};
 
@@ -14,14 +17,18 @@ use crate::{Lab, guest};
 /// The server's refusal.
 pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32, verb: &str) -> Reply {
     let p = &c.params;
-    let common = [b("skiplock"), n("timeout"), b("forceStop"), b("keepActive"), b("overrule-shutdown")];
-    let starts = [t("machine"), t("stateuri"), t("migratedfrom"), t("force-cpu"), t("targetstorage"), b("nocheck")];
-    let rest = [b("todisk"), t("statestorage"), b("nets-host-mtu"), b("with-conntrack-state"), t("migration_type")];
-    p.check(&[&common[..], &starts, &rest].concat())?;
+    let Some(spec) = parameters(w.pve.is_8(), verb) else { return Err(c.unknown()) };
+    p.check(&spec)?;
     let who = c.who()?;
     w.pve.need(who, &format!("/vms/{vmid}"), "VM.PowerMgmt")?;
-    if p.flag("skiplock") && !who.is_root() {
-        return Err(ApiError::param("skiplock", "Only root may use this option."));
+    for k in ["skiplock", "stateuri", "migratedfrom", "migration_type", "migration_network", "keepActive", "force-cpu"]
+    {
+        if p.get(k).is_some_and(|v| v != "0") && !who.is_root() {
+            return Err(ApiError::param(k, "Only root may use this option."));
+        }
+    }
+    if let Some(reply) = managed(w, c, node, vmid, verb) {
+        return reply;
     }
     let running = w.pve.vms.get(&vmid).is_some_and(|v| v.run.is_some());
     let must_run = || {
@@ -54,12 +61,21 @@ pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32, verb: &str) -> Re
             super::vm(w, node, vmid)?;
             must_run()?;
             if p.flag("todisk") {
-                return Err(ApiError::fail("suspend to disk is not simulated (lab/src/pve/qemu/power.rs)"));
+                w.pve.need(who, &format!("/vms/{vmid}"), "VM.Config.Disk")?;
+                if let Some(s) = p.get("statestorage") {
+                    w.pve.need(who, &format!("/storage/{s}"), "Datastore.AllocateSpace")?;
+                    space::usable(w, &s, "images").map_err(ApiError::fail)?;
+                }
+                let job = Job::Hibernate { vmid, storage: p.get("statestorage") };
+                return spawn(w, c, node, "qmsuspend", vmid, job);
             }
             spawn(w, c, node, "qmpause", vmid, Job::Pause { vmid, on: true })
         }
         "resume" => {
-            super::vm(w, node, vmid)?;
+            let vm = super::vm(w, node, vmid)?;
+            if vm.conf.get("lock").is_some_and(|l| l == "suspended") {
+                return spawn(w, c, node, "qmresume", vmid, Job::Start { vmid });
+            }
             must_run()?;
             spawn(w, c, node, "qmresume", vmid, Job::Pause { vmid, on: false })
         }
@@ -67,15 +83,109 @@ pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32, verb: &str) -> Re
     }
 }
 
+/// The parameters of each verb.
+fn parameters(old: bool, verb: &str) -> Option<Vec<Prop>> {
+    let skip = b("skiplock");
+    let mut spec = match verb {
+        "start" => vec![
+            skip,
+            t("force-cpu"),
+            t("machine"),
+            node_param("migratedfrom"),
+            t("migration_network"),
+            e("migration_type", &["secure", "insecure"]),
+            t("nets-host-mtu"),
+            short("stateuri", 128),
+            t("targetstorage"),
+            n("timeout"),
+        ],
+        "stop" => vec![skip, b("keepActive"), node_param("migratedfrom"), b("overrule-shutdown"), n("timeout")],
+        "reset" => vec![skip],
+        "shutdown" => vec![skip, b("forceStop"), b("keepActive"), n("timeout")],
+        "reboot" => vec![n("timeout")],
+        "suspend" => vec![skip, with(f("statestorage", storage::id_format), "todisk"), b("todisk")],
+        "resume" => vec![skip, b("nocheck")],
+        _ => return None,
+    };
+    if verb == "start" && !old {
+        spec.push(b("with-conntrack-state"));
+    }
+    Some(spec)
+}
+
+/// Starting and stopping a resource of the manager asks the manager.
+fn managed(w: &mut World, c: &Call, node: &str, vmid: u32, verb: &str) -> Option<Reply> {
+    let state = ha::wanted(w, vmid).filter(|s| s != "ignored")?;
+    let running = w.pve.vms.get(&vmid).is_some_and(|v| v.run.is_some());
+    let (kind, text, wanted) = match verb {
+        "start" => ("hastart", "start", "started"),
+        "stop" | "shutdown" if running || state == "started" => ("hastop", "stop", "stopped"),
+        _ => return None,
+    };
+    let who = c.who().ok()?.clone();
+    let upid = task::start(w, node, kind, &vmid.to_string(), &who, Job::Over);
+    task::log(w, &upid, format!("Requesting HA {text} for VM {vmid}"));
+    ha::request(w, vmid, wanted);
+    Some(data(upid))
+}
+
 fn abort_shutdowns(w: &mut World, vmid: u32) {
-    let all = w.pve.tasks.iter_mut().map(|(_, t)| t);
-    let mine = all.filter(|t| t.running() && matches!(t.job, Job::Shutdown { vmid: v, .. } if v == vmid));
-    let now = w.now_ms / 1000;
-    for t in mine {
-        t.exit = Some("interrupted by signal".into());
-        t.end = Some(now);
-        t.log.push("TASK ERROR: interrupted by signal".into());
-        t.locks.clear();
+    let shuts =
+        |u: &&String| w.pve.tasks.get(*u).is_some_and(|t| matches!(t.job, Job::Shutdown { vmid: v, .. } if v == vmid));
+    for upid in w.pve.active.iter().filter(shuts).cloned().collect::<Vec<_>>() {
+        task::finish(w, &upid, Some("received interrupt".into()));
+    }
+}
+
+/// Runs `qmsuspend`: the memory goes to a volume, the VM is off and locked until it is started again.
+///
+/// # Errors
+/// The message the task ends with.
+pub fn hibernate(
+    lab: &Lab,
+    w: &mut World,
+    upid: &str,
+    vmid: u32,
+    storage: Option<&str>,
+    step: u32,
+) -> Result<Step, String> {
+    if let Some(wait) = task::lock(w, upid, vmid, false, 10_000) {
+        return Ok(wait);
+    }
+    let vm = task_vm(w, upid, vmid)?.clone();
+    if step == 0 {
+        unlocked(&vm)?;
+        if vm.run.is_none() {
+            return Err(format!("VM {vmid} not running"));
+        }
+        if vm.run.as_ref().is_some_and(|r| !r.cards.is_empty()) {
+            return Err("VM uses passed-through devices, cannot suspend to disk".into());
+        }
+        if let Some(vm) = w.pve.vms.get_mut(&vmid) {
+            vm.conf.insert("lock".into(), "suspending".into());
+        }
+        return Ok(Step::Next(1000 + conf::memory_mib(&vm.conf) * 4));
+    }
+    let what = format!("state-suspend-{}", crate::pve::text::stamp(w.now_ms).split('-').next().unwrap_or_default());
+    let made = super::snapshot::memory_volume(w, vmid, &vm, &what.replace('_', "-"), storage);
+    let volid = made.inspect_err(|_| super::unlock_config(w, vmid, "suspending"))?;
+    power_off(lab, w, vmid);
+    if let Some(vm) = w.pve.vms.get_mut(&vmid) {
+        vm.conf.insert("lock".into(), "suspended".into());
+        vm.conf.insert("vmstate".into(), volid);
+    }
+    Ok(Step::Done)
+}
+
+/// A VM that was written to disk comes back from there.
+fn awaken(w: &mut World, upid: &str, vmid: u32) {
+    let Some(vm) = w.pve.vms.get_mut(&vmid).filter(|v| v.conf.get("lock").is_some_and(|l| l == "suspended")) else {
+        return;
+    };
+    vm.conf.remove("lock");
+    if let Some(volid) = vm.conf.remove("vmstate") {
+        space::free(w, &volid);
+        task::log(w, upid, "Resuming suspended VM");
     }
 }
 
@@ -88,6 +198,7 @@ pub fn start(lab: &Lab, w: &mut World, upid: &str, vmid: u32, step: u32) -> Resu
         if let Some(wait) = task::lock(w, upid, vmid, false, 10_000) {
             return Ok(wait);
         }
+        awaken(w, upid, vmid);
         let vm = task_vm(w, upid, vmid)?;
         unlocked(vm)?;
         if vm.conf.get("template").is_some_and(|t| t == "1") {
@@ -130,16 +241,23 @@ fn prepare(w: &mut World, upid: &str, vmid: u32) -> Result<u64, String> {
         task::log(w, upid, "generating cloud-init ISO");
         super::cloudinit::generate(w, vmid);
     }
-    let most = w.pve.nodes.get(&vm.node).map_or(1, |n| n.cpus);
-    if conf::cpus(&vm.conf) > most {
-        return Err(format!("MAX {most} vcpus allowed per VM on this node"));
-    }
     for (_, p) in conf::drives(&vm.conf) {
         if let Some(v) = conf::volume(&p).filter(|v| !w.volumes.contains_key(*v)) {
             return Err(format!("volume '{v}' does not exist"));
         }
     }
-    let cards = pci::take(w, vmid, &vm)?;
+    let cards = pci::take(w, vmid, &vm).inspect_err(|e| {
+        // Messages of mappings end with two newlines; the server logs them as they are.
+        if let Some(text) = e.strip_suffix("\n\n") {
+            task::log(w, upid, text);
+            task::log(w, upid, "");
+        }
+    })?;
+    let most = w.pve.nodes.get(&vm.node).map_or(1, |n| n.cpus);
+    if conf::cpus(&vm.conf) > most {
+        give_cards_back(w, vmid);
+        return Err(format!("MAX {most} vcpus allowed per VM on this node"));
+    }
     let mib = conf::memory_mib(&vm.conf);
     let taken: u64 =
         w.pve.vms.values().filter(|v| v.node == vm.node && v.run.is_some()).map(|v| conf::memory_mib(&v.conf)).sum();
@@ -167,8 +285,9 @@ pub fn give_cards_back(w: &mut World, vmid: u32) {
 }
 
 /// The guest has switched its machine off.
-pub fn guest_halted(lab: &Lab, w: &mut World, vmid: u32) {
-    let _ = lab;
+pub fn guest_halted(_lab: &Lab, w: &mut World, vmid: u32) {
+    super::status::remember(w, vmid);
+    ha::halted(w, vmid);
     if let Some(vm) = w.pve.vms.get_mut(&vmid) {
         vm.run = None;
         vm.starting.clear();

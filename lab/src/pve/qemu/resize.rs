@@ -1,8 +1,8 @@
 //! Growing disks.
 use gpuhost_stdlib::wire::pve::props;
 
-use super::{conf, spawn, task_vm, unlocked};
-use crate::pve::params::{b, opt, req, t};
+use super::{conf, drive, spawn, task_vm, unlocked};
+use crate::pve::params::{b, e, opt, req, short};
 use crate::pve::reply::Reply;
 use crate::pve::router::Call;
 use crate::pve::space;
@@ -20,7 +20,7 @@ fn size_pattern(v: &str) -> bool {
 /// The server's refusal.
 pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
     let size = Prop { rule: Rule::Pattern(size_pattern), ..opt("size", Ty::Str) };
-    c.params.check(&[req(t("disk")), req(size), t("digest"), b("skiplock")])?;
+    c.params.check(&[req(e("disk", drive::names(false))), req(size), short("digest", 40), b("skiplock")])?;
     w.pve.need(c.who()?, &format!("/vms/{vmid}"), "VM.Config.Disk")?;
     let job = Job::Resize { vmid, disk: c.params.text("disk"), size: c.params.text("size") };
     spawn(w, c, node, "resize", vmid, job)
