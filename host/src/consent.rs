@@ -85,6 +85,16 @@ impl Consent for Answers {
         Ok(yes)
     }
 
+    fn trust(&self, question: &str) -> OpResult<bool> {
+        if !self.person.is_there() {
+            let first = question.lines().next().unwrap_or_default();
+            let what = first.split(". ").next().unwrap_or(first);
+            return Err(OpError::refused(format!("{what}, and nobody can be asked")));
+        }
+        let answer = self.person.ask(&format!("{question} [y/N]"));
+        Ok(answer.is_some_and(|a| matches!(a.to_ascii_lowercase().as_str(), "y" | "yes")))
+    }
+
     fn destroy(&self, op: &Op, changes: &[Change]) -> OpResult<()> {
         if self.agreed.load(Ordering::SeqCst) {
             return Ok(());

@@ -1,4 +1,6 @@
 //! Helpers of the whole-program tests.
+pub mod bed;
+pub mod proxy;
 pub mod pve_schema;
 pub mod served;
 

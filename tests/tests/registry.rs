@@ -31,6 +31,17 @@ const VERBS: &[(&str, &str)] = &[
     ("start", "the field's own word"),
     ("stop", "the field's own word"),
     ("shutdown", "the field's own word"),
+    ("reset", "the field's own word"),
+    ("suspend", "the field's own word"),
+    ("resume", "the field's own word"),
+    ("rollback", "back to an earlier state: what came after is lost"),
+    ("backup", "the field's own word"),
+    ("restore", "a backup takes the place of what is there"),
+    ("migrate", "to another hypervisor node"),
+    ("move", "to another place"),
+    ("convert", "into something else, for good"),
+    ("upload", "sends a local file"),
+    ("download", "lets the other side fetch a file"),
     ("drain", "Kubernetes' own word"),
     ("cordon", "Kubernetes' own word"),
     ("uncordon", "Kubernetes' own word"),
@@ -103,6 +114,8 @@ const WORDS: &[&str] = &[
     "cluster_nodes",
     "host",
     "tunnel",
+    "tasks",
+    "log",
 ];
 
 /// Words of the language that cannot be names.

@@ -53,8 +53,9 @@ impl Files<'_> {
             (w.pve.ca.cert.clone(), w.token_secret(&self.site.proxmox.token_id), password)
         });
         let secret = secret.unwrap_or_default();
+        let (name, credential) = super::credential(self.lab, self.site)?;
         put(&self.dir.join("proxmox-ca.pem"), &ca)?;
-        put(&self.dir.join("proxmox_token"), &secret)?;
+        put(&self.dir.join(name), &credential)?;
         put(&self.dir.join("ssh_config"), &self.ssh_config())?;
         put(&self.dir.join("known_hosts"), &self.known_hosts())?;
         put(&self.dir.join("kubeconfig"), &self.kubeconfig())?;
@@ -170,7 +171,9 @@ impl Files<'_> {
         let bad = |e: String| OpError::failed("the site file cannot be rewritten").because(e);
         let mut t: toml::Table = self.text.text.parse().map_err(|e: toml::de::Error| bad(e.to_string()))?;
         if let Some(p) = t.get_mut("proxmox").and_then(toml::Value::as_table_mut) {
-            p.insert("token".to_owned(), format!("file:{}", self.dir.join("proxmox_token").display()).into());
+            let key = if p.contains_key("user") { "password" } else { "token" };
+            let file = self.dir.join(super::credential_name(self.site));
+            p.insert(key.to_owned(), format!("file:{}", file.display()).into());
             p.insert("ca_file".to_owned(), self.dir.join("proxmox-ca.pem").display().to_string().into());
             p.remove("fingerprint");
         }

@@ -58,7 +58,11 @@ pub fn folder(folder: &Folder, site: &Site, stop: &Stop) -> OpResult<Far> {
     Ok(Far {
         clock: Clock::Remote(Arc::new(clock)),
         dialer: Dialer::new(routes, Reach::RoutesOnly),
-        secrets: [("proxmox_token".to_owned(), serving.token_secret), ("proxmox_ca".to_owned(), serving.ca)].into(),
+        secrets: [
+            (super::credential_name(site).to_owned(), serving.token_secret),
+            ("proxmox_ca".to_owned(), serving.ca),
+        ]
+        .into(),
         lab: true,
         state_dir: hello.state_dir,
     })

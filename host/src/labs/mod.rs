@@ -134,17 +134,33 @@ pub fn open_folder(rt: &tokio::runtime::Handle, folder: Folder, site: &Site) -> 
     Ok((far, here))
 }
 
+/// Under which name a run asks for its credential: a token's secret, or a user's password.
+pub fn credential_name(site: &Site) -> &'static str {
+    if site.proxmox.user.is_some() { "proxmox_password" } else { "proxmox_token" }
+}
+
+/// The credential that the lab's hypervisor takes from this site, with its name.
+pub(crate) fn credential(lab: &Lab, site: &Site) -> OpResult<(&'static str, String)> {
+    let (id, user) = (site.proxmox.identity(), site.proxmox.user.is_some());
+    let secret = lab.with(|w| match user {
+        true => w.pve.access.users.get(id).map(|u| u.password.clone()),
+        false => w.token_secret(id),
+    });
+    let hint = match user {
+        true => "users of the lab's hypervisor: root@pam",
+        false => "the world was made from another site file: start over with `gpuhost lab reset`",
+    };
+    let unknown = || OpError::not_found(format!("the lab's world knows no `{id}`")).hint(hint);
+    Ok((credential_name(site), secret.ok_or_else(unknown)?))
+}
+
 fn far(lab: &Lab, site: &Site, routes: Routes, state_dir: std::path::PathBuf) -> OpResult<Far> {
-    let id = &site.proxmox.token_id;
-    let (secret, ca) = lab.with(|w| (w.token_secret(id), w.pve.ca.cert.clone()));
-    let secret = secret.ok_or_else(|| {
-        OpError::not_found(format!("the lab's world knows no token `{id}`"))
-            .hint("the world was made from another site file: start over with `gpuhost lab reset`")
-    })?;
+    let (name, secret) = credential(lab, site)?;
+    let ca = lab.with(|w| w.pve.ca.cert.clone());
     Ok(Far {
         clock: Clock::Virtual(lab.clock().clone()),
         dialer: Dialer::new(routes, Reach::RoutesOnly),
-        secrets: [("proxmox_token".to_owned(), secret), ("proxmox_ca".to_owned(), ca)].into(),
+        secrets: [(name.to_owned(), secret), ("proxmox_ca".to_owned(), ca)].into(),
         lab: true,
         state_dir,
     })

@@ -109,11 +109,8 @@ pub fn run(
 }
 
 fn announce(here: &InProcess, site: &Site, control: &str) -> OpResult<()> {
-    let (secret, ca) = here.lab().with(|w| (w.token_secret(&site.proxmox.token_id), w.pve.ca.cert.clone()));
-    let token_secret = secret.ok_or_else(|| {
-        OpError::not_found(format!("the lab's world knows no token `{}`", site.proxmox.token_id))
-            .hint("the world was made from another site file: start over with `gpuhost lab reset`")
-    })?;
+    let (_, token_secret) = super::credential(here.lab(), site)?;
+    let ca = here.lab().with(|w| w.pve.ca.cert.clone());
     let serving = Serving { control: control.to_owned(), token_secret, ca };
     let path = here.folder().dir().join(SERVING);
     let text = serde_json::to_string(&serving).unwrap_or_default();

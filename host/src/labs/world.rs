@@ -37,7 +37,9 @@ pub fn api_addr(site: &Site) -> OpResult<String> {
 pub fn spec(site: &Site) -> OpResult<Spec> {
     let mut spec = Spec::homelab().map_err(|e| OpError::failed("the lab's spec cannot be read").because(e))?;
     spec.api_addr = api_addr(site)?;
-    spec.token_id.clone_from(&site.proxmox.token_id);
+    if !site.proxmox.token_id.is_empty() {
+        spec.token_id.clone_from(&site.proxmox.token_id);
+    }
     nodes(&mut spec, site);
     storages(&mut spec, site);
     image(&mut spec, site);

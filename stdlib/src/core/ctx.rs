@@ -57,6 +57,14 @@ pub trait Consent: Send + Sync {
     /// # Errors
     /// `denied` (exit 4) when nobody can be asked.
     fn confirm(&self, question: &str, destructive: bool) -> OpResult<bool>;
+    /// Is a server whose certificate nothing vouches for the right one? No flag answers this.
+    ///
+    /// # Errors
+    /// `denied` (exit 4) when nobody can be asked.
+    fn trust(&self, question: &str) -> OpResult<bool> {
+        let first = question.lines().next().unwrap_or_default();
+        Err(OpError::refused(format!("{}, and nobody can be asked", first.split(". ").next().unwrap_or(first))))
+    }
     /// May this destroy go ahead?
     ///
     /// # Errors

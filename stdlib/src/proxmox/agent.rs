@@ -36,6 +36,8 @@ pub struct AgentOutput {
 }
 
 const EVERY: Duration = Duration::from_secs(3);
+/// The agent's own limit, in characters of the request.
+const FILE_LIMIT: usize = 60 * 1024;
 const HOST_KEYS: [&str; 3] = ["ed25519", "ecdsa", "rsa"];
 
 /// Says why the agent does not answer; an error when waiting cannot help.
@@ -161,6 +163,35 @@ impl Vm {
         ctx.run_op(op, |_| async move {
             let found = self.pve.find(ctx, &request::agent_file_read(&self.at, path)).await?;
             Ok(found.map(|v| v["content"].as_str().unwrap_or_default().to_owned()))
+        })
+        .await
+    }
+
+    /// Makes a file of the guest have this content; up to 60 KiB.
+    ///
+    /// # Errors
+    /// `denied` for a machine that is not ours; `failed` when the agent does not answer.
+    pub async fn write_file(&self, ctx: &Ctx, path: &str, content: &str) -> OpResult<()> {
+        let op = Op::write("proxmox", "write_file", self.name()).args(&(path, content));
+        ctx.run_op(op, |s| async move {
+            self.own(ctx, "write a file in it").await?;
+            if content.len() > FILE_LIMIT {
+                return Err(OpError::invalid(format!("{} bytes are too many for the guest agent", content.len()))
+                    .hint("over SSH there is no limit: `vm.ssh().write_file(path, text)`"));
+            }
+            let have = self.pve.find(ctx, &request::agent_file_read(&self.at, path)).await?;
+            let have = have.and_then(|v| v["content"].as_str().map(str::to_owned));
+            if have.as_deref() == Some(content) {
+                return Ok(());
+            }
+            let size = |t: &str| Value::from(format!("{} bytes", t.len()));
+            let change =
+                Change::new(self.name(), format!("file {path}"), have.as_deref().map(size), Some(size(content)));
+            s.act(format!("file {path}"), vec![change], async {
+                self.pve.send(ctx, &request::agent_file_write(&self.at, path, content)).await?;
+                Ok(())
+            })
+            .await
         })
         .await
     }

@@ -12,6 +12,7 @@ use crate::wire::pve::marker::Ownership;
 
 use super::inventory::{Place, is_on};
 use super::request;
+use super::template::places;
 use super::types::{Proxmox, Report};
 use super::wanted::mapping_of;
 
@@ -45,6 +46,7 @@ fn pve_nodes(site: &Site) -> BTreeSet<String> {
     let mut out: BTreeSet<String> = site.nodes.iter().map(|n| n.pve_node.clone()).collect();
     out.insert(site.proxmox.pve_node.clone());
     out.extend(site.template.pve_node.clone());
+    out.extend(places(site).into_iter().map(|(_, at)| at.node));
     out
 }
 
@@ -178,8 +180,7 @@ impl Proxmox {
                 wanted.entry(storage.clone()).or_default().1 += gib;
             }
         }
-        let home = site.template.pve_node.as_deref().unwrap_or(&site.proxmox.pve_node);
-        if !site.template.existing && home == node {
+        if !site.template.existing && places(site).iter().any(|(_, at)| at.node == node) {
             wanted.entry(site.proxmox.image_storage.clone()).or_default().0.extend(["import", "iso"]);
         }
         for (storage, (contents, gib)) in wanted {

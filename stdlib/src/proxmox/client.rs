@@ -1,162 +1,24 @@
-//! Sending requests: token, trust, envelope, retries of reads.
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+//! Sending requests: who asks, envelope, retries of reads, classified answers.
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION};
+use reqwest::header::{ACCEPT, HeaderMap};
 use serde_json::Value;
 
 use crate::core::ctx::Ctx;
-use crate::core::error::{OpError, OpResult};
-use crate::core::op::Op;
-use crate::core::units::Secret;
-use crate::options;
-use crate::site::ProxmoxSection;
+use crate::core::error::OpResult;
 
 use super::error::{ApiError, ApiResult, Fault};
 use super::request::{self, Request};
-use super::tls::{self, Shown, Trust};
-use super::types::{Inner, Proxmox};
-
-/// Longer than Proxmox's own limit of 30 s for anything it proxies.
-const ANSWER: Duration = Duration::from_secs(120);
-const CONNECT: Duration = Duration::from_secs(15);
-
-options! {
-    /// How to reach the hypervisor: the `[proxmox]` section of the site file.
-    pub struct ConnectOptions {
-        /// `https://host:8006`, any node of the cluster.
-        url: String,
-        /// API token `user@realm!tokenid`.
-        token_id: String,
-        /// The token's secret: a reference such as `env:NAME`, or a secret.
-        token: rhai::Dynamic,
-        /// SHA-256 fingerprint of the server's certificate, to pin it.
-        fingerprint: Option<String> = None,
-        /// CA file (PEM) to trust.
-        ca_file: Option<String> = None,
-        /// Hypervisor node for what does not name one.
-        pve_node: String,
-        /// Storage of VM disks.
-        storage: String,
-        /// Storage of cloud images and ISOs.
-        image_storage: String,
-    }
-}
-
-/// Host and port of `https://host:port`.
-fn address(url: &str) -> OpResult<(String, u16)> {
-    let bad = || OpError::invalid(format!("`{url}` is not a Proxmox URL")).hint("write it as `https://10.0.0.2:8006`");
-    let parsed = reqwest::Url::parse(url).map_err(|e| bad().because(e.to_string()))?;
-    if parsed.scheme() != "https" {
-        return Err(bad().because("only https is spoken"));
-    }
-    let host = parsed.host_str().ok_or_else(bad)?.trim_matches(['[', ']']).to_owned();
-    Ok((host, parsed.port().unwrap_or(8006)))
-}
-
-fn trust(ctx: &Ctx, o: &ConnectOptions) -> OpResult<Trust> {
-    if let Some(pem) = ctx.secrets.get("proxmox_ca") {
-        return Ok(Trust::Ca(pem.clone()));
-    }
-    if let Some(f) = &o.fingerprint {
-        return Ok(Trust::Fingerprint(f.clone()));
-    }
-    let Some(file) = &o.ca_file else { return Ok(Trust::System) };
-    let base = ctx.site.as_ref().and_then(|s| s.path.parent().map(std::path::Path::to_owned));
-    let path = base.unwrap_or_else(|| ctx.base_dir.clone()).join(file);
-    let pem = std::fs::read_to_string(&path).map_err(|e| {
-        OpError::not_found(format!("cannot read the CA file `{}`", path.display())).because(e.to_string())
-    })?;
-    Ok(Trust::Ca(pem))
-}
-
-fn secret(ctx: &Ctx, o: &ConnectOptions) -> OpResult<Secret> {
-    if let Some(s) = o.token.clone().try_cast::<Secret>() {
-        return Ok(s);
-    }
-    let reference = o.token.clone().into_string().map_err(|t| {
-        OpError::invalid(format!("option `token`: expected a secret reference such as `env:NAME`, found {t}"))
-    })?;
-    ctx.secret_ref("proxmox_token", &reference)
-}
+use super::types::Proxmox;
 
 impl Proxmox {
-    /// Connects: reads the token and asks for the version, so that wrong trust or a wrong token shows at once.
-    ///
-    /// # Errors
-    /// `unreachable` with the fingerprint to pin; `denied` for a wrong token.
-    pub async fn connect(ctx: &Ctx, o: &ConnectOptions) -> OpResult<Proxmox> {
-        let (host, port) = address(&o.url)?;
-        ctx.run_op(Op::read("proxmox", "connect", &host), |_| async {
-            let shown = Shown::default();
-            let config = tls::client_config(&host, &trust(ctx, o)?, shown.clone())?;
-            let http = reqwest::Client::builder()
-                .tls_backend_preconfigured(config)
-                .http1_only()
-                .no_proxy()
-                .connect_timeout(CONNECT)
-                .timeout(ANSWER)
-                .pool_max_idle_per_host(16)
-                .tcp_nodelay(true)
-                .build()
-                .map_err(|e| OpError::failed("the HTTP client cannot be set up").because(e.to_string()))?;
-            let token = secret(ctx, o)?;
-            ctx.hide(token.reveal());
-            let auth = Secret::new(format!("PVEAPIToken={}={}", o.token_id, token.reveal().trim()));
-            let section = ProxmoxSection {
-                url: o.url.clone(),
-                token_id: o.token_id.clone(),
-                token: String::new(),
-                fingerprint: o.fingerprint.clone(),
-                ca_file: o.ca_file.clone(),
-                pve_node: o.pve_node.clone(),
-                storage: o.storage.clone(),
-                image_storage: o.image_storage.clone(),
-            };
-            let pve = Proxmox {
-                inner: Arc::new(Inner {
-                    section,
-                    host: host.clone(),
-                    port,
-                    http,
-                    auth,
-                    shown,
-                    clones: Mutex::new(HashMap::new()),
-                    version: Mutex::new(None),
-                }),
-            };
-            pve.version(ctx).await?;
-            Ok(pve)
-        })
-        .await
-    }
-
-    /// Connects as the loaded site file says.
-    ///
-    /// # Errors
-    /// Like [`Proxmox::connect`]; `invalid` without a site file.
-    pub async fn connect_site(ctx: &Ctx) -> OpResult<Proxmox> {
-        let p = ctx.site()?.proxmox.clone();
-        let o = ConnectOptions {
-            url: p.url,
-            token_id: p.token_id,
-            token: p.token.into(),
-            fingerprint: p.fingerprint,
-            ca_file: p.ca_file,
-            pve_node: p.pve_node,
-            storage: p.storage,
-            image_storage: p.image_storage,
-        };
-        Proxmox::connect(ctx, &o).await
-    }
-
     /// The server's version, for example `9.1.1`; asked once.
     ///
     /// # Errors
     /// What the request met.
     pub async fn version(&self, ctx: &Ctx) -> OpResult<String> {
-        if let Some(v) = self.inner.version.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        if let Some(v) = self.known_version() {
             return Ok(v);
         }
         let answer = self.send(ctx, &request::get("/version")).await?;
@@ -165,20 +27,29 @@ impl Proxmox {
         Ok(v)
     }
 
+    /// The version, if it was asked for already.
+    pub(super) fn known_version(&self) -> Option<String> {
+        self.inner.version.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Sends a request and returns `data`. A read is repeated when no answer came; a write never is,
     /// because its outcome is unknown then: the caller reads first.
     ///
     /// # Errors
     /// The classified answer.
     pub async fn send(&self, ctx: &Ctx, request: &Request) -> ApiResult<Value> {
-        if request.is_read() {
-            let what = format!("{} {}", request.method, request.path);
+        let answer = if request.is_read() {
             let worth = |e: &ApiError| e.is(&Fault::Unreachable) && !self.untrusted(e);
-            return ctx.retry(&self.inner.host, &what, worth, || self.send_once(ctx, request)).await;
+            ctx.retry(&self.inner.host, &request.name(), worth, || self.send_once(ctx, request)).await
+        } else {
+            let answer = self.send_once(ctx, request).await;
+            ctx.edge();
+            answer
+        };
+        match answer {
+            Ok(v) => Ok(v),
+            Err(e) => Err(self.explain_denied(ctx, e).await),
         }
-        let answer = self.send_once(ctx, request).await;
-        ctx.edge();
-        answer
     }
 
     fn untrusted(&self, e: &ApiError) -> bool {
@@ -191,13 +62,10 @@ impl Proxmox {
         Ok(format!("https://{host}:{port}/api2/json{}", request.path))
     }
 
-    fn build(&self, ctx: &Ctx, request: &Request) -> OpResult<reqwest::RequestBuilder> {
-        let mut b = self
-            .inner
-            .http
-            .request(request.method.clone(), self.url_of(ctx, request)?)
-            .header(AUTHORIZATION, self.inner.auth.reveal())
-            .header(ACCEPT, "application/json");
+    fn build(&self, ctx: &Ctx, request: &Request, who: HeaderMap) -> ApiResult<reqwest::RequestBuilder> {
+        let url = self.url_of(ctx, request).map_err(|e| ApiError::transport(request.name(), e.message, e.causes))?;
+        let mut b =
+            self.inner.http.request(request.method.clone(), url).headers(who).header(ACCEPT, "application/json");
         if ctx.lab {
             b = b.header("x-gpuhost-clock", "shared");
         }
@@ -212,12 +80,24 @@ impl Proxmox {
     /// # Errors
     /// The classified answer.
     pub(super) async fn send_once(&self, ctx: &Ctx, request: &Request) -> ApiResult<Value> {
-        let name = format!("{} {}", request.method, request.path);
-        let mut b = self.build(ctx, request).map_err(|e| ApiError::transport(name.clone(), e.message, e.causes))?;
+        let who = self.identity(ctx, request).await?;
+        match self.send_as(ctx, request, who).await {
+            // The server refused the ticket before it did anything: log in again, once.
+            Err(e) if e.is(&Fault::Unauthorized) && self.inner.auth.forget() => {
+                let who = self.identity(ctx, request).await?;
+                self.send_as(ctx, request, who).await
+            }
+            other => other,
+        }
+    }
+
+    /// Sends a request with these headers.
+    pub(super) async fn send_as(&self, ctx: &Ctx, request: &Request, who: HeaderMap) -> ApiResult<Value> {
+        let mut b = self.build(ctx, request, who)?;
         if let Some(body) = &request.body {
             b = b.json(body);
         }
-        self.answer(name, b.send().await).await
+        self.answer(request.name(), b.send().await).await
     }
 
     async fn answer(&self, name: String, got: reqwest::Result<reqwest::Response>) -> ApiResult<Value> {
@@ -262,12 +142,9 @@ impl Proxmox {
             let what = if e.is_timeout() { "did not answer in time" } else { "did not answer" };
             return ApiError::transport(name, format!("Proxmox at {at} {what}"), causes);
         }
-        let mut out = ApiError::transport(name, format!("nothing trusts the certificate of {at}"), causes);
-        if let Some(f) = self.inner.shown.get() {
+        let mut out = ApiError::transport(name, format!("nothing vouches for the certificate of {at}"), causes);
+        if let Some(f) = self.inner.shown.refused() {
             out.causes.insert(0, format!("it shows the fingerprint {f}"));
-            out.hint = Some(format!(
-                "compare it with the hypervisor (`pvenode cert info`), then add `fingerprint = \"{f}\"` to [proxmox] in the site file"
-            ));
         }
         out
     }
@@ -286,8 +163,8 @@ impl Proxmox {
         bytes: Vec<u8>,
     ) -> ApiResult<String> {
         let r = request::post(format!("/nodes/{node}/storage/{storage}/upload"), Value::Null);
-        let name = format!("POST {}", r.path);
-        let b = self.build(ctx, &r).map_err(|e| ApiError::transport(name.clone(), e.message, e.causes))?;
+        let name = r.name();
+        let b = self.build(ctx, &r, self.identity(ctx, &r).await?)?;
         // The order matters: the file comes last.
         let part = reqwest::multipart::Part::bytes(bytes).file_name(file.to_owned());
         let part = part
@@ -307,21 +184,6 @@ impl Proxmox {
             Ok(v) => Ok(Some(v)),
             Err(e) if e.is(&Fault::NotFound) => Ok(None),
             Err(e) => Err(e),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_are_https_and_default_to_8006() {
-        assert_eq!(address("https://10.0.0.2:8006").unwrap(), ("10.0.0.2".to_owned(), 8006));
-        assert_eq!(address("https://pve.lab.example").unwrap(), ("pve.lab.example".to_owned(), 8006));
-        assert_eq!(address("https://[fd00::2]:8006/").unwrap(), ("fd00::2".to_owned(), 8006));
-        for bad in ["http://10.0.0.2:8006", "10.0.0.2", ""] {
-            assert!(address(bad).is_err(), "{bad}");
         }
     }
 }

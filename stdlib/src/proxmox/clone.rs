@@ -7,38 +7,40 @@ use crate::core::event::Change;
 use crate::core::op::Look;
 use crate::wire::pve::marker::{self, Marker};
 
+use super::change::Miss;
 use super::ensure_vm::Job;
 use super::error::Fault;
 use super::inventory::{Machine, Place, not_ours};
-use super::request;
-use super::types::{Inner, Template};
+use super::request::{self, Request};
+use super::types::{Queue, Template};
 
 /// Clones at once per storage: more of them run into Proxmox's lock timeouts of 1 and 10 seconds.
 const AT_ONCE: usize = 2;
 const QUEUE: Duration = Duration::from_secs(4 * 3600);
 const CLONE: Duration = Duration::from_secs(2 * 3600);
-const TRIES: u64 = 6;
+const TRIES: u32 = 8;
+const LONGEST_WAIT: u64 = 60;
 
 /// A place in the clone queue of a storage.
 struct Turn {
-    inner: Arc<Inner>,
+    queue: Arc<Queue>,
     storage: String,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut all = self.inner.clones.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.queue.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(n) = all.get_mut(&self.storage) {
             *n = n.saturating_sub(1);
         }
     }
 }
 
-/// How one attempt to clone ended.
-enum Attempt {
-    Done,
-    /// Nothing was made; try again.
-    Again(Box<OpError>),
+impl Miss {
+    /// Whether a clone that ended so may be tried again after a look.
+    fn clone_again(&self) -> bool {
+        matches!(self.fault, Fault::LockTimeout | Fault::Exists | Fault::Unreachable | Fault::Locked(_))
+    }
 }
 
 impl Job<'_> {
@@ -47,14 +49,14 @@ impl Job<'_> {
     }
 
     async fn turn(&self) -> OpResult<Turn> {
-        let storage = self.storage();
+        let (queue, storage) = (&self.pve.inner.clones, self.storage());
         self.s
             .wait_for("a place in the clone queue", Duration::from_secs(1), QUEUE, || async {
-                let mut all = self.pve.inner.clones.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut all = queue.0.lock().unwrap_or_else(PoisonError::into_inner);
                 let running = all.entry(storage.clone()).or_default();
                 if *running < AT_ONCE {
                     *running += 1;
-                    return Ok(Look::Ready(Turn { inner: self.pve.inner.clone(), storage: storage.clone() }));
+                    return Ok(Look::Ready(Turn { queue: queue.clone(), storage: storage.clone() }));
                 }
                 Ok(Look::Pending(format!("{running} clones write to {storage}")))
             })
@@ -84,81 +86,86 @@ impl Job<'_> {
     /// later run adopts by its marker.
     pub(super) async fn create(&self, template: &Template) -> OpResult<Machine> {
         self.no_namesake().await?;
+        self.pve.nobody_in_doubt(self.ctx(), self.node.vmid).await?;
         let node = self.node;
         let id = uuid::Uuid::new_v4().simple().to_string();
         let marker = Marker::new(&self.site.uuid, &node.name, node.vmid, &id[..12]);
-        let line = marker.line();
+        let line = marker.put_into(self.want.notes.as_deref().unwrap_or_default());
         let what = format!("VM {} on {}, cloned from {}", node.vmid, node.pve_node, template.name);
         let change = Change::new(&node.name, "machine", None, Some(what.into()));
         self.s
-            .act(line.clone(), vec![change], async {
+            .act(marker.line(), vec![change], async {
                 self.clone_from(template, &line).await?;
-                let m = self.unlocked(self.read().await?).await?;
-                let d = self.diff(&m)?;
-                self.apply(&m, &d).await?;
-                self.read().await
+                Job { making: true, ..*self }.settle().await
             })
             .await
     }
 
-    async fn clone_from(&self, template: &Template, line: &str) -> OpResult<()> {
-        let _turn = self.turn().await?;
-        let mut tries = 0;
-        loop {
-            let e = match self.attempt(template, line).await? {
-                Attempt::Done => return Ok(()),
-                Attempt::Again(e) => *e,
-            };
-            tries += 1;
-            if tries >= TRIES {
-                return Err(e);
-            }
-            self.s.waiting(format!("clone: {}", e.causes.first().unwrap_or(&e.message)));
-            self.s.sleep(Duration::from_secs(4 * tries)).await?;
-            // Never repeat blindly: the machine may be there by now.
-            match self.pve.place(self.ctx(), self.node.vmid, &self.node.pve_node).await? {
-                Place::Free => {}
-                Place::Hidden => return Err(not_ours(&marker::hidden(self.node.vmid), "take its id")),
-                Place::Taken(_) => {
-                    self.read().await?;
-                    return Ok(());
-                }
-            }
-        }
+    fn clone_request(&self, template: &Template, line: &str) -> Request {
+        let node = self.node;
+        let from = template.on(&node.pve_node);
+        let full = node.shape.full_clone.unwrap_or(true);
+        let elsewhere = node.pve_node != from.node;
+        request::clone(from, node.vmid, &node.name, &self.site.pool(), line, full)
+            .set("storage", full.then(|| self.storage()))
+            .set("target", elsewhere.then(|| node.pve_node.clone()))
     }
 
-    async fn attempt(&self, template: &Template, line: &str) -> OpResult<Attempt> {
-        let node = self.node;
-        let full = node.shape.full_clone.unwrap_or(true);
-        let elsewhere = node.pve_node != template.at.node;
-        let r = request::clone(&template.at, node.vmid, &node.name, &self.site.pool(), line, full)
-            .set("storage", full.then(|| self.storage()))
-            .set("target", elsewhere.then(|| node.pve_node.clone()));
-        let upid = match self.pve.send(self.ctx(), &r).await {
-            Ok(v) => v.as_str().unwrap_or_default().to_owned(),
-            Err(e) => {
-                let again =
-                    matches!(e.fault, Fault::LockTimeout | Fault::Exists | Fault::Unreachable | Fault::Locked(_));
-                return if again {
-                    Ok(Attempt::Again(Box::new(e.into())))
-                } else {
-                    Err(self.explain(e.into(), template))
+    async fn clone_from(&self, template: &Template, line: &str) -> OpResult<()> {
+        let _turn = self.turn().await?;
+        let r = self.clone_request(template, line);
+        let mut wait = 4;
+        for left in (0..TRIES).rev() {
+            let began = self.ctx().clock.last_ms();
+            let mut miss = match self.pve.attempt(self.s, "the clone", &r, CLONE).await? {
+                Ok(()) => return Ok(()),
+                Err(miss) => miss,
+            };
+            if left > 0 && miss.clone_again() {
+                self.s.waiting(format!("clone: {}", miss.why()));
+                self.s.sleep(Duration::from_secs(wait)).await?;
+                wait = LONGEST_WAIT.min(wait * 2);
+            }
+            if miss.fault == Fault::Unreachable
+                && let Some(outcome) = self.pve.look_for(self.s, "the clone", &r, began, CLONE).await?
+            {
+                miss = match outcome {
+                    Ok(()) => return Ok(()),
+                    Err(miss) => miss,
                 };
             }
-        };
-        self.s.accepted(&upid)?;
-        match self.pve.try_task(self.s, "the clone", &upid, CLONE).await? {
-            Ok(()) => Ok(Attempt::Done),
-            Err(t) if matches!(t.fault, Fault::LockTimeout | Fault::Exists) => Ok(Attempt::Again(Box::new(t.error))),
-            Err(t) => Err(self.explain(t.error, template)),
+            if left == 0 || !miss.clone_again() {
+                return Err(self.explain(miss.error, template));
+            }
+            if self.arrived().await? {
+                return Ok(());
+            }
         }
+        Err(OpError::failed(format!("the clone was tried {TRIES} times")))
+    }
+
+    /// Whether the machine is there after all: never repeat blindly. A broken clone takes itself away.
+    async fn arrived(&self) -> OpResult<bool> {
+        let every = Duration::from_secs(3);
+        self.s
+            .wait_for("the clone", every, CLONE, || async {
+                match self.pve.place(self.ctx(), self.node.vmid, &self.node.pve_node).await? {
+                    Place::Free => Ok(Look::Ready(false)),
+                    Place::Hidden => Err(not_ours(&marker::hidden(self.node.vmid), "take its id")),
+                    Place::Taken(m) => {
+                        let m = self.own(*m)?;
+                        Ok(m.lock().map_or(Look::Ready(true), |l| Look::Pending(format!("locked ({l})"))))
+                    }
+                }
+            })
+            .await
     }
 
     fn explain(&self, e: OpError, template: &Template) -> OpError {
         let says = |what: &str| e.causes.iter().any(|c| c.contains(what));
         if says("non-shared storage") || says("uses local storage") {
             return e.hint(format!(
-                "the template is on {} with local storage: give {} a template of its own, or put both on shared storage",
+                "the template is on {} with local storage: give {} a template of its own (`template.vmids` in the site file), or put both on shared storage",
                 template.at.node, self.node.pve_node
             ));
         }

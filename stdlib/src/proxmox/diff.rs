@@ -10,11 +10,34 @@ use crate::wire::pve::props;
 use super::inventory::Machine;
 use super::wanted::{Wanted, WantedDisk};
 
-/// Keys that a running machine takes over only at its next start.
-const AT_START: &[&str] =
-    &["cores", "sockets", "cpu", "memory", "balloon", "machine", "bios", "agent", "numa", "scsihw", "serial0", "vga"];
+/// Keys that a running machine takes over at once; all others wait for its next start.
+const AT_ONCE: &[&str] = &[
+    "name",
+    "description",
+    "tags",
+    "onboot",
+    "startup",
+    "protection",
+    "shares",
+    "hookscript",
+    "vmstatestorage",
+    "cpulimit",
+    "cpuunits",
+];
 /// Keys that cloud-init reads at the next boot.
-const AT_BOOT: &[&str] = &["ipconfig0", "nameserver", "searchdomain", "ciuser", "sshkeys", "ciupgrade"];
+const AT_BOOT: &[&str] =
+    &["ipconfig", "nameserver", "searchdomain", "ciuser", "sshkeys", "ciupgrade", "cicustom", "citype"];
+
+fn base(key: &str) -> &str {
+    props::numbered(key).0
+}
+fn waits_for_boot(key: &str) -> bool {
+    AT_BOOT.contains(&base(key))
+}
+/// Network cards and disks are plugged in while the machine runs.
+fn waits_for_start(key: &str) -> bool {
+    !AT_ONCE.contains(&key) && !waits_for_boot(key) && base(key) != "net" && !key.contains("disk")
+}
 
 /// What has to be done.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,8 +46,10 @@ pub struct Diff {
     pub set: Map<String, Value>,
     /// Keys to unset.
     pub delete: Vec<String>,
-    /// Disks to make, by slot.
+    /// Disks to make.
     pub disks: Vec<WantedDisk>,
+    /// Other keys that allocate a volume.
+    pub make: Map<String, Value>,
     /// Disks to grow, to MiB.
     pub grow: Vec<(String, u64)>,
     /// All of it, for people and journal.
@@ -72,7 +97,7 @@ fn sorted<'a>(parts: impl Iterator<Item = &'a str>) -> Vec<String> {
 /// Whether two config values mean the same: Proxmox reorders, rewrites and re-cases what it stores.
 #[must_use]
 pub fn same(key: &str, want: &str, have: &str) -> bool {
-    match key {
+    match base(key) {
         "tags" => {
             let split = |t: &str| sorted(t.to_ascii_lowercase().split([';', ',', ' ']));
             // Tags are decoration: the user's own stay.
@@ -83,13 +108,15 @@ pub fn same(key: &str, want: &str, have: &str) -> bool {
         "nameserver" | "searchdomain" => sorted(want.split([' ', ',', ';'])) == sorted(have.split([' ', ',', ';'])),
         "machine" => want == have || (want == "q35" && have.starts_with("pc-q35")),
         "memory" => want == have.strip_prefix("current=").unwrap_or(have),
-        "net0" => {
+        "net" => {
             // The macs' case differs, and a firewall flag or queue count of the user's stays.
             let (want, have) = (props::read(key, want), props::read(key, have));
             let fits = |k: &String, v: &String| have.get(k).is_some_and(|h| h.eq_ignore_ascii_case(v));
             want.iter().all(|(k, v)| fits(k, v)) && have.contains_key("tag") == want.contains_key("tag")
         }
-        "agent" | "cpu" | "ipconfig0" => props::read(key, want) == props::read(key, have),
+        "agent" | "cpu" | "ipconfig" | "boot" | "vga" | "smbios" | "rng" | "watchdog" => {
+            props::read(key, want) == props::read(key, have)
+        }
         _ => want == have,
     }
 }
@@ -99,6 +126,7 @@ fn absent_means(key: &str) -> Option<&'static str> {
         "onboot" | "protection" | "numa" => Some("0"),
         "ciupgrade" => Some("1"),
         "cores" | "sockets" => Some("1"),
+        "acpi" | "kvm" | "tablet" => Some("1"),
         _ => None,
     }
 }
@@ -127,10 +155,10 @@ impl Differ<'_> {
     fn note(&mut self, what: &str, before: Option<String>, after: Option<String>) {
         let change = Change::new(self.node, what, before.map(Value::from), after.map(Value::from));
         self.d.changes.push(change);
-        if AT_START.contains(&what) || what.starts_with("hostpci") {
+        if waits_for_start(what) {
             self.d.restart.push(what.to_owned());
         }
-        if AT_BOOT.contains(&what) {
+        if waits_for_boot(what) {
             self.d.boot.push(what.to_owned());
         }
     }
@@ -167,7 +195,6 @@ impl Differ<'_> {
             let after = props::print("scsi0", &props);
             self.d.set.insert("scsi0".to_owned(), after.clone().into());
             self.note("scsi0", Some(text), Some(after));
-            self.d.restart.push("scsi0".to_owned());
         }
         self.size("scsi0", "system disk", want.system_mib)
     }
@@ -191,11 +218,11 @@ impl Differ<'_> {
     }
 
     fn disk(&mut self, want: &WantedDisk) -> OpResult<()> {
-        let what = if want.data { "data disk" } else { "scratch disk" };
+        let what = want.what.as_str();
         if let Some(slot) = slot_of(self.m, &want.serial) {
             return self.size(&slot, what, want.gib * 1024);
         }
-        if let Some(there) = self.m.get(want.slot) {
+        if let Some(there) = self.m.get(&want.slot) {
             return Err(OpError::conflict(format!(
                 "slot {} of VM {} holds `{there}`, which is not the {what}",
                 want.slot, self.m.at.vmid
@@ -207,31 +234,25 @@ impl Differ<'_> {
         Ok(())
     }
 
-    fn gpus(&mut self, want: &Wanted) -> OpResult<()> {
-        let mapping = match (&want.mapping, want.gpus) {
-            (_, 0) => None,
-            (Some(m), _) => Some(m.as_str()),
-            (None, _) => {
-                return Err(OpError::invalid("the node wants GPUs, but no PCI mapping is named")
-                    .hint("set `mapping` under [gpu] in the site file"));
-            }
-        };
+    fn pci(&mut self, want: &Wanted) -> OpResult<()> {
+        if want.gpus > 0 && want.mapping.is_none() {
+            return Err(OpError::invalid("the node wants GPUs, but no PCI mapping is named")
+                .hint("set `mapping` under [gpu] in the site file"));
+        }
         for i in 0..16 {
             let key = format!("hostpci{i}");
             let have = self.m.get(&key);
             let held = have.as_deref().map(|h| props::read(&key, h)).unwrap_or_default();
-            match mapping.filter(|_| i < want.gpus) {
-                Some(name) => {
-                    let fits =
-                        held.get("mapping").is_some_and(|m| m == name) && held.get("pcie").is_some_and(|p| p == "1");
+            match want.pci.get(i) {
+                Some(value) => {
+                    let fits = props::read(&key, value).iter().all(|(k, v)| held.get(k) == Some(v));
                     if !fits {
-                        let value = format!("mapping={name},pcie=1");
                         self.d.set.insert(key.clone(), value.clone().into());
-                        self.note(&key, have, Some(value));
+                        self.note(&key, have, Some(value.clone()));
                     }
                 }
                 // Other devices that the user passed through stay.
-                None if mapping.is_some_and(|n| held.get("mapping").is_some_and(|m| m == n)) => {
+                None if want.mapping.is_some() && held.get("mapping") == want.mapping.as_ref() => {
                     self.d.delete.push(key.clone());
                     self.note(&key, have, None);
                 }
@@ -239,6 +260,14 @@ impl Differ<'_> {
             }
         }
         Ok(())
+    }
+
+    fn tpm(&mut self, want: &Wanted) {
+        let Some(storage) = &want.tpm else { return };
+        if self.m.get("tpmstate0").is_none() {
+            self.note("tpmstate0", None, Some(format!("TPM 2.0 on {storage}")));
+            self.d.make.insert("tpmstate0".to_owned(), format!("{storage}:1,version=v2.0").into());
+        }
     }
 }
 
@@ -258,7 +287,8 @@ pub fn diff(node: &str, want: &Wanted, description: &str, m: &Machine) -> OpResu
         differ.set(key, value);
     }
     differ.set("description", description);
-    differ.gpus(want)?;
+    differ.pci(want)?;
+    differ.tpm(want);
     differ.system_disk(want)?;
     for disk in &want.disks {
         differ.disk(disk)?;
@@ -272,7 +302,7 @@ pub fn waiting_changes(pending: &Value) -> Vec<String> {
     let all = pending.as_array().map(Vec::as_slice).unwrap_or_default();
     let waits = |p: &&Value| p.get("pending").is_some() || p["delete"].as_i64().is_some_and(|d| d > 0);
     // Cloud-init data is written into its drive at each start anyway.
-    let text = all.iter().filter(waits).filter_map(|p| p["key"].as_str()).filter(|k| !AT_BOOT.contains(k));
+    let text = all.iter().filter(waits).filter_map(|p| p["key"].as_str()).filter(|k| !waits_for_boot(k));
     text.map(str::to_owned).collect()
 }
 

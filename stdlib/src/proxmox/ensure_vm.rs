@@ -2,34 +2,23 @@
 use std::time::Duration;
 
 use rhai::Dynamic;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::{Change, Class};
 use crate::core::op::{Look, Op, OpScope};
-use crate::options;
 use crate::site::{Node, Site};
 use crate::wire::pve::marker::{self, Marker, Ownership};
+use crate::wire::pve::props;
 
 use super::diff::{Diff, diff, waiting_changes};
-use super::error::Fault;
 use super::inventory::{Machine, Place, not_ours};
+use super::lint;
 use super::request::{self, At};
+use super::shape::EnsureVm;
 use super::types::{Proxmox, Template, Vm};
-use super::wanted::{Wanted, WantedDisk, wanted};
-
-options! {
-    /// How to make a node's machine exist.
-    pub struct EnsureVm {
-        /// Template to clone from: what `ensure_template` returned, or a VM id; default: the site's template.
-        template: Dynamic = Dynamic::UNIT,
-        /// Restart a running machine when a change needs it; otherwise such a change is refused.
-        restart: bool = false,
-        /// Start the machine when it does not run.
-        start: bool = true,
-    }
-}
+use super::wanted::{Wanted, WantedDisk, new_disk, wanted};
 
 pub(super) const CONFIG: Duration = Duration::from_secs(300);
 const START: Duration = Duration::from_secs(1200);
@@ -43,6 +32,8 @@ pub(super) struct Job<'a> {
     pub node: &'a Node,
     pub want: &'a Wanted,
     pub restart: bool,
+    /// Whether the machine is being made: its whole making is one effect.
+    pub making: bool,
 }
 
 impl Proxmox {
@@ -56,21 +47,25 @@ impl Proxmox {
         self.ensure_pool(ctx).await?;
         let mut keys = vec![crate::ssh::keys::public_key(ctx, &site)?];
         keys.extend(site.ssh.authorized_keys.iter().cloned());
-        let want = wanted(&site, node, &keys);
-        let identity = (&want.keys, want.system_mib, want.gpus);
+        let mut want = wanted(&site, node, &keys);
+        o.add_to(&mut want, &site, node).map_err(|e| e.on(&node.name))?;
+        lint::check(&site, node, &want).map_err(|e| e.on(&node.name))?;
+        self.refuse_raw_pci(&want).map_err(|e| e.on(&node.name))?;
+        let identity = (&want.keys, want.system_mib, &want.pci);
         let op = Op::write("proxmox", "ensure_vm", &node.name).class(Class::Adoptable).args(&identity);
         ctx.run_op(op, |s| async move {
-            let job = Job { pve: self, s: &s, site: &site, node, want: &want, restart: o.restart };
+            let job = Job { pve: self, s: &s, site: &site, node, want: &want, restart: o.restart, making: false };
             let m = match self.place(ctx, node.vmid, &node.pve_node).await? {
                 Place::Free => {
                     let template = self.template_of(ctx, &site, &o.template).await?;
+                    self.refuse_missing_cards(ctx, node, &want).await?;
                     job.create(&template).await?
                 }
                 Place::Hidden => return Err(not_ours(&marker::hidden(node.vmid), "touch it")),
                 Place::Taken(m) => {
                     let m = job.own(*m)?;
-                    let m = job.unlocked(m).await?;
-                    job.converge(m).await?
+                    job.unlocked(m).await?;
+                    job.settle().await?
                 }
             };
             if o.start {
@@ -102,17 +97,17 @@ impl Proxmox {
             return Err(OpError::invalid(format!("VM {vmid} `{}` is not a template", m.name()))
                 .hint("convert it with `qm template`, or name another one in the site file"));
         }
-        Ok(Template { at: m.at.clone(), name: m.name() })
+        Ok(Template::new(m.at.clone(), m.name()))
     }
 
-    /// Sends a config change and waits for its task, if it is one.
-    pub(super) async fn change(&self, s: &OpScope, what: &str, r: &request::Request, limit: Duration) -> OpResult<()> {
-        let answer = self.send(s.ctx(), r).await?;
-        if let Some(upid) = answer.as_str() {
-            s.accepted(upid)?;
-            self.wait_task(s, what, upid, limit).await?;
+    /// Only root@pam may name a card by its address, and an API token is never root.
+    fn refuse_raw_pci(&self, want: &Wanted) -> OpResult<()> {
+        let raw = want.pci.iter().find(|p| props::read("hostpci0", p).contains_key("host"));
+        match raw.filter(|_| !self.inner.auth.is_root()) {
+            None => Ok(()),
+            Some(p) => Err(OpError::denied(format!("only root@pam may pass through a raw address (`{p}`): an API token is never root"))
+                .hint("use a mapping (`pve.ensure_pci_mapping(name, ..)` and `pci: [#{ mapping: name }]`), or log in with `user = \"root@pam\"` and `password` under [proxmox]")),
         }
-        Ok(())
     }
 }
 
@@ -121,7 +116,7 @@ impl Job<'_> {
         self.s.ctx()
     }
 
-    fn own(&self, m: Machine) -> OpResult<Machine> {
+    pub(super) fn own(&self, m: Machine) -> OpResult<Machine> {
         let v = m.judge(self.site, Some(&self.node.name), Some(&self.node.pve_node));
         if v.ownership == Ownership::Own { Ok(m) } else { Err(not_ours(&v, "change it")) }
     }
@@ -133,7 +128,7 @@ impl Job<'_> {
     }
 
     /// Waits until no task holds the machine's lock: an earlier run's clone may still be going on.
-    pub(super) async fn unlocked(&self, m: Machine) -> OpResult<Machine> {
+    async fn unlocked(&self, m: Machine) -> OpResult<Machine> {
         if m.lock().is_none() {
             return Ok(m);
         }
@@ -148,12 +143,15 @@ impl Job<'_> {
             .await
     }
 
-    /// The description with a complete marker.
+    /// The description with a complete marker; the user's own text stays unless the recipe has notes.
     fn description(&self, m: &Machine) -> String {
         let found = m.get("description").unwrap_or_default();
-        match m.marker() {
-            Some(k) if k.smbios.is_none() => Marker { smbios: m.smbios(), ..k }.put_into(&found),
-            _ => found,
+        let Some(k) = m.marker() else { return found };
+        let complete = Marker { smbios: k.smbios.clone().or_else(|| m.smbios()), ..k.clone() };
+        match &self.want.notes {
+            Some(notes) => complete.put_into(notes),
+            None if complete != k => complete.put_into(&found),
+            None => found,
         }
     }
 
@@ -161,7 +159,17 @@ impl Job<'_> {
         diff(&self.node.name, self.want, &self.description(m), m)
     }
 
-    /// Brings an existing machine to its wanted shape.
+    /// Brings an existing machine to its wanted shape; somebody else's change meanwhile is compared anew.
+    pub(super) async fn settle(&self) -> OpResult<Machine> {
+        for left in (0..3).rev() {
+            match self.converge(self.read().await?).await {
+                Err(e) if left > 0 && is_stale(&e) => self.s.waiting("it was changed meanwhile: comparing again"),
+                other => return other,
+            }
+        }
+        Err(OpError::conflict("it keeps being changed by somebody else"))
+    }
+
     async fn converge(&self, m: Machine) -> OpResult<Machine> {
         let d = self.diff(&m)?;
         let running = self.is_running(&m.at).await?;
@@ -174,8 +182,12 @@ impl Job<'_> {
                 .because(what.join("; "))
                 .hint("allow it: `pve.ensure_vm(node, #{ restart: true })`; drain a Kubernetes node before"));
         }
-        let marker = m.marker().map(|k| k.line()).unwrap_or_default();
-        self.s.act(marker, d.changes.clone(), self.apply(&m, &d)).await?;
+        if self.making {
+            self.apply(&m, &d).await?;
+        } else {
+            let marker = m.marker().map(|k| k.line()).unwrap_or_default();
+            self.s.act(marker, d.changes.clone(), self.apply(&m, &d)).await?;
+        }
         if running && !d.boot.is_empty() {
             self.ctx().message(
                 "warn",
@@ -186,10 +198,20 @@ impl Job<'_> {
                 ),
             );
         }
-        if running && !d.restart.is_empty() {
-            self.reboot(&m.at).await?;
+        let m = self.read().await?;
+        if !running {
+            return Ok(m);
         }
-        self.read().await
+        // What Proxmox itself says that it could not do on the running machine.
+        let waits = waiting_changes(&self.pve.send(self.ctx(), &request::pending(&m.at)).await?);
+        if self.restart && (!waits.is_empty() || !d.restart.is_empty()) {
+            self.reboot(&m.at).await?;
+            return self.read().await;
+        }
+        if !waits.is_empty() {
+            self.ctx().message("warn", format!("{}: {} wait for a restart", self.node.name, waits.join(", ")));
+        }
+        Ok(m)
     }
 
     /// All keys are as wanted; is a running machine still on older ones?
@@ -225,36 +247,16 @@ impl Job<'_> {
             self.adopt_data(at, disk).await?;
         }
         if !new.is_empty() {
-            let set: Map<String, Value> = new.iter().map(|w| (w.slot.to_owned(), json!(new_disk(w)))).collect();
-            self.change_unlocked("new disks", &request::post_config(at, set, None)).await?;
+            let set = new.iter().map(|w| (w.slot.clone(), json!(new_disk(w)))).collect();
+            self.pve.change(self.s, "new disks", &request::post_config(at, set, None), CONFIG).await?;
+        }
+        if !d.make.is_empty() {
+            self.pve.change(self.s, "new volumes", &request::post_config(at, d.make.clone(), None), CONFIG).await?;
         }
         for (slot, mib) in &d.grow {
-            self.change_unlocked("growing a disk", &request::resize(at, slot, *mib)).await?;
+            self.pve.change(self.s, "growing a disk", &request::resize(at, slot, *mib), CONFIG).await?;
         }
         Ok(())
-    }
-
-    /// Sends a change and tries again when Proxmox could not get one of its own locks: nothing was done then.
-    async fn change_unlocked(&self, what: &str, r: &request::Request) -> OpResult<()> {
-        let mut wait = 3;
-        loop {
-            let e = match self.pve.send(self.ctx(), r).await {
-                Ok(Value::String(upid)) => {
-                    self.s.accepted(&upid)?;
-                    match self.pve.try_task(self.s, what, &upid, CONFIG).await? {
-                        Ok(()) => return Ok(()),
-                        Err(t) if t.fault == Fault::LockTimeout && wait < 60 => t.error,
-                        Err(t) => return Err(t.error),
-                    }
-                }
-                Ok(_) => return Ok(()),
-                Err(e) if e.is(&Fault::LockTimeout) && wait < 60 => e.into(),
-                Err(e) => return Err(e.into()),
-            };
-            self.s.waiting(format!("{what}: {}", e.causes.first().cloned().unwrap_or(e.message)));
-            self.s.sleep(Duration::from_secs(wait)).await?;
-            wait *= 2;
-        }
     }
 
     pub(super) async fn is_running(&self, at: &At) -> OpResult<bool> {
@@ -293,7 +295,7 @@ fn show(c: &Change) -> String {
     format!("{}: {} -> {}", c.what, side(&c.before), side(&c.after))
 }
 
-/// Drive string of a new disk.
-fn new_disk(w: &WantedDisk) -> String {
-    format!("{}:{},{},serial={}", w.storage, w.gib, w.options, w.serial)
+/// Whether somebody else changed the VM between our look and our write.
+fn is_stale(e: &OpError) -> bool {
+    e.is(Kind::Conflict) && e.causes.iter().any(|c| c.contains("checksum mismatch") || c.contains("detected modified"))
 }

@@ -82,10 +82,19 @@ impl ApiError {
                     .collect()
             })
             .unwrap_or_default();
-        let text = if message.is_empty() { reason.trim() } else { message };
+        let reason = reason.trim();
+        let text = if message.is_empty() { reason } else { message };
         let text = if text.is_empty() { format!("HTTP status {status}") } else { text.to_owned() };
-        let fault = classify(status, &text, &errors);
-        ApiError { request, status, text, errors, fault, causes: Vec::new(), hint: None }
+        let mut fault = classify(status, &text, &errors);
+        let mut causes = Vec::new();
+        // Message and reason mostly say the same; what only the reason knows is kept.
+        if !reason.is_empty() && !text.contains(reason) && !is_canonical(status, reason) {
+            if fault == Fault::Other {
+                fault = classify(status, reason, &errors);
+            }
+            causes.push(reason.to_owned());
+        }
+        ApiError { request, status, text, errors, fault, causes, hint: None }
     }
 
     /// No answer came.
@@ -107,6 +116,11 @@ impl ApiError {
     pub fn is(&self, fault: &Fault) -> bool {
         self.fault == *fault
     }
+}
+
+/// Whether a reason phrase is the one that every server sends with this status.
+fn is_canonical(status: u16, reason: &str) -> bool {
+    reqwest::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()) == Some(reason)
 }
 
 /// The class of an answer's text; also used for the exit status of tasks.
@@ -270,6 +284,10 @@ mod tests {
         assert_eq!(e.fault, Fault::Exists);
         let op = OpError::from(e);
         assert_eq!(op.causes, ["Parameter verification failed.", "vmid: VM 210 already exists"]);
+        // What only the reason phrase says is kept, and decides when the message says nothing.
+        let body = json!({"message": "proxy failed\n", "data": null});
+        let e = ApiError::read("GET /x".to_owned(), 500, "VM is locked (backup)", &body);
+        assert_eq!((e.fault, e.causes), (Fault::Locked("backup".to_owned()), vec!["VM is locked (backup)".to_owned()]));
         // 8.x leaves `message` out
         let body = json!({"errors": {"net0": "bad"}, "data": null});
         let e = ApiError::read("PUT /c".to_owned(), 400, "Parameter verification failed.", &body);

@@ -183,6 +183,23 @@ impl Proxmox {
         }
     }
 
+    /// Absence is believed only while every hypervisor node answers: a VM may be on one that does not.
+    ///
+    /// # Errors
+    /// `unreachable` naming the node in doubt.
+    pub(super) async fn nobody_in_doubt(&self, ctx: &Ctx, vmid: u32) -> OpResult<()> {
+        let nodes = self.send(ctx, &request::get("/nodes")).await?;
+        let all = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
+        let Some(silent) = all.iter().find(|n| n["status"] != "online") else { return Ok(()) };
+        let (name, status) = (text(&silent["node"]), text(&silent["status"]));
+        Err(OpError::unreachable(format!(
+            "hypervisor node `{name}` is {status}: whether VM {vmid} is there cannot be seen"
+        ))
+        .hint(format!(
+            "bring {name} back, or take it out of the cluster (`pvecm delnode {name}`), then run this again"
+        )))
+    }
+
     /// What stands at `vmid`. `near` is the hypervisor node to look at first when lists do not show it.
     ///
     /// # Errors

@@ -154,12 +154,12 @@ impl Job<'_> {
             ))
             .hint("stop the machine and run this again: a disk changes hands only while both are stopped"));
         }
-        let r = request::reassign(&keeper.at, &slot, at.vmid, disk.slot);
+        let r = request::reassign(&keeper.at, &slot, at.vmid, &disk.slot);
         self.pve.change(self.s, "taking the kept data disk", &r, MOVE).await?;
         let text = format!("{}: took over the data disk kept by VM {}", self.node.name, keeper.at.vmid);
         self.ctx().message("info", text);
         let m = self.read().await?;
-        let grow = self.diff(&m)?.grow.into_iter().filter(|(s, _)| s == disk.slot);
+        let grow = self.diff(&m)?.grow.into_iter().filter(|(s, _)| *s == disk.slot);
         for (slot, mib) in grow {
             self.pve.change(self.s, "growing a disk", &request::resize(at, &slot, mib), CONFIG).await?;
         }

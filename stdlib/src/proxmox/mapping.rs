@@ -8,10 +8,11 @@ use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::op::Op;
 use crate::options;
+use crate::site::Node;
 
-use super::error::Fault;
 use super::request;
 use super::types::Proxmox;
+use super::wanted::{Wanted, mapping_of};
 
 options! {
     /// Which cards a mapping shares.
@@ -163,12 +164,57 @@ impl Proxmox {
                     None => request::create_mapping(name, &description(&*ctx.site()?), &new),
                     Some(v) => request::put_mapping(name, &new, v["digest"].as_str()),
                 };
-                Ok(self.send(ctx, &r).await?)
+                let made = async || {
+                    let now = self.find(ctx, &request::mapping(name)).await?;
+                    Ok(now.is_some_and(|m| entries(&m) == new))
+                };
+                self.put_through(&s, "the mapping", &r, made).await
             })
             .await?;
             Ok(found.len() as i64)
         })
         .await
+    }
+
+    /// Cards are promised before a machine is made: the mapping exists, holds enough of them on its node
+    /// for all machines of the site there, and none of them is gone.
+    pub(super) async fn refuse_missing_cards(&self, ctx: &Ctx, node: &Node, want: &Wanted) -> OpResult<()> {
+        let (Some(name), 1..) = (&want.mapping, want.gpus) else { return Ok(()) };
+        let site = ctx.site()?;
+        let make = format!(
+            "make it first: `pve.ensure_pci_mapping(\"{name}\", #{{ device: site().gpu.device, count: site().gpu_count() }})`"
+        );
+        let Some(found) = self.find(ctx, &request::mapping(name)).await? else {
+            return Err(OpError::not_found(format!("there is no PCI mapping `{name}`")).hint(make));
+        };
+        let checks = self.send(ctx, &request::check_mappings(&node.pve_node)).await?;
+        let checks = checks.as_array().map(Vec::as_slice).unwrap_or_default().iter().find(|m| m["id"] == name.as_str());
+        let checks = checks.and_then(|m| m["checks"].as_array()).map(Vec::as_slice).unwrap_or_default();
+        let bad: Vec<&str> = checks
+            .iter()
+            .filter(|c| c["severity"] == "error")
+            .filter_map(|c| c["message"].as_str())
+            .map(str::trim)
+            .collect();
+        if !bad.is_empty() {
+            let mut e =
+                OpError::failed(format!("PCI mapping `{name}` holds cards that {} does not have", node.pve_node));
+            e.causes = bad.into_iter().map(str::to_owned).collect();
+            return Err(
+                e.hint("the card moved, is gone, or is another model: compare the mapping with `pve.list_pci(node)`")
+            );
+        }
+        let have = entries(&found).iter().filter(|e| place(e).is_some_and(|p| p.0 == node.pve_node)).count();
+        let mine = |n: &&Node| n.pve_node == node.pve_node && mapping_of(&site, n).as_ref() == Some(name);
+        let promised: u32 = site.nodes.iter().filter(mine).map(|n| n.shape.gpu_count()).sum();
+        if (have as u64) < u64::from(promised.max(want.gpus)) {
+            return Err(OpError::conflict(format!(
+                "PCI mapping `{name}` has {have} cards on {}, the site's machines there want {promised}",
+                node.pve_node
+            ))
+            .hint("no card is promised twice: add cards to the mapping, or lower `gpus` in the site file"));
+        }
+        Ok(())
     }
 
     /// An entry whose card is gone makes machines fail at their start: say so now.
@@ -211,11 +257,8 @@ impl Proxmox {
                 Change::new(name, "pci mapping", Some(format!("{} cards", entries(&found).len()).into()), None);
             s.act(format!("mapping {name}"), vec![change], async {
                 let r = request::delete(format!("/cluster/mapping/pci/{name}"));
-                match self.send(ctx, &r).await {
-                    Ok(_) => Ok(()),
-                    Err(e) if e.is(&Fault::NotFound) => Ok(()),
-                    Err(e) => Err(e.into()),
-                }
+                let gone = async || Ok(self.find(ctx, &request::mapping(name)).await?.is_none());
+                self.put_through(&s, "the mapping", &r, gone).await
             })
             .await?;
             Ok(true)

@@ -10,7 +10,9 @@ use crate::core::error::OpResult;
 use crate::core::op::Op;
 use crate::site::Site;
 
+use super::error::{ApiError, Fault};
 use super::request;
+use super::template::places;
 use super::types::{Proxmox, Report};
 use super::wanted::mapping_of;
 
@@ -105,13 +107,15 @@ pub fn needs(site: &Site, major: u32) -> Vec<Need> {
             privileges: vec!["Datastore.AllocateSpace", "Datastore.AllocateTemplate", "Datastore.Audit"],
             why: "store the cloud image and the seed",
         });
-        out.push(Need {
-            paths: one(format!("/nodes/{}", site.template.pve_node.as_ref().unwrap_or(&site.proxmox.pve_node))),
-            role: "GpuhostDownload",
-            // An entry on a deeper path replaces what comes down from `/`: Sys.Audit has to be said again.
-            privileges: vec!["Sys.AccessNetwork", "Sys.Audit"],
-            why: "let the hypervisor download the cloud image",
-        });
+        for (_, at) in places(site) {
+            out.push(Need {
+                paths: one(format!("/nodes/{}", at.node)),
+                role: "GpuhostDownload",
+                // An entry on a deeper path replaces what comes down from `/`: Sys.Audit has to be said again.
+                privileges: vec!["Sys.AccessNetwork", "Sys.Audit"],
+                why: "let the hypervisor download the cloud image",
+            });
+        }
     }
     out.push(Need {
         paths: one(format!("/sdn/zones/localnetwork/{}", site.network.bridge)),
@@ -203,8 +207,8 @@ fn stands_in(have: &BTreeSet<String>, privilege: &str) -> bool {
 /// user's rights).
 #[must_use]
 pub fn commands(site: &Site, needs: &[Need]) -> Vec<String> {
-    let token = &site.proxmox.token_id;
-    let user = token.split('!').next().unwrap_or(token);
+    let who = site.proxmox.identity();
+    let user = who.split('!').next().unwrap_or(who);
     let mut roles: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for n in needs {
         roles.entry(n.role).or_default().extend(n.privileges.iter());
@@ -224,19 +228,42 @@ pub fn commands(site: &Site, needs: &[Need]) -> Vec<String> {
         let list: Vec<&str> = roles.into_iter().collect();
         let list = list.join(",");
         out.push(format!("pveum acl modify {path} --users {user} --roles {list}"));
-        out.push(format!("pveum acl modify {path} --tokens '{token}' --roles {list}"));
+        if who.contains('!') {
+            out.push(format!("pveum acl modify {path} --tokens '{who}' --roles {list}"));
+        }
     }
     out
 }
 
+fn lack(missing: &[&str], path: &str) -> String {
+    format!("the token lacks {} on {path}", missing.join(", "))
+}
+
 impl Proxmox {
+    /// A check of several rights at once (clone, download) is refused without naming one: names what a
+    /// deploy of the site lacks.
+    pub(super) async fn explain_denied(&self, ctx: &Ctx, mut e: ApiError) -> ApiError {
+        let silent = matches!(&e.fault, Fault::Denied { path, .. } if path.is_empty());
+        let (Some(site), true) = (ctx.site.clone(), silent && !e.text.starts_with("only root")) else { return e };
+        let Ok(all) = self.send_once(ctx, &request::get("/access/permissions")).await else { return e };
+        let version = self.known_version().unwrap_or_default();
+        for need in needs(&site, major(&version)) {
+            let missing = lacking(&all, &need);
+            if !missing.is_empty() {
+                let path = need.paths.first().map(String::as_str).unwrap_or_default();
+                e.causes.push(format!("{}, needed to {}", lack(&missing, path), need.why));
+            }
+        }
+        e
+    }
+
     /// Compares the token's privileges with what a deploy of the site needs.
     ///
     /// # Errors
     /// What the request met.
     pub async fn check_permissions(&self, ctx: &Ctx) -> OpResult<Report> {
         let site = ctx.site()?;
-        ctx.run_op(Op::read("proxmox", "check_permissions", &site.proxmox.token_id), |_| async {
+        ctx.run_op(Op::read("proxmox", "check_permissions", site.proxmox.identity()), |_| async {
             let version = self.version(ctx).await?;
             let all = self.send(ctx, &request::get("/access/permissions")).await?;
             let mut needs = needs(&site, major(&version));
@@ -247,17 +274,14 @@ impl Proxmox {
                     break;
                 }
             }
-            let mut r = Report::new(format!("permissions of {} on Proxmox VE {version}", site.proxmox.token_id));
+            let mut r = Report::new(format!("permissions of {} on Proxmox VE {version}", site.proxmox.identity()));
             for need in &needs {
                 let path = need.paths.first().map(String::as_str).unwrap_or_default();
                 let missing = lacking(&all, need);
                 if missing.is_empty() {
                     r.pass(format!("{path}: {}", need.why));
                 } else {
-                    r.fail(
-                        format!("the token lacks {} on {path}", missing.join(", ")),
-                        format!("needed to {}", need.why),
-                    );
+                    r.fail(lack(&missing, path), format!("needed to {}", need.why));
                 }
             }
             if !r.is_ok() {

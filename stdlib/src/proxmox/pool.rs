@@ -7,7 +7,7 @@ use crate::core::event::Change;
 use crate::core::op::Op;
 use crate::site::Site;
 
-use super::error::{ApiResult, Fault};
+use super::error::ApiResult;
 use super::request;
 use super::types::Proxmox;
 
@@ -73,7 +73,8 @@ impl Proxmox {
             let change = Change::new(&name, "pool", None, Some(comment(&site).into()));
             let made = s
                 .act(format!("pool {name}"), vec![change], async {
-                    Ok(self.send(ctx, &request::create_pool(&name, &comment(&site))).await?)
+                    let made = async || Ok(self.check_pool(ctx, &site).await?.is_some());
+                    self.put_through(&s, "the pool", &request::create_pool(&name, &comment(&site)), made).await
                 })
                 .await;
             match made {
@@ -107,11 +108,8 @@ impl Proxmox {
             }
             let change = Change::new(&name, "pool", Some(comment(&site).into()), None);
             s.act(format!("pool {name}"), vec![change], async {
-                match self.send(ctx, &request::remove_pool(&name)).await {
-                    Ok(_) => Ok(()),
-                    Err(e) if e.is(&Fault::NotFound) => Ok(()),
-                    Err(e) => Err(e.into()),
-                }
+                let gone = async || Ok(self.read_pool(ctx, &name).await?.is_none());
+                self.put_through(&s, "the pool", &request::remove_pool(&name), gone).await
             })
             .await?;
             Ok(true)

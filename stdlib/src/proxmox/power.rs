@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::core::ctx::Ctx;
-use crate::core::error::OpResult;
+use crate::core::error::{OpError, OpResult};
 use crate::core::event::{Change, Class};
 use crate::core::op::{Op, OpScope};
 use crate::wire::pve::marker::{Ownership, Verdict};
@@ -115,6 +115,59 @@ impl Vm {
                 self.pve.change(&s, "the reboot", &request::reboot(&self.at, 300), START).await
             })
             .await
+        })
+        .await
+    }
+
+    /// Presses the reset button of a running machine: nothing is shut down, changes that wait stay waiting.
+    ///
+    /// # Errors
+    /// `denied` for a machine that is not ours; `failed` when it does not run.
+    pub async fn reset(&self, ctx: &Ctx) -> OpResult<()> {
+        let op = Op::run("proxmox", "reset", self.name()).class(Class::Adoptable);
+        ctx.run_op(op, |s| async move {
+            let m = self.own(ctx, "reset it").await?;
+            let change = Change::new(self.name(), "power", Some("running".into()), Some("reset".into()));
+            s.act(format!("vm {}", m.at.vmid), vec![change], async {
+                self.pve.change(&s, "the reset", &request::reset(&self.at), CONFIG).await
+            })
+            .await
+        })
+        .await
+    }
+
+    /// Pauses a running machine, its memory stays; nothing when it is paused.
+    ///
+    /// # Errors
+    /// `denied` for a machine that is not ours; `conflict` when it does not run.
+    pub async fn suspend(&self, ctx: &Ctx) -> OpResult<()> {
+        self.pause(ctx, "suspend", true).await
+    }
+
+    /// Ends a pause; nothing when the machine runs.
+    ///
+    /// # Errors
+    /// `denied` for a machine that is not ours; `conflict` when it does not run.
+    pub async fn resume(&self, ctx: &Ctx) -> OpResult<()> {
+        self.pause(ctx, "resume", false).await
+    }
+
+    async fn pause(&self, ctx: &Ctx, verb: &'static str, on: bool) -> OpResult<()> {
+        let op = Op::write("proxmox", verb, self.name()).class(Class::Adoptable);
+        ctx.run_op(op, |s| async move {
+            let m = self.own(ctx, verb).await?;
+            let status = self.status(ctx).await?;
+            if status["status"] != "running" {
+                return Err(OpError::conflict(format!("{} does not run", self.name())).hint("start it: `vm.start()`"));
+            }
+            if (status["qmpstatus"] == "paused") == on {
+                return Ok(());
+            }
+            let word = |b: bool| Some(Value::from(if b { "paused" } else { "running" }));
+            let change = Change::new(self.name(), "power", word(!on), word(on));
+            let r = if on { request::suspend(&self.at) } else { request::resume(&self.at) };
+            s.act(format!("vm {}", m.at.vmid), vec![change], async { self.pve.change(&s, verb, &r, CONFIG).await })
+                .await
         })
         .await
     }

@@ -91,6 +91,23 @@ impl Request {
         }
         self
     }
+    /// `POST /nodes/pve1/qemu`, as errors show it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+    /// The VM that it is about, when it is about one.
+    #[must_use]
+    pub fn vm(&self) -> Option<At> {
+        let mut parts = self.path.strip_prefix("/nodes/")?.split('/');
+        let (node, kind, id) = (parts.next()?, parts.next()?, parts.next()?);
+        (kind == "qemu").then(|| id.parse().ok().map(|vmid| At::new(node, vmid))).flatten()
+    }
+    /// What it does to its VM: `config`, `status/start`; empty for the VM itself.
+    #[must_use]
+    pub fn verb(&self) -> &str {
+        self.path.splitn(6, '/').nth(5).unwrap_or_default()
+    }
     /// Whether it only looks.
     #[must_use]
     pub fn is_read(&self) -> bool {
@@ -168,6 +185,58 @@ pub fn reboot(at: &At, timeout: u64) -> Request {
 pub fn destroy(at: &At) -> Request {
     delete(at.path("")).query("purge", 1).query("destroy-unreferenced-disks", 0)
 }
+/// Presses the reset button.
+pub fn reset(at: &At) -> Request {
+    post(at.path("/status/reset"), json!({}))
+}
+/// Pauses; its memory stays.
+pub fn suspend(at: &At) -> Request {
+    post(at.path("/status/suspend"), json!({}))
+}
+/// Ends a pause.
+pub fn resume(at: &At) -> Request {
+    post(at.path("/status/resume"), json!({}))
+}
+/// Snapshots, with the present state as `current`.
+pub fn list_snapshots(at: &At) -> Request {
+    get(at.path("/snapshot"))
+}
+/// Makes a snapshot.
+pub fn create_snapshot(at: &At, name: &str, description: &str, memory: bool) -> Request {
+    post(at.path("/snapshot"), json!({ "snapname": name, "description": description }))
+        .set("vmstate", memory.then_some(1))
+}
+/// Takes a VM back to a snapshot.
+pub fn rollback(at: &At, name: &str) -> Request {
+    post(at.path(&format!("/snapshot/{name}/rollback")), json!({}))
+}
+/// Removes a snapshot.
+pub fn remove_snapshot(at: &At, name: &str) -> Request {
+    delete(at.path(&format!("/snapshot/{name}")))
+}
+/// Backs a VM up.
+pub fn vzdump(at: &At, storage: &str, mode: &str, compress: &str) -> Request {
+    let body = json!({ "vmid": at.vmid.to_string(), "storage": storage, "mode": mode, "compress": compress });
+    post(format!("/nodes/{}/vzdump", at.node), body)
+}
+/// Puts a backup in the place of a VM.
+pub fn restore(at: &At, archive: &str) -> Request {
+    post(format!("/nodes/{}/qemu", at.node), json!({ "vmid": at.vmid, "archive": archive, "force": 1 }))
+}
+/// What a migration to `target` would stumble over.
+pub fn migrate_check(at: &At, target: &str) -> Request {
+    get(at.path("/migrate")).query("target", target)
+}
+/// Moves a VM to another node.
+pub fn migrate(at: &At, target: &str, online: bool, with_disks: bool) -> Request {
+    post(at.path("/migrate"), json!({ "target": target }))
+        .set("online", online.then_some(1))
+        .set("with-local-disks", with_disks.then_some(1))
+}
+/// Moves a disk to another storage.
+pub fn move_disk(at: &At, disk: &str, storage: &str, remove_source: bool) -> Request {
+    post(at.path("/move_disk"), json!({ "disk": disk, "storage": storage, "delete": i32::from(remove_source) }))
+}
 /// Turns a VM into a template.
 pub fn to_template(at: &At) -> Request {
     post(at.path("/template"), json!({}))
@@ -191,6 +260,18 @@ pub fn agent_exec_status(at: &At, pid: i64) -> Request {
 /// Reads a file in the guest.
 pub fn agent_file_read(at: &At, file: &str) -> Request {
     agent_get(at, "file-read").query("file", file)
+}
+/// Writes a file in the guest.
+pub fn agent_file_write(at: &At, file: &str, content: &str) -> Request {
+    post(at.path("/agent/file-write"), json!({ "file": file, "content": content }))
+}
+/// Tasks of a node, newest first, running ones included.
+pub fn list_tasks(node: &str, vmid: Option<u32>) -> Request {
+    let r = get(format!("/nodes/{node}/tasks")).query("source", "all");
+    match vmid {
+        Some(v) => r.query("vmid", v),
+        None => r,
+    }
 }
 /// State of a task.
 pub fn task_status(node: &str, upid: &str) -> Request {
@@ -232,6 +313,39 @@ pub fn remove_pool(name: &str) -> Request {
 /// PCI devices of a node.
 pub fn list_pci(node: &str) -> Request {
     get(format!("/nodes/{node}/hardware/pci"))
+}
+/// One role with its privileges.
+pub fn role(name: &str) -> Request {
+    get(format!("/access/roles/{}", percent(name)))
+}
+/// Makes a role.
+pub fn create_role(name: &str, privileges: &str) -> Request {
+    post("/access/roles", json!({ "roleid": name, "privs": privileges }))
+}
+/// Adds privileges to a role; it keeps those that it has.
+pub fn extend_role(name: &str, privileges: &str) -> Request {
+    put(format!("/access/roles/{}", percent(name)), json!({ "privs": privileges, "append": 1 }))
+}
+/// One token of a user.
+pub fn token(user: &str, id: &str) -> Request {
+    get(format!("/access/users/{}/token/{}", percent(user), percent(id)))
+}
+/// Makes a token.
+pub fn create_token(user: &str, id: &str, comment: &str, privsep: bool) -> Request {
+    let path = format!("/access/users/{}/token/{}", percent(user), percent(id));
+    post(path, json!({ "comment": comment, "privsep": i32::from(privsep) }))
+}
+/// Removes a token.
+pub fn remove_token(user: &str, id: &str) -> Request {
+    delete(format!("/access/users/{}/token/{}", percent(user), percent(id)))
+}
+/// Who may do what where.
+pub fn acl() -> Request {
+    get("/access/acl")
+}
+/// Grants a role on a path to a user or token (`kind` is `users` or `tokens`).
+pub fn grant(path: &str, role: &str, kind: &str, who: &str) -> Request {
+    put("/access/acl", json!({ "path": path, "roles": role, kind: who, "propagate": 1 }))
 }
 /// One PCI mapping.
 pub fn mapping(id: &str) -> Request {
@@ -279,6 +393,16 @@ mod tests {
         m.insert("cores".to_owned(), 4.into());
         let r = put_config(&At::new("p", 1), m, &["hostpci2".to_owned(), "ide3".to_owned()], Some("abc"));
         assert_eq!(Value::Object(r.body.unwrap()), json!({"cores":4,"delete":"hostpci2,ide3","digest":"abc"}));
+    }
+
+    #[test]
+    fn requests_know_their_vm_and_verb() {
+        let at = At::new("pve1", 201);
+        let of = |r: Request| (r.vm(), r.verb().to_owned());
+        assert_eq!(of(start(&at, None)), (Some(at.clone()), "status/start".to_owned()));
+        assert_eq!(of(destroy(&at)), (Some(at), String::new()));
+        assert_eq!(of(create("pve1", Map::new())).0, None);
+        assert_eq!(of(get("/nodes/pve1/storage/local/content")).0, None);
     }
 
     #[test]

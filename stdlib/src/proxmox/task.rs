@@ -1,4 +1,5 @@
 //! Waiting for Proxmox tasks: live progress, last words of a failure, warnings are success.
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +14,8 @@ use super::types::Proxmox;
 
 const EVERY: Duration = Duration::from_secs(2);
 const LAST_WORDS: usize = 8;
+/// Looks in a row that may go unanswered: about five minutes.
+const SILENT: u64 = 40;
 
 /// The last `NN.NN%` of a log line.
 fn percent_of(line: &str) -> Option<&str> {
@@ -92,17 +95,25 @@ impl Proxmox {
         }
         let ctx = s.ctx();
         let node = node_of(upid);
-        let seen = std::sync::atomic::AtomicU64::new(0);
+        let seen = AtomicU64::new(0);
+        let silent = AtomicU64::new(0);
         let exit = s
             .wait_for(what, EVERY, limit, || async {
-                let status = self.send(ctx, &request::task_status(node, upid)).await?;
+                let status = match self.send(ctx, &request::task_status(node, upid)).await {
+                    // The work goes on while the API does not answer.
+                    Err(e) if e.is(&Fault::Unreachable) && silent.fetch_add(1, Ordering::Relaxed) < SILENT => {
+                        return Ok(Look::Pending(format!("the hypervisor does not answer ({})", e.text)));
+                    }
+                    other => other?,
+                };
+                silent.store(0, Ordering::Relaxed);
                 if status["status"] == "stopped" {
                     return Ok(Look::Ready(status["exitstatus"].as_str().unwrap_or("unknown").to_owned()));
                 }
-                let from = seen.load(std::sync::atomic::Ordering::Relaxed);
+                let from = seen.load(Ordering::Relaxed);
                 let log = self.send(ctx, &request::task_log(node, upid, from, 500)).await.unwrap_or_default();
                 let lines = lines(&log);
-                seen.fetch_add(lines.len() as u64, std::sync::atomic::Ordering::Relaxed);
+                seen.fetch_add(lines.len() as u64, Ordering::Relaxed);
                 let now = lines.iter().rev().find_map(|l| percent_of(l)).or(lines.last().map(String::as_str));
                 Ok(Look::Pending(now.unwrap_or("running").to_owned()))
             })
@@ -123,6 +134,18 @@ impl Proxmox {
                 error.hint = explain(&exit);
                 Ok(Err(TaskFailure { fault, error }))
             }
+        }
+    }
+
+    /// All lines of a task's log.
+    pub(super) async fn task_lines(&self, ctx: &Ctx, upid: &str) -> OpResult<Vec<String>> {
+        let mut all = Vec::new();
+        loop {
+            let page = lines(&self.send(ctx, &request::task_log(node_of(upid), upid, all.len() as u64, 500)).await?);
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
         }
     }
 

@@ -1,4 +1,5 @@
 //! The template: made from a cloud image with API calls alone, or an existing one.
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -36,6 +37,8 @@ options! {
         image_sha256: Option<String> = None,
         /// Packages built into the template.
         packages: Vec<String> = Vec::new(),
+        /// Ids of its copies on other hypervisor nodes, by node.
+        vmids: BTreeMap<String, String> = BTreeMap::new(),
     }
 }
 
@@ -50,6 +53,8 @@ struct Build<'a> {
     s: &'a OpScope,
     site: &'a Site,
     o: &'a TemplateOptions,
+    /// Name of this copy.
+    name: &'a str,
     at: At,
     marker: Marker,
 }
@@ -67,6 +72,7 @@ impl TemplateOptions {
             image_url: t.image_url,
             image_sha256: t.image_sha256,
             packages: t.packages,
+            vmids: t.vmids.into_iter().map(|(k, v)| (k, v.to_string())).collect(),
         }
     }
 
@@ -75,6 +81,21 @@ impl TemplateOptions {
         let vmid = vmid.ok_or_else(|| OpError::invalid(format!("`{}` is not a VM id", self.vmid)))?;
         Ok(At::new(self.pve_node.clone().unwrap_or_else(|| site.proxmox.pve_node.clone()), vmid))
     }
+}
+
+/// Where the template and its copies are: one for each hypervisor node that machines are on. The id of a
+/// copy is the site file's `template.vmids`, or follows the template's own.
+#[must_use]
+pub fn places(site: &Site) -> Vec<(String, At)> {
+    let t = &site.template;
+    let home = t.pve_node.as_ref().unwrap_or(&site.proxmox.pve_node);
+    let others: BTreeSet<&String> = site.nodes.iter().map(|n| &n.pve_node).filter(|n| *n != home).collect();
+    let mut out = vec![(t.name.clone(), At::new(home, t.vmid))];
+    for (i, node) in (1..).zip(others) {
+        let vmid = t.vmids.get(node).copied().or((!t.existing).then_some(t.vmid + i));
+        out.extend(vmid.map(|v| (format!("{}-{node}", t.name), At::new(node, v))));
+    }
+    out
 }
 
 /// File name of the image on the hypervisor's storage: ours, and different for each content.
@@ -103,49 +124,83 @@ impl Proxmox {
             return self.existing_template(ctx, o, &at).await;
         }
         self.ensure_pool(ctx).await?;
-        let identity = (&o.name, o.vmid, &o.image_url, &o.image_sha256, &o.packages);
-        let op = Op::write("proxmox", "ensure_template", &o.name).class(Class::Adoptable).args(&identity);
+        let mut template = self.ensure_one(ctx, &site, o, &o.name, at).await?;
+        for (name, at) in self.copies(ctx, &site, &template.at).await? {
+            let copy = self.ensure_one(ctx, &site, o, &name, at).await?;
+            template.copies.insert(copy.at.node.clone(), copy.at);
+        }
+        Ok(template)
+    }
+
+    /// The copies that local storage makes necessary.
+    async fn copies(&self, ctx: &Ctx, site: &Site, home: &At) -> OpResult<Vec<(String, At)>> {
+        let all: Vec<_> = places(site).into_iter().filter(|(_, at)| at.node != home.node).collect();
+        if all.is_empty() {
+            return Ok(all);
+        }
+        let list = self.send(ctx, &request::get(format!("/nodes/{}/storage", home.node))).await?;
+        let row = list.as_array().into_iter().flatten().find(|s| s["storage"] == site.proxmox.storage.as_str());
+        let shared = row.is_some_and(|s| super::inventory::is_on(&s["shared"]));
+        Ok(if shared { Vec::new() } else { all })
+    }
+
+    async fn ensure_one(&self, ctx: &Ctx, site: &Site, o: &TemplateOptions, name: &str, at: At) -> OpResult<Template> {
+        let identity = (name, at.vmid, &o.image_url, &o.image_sha256, &o.packages);
+        let op = Op::write("proxmox", "ensure_template", name).class(Class::Adoptable).args(&identity);
         ctx.run_op(op, |s| async move {
             let half_made = match self.place(ctx, at.vmid, &at.node).await? {
                 Place::Free => None,
                 Place::Hidden => return Err(not_ours(&marker::hidden(at.vmid), "make the template there")),
                 Place::Taken(m) => {
-                    let v = m.judge(&site, Some(&o.name), Some(&at.node));
+                    let v = m.judge(site, Some(name), Some(&at.node));
                     if v.ownership != Ownership::Own {
                         return Err(not_ours(&v, "make the template there"));
                     }
                     if m.is_template() {
                         report_age(ctx, o, &m);
-                        return Ok(Template { at: m.at.clone(), name: m.name() });
+                        return Ok(Template::new(m.at.clone(), m.name()));
                     }
                     Some(*m)
                 }
             };
             let id = uuid::Uuid::new_v4().simple().to_string();
-            let mut marker = Marker::new(&site.uuid, &o.name, at.vmid, &id[..12]);
+            if half_made.is_none() {
+                self.nobody_in_doubt(ctx, at.vmid).await?;
+            }
+            let mut marker = Marker::new(&site.uuid, name, at.vmid, &id[..12]);
             marker.kind = Some(KIND.to_owned());
-            let b = Build { pve: self, s: &s, site: &site, o, at: at.clone(), marker };
+            let b = Build { pve: self, s: &s, site, o, name, at: at.clone(), marker };
             let what = format!("VM {} on {}", at.vmid, at.node);
-            let change = Change::new(&o.name, "template", None, Some(what.into()));
+            let change = Change::new(name, "template", None, Some(what.into()));
             s.act(b.marker.line(), vec![change], b.run(half_made)).await?;
-            Ok(Template { at, name: o.name.clone() })
+            Ok(Template::new(at, name))
         })
         .await
     }
 
     async fn existing_template(&self, ctx: &Ctx, o: &TemplateOptions, at: &At) -> OpResult<Template> {
         ctx.run_op(Op::read("proxmox", "ensure_template", &o.name), |_| async {
-            let m = self.machine(ctx, at.vmid, &at.node).await?;
-            if !m.is_template() {
-                return Err(OpError::invalid(format!("VM {} `{}` is not a template", at.vmid, m.name()))
-                    .hint(format!("convert it with `qm template {}`, or leave `existing` out", at.vmid)));
+            let mut template = self.look_at_existing(ctx, at).await?;
+            for (node, vmid) in &o.vmids {
+                let vmid = vmid.parse().map_err(|_| OpError::invalid(format!("`{vmid}` is not a VM id")))?;
+                let copy = self.look_at_existing(ctx, &At::new(node, vmid)).await?;
+                template.copies.insert(node.clone(), copy.at);
             }
-            for lack in lacks(&m) {
-                ctx.message("warn", format!("template {}: {lack}", m.name()));
-            }
-            Ok(Template { at: m.at.clone(), name: m.name() })
+            Ok(template)
         })
         .await
+    }
+
+    async fn look_at_existing(&self, ctx: &Ctx, at: &At) -> OpResult<Template> {
+        let m = self.machine(ctx, at.vmid, &at.node).await?;
+        if !m.is_template() {
+            return Err(OpError::invalid(format!("VM {} `{}` is not a template", at.vmid, m.name()))
+                .hint(format!("convert it with `qm template {}`, or leave `existing` out", at.vmid)));
+        }
+        for lack in lacks(&m) {
+            ctx.message("warn", format!("template {}: {lack}", m.name()));
+        }
+        Ok(Template::new(m.at.clone(), m.name()))
     }
 
     /// Removes the site's template with its image and seed; an existing one of somebody else's stays.
@@ -158,30 +213,38 @@ impl Proxmox {
         }
         let site = ctx.site()?;
         let at = o.at(&site)?;
-        let op = Op::destroy("proxmox", "remove_template", &o.name);
-        let removed = ctx
-            .run_op(op, |s| async move {
-                let m = match self.place(ctx, at.vmid, &at.node).await? {
-                    Place::Free => return Ok(false),
-                    Place::Hidden => return Err(not_ours(&marker::hidden(at.vmid), "remove it")),
-                    Place::Taken(m) => *m,
-                };
-                let v = m.judge(&site, None, None);
-                if v.ownership != Ownership::Own {
-                    return Err(not_ours(&v, "remove it"));
-                }
-                let vm = self.handle(ctx, &m);
-                let change = Change::new(&o.name, "template", Some(format!("VM {}", at.vmid).into()), None);
-                s.act(format!("vm {}", at.vmid), vec![change], async {
-                    vm.bring_down(&s).await?;
-                    vm.destroy(&s).await
-                })
-                .await?;
-                Ok(true)
-            })
-            .await?;
+        let mut removed = self.remove_one_template(ctx, &site, &o.name, &at, true).await?;
+        for (name, at) in places(&site).into_iter().filter(|(_, other)| other.node != at.node) {
+            removed |= self.remove_one_template(ctx, &site, &name, &at, false).await?;
+        }
         let images = self.remove_content(ctx).await?;
         Ok(removed || images > 0)
+    }
+
+    /// Removes one template of ours. Somebody else's at the id of a copy is nothing to stop at: the copy
+    /// was perhaps never made.
+    async fn remove_one_template(&self, ctx: &Ctx, site: &Site, name: &str, at: &At, strict: bool) -> OpResult<bool> {
+        ctx.run_op(Op::destroy("proxmox", "remove_template", name), |s| async move {
+            let m = match self.place(ctx, at.vmid, &at.node).await? {
+                Place::Free => return Ok(false),
+                Place::Hidden if !strict => return Ok(false),
+                Place::Hidden => return Err(not_ours(&marker::hidden(at.vmid), "remove it")),
+                Place::Taken(m) => *m,
+            };
+            let v = m.judge(site, None, None);
+            if v.ownership != Ownership::Own {
+                return if strict { Err(not_ours(&v, "remove it")) } else { Ok(false) };
+            }
+            let vm = self.handle(ctx, &m);
+            let change = Change::new(name, "template", Some(format!("VM {}", at.vmid).into()), None);
+            s.act(format!("vm {}", at.vmid), vec![change], async {
+                vm.bring_down(&s).await?;
+                vm.destroy(&s).await
+            })
+            .await?;
+            Ok(true)
+        })
+        .await
     }
 
     /// Removes the site's images and ISOs (`gpuhost-<site>-*`) from the image storage; says how many.
@@ -190,22 +253,26 @@ impl Proxmox {
     /// `denied` when the user declines.
     pub async fn remove_content(&self, ctx: &Ctx) -> OpResult<i64> {
         let site = ctx.site()?;
-        let (node, storage) = (self.section().pve_node.clone(), self.section().image_storage.clone());
+        let storage = self.section().image_storage.clone();
         ctx.run_op(Op::destroy("proxmox", "remove_content", &storage), |s| async move {
-            let mut found = Vec::new();
-            for content in ["import", "iso"] {
-                found.extend(self.site_volumes(ctx, &site, &node, &storage, content).await?);
+            let mut found: BTreeMap<String, String> = BTreeMap::new();
+            for (_, at) in places(&site) {
+                for content in ["import", "iso"] {
+                    let volumes = self.site_volumes(ctx, &site, &at.node, &storage, content).await?;
+                    found.extend(volumes.into_iter().map(|v| (format!("{} on {}", v, at.node), at.node.clone())));
+                }
             }
             if found.is_empty() {
                 return Ok(0);
             }
-            let changes = found.iter().map(|v| Change::new(&storage, "volume", Some(v.clone().into()), None)).collect();
-            s.act(found.join(" "), changes, async {
-                for v in &found {
-                    match self
-                        .change(&s, "removing a volume", &request::remove_volume(&node, &storage, v), CONFIG)
-                        .await
-                    {
+            let shown: Vec<&str> = found.keys().map(String::as_str).collect();
+            let changes = shown.iter().map(|v| Change::new(&storage, "volume", Some((*v).into()), None)).collect();
+            s.act(shown.join(" "), changes, async {
+                for (what, node) in &found {
+                    let volume = what.split(" on ").next().unwrap_or_default();
+                    let r = request::remove_volume(node, &storage, volume);
+                    match self.change(&s, "removing a volume", &r, CONFIG).await {
+                        // A shared storage shows the same volume on every node.
                         Err(e) if e.is(crate::core::error::Kind::NotFound) => {}
                         other => other?,
                     }
@@ -365,14 +432,14 @@ impl Build<'_> {
 
     async fn upload_seed(&self, mac: &str) -> OpResult<String> {
         let address = self.address().await?;
-        let instance = format!("{}-{}", self.o.name, self.marker.id);
+        let instance = format!("{}-{}", self.name, self.marker.id);
         let mut packages = self.o.packages.clone();
         if !packages.iter().any(|p| p == "qemu-guest-agent") {
             packages.insert(0, "qemu-guest-agent".to_owned());
         }
         let net = &self.site.network;
         let image = seed::image(&Seed {
-            name: &self.o.name,
+            name: self.name,
             instance: &instance,
             mac,
             address: &address,
@@ -381,15 +448,14 @@ impl Build<'_> {
             packages: &packages,
         });
         let file = seed_file(self.site, self.at.vmid);
-        let upid = self.pve.upload(self.ctx(), &self.at.node, self.images(), "iso", &file, image).await?;
-        self.pve.wait_task(self.s, "uploading the seed", &upid, CONFIG).await?;
+        self.pve.put_file(self.s, (&self.at.node, self.images()), "iso", &file, image).await?;
         Ok(format!("{}:iso/{file}", self.images()))
     }
 
     async fn create(&self, image: &str, seed: &str, mac: &str) -> OpResult<()> {
         let storage = &self.pve.section().storage;
         let Value::Object(config) = json!({
-            "vmid": self.at.vmid, "name": self.o.name, "pool": self.site.pool(),
+            "vmid": self.at.vmid, "name": self.name, "pool": self.site.pool(),
             "description": self.marker.put_into(&notes(self.o)), "tags": "gpuhost;template",
             "memory": 2048, "cores": 2, "cpu": "host", "ostype": "l26",
             "machine": "q35", "bios": "ovmf", "efidisk0": format!("{storage}:1,efitype=4m,pre-enrolled-keys=0"),

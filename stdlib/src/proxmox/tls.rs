@@ -22,18 +22,18 @@ pub enum Trust {
     System,
 }
 
-/// Fingerprint of the certificate that the server showed last.
+/// Fingerprint of the certificate that was refused last.
 #[derive(Debug, Clone, Default)]
 pub struct Shown(Arc<Mutex<Option<String>>>);
 
 impl Shown {
-    /// `AA:BB:…`, when a server has shown one.
+    /// `AA:BB:…` of a certificate that was not good.
     #[must_use]
-    pub fn get(&self) -> Option<String> {
+    pub fn refused(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-    fn set(&self, fingerprint: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fingerprint);
+    fn note(&self, fingerprint: String, good: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (!good).then_some(fingerprint);
     }
 }
 
@@ -57,19 +57,18 @@ struct Verifier {
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
+impl Verifier {
+    fn judge(
         &self,
+        seen: &str,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let seen = fingerprint(end_entity.as_ref());
-        self.shown.set(seen.clone());
         if let Some(pin) = &self.pin {
-            return if plain(pin) == plain(&seen) {
+            return if plain(pin) == plain(seen) {
                 Ok(ServerCertVerified::assertion())
             } else {
                 Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
@@ -84,6 +83,22 @@ impl ServerCertVerifier for Verifier {
             return Ok(ok);
         }
         roots.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let seen = fingerprint(end_entity.as_ref());
+        let verdict = self.judge(&seen, end_entity, intermediates, server_name, ocsp, now);
+        self.shown.note(seen, verdict.is_ok());
+        verdict
     }
 
     fn verify_tls12_signature(

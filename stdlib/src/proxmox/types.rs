@@ -1,11 +1,11 @@
 //! Handles that scripts hold. Cheap clones over an `Arc`; no secret prints.
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use crate::core::units::Secret;
 use crate::site::{Node, ProxmoxSection};
 
+use super::auth::Auth;
 use super::request::At;
 use super::tls::Shown;
 
@@ -21,13 +21,19 @@ pub(super) struct Inner {
     pub host: String,
     pub port: u16,
     pub http: reqwest::Client,
-    pub auth: Secret,
+    pub auth: Auth,
     pub shown: Shown,
-    /// Clones running per storage: Proxmox's own locks give up after seconds.
-    pub clones: Mutex<HashMap<String, usize>>,
+    /// Clones running per storage.
+    pub clones: Arc<Queue>,
+    /// Tasks that this run was told of.
+    pub claimed: Mutex<HashSet<String>>,
     /// `version` of `/version`, once asked.
     pub version: Mutex<Option<String>>,
 }
+
+/// Clones running per storage, for all connections of a run: Proxmox's own locks give up after seconds.
+#[derive(Default)]
+pub(super) struct Queue(pub Mutex<HashMap<String, usize>>);
 
 /// A virtual machine of the cluster.
 #[derive(Clone)]
@@ -48,6 +54,20 @@ pub struct Template {
     pub at: At,
     /// Its name.
     pub name: String,
+    /// Where more of them are, by hypervisor node: local storage cannot be cloned to another node.
+    pub copies: BTreeMap<String, At>,
+}
+
+impl Template {
+    /// A template in one place.
+    pub fn new(at: At, name: impl Into<String>) -> Self {
+        Template { at, name: name.into(), copies: BTreeMap::new() }
+    }
+    /// The one to clone for a machine on `node`.
+    #[must_use]
+    pub fn on(&self, node: &str) -> &At {
+        self.copies.get(node).unwrap_or(&self.at)
+    }
 }
 
 /// What a check found; `require()` ends the run when something is wrong.

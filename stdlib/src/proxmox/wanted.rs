@@ -1,7 +1,8 @@
 //! What a node's machine should look like, as Proxmox config. Pure.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::site::{Node, RoleKind, Site};
+use crate::wire::pve::props;
 
 use super::request::percent;
 
@@ -9,7 +10,7 @@ use super::request::percent;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedDisk {
     /// Slot for a new one.
-    pub slot: &'static str,
+    pub slot: String,
     /// Storage for a new one.
     pub storage: String,
     /// Size in GiB.
@@ -18,6 +19,8 @@ pub struct WantedDisk {
     pub serial: String,
     /// Options of a new one.
     pub options: String,
+    /// What it is, for people.
+    pub what: String,
     /// Whether it holds data of the user.
     pub data: bool,
 }
@@ -37,6 +40,20 @@ pub struct Wanted {
     pub mapping: Option<String>,
     /// How many.
     pub gpus: u32,
+    /// PCI devices in the order of their slots: the GPUs, then what the recipe adds.
+    pub pci: Vec<String>,
+    /// Storage of a TPM.
+    pub tpm: Option<String>,
+    /// Notes for people.
+    pub notes: Option<String>,
+    /// Keys that came from `config`.
+    pub free_keys: BTreeSet<String>,
+}
+
+/// Drive string of a new disk.
+#[must_use]
+pub fn new_disk(w: &WantedDisk) -> String {
+    format!("{}:{},{},serial={}", w.storage, w.gib, w.options, w.serial)
 }
 
 /// The agent as templates of ours have it.
@@ -51,8 +68,12 @@ pub fn mapping_of(site: &Site, node: &Node) -> Option<String> {
 /// `virtio=MAC,bridge=…[,tag=…]`.
 #[must_use]
 pub fn nic(site: &Site, mac: &str) -> String {
-    let tag = site.network.vlan.map(|v| format!(",tag={v}")).unwrap_or_default();
-    format!("virtio={mac},bridge={}{tag}", site.network.bridge)
+    let text = |t: &str| Some(t.to_owned());
+    let tag = site.network.vlan.map(|v| v.to_string());
+    props::compose(
+        "net0",
+        [("model", text("virtio")), ("macaddr", text(mac)), ("bridge", text(&site.network.bridge)), ("tag", tag)],
+    )
 }
 
 fn tag(word: &str) -> String {
@@ -83,7 +104,8 @@ pub fn wanted(site: &Site, node: &Node, keys: &[String]) -> Wanted {
     set("agent", AGENT.to_owned());
     set("onboot", i32::from(shape.onboot.unwrap_or(true)).to_string());
     set("net0", nic(site, &node.mac));
-    set("ipconfig0", format!("ip={}/{},gw={}", node.ip, site.prefix_len(), net.gateway));
+    let address = format!("{}/{}", node.ip, site.prefix_len());
+    set("ipconfig0", props::compose("ipconfig0", [("ip", Some(address)), ("gw", Some(net.gateway.clone()))]));
     if !net.dns.is_empty() {
         set("nameserver", net.dns.join(" "));
     }
@@ -103,13 +125,27 @@ pub fn wanted(site: &Site, node: &Node, keys: &[String]) -> Wanted {
     if matches!(node.kind, RoleKind::Server | RoleKind::Storage) {
         set("protection", "1".to_owned());
     }
+    let mut free_keys = BTreeSet::new();
+    for (k, v) in shape.config.iter().flatten() {
+        let text = v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+        // TOML's booleans are Proxmox's digits.
+        want.insert(k.clone(), v.as_bool().map_or(text, |b| i32::from(b).to_string()));
+        free_keys.insert(k.clone());
+    }
+    let mapping = (gpus > 0).then(|| mapping_of(site, node)).flatten();
+    let card =
+        mapping.clone().map(|m| props::compose("hostpci0", [("mapping", Some(m)), ("pcie", Some("1".to_owned()))]));
     Wanted {
         keys: want,
         system_mib: shape.disk_or_default().as_mib(),
         system_options: system_options(node),
         disks: disks(site, node),
-        mapping: (gpus > 0).then(|| mapping_of(site, node)).flatten(),
+        pci: card.into_iter().cycle().take(gpus as usize).collect(),
+        mapping,
         gpus,
+        tpm: None,
+        notes: None,
+        free_keys,
     }
 }
 
@@ -132,21 +168,23 @@ fn disks(site: &Site, node: &Node) -> Vec<WantedDisk> {
     let mut out = Vec::new();
     if let Some(size) = shape.scratch {
         out.push(WantedDisk {
-            slot: "scsi1",
+            slot: "scsi1".to_owned(),
             storage: storage(&shape.scratch_storage),
             gib: size.as_gib_ceil(),
             serial: node.scratch_serial(),
             options: common(0),
+            what: "scratch disk".to_owned(),
             data: false,
         });
     }
     if let Some(size) = shape.data {
         out.push(WantedDisk {
-            slot: "scsi2",
+            slot: "scsi2".to_owned(),
             storage: storage(&shape.data_storage),
             gib: size.as_gib_ceil(),
             serial: node.data_serial(),
             options: common(1),
+            what: "data disk".to_owned(),
             data: true,
         });
     }

@@ -286,6 +286,8 @@ fn check_meaning(src: &Source, site: &Site, out: &mut Vec<Finding>) {
         let hint = "the Proxmox API is served over TLS: `https://host:8006`".to_owned();
         out.push(src.value("proxmox.url", format!("`{}` is not an https URL", site.proxmox.url), Some(hint)));
     }
+    check_identity(src, site, out);
+    check_machines(src, site, out);
     let t = &site.template;
     if !t.existing && t.image_url.is_none() {
         let hint = "give `image_url` and `image_sha256`, or `existing = true`".to_owned();
@@ -311,6 +313,39 @@ fn check_meaning(src: &Source, site: &Site, out: &mut Vec<Finding>) {
         if !ok {
             let hint = "a release such as `v1.34.9+k3s1`, never a channel".to_owned();
             out.push(src.value("k3s.version", format!("`{v}` is not a K3s release"), Some(hint)));
+        }
+    }
+}
+
+/// A token or a user, each with its secret.
+fn check_identity(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    let p = &site.proxmox;
+    let hint = "give `token_id` and `token`, or `user` and `password`".to_owned();
+    let has_token = !p.token_id.is_empty() || !p.token.is_empty();
+    let has_user = p.user.is_some() || p.password.is_some();
+    let what = match (has_token, has_user) {
+        (true, true) => "both a token and a user are named",
+        (false, false) => "neither a token nor a user is named",
+        (true, false) if p.token_id.is_empty() || p.token.is_empty() => "a token has `token_id` and `token`",
+        (false, true) if p.user.is_none() || p.password.is_none() => "a user has `user` and `password`",
+        _ => return,
+    };
+    out.push(src.value("proxmox", what, Some(hint)));
+}
+
+/// What Proxmox would refuse of a machine, at the key that decides it.
+fn check_machines(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, n) in site.nodes.iter().enumerate() {
+        for r in crate::proxmox::lint::refusals(&crate::proxmox::wanted::wanted(site, n, &[])) {
+            let key = r.site_key.split('.').next().unwrap_or_default();
+            let own =
+                [format!("nodes.{i}.{}", r.site_key), format!("nodes.{i}.{key}"), format!("roles.{}.{key}", n.role)];
+            let path = own.into_iter().find(|p| at(src, p).is_some()).unwrap_or(r.site_key);
+            if seen.insert((path.clone(), r.value.clone())) {
+                let text = format!("Proxmox would refuse `{}` = `{}` of {}: {}", r.key, r.value, n.name, r.why);
+                out.push(src.value(&path, text.replace('\n', " "), None));
+            }
         }
     }
 }

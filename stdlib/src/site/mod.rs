@@ -71,7 +71,8 @@ impl Shape {
             labels,
             taints,
             packages,
-            system
+            system,
+            config
         )
     }
     /// vCPUs.

@@ -37,6 +37,7 @@ pub const SHAPE: &[Field] = &[
     f("taints", "[string]", NONE, "Kubernetes node taints (`key=value:Effect`)."),
     f("packages", "[string]", NONE, "Extra packages."),
     f("system", "Map", NONE, "More of the wanted host state: keys of `host.ensure`."),
+    f("config", "Map", NONE, "More VM options by Proxmox's own names, for example `{ numa = 1 }`."),
 ];
 
 /// Every section of the site file.
@@ -54,8 +55,10 @@ pub const SECTIONS: &[Section] = &[
         doc: "How to reach the hypervisor.",
         fields: &[
             f("url", "string", None, "`https://host:8006`."),
-            f("token_id", "string", None, "API token `user@realm!id`."),
-            f("token", "secret", None, "Its secret, as a reference."),
+            f("token_id", "string", NONE, "API token `user@realm!id`; or `user` and `password`."),
+            f("token", "secret", NONE, "Its secret, as a reference."),
+            f("user", "string", NONE, "User `name@realm` that logs in instead of a token."),
+            f("password", "secret", NONE, "The user's password, as a reference."),
             f("fingerprint", "string", NONE, "SHA-256 of the server's certificate."),
             f("ca_file", "string", NONE, "CA file (PEM)."),
             f("pve_node", "string", None, "Default hypervisor node."),
@@ -86,6 +89,12 @@ pub const SECTIONS: &[Section] = &[
             f("image_url", "string", NONE, "Cloud image."),
             f("image_sha256", "string", NONE, "Its SHA-256."),
             f("packages", "[string]", Some("[]"), "Packages built into the template."),
+            f(
+                "vmids",
+                "Map",
+                NONE,
+                "Ids of its copies on other hypervisor nodes with local storage: `{ pve2 = 9001 }`.",
+            ),
         ],
     },
     Section {

@@ -50,10 +50,18 @@ pub struct Site {
 pub struct ProxmoxSection {
     /// `https://host:8006`.
     pub url: String,
-    /// `user@realm!tokenid`.
+    /// `user@realm!tokenid`; empty when a user logs in.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub token_id: String,
     /// Secret reference (`env:NAME`, `file:PATH`, `state:NAME`).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub token: String,
+    /// `user@realm` that logs in with a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Secret reference of the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
     /// SHA-256 of the server's certificate, `AA:BB:…`.
     #[serde(default)]
     pub fingerprint: Option<String>,
@@ -111,6 +119,17 @@ pub struct Template {
     /// Packages built into the template.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// Ids of its copies on other hypervisor nodes, by node; local storage cannot be cloned across nodes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vmids: BTreeMap<String, u32>,
+}
+
+impl ProxmoxSection {
+    /// Who we are there: the token's id, or the user.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        self.user.as_deref().unwrap_or(&self.token_id)
+    }
 }
 
 /// How to log in to nodes.
@@ -208,6 +227,9 @@ pub struct Shape {
     /// More of the wanted host state: a map for `host.ensure`, as TOML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<toml::Table>,
+    /// More VM options by Proxmox's own names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<toml::Table>,
 }
 
 /// One machine of the site, with its role's shape filled in.

@@ -8,7 +8,7 @@ use crate::core::ctx::{RhaiResultOf, call};
 use crate::core::error::{OpError, OpResult};
 use crate::core::op::Op;
 use crate::options;
-use crate::proxmox::client::ConnectOptions;
+use crate::proxmox::connect::ConnectOptions;
 use crate::proxmox::request;
 use crate::proxmox::types::{Proxmox, Vm};
 
@@ -29,7 +29,7 @@ pub(super) fn value(v: &Value) -> Dynamic {
     rhai::serde::to_dynamic(v).unwrap_or(Dynamic::UNIT)
 }
 
-fn list(v: &Value) -> Array {
+pub(super) fn list(v: &Value) -> Array {
     v.as_array().map(|a| a.iter().map(value).collect()).unwrap_or_default()
 }
 
@@ -160,24 +160,6 @@ pub mod api {
             found.ok_or_else(|| {
                 OpError::not_found(format!("there is no VM `{id}` that this token sees")).on(id.to_string())
             })
-        })
-    }
-
-    /// Lists the storages with type, content types and free space.
-    ///
-    /// # Example
-    /// ```rhai
-    /// for s in pve.list_storage() { print(`${s.storage}: ${s.type}`); }
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn list_storage(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<Array> {
-        let pve = pve.clone();
-        call(&ncc, |ctx| async move {
-            let node = pve.section().pve_node.clone();
-            ctx.run_op(Op::read("proxmox", "list_storage", &node), |_| async {
-                Ok(list(&pve.send(&ctx, &request::get(format!("/nodes/{node}/storage"))).await?))
-            })
-            .await
         })
     }
 

@@ -9,9 +9,9 @@ use crate::core::op::Op;
 use crate::core::options::OptionValue;
 use crate::core::units::Duration;
 use crate::proxmox::agent::{AgentOutput, AgentRun};
-use crate::proxmox::ensure_vm::EnsureVm;
 use crate::proxmox::remove_vm::{RemoveVm, Removed};
 use crate::proxmox::request;
+use crate::proxmox::shape::EnsureVm;
 use crate::proxmox::types::{Proxmox, Vm};
 use crate::site::Node;
 use crate::ssh::Host;
@@ -198,6 +198,18 @@ pub mod api {
         call(&ncc, |ctx| async move { Ok(vm.read_file(&ctx, &path).await?.map_or(Dynamic::UNIT, Dynamic::from)) })
     }
 
+    /// Makes a file of the guest have this content, through its agent; up to 60 KiB.
+    ///
+    /// # Example
+    /// ```rhai
+    /// pve.get_vm("k3s-cp1").write_file("/etc/motd", "keep calm\n");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn write_file(ncc: NativeCallContext, vm: &mut Vm, path: &str, content: &str) -> RhaiResultOf<()> {
+        let (vm, path, content) = (vm.clone(), path.to_owned(), content.to_owned());
+        call(&ncc, |ctx| async move { vm.write_file(&ctx, &path, &content).await })
+    }
+
     /// Gives the configuration with pending changes applied.
     ///
     /// # Example
@@ -246,54 +258,6 @@ pub mod api {
             })
             .await
         })
-    }
-
-    /// Starts the machine; nothing when it runs.
-    ///
-    /// # Example
-    /// ```rhai
-    /// pve.get_vm("k3s-cp1").start();
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn start(ncc: NativeCallContext, vm: &mut Vm) -> RhaiResultOf<()> {
-        let vm = vm.clone();
-        call(&ncc, |ctx| async move { vm.start(&ctx).await })
-    }
-
-    /// Pulls the plug; nothing when the machine is off.
-    ///
-    /// # Example
-    /// ```rhai
-    /// pve.get_vm("k3s-cp1").stop();
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn stop(ncc: NativeCallContext, vm: &mut Vm) -> RhaiResultOf<()> {
-        let vm = vm.clone();
-        call(&ncc, |ctx| async move { vm.stop(&ctx).await })
-    }
-
-    /// Asks the guest to power off; nothing when the machine is off.
-    ///
-    /// # Example
-    /// ```rhai
-    /// pve.get_vm("k3s-cp1").shutdown();
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn shutdown(ncc: NativeCallContext, vm: &mut Vm) -> RhaiResultOf<()> {
-        let vm = vm.clone();
-        call(&ncc, |ctx| async move { vm.shutdown(&ctx).await })
-    }
-
-    /// Reboots the guest, which applies changes that wait for a restart.
-    ///
-    /// # Example
-    /// ```rhai
-    /// pve.get_vm("k3s-cp1").reboot();
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn reboot(ncc: NativeCallContext, vm: &mut Vm) -> RhaiResultOf<()> {
-        let vm = vm.clone();
-        call(&ncc, |ctx| async move { vm.reboot(&ctx).await })
     }
 }
 

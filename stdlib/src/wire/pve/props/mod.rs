@@ -279,6 +279,14 @@ pub fn print(key: &str, props: &Props) -> String {
     format_of(key).map(|f| f.print(props)).unwrap_or_default()
 }
 
+/// Puts a property string together, in the server's order; properties without a value are left out.
+/// [`check`] says whether the server takes it.
+#[must_use]
+pub fn compose<'a>(key: &str, parts: impl IntoIterator<Item = (&'a str, Option<String>)>) -> String {
+    let props: Props = parts.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
+    print(key, &props)
+}
+
 /// `true` for keys that name a disk or CD-ROM (`ide2`, `scsi0`, `virtio1`, `sata0`, `efidisk0`, `tpmstate0`).
 #[must_use]
 pub fn is_drive(key: &str) -> bool {
