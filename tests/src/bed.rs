@@ -270,6 +270,11 @@ pub fn told(e: &OpError) -> String {
     format!("{} {}: {} {:?} hint {:?} last {:?}", e.op, e.target, e.message, e.causes, e.hint, e.last)
 }
 
+/// Ends a test with everything that an error says: `.unwrap_or_else(ok)`.
+pub fn ok<T>(e: OpError) -> T {
+    panic!("{}", told(&e))
+}
+
 pub fn start(template: &Template) -> EnsureVm {
     let options = rhai::Map::from([("template".into(), rhai::Dynamic::from(template.clone()))]);
     EnsureVm::read(&options).unwrap()

@@ -7,7 +7,7 @@ use gpuhost_stdlib::proxmox::{
     FileOptions, GrantOptions, ListContent, ListTasks, MappingOptions, MoveDiskOptions, SnapshotOptions,
     TemplateOptions, TokenOptions,
 };
-use gpuhost_tests::bed::{Bed, SITE, off, start, told};
+use gpuhost_tests::bed::{Bed, SITE, off, ok, start, told};
 
 fn read<T>(read: fn(&rhai::Map) -> gpuhost_stdlib::core::error::OpResult<T>, script: &str) -> T {
     read(&rhai::Engine::new().eval(script).unwrap()).unwrap_or_else(|e| panic!("{}", told(&e)))
@@ -18,7 +18,6 @@ async fn power_snapshots_and_disks() {
     let b = Bed::new().await;
     let t = b.empty_template().await;
     let vm = b.vm("nfs1", &off(&t)).await.unwrap_or_else(|e| panic!("{}", told(&e)));
-    let ok = |e| panic!("{}", told(&e));
     b.changed();
     vm.start(&b.ctx).await.unwrap_or_else(ok);
     vm.start(&b.ctx).await.unwrap_or_else(ok);
@@ -63,7 +62,6 @@ async fn power_snapshots_and_disks() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_storages_tasks_and_reports() {
     let b = Bed::new().await;
-    let ok = |e| panic!("{}", told(&e));
     let node = b.pve.pve_node(&b.ctx, "pve1").await.unwrap_or_else(ok);
     assert!(node.cpus > 0 && node.memory.0 > 0 && node.iommu == Some(true) && node.status == "online", "{node:?}");
     let e = b.pve.pve_node(&b.ctx, "ghost").await.unwrap_err();
@@ -104,7 +102,6 @@ async fn nodes_storages_tasks_and_reports() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_card_is_promised_twice() {
     let b = Bed::new().await;
-    let ok = |e| panic!("{}", told(&e));
     let t = b.empty_template().await;
     // No mapping: refused before a machine is made.
     let e = b.vm("k3s-gpu1", &off(&t)).await.unwrap_err();
@@ -133,7 +130,6 @@ async fn no_card_is_promised_twice() {
 async fn an_administrator_sets_up_roles_tokens_and_grants_once() {
     for version in ["9.1", "8.4"] {
         let b = Bed::on(SITE, Spec { pve_version: version.to_owned(), ..Spec::homelab().unwrap() }).await;
-        let ok = |e| panic!("{}", told(&e));
         b.pveum(&[
             "pveum acl modify / --tokens 'gpuhost@pve!deploy' --roles Administrator".to_owned(),
             "pveum acl modify / --users gpuhost@pve --roles Administrator".to_owned(),
@@ -196,7 +192,6 @@ async fn on_two_nodes(site: &str, shared: bool, templates: usize) {
         "pveum acl modify / --tokens 'gpuhost@pve!deploy' --roles Administrator".to_owned(),
         "pveum acl modify / --users gpuhost@pve --roles Administrator".to_owned(),
     ]);
-    let ok = |e| panic!("{}", told(&e));
     let r = b.pve.check_site(&b.ctx).await.unwrap_or_else(ok);
     assert!(r.is_ok(), "{r}");
     let before = b.world();

@@ -214,6 +214,16 @@ impl Proxmox {
             ("POST", "template") => Some(config(&at).await?.get("template").is_some_and(is_on)),
             ("POST", "status/start") => Some(running().await?),
             ("POST", "status/stop" | "status/shutdown") => Some(!running().await?),
+            ("POST", "move_disk") => {
+                let slot = body.get("disk").and_then(Value::as_str).unwrap_or_default();
+                let now = config(&at).await?;
+                let volume = now.get(slot).and_then(Value::as_str);
+                match body.get("storage").and_then(Value::as_str) {
+                    Some(to) => Some(volume.is_some_and(|v| v.starts_with(&format!("{to}:")))),
+                    // Given to another VM.
+                    None => Some(volume.is_none()),
+                }
+            }
             ("PUT", "resize") => {
                 let size = |t: &str| props::disk_size(t.trim_start_matches('+'));
                 let slot = body.get("disk").and_then(Value::as_str).unwrap_or_default();

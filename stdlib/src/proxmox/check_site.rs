@@ -212,6 +212,7 @@ impl Proxmox {
         if names.is_empty() {
             return Ok(());
         }
+        self.judge_promises(ctx, node, r).await?;
         let all = self.send(ctx, &request::check_mappings(node)).await?;
         for m in all.as_array().map(Vec::as_slice).unwrap_or_default() {
             let id = m["id"].as_str().unwrap_or_default();

@@ -117,7 +117,7 @@ impl Job<'_> {
         let mut wait = 4;
         for left in (0..TRIES).rev() {
             let began = self.ctx().clock.last_ms();
-            let mut miss = match self.pve.attempt(self.s, "the clone", &r, CLONE).await? {
+            let miss = match self.pve.attempt(self.s, "the clone", &r, CLONE).await? {
                 Ok(()) => return Ok(()),
                 Err(miss) => miss,
             };
@@ -126,13 +126,10 @@ impl Job<'_> {
                 self.s.sleep(Duration::from_secs(wait)).await?;
                 wait = LONGEST_WAIT.min(wait * 2);
             }
-            if miss.fault == Fault::Unreachable
-                && let Some(outcome) = self.pve.look_for(self.s, "the clone", &r, began, CLONE).await?
-            {
-                miss = match outcome {
-                    Ok(()) => return Ok(()),
-                    Err(miss) => miss,
-                };
+            if miss.fault == Fault::Unreachable {
+                // The task that is found may be another thread's clone of this template: what stands at our
+                // id decides, not how that task ended.
+                let _ = self.pve.look_for(self.s, "the clone", &r, began, CLONE).await?;
             }
             if left == 0 || !miss.clone_again() {
                 return Err(self.explain(miss.error, template));

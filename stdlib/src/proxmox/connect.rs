@@ -202,6 +202,7 @@ impl Proxmox {
                 shown,
                 clones,
                 claimed: Mutex::new(HashSet::new()),
+                ids: Mutex::new(HashSet::new()),
                 version: Mutex::new(None),
             }),
         })

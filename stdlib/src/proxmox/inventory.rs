@@ -1,5 +1,5 @@
 //! What is there: VMs, nodes, storages, and whose they are. Invisible is not absent.
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde_json::{Map, Value};
 
@@ -181,6 +181,17 @@ impl Proxmox {
             Err(e) if e.is(&Fault::Exists) => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// A free id from `from` on that no other thread of this run is about to use: Proxmox reserves nothing.
+    pub(super) async fn reserve_id(&self, ctx: &Ctx, from: u32) -> ApiResult<u32> {
+        for vmid in from.. {
+            let mine = self.inner.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(vmid);
+            if mine && self.is_free(ctx, vmid).await? {
+                return Ok(vmid);
+            }
+        }
+        Ok(from)
     }
 
     /// Absence is believed only while every hypervisor node answers: a VM may be on one that does not.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::core::ctx::Ctx;
-use crate::core::error::{OpError, OpResult};
+use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::op::OpScope;
 use crate::site::Site;
 use crate::wire::pve::marker::Marker;
@@ -66,21 +66,26 @@ impl Proxmox {
         if let Some(m) = self.keeper(ctx, node).await? {
             return Ok(m);
         }
-        let mut vmid = near.vmid + ABOVE;
-        while !self.is_free(ctx, vmid).await? {
-            vmid += 1;
-        }
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let mut marker = Marker::new(&site.uuid, &name_of(node), vmid, &id[..12]);
+        let mut marker = Marker::new(&site.uuid, &name_of(node), near.vmid, &id[..12]);
         marker.kind = Some(KIND.to_owned());
         let notes = format!("Keeps the data disk of {node} while that machine does not exist.");
-        let Value::Object(config) = json!({
-            "vmid": vmid, "name": name_of(node), "pool": site.pool(), "description": marker.put_into(&notes),
-            "memory": 16, "cores": 1, "scsihw": "virtio-scsi-single", "ostype": "l26", "tags": "gpuhost;data",
-        }) else {
-            return Err(OpError::failed("the keeper's config is no object"));
+        let mut from = near.vmid + ABOVE;
+        let vmid = loop {
+            marker.vmid = self.reserve_id(ctx, from).await?;
+            let Value::Object(config) = json!({
+                "vmid": marker.vmid, "name": name_of(node), "pool": site.pool(), "description": marker.put_into(&notes),
+                "memory": 16, "cores": 1, "scsihw": "virtio-scsi-single", "ostype": "l26", "tags": "gpuhost;data",
+            }) else {
+                return Err(OpError::failed("the keeper's config is no object"));
+            };
+            match self.change(s, "the data keeper", &request::create(&near.node, config), CONFIG).await {
+                Ok(()) => break marker.vmid,
+                // Another client was faster: the next id.
+                Err(e) if e.is(Kind::Conflict) && !self.is_free(ctx, marker.vmid).await? => from = marker.vmid + 1,
+                Err(e) => return Err(e),
+            }
         };
-        self.change(s, "the data keeper", &request::create(&near.node, config), CONFIG).await?;
         let m = self.machine(ctx, vmid, &near.node).await?;
         let marker = Marker { smbios: m.smbios(), ..marker };
         let mut set = Map::new();

@@ -27,6 +27,8 @@ pub(super) struct Inner {
     pub clones: Arc<Queue>,
     /// Tasks that this run was told of.
     pub claimed: Mutex<HashSet<String>>,
+    /// Ids that this run gave away.
+    pub ids: Mutex<HashSet<u32>>,
     /// `version` of `/version`, once asked.
     pub version: Mutex<Option<String>>,
 }

@@ -43,7 +43,7 @@ pub mod api {
     /// Names that differ between Proxmox VE 8 and 9 are translated. For an administrator's connection.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// pve.ensure_role("GpuhostReader", ["VM.Audit", "Datastore.Audit"]);
     /// ```
     #[rhai_fn(global, return_raw, pure)]
@@ -57,7 +57,7 @@ pub mod api {
     /// Makes an API token exist; gives the reference of its secret for the site file.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// let reference = pve.ensure_token("gpuhost@pve!deploy");
     /// ```
     #[rhai_fn(global, return_raw, pure, name = "ensure_token")]
@@ -70,7 +70,7 @@ pub mod api {
     /// Proxmox shows the secret once: it goes into a file of the state directory that only its owner reads.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// let reference = pve.ensure_token("gpuhost@pve!deploy", #{ keep_as: "proxmox_token" });
     /// ```
     #[rhai_fn(global, return_raw, pure)]
@@ -88,7 +88,7 @@ pub mod api {
     /// Removes an API token that this site made; says whether it was there.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// pve.remove_token("gpuhost@pve!deploy");
     /// ```
     #[rhai_fn(global, return_raw, pure)]
@@ -100,7 +100,7 @@ pub mod api {
     /// Makes a grant exist: a role on a path for a user or a token.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// pve.ensure_grant("/storage/local-zfs", #{ role: "GpuhostStorage", token: "gpuhost@pve!deploy" });
     /// ```
     #[rhai_fn(global, return_raw, pure)]

@@ -169,7 +169,7 @@ pub mod api {
     /// Backs the machine up to a storage; gives the volume id of the backup.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// let volid = pve.get_vm("nfs1").backup("local");
     /// ```
     #[rhai_fn(global, return_raw, pure, name = "backup")]
@@ -180,7 +180,7 @@ pub mod api {
     /// Backs the machine up to a storage; gives the volume id of the backup.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// let volid = pve.get_vm("nfs1").backup("local", #{ mode: "stop", notes: "before the move" });
     /// ```
     #[rhai_fn(global, return_raw, pure)]
@@ -193,7 +193,7 @@ pub mod api {
     /// Puts a backup of this machine in its place: its present disks are lost.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// let vm = pve.get_vm("nfs1");
     /// let volid = vm.backup("local", #{ mode: "stop" });
     /// vm.shutdown();
@@ -208,7 +208,7 @@ pub mod api {
     /// Moves the machine to another hypervisor node, running or not; gives its handle there.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// let vm = pve.get_vm("k3s-cp1").migrate("pve2");
     /// ```
     #[rhai_fn(global, return_raw, pure, name = "migrate")]
@@ -219,7 +219,7 @@ pub mod api {
     /// Moves the machine to another hypervisor node, running or not; gives its handle there.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// let vm = pve.get_vm("k3s-cp1").migrate("pve2", #{ with_disks: true });
     /// ```
     #[rhai_fn(global, return_raw, pure)]
