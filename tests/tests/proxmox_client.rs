@@ -148,7 +148,7 @@ async fn survives(method: &'static str, end: &'static str, mishap: Mishap) {
     let t = b.empty_template().await;
     let vm = b.vm("k3s-cp1", &start(&t)).await.unwrap_or_else(|e| ok(e));
     let mut node = (*b.site.node("k3s-cp1").unwrap()).clone();
-    node.shape.disk = Some(gpuhost_stdlib::core::units::Size::gib(90));
+    node.shape.disk = Some(gpuhost_stdlib::core::units::Size::gib(120));
     node.shape.onboot = Some(false);
     b.pve.ensure_vm(&b.ctx, &node, &start(&t)).await.unwrap_or_else(|e| ok(e));
     vm.stop(&b.ctx).await.unwrap_or_else(|e| ok(e));

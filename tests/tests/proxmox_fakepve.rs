@@ -80,6 +80,8 @@ fn run(dir: &Path, site: site::Site, ca: String, routes: Routes) -> Ctx {
         clock: Clock::Real,
         dialer: Dialer::new(routes, Reach::Direct),
         cancel: Default::default(),
+        flight: Default::default(),
+        spent: Default::default(),
         lab: false,
         site: Some(Arc::new(site)),
         state_dir,

@@ -77,6 +77,13 @@ impl Auth {
     }
 }
 
+/// The ticket as a cookie's value. Proxmox undoes percent-encoding, other servers may not: only what a
+/// cookie cannot hold is encoded.
+fn cookie(ticket: &str) -> String {
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ';' | ',' | '"' | '\\' | '%');
+    ticket.chars().map(|c| if plain(c) { c.to_string() } else { percent(&c.to_string()) }).collect()
+}
+
 fn header(out: &mut HeaderMap, name: HeaderName, secret: &str) {
     if let Ok(mut v) = HeaderValue::from_str(secret) {
         v.set_sensitive(true);
@@ -96,7 +103,7 @@ impl Proxmox {
             Auth::Login(l) => l,
         };
         let ticket = self.ticket(ctx, login).await?;
-        header(&mut out, COOKIE, &format!("PVEAuthCookie={}", percent(ticket.value.reveal())));
+        header(&mut out, COOKIE, &format!("PVEAuthCookie={}", cookie(ticket.value.reveal())));
         if !r.is_read() {
             header(&mut out, HeaderName::from_static("csrfpreventiontoken"), ticket.csrf.reveal());
         }
@@ -137,7 +144,7 @@ impl Proxmox {
         }
         let (value, csrf) = (text("ticket"), text("CSRFPreventionToken"));
         ctx.hide(&value);
-        ctx.hide(&percent(&value));
+        ctx.hide(&cookie(&value));
         ctx.hide(&csrf);
         Ok(Ticket { value: Secret::new(value), csrf: Secret::new(csrf), born_ms: now })
     }
@@ -155,6 +162,12 @@ mod tests {
         assert_eq!(next(minutes(89)), Next::Keep);
         assert_eq!(next(minutes(91)), Next::Renew);
         assert_eq!(next(minutes(121)), Next::LogIn);
+    }
+
+    #[test]
+    fn a_ticket_is_a_cookie_as_it_is() {
+        assert_eq!(cookie("PVE:root@pam:6B02::a+b/c=="), "PVE:root@pam:6B02::a+b/c==");
+        assert_eq!(cookie("a;b c%d"), "a%3Bb%20c%25d");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Sending requests: who asks, envelope, retries of reads, classified answers.
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use reqwest::header::{ACCEPT, HeaderMap};
 use serde_json::Value;
