@@ -262,6 +262,25 @@ impl Differ<'_> {
         Ok(())
     }
 
+    /// Without a cloud-init drive the guest gets neither address nor keys.
+    fn cloudinit(&mut self, want: &Wanted) -> OpResult<()> {
+        if self.m.config.iter().any(|(k, v)| props::is_drive(k) && v.as_str().is_some_and(|t| t.contains("cloudinit")))
+        {
+            return Ok(());
+        }
+        let vmid = self.m.at.vmid;
+        if let Some(there) = self.m.get("ide2") {
+            return Err(OpError::conflict(format!(
+                "VM {vmid} has no cloud-init drive, and its slot ide2 holds `{there}`"
+            ))
+            .hint(format!("free the slot: `qm set {vmid} --delete ide2`")));
+        }
+        let storage = want.storage.clone();
+        self.note("cloud-init disk", None, Some(format!("on {storage}")));
+        self.d.make.insert("ide2".to_owned(), format!("{storage}:cloudinit").into());
+        Ok(())
+    }
+
     fn tpm(&mut self, want: &Wanted) {
         let Some(storage) = &want.tpm else { return };
         if self.m.get("tpmstate0").is_none() {
@@ -289,6 +308,7 @@ pub fn diff(node: &str, want: &Wanted, description: &str, m: &Machine) -> OpResu
     differ.set("description", description);
     differ.pci(want)?;
     differ.tpm(want);
+    differ.cloudinit(want)?;
     differ.system_disk(want)?;
     for disk in &want.disks {
         differ.disk(disk)?;

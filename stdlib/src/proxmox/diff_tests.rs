@@ -27,6 +27,7 @@ fn printed(w: &Wanted) -> Machine {
         "scsi0".to_owned(),
         format!("zfs:vm-1-disk-1,discard=on,iothread=1,size={}M,ssd=1", w.system_mib).into(),
     );
+    config.insert("ide2".to_owned(), "zfs:vm-1-cloudinit,media=cdrom,size=4M".into());
     for d in &w.disks {
         let text = format!("zfs:vm-1-disk-{},{},serial={},size={}G", d.slot, d.options, d.serial, d.gib);
         config.insert(d.slot.to_owned(), text.into());
@@ -48,6 +49,17 @@ fn a_second_look_finds_nothing_to_do() {
         let d = diff(node, &w, "mine", &printed(&w)).unwrap();
         assert!(d.is_empty(), "{node}: {:?}", d.changes);
     }
+}
+
+#[test]
+fn a_clone_without_a_cloud_init_drive_gets_one() {
+    let w = want("k3s-cp1");
+    let mut m = printed(&w);
+    m.config.remove("ide2");
+    let d = diff("k3s-cp1", &w, "mine", &m).unwrap();
+    assert_eq!(d.make["ide2"], "local-zfs:cloudinit");
+    set(&mut m, "ide2", "local:iso/x.iso,media=cdrom".into());
+    assert!(diff("k3s-cp1", &w, "mine", &m).unwrap_err().message.contains("ide2"));
 }
 
 #[test]

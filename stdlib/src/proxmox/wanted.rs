@@ -42,6 +42,8 @@ pub struct Wanted {
     pub gpus: u32,
     /// PCI devices in the order of their slots: the GPUs, then what the recipe adds.
     pub pci: Vec<String>,
+    /// Storage of what has none of its own.
+    pub storage: String,
     /// Storage of a TPM.
     pub tpm: Option<String>,
     /// Notes for people.
@@ -143,6 +145,7 @@ pub fn wanted(site: &Site, node: &Node, keys: &[String]) -> Wanted {
         pci: card.into_iter().cycle().take(gpus as usize).collect(),
         mapping,
         gpus,
+        storage: shape.disk_storage.clone().unwrap_or_else(|| site.proxmox.storage.clone()),
         tpm: None,
         notes: None,
         free_keys,
