@@ -1,8 +1,11 @@
 //! What the HTTPS side of the API server asks of the cluster behind it.
-use serde_json::json;
+use bashkit::FileSystem;
+use futures::FutureExt;
+use serde_json::{Value, json};
 
 use super::controllers::{hub, pods, rancher};
 use super::cx::with_cluster;
+use super::text::{arr, s};
 use crate::Lab;
 use crate::world::World;
 
@@ -40,6 +43,14 @@ pub struct ServiceAnswer {
 
 /// Answers a request through the service proxy.
 pub fn service_http(lab: &Lab, w: &mut World, cluster: &str, req: &ServiceRequest) -> ServiceAnswer {
+    let known = matches!(req.service.as_str(), "hub" | "rancher");
+    if !known
+        && let Some(service) =
+            w.clusters.get(cluster).and_then(|c| c.store.get("services", &req.namespace, &req.service))
+    {
+        let service = service.clone();
+        return behind(lab, w, req, cluster, &service);
+    }
     let answer = with_cluster(lab, w, cluster, |cx| {
         let service = cx.get("services", &req.namespace, &req.service).cloned().unwrap_or_default();
         let selector = &service["spec"]["selector"];
@@ -54,7 +65,7 @@ pub fn service_http(lab: &Lab, w: &mut World, cluster: &str, req: &ServiceReques
         match req.service.as_str() {
             "hub" => hub::serve(cx, req),
             "rancher" => rancher::serve(req),
-            _ => ServiceAnswer { status: 200, content_type: "text/plain".into(), body: b"ok\n".to_vec() },
+            _ => unavailable("no such application"),
         }
     });
     answer.unwrap_or_else(|| unavailable("apiserver not ready"))
@@ -76,7 +87,8 @@ pub fn from_node(lab: &Lab, w: &mut World, vmid: u32, ip: &str, mut req: Service
 /// Whether the API of `cluster` answers on the server in guest `vmid`: it runs and etcd has a quorum.
 #[must_use]
 pub fn api_up(w: &World, cluster: &str, vmid: u32) -> bool {
-    matches!(super::k3s_unit(w, vmid), super::UnitState::Active) && super::k3s::join::has_quorum(w, cluster)
+    let bare = w.clusters.get(cluster).is_some_and(|c| c.members.is_empty());
+    bare || matches!(super::k3s_unit(w, vmid), super::UnitState::Active) && super::k3s::join::has_quorum(w, cluster)
 }
 
 /// Objects of `cluster` were written by a client: the controllers will look at them.
@@ -94,28 +106,64 @@ pub fn before_read(_lab: &Lab, w: &mut World, cluster: &str, resource: &str) {
     }
 }
 
-/// Log of a container (the only or first one when `container` is empty).
-///
-/// # Errors
-/// The kubelet's text when there is no log to show.
-pub fn pod_log(w: &World, cluster: &str, namespace: &str, pod: &str, container: &str) -> Result<String, String> {
-    let Some(c) = w.clusters.get(cluster) else { return Err("apiserver not ready".to_owned()) };
-    let Some(object) = c.store.get("pods", namespace, pod) else {
-        return Err(format!("pods \"{pod}\" not found in \"{namespace}\""));
-    };
-    let first = object["spec"]["containers"][0]["name"].as_str().unwrap_or_default();
-    let name = if container.is_empty() { first } else { container };
-    let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-    match c.pods.get(uid) {
-        None => Err(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: ContainerCreating")),
-        Some(rt) => match rt.logs.get(name) {
-            Some(text) => Ok(text.clone()),
-            None if object["status"]["phase"] == "Pending" => {
-                Err(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: PodInitializing"))
-            }
-            None => Ok(String::new()),
-        },
+/// What a container of a pod answers to a GET on one of its ports; `None` when nothing listens there.
+pub fn pod_http(lab: &Lab, w: &mut World, cluster: &str, pod: &Value, port: u16, path: &str) -> Option<ServiceAnswer> {
+    let serving = arr(pod, "/spec/containers").iter().find(|c| {
+        let declared = arr(c, "/ports").iter().any(|p| p["containerPort"].as_u64() == Some(u64::from(port)));
+        declared || port == 80 && ["nginx", "httpd"].iter().any(|i| s(c, "/image").contains(i))
+    });
+    let (name, image) = serving.map(|c| (s(c, "/name").to_owned(), s(c, "/image").to_owned()))?;
+    if !pods::is_ready(pod) {
+        return None;
     }
+    let plain =
+        |status, text: String| ServiceAnswer { status, content_type: "text/plain".into(), body: text.into_bytes() };
+    let inside = with_cluster(lab, w, cluster, |cx| super::container::enter(cx, pod, &name)).flatten()?;
+    if !image.contains("nginx") {
+        return Some(plain(200, format!("{}\n", s(pod, "/metadata/name"))));
+    }
+    let file = match path.split('?').next().unwrap_or("/") {
+        "/" => "/index.html",
+        p => p,
+    };
+    let full = format!("/usr/share/nginx/html{file}");
+    // Files of a container are in memory: reading them never waits.
+    let read = inside.fs.read_file(std::path::Path::new(&full)).now_or_never().and_then(Result::ok);
+    let answer = match read {
+        Some(body) => ServiceAnswer { status: 200, content_type: "text/html".into(), body },
+        None => plain(404, "<html>\n<head><title>404 Not Found</title></head>\n</html>\n".to_owned()),
+    };
+    let line = format!("10.42.0.1 - - \"GET {path} HTTP/1.1\" {} {}\n", answer.status, answer.body.len());
+    with_cluster(lab, w, cluster, |cx| super::controllers::logs::write(cx, s(pod, "/metadata/uid"), &name, &line));
+    Some(answer)
+}
+
+/// A request to a Service that is no application of its own: one of its pods answers.
+fn behind(lab: &Lab, w: &mut World, req: &ServiceRequest, cluster: &str, service: &Value) -> ServiceAnswer {
+    let ports = arr(service, "/spec/ports");
+    let port = ports
+        .iter()
+        .find(|p| req.port.is_empty() || p["name"] == req.port.as_str() || p["port"].to_string() == req.port)
+        .cloned()
+        .unwrap_or_default();
+    let pod = w.clusters.get(cluster).and_then(|c| {
+        let selector = json!({"matchLabels": service["spec"]["selector"]});
+        c.store.select("pods", &req.namespace, &selector).into_iter().find(|p| pods::is_ready(p)).cloned()
+    });
+    let Some(pod) = pod else { return unavailable(&format!("no endpoints available for service \"{}\"", req.service)) };
+    let target = &port["targetPort"];
+    let named = |name: &str| {
+        let all = arr(&pod, "/spec/containers").iter().flat_map(|c| arr(c, "/ports"));
+        all.clone().find(|p| p["name"] == name).and_then(|p| p["containerPort"].as_u64())
+    };
+    let number = target.as_u64().or_else(|| named(target.as_str()?)).or(port["port"].as_u64()).unwrap_or(0);
+    let number = u16::try_from(number).unwrap_or(0);
+    pod_http(lab, w, cluster, &pod, number, &req.path).unwrap_or_else(|| {
+        unavailable(&format!(
+            "error trying to reach service: dial tcp {}:{number}: connect: connection refused",
+            s(&pod, "/status/podIP")
+        ))
+    })
 }
 
 /// An answer 503 in the form of a Kubernetes Status.

@@ -1,6 +1,8 @@
 //! Kubernetes of the lab: K3s processes in guests, the clusters they form, their controllers and charts.
 pub mod api;
+pub mod bare;
 pub mod charts;
+pub mod container;
 pub mod controllers;
 pub mod cx;
 pub mod hooks;
@@ -68,6 +70,17 @@ pub enum KubeEvent {
         /// The Job's uid.
         uid: String,
     },
+    /// A controller wanted to look at an object again by now.
+    Look {
+        /// Cluster id.
+        cluster: String,
+        /// Resource (`deployments.apps`).
+        resource: String,
+        /// Namespace.
+        ns: String,
+        /// Name.
+        name: String,
+    },
     /// A node has been silent for 40 s.
     NodeSilent {
         /// Cluster id.
@@ -89,6 +102,31 @@ pub enum KubeEvent {
 pub struct Live {
     /// API servers by guest.
     pub api: api::Servers,
+    /// Containers from inside.
+    pub containers: container::Containers,
+    logs: LogBell,
+}
+
+/// Rings when a container has written something.
+struct LogBell(tokio::sync::watch::Sender<u64>);
+
+impl Default for LogBell {
+    fn default() -> Self {
+        LogBell(tokio::sync::watch::channel(0).0)
+    }
+}
+
+impl Live {
+    /// A container has written something, or has ended.
+    pub fn wrote(&self) {
+        self.logs.0.send_modify(|n| *n += 1);
+    }
+
+    /// Rings when a container has written something.
+    #[must_use]
+    pub fn log_bell(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.logs.0.subscribe()
+    }
 }
 
 /// Handles an event that is due.
@@ -107,6 +145,9 @@ pub fn handle(lab: &Lab, w: &mut World, e: KubeEvent) {
         }
         KubeEvent::JobExpired { cluster, ns, name, uid } => {
             with_cluster(lab, w, &cluster, |cx| jobs::expired(cx, &ns, &name, &uid));
+        }
+        KubeEvent::Look { cluster, resource, ns, name } => {
+            with_cluster(lab, w, &cluster, |cx| controllers::look_again(cx, &resource, &ns, &name));
         }
         KubeEvent::NodeSilent { cluster, node } => k3s::node::silent(lab, w, &cluster, &node),
         KubeEvent::Evict { cluster, node } => {
@@ -135,6 +176,7 @@ pub async fn resume(lab: &Lab) -> std::io::Result<()> {
             with_cluster(lab, w, &id, |cx| {
                 cx.c.vips.clear();
                 k3s::vip::look(cx);
+                controllers::shell::resume(cx);
             });
         }
     });

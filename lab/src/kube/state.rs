@@ -136,10 +136,63 @@ pub struct PodRt {
     /// What it waits for.
     #[serde(default)]
     pub why: String,
+    /// How often it was tried in vain.
+    #[serde(default)]
+    pub tries: u32,
     /// Restarts so far.
     pub restarts: u32,
+    /// Main containers that have ended for good, with their codes.
+    #[serde(default)]
+    pub finished: BTreeMap<String, i64>,
     /// Logs by container.
-    pub logs: BTreeMap<String, String>,
+    #[serde(default)]
+    pub log: BTreeMap<String, Log>,
+}
+
+/// What a container wrote: lines with the lab time of their end.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    /// Lines of this run.
+    pub lines: Vec<(u64, String)>,
+    /// Lines of the run before it.
+    pub previous: Vec<(u64, String)>,
+    /// The last line is not complete.
+    pub open: bool,
+}
+
+/// Lines a container's log keeps.
+const LINES: usize = 20_000;
+
+impl Log {
+    /// Adds text at `now_ms`.
+    pub fn add(&mut self, now_ms: u64, text: &str) {
+        for part in text.split_inclusive('\n') {
+            let line = part.strip_suffix('\n').unwrap_or(part);
+            match self.lines.last_mut().filter(|_| self.open) {
+                Some(last) => *last = (now_ms, format!("{}{line}", last.1)),
+                None => self.lines.push((now_ms, line.to_owned())),
+            }
+            self.open = !part.ends_with('\n');
+        }
+        if self.lines.len() > LINES {
+            self.lines.drain(..LINES / 10);
+        }
+    }
+
+    /// Whether the last lines are `text`.
+    #[must_use]
+    pub fn ends_with(&self, text: &str) -> bool {
+        let want: Vec<&str> = text.lines().collect();
+        self.lines.len() >= want.len()
+            && self.lines[self.lines.len() - want.len()..].iter().map(|l| l.1.as_str()).eq(want)
+    }
+
+    /// All lines of this run.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.lines.iter().map(|l| format!("{}\n", l.1)).collect()
+    }
 }
 
 /// Data of a persistent volume: text files by path, directories end in `/`.

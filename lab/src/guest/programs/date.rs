@@ -47,7 +47,8 @@ fn date(c: &mut Call) -> i32 {
     0
 }
 
-fn show(format: &str, secs: u64, nanos: u64) -> String {
+/// A time in a `+FORMAT` of date.
+pub(crate) fn show(format: &str, secs: u64, nanos: u64) -> String {
     let (y, mo, d, h, mi, s, wd, yd) = civil(secs);
     let (month, day) = (MONTHS[mo as usize - 1], DAYS[wd as usize]);
     let mut out = String::new();

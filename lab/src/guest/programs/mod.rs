@@ -101,7 +101,9 @@ pub fn table() -> Vec<Program> {
     .concat()
 }
 
+pub(crate) use date::show as show_date;
 pub(crate) use kernel::apply_sysctl_files;
+pub(crate) use timing::duration;
 
 fn find(name: &str) -> Option<Program> {
     use std::sync::LazyLock;

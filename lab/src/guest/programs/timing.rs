@@ -16,7 +16,7 @@ pub(super) const PROGRAMS: &[Program] = &[
 ];
 
 /// `5`, `1.5s`, `2m`, `1h`, `1d` in milliseconds.
-pub(super) fn duration(text: &str) -> Option<u64> {
+pub(crate) fn duration(text: &str) -> Option<u64> {
     let (number, unit) = match text.char_indices().last()? {
         (i, 's') => (&text[..i], 1.0),
         (i, 'm') => (&text[..i], 60.0),

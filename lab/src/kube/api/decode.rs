@@ -1,72 +1,184 @@
-//! Bodies of requests: JSON and YAML become values, options of deletes and writes are read.
-use serde_json::Value;
+//! Bodies of requests: JSON and YAML become objects of the kind the path names.
+use serde_json::{Value, json};
 
+use super::gojson::{self, Parsed};
+use super::options::{self, Fields};
+use super::route::Target;
 use super::{Call, Request};
-use crate::kube::schema::Kind;
-use crate::kube::store::delete::DeleteOptions;
-use crate::kube::store::{Failure, Propagation, WriteOptions};
+use crate::kube::schema::{Kind, typed};
+use crate::kube::store::{Failure, WriteOptions, meta};
 
-/// The body as a value.
+/// 415 with the media types of bodies.
+fn unsupported() -> Failure {
+    let why = "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    Failure::new(415, "UnsupportedMediaType", why)
+}
+
+/// The start of a body as messages show it.
+fn summary(body: &[u8]) -> String {
+    let text = |b: &[u8]| {
+        if b.first() == Some(&b'{') {
+            String::from_utf8_lossy(b).into_owned()
+        } else {
+            b.iter().map(|b| format!("{b:02x}")).collect()
+        }
+    };
+    match body.len() {
+        0 => "<empty>".to_owned(),
+        n if n > 30 => format!("{} ...", text(&body[..30])),
+        _ => text(body),
+    }
+}
+
+fn parse(req: &Request) -> Result<Parsed, Failure> {
+    let kind = req.content_type.as_str();
+    if kind.contains("yaml") {
+        let text = std::str::from_utf8(&req.body).map_err(|e| Failure::bad_request(e.to_string()))?;
+        let value = serde_saphyr::from_str(text)
+            .map_err(|e| Failure::bad_request(format!("error converting YAML to JSON: {e}")))?;
+        return Ok(Parsed { value, duplicates: Vec::new() });
+    }
+    if !(kind.is_empty() || kind == "*/*" || kind == "application/json") {
+        return Err(unsupported());
+    }
+    gojson::parse(&req.body).map_err(|e| {
+        let why = format!("couldn't get version/kind; json parse error: {e}");
+        Failure::bad_request(why)
+    })
+}
+
+/// The body as a value of no particular kind.
 ///
 /// # Errors
 /// 400 when it cannot be read, 415 for a content type that is not spoken.
 pub fn body(req: &Request) -> Result<Value, Failure> {
-    if req.content_type.contains("protobuf") {
-        let why = "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml";
-        return Err(Failure::new(415, "UnsupportedMediaType", why));
-    }
-    let text = std::str::from_utf8(&req.body).map_err(|e| Failure::bad_request(e.to_string()))?;
-    if req.content_type.contains("yaml") {
-        return serde_saphyr::from_str(text).map_err(|e| Failure::bad_request(e.to_string()));
-    }
-    serde_json::from_str(text)
-        .map_err(|e| Failure::bad_request(format!("couldn't get version/kind; json parse error: {e}")))
+    parse(req).map(|p| p.value)
 }
 
-/// `dryRun`, `fieldManager` and who writes.
+/// Refuses strict errors, or turns them into warnings.
 ///
 /// # Errors
-/// 422 for a dryRun other than `All`.
-pub fn write_options(call: &Call<'_>, kind: &Kind, sub: &str) -> Result<WriteOptions, Failure> {
-    let q = &call.req.query;
-    let dry = q.text("dryRun");
-    if dry.is_some_and(|d| d != "All") {
-        let shown = dry.unwrap_or_default();
-        let message =
-            format!("{} \"\" is invalid: dryRun: Unsupported value: \"{shown}\": supported values: \"All\"", kind.kind);
-        return Err(Failure::new(422, "Invalid", message));
+/// What `refuse` makes of the decoder's text.
+pub fn strict(how: Fields, found: Vec<String>, refuse: impl FnOnce(String) -> Failure) -> Result<Vec<String>, Failure> {
+    match how {
+        _ if found.is_empty() => Ok(Vec::new()),
+        Fields::Ignore => Ok(Vec::new()),
+        Fields::Warn => Ok(found),
+        Fields::Strict => Err(refuse(format!("strict decoding error: {}", found.join(", ")))),
     }
-    let agent = call.req.agent.split('/').next().unwrap_or("unknown").to_owned();
+}
+
+/// Repeated and undeclared fields in the decoder's words.
+pub fn remarks(duplicates: &[String], unknown: &[String]) -> Vec<String> {
+    let twice = duplicates.iter().map(|p| format!("duplicate field \"{p}\""));
+    twice.chain(unknown.iter().map(|p| format!("unknown field \"{p}\""))).collect()
+}
+
+/// The body as an object of `kind`, with warnings for the client.
+///
+/// # Errors
+/// 400 when it is no such object, 415 for a content type that is not spoken.
+pub fn object(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Value, Vec<String>), Failure> {
+    let Parsed { value: mut obj, duplicates } = parse(call.req)?;
+    let refuse = |av: &str, k: &str, why: &str| {
+        let version = av.rsplit('/').next().unwrap_or_default();
+        Failure::bad_request(format!("{k} in version \"{version}\" cannot be handled as a {}: {why}", kind.kind))
+    };
+    if !obj.is_object() {
+        let shown = match &obj {
+            Value::Null => None,
+            Value::Array(_) => Some("array"),
+            Value::String(_) => Some("string"),
+            Value::Bool(_) => Some("bool"),
+            _ => Some("number"),
+        };
+        if let Some(word) = shown {
+            let into = r#"Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+            let why = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {word} into {into}");
+            return Err(Failure::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): {why} ({})",
+                kind.kind,
+                summary(&call.req.body)
+            )));
+        }
+        obj = json!({});
+    }
+    fits(call, kind, t, &mut obj, refuse)?;
+    let unknown = typed::read(kind, &mut obj).map_err(|e| refuse(&kind.api_version(), &kind.kind, &e))?;
+    let found = remarks(&duplicates, &unknown);
+    let warnings = strict(options::fields(call.req), found, |e| refuse(&kind.api_version(), &kind.kind, &e))?;
+    Ok((obj, warnings))
+}
+
+/// The object is of the kind the path names, in the namespace the path names.
+///
+/// # Errors
+/// 400 when it is not.
+pub fn fits(
+    call: &Call<'_>,
+    kind: &Kind,
+    t: &Target,
+    obj: &mut Value,
+    refuse: impl Fn(&str, &str, &str) -> Failure,
+) -> Result<(), Failure> {
+    let word = |f: &str| obj[f].as_str().unwrap_or_default().to_owned();
+    let (av, k) = (word("apiVersion"), word("kind"));
+    let av = if av.is_empty() { kind.api_version() } else { av };
+    let k = if k.is_empty() { kind.kind.clone() } else { k };
+    if av != kind.api_version() || k != kind.kind {
+        let known = call.lab.with(|w| w.clusters.get(call.cluster).is_some_and(|c| c.store.kind_of(&av, &k).is_some()));
+        if !known {
+            let place = "scheme \"pkg/api/legacyscheme/scheme.go:30\"";
+            return Err(refuse(&av, &k, &format!("no kind \"{k}\" is registered for version \"{av}\" in {place}")));
+        }
+        if av != kind.api_version() {
+            let why = format!(
+                "the API version in the data ({av}) does not match the expected API version ({})",
+                kind.api_version()
+            );
+            return Err(Failure::bad_request(why));
+        }
+        let group = kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+        let why = format!("converting ({}.{k}) to ({group}.{}): unknown conversion", kind.version, kind.kind);
+        return Err(refuse(&av, &k, &why));
+    }
+    obj["apiVersion"] = json!(kind.api_version());
+    obj["kind"] = json!(kind.kind);
+    place(kind, t, obj)
+}
+
+/// Sets the namespace of the path.
+///
+/// # Errors
+/// 400 when the object names another.
+pub fn place(kind: &Kind, t: &Target, obj: &mut Value) -> Result<(), Failure> {
+    let own = meta::namespace(obj).to_owned();
+    if kind.namespaced && !own.is_empty() && own != t.namespace {
+        return Err(Failure::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    meta::edit(obj, |m| {
+        if kind.namespaced {
+            m.insert("namespace".into(), t.namespace.clone().into());
+        } else {
+            m.shift_remove("namespace");
+        }
+    });
+    Ok(())
+}
+
+/// `dryRun`, `fieldManager` and who writes; `what` names the options' kind.
+///
+/// # Errors
+/// 422 for options that are not valid.
+pub fn write_options(call: &Call<'_>, what: &'static str, sub: &str) -> Result<WriteOptions, Failure> {
+    let dry_run = options::write(call.req, what)?;
+    let agent: String = call.req.agent.split('/').next().unwrap_or("unknown").chars().take(128).collect();
     Ok(WriteOptions {
-        manager: q.text("fieldManager").map_or(agent, str::to_owned),
+        manager: call.req.query.text("fieldManager").map_or(agent, str::to_owned),
         subresource: sub.to_owned(),
-        dry_run: dry.is_some(),
+        dry_run,
         check: true,
-    })
-}
-
-/// Options of a delete: the body, then the query.
-///
-/// # Errors
-/// 400 when the body cannot be read.
-pub fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, Failure> {
-    let v = if call.req.body.is_empty() { Value::Null } else { body(call.req)? };
-    let q = &call.req.query;
-    let policy = v["propagationPolicy"].as_str().or_else(|| q.text("propagationPolicy"));
-    let orphan = v["orphanDependents"] == true || q.flag("orphanDependents");
-    let grace = v["gracePeriodSeconds"].as_u64().or_else(|| q.text("gracePeriodSeconds").and_then(|t| t.parse().ok()));
-    let dry = v["dryRun"].as_array().is_some_and(|d| !d.is_empty()) || q.text("dryRun").is_some();
-    let want = |field: &str| v["preconditions"][field].as_str().map(str::to_owned);
-    Ok(DeleteOptions {
-        propagation: match policy {
-            Some("Foreground") => Propagation::Foreground,
-            Some("Orphan") => Propagation::Orphan,
-            _ if orphan => Propagation::Orphan,
-            _ => Propagation::Background,
-        },
-        grace,
-        uid: want("uid"),
-        version: want("resourceVersion"),
-        dry_run: dry,
     })
 }

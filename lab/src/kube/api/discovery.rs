@@ -2,13 +2,32 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use http::Response;
 use serde_json::{Value, json};
+use sha2::Digest;
 
-use super::{Body, Call, json as reply, text};
+use super::{Body, Call, failed, json as reply, text};
 use crate::kube::schema::Kind;
+use crate::kube::store::Failure;
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const CUSTOM: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+
+fn verbs(k: &Kind) -> &'static [&'static str] {
+    match (k.create_only, k.custom) {
+        (true, _) => &["create"],
+        (false, true) => CUSTOM,
+        _ => VERBS,
+    }
+}
+
+/// The hash that tells clients when a kind is stored in another version.
+fn storage_hash(k: &Kind) -> String {
+    let version = if k.stored.is_empty() { &k.version } else { &k.stored };
+    let sum = sha2::Sha256::digest(format!("{}/{version}/{}", k.group, k.kind).as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(&sum[..8])
+}
 
 fn kinds(call: &Call<'_>) -> Vec<Arc<Kind>> {
     call.lab.with(|w| w.clusters.get(call.cluster).map(|c| c.store.kinds().cloned().collect()).unwrap_or_default())
@@ -37,8 +56,10 @@ fn group(name: &str, versions: &[String]) -> Value {
 }
 
 fn resource(k: &Kind) -> Vec<Value> {
-    let verbs: &[&str] = if k.create_only { &["create"] } else { VERBS };
-    let mut main = json!({"name": k.plural, "singularName": k.singular, "namespaced": k.namespaced, "kind": k.kind, "verbs": verbs});
+    let mut main = json!({"name": k.plural, "singularName": k.singular, "namespaced": k.namespaced, "kind": k.kind, "verbs": verbs(k)});
+    if !k.create_only {
+        main["storageVersionHash"] = json!(storage_hash(k));
+    }
     if !k.short.is_empty() {
         main["shortNames"] = json!(k.short);
     }
@@ -78,13 +99,12 @@ fn aggregated(kinds: &[Arc<Kind>], core: bool) -> Value {
     let mut by: BTreeMap<String, BTreeMap<String, Vec<Value>>> = BTreeMap::new();
     for k in kinds.iter().filter(|k| k.group.is_empty() == core) {
         let gvk = |kind: &str| json!({"group": k.group, "version": k.version, "kind": kind});
-        let verbs: &[&str] = if k.create_only { &["create"] } else { VERBS };
         let sub: Vec<Value> = subs(k)
             .iter()
             .map(|(s, kind, verbs)| json!({"subresource": s, "responseKind": gvk(kind), "verbs": verbs}))
             .collect();
         let scope = if k.namespaced { "Namespaced" } else { "Cluster" };
-        let mut r = json!({"resource": k.plural, "responseKind": gvk(&k.kind), "scope": scope, "singularResource": k.singular, "verbs": verbs});
+        let mut r = json!({"resource": k.plural, "responseKind": gvk(&k.kind), "scope": scope, "singularResource": k.singular, "verbs": verbs(k)});
         for (key, v) in
             [("shortNames", json!(k.short)), ("categories", json!(k.categories)), ("subresources", json!(sub))]
         {
@@ -143,7 +163,7 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
                 body["apiVersion"] = json!("v1");
                 reply(200, &body)
             }
-            None => text(404, "text/plain; charset=utf-8", "404 page not found\n"),
+            None => failed(&Failure::no_resource()),
         },
         ["api", v] => resources(&kinds, "", v),
         ["apis", g, v] => resources(&kinds, g, v),
@@ -155,7 +175,7 @@ fn resources(kinds: &[Arc<Kind>], group: &str, version: &str) -> Response<Body> 
     let list: Vec<Value> =
         kinds.iter().filter(|k| k.group == group && k.version == version).flat_map(|k| resource(k)).collect();
     if list.is_empty() {
-        return text(404, "text/plain; charset=utf-8", "404 page not found\n");
+        return failed(&Failure::no_resource());
     }
     let gv = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     reply(200, &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list}))

@@ -150,8 +150,9 @@ async fn one(
     cluster: &str,
     vmid: u32,
     cert: Option<User>,
-    r: http::Request<hyper::body::Incoming>,
+    mut r: http::Request<hyper::body::Incoming>,
 ) -> http::Response<Body> {
+    let upgrade = r.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut r));
     let (head, body) = r.into_parts();
     let header = |name: &str| head.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let ours = header("x-gpuhost-clock") == "shared";
@@ -169,6 +170,7 @@ async fn one(
         agent: header("user-agent"),
         headers: headers.chain(head.uri.query().map(|q| (":query".to_owned(), q.to_owned()))).collect(),
         body,
+        upgrade,
         client: if ours { Client::Ours } else { Client::Foreign },
     };
     handle(lab, cluster, vmid, cert, &req).await

@@ -2,14 +2,20 @@
 pub mod auth;
 pub mod decode;
 pub mod discovery;
+pub mod evict;
+pub mod gojson;
 pub mod health;
 pub mod listen;
 pub mod openapi;
+pub mod options;
+pub mod patch;
 pub mod proxy;
 pub mod rbac;
 pub mod read;
 pub mod review;
 pub mod route;
+pub mod scale;
+pub mod stream;
 pub mod sub;
 pub mod table;
 pub mod watch;
@@ -50,6 +56,8 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// Body.
     pub body: Bytes,
+    /// The connection, for a client that wants to speak something else on it.
+    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
     /// Whose clock the client lives by.
     pub client: Client,
 }
@@ -109,8 +117,11 @@ fn failed(f: &Failure) -> Response<Body> {
     json(f.code, &f.status())
 }
 
-fn answered(a: &Answer) -> Response<Body> {
-    let mut r = json(a.code, &a.body);
+fn answered(a: &Answer, accept: &str) -> Response<Body> {
+    let mut r = match serde_saphyr::to_string(&a.body) {
+        Ok(yaml) if read::yaml(accept) => text(a.code, "application/yaml", yaml),
+        _ => json(a.code, &a.body),
+    };
     for w in &a.warnings {
         let quoted = w.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(v) = http::HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
@@ -159,23 +170,14 @@ async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
     let Some(kind) =
         call.lab.with(|w| w.clusters.get(call.cluster)?.store.kind_at(&target.group, &target.version, &target.plural))
     else {
-        let group_known = call.lab.with(|w| {
-            w.clusters
-                .get(call.cluster)
-                .is_some_and(|c| c.store.kinds().any(|k| k.group == target.group && k.version == target.version))
-        });
-        return if group_known {
-            failed(&Failure::no_resource())
-        } else {
-            text(404, "text/plain; charset=utf-8", "404 page not found\n")
-        };
+        return failed(&Failure::no_resource());
     };
     if let Err(f) = rbac::demand(call, &kind, target) {
         return failed(&f);
     }
     if kind.create_only {
         return match review::create(call, &kind, target) {
-            Ok(a) => answered(&a),
+            Ok(a) => answered(&a, &call.req.accept),
             Err(f) => failed(&f),
         };
     }
@@ -186,8 +188,17 @@ async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
     if call.req.method == Method::GET && target.sub.is_none() && watching {
         return watch::serve(call, &kind, target).unwrap_or_else(|f| failed(&f));
     }
-    if target.sub.as_deref() == Some("log") {
-        return sub::log(call, &kind, target).unwrap_or_else(|f| failed(&f));
+    if kind.group.is_empty() && kind.plural == "pods" && target.name.is_some() {
+        let streamed = match target.sub.as_deref() {
+            Some("log") => Some(stream::log::serve(call, &kind, target)),
+            Some("exec") => Some(stream::exec::serve(call, &kind, target, false)),
+            Some("attach") => Some(stream::exec::serve(call, &kind, target, true)),
+            Some("portforward") => Some(stream::forward::serve(call, &kind, target)),
+            _ => None,
+        };
+        if let Some(r) = streamed {
+            return r.unwrap_or_else(|f| failed(&f));
+        }
     }
     let out = match (call.req.method.as_str(), target.name.is_some(), target.sub.is_some()) {
         ("GET" | "HEAD", true, false) => read::get(call, &kind, target),
@@ -195,13 +206,13 @@ async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
         (_, _, true) => sub::serve(call, &kind, target),
         ("POST", false, _) => write::create(call, &kind, target),
         ("PUT", true, _) => write::replace(call, &kind, target),
-        ("PATCH", true, _) => write::patch(call, &kind, target),
+        ("PATCH", true, _) => patch::patch(call, &kind, target),
         ("DELETE", true, _) => write::delete(call, &kind, target),
         ("DELETE", false, _) => write::delete_collection(call, &kind, target),
         _ => Err(Failure::not_allowed()),
     };
     match out {
-        Ok(a) => answered(&a),
+        Ok(a) => answered(&a, &call.req.accept),
         Err(f) => failed(&f),
     }
 }

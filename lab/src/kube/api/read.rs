@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::route::Target;
-use super::{Answer, Call, table};
+use super::{Answer, Call, options, table};
 use crate::kube::hooks;
 use crate::kube::schema::Kind;
 use crate::kube::store::{Failure, Fields, Labels, Store};
@@ -31,20 +31,28 @@ pub fn form(accept: &str) -> Result<Form, Failure> {
         return Ok(Form::Plain);
     }
     for part in accept.split(',').map(str::trim) {
-        let json = part.starts_with("application/json") || part.starts_with("*/*") || part.starts_with("application/*");
-        if !json {
+        let media = part.split(';').next().unwrap_or_default().trim();
+        if !matches!(media, "application/json" | "application/yaml" | "*/*" | "application/*") {
             continue;
         }
-        if part.contains("as=Table") {
-            return Ok(Form::Table);
+        let wanted = part.split(';').find_map(|p| p.trim().strip_prefix("as="));
+        match wanted {
+            Some("Table") => return Ok(Form::Table),
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Ok(Form::Partial),
+            Some(_) => {}
+            None => return Ok(Form::Plain),
         }
-        if part.contains("as=PartialObjectMetadata") {
-            return Ok(Form::Partial);
-        }
-        return Ok(Form::Plain);
     }
     let why = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
     Err(Failure::new(406, "NotAcceptable", why))
+}
+
+/// Whether YAML comes before JSON in `Accept`.
+#[must_use]
+pub fn yaml(accept: &str) -> bool {
+    let media = |p: &str| p.split(';').next().unwrap_or_default().trim().to_owned();
+    accept.split(',').map(media).find(|m| matches!(m.as_str(), "application/json" | "application/yaml" | "*/*"))
+        == Some("application/yaml".to_owned())
 }
 
 /// The metadata of an object alone.
@@ -86,6 +94,7 @@ pub fn get(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> 
     let form = form(&call.req.accept)?;
     let name = t.name.as_deref().unwrap_or_default();
     let (obj, rv, now) = store(call, &kind.resource(), |s| {
+        asked(call, s.version())?;
         let obj =
             s.arc(&kind.resource(), namespace(kind, t), name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         Ok((obj, s.version(), s.now_ms()))
@@ -93,85 +102,169 @@ pub fn get(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> 
     Ok(Answer::ok(match form {
         Form::Plain => (*obj).clone(),
         Form::Partial => partial(&obj),
-        Form::Table => table::of(kind, &[obj], &rv.to_string(), now, true),
+        Form::Table => table::of(kind, &[obj], &rv.to_string(), now, &table::Shape::of(call.req)),
     }))
 }
 
-/// Checks `resourceVersion` and `resourceVersionMatch` of a list.
-fn version(call: &Call<'_>, current: u64) -> Result<(), Failure> {
-    let Some(text) = call.req.query.text("resourceVersion") else { return Ok(()) };
-    let rv: u64 = text.parse().map_err(|_| Failure::bad_request(format!("invalid resource version \"{text}\"")))?;
+/// The resourceVersion that is asked for; none for the newest.
+///
+/// # Errors
+/// 400 for a text that is none, 504 for one that is still to come.
+fn asked(call: &Call<'_>, current: u64) -> Result<Option<u64>, Failure> {
+    let Some(text) = call.req.query.text("resourceVersion") else { return Ok(None) };
+    let rv: u64 = text.parse().map_err(|_| {
+        let why = format!("strconv.ParseUint: parsing \"{text}\": invalid syntax");
+        Failure::bad_request(format!("invalid resource version: resourceVersion: Invalid value: \"{text}\": {why}"))
+    })?;
     if rv > current {
-        let why = format!("Too large resource version: {rv}, current: {current}");
-        return Err(Failure::new(504, "Timeout", why));
+        let why = format!("Timeout: Too large resource version: {rv}, current: {current}");
+        let mut f = Failure::new(504, "Timeout", why);
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        f.details = Some(json!({"causes": [cause], "retryAfterSeconds": 1}));
+        return Err(f);
     }
-    Ok(())
+    Ok((rv > 0).then_some(rv))
 }
 
-/// Where a list goes on.
-fn start(call: &Call<'_>) -> Result<Option<String>, Failure> {
+/// Where a list goes on: its resourceVersion and the key it comes after.
+struct Going {
+    rv: u64,
+    after: String,
+}
+
+fn going_on(call: &Call<'_>) -> Result<Option<Going>, Failure> {
     let Some(token) = call.req.query.text("continue") else { return Ok(None) };
-    let bad = || Failure::bad_request("continue key is not valid");
-    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
-    String::from_utf8(bytes).map(Some).map_err(|_| bad())
+    let bad = |why: &str| Failure::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+    let letters = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    if let Some(i) = token.bytes().position(|b| !letters(&b)) {
+        return Err(bad(&format!("illegal base64 data at input byte {i}")));
+    }
+    let bytes = URL_SAFE_NO_PAD
+        .decode(token)
+        .map_err(|_| bad(&format!("illegal base64 data at input byte {}", token.len() / 4 * 4)))?;
+    let v = super::gojson::parse(&bytes).map_err(|e| bad(&e))?.value;
+    if v["v"] != "meta.k8s.io/v1" {
+        let why = format!("server encoded unknown version \"{}\"", v["v"].as_str().unwrap_or_default());
+        return Err(Failure::bad_request(format!("invalid continue token: continue key is not valid: {why}")));
+    }
+    if call.req.query.text("resourceVersion").is_some_and(|v| v != "0") {
+        return Err(Failure::bad_request("specifying resource version is not allowed when using continue"));
+    }
+    let rv = v["rv"].as_u64().unwrap_or(0);
+    Ok(Some(Going { rv, after: v["start"].as_str().unwrap_or_default().trim_end_matches('\0').to_owned() }))
+}
+
+fn token(rv: u64, last: &Value) -> String {
+    let start = format!("{}\0", key(last));
+    URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": rv, "start": start}).to_string())
 }
 
 fn key(o: &Value) -> String {
     let m = &o["metadata"];
-    format!("{}/{}", m["namespace"].as_str().unwrap_or_default(), m["name"].as_str().unwrap_or_default())
+    let name = m["name"].as_str().unwrap_or_default();
+    m["namespace"].as_str().map_or_else(|| name.to_owned(), |ns| format!("{ns}/{name}"))
 }
 
-/// Objects that a request selects.
+/// The selectors of a request.
+///
+/// # Errors
+/// 400 for one that does not parse.
+pub fn selectors(call: &Call<'_>, kind: &Kind) -> Result<(Labels, Fields), Failure> {
+    let q = &call.req.query;
+    let labels = Labels::parse(q.text("labelSelector").unwrap_or_default())?;
+    Ok((labels, Fields::parse(q.text("fieldSelector").unwrap_or_default(), kind)?))
+}
+
+/// Objects that a request selects now, with the resourceVersion and the time.
 ///
 /// # Errors
 /// 400 for selectors that do not parse.
 pub fn selected(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Vec<Arc<Value>>, u64, u64), Failure> {
-    let labels = Labels::parse(call.req.query.text("labelSelector").unwrap_or_default())?;
-    let fields = Fields::parse(call.req.query.text("fieldSelector").unwrap_or_default(), kind)?;
+    let (labels, fields) = selectors(call, kind)?;
+    let named = |o: &Value| t.name.as_deref().is_none_or(|n| o["metadata"]["name"] == n);
     store(call, &kind.resource(), |s| {
         let all = s.all(&kind.resource(), namespace(kind, t));
-        let list: Vec<Arc<Value>> = all.filter(|o| labels.matches(o) && fields.matches(o)).cloned().collect();
+        let list = all.filter(|o| named(o) && labels.matches(o) && fields.matches(o)).cloned().collect();
         Ok((list, s.version(), s.now_ms()))
+    })
+}
+
+const TOO_OLD: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+
+/// A page of a list as of `rv`, and how many objects are left.
+struct Page {
+    items: Vec<Arc<Value>>,
+    rv: u64,
+    now: u64,
+    left: usize,
+}
+
+fn page(call: &Call<'_>, kind: &Kind, t: &Target, limit: usize) -> Result<Page, Failure> {
+    let (labels, fields) = selectors(call, kind)?;
+    let going = going_on(call)?;
+    let exact = call.req.query.text("resourceVersionMatch") == Some("Exact");
+    store(call, &kind.resource(), |s| {
+        let asked = if going.is_some() { None } else { asked(call, s.version())? };
+        let past = going.as_ref().map(|g| g.rv).or(asked.filter(|_| exact)).filter(|rv| *rv < s.version());
+        let rv = past.unwrap_or_else(|| s.version());
+        let all = match past {
+            None => s.all(&kind.resource(), namespace(kind, t)).cloned().collect(),
+            Some(rv) => s.snapshot(&kind.resource(), namespace(kind, t), rv).ok_or_else(|| {
+                Failure::expired(if going.is_some() {
+                    TOO_OLD
+                } else {
+                    "The resourceVersion for the provided list is too old."
+                })
+            })?,
+        };
+        let after = |o: &Value| going.as_ref().is_none_or(|g| key(o) > g.after);
+        let mut items: Vec<Arc<Value>> =
+            all.into_iter().filter(|o| after(o) && labels.matches(o) && fields.matches(o)).collect();
+        let left = if limit > 0 { items.len().saturating_sub(limit) } else { 0 };
+        items.truncate(items.len() - left);
+        Ok(Page { items, rv, now: s.now_ms(), left })
     })
 }
 
 /// A collection.
 ///
 /// # Errors
-/// 400 for bad selectors and continue tokens, 406.
+/// 400 for bad selectors and continue tokens, 406, 410 for a state that is forgotten, 422, 504.
 pub fn list(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     let form = form(&call.req.accept)?;
-    let (mut items, rv, now) = selected(call, kind, t)?;
-    version(call, rv)?;
-    if let Some(from) = start(call)? {
-        items.retain(|o| key(o) > from);
-    }
-    let mut meta = json!({"resourceVersion": rv.to_string()});
+    options::list(call.req)?;
     let limit = call.req.query.text("limit").and_then(|l| l.parse::<usize>().ok()).unwrap_or(0);
-    if limit > 0 && items.len() > limit {
-        meta["remainingItemCount"] = json!(items.len() - limit);
-        items.truncate(limit);
-        meta["continue"] = json!(items.last().map(|o| URL_SAFE_NO_PAD.encode(key(o))).unwrap_or_default());
+    let page = page(call, kind, t, limit)?;
+    let mut meta = json!({"resourceVersion": page.rv.to_string()});
+    if let (true, Some(last)) = (page.left > 0, page.items.last()) {
+        meta["continue"] = json!(token(page.rv, last));
+        // Nobody counts what a selector would leave out.
+        if ["labelSelector", "fieldSelector"].iter().all(|s| call.req.query.text(s).is_none()) {
+            meta["remainingItemCount"] = json!(page.left);
+        }
     }
+    let items = &page.items;
     Ok(Answer::ok(match form {
         Form::Plain => {
-            // Items of a list carry no kind of their own.
+            // Items of a list of built-in kinds carry no kind of their own.
             let bare: Vec<Value> = items.iter().map(|o| bare(o, kind)).collect();
-            json!({"kind": format!("{}List", kind.kind), "apiVersion": kind.api_version(), "metadata": meta, "items": bare})
+            json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": meta, "items": bare})
         }
         Form::Partial => {
             let parts: Vec<Value> = items.iter().map(|o| partial(o)).collect();
             json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": parts})
         }
         Form::Table => {
-            let mut table = table::of(kind, &items, &rv.to_string(), now, true);
+            let mut table = table::of(kind, items, &page.rv.to_string(), page.now, &table::Shape::of(call.req));
             table["metadata"] = meta;
             table
         }
     }))
 }
 
-fn bare(o: &Value, kind: &Kind) -> Value {
+/// An object as an item of a list.
+#[must_use]
+pub fn bare(o: &Value, kind: &Kind) -> Value {
     let mut o = o.clone();
     if !kind.custom
         && let Some(m) = o.as_object_mut()

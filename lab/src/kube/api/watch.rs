@@ -1,8 +1,10 @@
 //! Watches: what happened since a resourceVersion, then what happens, line by line.
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use gpuhost_stdlib::core::clock::Clock;
 use http::Response;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::read::{self, Form, namespace};
 use super::route::Target;
-use super::{Body, Call, Request, table};
+use super::{Body, Call, Request, options, table};
 use crate::Lab;
 use crate::kube::schema::Kind;
 use crate::kube::store::{Change, Failure, Fields, Labels, Op, meta};
@@ -32,18 +34,18 @@ struct Watcher {
     form: Form,
     bookmarks: bool,
     seen: u64,
-    headed: bool,
+    shape: table::Shape,
 }
 
 /// Serves a watch.
 ///
 /// # Errors
-/// 400 for bad selectors, 500 for a bad resourceVersion.
+/// 400 for bad selectors, 422 for bad options, 500 for a bad resourceVersion.
 pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>, Failure> {
     let q = &call.req.query;
-    let labels = Labels::parse(q.text("labelSelector").unwrap_or_default())?;
-    let fields = Fields::parse(q.text("fieldSelector").unwrap_or_default(), kind)?;
+    let (labels, fields) = read::selectors(call, kind)?;
     let form = read::form(&call.req.accept)?;
+    options::watch(call.req)?;
     let from = match q.text("resourceVersion") {
         None | Some("0") => None,
         Some(text) => Some(text.parse::<u64>().map_err(|_| {
@@ -66,7 +68,7 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>,
         form,
         bookmarks: q.flag("allowWatchBookmarks"),
         seen: from.unwrap_or(version),
-        headed: false,
+        shape: table::Shape::of(call.req),
     };
     let mut first = Vec::new();
     if from.is_none() {
@@ -78,33 +80,52 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>,
         watcher.bookmark(version, true, &mut first);
     }
     let bell = read::store(call, &kind.resource(), |s| Ok(s.bell()))?;
-    let limit = q.text("timeoutSeconds").and_then(|t| t.parse::<u64>().ok());
-    let until = limit.map(|s| call.lab.clock().now_ms() + s * 1000);
-    Ok(stream(watcher, first, bell, until))
+    let limit = q.text("timeoutSeconds").and_then(|t| t.parse::<u64>().ok()).filter(|s| *s > 0);
+    Ok(stream(watcher, first, bell, limit.map(Duration::from_secs)))
 }
 
-fn stream(w: Watcher, first: Vec<u8>, bell: tokio::sync::watch::Receiver<u64>, until: Option<u64>) -> Response<Body> {
+/// Resolves when the watch has to end, by the client's real clock. It holds no mark: an idle watch stops
+/// nobody's time.
+async fn ended(limit: Option<Duration>) {
+    match limit {
+        None => std::future::pending().await,
+        Some(d) => Clock::Real.sleep(d).await,
+    }
+}
+
+fn stream(
+    w: Watcher,
+    first: Vec<u8>,
+    bell: tokio::sync::watch::Receiver<u64>,
+    limit: Option<Duration>,
+) -> Response<Body> {
     let stop = w.lab.stop_token();
-    let state = (w, first, bell, false);
-    let lines = futures::stream::unfold(state, move |(mut w, mut out, mut bell, ended)| {
+    let end = Box::pin(ended(limit));
+    let state = (w, first, bell, end, false);
+    let lines = futures::stream::unfold(state, move |(mut w, mut out, mut bell, mut end, over)| {
         let stop = stop.clone();
         async move {
-            if ended {
+            if over {
                 return None;
             }
             loop {
                 let alive = w.more(&mut out);
                 if !out.is_empty() || !alive {
                     let bytes = Bytes::from(std::mem::take(&mut out));
-                    return Some((Ok::<_, Infallible>(Frame::data(bytes)), (w, out, bell, !alive)));
+                    return Some((Ok::<_, Infallible>(Frame::data(bytes)), (w, out, bell, end, !alive)));
                 }
-                if until.is_some_and(|u| w.lab.clock().now_ms() >= u) {
-                    return None;
-                }
-                // An idle watch holds no mark and no timer: the next write wakes it.
-                tokio::select! {
-                    r = bell.changed() => if r.is_err() { return None },
+                tokio::select! { biased;
                     () = stop.cancelled() => return None,
+                    r = bell.changed() => if r.is_err() { return None },
+                    () = &mut end => {
+                        if !w.bookmarks {
+                            return None;
+                        }
+                        let seen = w.seen;
+                        w.bookmark(seen, false, &mut out);
+                        let bytes = Bytes::from(std::mem::take(&mut out));
+                        return Some((Ok(Frame::data(bytes)), (w, out, bell, end, true)));
+                    }
                 }
             }
         }
@@ -149,9 +170,6 @@ impl Watcher {
                 _ => {}
             }
         }
-        if self.bookmarks && !out.is_empty() {
-            self.bookmark(self.seen, false, out);
-        }
         true
     }
 
@@ -160,9 +178,10 @@ impl Watcher {
             Form::Plain => (**o).clone(),
             Form::Partial => read::partial(o),
             Form::Table => {
-                let first = !std::mem::replace(&mut self.headed, true);
                 let rv = meta::text(o, "resourceVersion").to_owned();
-                table::of(&self.kind, std::slice::from_ref(o), &rv, self.lab.clock().now_ms(), first)
+                let table = table::of(&self.kind, std::slice::from_ref(o), &rv, self.lab.clock().now_ms(), &self.shape);
+                self.shape.headed = false;
+                table
             }
         };
         push(out, &json!({"type": what, "object": object}));
@@ -173,7 +192,12 @@ impl Watcher {
         if initial {
             m["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": m});
+        let (kind, version) = match self.form {
+            Form::Plain => (self.kind.kind.clone(), self.kind.api_version()),
+            Form::Partial => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Form::Table => ("Table".to_owned(), "meta.k8s.io/v1".to_owned()),
+        };
+        let object = json!({"kind": kind, "apiVersion": version, "metadata": m});
         push(out, &json!({"type": "BOOKMARK", "object": object}));
     }
 }

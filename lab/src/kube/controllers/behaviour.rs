@@ -1,6 +1,8 @@
 //! What the containers of known images do: run for ever, end, wait for something, crash, or run a shell script.
+use gpuhost_stdlib::core::clock::Mode;
 use serde_json::Value;
 
+use super::super::container::shell;
 use super::super::cx::Cx;
 use super::super::text::{arr, s};
 use super::{gpu, helm, images, scheduler};
@@ -34,8 +36,8 @@ pub enum Run {
         /// What it writes.
         log: String,
     },
-    /// A shell script.
-    Shell(String),
+    /// A command line that the lab can run.
+    Shell(Vec<String>),
 }
 
 impl Run {
@@ -46,12 +48,50 @@ impl Run {
     }
 }
 
-/// The text of a `sh -c TEXT` container.
-fn script(c: &Value) -> Option<String> {
-    let words: Vec<&str> = arr(c, "/command").iter().chain(arr(c, "/args")).filter_map(Value::as_str).collect();
-    let shell = matches!(*words.first()?, "sh" | "bash" | "/bin/sh" | "/bin/bash");
-    let at = words.iter().position(|w| w.starts_with('-') && w.ends_with('c'))?;
-    shell.then(|| words.get(at + 1).map(|t| (*t).to_owned()))?
+/// The command line of a container, when it is one that the lab can run.
+fn command(c: &Value) -> Option<Vec<String>> {
+    let words: Vec<String> =
+        arr(c, "/command").iter().chain(arr(c, "/args")).filter_map(Value::as_str).map(str::to_owned).collect();
+    let first = words.first()?;
+    let base = images::plain(s(c, "/image"));
+    let scripted = shell::script(&words).0 != shell::script(&words[..1]).0 && first.ends_with("sh");
+    (scripted || base && shell::has(first)).then_some(words)
+}
+
+/// Whether a command line never ends by itself.
+fn endless(words: &[String]) -> bool {
+    let text = words.join(" ");
+    ["sleep inf", "while true", "while :", "while [ 1 ]", "tail -f", "until false"].iter().any(|w| text.contains(w))
+}
+
+/// How long the readiness probe of a pod waits at first, in milliseconds.
+#[must_use]
+pub fn probe_delay(pod: &Value) -> u64 {
+    let delays =
+        arr(pod, "/spec/containers").iter().filter_map(|c| c["readinessProbe"]["initialDelaySeconds"].as_u64());
+    delays.max().unwrap_or(0) * 1000
+}
+
+/// The readiness probe of a pod that is a command the lab can run: container, command line, period.
+#[must_use]
+pub fn exec_probe(pod: &Value) -> Option<(String, Vec<String>, u64)> {
+    arr(pod, "/spec/containers").iter().find_map(|c| {
+        let p = &c["readinessProbe"];
+        let argv: Vec<String> =
+            p["exec"]["command"].as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let period = p["periodSeconds"].as_u64().unwrap_or(10) * 1000;
+        shell::has(argv.first()?).then(|| (s(c, "/name").to_owned(), argv, period))
+    })
+}
+
+/// How a container runs whose command line the lab can run.
+#[must_use]
+pub fn scripted(cx: &Cx, c: &Value) -> Option<Run> {
+    let argv = command(c)?;
+    // A loop without an end is run only where time flows by itself.
+    let flows = matches!(cx.lab.clock().mode(), Mode::Scaled(_));
+    let waits = ["sleep inf", "tail -f"].iter().any(|w| argv.join(" ").contains(w));
+    Some(if waits || endless(&argv) && !flows { Run::forever(500) } else { Run::Shell(argv) })
 }
 
 /// What container `c` of `pod` does on `node`.
@@ -67,11 +107,15 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
     if image.contains("cuda-sample") {
         return cuda(cx, pod, node);
     }
-    if let Some(text) = script(c) {
-        return if text.contains("sleep inf") || text.contains("while true") {
-            Run::forever(500)
+    if let Some(run) = scripted(cx, c) {
+        return run;
+    }
+    if images::plain(image) && arr(c, "/command").is_empty() && arr(c, "/args").is_empty() {
+        // A bare shell image: its shell ends at once unless it is given something to read.
+        return if c["stdin"] == true {
+            Run::forever(300)
         } else {
-            Run::Shell(text)
+            Run::Exit { code: 0, after_ms: 200, log: String::new() }
         };
     }
     if !images::known(image) {
@@ -89,7 +133,8 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
         ("notebook", 6000),
         ("prometheus/prometheus", 8000),
     ];
-    Run::forever(slow.iter().find(|(part, _)| image.contains(part)).map_or(3000, |x| x.1))
+    let start = slow.iter().find(|(part, _)| image.contains(part)).map_or(3000, |x| x.1);
+    Run::Forever { ready_ms: start + probe_delay(pod), log: images::greeting(image).to_owned() }
 }
 
 /// NVIDIA's vectorAdd sample.

@@ -1,10 +1,10 @@
 //! Claims and volumes: provisioning, binding, mounting, reclaiming.
 use serde_json::{Value, json};
 
+use super::super::KubeEvent;
 use super::super::cx::{Cx, key};
 use super::super::text::{arr, s};
-use super::localpath;
-use super::pods;
+use super::{localpath, pods, statics};
 use crate::guest;
 
 const PVC: &str = "persistentvolumeclaims";
@@ -112,6 +112,7 @@ pub fn mountable(cx: &Cx, pod: &Value, node: &str) -> Result<(), (&'static str, 
 /// Looks at all claims and volumes.
 pub fn reconcile(cx: &mut Cx) {
     default_class(cx);
+    statics::offer(cx);
     let open: Vec<Value> = cx
         .list(PVC)
         .into_iter()
@@ -157,6 +158,9 @@ fn pending(cx: &mut Cx, claim: &Value, normal: bool, reason: &str, text: &str, f
 }
 
 fn provision(cx: &mut Cx, claim: &Value) {
+    if statics::bind(cx, claim) {
+        return;
+    }
     let class_name = s(claim, "/spec/storageClassName").to_owned();
     let Some(class) = cx.get(SC, "", &class_name).cloned() else {
         let text = if class_name.is_empty() {
@@ -190,7 +194,23 @@ fn provision(cx: &mut Cx, claim: &Value) {
         Err(text) => {
             let full = format!("failed to provision volume with StorageClass \"{class_name}\": {text}");
             pending(cx, claim, false, "ProvisioningFailed", &full, &provisioner);
+            again(cx, claim);
         }
+    }
+}
+
+/// A provisioner that failed tries again after a growing pause.
+fn again(cx: &mut Cx, claim: &Value) {
+    let (ns, name) = key(claim);
+    let look = KubeEvent::Look { cluster: cx.c.id.clone(), resource: PVC.into(), ns, name };
+    if cx.w.is_pending(&crate::world::Event::Kube(look.clone())) {
+        return;
+    }
+    let mark = format!("claim-tries/{}", s(claim, "/metadata/uid"));
+    let tries = cx.c.apps.get(&mark).and_then(Value::as_u64).unwrap_or(0);
+    if tries < 20 {
+        cx.c.apps.insert(mark, json!(tries + 1));
+        cx.later((15_000u64 << tries.min(5)).min(300_000), look);
     }
 }
 

@@ -3,7 +3,8 @@ use serde_json::{Value, json};
 
 use super::super::cx::Cx;
 use super::super::text::{hash_name, s};
-use super::{pods, scheduler};
+use super::deployments::share;
+use super::{pods, revisions, scheduler};
 
 const SETS: &str = "daemonsets.apps";
 
@@ -43,6 +44,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let uid = s(&set, "/metadata/uid").to_owned();
     let template = template(&set);
     let hash = hash_name(&set["spec"]["template"].to_string(), 10);
+    revisions::ensure(cx, &set, ns, &format!("{name}-{hash}"), &hash);
     let nodes: Vec<Value> = cx.list("nodes").into_iter().cloned().collect();
     let wanted: Vec<String> = nodes
         .iter()
@@ -69,7 +71,8 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         }
     }
     if s(&set, "/spec/updateStrategy/type") != "OnDelete" {
-        roll(cx, ns, &uid, &hash);
+        let limit = &set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"];
+        roll(cx, ns, &uid, &hash, share(limit, wanted.len() as i64, true).max(1), &wanted);
     }
     status(cx, ns, name, &uid, &hash, &wanted);
 }
@@ -95,19 +98,23 @@ fn create(cx: &mut Cx, set: &Value, template: &Value, name: &str, node: &str, ha
     cx.create(pod);
 }
 
-/// Replaces pods of an older template, one at a time.
-fn roll(cx: &mut Cx, ns: &str, uid: &str, hash: &str) {
-    let all = pods::owned(cx, ns, uid);
-    let busy = all.iter().any(|p| {
-        s(p, "/metadata/labels/controller-revision-hash") == hash && !pods::is_ready(p)
-            || !p["metadata"]["deletionTimestamp"].is_null()
-    });
-    let old = all
-        .iter()
-        .find(|p| s(p, "/metadata/labels/controller-revision-hash") != hash)
-        .map(|p| s(p, "/metadata/name").to_owned());
-    if let (false, Some(pod)) = (busy, old) {
-        cx.delete("pods", ns, &pod);
+/// Replaces pods of an older template, as long as no more than `limit` nodes are without a ready one.
+fn roll(cx: &mut Cx, ns: &str, uid: &str, hash: &str, limit: i64, wanted: &[String]) {
+    let (mut ready, mut broken, mut old) = (0, Vec::new(), Vec::new());
+    for p in pods::owned(cx, ns, uid) {
+        let is_old = s(p, "/metadata/labels/controller-revision-hash") != hash;
+        let name = s(p, "/metadata/name").to_owned();
+        ready += i64::from(pods::is_ready(p));
+        match (is_old && p["metadata"]["deletionTimestamp"].is_null(), pods::is_ready(p)) {
+            (true, true) => old.push(name),
+            (true, false) => broken.push(name),
+            _ => {}
+        }
+    }
+    let missing = wanted.len() as i64 - ready;
+    let spare = usize::try_from(limit - missing).unwrap_or(0);
+    for pod in broken.iter().chain(old.iter().take(spare)) {
+        cx.delete("pods", ns, pod);
     }
 }
 

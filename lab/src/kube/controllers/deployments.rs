@@ -1,6 +1,7 @@
 //! Deployments and ReplicaSets.
 use serde_json::{Value, json};
 
+use super::super::KubeEvent;
 use super::super::cx::{Cx, owner_ref, set_condition};
 use super::super::text::{arr, hash_name, s};
 use super::pods;
@@ -19,6 +20,42 @@ fn sets_of<'a>(cx: &'a Cx, ns: &str, uid: &str) -> Vec<&'a Value> {
         .collect()
 }
 
+/// One ReplicaSet as its Deployment counts it.
+#[derive(Debug, Clone)]
+struct Set {
+    name: String,
+    wanted: i64,
+    available: i64,
+    revision: i64,
+    born: String,
+}
+
+fn set(r: &Value) -> Set {
+    Set {
+        name: s(r, "/metadata/name").to_owned(),
+        wanted: number(r, "/spec/replicas", 0),
+        available: number(r, "/status/availableReplicas", 0),
+        revision: s(r, REVISION).parse().unwrap_or(0),
+        born: s(r, "/metadata/creationTimestamp").to_owned(),
+    }
+}
+
+const REVISION: &str = "/metadata/annotations/deployment.kubernetes.io~1revision";
+
+/// A count or percentage of `of`; percentages of a surge round up, of an outage down.
+#[must_use]
+pub fn share(v: &Value, of: i64, up: bool) -> i64 {
+    match v {
+        Value::Number(n) => n.as_i64().unwrap_or(0),
+        Value::String(t) => match t.strip_suffix('%').and_then(|p| p.parse::<i64>().ok()) {
+            Some(p) if up => (p * of + 99) / 100,
+            Some(p) => p * of / 100,
+            None => t.parse().unwrap_or(0),
+        },
+        _ => 0,
+    }
+}
+
 /// Brings a Deployment's ReplicaSets and status up to date.
 pub fn deployment(cx: &mut Cx, ns: &str, name: &str) {
     let Some(d) = cx.get(DEPLOYMENTS, ns, name).cloned() else { return };
@@ -29,55 +66,171 @@ pub fn deployment(cx: &mut Cx, ns: &str, name: &str) {
     let hash = hash_name(&d["spec"]["template"].to_string(), 10);
     let want = number(&d, "/spec/replicas", 1);
     let current = format!("{name}-{hash}");
-    let old: Vec<(String, i64, i64)> = sets_of(cx, ns, &uid)
-        .iter()
-        .filter(|r| s(r, "/metadata/name") != current)
-        .map(|r| (s(r, "/metadata/name").to_owned(), number(r, "/spec/replicas", 0), number(r, "/status/replicas", 0)))
-        .collect();
-    let recreate = s(&d, "/spec/strategy/type") == "Recreate";
-    let old_running = old.iter().any(|o| o.2 > 0 || o.1 > 0);
-    if recreate && old_running {
-        old.iter().for_each(|o| scale(cx, ns, &o.0, 0));
-    } else {
-        current_set(cx, &d, ns, &current, &hash, want, old.len());
-        let ready = cx.get(SETS, ns, &current).map_or(0, |r| number(r, "/status/readyReplicas", 0));
-        if ready >= want {
-            old.iter().filter(|o| o.1 > 0).for_each(|o| scale(cx, ns, &o.0, 0));
+    if d["spec"]["paused"] == true {
+        resize(cx, &d, ns, want);
+    } else if s(&d, "/spec/strategy/type") == "Recreate" {
+        let old: Vec<Set> = sets_of(cx, ns, &uid).into_iter().map(set).filter(|r| r.name != current).collect();
+        old.iter().filter(|o| o.wanted > 0).for_each(|o| scale(cx, &d, ns, &o.name, o.wanted, 0));
+        let running = sets_of(cx, ns, &uid)
+            .iter()
+            .any(|r| s(r, "/metadata/name") != current && number(r, "/status/replicas", 0) > 0);
+        if !running {
+            current_set(cx, &d, ns, &current, &hash, want);
         }
+    } else {
+        roll(cx, &d, ns, &current, &hash, want);
     }
+    tidy(cx, &d, ns, &current);
     status(cx, ns, name, &uid, &current, want);
 }
 
-fn scale(cx: &mut Cx, ns: &str, set: &str, n: i64) {
-    cx.update(SETS, ns, set, |r| r["spec"]["replicas"] = json!(n));
+/// Scales the ReplicaSets that are there, the newest first; no new one is made.
+fn resize(cx: &mut Cx, d: &Value, ns: &str, want: i64) {
+    let mut sets: Vec<Set> = sets_of(cx, ns, s(d, "/metadata/uid")).into_iter().map(set).collect();
+    sets.sort_by_key(|r| std::cmp::Reverse(r.revision));
+    let total: i64 = sets.iter().map(|r| r.wanted).sum();
+    let Some(newest) = sets.iter().find(|r| r.wanted > 0).or_else(|| sets.first()) else { return };
+    let goal = (newest.wanted + want - total).max(0);
+    if goal != newest.wanted {
+        scale(cx, d, ns, &newest.name.clone(), newest.wanted, goal);
+    }
 }
 
-fn current_set(cx: &mut Cx, d: &Value, ns: &str, current: &str, hash: &str, want: i64, revision: usize) {
-    if let Some(r) = cx.get(SETS, ns, current) {
-        if number(r, "/spec/replicas", 0) != want {
-            scale(cx, ns, current, want);
-        }
-        return;
+/// A step of a rolling update: as many new pods as the surge allows, then as few old ones as must stay.
+fn roll(cx: &mut Cx, d: &Value, ns: &str, current: &str, hash: &str, want: i64) {
+    let limits = &d["spec"]["strategy"]["rollingUpdate"];
+    let surge = share(&limits["maxSurge"], want, true);
+    let mut outage = share(&limits["maxUnavailable"], want, false).min(want);
+    if surge == 0 && outage == 0 {
+        outage = 1;
     }
+    let uid = s(d, "/metadata/uid").to_owned();
+    let others = |cx: &Cx| -> Vec<Set> {
+        let mut list: Vec<Set> = sets_of(cx, ns, &uid).into_iter().map(set).filter(|r| r.name != current).collect();
+        list.sort_by(|a, b| a.born.cmp(&b.born).then(a.name.cmp(&b.name)));
+        list
+    };
+    let busy: i64 = others(cx).iter().map(|o| o.wanted).sum();
+    let have = cx.get(SETS, ns, current).map_or(0, |r| number(r, "/spec/replicas", 0));
+    let goal = if have > want { want } else { have + (want + surge - busy - have).clamp(0, want - have) };
+    current_set(cx, d, ns, current, hash, goal);
+    let Some(new) = cx.get(SETS, ns, current).map(set) else { return };
+    let floor = want - outage;
+    let old = others(cx);
+    let total: i64 = old.iter().map(|o| o.wanted).sum::<i64>() + new.wanted;
+    let mut spare = total - floor - (new.wanted - new.available);
+    // Old pods that do not work go first, then those that work.
+    for o in &old {
+        let broken = (o.wanted - o.available).min(spare).max(0);
+        if broken > 0 {
+            scale(cx, d, ns, &o.name, o.wanted, o.wanted - broken);
+            spare -= broken;
+        }
+    }
+    let old = others(cx);
+    let available: i64 = old.iter().map(|o| o.available.min(o.wanted)).sum::<i64>() + new.available;
+    let mut spare = (available - floor).min(spare);
+    for o in old {
+        let n = o.wanted.min(spare).max(0);
+        if n > 0 {
+            scale(cx, d, ns, &o.name, o.wanted, o.wanted - n);
+            spare -= n;
+        }
+    }
+}
+
+fn scale(cx: &mut Cx, d: &Value, ns: &str, set: &str, from: i64, to: i64) {
+    let want = number(d, "/spec/replicas", 1).to_string();
+    cx.update(SETS, ns, set, |r| {
+        r["spec"]["replicas"] = json!(to);
+        r["metadata"]["annotations"]["deployment.kubernetes.io/desired-replicas"] = json!(want);
+    });
+    let word = if to > from { "up" } else { "down" };
+    let text = format!("Scaled {word} replica set {set} from {from} to {to}");
+    cx.event(d, true, "ScalingReplicaSet", &text, "deployment-controller");
+}
+
+/// The ReplicaSet of the present template has `goal` replicas and the highest revision.
+fn current_set(cx: &mut Cx, d: &Value, ns: &str, current: &str, hash: &str, goal: i64) {
+    let highest = sets_of(cx, ns, s(d, "/metadata/uid"))
+        .into_iter()
+        .filter(|r| s(r, "/metadata/name") != current)
+        .map(|r| set(r).revision)
+        .max()
+        .unwrap_or(0);
+    let rev = match cx.get(SETS, ns, current).map(set) {
+        Some(have) => {
+            let rev = if have.revision > highest { have.revision } else { highest + 1 };
+            if have.revision != rev {
+                let past = have.revision.to_string();
+                cx.update(SETS, ns, current, |r| {
+                    r["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = json!(rev.to_string());
+                    r["metadata"]["annotations"]["deployment.kubernetes.io/revision-history"] = json!(past);
+                });
+            }
+            if have.wanted != goal {
+                scale(cx, d, ns, current, have.wanted, goal);
+            }
+            rev
+        }
+        None => {
+            create_set(cx, d, ns, current, hash, goal, highest + 1);
+            highest + 1
+        }
+    };
+    if s(d, REVISION) != rev.to_string() {
+        cx.update(DEPLOYMENTS, ns, s(d, "/metadata/name"), |d| {
+            d["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = json!(rev.to_string());
+        });
+    }
+}
+
+fn create_set(cx: &mut Cx, d: &Value, ns: &str, current: &str, hash: &str, goal: i64, rev: i64) {
     let mut template = d["spec"]["template"].clone();
     template["metadata"]["labels"]["pod-template-hash"] = json!(hash);
     let mut selector = d["spec"]["selector"].clone();
     selector["matchLabels"]["pod-template-hash"] = json!(hash);
-    let rev = (revision + 1).to_string();
+    let want = number(d, "/spec/replicas", 1);
+    let surge = share(&d["spec"]["strategy"]["rollingUpdate"]["maxSurge"], want, true);
+    let mut notes = json!({"deployment.kubernetes.io/revision": rev.to_string(),
+        "deployment.kubernetes.io/desired-replicas": want.to_string(),
+        "deployment.kubernetes.io/max-replicas": (want + surge).to_string()});
+    if let Some(why) = d["metadata"]["annotations"]["kubernetes.io/change-cause"].as_str() {
+        notes["kubernetes.io/change-cause"] = json!(why);
+    }
     cx.create(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
-        "metadata": {"name": current, "namespace": ns, "labels": template["metadata"]["labels"], "ownerReferences": owner_ref(d),
-            "annotations": {"deployment.kubernetes.io/revision": rev, "deployment.kubernetes.io/desired-replicas": want.to_string()}},
-        "spec": {"replicas": want, "selector": selector, "template": template}}));
-    cx.event(
-        d,
-        true,
-        "ScalingReplicaSet",
-        &format!("Scaled up replica set {current} from 0 to {want}"),
-        "deployment-controller",
-    );
-    cx.update(DEPLOYMENTS, ns, s(d, "/metadata/name"), |d| {
-        d["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = json!(rev)
-    });
+        "metadata": {"name": current, "namespace": ns, "labels": template["metadata"]["labels"],
+            "ownerReferences": owner_ref(d), "annotations": notes},
+        "spec": {"replicas": goal, "selector": selector, "template": template}}));
+    let text = format!("Scaled up replica set {current} from 0 to {goal}");
+    cx.event(d, true, "ScalingReplicaSet", &text, "deployment-controller");
+    let limit = d["spec"]["progressDeadlineSeconds"].as_u64().unwrap_or(600);
+    let look = KubeEvent::Look {
+        cluster: cx.c.id.clone(),
+        resource: DEPLOYMENTS.to_owned(),
+        ns: ns.to_owned(),
+        name: s(d, "/metadata/name").to_owned(),
+    };
+    cx.later(limit * 1000 + 1000, look);
+}
+
+/// Old ReplicaSets beyond `revisionHistoryLimit` go.
+fn tidy(cx: &mut Cx, d: &Value, ns: &str, current: &str) {
+    let limit = d["spec"]["revisionHistoryLimit"].as_u64().unwrap_or(10);
+    let mut idle: Vec<Set> = sets_of(cx, ns, s(d, "/metadata/uid"))
+        .into_iter()
+        .filter(|r| {
+            s(r, "/metadata/name") != current
+                && number(r, "/spec/replicas", 0) == 0
+                && number(r, "/status/replicas", 0) == 0
+        })
+        .map(set)
+        .collect();
+    idle.sort_by_key(|r| r.revision);
+    let surplus = idle.len().saturating_sub(usize::try_from(limit).unwrap_or(10));
+    for r in &idle[..surplus] {
+        cx.delete(SETS, ns, &r.name);
+    }
 }
 
 fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, current: &str, want: i64) {
@@ -89,57 +242,48 @@ fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, current: &str, want: i64
             updated = number(r, "/status/replicas", 0);
         }
     }
-    let stamp = cx.stamp();
+    let (stamp, now) = (cx.stamp(), cx.now());
     let current = current.to_owned();
     cx.update(DEPLOYMENTS, ns, name, |d| {
-        let available = ready >= want - want / 4;
-        let fresh = ready >= want && updated >= want && total == updated;
+        let outage = share(&d["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], want, false);
+        let before = d["status"].clone();
         d["status"]["observedGeneration"] = d["metadata"]["generation"].clone();
         counts(&mut d["status"], total, ready, updated, want);
-        if available {
-            set_condition(
-                d,
-                &stamp,
-                "Available",
-                "True",
-                "MinimumReplicasAvailable",
-                "Deployment has minimum availability.",
-            );
-        } else {
-            set_condition(
-                d,
-                &stamp,
-                "Available",
-                "False",
-                "MinimumReplicasUnavailable",
-                "Deployment does not have minimum availability.",
-            );
-        }
-        if fresh {
-            set_condition(
-                d,
-                &stamp,
-                "Progressing",
-                "True",
-                "NewReplicaSetAvailable",
-                &format!("ReplicaSet \"{current}\" has successfully progressed."),
-            );
-        } else {
-            set_condition(
-                d,
-                &stamp,
-                "Progressing",
-                "True",
-                "ReplicaSetUpdated",
-                &format!("ReplicaSet \"{current}\" is progressing."),
-            );
-        }
-        for c in d["status"]["conditions"].as_array_mut().into_iter().flatten() {
-            if c["lastUpdateTime"].is_null() || c["lastTransitionTime"] == stamp.as_str() {
-                c["lastUpdateTime"] = c["lastTransitionTime"].clone();
-            }
-        }
+        let available = ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.");
+        let missing = ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.");
+        let (value, reason, text) = if ready >= want - outage { available } else { missing };
+        set_condition(d, &stamp, "Available", value, reason, text);
+        progress(d, &before, &stamp, now, &current, ready >= want && updated >= want && total == updated);
     });
+}
+
+/// The condition Progressing: done, going on, or stuck for longer than the deadline.
+fn progress(d: &mut Value, before: &Value, stamp: &str, now: u64, current: &str, done: bool) {
+    let old = arr(d, "/status/conditions").iter().find(|c| c["type"] == "Progressing").cloned().unwrap_or_default();
+    let moved = ["replicas", "readyReplicas", "updatedReplicas", "observedGeneration"]
+        .iter()
+        .any(|f| before.get(*f) != d["status"].get(*f));
+    let limit = d["spec"]["progressDeadlineSeconds"].as_u64().unwrap_or(600) * 1000;
+    let since = crate::kube::store::meta::parse_time(s(&old, "/lastUpdateTime")).unwrap_or(now);
+    let (value, reason, text) = if d["spec"]["paused"] == true {
+        ("Unknown", "DeploymentPaused", "Deployment is paused".to_owned())
+    } else if done {
+        ("True", "NewReplicaSetAvailable", format!("ReplicaSet \"{current}\" has successfully progressed."))
+    } else if !moved && now.saturating_sub(since) > limit || !moved && old["reason"] == "ProgressDeadlineExceeded" {
+        ("False", "ProgressDeadlineExceeded", format!("ReplicaSet \"{current}\" has timed out progressing."))
+    } else {
+        ("True", "ReplicaSetUpdated", format!("ReplicaSet \"{current}\" is progressing."))
+    };
+    let fresh = moved || old["reason"] != reason || old.is_null();
+    set_condition(d, stamp, "Progressing", value, reason, &text);
+    for c in d["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        let kept = if c["type"] == "Progressing" && !fresh { old["lastUpdateTime"].clone() } else { Value::Null };
+        match c["type"].as_str() {
+            Some("Progressing") if !kept.is_null() => c["lastUpdateTime"] = kept,
+            Some("Progressing") => c["lastUpdateTime"] = json!(stamp),
+            _ => c["lastUpdateTime"] = c["lastTransitionTime"].clone(),
+        }
+    }
 }
 
 /// Replica counts of a status; zeros are left out, as the API does.

@@ -32,7 +32,10 @@ pub fn done(cx: &mut Cx, pod: &Value, code: i64) {
 }
 
 /// The pod's object is gone.
-pub fn gone(cx: &mut Cx, rt: &PodRt) {
+pub fn gone(cx: &mut Cx, uid: &str, rt: &PodRt) {
+    cx.lab.kube().containers.end_pod(uid);
+    let own = format!("emptydir/{uid}/");
+    cx.c.volumes.retain(|k, _| !k.starts_with(&own));
     if rt.name.starts_with("csi-nfs-node-") {
         cx.node_rt(&rt.node).csi.clear();
     }

@@ -1,9 +1,9 @@
 //! Services: addresses, and which pods stand behind them.
 use serde_json::{Value, json};
 
-use super::super::cx::Cx;
+use super::super::cx::{Cx, owner_ref};
 use super::super::k3s::packaged::service_address;
-use super::super::text::s;
+use super::super::text::{arr, s};
 use super::pods;
 
 /// A Service gets its cluster address.
@@ -42,23 +42,81 @@ fn one(cx: &mut Cx, ns: &str, name: &str) {
     if !selector.is_object() {
         return;
     }
-    let behind: Vec<Value> =
-        cx.c.store
-            .select("pods", ns, &json!({"matchLabels": selector}))
-            .into_iter()
-            .filter(|p| pods::is_ready(p))
-            .map(|p| {
-                json!({"ip": p["status"]["podIP"], "nodeName": p["spec"]["nodeName"],
-            "targetRef": {"kind": "Pod", "namespace": ns, "name": p["metadata"]["name"], "uid": p["metadata"]["uid"]}})
-            })
-            .collect();
-    let ports: Vec<Value> = super::super::text::arr(&svc, "/spec/ports")
-        .iter()
-        .map(|p| json!({"name": p["name"], "port": p["targetPort"].as_u64().or(p["port"].as_u64()), "protocol": "TCP"}))
-        .collect();
-    let subsets = if behind.is_empty() { json!([]) } else { json!([{"addresses": behind, "ports": ports}]) };
+    let (mut up, mut down, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    let behind = cx.c.store.select("pods", ns, &json!({"matchLabels": selector}));
+    for p in behind.into_iter().filter(|p| p["status"]["podIP"].is_string() && pods::is_active(p)) {
+        let ready = pods::is_ready(p) || svc["spec"]["publishNotReadyAddresses"] == true;
+        let reference =
+            json!({"kind": "Pod", "namespace": ns, "name": p["metadata"]["name"], "uid": p["metadata"]["uid"]});
+        let address = json!({"ip": p["status"]["podIP"], "nodeName": p["spec"]["nodeName"], "targetRef": reference});
+        if ready {
+            up.push(address)
+        } else {
+            down.push(address)
+        }
+        let mut end = json!({"addresses": [p["status"]["podIP"]], "nodeName": p["spec"]["nodeName"], "targetRef": reference,
+            "conditions": {"ready": ready, "serving": ready, "terminating": false}});
+        if p["spec"]["hostname"].is_string() {
+            end["hostname"] = p["spec"]["hostname"].clone();
+        }
+        ends.push(end);
+    }
+    let ports: Vec<Value> = arr(&svc, "/spec/ports").iter().map(|p| port(cx, ns, selector, p)).collect();
+    let mut subset = json!({"ports": ports});
+    for (field, list) in [("addresses", &up), ("notReadyAddresses", &down)] {
+        if !list.is_empty() {
+            subset[field] = json!(list);
+        }
+    }
+    let subsets = if up.is_empty() && down.is_empty() { json!([]) } else { json!([subset]) };
+    slice(cx, &svc, ns, name, &ports, &ends);
     if cx.get("endpoints", ns, name).is_some_and(|e| e["subsets"] == subsets) {
         return;
     }
-    cx.ensure(json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name, "namespace": ns}, "subsets": subsets}));
+    let labels = json!({"endpoints.kubernetes.io/managed-by": "endpoint-controller"});
+    cx.ensure(json!({"apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": name, "namespace": ns, "labels": labels}, "subsets": subsets}));
+}
+
+/// A port as it is behind the Service: a named target is looked up in its pods.
+fn port(cx: &Cx, ns: &str, selector: &Value, p: &Value) -> Value {
+    let named = |name: &str| {
+        let pods = cx.c.store.select("pods", ns, &json!({"matchLabels": selector}));
+        let all = pods.into_iter().flat_map(|p| arr(p, "/spec/containers")).flat_map(|c| arr(c, "/ports"));
+        all.into_iter().find(|q| q["name"] == name).and_then(|q| q["containerPort"].as_u64())
+    };
+    let target = &p["targetPort"];
+    let number = target.as_u64().or_else(|| named(target.as_str()?)).or(p["port"].as_u64());
+    let mut out = json!({"port": number, "protocol": s(p, "/protocol")});
+    if p["name"].is_string() {
+        out["name"] = p["name"].clone();
+    }
+    if s(p, "/protocol").is_empty() {
+        out["protocol"] = json!("TCP");
+    }
+    out
+}
+
+/// The EndpointSlice of a Service.
+fn slice(cx: &mut Cx, svc: &Value, ns: &str, name: &str, ports: &[Value], ends: &[Value]) {
+    let slice = format!("{name}-{}", super::super::text::hash_name(s(svc, "/metadata/uid"), 5));
+    let listed: Vec<Value> = ports
+        .iter()
+        .map(|p| {
+            let mut p = p.clone();
+            if p["name"].is_null() {
+                p["name"] = json!("");
+            }
+            p
+        })
+        .collect();
+    let have = cx.get("endpointslices.discovery.k8s.io", ns, &slice);
+    if have.is_some_and(|e| e["endpoints"] == json!(ends) && e["ports"] == json!(listed)) {
+        return;
+    }
+    let labels = json!({"kubernetes.io/service-name": name,
+        "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"});
+    cx.ensure(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": slice, "namespace": ns, "labels": labels, "ownerReferences": owner_ref(svc)},
+        "endpoints": ends, "ports": listed}));
 }

@@ -87,3 +87,27 @@ pub fn known(image: &str) -> bool {
     ];
     PARTS.iter().any(|p| image.contains(p))
 }
+
+/// Whether an image is a plain userland: a shell and the usual tools, nothing of its own.
+#[must_use]
+pub fn plain(image: &str) -> bool {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let name = last.split([':', '@']).next().unwrap_or(last);
+    matches!(
+        name,
+        "busybox" | "alpine" | "debian" | "ubuntu" | "bash" | "toybox" | "cuda" | "agnhost" | "jessie-dnsutils"
+    )
+}
+
+/// What a known server writes when it starts.
+#[must_use]
+pub fn greeting(image: &str) -> &'static str {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    match last.split([':', '@']).next().unwrap_or(last) {
+        "nginx" => "/docker-entrypoint.sh: Configuration complete; ready for start up\nnginx: start worker processes",
+        "httpd" => "AH00094: Command line: 'httpd -D FOREGROUND'",
+        "redis" => "Ready to accept connections tcp",
+        "coredns" | "mirrored-coredns-coredns" => ".:53\nCoreDNS-1.12.3\nlinux/amd64, go1.24.6",
+        _ => "",
+    }
+}

@@ -1,12 +1,74 @@
 //! Jobs: pods until enough have succeeded or too many have failed.
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::super::KubeEvent;
 use super::super::cx::{Cx, is_true, set_condition};
-use super::super::text::s;
+use super::super::text::{arr, s};
 use super::pods;
 
 const JOBS: &str = "jobs.batch";
+const INDEX: &str = "/metadata/annotations/batch.kubernetes.io~1job-completion-index";
+
+/// What became of a Job's pods.
+#[derive(Debug, Default)]
+struct Count {
+    active: Vec<String>,
+    ready: i64,
+    succeeded: i64,
+    failed: i64,
+    done: BTreeSet<i64>,
+    busy: BTreeSet<i64>,
+}
+
+fn count(cx: &Cx, ns: &str, uid: &str, indexed: bool) -> Count {
+    let mut c = Count::default();
+    for p in pods::owned(cx, ns, uid) {
+        let index = s(p, INDEX).parse().unwrap_or(0);
+        match s(p, "/status/phase") {
+            "Succeeded" => {
+                c.succeeded += 1;
+                c.done.insert(index);
+            }
+            "Failed" => c.failed += 1,
+            _ if pods::is_active(p) => {
+                c.active.push(s(p, "/metadata/name").to_owned());
+                c.busy.insert(index);
+                c.ready += i64::from(pods::is_ready(p));
+            }
+            _ => {}
+        }
+    }
+    if indexed {
+        c.succeeded = c.done.len() as i64;
+    }
+    c
+}
+
+/// `0-2,4` of a set of indexes.
+fn ranges(done: &BTreeSet<i64>) -> String {
+    let mut out: Vec<(i64, i64)> = Vec::new();
+    for i in done {
+        match out.last_mut().filter(|r| r.1 + 1 == *i) {
+            Some(r) => r.1 = *i,
+            None => out.push((*i, *i)),
+        }
+    }
+    let text: Vec<String> = out
+        .into_iter()
+        .map(|(a, b)| {
+            if a == b {
+                a.to_string()
+            } else if b == a + 1 {
+                format!("{a},{b}")
+            } else {
+                format!("{a}-{b}")
+            }
+        })
+        .collect();
+    text.join(",")
+}
 
 /// Brings a Job's pods and status up to date.
 pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
@@ -15,61 +77,103 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         return;
     }
     let uid = s(&job, "/metadata/uid").to_owned();
-    let (mut active, mut succeeded, mut failed, mut ready) = (0i64, 0i64, 0i64, 0i64);
-    for p in pods::owned(cx, ns, &uid) {
-        match s(p, "/status/phase") {
-            "Succeeded" => succeeded += 1,
-            "Failed" => failed += 1,
-            _ if pods::is_active(p) => {
-                active += 1;
-                ready += i64::from(pods::is_ready(p));
-            }
-            _ => {}
-        }
-    }
+    let indexed = s(&job, "/spec/completionMode") == "Indexed";
+    let c = count(cx, ns, &uid, indexed);
     let completions = job["spec"]["completions"].as_i64().unwrap_or(1);
     let limit = job["spec"]["backoffLimit"].as_i64().unwrap_or(6);
     let parallelism = job["spec"]["parallelism"].as_i64().unwrap_or(1);
     let suspended = job["spec"]["suspend"] == true;
-    let counts = json!({"active": active, "succeeded": succeeded, "failed": failed, "ready": ready});
-    write(cx, ns, name, &counts);
-    if succeeded >= completions {
+    write(cx, ns, name, &c, indexed);
+    if c.succeeded >= completions {
         return finish(cx, ns, name, "Complete", "CompletionsReached", "Reached expected number of succeeded pods");
     }
-    if failed > limit {
+    if c.failed > limit {
+        c.active.iter().for_each(|p| cx.delete("pods", ns, p));
         return finish(cx, ns, name, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit");
     }
+    if late(cx, &job, ns, name) {
+        c.active.iter().for_each(|p| cx.delete("pods", ns, p));
+        return finish(cx, ns, name, "Failed", "DeadlineExceeded", "Job was active longer than specified deadline");
+    }
     if suspended {
+        return suspend(cx, ns, name, &c.active);
+    }
+    if is_true(&job, "Suspended") {
+        cx.condition((JOBS, ns, name), "Suspended", "False", "JobResumed", "Job resumed");
+    }
+    let missing = parallelism.min(completions - c.succeeded) - c.active.len() as i64;
+    if missing <= 0 || pauses(cx, ns, name, &uid, c.failed) {
         return;
     }
-    let missing = parallelism.min(completions - succeeded) - active;
-    if missing <= 0 {
-        return;
-    }
-    let tried = cx.c.apps.get(&tries(&uid)).and_then(Value::as_i64).unwrap_or(0);
-    if failed > tried {
-        // A failed pod is tried again after a growing pause; the event clears the mark.
-        let pause = (10_000u64 << failed.clamp(1, 6).saturating_sub(1)).min(360_000);
-        let event = KubeEvent::JobRetry { cluster: cx.c.id.clone(), ns: ns.to_owned(), name: name.to_owned(), failed };
-        if !cx.w.is_pending(&crate::world::Event::Kube(event.clone())) && failed <= 15 {
-            cx.later(pause, event);
-        }
-        return;
-    }
-    for _ in 0..missing {
-        let labels = [
-            ("batch.kubernetes.io/job-name", name),
-            ("job-name", name),
-            ("batch.kubernetes.io/controller-uid", uid.as_str()),
-            ("controller-uid", uid.as_str()),
-        ];
-        let pod = pods::of_template(&job, &job["spec"]["template"], "", &format!("{name}-"), &labels);
-        if !cx.create(pod) {
+    let free = (0..completions).filter(|i| !c.done.contains(i) && !c.busy.contains(i));
+    let indexes: Vec<Option<i64>> = if indexed { free.map(Some).collect() } else { vec![None; missing as usize] };
+    for index in indexes.into_iter().take(missing as usize) {
+        if !create(cx, &job, name, &uid, index) {
             return;
         }
     }
-    let last = cx.list_in("pods", ns).last().map(|p| s(p, "/metadata/name").to_owned()).unwrap_or_default();
+    let last = pods::owned(cx, ns, &uid).last().map(|p| s(p, "/metadata/name").to_owned()).unwrap_or_default();
     cx.event(&job, true, "SuccessfulCreate", &format!("Created pod: {last}"), "job-controller");
+}
+
+/// A failed pod is tried again after a growing pause; true while the pause lasts.
+fn pauses(cx: &mut Cx, ns: &str, name: &str, uid: &str, failed: i64) -> bool {
+    let tried = cx.c.apps.get(&tries(uid)).and_then(Value::as_i64).unwrap_or(0);
+    if failed <= tried {
+        return false;
+    }
+    let pause = (10_000u64 << failed.clamp(1, 6).saturating_sub(1)).min(360_000);
+    let event = KubeEvent::JobRetry { cluster: cx.c.id.clone(), ns: ns.to_owned(), name: name.to_owned(), failed };
+    if !cx.w.is_pending(&crate::world::Event::Kube(event.clone())) && failed <= 15 {
+        cx.later(pause, event);
+    }
+    true
+}
+
+/// Whether the Job has been active for longer than it may; looks again when it will have been.
+fn late(cx: &mut Cx, job: &Value, ns: &str, name: &str) -> bool {
+    let Some(limit) = job["spec"]["activeDeadlineSeconds"].as_u64() else { return false };
+    let start = crate::kube::store::meta::parse_time(s(job, "/status/startTime")).unwrap_or(cx.now());
+    let due = start + limit * 1000;
+    if cx.now() >= due {
+        return true;
+    }
+    let look =
+        KubeEvent::Look { cluster: cx.c.id.clone(), resource: JOBS.into(), ns: ns.to_owned(), name: name.to_owned() };
+    if !cx.w.is_pending(&crate::world::Event::Kube(look.clone())) {
+        let delay = due - cx.now();
+        cx.later(delay, look);
+    }
+    false
+}
+
+fn suspend(cx: &mut Cx, ns: &str, name: &str, active: &[String]) {
+    active.iter().for_each(|p| cx.delete("pods", ns, p));
+    cx.condition((JOBS, ns, name), "Suspended", "True", "JobSuspended", "Job suspended");
+}
+
+fn create(cx: &mut Cx, job: &Value, name: &str, uid: &str, index: Option<i64>) -> bool {
+    let labels = [
+        ("batch.kubernetes.io/job-name", name),
+        ("job-name", name),
+        ("batch.kubernetes.io/controller-uid", uid),
+        ("controller-uid", uid),
+    ];
+    let prefix = index.map_or_else(|| format!("{name}-"), |i| format!("{name}-{i}-"));
+    let mut pod = pods::of_template(job, &job["spec"]["template"], "", &prefix, &labels);
+    if let Some(i) = index {
+        pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] = json!(i.to_string());
+        pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = json!(i.to_string());
+        pod["spec"]["hostname"] = json!(format!("{name}-{i}"));
+        for list in ["containers", "initContainers"] {
+            for c in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                let mut env = arr(c, "/env").to_vec();
+                env.push(json!({"name": "JOB_COMPLETION_INDEX", "value": i.to_string()}));
+                c["env"] = json!(env);
+            }
+        }
+    }
+    cx.create(pod)
 }
 
 /// The pause after failure number `failed` is over.
@@ -83,8 +187,9 @@ fn tries(uid: &str) -> String {
     format!("job-tries/{uid}")
 }
 
-fn write(cx: &mut Cx, ns: &str, name: &str, counts: &Value) {
+fn write(cx: &mut Cx, ns: &str, name: &str, c: &Count, indexed: bool) {
     let stamp = cx.stamp();
+    let active = c.active.len() as i64;
     cx.update(JOBS, ns, name, |j| {
         if !j["status"].is_object() {
             j["status"] = json!({});
@@ -92,12 +197,17 @@ fn write(cx: &mut Cx, ns: &str, name: &str, counts: &Value) {
         if j["status"]["startTime"].is_null() && j["spec"]["suspend"] != true {
             j["status"]["startTime"] = json!(stamp);
         }
-        for (k, v) in counts.as_object().into_iter().flatten() {
-            if v.as_i64().unwrap_or(0) > 0 {
-                j["status"][k] = v.clone();
+        for (k, v) in [("active", active), ("succeeded", c.succeeded), ("failed", c.failed), ("ready", c.ready)] {
+            if v > 0 || k == "ready" {
+                j["status"][k] = json!(v);
             } else if let Some(m) = j["status"].as_object_mut() {
                 m.shift_remove(k);
             }
+        }
+        j["status"]["terminating"] = json!(0);
+        j["status"]["uncountedTerminatedPods"] = json!({});
+        if indexed {
+            j["status"]["completedIndexes"] = json!(ranges(&c.done));
         }
     });
 }
@@ -111,6 +221,10 @@ fn finish(cx: &mut Cx, ns: &str, name: &str, kind: &str, reason: &str, text: &st
         if kind == "Complete" {
             j["status"]["completionTime"] = json!(stamp);
         }
+        if let Some(m) = j["status"].as_object_mut() {
+            m.shift_remove("active");
+        }
+        j["status"]["ready"] = json!(0);
     });
     let Some(job) = cx.get(JOBS, ns, name).cloned() else { return };
     if kind == "Complete" {
@@ -131,5 +245,15 @@ fn finish(cx: &mut Cx, ns: &str, name: &str, kind: &str, reason: &str, text: &st
 pub fn expired(cx: &mut Cx, ns: &str, name: &str, uid: &str) {
     if cx.get(JOBS, ns, name).is_some_and(|j| s(j, "/metadata/uid") == uid) {
         cx.delete(JOBS, ns, name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_are_written_as_ranges() {
+        assert_eq!(ranges(&BTreeSet::from([0, 1, 2, 4, 6, 7])), "0-2,4,6,7");
     }
 }

@@ -2,12 +2,16 @@
 use serde_json::Value;
 
 use super::super::KubeEvent;
-use super::super::cx::{Cx, is_true, key, set_condition};
+use super::super::cx::{Cx, key};
 use super::super::state::{PodRt, PodStage};
 use super::super::text::{arr, s};
 use super::behaviour::{self, Run};
+use super::logs::{append, repeat, rotate};
+use super::needs::{references, runtime};
 use super::status::{self, Container, View};
 use super::{claims, effects, images, pods, shell};
+
+pub use super::lost::{evict, guest_back, guest_gone, node_silent};
 
 /// A pod appeared, got a node, or is being deleted.
 pub fn look(cx: &mut Cx, ns: &str, name: &str) {
@@ -16,7 +20,7 @@ pub fn look(cx: &mut Cx, ns: &str, name: &str) {
             cx.c.pods.iter().filter(|(_, p)| p.ns == ns && p.name == name).map(|(u, _)| u.clone()).collect();
         for uid in gone {
             if let Some(rt) = cx.c.pods.remove(&uid) {
-                effects::gone(cx, &rt);
+                effects::gone(cx, &uid, &rt);
             }
         }
         return;
@@ -26,7 +30,9 @@ pub fn look(cx: &mut Cx, ns: &str, name: &str) {
     let stale: Vec<String> =
         cx.c.pods.iter().filter(|(u, p)| p.ns == ns && p.name == name && **u != uid).map(|(u, _)| u.clone()).collect();
     for u in stale {
-        cx.c.pods.remove(&u);
+        if let Some(rt) = cx.c.pods.remove(&u) {
+            effects::gone(cx, &u, &rt);
+        }
     }
     if !pod["metadata"]["deletionTimestamp"].is_null() {
         return stop(cx, &pod, &uid);
@@ -44,8 +50,10 @@ pub fn look(cx: &mut Cx, ns: &str, name: &str) {
             step: 0,
             blocked: false,
             why: String::new(),
+            tries: 0,
             restarts: 0,
-            logs: std::collections::BTreeMap::new(),
+            finished: std::collections::BTreeMap::new(),
+            log: std::collections::BTreeMap::new(),
         },
     );
     let waits = if arr(&pod, "/spec/initContainers").is_empty() { "ContainerCreating" } else { "PodInitializing" };
@@ -63,14 +71,23 @@ pub fn go(cx: &mut Cx, uid: &str, stage: PodStage, delay_ms: u64) {
     cx.later(delay_ms, event);
 }
 
-/// Leaves the pod waiting for something outside; says why once.
+/// Leaves the pod waiting for something outside; says why once. What has failed is tried again after a growing
+/// pause, whatever else happens meanwhile.
 fn block(cx: &mut Cx, uid: &str, pod: &Value, reason: &str, text: &str) {
     let Some(rt) = cx.c.pods.get_mut(uid) else { return };
-    rt.blocked = true;
-    if rt.why == text {
+    let waiting = std::mem::replace(&mut rt.blocked, true);
+    let known = rt.why == text;
+    if known && waiting {
         return;
     }
     text.clone_into(&mut rt.why);
+    rt.tries = if known { rt.tries + 1 } else { 0 };
+    if !reason.is_empty() && rt.tries < 12 {
+        rt.step += 1;
+        let pause = (10_000u64 << rt.tries.min(5)).min(300_000);
+        let event = KubeEvent::Pod { cluster: cx.c.id.clone(), uid: uid.to_owned(), step: rt.step };
+        cx.later(pause, event);
+    }
     if !reason.is_empty() {
         cx.event(pod, false, reason, text, "kubelet");
     }
@@ -86,7 +103,8 @@ pub fn retry_blocked(cx: &mut Cx) {
 
 /// A step of the pod is due.
 pub fn step(cx: &mut Cx, uid: &str, step: u64) {
-    if cx.c.pods.get(uid).is_some_and(|p| p.step == step) {
+    if let Some(rt) = cx.c.pods.get_mut(uid).filter(|p| p.step == step) {
+        rt.blocked = false;
         advance(cx, uid);
     }
 }
@@ -124,56 +142,6 @@ fn prepare(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value) {
         rt.why.clear();
     }
     pull(cx, uid, rt, pod, 0);
-}
-
-/// Secrets and ConfigMaps that volumes and environment need.
-fn references(cx: &Cx, pod: &Value) -> Result<(), (&'static str, String)> {
-    let ns = s(pod, "/metadata/namespace");
-    for v in arr(pod, "/spec/volumes") {
-        for (field, key, resource, word) in
-            [("secret", "secretName", "secrets", "secret"), ("configMap", "name", "configmaps", "configmap")]
-        {
-            let r = &v[field];
-            let name = r[key].as_str().unwrap_or("");
-            if r.is_object() && r["optional"] != true && cx.get(resource, ns, name).is_none() {
-                let text =
-                    format!("MountVolume.SetUp failed for volume \"{}\" : {word} \"{name}\" not found", s(v, "/name"));
-                return Err(("FailedMount", text));
-            }
-        }
-    }
-    for c in arr(pod, "/spec/initContainers").iter().chain(arr(pod, "/spec/containers")) {
-        for e in arr(c, "/env") {
-            for (field, resource, word) in
-                [("secretKeyRef", "secrets", "secret"), ("configMapKeyRef", "configmaps", "configmap")]
-            {
-                let r = &e["valueFrom"][field];
-                if r.is_object() && r["optional"] != true && cx.get(resource, ns, s(r, "/name")).is_none() {
-                    return Err(("Failed", format!("Error: {word} \"{}\" not found", s(r, "/name"))));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether the node's container runtime has the handler of the pod's RuntimeClass.
-fn runtime(cx: &Cx, pod: &Value, node: &str) -> Result<(), String> {
-    let class = s(pod, "/spec/runtimeClassName");
-    if class.is_empty() {
-        return Ok(());
-    }
-    let Some(rc) = cx.get("runtimeclasses.node.k8s.io", "", class) else {
-        return Err(format!("failed to get sandbox runtime: RuntimeClass \"{class}\" not found"));
-    };
-    let handler = s(rc, "/handler");
-    let known = handler == "runc" || cx.c.nodes.get(node).is_some_and(|n| n.runtimes.iter().any(|r| r == handler));
-    if known {
-        return Ok(());
-    }
-    Err(format!(
-        "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: no runtime for \"{handler}\" is configured"
-    ))
 }
 
 fn containers(pod: &Value) -> (usize, Vec<&Value>) {
@@ -234,22 +202,39 @@ fn pulled(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
             );
         }
         let name = s(c, "/name");
+        rotate(cx, uid, name);
+        cx.lab.kube().containers.end(uid, name);
         cx.event(pod, true, "Created", &format!("Created container: {name}"), "kubelet");
         cx.event(pod, true, "Started", &format!("Started container {name}"), "kubelet");
     }
     if i < inits {
         show(cx, uid, "Pending", i, Container::Running, Container::waiting("PodInitializing"), false);
-        start(cx, uid, rt, pod, &now[0], Some(i));
+        start_init(cx, uid, rt, pod, &now[0], i);
     } else {
         show(cx, uid, "Running", inits, Container::Running, Container::Running, false);
         start_main(cx, uid, rt, pod, &now);
     }
 }
 
-fn start(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, c: &Value, init: Option<usize>) {
+fn start_init(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, c: &Value, i: usize) {
     let run = behaviour::run_of(cx, pod, c, &rt.node);
-    let Some(i) = init else { return };
+    if s(c, "/restartPolicy") == "Always" {
+        // A sidecar: the next container starts while it runs on.
+        if let Run::Shell(argv) = run {
+            shell::start(cx, uid, pod, s(c, "/name"), argv);
+        }
+        return next_init(cx, uid, rt, pod, i);
+    }
     act(cx, uid, pod, s(c, "/name"), run, PodStage::Init(i));
+}
+
+/// Init container `i` has ended well.
+fn next_init(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
+    let (inits, _) = containers(pod);
+    let waits = Container::waiting("PodInitializing");
+    let next = if i + 1 < inits { waits.clone() } else { Container::Running };
+    show(cx, uid, "Pending", i + 1, next, waits, false);
+    pull(cx, uid, rt, pod, i + 1);
 }
 
 /// Lets a container run as `run` says, on the way to `stage`.
@@ -261,20 +246,23 @@ fn act(cx: &mut Cx, uid: &str, pod: &Value, container: &str, run: Run, stage: Po
         }
         Run::Exit { after_ms, .. } => go(cx, uid, stage, after_ms),
         Run::Wait { log } => {
-            replace(cx, uid, container, &log);
+            repeat(cx, uid, container, &log);
             if let Some(rt) = cx.c.pods.get_mut(uid) {
                 rt.stage = stage;
             }
             block(cx, uid, pod, "", &log);
         }
         Run::Crash { log } => crash(cx, uid, pod, container, &log, 1),
-        Run::Shell(script) => {
-            if let Some(rt) = cx.c.pods.get_mut(uid) {
+        Run::Shell(argv) => {
+            if stage == PodStage::Running {
+                // It runs and is ready unless a probe says otherwise; its end comes by itself.
+                go(cx, uid, stage, 300 + behaviour::probe_delay(pod));
+            } else if let Some(rt) = cx.c.pods.get_mut(uid) {
                 rt.stage = stage;
                 rt.blocked = false;
                 rt.step += 1;
             }
-            shell::start(cx, uid, pod, container, script);
+            shell::start(cx, uid, pod, container, argv);
         }
     }
 }
@@ -285,35 +273,36 @@ fn start_main(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, now: &[Value]) {
         let name = s(c, "/name").to_owned();
         // The container that decides is the first; sidecars only log.
         if std::ptr::eq(c, &raw const now[0]) || matches!(run, Run::Crash { .. } | Run::Wait { .. }) {
-            let decided = !matches!(run, Run::Forever { .. });
+            let decided = !matches!(run, Run::Forever { .. } | Run::Shell(_) | Run::Exit { .. });
             act(cx, uid, pod, &name, run, PodStage::Running);
             if decided {
                 return;
             }
-        } else if let Run::Forever { log, .. } = run {
-            append(cx, uid, &name, &log);
+            continue;
+        }
+        match run {
+            Run::Forever { log, .. } => append(cx, uid, &name, &log),
+            Run::Shell(argv) => shell::start(cx, uid, pod, &name, argv),
+            _ => {}
         }
     }
 }
 
 /// An init container has run for as long as it takes, or what it waits for may have come.
 fn init_step(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
-    let (inits, all) = containers(pod);
+    let (_, all) = containers(pod);
     let c = all[i].clone();
     let name = s(&c, "/name").to_owned();
     match behaviour::run_of(cx, pod, &c, &rt.node) {
         Run::Wait { log } => {
-            replace(cx, uid, &name, &log);
+            repeat(cx, uid, &name, &log);
             block(cx, uid, pod, "", &log);
         }
         Run::Crash { log } => crash(cx, uid, pod, &name, &log, 1),
         Run::Exit { code, log, .. } if code != 0 => crash(cx, uid, pod, &name, &log, code),
         Run::Exit { log, .. } | Run::Forever { log, .. } => {
             append(cx, uid, &name, &log);
-            let waits = Container::waiting("PodInitializing");
-            let next = if i + 1 < inits { waits.clone() } else { Container::Running };
-            show(cx, uid, "Pending", i + 1, next, waits, false);
-            pull(cx, uid, rt, pod, i + 1);
+            next_init(cx, uid, rt, pod, i);
         }
         Run::Shell(_) => {}
     }
@@ -327,13 +316,41 @@ fn main_step(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value) {
     let name = s(first, "/name").to_owned();
     match behaviour::run_of(cx, pod, first, &rt.node) {
         Run::Wait { log } => {
-            replace(cx, uid, &name, &log);
+            repeat(cx, uid, &name, &log);
             block(cx, uid, pod, "", &log);
         }
         Run::Crash { log } => crash(cx, uid, pod, &name, &log, 1),
         Run::Exit { code, log, .. } => ended(cx, uid, pod, &name, code, &log),
-        Run::Forever { .. } => ready(cx, uid, pod),
-        Run::Shell(_) => {}
+        Run::Forever { .. } | Run::Shell(_) => match behaviour::exec_probe(pod) {
+            Some((container, argv, period)) => shell::probe(cx, uid, pod, &container, argv, period),
+            None => ready(cx, uid, pod),
+        },
+    }
+}
+
+/// The readiness probe of a pod that runs has been answered.
+pub fn probed(cx: &mut Cx, uid: &str, good: bool, period_ms: u64, text: &str) {
+    let Some(rt) = cx.c.pods.get(uid).cloned().filter(|rt| rt.stage == PodStage::Running) else { return };
+    let Some(pod) = cx.get("pods", &rt.ns, &rt.name).cloned() else { return };
+    if good {
+        return ready(cx, uid, &pod);
+    }
+    cx.event(&pod, false, "Unhealthy", &format!("Readiness probe failed: {text}"), "kubelet");
+    go(cx, uid, PodStage::Running, period_ms);
+}
+
+/// The script of a container has ended by itself.
+pub fn script_ended(cx: &mut Cx, uid: &str, container: &str, code: i64) {
+    let Some(rt) = cx.c.pods.get(uid).cloned() else { return };
+    if matches!(rt.stage, PodStage::Done | PodStage::Stopping) {
+        return;
+    }
+    let Some(pod) = cx.get("pods", &rt.ns, &rt.name).cloned() else { return };
+    match arr(&pod, "/spec/initContainers").iter().position(|c| s(c, "/name") == container) {
+        Some(i) if rt.stage == PodStage::Init(i) && code == 0 => next_init(cx, uid, &rt, &pod, i),
+        Some(i) if rt.stage == PodStage::Init(i) => crash(cx, uid, &pod, container, "", code),
+        Some(_) => {}
+        None => ended(cx, uid, &pod, container, code, ""),
     }
 }
 
@@ -344,15 +361,20 @@ pub fn ended(cx: &mut Cx, uid: &str, pod: &Value, container: &str, code: i64, lo
     if policy == "Always" || (policy == "OnFailure" && code != 0) {
         return crash(cx, uid, pod, container, "", code);
     }
-    if let Some(rt) = cx.c.pods.get_mut(uid) {
-        rt.stage = PodStage::Done;
-        rt.blocked = false;
-        rt.step += 1;
-    }
-    let phase = if code == 0 { "Succeeded" } else { "Failed" };
+    let Some(rt) = cx.c.pods.get_mut(uid) else { return };
+    rt.finished.insert(container.to_owned(), code);
+    let mains = arr(pod, "/spec/containers");
     let inits = arr(pod, "/spec/initContainers").len();
+    if mains.iter().any(|c| !rt.finished.contains_key(s(c, "/name"))) {
+        return show(cx, uid, "Running", inits, Container::Ended(0), Container::Running, false);
+    }
+    let worst = rt.finished.values().copied().find(|c| *c != 0).unwrap_or(0);
+    rt.stage = PodStage::Done;
+    rt.blocked = false;
+    rt.step += 1;
+    let phase = if worst == 0 { "Succeeded" } else { "Failed" };
     show(cx, uid, phase, inits, Container::Ended(0), Container::Ended(code), false);
-    effects::done(cx, pod, code);
+    effects::done(cx, pod, worst);
 }
 
 /// A container failed and is started again after a growing pause (for a while), or when something changes.
@@ -419,7 +441,7 @@ fn ready(cx: &mut Cx, uid: &str, pod: &Value) {
     effects::ready(cx, pod);
 }
 
-fn show(
+pub(super) fn show(
     cx: &mut Cx,
     uid: &str,
     phase: &'static str,
@@ -429,32 +451,12 @@ fn show(
     is_ready: bool,
 ) {
     let Some(rt) = cx.c.pods.get(uid) else { return };
-    let (ns, name, restarts) = (rt.ns.clone(), rt.name.clone(), rt.restarts);
-    status::write(cx, &ns, &name, &View { phase, inits_done, init, main, ready: is_ready, restarts });
-}
-
-/// Adds to a container's log.
-pub fn append(cx: &mut Cx, uid: &str, container: &str, log: &str) {
-    if log.is_empty() {
-        return;
-    }
-    if let Some(rt) = cx.c.pods.get_mut(uid) {
-        let all = rt.logs.entry(container.to_owned()).or_default();
-        all.push_str(log);
-        if !log.ends_with('\n') {
-            all.push('\n');
-        }
-    }
-}
-
-fn replace(cx: &mut Cx, uid: &str, container: &str, log: &str) {
-    if let Some(rt) = cx.c.pods.get_mut(uid) {
-        rt.logs.insert(container.to_owned(), format!("{log}\n"));
-    }
+    let (ns, name, restarts, finished) = (rt.ns.clone(), rt.name.clone(), rt.restarts, rt.finished.clone());
+    status::write(cx, &ns, &name, &View { phase, inits_done, init, main, finished, ready: is_ready, restarts });
 }
 
 /// The pod is being deleted: its node ends it, unless the node is silent.
-fn stop(cx: &mut Cx, pod: &Value, uid: &str) {
+pub(super) fn stop(cx: &mut Cx, pod: &Value, uid: &str) {
     let node = s(pod, "/spec/nodeName").to_owned();
     let known = cx.c.nodes.get(&node);
     if known.is_none() && cx.get("nodes", "", &node).is_none() {
@@ -476,103 +478,4 @@ fn stop(cx: &mut Cx, pod: &Value, uid: &str) {
     cx.event(pod, true, "Killing", &format!("Stopping container {}", s(pod, "/spec/containers/0/name")), "kubelet");
     let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(30) * 1000;
     go(cx, uid, PodStage::Stopping, grace.min(1500));
-}
-
-/// The guest under a node is gone: its pods stand still.
-pub fn guest_gone(cx: &mut Cx, node: &str) {
-    if let Some(n) = cx.c.nodes.get_mut(node) {
-        n.posting = false;
-        n.plugin = false;
-        n.cuda = false;
-        n.csi.clear();
-        if n.driver.take().is_some() {
-            let vmid = n.vmid;
-            crate::guest::set_nvidia_driver(cx.lab, cx.w, vmid, None);
-        }
-    }
-    for rt in cx.c.pods.values_mut().filter(|p| p.node == node) {
-        rt.step += 1;
-        if rt.stage != PodStage::Done {
-            rt.stage = PodStage::Prepare;
-            rt.why = "lost".to_owned();
-        }
-    }
-    effects::node_down(cx, node);
-}
-
-/// 40 s of silence: the pods of the node are no longer ready.
-pub fn node_silent(cx: &mut Cx, node: &str) {
-    let stamp = cx.stamp();
-    let here: Vec<(String, String)> =
-        cx.list("pods").into_iter().filter(|p| s(p, "/spec/nodeName") == node && pods::is_active(p)).map(key).collect();
-    for (ns, name) in here {
-        cx.update("pods", &ns, &name, |p| set_condition(p, &stamp, "Ready", "False", "NodeNotReady", ""));
-    }
-    cx.later(300_000, KubeEvent::Evict { cluster: cx.c.id.clone(), node: node.to_owned() });
-}
-
-/// Five minutes more: pods that do not tolerate it are deleted (and wait for the node to confirm).
-pub fn evict(cx: &mut Cx, node: &str) {
-    let Some(n) = cx.get("nodes", "", node) else { return };
-    if is_true(n, "Ready") || cx.c.nodes.get(node).is_some_and(|n| n.posting) {
-        return;
-    }
-    let here: Vec<Value> =
-        cx.list("pods").into_iter().filter(|p| s(p, "/spec/nodeName") == node && pods::is_active(p)).cloned().collect();
-    for p in here {
-        let stays = arr(&p, "/metadata/ownerReferences").iter().any(|o| s(o, "/kind") == "DaemonSet");
-        if !stays {
-            let (ns, name) = key(&p);
-            cx.event(
-                &p,
-                true,
-                "TaintManagerEviction",
-                &format!("Marking for deletion Pod {ns}/{name}"),
-                "taint-eviction-controller",
-            );
-            cx.delete("pods", &ns, &name);
-        }
-    }
-}
-
-/// The node is Ready (again): pods that were lost start anew, the others are seen again.
-pub fn guest_back(cx: &mut Cx, node: &str) {
-    let here: Vec<(String, PodRt)> =
-        cx.c.pods.iter().filter(|(_, p)| p.node == node).map(|(u, p)| (u.clone(), p.clone())).collect();
-    for (uid, rt) in here {
-        let Some(pod) = cx.get("pods", &rt.ns, &rt.name).cloned() else { continue };
-        if !pod["metadata"]["deletionTimestamp"].is_null() {
-            stop(cx, &pod, &uid);
-        } else if rt.why == "lost" {
-            if let Some(p) = cx.c.pods.get_mut(&uid) {
-                p.why.clear();
-                p.restarts += 1;
-            }
-            show(
-                cx,
-                &uid,
-                "Running",
-                0,
-                Container::waiting("PodInitializing"),
-                Container::waiting("ContainerCreating"),
-                false,
-            );
-            go(cx, &uid, PodStage::Prepare, 1000);
-        } else if rt.stage == PodStage::Ready && !pods::is_ready(&pod) {
-            let inits = arr(&pod, "/spec/initContainers").len();
-            show(cx, &uid, "Running", inits, Container::Ended(0), Container::Running, true);
-        } else if !matches!(rt.stage, PodStage::Ready | PodStage::Done) {
-            // its step fell due while the node was silent
-            go(cx, &uid, rt.stage, 1000);
-        }
-    }
-    let unknown: Vec<(String, String)> = cx
-        .list("pods")
-        .into_iter()
-        .filter(|p| s(p, "/spec/nodeName") == node && !cx.c.pods.contains_key(s(p, "/metadata/uid")))
-        .map(key)
-        .collect();
-    for (ns, name) in unknown {
-        look(cx, &ns, &name);
-    }
 }

@@ -1,6 +1,8 @@
 //! The control loops: what changed since they last looked decides who looks again, until nothing changes.
 pub mod behaviour;
+pub mod budgets;
 pub mod claims;
+pub mod cronjobs;
 pub mod daemonsets;
 pub mod deployments;
 pub mod effects;
@@ -13,13 +15,19 @@ pub mod images;
 pub mod jobs;
 pub mod kubelet;
 pub mod localpath;
+pub mod logs;
+pub mod lost;
 pub mod misc;
+pub mod needs;
 pub mod pods;
+pub mod quotas;
 pub mod rancher;
 pub mod release;
+pub mod revisions;
 pub mod scheduler;
 pub mod shell;
 pub mod statefulsets;
+pub mod statics;
 pub mod status;
 
 use std::collections::BTreeSet;
@@ -42,6 +50,7 @@ enum Work {
     DaemonSet(String, String),
     DaemonSets,
     Job(String, String),
+    Cron(String, String),
     Service(String, String),
     Claims,
     Schedule,
@@ -135,6 +144,8 @@ fn route(c: &Change, work: &mut BTreeSet<Work>) {
             work.insert(Work::Job(ns, name));
             work.insert(Work::Apps);
         }
+        "cronjobs.batch" => drop(work.insert(Work::Cron(ns, name))),
+        "poddisruptionbudgets.policy" | "resourcequotas" => drop(work.insert(Work::Endpoints(ns))),
         "pods" => pod(c, work),
         "nodes" => node(c, work),
         "services" => drop(work.insert(Work::Service(ns, name))),
@@ -204,9 +215,21 @@ fn owners(obj: &Value, work: &mut BTreeSet<Work>) {
             "StatefulSet" => drop(work.insert(Work::StatefulSet(ns, name))),
             "DaemonSet" => drop(work.insert(Work::DaemonSet(ns, name))),
             "Job" => drop(work.insert(Work::Job(ns, name))),
+            "CronJob" => drop(work.insert(Work::Cron(ns, name))),
             "HelmChart" => drop(work.insert(Work::Chart(ns, name))),
             _ => {}
         }
+    }
+}
+
+/// The time has come that a controller waited for.
+pub fn look_again(cx: &mut Cx, resource: &str, ns: &str, name: &str) {
+    match resource {
+        "deployments.apps" => deployments::deployment(cx, ns, name),
+        "cronjobs.batch" => cronjobs::due(cx, ns, name),
+        "jobs.batch" => jobs::reconcile(cx, ns, name),
+        "persistentvolumeclaims" => claims::reconcile(cx),
+        _ => {}
     }
 }
 
@@ -226,11 +249,16 @@ fn run(cx: &mut Cx, work: Work) {
             }
         }
         Work::Job(ns, name) => jobs::reconcile(cx, &ns, &name),
+        Work::Cron(ns, name) => cronjobs::reconcile(cx, &ns, &name),
         Work::Service(ns, name) => endpoints::service(cx, &ns, &name),
         Work::Claims => claims::reconcile(cx),
         Work::Schedule => scheduler::schedule(cx),
         Work::Pod(ns, name) => kubelet::look(cx, &ns, &name),
-        Work::Endpoints(ns) => endpoints::reconcile(cx, &ns),
+        Work::Endpoints(ns) => {
+            endpoints::reconcile(cx, &ns);
+            budgets::reconcile(cx, &ns);
+            quotas::reconcile(cx, &ns);
+        }
         Work::Policy => gpu::reconcile(cx),
         Work::Repos => fleet::reconcile(cx),
         Work::Apps => misc::apps(cx),

@@ -1,115 +1,101 @@
-//! Containers that run a shell script: a real shell language over the files of the pod's volumes.
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
-
-use bashkit::{Bash, FileSystem, InMemoryFs};
+//! Containers whose command the lab can run: a real shell language over the container's files, by the lab's clock.
 use serde_json::Value;
+use tokio::sync::mpsc;
 
+use super::super::container::{self, shell};
 use super::super::cx::{Cx, with_cluster};
+use super::super::state::PodStage;
 use super::super::text::{arr, s};
-use super::kubelet;
-use crate::Lab;
+use super::behaviour::{self, Run};
+use super::{images, kubelet, logs};
+use crate::guest::shell::Chunk;
 
-/// A claim's volume and where the container has it.
-struct Mounted {
-    volume: String,
-    path: String,
-}
-
-fn mounts(cx: &Cx, pod: &Value, container: &str) -> Vec<Mounted> {
-    let ns = s(pod, "/metadata/namespace");
-    let Some(c) = arr(pod, "/spec/containers").iter().find(|c| s(c, "/name") == container) else { return Vec::new() };
-    arr(c, "/volumeMounts")
-        .iter()
-        .filter_map(|m| {
-            let v = arr(pod, "/spec/volumes").iter().find(|v| v["name"] == m["name"])?;
-            let claim = cx.get("persistentvolumeclaims", ns, v["persistentVolumeClaim"]["claimName"].as_str()?)?;
-            Some(Mounted {
-                volume: s(claim, "/spec/volumeName").to_owned(),
-                path: s(m, "/mountPath").trim_end_matches('/').to_owned(),
-            })
-        })
-        .collect()
-}
-
-/// Runs `script`; the pod ends with its exit code.
-pub fn start(cx: &mut Cx, uid: &str, pod: &Value, container: &str, script: String) {
-    let mounted = mounts(cx, pod, container);
-    let fs = Arc::new(InMemoryFs::new());
-    for m in &mounted {
-        for (path, text) in cx.c.volumes.get(&m.volume).map(|v| v.files.clone()).unwrap_or_default() {
-            fs.add_file(format!("{}/{path}", m.path), text, 0o644);
+/// Starts a container's command; what it writes goes to its log, its end to the kubelet.
+pub fn start(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>) {
+    let Some(inside) = container::enter(cx, pod, name) else { return };
+    let (lab, uid) = (cx.lab.clone(), uid.to_owned());
+    // Time must not run on while the script does; `sleep` lends the mark.
+    let mark = lab.clock().busy_guard();
+    lab.rt().clone().spawn(async move {
+        let (tx, mut rx) = mpsc::channel(64);
+        let work = {
+            let inside = inside.clone();
+            async move { shell::run(&inside, &argv, shell::Input::Bytes(Vec::new()), &tx).await }
+        };
+        let log = async {
+            while let Some(Chunk::Out(b) | Chunk::Err(b)) = rx.recv().await {
+                let text = String::from_utf8_lossy(&b).into_owned();
+                lab.with(|w| {
+                    with_cluster(&lab, w, &inside.cluster, |cx| logs::write(cx, &uid, &inside.container, &text))
+                });
+            }
+        };
+        let code = tokio::select! { biased;
+            (code, ()) = async { tokio::join!(work, log) } => i64::from(code),
+            () = inside.stop.cancelled() => return drop(mark),
+        };
+        if code == i64::from(shell::NOT_FOUND) && !images::plain(&inside.image) {
+            // Its own programs are not simulated: it counts as running, or as done when it has to end.
+            lab.with(|w| w.not_rehearsed.insert(format!("what the image {} does", inside.image)));
+            if !ends(&inside.pod, &inside.container) {
+                return drop(mark);
+            }
         }
-    }
-    let job = Job {
-        lab: cx.lab.clone(),
-        cluster: cx.c.id.clone(),
-        uid: uid.to_owned(),
-        pod: pod.clone(),
-        container: container.to_owned(),
-        mounted,
-    };
-    // Time must not run on while the script does.
-    let mark = cx.lab.clock().busy_guard();
-    cx.lab.rt().spawn(async move {
-        job.run(fs, &script).await;
+        let honest = if images::plain(&inside.image) || code != i64::from(shell::NOT_FOUND) { code } else { 0 };
+        lab.with(|w| {
+            with_cluster(&lab, w, &inside.cluster, |cx| kubelet::script_ended(cx, &uid, &inside.container, honest));
+        });
+        lab.kube().wrote();
         drop(mark);
     });
 }
 
-struct Job {
-    lab: Lab,
-    cluster: String,
-    uid: String,
-    pod: Value,
-    container: String,
-    mounted: Vec<Mounted>,
-}
-
-impl Job {
-    async fn run(self, fs: Arc<InMemoryFs>, script: &str) {
-        for m in &self.mounted {
-            let _ = fs.mkdir(Path::new(&m.path), true).await;
-        }
-        let mut bash = Bash::builder().fs(fs.clone()).env("UID", "0").env("EUID", "0").cwd("/").build();
-        let (code, log) = match bash.exec(script).await {
-            Ok(r) => (i64::from(r.exit_code), format!("{}{}", r.stdout, r.stderr)),
-            Err(e) => (1, format!("sh: {e}\n")),
-        };
-        let mut data: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-        for m in &self.mounted {
-            data.insert(m.volume.clone(), files(&fs, &m.path).await);
-        }
-        self.lab.clone().with(|w| {
-            with_cluster(&self.lab, w, &self.cluster, |cx| {
-                for (volume, files) in data {
-                    cx.c.volumes.entry(volume).or_default().files = files;
-                }
-                if let Some(pod) =
-                    cx.get("pods", s(&self.pod, "/metadata/namespace"), s(&self.pod, "/metadata/name")).cloned()
-                {
-                    kubelet::ended(cx, &self.uid, &pod, &self.container, code, &log);
-                }
-            });
-        });
-    }
-}
-
-/// Text files below `root`, by their path below it.
-async fn files(fs: &InMemoryFs, root: &str) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    let mut dirs = vec![String::new()];
-    while let Some(dir) = dirs.pop() {
-        let full = format!("{root}/{dir}");
-        for e in fs.read_dir(Path::new(&full)).await.unwrap_or_default() {
-            let path = if dir.is_empty() { e.name.clone() } else { format!("{dir}/{}", e.name) };
-            if e.metadata.file_type.is_dir() {
-                dirs.push(path);
-            } else if let Ok(bytes) = fs.read_file(Path::new(&format!("{root}/{path}"))).await {
-                out.insert(path, String::from_utf8_lossy(&bytes).into_owned());
+/// Starts the commands of containers that ran when the world was saved.
+pub fn resume(cx: &mut Cx) {
+    let running: Vec<(String, super::super::state::PodRt)> =
+        cx.c.pods
+            .iter()
+            .filter(|(_, rt)| matches!(rt.stage, PodStage::Running | PodStage::Ready))
+            .map(|(uid, rt)| (uid.clone(), rt.clone()))
+            .collect();
+    for (uid, rt) in running {
+        let Some(pod) = cx.get("pods", &rt.ns, &rt.name).cloned() else { continue };
+        for c in arr(&pod, "/spec/containers").iter().filter(|c| !rt.finished.contains_key(s(c, "/name"))) {
+            if let Some(Run::Shell(argv)) = behaviour::scripted(cx, c) {
+                start(cx, &uid, &pod, s(c, "/name"), argv);
             }
         }
     }
-    out
+}
+
+/// Whether a container is expected to end by itself.
+fn ends(pod: &Value, container: &str) -> bool {
+    let init = arr(pod, "/spec/initContainers").iter().any(|c| s(c, "/name") == container);
+    init || s(pod, "/spec/restartPolicy") != "Always"
+}
+
+/// Runs a readiness probe in a container; the kubelet hears of its result.
+pub fn probe(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>, period_ms: u64) {
+    let Some(inside) = container::enter(cx, pod, name) else { return };
+    let (lab, uid) = (cx.lab.clone(), uid.to_owned());
+    let mark = lab.clock().busy_guard();
+    lab.rt().clone().spawn(async move {
+        let (tx, mut rx) = mpsc::channel(64);
+        let work = async { shell::run(&inside, &argv, shell::Input::Bytes(Vec::new()), &{ tx }).await };
+        let read = async {
+            let mut text = Vec::new();
+            while let Some(Chunk::Out(b) | Chunk::Err(b)) = rx.recv().await {
+                text.extend(b);
+            }
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        let (code, text) = tokio::select! { biased;
+            r = async { tokio::join!(work, read) } => r,
+            () = inside.stop.cancelled() => return drop(mark),
+        };
+        lab.with(|w| {
+            with_cluster(&lab, w, &inside.cluster, |cx| kubelet::probed(cx, &uid, code == 0, period_ms, &text));
+        });
+        drop(mark);
+    });
 }

@@ -3,9 +3,16 @@ use serde_json::{Value, json};
 
 use super::super::cx::Cx;
 use super::super::text::{arr, hash_name, s};
-use super::{deployments, pods};
+use super::{deployments, pods, revisions};
 
 const SETS: &str = "statefulsets.apps";
+
+/// The two revisions of a set and where the newer one begins.
+struct Plan {
+    current: String,
+    update: String,
+    partition: i64,
+}
 
 /// Brings a StatefulSet's pods and status up to date.
 pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
@@ -16,46 +23,87 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let uid = s(&set, "/metadata/uid").to_owned();
     let want = set["spec"]["replicas"].as_i64().unwrap_or(1);
     let parallel = s(&set, "/spec/podManagementPolicy") == "Parallel";
-    let revision = format!("{name}-{}", hash_name(&set["spec"]["template"].to_string(), 10));
+    let hash = hash_name(&set["spec"]["template"].to_string(), 10);
+    let update = format!("{name}-{hash}");
+    revisions::ensure(cx, &set, ns, &update, &hash);
+    let known = s(&set, "/status/currentRevision");
+    let plan = Plan {
+        current: if known.is_empty() { update.clone() } else { known.to_owned() },
+        update,
+        partition: set["spec"]["updateStrategy"]["rollingUpdate"]["partition"].as_i64().unwrap_or(0),
+    };
+    let mut settled = true;
     for i in 0..want {
         let pod_name = format!("{name}-{i}");
         match cx.get("pods", ns, &pod_name).cloned() {
-            None => create(cx, &set, ns, &pod_name, i, &revision),
-            Some(p) if !pods::is_active(&p) => {
-                if p["metadata"]["deletionTimestamp"].is_null() {
-                    cx.delete("pods", ns, &pod_name);
-                }
+            None => create(cx, &set, ns, &pod_name, i, &plan),
+            Some(p) if !pods::is_active(&p) && p["metadata"]["deletionTimestamp"].is_null() => {
+                cx.delete("pods", ns, &pod_name);
             }
-            Some(p) => {
-                let stale = s(&p, "/metadata/labels/controller-revision-hash") != revision;
-                if stale && s(&set, "/spec/updateStrategy/type") != "OnDelete" {
-                    cx.delete("pods", ns, &pod_name);
-                }
+            Some(_) => {}
+        }
+        if !cx.get("pods", ns, &pod_name).is_some_and(pods::is_ready) {
+            settled = false;
+            if !parallel {
+                break;
             }
         }
-        let ready = cx.get("pods", ns, &pod_name).is_some_and(pods::is_ready);
-        if !ready && !parallel {
-            break;
-        }
     }
-    let surplus: Vec<String> = pods::owned(cx, ns, &uid)
-        .into_iter()
-        .map(|p| s(p, "/metadata/name").to_owned())
-        .filter(|n| n.rsplit('-').next().and_then(|i| i.parse::<i64>().ok()).is_some_and(|i| i >= want))
-        .collect();
-    for p in surplus {
-        cx.delete("pods", ns, &p);
+    let gone = shrink(cx, ns, &uid, want, parallel);
+    if settled && gone && s(&set, "/spec/updateStrategy/type") != "OnDelete" {
+        roll(cx, ns, name, want, &plan);
     }
-    status(cx, ns, name, &uid, &revision, want);
+    status(cx, ns, name, &uid, &plan, want);
 }
 
-fn create(cx: &mut Cx, set: &Value, ns: &str, pod_name: &str, i: i64, revision: &str) {
+fn ordinal(pod: &str) -> Option<i64> {
+    pod.rsplit('-').next().and_then(|i| i.parse().ok())
+}
+
+/// Pods beyond the wanted number go, the highest first; true when there are none.
+fn shrink(cx: &mut Cx, ns: &str, uid: &str, want: i64, parallel: bool) -> bool {
+    let mut surplus: Vec<(i64, String, bool)> = pods::owned(cx, ns, uid)
+        .into_iter()
+        .filter_map(|p| {
+            let name = s(p, "/metadata/name").to_owned();
+            Some((ordinal(&name)?, name, p["metadata"]["deletionTimestamp"].is_null()))
+        })
+        .filter(|p| p.0 >= want)
+        .collect();
+    surplus.sort_by_key(|p| std::cmp::Reverse(p.0));
+    let busy = surplus.iter().any(|p| !p.2);
+    for (_, pod, _) in surplus.iter().take(if parallel { usize::MAX } else { usize::from(!busy) }) {
+        cx.delete("pods", ns, pod);
+    }
+    surplus.is_empty()
+}
+
+/// The highest pod of an older revision is replaced once all above it are ready.
+fn roll(cx: &mut Cx, ns: &str, name: &str, want: i64, plan: &Plan) {
+    for i in (plan.partition..want).rev() {
+        let pod_name = format!("{name}-{i}");
+        let Some(p) = cx.get("pods", ns, &pod_name) else { return };
+        if s(p, "/metadata/labels/controller-revision-hash") != plan.update {
+            if p["metadata"]["deletionTimestamp"].is_null() {
+                cx.delete("pods", ns, &pod_name);
+            }
+            return;
+        }
+        if !pods::is_ready(p) {
+            return;
+        }
+    }
+}
+
+fn create(cx: &mut Cx, set: &Value, ns: &str, pod_name: &str, i: i64, plan: &Plan) {
+    let revision = if i >= plan.partition { &plan.update } else { &plan.current };
+    let template = revisions::template(cx, ns, revision).unwrap_or_else(|| set["spec"]["template"].clone());
     let labels = [
-        ("controller-revision-hash", revision),
+        ("controller-revision-hash", revision.as_str()),
         ("statefulset.kubernetes.io/pod-name", pod_name),
         ("apps.kubernetes.io/pod-index", &i.to_string()),
     ];
-    let mut pod = pods::of_template(set, &set["spec"]["template"], pod_name, "", &labels);
+    let mut pod = pods::of_template(set, &template, pod_name, "", &labels);
     for t in arr(set, "/spec/volumeClaimTemplates") {
         let claim = format!("{}-{pod_name}", s(t, "/metadata/name"));
         if cx.get("persistentvolumeclaims", ns, &claim).is_none() {
@@ -72,13 +120,17 @@ fn create(cx: &mut Cx, set: &Value, ns: &str, pod_name: &str, i: i64, revision: 
     cx.create(pod);
 }
 
-fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, revision: &str, want: i64) {
-    let (mut total, mut ready, mut updated) = (0, 0, 0);
+fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, plan: &Plan, want: i64) {
+    let (mut total, mut ready, mut updated, mut current) = (0, 0, 0, 0);
     for p in pods::owned(cx, ns, uid).into_iter().filter(|p| pods::is_active(p)) {
         total += 1;
         ready += i64::from(pods::is_ready(p));
-        updated += i64::from(s(p, "/metadata/labels/controller-revision-hash") == revision);
+        let revision = s(p, "/metadata/labels/controller-revision-hash");
+        updated += i64::from(revision == plan.update);
+        current += i64::from(revision == plan.current);
     }
+    let done = updated >= want && ready >= want && total == want;
+    let (now, count) = if done { (&plan.update, updated) } else { (&plan.current, current) };
     cx.update(SETS, ns, name, |o| {
         o["status"]["observedGeneration"] = o["metadata"]["generation"].clone();
         deployments::counts(&mut o["status"], total, ready, updated, want);
@@ -86,8 +138,14 @@ fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, revision: &str, want: i6
             m.shift_remove("unavailableReplicas");
         }
         o["status"]["replicas"] = json!(total);
-        o["status"]["currentRevision"] = json!(revision);
-        o["status"]["updateRevision"] = json!(revision);
+        o["status"]["availableReplicas"] = json!(ready);
+        o["status"]["currentRevision"] = json!(now);
+        o["status"]["updateRevision"] = json!(plan.update);
+        if count > 0 {
+            o["status"]["currentReplicas"] = json!(count);
+        } else if let Some(m) = o["status"].as_object_mut() {
+            m.shift_remove("currentReplicas");
+        }
         o["status"]["collisionCount"] = json!(0);
     });
 }

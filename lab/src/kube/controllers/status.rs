@@ -1,4 +1,6 @@
 //! Writes a pod's status from how far its containers are.
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::super::cx::{Cx, set_condition};
@@ -34,6 +36,8 @@ pub struct View {
     pub init: Container,
     /// State of all main containers.
     pub main: Container,
+    /// Main containers that have ended for good, with their codes.
+    pub finished: BTreeMap<String, i64>,
     /// Whether the main containers are ready.
     pub ready: bool,
     /// Restarts of the container that is restarted.
@@ -63,9 +67,13 @@ pub fn write(cx: &mut Cx, ns: &str, name: &str, view: &View) {
                 (Container::waiting("PodInitializing"), false, 0)
             }
         });
-        let main = list(p, "/spec/containers", &stamp, "containerStatuses", |_| {
+        let names: Vec<String> = arr(p, "/spec/containers").iter().map(|c| s(c, "/name").to_owned()).collect();
+        let main = list(p, "/spec/containers", &stamp, "containerStatuses", |i| {
             let restarts = if view.inits_done >= inits { view.restarts } else { 0 };
-            (view.main.clone(), view.ready, restarts)
+            match view.finished.get(&names[i]) {
+                Some(code) => (Container::Ended(*code), false, restarts),
+                None => (view.main.clone(), view.ready, restarts),
+            }
         });
         p["status"]["phase"] = json!(view.phase);
         p["status"]["hostIP"] = json!(host);

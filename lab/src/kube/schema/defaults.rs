@@ -2,8 +2,8 @@
 use base64::Engine;
 use serde_json::{Value, json};
 
-use super::Kind;
 use super::node::Node;
+use super::{Kind, typed};
 use crate::kube::store::{Store, meta};
 
 /// Fills in defaults; `old` is the object as it was, for values that are given out once.
@@ -49,6 +49,7 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
         }
         _ => {}
     }
+    typed::complete(kind, obj);
 }
 
 /// Sets a field that is absent.

@@ -12,6 +12,8 @@ pub struct Kind {
     pub version: String,
     /// Kind.
     pub kind: String,
+    /// Kind of lists; empty: the kind with `List`.
+    pub list: String,
     /// Plural resource name.
     pub plural: String,
     /// Singular resource name.
@@ -24,6 +26,10 @@ pub struct Kind {
     pub status: bool,
     /// Whether there is a `scale` subresource.
     pub scale: bool,
+    /// Where the `scale` subresource of a custom kind finds its numbers.
+    pub scale_paths: Value,
+    /// Version that a custom kind is stored in.
+    pub stored: String,
     /// Categories (`all`).
     pub categories: Vec<String>,
     /// Only `create` is offered (reviews).
@@ -51,10 +57,18 @@ impl Kind {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
+    /// `PodList`.
+    #[must_use]
+    pub fn list_kind(&self) -> String {
+        if self.list.is_empty() { format!("{}List", self.kind) } else { self.list.clone() }
+    }
+
     /// Whether `generation` counts changes of its spec.
     #[must_use]
     pub fn generations(&self, obj: &Value) -> bool {
-        self.custom || obj.get("spec").is_some() && !matches!(self.kind.as_str(), "Service" | "PersistentVolumeClaim")
+        self.custom
+            || self.kind == "Namespace"
+            || obj.get("spec").is_some() && !matches!(self.kind.as_str(), "Service" | "PersistentVolumeClaim")
     }
 }
 
@@ -209,6 +223,8 @@ pub fn of_crd(crd: &Value) -> Vec<Arc<Kind>> {
     };
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let kind = text(&names["kind"]);
+    let storage =
+        spec["versions"].as_array().into_iter().flatten().find(|v| v["storage"] == true).unwrap_or(&Value::Null);
     let served = spec["versions"].as_array().into_iter().flatten().filter(|v| v["served"] != false);
     served
         .map(|v| {
@@ -218,12 +234,15 @@ pub fn of_crd(crd: &Value) -> Vec<Arc<Kind>> {
                 group: text(&spec["group"]),
                 version: text(&v["name"]),
                 kind: kind.clone(),
+                list: text(&names["listKind"]),
                 plural: text(&names["plural"]),
                 singular: if singular.is_empty() { kind.to_lowercase() } else { singular },
                 short: list(&names["shortNames"]),
                 namespaced: spec["scope"] == "Namespaced",
                 status: v["subresources"]["status"].is_object(),
                 scale: v["subresources"]["scale"].is_object(),
+                scale_paths: v["subresources"]["scale"].clone(),
+                stored: text(&storage["name"]),
                 categories: list(&names["categories"]),
                 custom: true,
                 schema: schema.is_object().then(|| Arc::new(schema)),

@@ -4,6 +4,7 @@ pub mod crds;
 pub mod defaults;
 pub mod kinds;
 pub mod node;
+pub mod typed;
 pub mod validate;
 
 pub use kinds::Kind;

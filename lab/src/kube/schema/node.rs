@@ -19,6 +19,7 @@ pub enum ListKind<'a> {
 pub struct Node<'a> {
     schema: Option<&'a Value>,
     root: bool,
+    custom: bool,
 }
 
 /// What a field of an object is.
@@ -49,19 +50,30 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn of(kind: &'a Kind) -> Node<'a> {
         let schema = if kind.custom { kind.schema.as_deref() } else { builtin::definition(&kind.type_name) };
-        Node { schema, root: kind.custom }
+        Node { schema, root: kind.custom, custom: kind.custom }
     }
 
     /// A node without a schema.
     #[must_use]
     pub const fn any() -> Node<'static> {
-        Node { schema: None, root: false }
+        Node { schema: None, root: false, custom: false }
     }
 
     /// Node of a schema value.
     #[must_use]
     pub fn new(schema: &'a Value) -> Node<'a> {
-        Node { schema: Some(schema), root: false }
+        Node { schema: Some(schema), root: false, custom: false }
+    }
+
+    /// A place below this one.
+    fn below(&self, schema: &'a Value) -> Node<'a> {
+        Node { schema: Some(schema), root: false, custom: self.custom }
+    }
+
+    /// Whether the place belongs to a custom kind: no Go struct writes its fields.
+    #[must_use]
+    pub fn custom(&self) -> bool {
+        self.custom
     }
 
     /// The schema itself, references followed.
@@ -96,16 +108,18 @@ impl<'a> Node<'a> {
         if self.root {
             match name {
                 "apiVersion" | "kind" => return Field::Known(Node::any()),
-                "metadata" => return Field::Known(Node { schema: builtin::definition(META), root: false }),
+                "metadata" => {
+                    return Field::Known(Node { schema: builtin::definition(META), root: false, custom: false });
+                }
                 _ if self.schema.is_none() => return Field::Known(Node::any()),
                 _ => {}
             }
         }
         if let Some(p) = self.get("properties").get(name) {
-            return Field::Known(Node { schema: Some(p), root: false });
+            return Field::Known(self.below(p));
         }
         match self.get("additionalProperties") {
-            Value::Object(_) => return Field::Entry(Node::new(self.get("additionalProperties"))),
+            Value::Object(_) => return Field::Entry(self.below(self.get("additionalProperties"))),
             Value::Bool(true) => return Field::Entry(Node::any()),
             _ => {}
         }
@@ -131,7 +145,7 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn items(&self) -> Node<'a> {
         match self.get("items") {
-            v @ Value::Object(_) => Node::new(v),
+            v @ Value::Object(_) => self.below(v),
             _ => Node::any(),
         }
     }
@@ -169,6 +183,14 @@ impl<'a> Node<'a> {
     #[must_use]
     pub fn atomic(&self) -> bool {
         self.get("x-kubernetes-map-type") == "atomic"
+    }
+
+    /// Name of the type that a reference at this place points to.
+    #[must_use]
+    pub fn type_name(&self) -> Option<&'a str> {
+        let s = self.schema?;
+        let target = s.get("$ref").or_else(|| s["allOf"].get(0).and_then(|s| s.get("$ref")));
+        target.and_then(Value::as_str).and_then(|r| r.rsplit('/').next())
     }
 
     /// JSON type, when one is declared.

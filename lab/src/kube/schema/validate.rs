@@ -29,7 +29,8 @@ fn word(s: &str) -> bool {
         && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
-fn metadata(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
+/// Checks metadata; as in the real server each of its `times` layers complains about labels by itself.
+fn metadata(kind: &Kind, obj: &Value, times: usize, out: &mut Vec<Cause>) {
     let name = meta::name(obj);
     let strict = matches!(kind.kind.as_str(), "Namespace" | "Service");
     let loose = kind.group == "rbac.authorization.k8s.io";
@@ -38,7 +39,9 @@ fn metadata(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
     } else if !strict && !loose && !dns(name, true) {
         out.push(Cause::invalid("metadata.name", &name.into(), SUBDOMAIN));
     }
-    labels(&obj["metadata"]["labels"], "metadata.labels", out);
+    for _ in 0..times {
+        labels(&obj["metadata"]["labels"], "metadata.labels", out);
+    }
     for (k, v) in obj["metadata"]["annotations"].as_object().into_iter().flatten() {
         if !v.is_string() {
             out.push(Cause::invalid(format!("metadata.annotations.{k}"), v, "must be a string"));
@@ -70,7 +73,7 @@ fn finish(kind: &Kind, obj: &Value, causes: &[Cause]) -> Result<(), Failure> {
 /// 422 with every cause.
 pub fn create(_store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
-    metadata(kind, obj, &mut causes);
+    metadata(kind, obj, 2, &mut causes);
     body(kind, obj, &mut causes);
     finish(kind, obj, &causes)
 }
@@ -81,7 +84,7 @@ pub fn create(_store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
 /// 422 with every cause.
 pub fn update(_store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
-    metadata(kind, new, &mut causes);
+    metadata(kind, new, 3, &mut causes);
     body(kind, new, &mut causes);
     immutable(kind, old, new, &mut causes);
     if meta::deleting(old) {

@@ -88,7 +88,9 @@ fn walk(node: Node<'_>, old: &Value, new: &Value, d: &mut Diff) {
 }
 
 fn step(element: &str, node: Node<'_>, old: Option<&Value>, new: Option<&Value>, d: &mut Diff) {
-    let (old, new) = (old.filter(|v| !v.is_null()), new.filter(|v| !v.is_null()));
+    // A time that is not set is written as null, and managed; any other null is nothing.
+    let there = |v: &&Value| !v.is_null() || element.ends_with("Time");
+    let (old, new) = (old.filter(there), new.filter(there));
     match (old, new) {
         (Some(o), Some(n)) => {
             let whole = leaf(node, o) || leaf(node, n) || o.is_array() != n.is_array();
@@ -113,7 +115,7 @@ fn step(element: &str, node: Node<'_>, old: Option<&Value>, new: Option<&Value>,
 /// Adds `v` and everything below to `set`, members at every level.
 fn put_all(element: &str, node: Node<'_>, v: &Value, set: &mut Set) {
     let below = if leaf(node, v) { Set::default() } else { everything(node, v) };
-    let implied = ALWAYS.contains(&element) && !node.open();
+    let implied = ALWAYS.contains(&element) && !node.open() && !node.custom();
     if below.is_empty() || !implied {
         set.members.insert(element.to_owned());
     }
@@ -124,7 +126,7 @@ fn everything(node: Node<'_>, v: &Value) -> Set {
     let mut out = Set::default();
     match v {
         Value::Object(m) => {
-            for (k, v) in m.iter().filter(|(_, v)| !v.is_null()) {
+            for (k, v) in m.iter().filter(|(k, v)| !v.is_null() || k.ends_with("Time")) {
                 put_all(&format!("f:{k}"), node.down(k), v, &mut out);
             }
         }

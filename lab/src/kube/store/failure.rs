@@ -59,6 +59,11 @@ fn details(name: &str, kind: &Kind, what: &str) -> Value {
     Value::Object(d)
 }
 
+/// `Deployment.apps`.
+fn qualified(kind: &str, group: &str) -> String {
+    if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") }
+}
+
 impl Failure {
     /// A failure without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Failure {
@@ -123,14 +128,47 @@ impl Failure {
     /// 422 with its causes.
     #[must_use]
     pub fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Failure {
-        let texts: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        Failure::invalid_as(details(name, kind, &kind.kind), &qualified(&kind.kind, &kind.group), name, causes)
+    }
+
+    /// 422 of a patch whose result cannot be read.
+    #[must_use]
+    pub fn invalid_patch(shown: &str, why: &str) -> Failure {
+        Failure::invalid_as(json!({}), "", "", &[Cause::invalid("patch", &shown.into(), why)])
+    }
+
+    /// 422 of a request's options.
+    #[must_use]
+    pub fn invalid_options(kind: &str, causes: &[Cause]) -> Failure {
+        let d = json!({"group": "meta.k8s.io", "kind": kind});
+        Failure::invalid_as(d, &qualified(kind, "meta.k8s.io"), "", causes)
+    }
+
+    /// 422 of an update that needs a resourceVersion.
+    #[must_use]
+    pub fn unversioned(kind: &Kind, name: &str) -> Failure {
+        let cause = Cause::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
+        Failure::invalid_as(details(name, kind, &kind.plural), &qualified(&kind.plural, &kind.group), name, &[cause])
+    }
+
+    fn invalid_as(mut d: Value, what: &str, name: &str, causes: &[Cause]) -> Failure {
+        let mut texts: Vec<String> = Vec::new();
+        for c in causes {
+            let text = format!("{}: {}", c.field, c.message);
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
         let list = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
-        let mut d = details(name, kind, &kind.kind);
         let cs: Vec<Value> =
             causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field})).collect();
         d["causes"] = Value::Array(cs);
-        let what = if kind.group.is_empty() { kind.kind.clone() } else { format!("{}.{}", kind.kind, kind.group) };
         Failure { details: Some(d), ..Failure::new(422, "Invalid", format!("{what} \"{name}\" is invalid: {list}")) }
+    }
+
+    /// A failure that the API machinery did not foresee: code 500, no reason.
+    pub fn unforeseen(message: impl Into<String>) -> Failure {
+        Failure::new(500, "", message)
     }
 
     /// 400.

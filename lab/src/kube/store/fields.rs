@@ -252,6 +252,39 @@ pub(super) fn set_entries(obj: &mut Value, mut list: Vec<Entry>) {
     });
 }
 
+/// The same for a Secret whose `stringData` has become data: the manager owns what it sent.
+pub(super) fn track_as_sent(
+    kind: &Kind,
+    old: Option<&Value>,
+    new: &mut Value,
+    plain: Option<Value>,
+    o: &WriteOptions,
+    now_ms: u64,
+) {
+    let Some(Value::Object(sent)) = plain else { return track(kind, old, new, o, now_ms) };
+    let mut as_sent = new.clone();
+    for k in sent.keys() {
+        let before = old.and_then(|o| o["data"].get(k)).cloned();
+        match (before, as_sent["data"].as_object_mut()) {
+            (Some(v), Some(data)) => drop(data.insert(k.clone(), v)),
+            (None, Some(data)) => drop(data.shift_remove(k)),
+            _ => {}
+        }
+    }
+    if as_sent["data"].as_object().is_some_and(Map::is_empty)
+        && let Some(m) = as_sent.as_object_mut()
+    {
+        m.shift_remove("data");
+    }
+    as_sent["stringData"] = Value::Object(sent);
+    track(kind, old, &mut as_sent, o, now_ms);
+    let fields = as_sent["metadata"].get("managedFields").cloned();
+    meta::edit(new, |m| match fields {
+        Some(f) => drop(m.insert("managedFields".into(), f)),
+        None => drop(m.shift_remove("managedFields")),
+    });
+}
+
 /// Updates managedFields of `new` after an update by `o.manager`.
 pub(super) fn track(kind: &Kind, old: Option<&Value>, new: &mut Value, o: &WriteOptions, now_ms: u64) {
     let node = Node::of(kind);

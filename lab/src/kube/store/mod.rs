@@ -25,7 +25,7 @@ pub use write::WriteOptions;
 use crate::kube::schema::{Kind, kinds};
 
 /// Changes kept for watches.
-const LOG: usize = 4096;
+const LOG: usize = 16_384;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Change {
     pub resource: Arc<str>,
     /// The object after the change (before it, when deleted).
     pub object: Arc<Value>,
-    /// The object before a modification.
+    /// The object before it was modified or deleted.
     pub before: Option<Arc<Value>>,
 }
 
@@ -224,6 +224,24 @@ impl Store {
         Some(self.log.iter().skip(from))
     }
 
+    /// Objects of a resource in key order as they were at `rv`, or `None` when that is forgotten.
+    pub(crate) fn snapshot(&self, resource: &str, ns: &str, rv: u64) -> Option<Vec<Arc<Value>>> {
+        let mut then: BTreeMap<String, Arc<Value>> =
+            self.all(resource, ns).map(|o| (key(meta::namespace(o), meta::name(o)), o.clone())).collect();
+        let changes: Vec<&Change> = self.since(rv)?.filter(|c| *c.resource == *resource).collect();
+        for c in changes.into_iter().rev() {
+            let (space, name) = (meta::namespace(&c.object), meta::name(&c.object));
+            if !ns.is_empty() && space != ns {
+                continue;
+            }
+            match &c.before {
+                Some(old) => drop(then.insert(key(space, name), old.clone())),
+                None => drop(then.remove(&key(space, name))),
+            }
+        }
+        Some(then.into_values().collect())
+    }
+
     /// Rings (with the last resourceVersion) on every write.
     pub(crate) fn bell(&self) -> tokio::sync::watch::Receiver<u64> {
         self.bell.0.subscribe()
@@ -243,9 +261,10 @@ impl Store {
                 (if before.is_some() { Op::Modified } else { Op::Added }, v, before)
             }
             None => {
-                let mut old = map.remove(&key).map(Arc::unwrap_or_clone).unwrap_or_default();
+                let before = map.remove(&key);
+                let mut old = before.as_deref().cloned().unwrap_or_default();
                 meta::edit(&mut old, |m| m.insert("resourceVersion".into(), self.rv.to_string().into()));
-                (Op::Deleted, Arc::new(old), None)
+                (Op::Deleted, Arc::new(old), before)
             }
         };
         let out = object.clone();
@@ -263,7 +282,7 @@ impl Store {
     }
 
     fn refresh_kinds(&mut self) {
-        self.custom = self
+        let mut fresh: Vec<Arc<Kind>> = self
             .objects
             .get(CRDS)
             .into_iter()
@@ -271,6 +290,12 @@ impl Store {
             .filter(|crd| !meta::deleting(crd))
             .flat_map(|crd| kinds::of_crd(crd))
             .collect();
+        // Those that were there keep their places; new ones follow.
+        let place = |k: &Arc<Kind>| {
+            self.custom.iter().position(|o| o.group == k.group && o.plural == k.plural && o.version == k.version)
+        };
+        fresh.sort_by_key(|k| place(k).unwrap_or(usize::MAX));
+        self.custom = fresh;
     }
 
     /// A reproducible random number.

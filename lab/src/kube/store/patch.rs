@@ -104,9 +104,11 @@ fn strategic_list(node: Node<'_>, target: &mut Value, patch: &[Value]) {
     }
 }
 
-fn invalid(text: String) -> Failure {
+/// The server keeps to itself which operation failed, and why.
+fn invalid(why: String) -> Failure {
+    tracing::debug!(why, "a JSON patch does not apply");
     let mut f = Failure::new(422, "Invalid", "the server rejected our request due to an error in our request");
-    f.details = Some(serde_json::json!({"causes": [{"message": text}]}));
+    f.details = Some(Value::Object(Map::new()));
     f
 }
 

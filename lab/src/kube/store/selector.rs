@@ -193,14 +193,13 @@ impl Fields {
             } else if let Some((k, v)) = part.split_once("==").or_else(|| part.split_once('=')) {
                 (k, true, v)
             } else {
-                return Err(Failure::bad_request(format!(
-                    "invalid field selector \"{text}\": can't understand '{part}'"
-                )));
+                return Err(Failure::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'")));
             };
             let known = matches!(key, "metadata.name" | "metadata.namespace")
                 || SELECTABLE.iter().any(|(r, f)| *r == kind.resource() && f.contains(&key));
             if !known {
-                return Err(Failure::bad_request(if kind.custom {
+                let own = SELECTABLE.iter().any(|(r, _)| *r == kind.resource());
+                return Err(Failure::bad_request(if kind.custom || own {
                     format!("field label not supported: {key}")
                 } else {
                     format!("\"{key}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")

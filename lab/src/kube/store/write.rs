@@ -91,6 +91,7 @@ impl Store {
             }
             m.retain(|_, v| !v.is_null());
         });
+        let plain = obj.get("stringData").cloned();
         defaults::apply(self, kind, &mut obj, None);
         // Controllers are trusted to write what is valid.
         if o.check {
@@ -100,7 +101,7 @@ impl Store {
             return Err(Failure::already_exists(kind, &name));
         }
         if !o.manager.is_empty() {
-            fields::track(kind, None, &mut obj, o, self.now_ms);
+            fields::track_as_sent(kind, None, &mut obj, plain, o, self.now_ms);
         }
         if o.dry_run {
             return Ok(Written { object: Arc::new(obj), created: true, changed: true });
@@ -165,12 +166,13 @@ impl Store {
         new["apiVersion"] = kind.api_version().into();
         new["kind"] = kind.kind.as_str().into();
         self.keep(kind, &old, &mut new, &o.subresource);
+        let plain = new.get("stringData").cloned();
         defaults::apply(self, kind, &mut new, Some(&old));
         if o.check {
             validate::update(self, kind, &old, &new)?;
         }
         if !o.manager.is_empty() {
-            fields::track(kind, Some(&old), &mut new, o, self.now_ms);
+            fields::track_as_sent(kind, Some(&old), &mut new, plain, o, self.now_ms);
         }
         Ok(self.store_update(kind, ns, name, &old, new, o.dry_run))
     }

@@ -1,0 +1,207 @@
+//! PATCH: merge patch, JSON patch, strategic merge patch, server-side apply.
+use serde_json::{Value, json};
+
+use super::options::{self, Fields};
+use super::read::{self, namespace};
+use super::route::Target;
+use super::{Answer, Call, decode, gojson, write};
+use crate::kube::schema::node::Node;
+use crate::kube::schema::{Kind, typed};
+use crate::kube::store::{Failure, patch as patches};
+
+/// The media types of patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+fn how(call: &Call<'_>, kind: &Kind) -> Result<How, Failure> {
+    match call.req.content_type.as_str() {
+        "application/json-patch+json" => Ok(How::Json),
+        "application/merge-patch+json" => Ok(How::Merge),
+        "application/strategic-merge-patch+json" if !kind.custom => Ok(How::Strategic),
+        "application/apply-patch+yaml" => Ok(How::Apply),
+        _ => {
+            let strategic = if kind.custom { "" } else { " application/strategic-merge-patch+json," };
+            let why = format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json,{strategic} application/apply-patch+yaml"
+            );
+            Err(Failure::new(415, "UnsupportedMediaType", why))
+        }
+    }
+}
+
+/// PATCH of an object.
+///
+/// # Errors
+/// 400, 404, 409, 415, 422.
+pub fn patch(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
+    patch_sub(call, kind, t, "")
+}
+
+/// PATCH of an object or of its status.
+///
+/// # Errors
+/// As [`patch`].
+pub(super) fn patch_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> Result<Answer, Failure> {
+    let (name, ns) = (t.name.as_deref().unwrap_or_default(), namespace(kind, t));
+    let how = how(call, kind)?;
+    let o = decode::write_options(call, "PatchOptions", sub)?;
+    if how == How::Apply {
+        return apply(call, kind, t, sub);
+    }
+    let (change, twice) = change(call, how)?;
+    let mode = options::fields(call.req);
+    let (w, warnings) = read::store(call, &kind.resource(), |s| {
+        let old = s.arc(&kind.resource(), ns, name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
+        let mut new = (*old).clone();
+        match how {
+            How::Json => patches::json(&mut new, &change)?,
+            How::Strategic => patches::strategic(Node::of(kind), &mut new, &change),
+            _ => patches::merge(&mut new, &change),
+        }
+        let shown = || if how == How::Strategic { gojson::printed(&change) } else { new.to_string() };
+        let shown = shown();
+        let unknown = typed::read(kind, &mut new).map_err(|e| Failure::invalid_patch(&shown, &e))?;
+        let found: Vec<String> = twice.iter().cloned().chain(decode::remarks(&[], &unknown)).collect();
+        let warnings = decode::strict(mode, found, |e| Failure::invalid_patch(&shown, &e))?;
+        decode::place(kind, t, &mut new)?;
+        write::named(&new, name)?;
+        Ok((s.replace_as(kind, ns, name, new, &o)?, warnings))
+    })?;
+    write::ring(call);
+    Ok(write::answer(&w, warnings))
+}
+
+/// The patch itself, with remarks about keys that appear twice.
+fn change(call: &Call<'_>, how: How) -> Result<(Value, Vec<String>), Failure> {
+    let refuse = |e: String| match how {
+        How::Strategic => Failure::bad_request(e),
+        _ => Failure::bad_request(format!("error decoding patch: {e}")),
+    };
+    let parsed = gojson::parse(&call.req.body).map_err(refuse)?;
+    let wrong = |into: &str| {
+        let word = match &parsed.value {
+            Value::Object(_) => "object",
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Bool(_) => "bool",
+            _ => "number",
+        };
+        refuse(format!("json: cannot unmarshal {word} into Go value of type {into}"))
+    };
+    let mut twice = decode::remarks(&parsed.duplicates, &[]);
+    match (how, &parsed.value) {
+        (How::Json, Value::Array(ops)) => {
+            twice = twice.into_iter().map(|r| format!("json patch {r}")).collect();
+            for (i, op) in ops.iter().enumerate() {
+                let known = |k: &&String| !matches!(k.as_str(), "op" | "path" | "from" | "value");
+                let odd = op.as_object().into_iter().flat_map(|m| m.keys()).filter(known);
+                twice.extend(odd.map(|k| format!("json patch unknown field \"[{i}].{k}\"")));
+            }
+        }
+        (How::Json, Value::Null) => return Ok((json!([]), twice)),
+        (How::Json, _) => return Err(wrong("[]handlers.jsonPatchOp")),
+        (_, Value::Object(_)) => {}
+        (_, Value::Null) => return Ok((json!({}), twice)),
+        _ => return Err(wrong("map[string]interface {}")),
+    }
+    Ok((parsed.value, twice))
+}
+
+/// A configuration to apply, as JSON or YAML, and the complaint about keys that appear twice.
+fn document(text: &str) -> Result<(Value, Option<String>), Failure> {
+    if text.trim_start().starts_with('{')
+        && let Ok(p) = gojson::parse(text.as_bytes())
+    {
+        let twice: Vec<String> = p
+            .duplicates
+            .iter()
+            .map(|d| format!("key \"{}\" already set in map", d.rsplit('.').next().unwrap_or(d)))
+            .collect();
+        let complaint = format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {}", twice.join("\n  "));
+        return Ok((p.value, (!twice.is_empty()).then_some(complaint)));
+    }
+    let lenient =
+        serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins, budget: None };
+    let value = serde_saphyr::from_str_with_options(text, lenient)
+        .map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")))?;
+    let repeated = serde_saphyr::from_str_with_options::<Value>(text, serde_saphyr::options! { budget: None });
+    Ok((value, repeated.err().map(|e| e.to_string())))
+}
+
+/// Server-side apply.
+fn apply(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> Result<Answer, Failure> {
+    let (name, ns) = (t.name.as_deref().unwrap_or_default(), namespace(kind, t));
+    let o = decode::write_options(call, "PatchOptions", sub)?;
+    let text = std::str::from_utf8(&call.req.body).map_err(|e| Failure::bad_request(e.to_string()))?;
+    let (mut obj, repeated) = document(text)?;
+    if !obj.is_object() {
+        return Err(Failure::bad_request("error decoding YAML: the document is no object"));
+    }
+    let wanted = kind.api_version();
+    if let Some(v) = obj["apiVersion"].as_str().filter(|v| *v != wanted) {
+        let why =
+            format!("Incorrect version specified in apply patch. Specified patch version: {v}, expected: {wanted}");
+        return Err(Failure::bad_request(why));
+    }
+    if !obj["metadata"]["managedFields"].is_null() {
+        return Err(Failure::bad_request("metadata.managedFields must be nil"));
+    }
+    decode::fits(call, kind, t, &mut obj, |_, k, why| Failure::bad_request(format!("{k}: {why}")))?;
+    if obj["metadata"]["name"].is_null() {
+        obj["metadata"]["name"] = json!(name);
+    }
+    write::named(&obj, name)?;
+    let what = {
+        let place = if ns.is_empty() { format!("/{name}") } else { format!("{ns}/{name}") };
+        format!("failed to create typed patch object ({place}; {}/{}, Kind={})", kind.group, kind.version, kind.kind)
+    };
+    let mut read_as = obj.clone();
+    let unknown = typed::read(kind, &mut read_as).map_err(|e| Failure::unforeseen(format!("{what}: {e}")))?;
+    if !unknown.is_empty() {
+        let list: Vec<String> =
+            unknown.iter().map(|p| format!(".{}: field not declared in schema", keyed(&obj, kind, p))).collect();
+        let text = if list.len() == 1 { list[0].clone() } else { format!("errors:\n  {}", list.join("\n  ")) };
+        return Err(Failure::unforeseen(format!("{what}: {text}")));
+    }
+    let mut warnings = Vec::new();
+    if let Some(e) = repeated {
+        match options::fields(call.req) {
+            Fields::Strict => return Err(Failure::bad_request(format!("error strict decoding YAML: {e}"))),
+            Fields::Warn => warnings.push(e.to_string()),
+            Fields::Ignore => {}
+        }
+    }
+    let force = call.req.query.flag("force");
+    let w = read::store(call, &kind.resource(), |s| s.apply_as(kind, ns, name, read_as, &o, force))?;
+    write::ring(call);
+    Ok(write::answer(&w, warnings))
+}
+
+/// A path with the keys of map-lists instead of indexes (`spec.containers[name="c"].imge`).
+fn keyed(obj: &Value, kind: &Kind, path: &str) -> String {
+    let (mut node, mut v, mut out) = (Node::of(kind), obj, String::new());
+    for part in path.split('.') {
+        let (field, index) =
+            part.split_once('[').map_or((part, None), |(f, i)| (f, i.trim_end_matches(']').parse().ok()));
+        out += if out.is_empty() { "" } else { "." };
+        out += field;
+        node = node.down(field);
+        v = &v[field];
+        let Some(i): Option<usize> = index else { continue };
+        v = &v[i];
+        let keys: Vec<String> = match node.list() {
+            crate::kube::schema::node::ListKind::Map(keys) => {
+                keys.iter().filter(|k| !v[**k].is_null()).map(|k| format!("{k}={}", v[*k])).collect()
+            }
+            _ => vec![i.to_string()],
+        };
+        out += &format!("[{}]", keys.join(","));
+        node = node.items();
+    }
+    out
+}

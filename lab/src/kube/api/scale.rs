@@ -1,0 +1,111 @@
+//! The `scale` subresource.
+use serde_json::{Value, json};
+
+use super::route::Target;
+use super::{Answer, Call, decode, options, read, sub, write};
+use crate::kube::schema::Kind;
+use crate::kube::store::{Cause, Failure, WriteOptions, patch as patches};
+
+/// JSON pointer of a scale path (`.spec.replicas`).
+fn pointer(kind: &Kind, field: &str, or: &str) -> String {
+    kind.scale_paths[field].as_str().unwrap_or(or).replace('.', "/")
+}
+
+fn selector(kind: &Kind, o: &Value) -> Option<String> {
+    if kind.custom {
+        let at = pointer(kind, "labelSelectorPath", "");
+        return o.pointer(&at).filter(|_| !at.is_empty()).and_then(Value::as_str).map(str::to_owned);
+    }
+    let labels = o["spec"]["selector"]["matchLabels"].as_object().or(o["spec"]["selector"].as_object())?;
+    let pairs = labels.iter().filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?)));
+    Some(pairs.collect::<Vec<_>>().join(","))
+}
+
+fn of(kind: &Kind, o: &Value) -> Value {
+    let m = &o["metadata"];
+    let n = |at: &str| o.pointer(at).and_then(Value::as_u64).unwrap_or(0);
+    let mut out = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {"name": m["name"], "namespace": m["namespace"], "uid": m["uid"],
+            "resourceVersion": m["resourceVersion"], "creationTimestamp": m["creationTimestamp"]},
+        "spec": {}, "status": {"replicas": n(&pointer(kind, "statusReplicasPath", ".status.replicas"))},
+    });
+    let wanted = n(&pointer(kind, "specReplicasPath", ".spec.replicas"));
+    if wanted > 0 {
+        out["spec"]["replicas"] = json!(wanted);
+    }
+    if let Some(s) = selector(kind, o) {
+        out["status"]["selector"] = json!(s);
+    }
+    out
+}
+
+/// The Scale object that the request asks for.
+fn wanted(call: &Call<'_>, old: &Value) -> Result<Value, Failure> {
+    if call.req.method == "PUT" {
+        return decode::body(call.req);
+    }
+    let change = decode_patch(call)?;
+    let mut new = old.clone();
+    if new["spec"].get("replicas").is_none() {
+        new["spec"]["replicas"] = json!(0);
+    }
+    match call.req.content_type.as_str() {
+        "application/json-patch+json" => patches::json(&mut new, &change)?,
+        _ => patches::merge(&mut new, &change),
+    }
+    Ok(new)
+}
+
+fn decode_patch(call: &Call<'_>) -> Result<Value, Failure> {
+    if !call.req.content_type.contains("patch") {
+        let why = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+        return Err(Failure::new(415, "UnsupportedMediaType", why));
+    }
+    let parsed = super::gojson::parse(&call.req.body);
+    parsed.map(|p| p.value).map_err(|e| Failure::bad_request(format!("error decoding patch: {e}")))
+}
+
+/// GET, PUT and PATCH.
+///
+/// # Errors
+/// 400, 404, 409, 422.
+pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
+    let old = sub::target(call, kind, t)?;
+    if call.req.method == "GET" {
+        return Ok(Answer::ok(of(kind, &old)));
+    }
+    if !matches!(call.req.method.as_str(), "PUT" | "PATCH") {
+        return Err(Failure::not_allowed());
+    }
+    let what = if call.req.method == "PUT" { "UpdateOptions" } else { "PatchOptions" };
+    let dry_run = options::write(call.req, what)?;
+    let name = t.name.as_deref().unwrap_or_default();
+    let body = wanted(call, &of(kind, &old))?;
+    let scale = Kind { group: "autoscaling".into(), kind: "Scale".into(), ..Kind::default() };
+    let n = match &body["spec"]["replicas"] {
+        Value::Null => 0,
+        v => v.as_i64().ok_or_else(|| {
+            let why = format!("Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal {} into Go struct field ScaleSpec.spec.replicas of type int32", if v.is_string() { "string" } else { "value" });
+            Failure::bad_request(why)
+        })?,
+    };
+    if n < 0 {
+        let cause = Cause::invalid("spec.replicas", &n.into(), "must be greater than or equal to 0");
+        return Err(Failure::invalid(&scale, name, &[cause]));
+    }
+    let asked = body["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    if !asked.is_empty() && old["metadata"]["resourceVersion"] != asked {
+        return Err(Failure::modified(kind, name));
+    }
+    let mut new = old.clone();
+    let at = pointer(kind, "specReplicasPath", ".spec.replicas");
+    match new.pointer_mut(&at) {
+        Some(v) => *v = json!(n),
+        None => new["spec"]["replicas"] = json!(n),
+    }
+    let o = WriteOptions { dry_run, ..decode::write_options(call, what, "scale")? };
+    let w = read::store(call, &kind.resource(), |s| s.replace_as(kind, read::namespace(kind, t), name, new, &o))?;
+    write::ring(call);
+    Ok(Answer::ok(of(kind, &w.object)))
+}

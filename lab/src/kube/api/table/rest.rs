@@ -1,0 +1,169 @@
+//! Rows of everything else: networking, rights, scheduling, API registration.
+use serde_json::{Value, json};
+
+use super::{AGE, Layout, NAME, Row, number, text, wide};
+use crate::kube::schema::Kind;
+
+pub(super) fn layout(kind: &Kind) -> Option<Layout> {
+    network(kind).or_else(|| rights(kind)).or_else(|| other(kind))
+}
+
+fn network(kind: &Kind) -> Option<Layout> {
+    Some(match (kind.group.as_str(), kind.plural.as_str()) {
+        ("networking.k8s.io", "ingresses") => Layout {
+            columns: vec![NAME, text("Class"), text("Hosts"), text("Address"), text("Ports"), AGE],
+            cells: ingress,
+        },
+        ("networking.k8s.io", "ingressclasses") => Layout {
+            columns: vec![NAME, text("Controller"), text("Parameters"), AGE],
+            cells: |r| vec![r.name(), json!(r.text("/spec/controller")), json!("<none>"), r.age()],
+        },
+        ("networking.k8s.io", "networkpolicies") => Layout {
+            columns: vec![NAME, text("Pod-Selector"), AGE],
+            cells: |r| vec![r.name(), json!(r.selector("/spec/podSelector/matchLabels")), r.age()],
+        },
+        ("discovery.k8s.io", "endpointslices") => Layout {
+            columns: vec![NAME, text("AddressType"), text("Ports"), text("Endpoints"), AGE],
+            cells: |r| {
+                let ports = r.join("/ports", |p| p["port"].as_u64().map(|p| p.to_string()));
+                let ends = r.join("/endpoints", |e| e["addresses"][0].as_str().map(str::to_owned));
+                let shown = |t: String| if t.is_empty() { "<unset>".to_owned() } else { t };
+                vec![r.name(), json!(r.text("/addressType")), json!(shown(ports)), json!(shown(ends)), r.age()]
+            },
+        },
+        _ => return None,
+    })
+}
+
+fn ingress(r: &Row<'_>) -> Vec<Value> {
+    let hosts = r.join("/spec/rules", |x| x["host"].as_str().filter(|h| !h.is_empty()).map(str::to_owned));
+    let at = r.join("/status/loadBalancer/ingress", |i| {
+        i["ip"].as_str().or_else(|| i["hostname"].as_str()).map(str::to_owned)
+    });
+    let ports = if r.list("/spec/tls").is_empty() { "80" } else { "80, 443" };
+    vec![
+        r.name(),
+        json!(r.or("/spec/ingressClassName", "<none>")),
+        json!(if hosts.is_empty() { "*".to_owned() } else { hosts }),
+        json!(at),
+        json!(ports),
+        r.age(),
+    ]
+}
+
+fn subjects(r: &Row<'_>, kind: &str) -> Value {
+    let named = |s: &Value| {
+        let name = s["name"].as_str()?.to_owned();
+        let ns = s["namespace"].as_str().filter(|n| !n.is_empty() && kind == "ServiceAccount");
+        (s["kind"] == kind).then(|| ns.map_or_else(|| name.clone(), |ns| format!("{ns}/{name}")))
+    };
+    let list: Vec<String> = r.list("/subjects").iter().filter_map(named).collect();
+    json!(list.join(", "))
+}
+
+fn rights(kind: &Kind) -> Option<Layout> {
+    if kind.group != "rbac.authorization.k8s.io" || !kind.plural.ends_with("bindings") {
+        return None;
+    }
+    Some(Layout {
+        columns: vec![NAME, text("Role"), AGE, wide("Users"), wide("Groups"), wide("ServiceAccounts")],
+        cells: |r| {
+            let role = format!("{}/{}", r.text("/roleRef/kind"), r.text("/roleRef/name"));
+            let by = ["User", "Group", "ServiceAccount"].map(|k| subjects(r, k));
+            let mut out = vec![r.name(), json!(role), r.age()];
+            out.extend(by);
+            out
+        },
+    })
+}
+
+fn other(kind: &Kind) -> Option<Layout> {
+    Some(match (kind.group.as_str(), kind.plural.as_str()) {
+        ("coordination.k8s.io", "leases") => Layout {
+            columns: vec![NAME, text("Holder"), AGE],
+            cells: |r| vec![r.name(), json!(r.text("/spec/holderIdentity")), r.age()],
+        },
+        ("scheduling.k8s.io", "priorityclasses") => Layout {
+            columns: vec![NAME, number("Value"), ("Global-Default", "boolean", 0), AGE, text("PreemptionPolicy")],
+            cells: |r| {
+                let global = r.at("/globalDefault").as_bool().unwrap_or(false);
+                let value = r.at("/value").as_i64().unwrap_or(0);
+                let policy = r.or("/preemptionPolicy", "PreemptLowerPriority");
+                vec![r.name(), json!(value), json!(global), r.age(), json!(policy)]
+            },
+        },
+        ("node.k8s.io", "runtimeclasses") => Layout {
+            columns: vec![NAME, text("Handler"), AGE],
+            cells: |r| vec![r.name(), json!(r.text("/handler")), r.age()],
+        },
+        ("storage.k8s.io", "volumeattachments") => Layout {
+            columns: vec![NAME, text("Attacher"), text("PV"), text("Node"), ("Attached", "boolean", 0), AGE],
+            cells: |r| {
+                let attached = r.at("/status/attached").as_bool().unwrap_or(false);
+                let pv = r.text("/spec/source/persistentVolumeName");
+                let node = r.text("/spec/nodeName");
+                vec![r.name(), json!(r.text("/spec/attacher")), json!(pv), json!(node), json!(attached), r.age()]
+            },
+        },
+        ("admissionregistration.k8s.io", "mutatingwebhookconfigurations" | "validatingwebhookconfigurations") => {
+            Layout {
+                columns: vec![NAME, number("Webhooks"), AGE],
+                cells: |r| vec![r.name(), json!(r.list("/webhooks").len()), r.age()],
+            }
+        }
+        ("apiregistration.k8s.io", "apiservices") => {
+            Layout { columns: vec![NAME, text("Service"), text("Available"), AGE], cells: api_service }
+        }
+        ("certificates.k8s.io", "certificatesigningrequests") => Layout {
+            columns: vec![
+                NAME,
+                AGE,
+                text("SignerName"),
+                text("Requestor"),
+                text("RequestedDuration"),
+                text("Condition"),
+            ],
+            cells: signing_request,
+        },
+        ("", "podtemplates") => Layout {
+            columns: vec![NAME, text("Containers"), text("Images"), text("Pod Labels")],
+            cells: |r| {
+                let each = |f: &str| json!(r.join("/template/spec/containers", |c| c[f].as_str().map(str::to_owned)));
+                vec![r.name(), each("name"), each("image"), json!(r.selector("/template/metadata/labels"))]
+            },
+        },
+        _ => return None,
+    })
+}
+
+fn api_service(r: &Row<'_>) -> Vec<Value> {
+    let service = match r.text("/spec/service/name") {
+        n if n.is_empty() => "Local".to_owned(),
+        n => format!("{}/{n}", r.text("/spec/service/namespace")),
+    };
+    let up = r.list("/status/conditions").iter().find(|c| c["type"] == "Available");
+    let up = match up {
+        Some(c) if c["status"] == "True" => "True".to_owned(),
+        Some(c) => format!("False ({})", c["reason"].as_str().unwrap_or_default()),
+        None => "Unknown".to_owned(),
+    };
+    vec![r.name(), json!(service), json!(up), r.age()]
+}
+
+fn signing_request(r: &Row<'_>) -> Vec<Value> {
+    let mut words: Vec<String> =
+        r.list("/status/conditions").iter().filter_map(|c| c["type"].as_str().map(str::to_owned)).collect();
+    if words.is_empty() {
+        words.push("Pending".to_owned());
+    } else if !r.text("/status/certificate").is_empty() {
+        words.push("Issued".to_owned());
+    }
+    vec![
+        r.name(),
+        r.age(),
+        json!(r.text("/spec/signerName")),
+        json!(r.text("/spec/username")),
+        json!("<none>"),
+        json!(words.join(",")),
+    ]
+}

@@ -1,0 +1,122 @@
+//! The environment of a container: its `env`, `envFrom`, and what Kubernetes adds.
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::kube::cx::Cx;
+use crate::kube::text::{arr, s, unb64};
+
+/// A key of a ConfigMap or Secret as text.
+fn entry(cx: &Cx, resource: &str, ns: &str, name: &str, key: &str) -> Option<String> {
+    let o = cx.get(resource, ns, name)?;
+    let text = o["data"].get(key)?.as_str()?;
+    if resource == "secrets" {
+        return unb64(text).map(|b| String::from_utf8_lossy(&b).into_owned());
+    }
+    Some(text.to_owned())
+}
+
+/// A field of the pod (`metadata.labels['app']`, `status.podIP`).
+pub(super) fn field(pod: &Value, path: &str) -> String {
+    if let Some((map, key)) = path.split_once('[') {
+        let key = key.trim_end_matches(']').trim_matches(['\'', '"']);
+        let at = format!("/{}", map.replace('.', "/"));
+        return pod.pointer(&at).and_then(|m| m.get(key)).and_then(Value::as_str).unwrap_or_default().to_owned();
+    }
+    match pod.pointer(&format!("/{}", path.replace('.', "/"))) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Object(m)) => {
+            let lines: Vec<String> = m.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            lines.join("\n")
+        }
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}
+
+/// `$(NAME)` replaced by what is already known.
+pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("$(") {
+        let name = rest[at + 2..].split(')').next().unwrap_or_default();
+        out += &rest[..at];
+        match known.get(name).filter(|_| !rest[..at].ends_with('$')) {
+            Some(v) => out += v,
+            None => out += &format!("$({name})"),
+        }
+        rest = rest.get(at + 3 + name.len()..).unwrap_or_default();
+    }
+    out + rest
+}
+
+fn value(cx: &Cx, pod: &Value, c: &Value, from: &Value) -> Option<String> {
+    let ns = s(pod, "/metadata/namespace");
+    if let Some(path) = from["fieldRef"]["fieldPath"].as_str() {
+        return Some(field(pod, path));
+    }
+    if let Some(path) = from["resourceFieldRef"]["resource"].as_str() {
+        let (part, name) = path.split_once('.')?;
+        return Some(s(&c["resources"][part], &format!("/{name}")).to_owned());
+    }
+    for (kind, resource) in [("secretKeyRef", "secrets"), ("configMapKeyRef", "configmaps")] {
+        if from[kind].is_object() {
+            return entry(cx, resource, ns, s(&from[kind], "/name"), s(&from[kind], "/key"));
+        }
+    }
+    None
+}
+
+/// The environment of container `c` of `pod`.
+pub(super) fn of(cx: &Cx, pod: &Value, c: &Value) -> BTreeMap<String, String> {
+    let ns = s(pod, "/metadata/namespace");
+    let mut out = BTreeMap::new();
+    let hostname = match s(pod, "/spec/hostname") {
+        "" => s(pod, "/metadata/name"),
+        h => h,
+    };
+    for (k, v) in [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", "/root"),
+        ("HOSTNAME", hostname),
+        ("KUBERNETES_SERVICE_HOST", "10.43.0.1"),
+        ("KUBERNETES_SERVICE_PORT", "443"),
+        ("KUBERNETES_SERVICE_PORT_HTTPS", "443"),
+        ("KUBERNETES_PORT", "tcp://10.43.0.1:443"),
+    ] {
+        out.insert(k.to_owned(), v.to_owned());
+    }
+    for from in arr(c, "/envFrom") {
+        let prefix = s(from, "/prefix");
+        for (kind, resource) in [("configMapRef", "configmaps"), ("secretRef", "secrets")] {
+            let name = s(&from[kind], "/name");
+            let keys = cx.get(resource, ns, name).and_then(|o| o["data"].as_object()).into_iter().flatten();
+            for (k, _) in keys {
+                if let Some(v) = entry(cx, resource, ns, name, k) {
+                    out.insert(format!("{prefix}{k}"), v);
+                }
+            }
+        }
+    }
+    for e in arr(c, "/env") {
+        let v = match e["value"].as_str() {
+            Some(text) => Some(expand(text, &out)),
+            None => value(cx, pod, c, &e["valueFrom"]).or_else(|| e["valueFrom"].is_null().then(String::new)),
+        };
+        if let Some(v) = v {
+            out.insert(s(e, "/name").to_owned(), v);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_to_earlier_variables_are_replaced() {
+        let known = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+        assert_eq!(expand("x$(A)y$(B)", &known), "x1y$(B)");
+    }
+}

@@ -1,0 +1,191 @@
+//! What a container finds in its file system: a small root, its volumes, its account's token.
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bashkit::{FileSystem, InMemoryFs};
+use serde_json::Value;
+
+use super::env;
+use crate::kube::api::auth;
+use crate::kube::cx::Cx;
+use crate::kube::text::{arr, s, unb64};
+
+/// A volume whose data outlives the container, and where the container has it.
+#[derive(Debug, Clone)]
+pub struct Mounted {
+    /// Key of its data in the cluster.
+    pub volume: String,
+    /// Mount path without a slash at its end.
+    pub path: String,
+}
+
+const DIRS: &[&str] =
+    &["/bin", "/dev", "/etc", "/home", "/opt", "/proc", "/root", "/run", "/sys", "/tmp", "/usr/bin", "/var/log"];
+
+/// `/etc/os-release` of an image.
+fn release(image: &str) -> &'static str {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains("alpine") {
+        "NAME=\"Alpine Linux\"\nID=alpine\nVERSION_ID=3.22.1\nPRETTY_NAME=\"Alpine Linux v3.22\"\n"
+    } else if last.contains("ubuntu") || image.contains("cuda") {
+        "PRETTY_NAME=\"Ubuntu 24.04.3 LTS\"\nNAME=\"Ubuntu\"\nVERSION_ID=\"24.04\"\nID=ubuntu\nID_LIKE=debian\n"
+    } else if last.contains("busybox") {
+        ""
+    } else {
+        "PRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"13\"\nID=debian\n"
+    }
+}
+
+const WELCOME: &str = "<!DOCTYPE html>\n<html>\n<head>\n<title>Welcome to nginx!</title>\n</head>\n<body>\n<h1>Welcome to nginx!</h1>\n<p>If you see this page, nginx is successfully installed and working.</p>\n</body>\n</html>\n";
+
+/// Lays out the files of a container that starts.
+pub(super) fn lay_out(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) {
+    for d in DIRS {
+        fs.add_dir(d, 0o755);
+    }
+    let (ns, image) = (s(pod, "/metadata/namespace"), s(c, "/image"));
+    let name = env::of(cx, pod, c).get("HOSTNAME").cloned().unwrap_or_default();
+    let ip = s(pod, "/status/podIP");
+    let text = |path: &str, body: String| fs.add_file(path, body, 0o644);
+    text("/etc/hostname", format!("{name}\n"));
+    text(
+        "/etc/hosts",
+        format!(
+            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ip}\t{name}\n"
+        ),
+    );
+    text(
+        "/etc/resolv.conf",
+        format!(
+            "search {ns}.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.43.0.10\noptions ndots:5\n"
+        ),
+    );
+    text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n".to_owned());
+    let release = release(image);
+    if !release.is_empty() {
+        text("/etc/os-release", release.to_owned());
+    }
+    if image.contains("nginx") && !image.contains("ingress") {
+        text("/usr/share/nginx/html/index.html", WELCOME.to_owned());
+        text(
+            "/etc/nginx/nginx.conf",
+            "events {}\nhttp { server { listen 80; root /usr/share/nginx/html; } }\n".to_owned(),
+        );
+    }
+    account(cx, pod, fs);
+}
+
+/// The token of the pod's service account.
+fn account(cx: &mut Cx, pod: &Value, fs: &InMemoryFs) {
+    if pod["spec"]["automountServiceAccountToken"] == false {
+        return;
+    }
+    let ns = s(pod, "/metadata/namespace");
+    let name = match s(pod, "/spec/serviceAccountName") {
+        "" => "default",
+        n => n,
+    };
+    let Some(sa) = cx.get("serviceaccounts", ns, name) else { return };
+    let token = auth::make_token(&cx.c.token_key(), sa, cx.now(), 3607);
+    let dir = "/var/run/secrets/kubernetes.io/serviceaccount";
+    fs.add_file(format!("{dir}/token"), token, 0o644);
+    fs.add_file(format!("{dir}/ca.crt"), &cx.c.ca.cert, 0o644);
+    fs.add_file(format!("{dir}/namespace"), ns, 0o644);
+}
+
+/// Keys of a ConfigMap or Secret as files, with the `items` that are asked for.
+fn keys(cx: &Cx, resource: &str, ns: &str, name: &str, items: &Value) -> BTreeMap<String, Vec<u8>> {
+    let Some(o) = cx.get(resource, ns, name) else { return BTreeMap::new() };
+    let mut out = BTreeMap::new();
+    for (part, coded) in [("data", resource == "secrets"), ("binaryData", true)] {
+        for (k, v) in o[part].as_object().into_iter().flatten() {
+            let text = v.as_str().unwrap_or_default();
+            let bytes = if coded { unb64(text).unwrap_or_default() } else { text.as_bytes().to_vec() };
+            let path = match items.as_array() {
+                None => Some(k.clone()),
+                Some(list) => list.iter().find(|i| s(i, "/key") == k).map(|i| s(i, "/path").to_owned()),
+            };
+            if let Some(p) = path {
+                out.insert(p, bytes);
+            }
+        }
+    }
+    out
+}
+
+/// What one source of a volume shows.
+fn shown(cx: &Cx, pod: &Value, source: &Value) -> BTreeMap<String, Vec<u8>> {
+    let ns = s(pod, "/metadata/namespace");
+    let mut out = BTreeMap::new();
+    for (field, name, resource) in
+        [("configMap", "/name", "configmaps"), ("secret", "/secretName", "secrets"), ("secret", "/name", "secrets")]
+    {
+        if source[field].is_object() {
+            out.extend(keys(cx, resource, ns, s(&source[field], name), &source[field]["items"]));
+        }
+    }
+    for i in arr(source, "/downwardAPI/items") {
+        let text = env::field(pod, s(i, "/fieldRef/fieldPath"));
+        out.insert(s(i, "/path").to_owned(), text.into_bytes());
+    }
+    for part in arr(source, "/projected/sources") {
+        out.extend(shown(cx, pod, part));
+    }
+    out
+}
+
+/// Puts the container's volumes in place; says which of them keep data.
+pub(super) fn mount(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) -> Vec<Mounted> {
+    let (ns, uid) = (s(pod, "/metadata/namespace"), s(pod, "/metadata/uid"));
+    let mut kept = Vec::new();
+    for m in arr(c, "/volumeMounts") {
+        let Some(v) = arr(pod, "/spec/volumes").iter().find(|v| v["name"] == m["name"]) else { continue };
+        let path = s(m, "/mountPath").trim_end_matches('/').to_owned();
+        let sub = s(m, "/subPath");
+        let claim = v["persistentVolumeClaim"]["claimName"].as_str();
+        let volume = match claim {
+            Some(claim) => cx.get("persistentvolumeclaims", ns, claim).map(|c| s(c, "/spec/volumeName").to_owned()),
+            None if v["emptyDir"].is_object() => Some(format!("emptydir/{uid}/{}", s(v, "/name"))),
+            None => None,
+        };
+        if let Some(volume) = volume {
+            fs.add_dir(&path, 0o777);
+            for (file, text) in cx.c.volumes.get(&volume).map(|v| v.files.clone()).unwrap_or_default() {
+                if file.ends_with('/') {
+                    fs.add_dir(format!("{path}/{}", file.trim_end_matches('/')), 0o755);
+                } else {
+                    fs.add_file(format!("{path}/{file}"), text, 0o644);
+                }
+            }
+            kept.push(Mounted { volume, path });
+            continue;
+        }
+        for (file, bytes) in shown(cx, pod, v) {
+            if sub.is_empty() {
+                fs.add_file(format!("{path}/{file}"), bytes, 0o644);
+            } else if file == sub {
+                fs.add_file(&path, bytes, 0o644);
+            }
+        }
+    }
+    kept
+}
+
+/// Text files and directories below `root`, by their path below it; directories end in `/`.
+pub(super) async fn below(fs: &InMemoryFs, root: &str) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    let mut dirs = vec![String::new()];
+    while let Some(dir) = dirs.pop() {
+        let full = format!("{root}/{dir}");
+        for e in fs.read_dir(Path::new(&full)).await.unwrap_or_default() {
+            let path = if dir.is_empty() { e.name.clone() } else { format!("{dir}/{}", e.name) };
+            if e.metadata.file_type.is_dir() {
+                out.insert(format!("{path}/"), String::new());
+                dirs.push(path);
+            } else if let Ok(bytes) = fs.read_file(Path::new(&format!("{root}/{path}"))).await {
+                out.insert(path, String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,111 @@
+//! Containers seen from inside: their files, their environment, a shell in them. What they keep lives as long as
+//! the lab runs; data of persistent volumes goes back into the world.
+pub mod env;
+pub mod files;
+pub mod programs;
+pub mod shell;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bashkit::InMemoryFs;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::cx::Cx;
+use super::text::{arr, s};
+use crate::Lab;
+
+/// File systems and running scripts of containers, by pod uid and container name.
+#[derive(Default)]
+pub struct Containers(Mutex<BTreeMap<(String, String), Held>>);
+
+struct Held {
+    fs: Arc<InMemoryFs>,
+    stop: CancellationToken,
+}
+
+impl Containers {
+    fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<(String, String), Held>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A container ends: its script stops and its files are gone.
+    pub fn end(&self, uid: &str, container: &str) {
+        if let Some(h) = self.with(|m| m.remove(&(uid.to_owned(), container.to_owned()))) {
+            h.stop.cancel();
+        }
+    }
+
+    /// All containers of a pod end.
+    pub fn end_pod(&self, uid: &str) {
+        let held = self.with(|m| {
+            let keys: Vec<_> = m.keys().filter(|k| k.0 == uid).cloned().collect();
+            keys.into_iter().filter_map(|k| m.remove(&k)).collect::<Vec<_>>()
+        });
+        held.iter().for_each(|h| h.stop.cancel());
+    }
+}
+
+/// A container that one is in.
+#[derive(Clone)]
+pub struct Inside {
+    /// The lab.
+    pub lab: Lab,
+    /// Cluster.
+    pub cluster: String,
+    /// The pod.
+    pub pod: Value,
+    /// Container name.
+    pub container: String,
+    /// Its image.
+    pub image: String,
+    /// Its files.
+    pub fs: Arc<InMemoryFs>,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// Where it starts.
+    pub cwd: String,
+    /// Volumes whose data is kept, with their mount paths.
+    pub volumes: Vec<files::Mounted>,
+    /// Cancelled when the container ends.
+    pub stop: CancellationToken,
+}
+
+/// The container of that name in a pod, init containers included.
+#[must_use]
+pub fn spec<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
+    ["/spec/containers", "/spec/initContainers", "/spec/ephemeralContainers"]
+        .iter()
+        .find_map(|p| arr(pod, p).iter().find(|c| s(c, "/name") == name))
+}
+
+/// Goes into a container; the first time its files are laid out.
+pub fn enter(cx: &mut Cx, pod: &Value, name: &str) -> Option<Inside> {
+    let c = spec(pod, name)?.clone();
+    let key = (s(pod, "/metadata/uid").to_owned(), name.to_owned());
+    let have = cx.lab.kube().containers.with(|m| m.get(&key).map(|h| (h.fs.clone(), h.stop.clone())));
+    let (fs, stop) = have.unwrap_or_else(|| {
+        let (fs, stop) = (Arc::new(InMemoryFs::new()), CancellationToken::new());
+        files::lay_out(cx, pod, &c, &fs);
+        cx.lab.kube().containers.with(|m| m.insert(key, Held { fs: fs.clone(), stop: stop.clone() }));
+        (fs, stop)
+    });
+    let volumes = files::mount(cx, pod, &c, &fs);
+    let cwd = match s(&c, "/workingDir") {
+        "" => "/",
+        dir => dir,
+    };
+    Some(Inside {
+        lab: cx.lab.clone(),
+        cluster: cx.c.id.clone(),
+        env: env::of(cx, pod, &c),
+        pod: pod.clone(),
+        container: name.to_owned(),
+        image: s(&c, "/image").to_owned(),
+        fs,
+        cwd: cwd.to_owned(),
+        volumes,
+        stop,
+    })
+}

@@ -1,0 +1,206 @@
+//! CronJobs: a Job whenever the schedule says so, by lab time.
+use serde_json::{Value, json};
+
+use super::super::KubeEvent;
+use super::super::cx::{Cx, is_true, owner_ref};
+use super::super::store::meta;
+use super::super::text::{arr, s};
+
+const CRONS: &str = "cronjobs.batch";
+const JOBS: &str = "jobs.batch";
+
+/// One field of a schedule as the set of its values.
+fn field(text: &str, low: u64, high: u64, names: &[&str]) -> Option<Vec<u64>> {
+    let number = |t: &str| -> Option<u64> {
+        let at = names.iter().position(|n| n.eq_ignore_ascii_case(t));
+        at.map(|i| i as u64 + low).or_else(|| t.parse().ok())
+    };
+    let mut out = Vec::new();
+    for part in text.split(',') {
+        let (range, step) = part.split_once('/').map_or((part, 1), |(r, n)| (r, n.parse().unwrap_or(0)));
+        let (from, to) = match range {
+            "*" | "?" => (low, high),
+            r => match r.split_once('-') {
+                Some((a, b)) => (number(a)?, number(b)?),
+                None if part.contains('/') => (number(r)?, high),
+                None => (number(r)?, number(r)?),
+            },
+        };
+        if step == 0 || from < low || to > high {
+            return None;
+        }
+        out.extend((from..=to).step_by(usize::try_from(step).ok()?));
+    }
+    Some(out)
+}
+
+/// Minutes, hours, days, months, weekdays.
+fn parse(schedule: &str) -> Option<[Vec<u64>; 5]> {
+    let text = match schedule.trim() {
+        "@hourly" => "0 * * * *",
+        "@daily" | "@midnight" => "0 0 * * *",
+        "@weekly" => "0 0 * * 0",
+        "@monthly" => "0 0 1 * *",
+        "@yearly" | "@annually" => "0 0 1 1 *",
+        other => other,
+    };
+    let parts: Vec<&str> = text.split_whitespace().collect();
+    let [m, h, d, mo, w] = parts[..] else { return None };
+    let months = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+    let days = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
+    Some([
+        field(m, 0, 59, &[])?,
+        field(h, 0, 23, &[])?,
+        field(d, 1, 31, &[])?,
+        field(mo, 1, 12, &months)?,
+        field(w, 0, 7, &days)?.into_iter().map(|d| d % 7).collect(),
+    ])
+}
+
+/// Whether a text is a schedule.
+#[must_use]
+pub fn valid(schedule: &str) -> bool {
+    parse(schedule).is_some()
+}
+
+/// The first minute after `after_ms` that the schedule names.
+#[must_use]
+pub fn next(schedule: &str, after_ms: u64) -> Option<u64> {
+    let [minutes, hours, days, months, weekdays] = parse(schedule)?;
+    let both = days.len() < 31 && weekdays.len() < 7;
+    let mut at = after_ms / 60_000 + 1;
+    // Four years have every weekday on every date.
+    for _ in 0..4 * 366 * 24 * 60 {
+        let time = meta::time(at * 60_000);
+        let n = |a: usize, b: usize| time.get(a..b).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
+        let weekday = (at / 1440 + 4) % 7;
+        let day = if both {
+            days.contains(&n(8, 10)) || weekdays.contains(&weekday)
+        } else {
+            days.contains(&n(8, 10)) && weekdays.contains(&weekday)
+        };
+        if !months.contains(&n(5, 7)) || !day {
+            at = (at / 1440 + 1) * 1440;
+        } else if !hours.contains(&n(11, 13)) {
+            at = (at / 60 + 1) * 60;
+        } else if !minutes.contains(&n(14, 16)) {
+            at += 1;
+        } else {
+            return Some(at * 60_000);
+        }
+    }
+    None
+}
+
+/// A CronJob changed, or one of its Jobs did.
+pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
+    let Some(cron) = cx.get(CRONS, ns, name).cloned() else { return };
+    tidy(cx, &cron, ns, name);
+    let mark = format!("cron/{}", s(&cron, "/metadata/uid"));
+    if cron["spec"]["suspend"] == true {
+        cx.c.apps.remove(&mark);
+        return;
+    }
+    let Some(due) = next(s(&cron, "/spec/schedule"), cx.now()) else { return };
+    if cx.c.apps.get(&mark).and_then(Value::as_u64) != Some(due) {
+        cx.c.apps.insert(mark, json!(due));
+        let look = KubeEvent::Look {
+            cluster: cx.c.id.clone(),
+            resource: CRONS.to_owned(),
+            ns: ns.to_owned(),
+            name: name.to_owned(),
+        };
+        let delay = due.saturating_sub(cx.now());
+        cx.later(delay, look);
+    }
+}
+
+/// A scheduled minute has come.
+pub fn due(cx: &mut Cx, ns: &str, name: &str) {
+    let Some(cron) = cx.get(CRONS, ns, name).cloned() else { return };
+    let mark = format!("cron/{}", s(&cron, "/metadata/uid"));
+    let Some(due) = cx.c.apps.get(&mark).and_then(Value::as_u64).filter(|d| *d <= cx.now()) else { return };
+    cx.c.apps.remove(&mark);
+    let active = active(cx, &cron, ns);
+    let policy = s(&cron, "/spec/concurrencyPolicy");
+    if active.is_empty() || policy != "Forbid" {
+        if policy == "Replace" {
+            active.iter().for_each(|j| cx.delete(JOBS, ns, j));
+        }
+        let job = format!("{name}-{}", due / 60_000);
+        let template = &cron["spec"]["jobTemplate"];
+        let mut notes = template["metadata"]["annotations"].clone();
+        notes["batch.kubernetes.io/cronjob-scheduled-timestamp"] = json!(meta::time(due));
+        let made = cx.create(json!({"apiVersion": "batch/v1", "kind": "Job", "spec": template["spec"],
+            "metadata": {"name": job, "namespace": ns, "labels": template["metadata"]["labels"], "annotations": notes,
+                "ownerReferences": owner_ref(&cron)}}));
+        if made {
+            cx.event(&cron, true, "SuccessfulCreate", &format!("Created job {job}"), "cronjob-controller");
+        }
+        cx.update(CRONS, ns, name, |c| c["status"]["lastScheduleTime"] = json!(meta::time(due)));
+    }
+    reconcile(cx, ns, name);
+}
+
+fn mine<'a>(cx: &'a Cx, cron: &Value, ns: &str) -> Vec<&'a Value> {
+    let uid = s(cron, "/metadata/uid");
+    let owned = |j: &&Value| arr(j, "/metadata/ownerReferences").iter().any(|o| s(o, "/uid") == uid);
+    cx.list_in(JOBS, ns).into_iter().filter(owned).collect()
+}
+
+fn active(cx: &Cx, cron: &Value, ns: &str) -> Vec<String> {
+    let open = |j: &&Value| !is_true(j, "Complete") && !is_true(j, "Failed");
+    mine(cx, cron, ns).into_iter().filter(open).map(|j| s(j, "/metadata/name").to_owned()).collect()
+}
+
+/// Status, and Jobs beyond the history limits.
+fn tidy(cx: &mut Cx, cron: &Value, ns: &str, name: &str) {
+    for (kind, limit, or) in [("Complete", "successfulJobsHistoryLimit", 3), ("Failed", "failedJobsHistoryLimit", 1)] {
+        let keep = cron["spec"][limit].as_u64().unwrap_or(or);
+        let mut over: Vec<(String, String)> = mine(cx, cron, ns)
+            .into_iter()
+            .filter(|j| is_true(j, kind))
+            .map(|j| (s(j, "/status/startTime").to_owned(), s(j, "/metadata/name").to_owned()))
+            .collect();
+        over.sort();
+        let surplus = over.len().saturating_sub(usize::try_from(keep).unwrap_or(0));
+        over[..surplus].iter().for_each(|(_, j)| cx.delete(JOBS, ns, j));
+    }
+    let list: Vec<Value> = mine(cx, cron, ns)
+        .into_iter()
+        .filter(|j| !is_true(j, "Complete") && !is_true(j, "Failed"))
+        .map(|j| json!({"apiVersion": "batch/v1", "kind": "Job", "namespace": ns, "name": j["metadata"]["name"], "uid": j["metadata"]["uid"]}))
+        .collect();
+    let last =
+        mine(cx, cron, ns).into_iter().map(|j| s(j, "/status/completionTime").to_owned()).max().unwrap_or_default();
+    cx.update(CRONS, ns, name, |c| {
+        if list.is_empty() {
+            c["status"].as_object_mut().and_then(|m| m.shift_remove("active"));
+        } else {
+            c["status"]["active"] = json!(list);
+        }
+        if !last.is_empty() {
+            c["status"]["lastSuccessfulTime"] = json!(last);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_name_the_next_minute() {
+        let from = meta::parse_time("2026-11-25T22:56:30Z").unwrap();
+        for (schedule, want) in [
+            ("*/5 * * * *", "2026-11-25T23:00:00Z"),
+            ("* * * * *", "2026-11-25T22:57:00Z"),
+            ("30 3 * * MON-FRI", "2026-11-26T03:30:00Z"),
+            ("0 0 1 1 *", "2027-01-01T00:00:00Z"),
+            ("@weekly", "2026-11-29T00:00:00Z"),
+        ] {
+            assert_eq!(next(schedule, from).map(meta::time).as_deref(), Some(want), "{schedule}");
+        }
+        assert!(!valid("61 * * * *") && !valid("* * *"));
+    }
+}

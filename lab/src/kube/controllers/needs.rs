@@ -1,0 +1,55 @@
+//! What a pod needs on its node before its containers start: objects it refers to, the runtime of its class.
+use serde_json::Value;
+
+use super::super::cx::Cx;
+use super::super::text::{arr, s};
+
+/// Secrets and ConfigMaps that volumes and environment need.
+pub(super) fn references(cx: &Cx, pod: &Value) -> Result<(), (&'static str, String)> {
+    let ns = s(pod, "/metadata/namespace");
+    for v in arr(pod, "/spec/volumes") {
+        for (field, key, resource, word) in
+            [("secret", "secretName", "secrets", "secret"), ("configMap", "name", "configmaps", "configmap")]
+        {
+            let r = &v[field];
+            let name = r[key].as_str().unwrap_or("");
+            if r.is_object() && r["optional"] != true && cx.get(resource, ns, name).is_none() {
+                let text =
+                    format!("MountVolume.SetUp failed for volume \"{}\" : {word} \"{name}\" not found", s(v, "/name"));
+                return Err(("FailedMount", text));
+            }
+        }
+    }
+    for c in arr(pod, "/spec/initContainers").iter().chain(arr(pod, "/spec/containers")) {
+        for e in arr(c, "/env") {
+            for (field, resource, word) in
+                [("secretKeyRef", "secrets", "secret"), ("configMapKeyRef", "configmaps", "configmap")]
+            {
+                let r = &e["valueFrom"][field];
+                if r.is_object() && r["optional"] != true && cx.get(resource, ns, s(r, "/name")).is_none() {
+                    return Err(("Failed", format!("Error: {word} \"{}\" not found", s(r, "/name"))));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the node's container runtime has the handler of the pod's RuntimeClass.
+pub(super) fn runtime(cx: &Cx, pod: &Value, node: &str) -> Result<(), String> {
+    let class = s(pod, "/spec/runtimeClassName");
+    if class.is_empty() {
+        return Ok(());
+    }
+    let Some(rc) = cx.get("runtimeclasses.node.k8s.io", "", class) else {
+        return Err(format!("failed to get sandbox runtime: RuntimeClass \"{class}\" not found"));
+    };
+    let handler = s(rc, "/handler");
+    let known = handler == "runc" || cx.c.nodes.get(node).is_some_and(|n| n.runtimes.iter().any(|r| r == handler));
+    if known {
+        return Ok(());
+    }
+    Err(format!(
+        "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to get sandbox runtime: no runtime for \"{handler}\" is configured"
+    ))
+}

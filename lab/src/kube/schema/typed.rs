@@ -1,0 +1,326 @@
+//! Bodies as the API server's decoder reads them: wrong types are refused in Go's words, fields that nobody
+//! declared are named and dropped, and what a Go struct always writes is filled in.
+use serde_json::{Map, Value, json};
+
+use super::Kind;
+use super::defaults::canonical;
+use super::node::{Field, Node};
+
+/// Fields that the kind does not declare; they have been dropped from `obj`.
+///
+/// # Errors
+/// The decoder's text for a value of the wrong type.
+pub fn read(kind: &Kind, obj: &mut Value) -> Result<Vec<String>, String> {
+    let mut unknown = Vec::new();
+    if kind.custom {
+        let schema = Node::of(kind);
+        if let Some(m) = obj.get_mut("metadata").filter(|m| !m.is_null()) {
+            let mut place = Place { type_name: "ObjectMeta", stack: vec!["metadata".into()], unknown: &mut unknown };
+            place.walk(schema.down("metadata"), "metadata", m)?;
+        }
+        prune(schema, "", obj, &mut unknown);
+        return Ok(unknown);
+    }
+    let mut place = Place { type_name: &kind.kind, stack: Vec::new(), unknown: &mut unknown };
+    place.walk(Node::of(kind), "", obj)?;
+    Ok(unknown)
+}
+
+/// A place in a body of a built-in kind.
+struct Place<'a> {
+    /// Go struct that declares the field.
+    type_name: &'a str,
+    /// Field names from the root, without indexes.
+    stack: Vec<String>,
+    unknown: &'a mut Vec<String>,
+}
+
+fn short(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// The Go type of a place.
+fn go_type(node: Node<'_>) -> String {
+    if let Some(name) = node.type_name() {
+        let mut parts = name.rsplit('.');
+        let (kind, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        return format!("{version}.{kind}");
+    }
+    match (node.kind(), node.format()) {
+        (Some("array"), _) => format!("[]{}", go_type(node.items())),
+        (Some("integer"), f) => f.unwrap_or("int64").to_owned(),
+        (Some("number"), _) => "float64".to_owned(),
+        (Some("boolean"), _) => "bool".to_owned(),
+        (Some("string"), Some("byte")) => "[]uint8".to_owned(),
+        (Some("string"), _) => "string".to_owned(),
+        _ => match node.field("*") {
+            Field::Entry(n) => format!("map[string]{}", go_type(n)),
+            _ => "interface {}".to_owned(),
+        },
+    }
+}
+
+fn word(v: &Value) -> &'static str {
+    match v {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+impl Place<'_> {
+    fn wrong(&self, node: Node<'_>, shown: &str) -> String {
+        let into = if self.stack.is_empty() {
+            format!("Go value of type {}", go_type(node))
+        } else {
+            format!("Go struct field {}.{} of type {}", self.type_name, self.stack.join("."), go_type(node))
+        };
+        format!("json: cannot unmarshal {shown} into {into}")
+    }
+
+    fn walk(&mut self, node: Node<'_>, path: &str, v: &mut Value) -> Result<(), String> {
+        // Values of any kind, and schemas that may also be a list or a truth value.
+        if node.type_name().is_some_and(|n| n.ends_with("v1.JSON") || n.contains("JSONSchemaPropsOr")) {
+            return Ok(());
+        }
+        if node.quantity() {
+            let text = v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+            return if (v.is_string() || v.is_number()) && canonical(&text).is_some() {
+                Ok(())
+            } else {
+                Err(QUANTITY.into())
+            };
+        }
+        if node.int_or_string() && (v.is_i64() || v.is_string())
+            || node.open() && !v.is_object() && node.kind().is_none()
+        {
+            return Ok(());
+        }
+        match (node.kind(), &mut *v) {
+            (Some("array"), Value::Array(list)) => self.list(node, path, list),
+            (Some("string"), Value::String(text)) => scalar(node.format(), text),
+            (Some("boolean"), Value::Bool(_)) => Ok(()),
+            (Some("integer"), Value::Number(n)) => {
+                let fits = n.as_i64().is_some_and(|n| node.format() != Some("int32") || i32::try_from(n).is_ok());
+                if fits { Ok(()) } else { Err(self.wrong(node, &format!("number {n}"))) }
+            }
+            (Some("number"), Value::Number(_)) => Ok(()),
+            (None | Some("object"), Value::Object(map)) => self.fields(node, path, map),
+            (None, _) => Ok(()),
+            _ => Err(self.wrong(node, word(v))),
+        }
+    }
+
+    fn list(&mut self, node: Node<'_>, path: &str, list: &mut [Value]) -> Result<(), String> {
+        for (i, v) in list.iter_mut().enumerate().filter(|(_, v)| !v.is_null()) {
+            self.walk(node.items(), &format!("{path}[{i}]"), v)?;
+        }
+        Ok(())
+    }
+
+    fn fields(&mut self, node: Node<'_>, path: &str, map: &mut Map<String, Value>) -> Result<(), String> {
+        if node.open() {
+            return Ok(());
+        }
+        let own = node.type_name().map_or(self.type_name, short).to_owned();
+        let keys: Vec<String> = map.keys().cloned().collect();
+        for k in keys {
+            let sub = if path.is_empty() { k.clone() } else { format!("{path}.{k}") };
+            match node.field(&k) {
+                Field::Unknown => {
+                    self.unknown.push(sub);
+                    map.shift_remove(&k);
+                }
+                Field::Known(_) | Field::Entry(_) if map.get(&k).is_some_and(Value::is_null) => {
+                    map.shift_remove(&k);
+                }
+                Field::Known(n) => {
+                    let mut stack = self.stack.clone();
+                    stack.push(k.clone());
+                    let mut down = Place { type_name: &own, stack, unknown: self.unknown };
+                    map.get_mut(&k).map_or(Ok(()), |v| down.walk(n, &sub, v))?;
+                }
+                Field::Entry(n) => map.get_mut(&k).map_or(Ok(()), |v| self.walk(n, &sub, v))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+const QUANTITY: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
+fn scalar(format: Option<&str>, text: &str) -> Result<(), String> {
+    match format {
+        Some("byte") => base64_text(text),
+        Some("date-time") if crate::kube::store::meta::parse_time(text).is_none() => Err(format!(
+            "parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\""
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn base64_text(text: &str) -> Result<(), String> {
+    let data: Vec<u8> = text.bytes().filter(|b| !matches!(b, b'\r' | b'\n')).collect();
+    let letters = data.iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')));
+    let padding = letters.filter(|i| data[*i] == b'=' && data[*i..].iter().all(|b| *b == b'=') && data.len() - i <= 2);
+    let bad = match (letters, padding) {
+        (Some(i), None) => Some(i),
+        _ if data.len() % 4 != 0 => Some(data.len() / 4 * 4),
+        _ => None,
+    };
+    bad.map_or(Ok(()), |i| Err(format!("illegal base64 data at input byte {i}")))
+}
+
+/// Drops what a structural schema does not declare, and nulls it does not allow.
+fn prune(node: Node<'_>, path: &str, v: &mut Value, unknown: &mut Vec<String>) {
+    match v {
+        Value::Object(map) => {
+            let keys: Vec<String> = map.keys().cloned().collect();
+            for k in keys {
+                if path.is_empty() && matches!(k.as_str(), "apiVersion" | "kind" | "metadata") {
+                    continue;
+                }
+                let sub = if path.is_empty() { k.clone() } else { format!("{path}.{k}") };
+                match node.field(&k) {
+                    Field::Unknown => {
+                        unknown.push(sub);
+                        map.shift_remove(&k);
+                    }
+                    Field::Known(n) if map[&k].is_null() && n.schema().is_some() && n.word("nullable") != true => {
+                        map.shift_remove(&k);
+                    }
+                    Field::Known(n) | Field::Entry(n) => {
+                        if let Some(v) = map.get_mut(&k) {
+                            prune(n, &sub, v, unknown);
+                        }
+                    }
+                }
+            }
+        }
+        Value::Array(list) => {
+            for (i, v) in list.iter_mut().enumerate() {
+                prune(node.items(), &format!("{path}[{i}]"), v, unknown);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Times that Go writes as null while they are not set: (kind, fields of a condition).
+const TIMES: &[(&str, [&str; 2])] = &[
+    ("Pod", ["lastProbeTime", "lastTransitionTime"]),
+    ("PersistentVolumeClaim", ["lastProbeTime", "lastTransitionTime"]),
+    ("Node", ["lastHeartbeatTime", "lastTransitionTime"]),
+];
+
+/// What a Go struct of the kind always writes, set or not.
+fn always(kind: &str) -> Value {
+    match kind {
+        "Namespace" => json!({"spec": {}, "status": {}}),
+        "Node" => json!({"spec": {}, "status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": {
+            "machineID": "", "systemUUID": "", "bootID": "", "kernelVersion": "", "osImage": "", "containerRuntimeVersion": "",
+            "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "", "architecture": ""}}}),
+        "DaemonSet" => json!({"spec": {"updateStrategy": {}}, "status": {"currentNumberScheduled": 0,
+            "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}}),
+        "StatefulSet" => json!({"spec": {"updateStrategy": {}}, "status": {"replicas": 0, "availableReplicas": 0}}),
+        "ReplicaSet" | "ReplicationController" => json!({"status": {"replicas": 0}}),
+        "Deployment" => json!({"spec": {"strategy": {}}, "status": {}}),
+        "Pod" | "Job" | "CronJob" | "PersistentVolume" | "ResourceQuota" => json!({"status": {}}),
+        "PersistentVolumeClaim" => json!({"spec": {"resources": {}}, "status": {}}),
+        "Service" | "Ingress" => json!({"status": {"loadBalancer": {}}}),
+        "PodDisruptionBudget" => json!({"status": {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0,
+            "expectedPods": 0}}),
+        "HorizontalPodAutoscaler" => json!({"status": {"desiredReplicas": 0, "currentMetrics": null}}),
+        _ => Value::Null,
+    }
+}
+
+fn fill(v: &mut Value, wanted: &Value) {
+    let Value::Object(w) = wanted else { return };
+    if v.is_null() {
+        *v = json!({});
+    }
+    let Value::Object(m) = v else { return };
+    for (k, x) in w {
+        match m.get_mut(k) {
+            Some(have) => fill(have, x),
+            None => drop(m.insert(k.clone(), x.clone())),
+        }
+    }
+}
+
+/// Fills in what is always written.
+pub fn complete(kind: &Kind, obj: &mut Value) {
+    if kind.custom {
+        return;
+    }
+    fill(obj, &always(&kind.kind));
+    let Some((_, fields)) = TIMES.iter().find(|(k, _)| *k == kind.kind) else { return };
+    let conditions = obj.get_mut("status").and_then(|s| s.get_mut("conditions")).and_then(Value::as_array_mut);
+    for c in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+        for f in fields {
+            c.entry(*f).or_insert(Value::Null);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kube::schema::kinds::builtin;
+
+    fn kind(name: &str) -> Kind {
+        (**builtin().iter().find(|k| k.kind == name).unwrap()).clone()
+    }
+
+    #[test]
+    fn unknown_fields_are_named_and_dropped() {
+        let mut o = json!({"metadata": {"name": "a", "colour": 1}, "spec": {"contaners": [], "containers": [{"name": "c", "imge": "x"}]}});
+        let found = read(&kind("Pod"), &mut o).unwrap();
+        assert_eq!(found, ["metadata.colour", "spec.contaners", "spec.containers[0].imge"]);
+        assert_eq!(o, json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c"}]}}));
+    }
+
+    #[test]
+    fn wrong_types_read_as_in_go() {
+        for (k, o, want) in [
+            (
+                "Deployment",
+                json!({"spec": {"replicas": "x"}}),
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "ConfigMap",
+                json!({"data": {"a": 1}}),
+                "json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+            ),
+            (
+                "Pod",
+                json!({"metadata": {"labels": {"a": true}}}),
+                "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
+            (
+                "Pod",
+                json!({"spec": {"containers": {}}}),
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            ("Secret", json!({"data": {"k": "%%%"}}), "illegal base64 data at input byte 0"),
+            ("Pod", json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "x"}}}]}}), QUANTITY),
+        ] {
+            assert_eq!(read(&kind(k), &mut o.clone()).unwrap_err(), want, "{o}");
+        }
+    }
+
+    #[test]
+    fn every_lab_definition_of_a_time_is_null_until_set() {
+        let mut o = json!({"status": {"conditions": [{"type": "Ready"}]}});
+        complete(&kind("Pod"), &mut o);
+        assert_eq!(
+            o["status"]["conditions"][0],
+            json!({"type": "Ready", "lastProbeTime": null, "lastTransitionTime": null})
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! A bare control plane and a client that speaks to its handlers without a socket.
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use gpuhost_lab::kube::api::auth::User;
+use gpuhost_lab::kube::api::route::Query;
+use gpuhost_lab::kube::api::{self, Request};
+use gpuhost_lab::kube::bare;
+use gpuhost_lab::spec::Spec;
+use gpuhost_lab::world::World;
+use gpuhost_lab::{Client, Lab, RouteSink};
+use gpuhost_stdlib::core::clock::Mode;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+struct Nowhere;
+impl RouteSink for Nowhere {
+    fn up(&self, _: &str, _: SocketAddr) {}
+    fn down(&self, _: &str) {}
+}
+
+/// What the API answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub code: u16,
+    pub body: Value,
+    pub text: String,
+    pub warnings: Vec<String>,
+}
+
+impl Answer {
+    pub fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+}
+
+#[derive(Clone)]
+pub struct Bed {
+    pub lab: Lab,
+    pub cluster: String,
+    _dir: Arc<tempfile::TempDir>,
+}
+
+impl Bed {
+    /// Time moves only when a test says so.
+    pub async fn still() -> Bed {
+        Bed::with(Mode::Explicit).await
+    }
+
+    /// Time jumps to whatever comes next.
+    pub async fn running() -> Bed {
+        Bed::with(Mode::Instant).await
+    }
+
+    async fn with(mode: Mode) -> Bed {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let world = World::new(&Spec::homelab().unwrap()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let lab = Lab::start(world, dir.path(), mode, Arc::new(Nowhere)).await.unwrap();
+        let cluster = bare::cluster(&lab);
+        Bed { lab, cluster, _dir: Arc::new(dir) }
+    }
+
+    pub async fn send(&self, method: &str, path: &str, kind: &str, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let header =
+            |name: &str| headers.iter().find(|h| h.0.eq_ignore_ascii_case(name)).map_or("", |h| h.1).to_owned();
+        let req = Request {
+            method: method.parse().unwrap(),
+            path: path.to_owned(),
+            query: Query::parse(query),
+            accept: header("accept"),
+            content_type: kind.to_owned(),
+            agent: "python-urllib3/2.5.0".to_owned(),
+            headers: Vec::new(),
+            body: body.into(),
+            upgrade: None,
+            client: Client::Foreign,
+        };
+        let admin = User { name: "admin".into(), groups: vec!["system:masters".into()], uid: String::new() };
+        let r = api::handle(&self.lab, &self.cluster, 1, Some(admin), &req).await;
+        let warnings = r.headers().get_all("warning").iter().map(|w| w.to_str().unwrap().to_owned()).collect();
+        let code = r.status().as_u16();
+        let text = String::from_utf8_lossy(&r.into_body().collect().await.unwrap().to_bytes()).into_owned();
+        Answer { code, body: serde_json::from_str(&text).unwrap_or_default(), text, warnings }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "", Vec::new(), &[]).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send("POST", path, "application/json", body.to_string().into_bytes(), &[]).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send("PUT", path, "application/json", body.to_string().into_bytes(), &[]).await
+    }
+
+    /// `how` is `merge`, `json`, `strategic` or `apply`.
+    pub async fn patch(&self, how: &str, path: &str, body: Value) -> Answer {
+        let kind = match how {
+            "merge" => "application/merge-patch+json",
+            "json" => "application/json-patch+json",
+            "strategic" => "application/strategic-merge-patch+json",
+            _ => "application/apply-patch+yaml",
+        };
+        self.send("PATCH", path, kind, body.to_string().into_bytes(), &[]).await
+    }
+
+    pub async fn delete(&self, path: &str, options: Value) -> Answer {
+        let body = if options.is_null() { Vec::new() } else { options.to_string().into_bytes() };
+        self.send("DELETE", path, "application/json", body, &[]).await
+    }
+
+    /// A ConfigMap in `default`, for tests of the generic rules.
+    pub async fn config_map(&self, name: &str, data: Value) -> Value {
+        let a =
+            self.post("/api/v1/namespaces/default/configmaps", json!({"metadata": {"name": name}, "data": data})).await;
+        assert_eq!(a.code, 201, "{}", a.text);
+        a.body
+    }
+}

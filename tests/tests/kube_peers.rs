@@ -1,0 +1,43 @@
+//! kubectl, helm and the Python client do real work against a served lab.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
+mod kube_peers_parts;
+
+use kube_peers_parts::{Served, helm, kubectl, python};
+
+/// Runs parts one after another on one lab; every one that fails is named.
+fn all(lab: &Served, parts: Vec<(String, Box<dyn FnOnce(&Served) + '_>)>) {
+    let mut failed = Vec::new();
+    for (name, part) in parts {
+        let begun = std::time::Instant::now();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| part(lab)));
+        println!("{name}: {} in {:.1}s", if result.is_ok() { "ok" } else { "FAILED" }, begun.elapsed().as_secs_f64());
+        if result.is_err() {
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "failed: {}", failed.join(", "));
+}
+
+#[test]
+fn real_clients_work_with_the_lab() {
+    let mut parts: Vec<(String, Box<dyn FnOnce(&Served)>)> = Vec::new();
+    for (version, path) in kube_peers_parts::kubectls() {
+        for (name, part) in kubectl::PARTS {
+            let path = path.clone();
+            parts.push((format!("kubectl {version}: {name}"), Box::new(move |lab| part(&lab.kubectl(&path)))));
+        }
+    }
+    for (version, path) in kube_peers_parts::helms() {
+        parts.push((format!("helm {version}"), Box::new(move |lab| helm::releases(lab, &path, &version))));
+    }
+    match kube_peers_parts::python() {
+        Some(path) => parts.push(("python".into(), Box::new(move |lab| python::clients(lab, &path)))),
+        None => println!("skipped: no Python with the `kubernetes` package"),
+    }
+    if parts.is_empty() {
+        println!("skipped: neither kubectl nor helm is at hand (see .ci/peers)");
+        return;
+    }
+    let lab = Served::start();
+    all(&lab, parts);
+}
