@@ -145,13 +145,7 @@ fn rollouts(k: &Tool<'_>) {
 
 fn inside(k: &Tool<'_>) {
     fresh(k, "in");
-    k.run(
-        "run box -n in --image=busybox --restart=Never --command -- sh -c echo.started;sleep.36000"
-            .replace('.', " ")
-            .as_str()
-            .replace("sh -c echo started;sleep 36000", "sleep 36000")
-            .as_str(),
-    );
+    k.run("run box -n in --image=busybox --restart=Never -- sleep 36000");
     k.run("wait pod/box -n in --for=condition=Ready --timeout=120s");
     holds(&k.run("exec box -n in -- hostname"), &["box"]);
     assert_eq!(k.feed(&["exec", "box", "-n", "in", "--", "sh", "-c", "echo out; echo err >&2; exit 7"], "").code, 7);

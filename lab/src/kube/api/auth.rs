@@ -39,18 +39,40 @@ impl User {
     }
 }
 
-/// The user of a request.
+/// The user of a request, or whom an administrator speaks for.
 ///
 /// # Errors
-/// 401 without a certificate or with a wrong token. K3s answers nobody anonymously.
+/// 401 without a certificate or with a wrong token; 403 when somebody else wants to speak for another.
 pub fn who(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Result<User, Failure> {
+    let user = own(lab, cluster, cert, req)?;
+    let header = |name: &str| req.headers.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
+    let Some(name) = header("impersonate-user") else { return Ok(user) };
+    if !user.admin() {
+        let why = format!(
+            "User \"{}\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+            user.name
+        );
+        return Err(Failure::new(403, "Forbidden", format!("users \"{name}\" is forbidden: {why}")));
+    }
+    let mut groups: Vec<String> =
+        req.headers.iter().filter(|(k, _)| k == "impersonate-group").map(|(_, v)| v.clone()).collect();
+    if let Some(rest) = name.strip_prefix("system:serviceaccount:").filter(|_| groups.is_empty()) {
+        let ns = rest.split(':').next().unwrap_or_default();
+        groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{ns}")];
+    }
+    groups.push("system:authenticated".into());
+    Ok(User { name, groups, uid: String::new() })
+}
+
+/// The user of a request by its certificate or token. K3s answers nobody anonymously.
+fn own(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Result<User, Failure> {
     let header = req.headers.iter().find(|(k, _)| k == "authorization").map(|(_, v)| v.as_str());
     let Some(header) = header else { return cert.ok_or_else(Failure::unauthorized) };
     let token = header.strip_prefix("Bearer ").or_else(|| header.strip_prefix("bearer ")).unwrap_or_default().trim();
     lab.with(|w| {
         let now = w.now_ms;
         let c = w.clusters.get(cluster)?;
-        let claims = read_token(&c.client_ca.key, token)?;
+        let claims = read_token(&c.token_key(), token)?;
         if claims["exp"].as_u64().is_some_and(|e| e * 1000 < now) {
             return None;
         }

@@ -67,30 +67,54 @@ fn resource(k: &Kind) -> Vec<Value> {
         main["categories"] = json!(k.categories);
     }
     let mut out = vec![main];
-    for (sub, kind, verbs) in subs(k) {
-        out.push(json!({"name": format!("{}/{sub}", k.plural), "singularName": "", "namespaced": k.namespaced, "kind": kind, "verbs": verbs}));
+    for sub in subs(k) {
+        let name = format!("{}/{}", k.plural, sub.name);
+        let mut r =
+            json!({"name": name, "singularName": "", "namespaced": k.namespaced, "kind": sub.kind, "verbs": sub.verbs});
+        if let Some((group, version)) = sub.group {
+            r["group"] = json!(group);
+            r["version"] = json!(version);
+        }
+        out.push(r);
     }
     out
 }
 
-fn subs(k: &Kind) -> Vec<(&'static str, String, Vec<&'static str>)> {
+/// A subresource: name, group and version of its kind (none: those of the resource), kind, verbs.
+struct Sub {
+    name: &'static str,
+    group: Option<(&'static str, &'static str)>,
+    kind: String,
+    verbs: &'static [&'static str],
+}
+
+fn subs(k: &Kind) -> Vec<Sub> {
+    const CHANGE: &[&str] = &["get", "patch", "update"];
+    const OPEN: &[&str] = &["create", "get"];
+    const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+    let sub = |name, kind: &str, verbs| Sub { name, group: None, kind: kind.to_owned(), verbs };
     let mut out = Vec::new();
     if k.status {
-        out.push(("status", k.kind.clone(), vec!["get", "patch", "update"]));
+        out.push(sub("status", &k.kind, CHANGE));
     }
     if k.scale {
-        out.push(("scale", "Scale".to_owned(), vec!["get", "patch", "update"]));
+        out.push(Sub { group: Some(("autoscaling", "v1")), ..sub("scale", "Scale", CHANGE) });
     }
-    if k.group.is_empty() && k.plural == "pods" {
-        out.push(("log", "Pod".to_owned(), vec!["get"]));
-        out.push(("eviction", "Eviction".to_owned(), vec!["create"]));
-        out.push(("binding", "Binding".to_owned(), vec!["create"]));
-    }
-    if k.group.is_empty() && k.plural == "services" {
-        out.push(("proxy", "ServiceProxyOptions".to_owned(), vec!["create", "delete", "get", "patch", "update"]));
-    }
-    if k.group.is_empty() && k.plural == "serviceaccounts" {
-        out.push(("token", "TokenRequest".to_owned(), vec!["create"]));
+    match (k.group.as_str(), k.plural.as_str()) {
+        ("", "pods") => {
+            out.push(sub("log", "Pod", &["get"]));
+            out.push(Sub { group: Some(("policy", "v1")), ..sub("eviction", "Eviction", &["create"]) });
+            out.push(sub("binding", "Binding", &["create"]));
+            out.push(sub("exec", "PodExecOptions", OPEN));
+            out.push(sub("attach", "PodAttachOptions", OPEN));
+            out.push(sub("portforward", "PodPortForwardOptions", OPEN));
+        }
+        ("", "services") => out.push(sub("proxy", "ServiceProxyOptions", PROXY)),
+        ("", "serviceaccounts") => {
+            out.push(Sub { group: Some(("authentication.k8s.io", "v1")), ..sub("token", "TokenRequest", &["create"]) });
+        }
+        ("", "namespaces") => out.push(sub("finalize", "Namespace", &["update"])),
+        _ => {}
     }
     out
 }
@@ -98,13 +122,16 @@ fn subs(k: &Kind) -> Vec<(&'static str, String, Vec<&'static str>)> {
 fn aggregated(kinds: &[Arc<Kind>], core: bool) -> Value {
     let mut by: BTreeMap<String, BTreeMap<String, Vec<Value>>> = BTreeMap::new();
     for k in kinds.iter().filter(|k| k.group.is_empty() == core) {
-        let gvk = |kind: &str| json!({"group": k.group, "version": k.version, "kind": kind});
+        let gvk = |kind: &str, of: Option<(&str, &str)>| {
+            let (group, version) = of.unwrap_or((k.group.as_str(), k.version.as_str()));
+            json!({"group": group, "version": version, "kind": kind})
+        };
         let sub: Vec<Value> = subs(k)
             .iter()
-            .map(|(s, kind, verbs)| json!({"subresource": s, "responseKind": gvk(kind), "verbs": verbs}))
+            .map(|s| json!({"subresource": s.name, "responseKind": gvk(&s.kind, s.group), "verbs": s.verbs}))
             .collect();
         let scope = if k.namespaced { "Namespaced" } else { "Cluster" };
-        let mut r = json!({"resource": k.plural, "responseKind": gvk(&k.kind), "scope": scope, "singularResource": k.singular, "verbs": verbs(k)});
+        let mut r = json!({"resource": k.plural, "responseKind": gvk(&k.kind, None), "scope": scope, "singularResource": k.singular, "verbs": verbs(k)});
         for (key, v) in
             [("shortNames", json!(k.short)), ("categories", json!(k.categories)), ("subresources", json!(sub))]
         {
