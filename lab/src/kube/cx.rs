@@ -126,7 +126,13 @@ impl Cx<'_> {
             self.create(obj);
             return;
         }
-        self.update(&resource, &ns, &name, |old| overlay(old, obj));
+        let Some(mut new) = self.get(&resource, &ns, &name).cloned() else { return };
+        overlay(&mut new, obj);
+        let now = self.w.now_ms;
+        // As a whole, so that defaults are filled in again.
+        if let Err(e) = self.c.store.update(now, new) {
+            tracing::warn!(message = %e.message, "a controller's object was refused");
+        }
     }
 
     /// Deletes an object (finalizers are honoured).

@@ -46,6 +46,21 @@ pub fn hash_name(text: &str, len: usize) -> String {
     sum.iter().take(len).map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()])).collect()
 }
 
+/// JSON with its keys in order: equal for equal values, however they were written.
+#[must_use]
+pub fn ordered(v: &Value) -> String {
+    match v {
+        Value::Object(m) => {
+            let mut keys: Vec<&String> = m.keys().collect();
+            keys.sort();
+            let parts: Vec<String> = keys.into_iter().map(|k| format!("{k:?}:{}", ordered(&m[k]))).collect();
+            format!("{{{}}}", parts.join(","))
+        }
+        Value::Array(a) => format!("[{}]", a.iter().map(ordered).collect::<Vec<_>>().join(",")),
+        other => other.to_string(),
+    }
+}
+
 /// SHA-256 in hexadecimal.
 #[must_use]
 pub fn sha256(text: &str) -> String {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::gojson::{self, Parsed};
 use super::options::{self, Fields};
 use super::route::Target;
-use super::{Call, Request};
+use super::{Call, Request, proto};
 use crate::kube::schema::{Kind, typed};
 use crate::kube::store::{Failure, WriteOptions, meta};
 
@@ -36,6 +36,10 @@ fn parse(req: &Request) -> Result<Parsed, Failure> {
         let text = std::str::from_utf8(&req.body).map_err(|e| Failure::bad_request(e.to_string()))?;
         let value = serde_saphyr::from_str(text)
             .map_err(|e| Failure::bad_request(format!("error converting YAML to JSON: {e}")))?;
+        return Ok(Parsed { value, duplicates: Vec::new() });
+    }
+    if kind == "application/vnd.kubernetes.protobuf" {
+        let value = proto::read(&req.body).map_err(Failure::bad_request)?;
         return Ok(Parsed { value, duplicates: Vec::new() });
     }
     if !(kind.is_empty() || kind == "*/*" || kind == "application/json") {

@@ -9,6 +9,7 @@ pub mod listen;
 pub mod openapi;
 pub mod options;
 pub mod patch;
+pub mod proto;
 pub mod proxy;
 pub mod rbac;
 pub mod read;

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use super::super::cx::Cx;
-use super::super::text::{hash_name, s};
+use super::super::text::{hash_name, ordered, s};
 use super::deployments::share;
 use super::{pods, revisions, scheduler};
 
@@ -43,7 +43,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     }
     let uid = s(&set, "/metadata/uid").to_owned();
     let template = template(&set);
-    let hash = hash_name(&set["spec"]["template"].to_string(), 10);
+    let hash = hash_name(&ordered(&set["spec"]["template"]), 10);
     revisions::ensure(cx, &set, ns, &format!("{name}-{hash}"), &hash);
     let nodes: Vec<Value> = cx.list("nodes").into_iter().cloned().collect();
     let wanted: Vec<String> = nodes

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::super::KubeEvent;
 use super::super::cx::{Cx, owner_ref, set_condition};
-use super::super::text::{arr, hash_name, s};
+use super::super::text::{arr, hash_name, ordered, s};
 use super::pods;
 
 const DEPLOYMENTS: &str = "deployments.apps";
@@ -63,7 +63,7 @@ pub fn deployment(cx: &mut Cx, ns: &str, name: &str) {
         return;
     }
     let uid = s(&d, "/metadata/uid").to_owned();
-    let hash = hash_name(&d["spec"]["template"].to_string(), 10);
+    let hash = hash_name(&ordered(&d["spec"]["template"]), 10);
     let want = number(&d, "/spec/replicas", 1);
     let current = format!("{name}-{hash}");
     if d["spec"]["paused"] == true {

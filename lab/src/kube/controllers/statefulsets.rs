@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use super::super::cx::Cx;
-use super::super::text::{arr, hash_name, s};
+use super::super::text::{arr, hash_name, ordered, s};
 use super::{deployments, pods, revisions};
 
 const SETS: &str = "statefulsets.apps";
@@ -23,7 +23,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let uid = s(&set, "/metadata/uid").to_owned();
     let want = set["spec"]["replicas"].as_i64().unwrap_or(1);
     let parallel = s(&set, "/spec/podManagementPolicy") == "Parallel";
-    let hash = hash_name(&set["spec"]["template"].to_string(), 10);
+    let hash = hash_name(&ordered(&set["spec"]["template"]), 10);
     let update = format!("{name}-{hash}");
     revisions::ensure(cx, &set, ns, &update, &hash);
     let known = s(&set, "/status/currentRevision");
