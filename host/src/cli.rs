@@ -29,6 +29,8 @@ pub enum Command {
     Lab(LabArgs),
     /// What earlier runs did: list, show, follow and verify their journals.
     Runs(crate::runs::command::RunsArgs),
+    /// Run a recipe on the lab under one seed of faults after the other, and report how it ended.
+    Drill(crate::drill::DrillArgs),
     /// Explain who holds the site's lock, and take it away if you agree.
     Unlock(crate::lock::command::UnlockArgs),
     /// Explain modules, functions and options; or write the reference.
@@ -65,6 +67,9 @@ pub struct RunArgs {
     /// Agree to questions; removals on a real site need the site's name: `--yes=SITE`.
     #[arg(long, value_name = "SITE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub yes: Option<String>,
+    /// What goes wrong in the lab: a file of rules, or `random:SEED`.
+    #[arg(long, value_name = "FILE|random:SEED", requires = "lab")]
+    pub faults: Option<String>,
     /// Events as JSON lines on stdout instead of progress.
     #[arg(long)]
     pub json: bool,
@@ -247,6 +252,7 @@ fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
         Command::Repl(a) => crate::repl::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Lab(a) => crate::labs::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Runs(a) => crate::runs::command::command(&a, rt, &Arc::new(Screen::new(false))),
+        Command::Drill(a) => crate::drill::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Unlock(a) => crate::lock::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Doc(a) => crate::doc::command(&a, &Arc::new(Screen::new(false))),
         Command::Init(a) => crate::init::command(&a, &Arc::new(Screen::new(false))),

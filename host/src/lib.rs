@@ -4,6 +4,7 @@ pub mod check;
 pub mod cli;
 pub mod consent;
 pub mod doc;
+pub mod drill;
 pub mod embed;
 pub mod engine;
 pub mod exit;

@@ -131,6 +131,7 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
         }
         _ => (Far::real(site.as_deref(), &state_dir)?, None),
     };
+    labs::faults::set(args.faults.as_deref(), world.as_ref())?;
     let show = if args.json { Show::Json } else { Show::Progress };
     let header = header::of(args, &checked.files, site_text.as_ref());
     job(args, rt, screen, recipe, Place { site, far, world, state_dir, stop, header }, show)
@@ -145,6 +146,8 @@ pub enum Show {
     Json,
     /// Not at all, but for errors.
     Quiet,
+    /// Not at all: the journal tells.
+    Silent,
 }
 
 /// Where a run takes place.
@@ -199,7 +202,7 @@ pub fn job(
     match show {
         Show::Json => session.fan.add(Box::new(JsonLines(screen.clone()))),
         Show::Progress => session.fan.add(crate::progress::view(screen, lab, args.common.verbose)),
-        Show::Quiet => {}
+        Show::Quiet | Show::Silent => {}
     }
     Ok(Job {
         args: args.clone(),
@@ -356,7 +359,7 @@ impl Job {
         if let Err(e) = Ctx::new(run.clone()).emit(&Event::RunFinished(end)) {
             show_error(&self.screen, &e, None);
         }
-        if let Some(e) = &error {
+        if let Some(e) = error.as_ref().filter(|_| self.show != Show::Silent) {
             let rerun = self.rerun();
             let cx = render::Context {
                 rerun: matches!(exit, Exit::Failed | Exit::Proof | Exit::Interrupted).then_some(rerun.as_str()),
@@ -379,6 +382,18 @@ impl Job {
             Some(Ok(folder)) => (exit, Some(folder)),
             None => (exit, None),
         }
+    }
+
+    /// What went wrong by intention.
+    fn struck(&self) -> Vec<String> {
+        let fired = self.world.iter().flat_map(|w| w.lab().faults().fired());
+        fired.map(|f| f.to_string()).collect()
+    }
+
+    /// Where its journal is.
+    #[must_use]
+    pub fn journal(&self) -> &std::path::Path {
+        &self.journal
     }
 
     fn not_rehearsed(&self) -> Vec<String> {
@@ -415,6 +430,9 @@ impl Job {
             if run.lab {
                 m.insert("not_rehearsed".to_owned(), json!(self.not_rehearsed()));
             }
+            if self.args.faults.is_some() {
+                m.insert("faults".to_owned(), json!(self.struck()));
+            }
             if let Some(n) = self.session.fan.points() {
                 m.insert("points".to_owned(), json!(n));
             }
@@ -445,6 +463,9 @@ impl Job {
             line.push_str(&format!(" ({} of lab time)", crate::when::span(site_ms)));
         }
         self.screen.out(&line);
+        for f in self.struck() {
+            self.screen.out(&format!("{tag}fault: {f}"));
+        }
         let left = self.not_rehearsed();
         if run.lab && !left.is_empty() {
             self.screen.out(&format!("{tag}not rehearsed, the lab stood in for:"));

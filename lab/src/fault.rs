@@ -113,6 +113,9 @@ fn fits(pattern: &str, text: &str) -> bool {
     }
 }
 
+/// Requests that start a task.
+const TASKS: [&str; 8] = ["clone", "create", "start", "stop", "shutdown", "template", "move_disk", "download-url"];
+
 /// What goes wrong in one lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
@@ -196,12 +199,16 @@ fn chance(seed: u64, op: &str, target: &str, n: u64) -> Option<Fault> {
     let of = |list: &[Fault]| list.get((roll / ONE_IN % list.len() as u64) as usize).cloned();
     let (family, verb) = op.split_once('.').unwrap_or((op, ""));
     match family {
-        "task" => of(&[Fault::TaskFails("unable to finish - got signal 15".to_owned()), Fault::DiskFull]),
         "pve" if verb.starts_with("agent") => of(&[Fault::AgentSilent, Fault::Http(596), Fault::Slow(20_000)]),
         "pve" if verb.starts_with("get") => of(&[Fault::Http(596), Fault::Reset, Fault::Slow(30_000)]),
-        "pve" => {
-            of(&[Fault::Http(500), Fault::Http(596), Fault::Reset, Fault::DropMid, Fault::Lock, Fault::Slow(30_000)])
-        }
+        "pve" if TASKS.contains(&verb) => of(&[
+            Fault::TaskFails("interrupted by signal".to_owned()),
+            Fault::DiskFull,
+            Fault::Http(596),
+            Fault::DropMid,
+            Fault::Lock,
+        ]),
+        "pve" => of(&[Fault::Http(500), Fault::Http(596), Fault::Reset, Fault::DropMid, Fault::Slow(30_000)]),
         "ssh" => of(&[Fault::Reset, Fault::DropMid, Fault::Slow(30_000)]),
         "kube" => of(&[Fault::Http(500), Fault::Http(503), Fault::Http(429), Fault::Slow(10_000)]),
         _ => None,

@@ -32,6 +32,7 @@ struct Inner {
     routes: Arc<dyn RouteSink>,
     dir: PathBuf,
     stop: CancellationToken,
+    faults: fault::Faults,
     guests: guest::Live,
     kube: kube::Live,
     pve: pve::Live,
@@ -68,6 +69,7 @@ impl Lab {
                 routes,
                 dir: dir.to_owned(),
                 stop: CancellationToken::new(),
+                faults: fault::Faults::default(),
                 guests: guest::Live::default(),
                 kube: kube::Live::default(),
                 pve: pve::Live::default(),
@@ -122,6 +124,12 @@ impl Lab {
     #[must_use]
     pub fn stop_token(&self) -> CancellationToken {
         self.inner.stop.clone()
+    }
+
+    /// What goes wrong in this lab.
+    #[must_use]
+    pub fn faults(&self) -> &fault::Faults {
+        &self.inner.faults
     }
 
     /// A mark for a handler: none for our own client, whose mark covers it.

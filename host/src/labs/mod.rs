@@ -1,6 +1,7 @@
 //! The lab as the far side of a run: in this process, or served by another one.
 pub mod command;
 pub mod control;
+pub mod faults;
 pub mod files;
 pub mod folder;
 pub mod front;

@@ -80,6 +80,7 @@ fn run(
         lab: true,
         set: Vec::new(),
         yes: Some(String::new()),
+        faults: None,
         json: false,
         common: Common { state_dir: None, verbose: false },
     };

@@ -32,6 +32,7 @@ pub mod storage;
 pub mod task;
 pub mod tasks;
 pub mod text;
+pub mod trouble;
 pub mod upload;
 pub mod users;
 

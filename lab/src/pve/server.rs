@@ -1,5 +1,4 @@
 //! The HTTPS server: TLS, HTTP/1, body decoding, the 401 delay, waiting for config locks.
-use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use super::params::{Params, Upload, unescape};
 use super::reply::{ApiError, Reply, render};
 use super::router::{self, Call};
+use super::trouble::{self, Cut};
 use super::{agent, auth, record};
 use crate::{Client, Lab, tls};
 
@@ -61,7 +61,7 @@ async fn connection(lab: Lab, acceptor: TlsAcceptor, socket: TcpStream) {
     let stop = lab.stop_token();
     let service = hyper::service::service_fn(move |r| {
         let lab = lab.clone();
-        async move { Ok::<_, Infallible>(answer(&lab, r).await) }
+        async move { answer(&lab, r).await }
     });
     let io = hyper_util::rt::TokioIo::new(stream);
     let conn = hyper::server::conn::http1::Builder::new().serve_connection(io, service);
@@ -71,7 +71,7 @@ async fn connection(lab: Lab, acceptor: TlsAcceptor, socket: TcpStream) {
     }
 }
 
-async fn answer(lab: &Lab, r: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(lab: &Lab, r: Request<Incoming>) -> Result<Response<Full<Bytes>>, Cut> {
     let ours = r.headers().get("x-gpuhost-clock").is_some();
     let _mark = lab.enter(if ours { Client::Ours } else { Client::Foreign });
     let path = r.uri().path().to_owned();
@@ -80,19 +80,23 @@ async fn answer(lab: &Lab, r: Request<Incoming>) -> Response<Full<Bytes>> {
         (_, Some(p)) => (true, p),
         _ => {
             let text = "file error - /usr/share/pve-manager/index.html.tpl: not found";
-            return render(Err(ApiError { bare: true, newline: true, ..ApiError::fail(text) }), false, false);
+            return Ok(render(Err(ApiError { bare: true, newline: true, ..ApiError::fail(text) }), false, false));
         }
     };
     let parts = rest.split('/').filter(|p| !p.is_empty()).map(|p| unescape(p, false)).collect();
-    let reply = handle(lab, r, parts).await;
+    let reply = match read(lab, r, parts).await {
+        Ok(call) => carry_out(lab, &call, ours).await?,
+        Err(e) => Err(e),
+    };
     if matches!(&reply, Err(e) if e.code == 401) {
         lab.clock().sleep(REFUSAL).await;
     }
     let old = lab.with(|w| w.pve.is_8());
-    render(reply, extjs, old)
+    Ok(render(reply, extjs, old))
 }
 
-async fn handle(lab: &Lab, r: Request<Incoming>, path: Vec<String>) -> Reply {
+/// Reads a request to its end.
+async fn read(lab: &Lab, r: Request<Incoming>, path: Vec<String>) -> Result<Call, ApiError> {
     let (head, body) = r.into_parts();
     let method = head.method.as_str().to_owned();
     let bare = |code, text: String| Err(ApiError { bare: true, ..ApiError::status(code, text) });
@@ -126,11 +130,23 @@ async fn handle(lab: &Lab, r: Request<Incoming>, path: Vec<String>) -> Reply {
     let ctype = head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
     let (mut params, file) = decode(ctype, &bytes, head.uri.query())?;
     router::drop_repeated(&path, &mut params)?;
-    let call = Call { who, method, path, params, file };
+    Ok(Call { who, method, path, params, file })
+}
+
+/// Carries a request out, with what goes wrong on the way.
+async fn carry_out(lab: &Lab, call: &Call, ours: bool) -> Result<Reply, Cut> {
     let since = lab.clock().now_ms();
-    let reply = run(lab, &call).await;
-    record::note(lab, &call, head.headers.contains_key("x-gpuhost-clock"), since, &reply);
-    reply
+    let (op, target) = trouble::address(lab, call);
+    let fault = lab.faults().strike(&op, &target);
+    let reply = match &fault {
+        None => run(lab, call).await,
+        Some(f) => match trouble::before(lab, f).await? {
+            Some(reply) => reply,
+            None => trouble::after(lab, f, run(lab, call).await)?,
+        },
+    };
+    record::note(lab, call, ours, since, &reply);
+    Ok(reply)
 }
 
 /// Runs a request, waiting for a config lock as long as the server does.

@@ -347,6 +347,16 @@ pub fn abort(w: &mut World, upid: &str) {
     finish(w, upid, Some(why));
 }
 
+/// Makes a task that has just begun fail with `why`.
+pub fn fail_now(lab: &Lab, w: &mut World, upid: &str, why: &str) {
+    abort(lab, w, upid);
+    if let Some(t) = w.pve.tasks.get_mut(upid) {
+        t.exit = Some(why.to_owned());
+        t.log.pop();
+        t.log.push(format!("TASK ERROR: {why}"));
+    }
+}
+
 /// Appends to a task's log.
 pub fn log(w: &mut World, upid: &str, line: impl Into<String>) {
     if let Some(t) = w.pve.tasks.get_mut(upid) {

@@ -10,6 +10,7 @@ use russh::{Channel, ChannelId, Sig};
 use tokio::sync::{mpsc, watch};
 
 use crate::Client;
+use crate::fault::Fault;
 use crate::guest::fs::Who;
 use crate::guest::live::Machine;
 use crate::guest::shell::{Chunk, Job, Stdin, start};
@@ -68,6 +69,10 @@ pub(super) async fn run(
 ) {
     let mark = s.m.lab.enter(s.client);
     let stdin = input(rx, s.client).await;
+    let fault = s.m.lab.faults().strike("ssh.exec", &name_of(&s.m));
+    if fault.as_ref().is_some_and(|f| !matches!(f, Fault::DropMid)) && !survives(&s, fault.as_ref()).await {
+        return;
+    }
     let (tx, mut out) = mpsc::channel(64);
     let job = Job { env: s.env.clone(), stdin, tty: s.tty, ..Job::of(s.who.clone(), &command) };
     let mut running = start(&s.m, job, tx);
@@ -94,6 +99,11 @@ pub(super) async fn run(
             }
         }
     }
+    if fault == Some(Fault::DropMid) {
+        running.wait().await;
+        cut(&s).await;
+        return;
+    }
     match signal {
         Some(sig) => {
             let _ = s.handle.exit_signal_request(s.id, sig, false, String::new(), "en".into()).await;
@@ -106,6 +116,44 @@ pub(super) async fn run(
     let _ = s.handle.eof(s.id).await;
     let _ = s.handle.close(s.id).await;
     drop(mark);
+}
+
+fn name_of(m: &Machine) -> String {
+    m.lab
+        .with(|w| w.pve.vms.get(&m.vmid).and_then(|v| v.conf.get("name").cloned()))
+        .unwrap_or_else(|| m.vmid.to_string())
+}
+
+async fn cut(s: &Start) {
+    let _ = s.handle.disconnect(russh::Disconnect::ConnectionLost, String::new(), String::new()).await;
+}
+
+/// What a fault does before a command starts; whether it starts at all.
+async fn survives(s: &Start, fault: Option<&Fault>) -> bool {
+    match fault {
+        Some(Fault::Slow(ms)) => {
+            s.m.lab.clock().sleep(Duration::from_millis(*ms)).await;
+            true
+        }
+        Some(Fault::Timeout) => {
+            s.m.lab.clock().sleep(crate::pve::trouble::SILENCE).await;
+            cut(s).await;
+            false
+        }
+        Some(Fault::DiskFull) => {
+            let text = b"sh: write error: No space left on device\n".to_vec();
+            let _ = s.handle.extended_data(s.id, 1, text).await;
+            let _ = s.handle.exit_status_request(s.id, 1).await;
+            let _ = s.handle.eof(s.id).await;
+            let _ = s.handle.close(s.id).await;
+            false
+        }
+        Some(Fault::Reset) => {
+            cut(s).await;
+            false
+        }
+        _ => true,
+    }
 }
 
 /// A shell without a terminal: the script comes on standard input.

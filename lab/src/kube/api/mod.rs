@@ -30,6 +30,7 @@ use serde_json::Value;
 
 pub use listen::{Servers, announce, listen, stop, withdraw};
 
+use crate::fault::Fault;
 use crate::kube::store::Failure;
 use crate::{Client, Lab};
 use auth::User;
@@ -162,8 +163,38 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
         Route::Version => json(200, &health::version(&call)),
         Route::OpenApi(path) => openapi::serve(&call, &path),
         Route::Discovery(path) => discovery::serve(&call, &path),
-        Route::Object(target) => object(&call, &target).await,
+        Route::Object(target) => match trouble(&call, &target).await {
+            Some(answer) => answer,
+            None => object(&call, &target).await,
+        },
         Route::Unknown => text(404, "text/plain; charset=utf-8", "404 page not found\n"),
+    }
+}
+
+/// What goes wrong with a request for objects, if anything does.
+async fn trouble(call: &Call<'_>, t: &route::Target) -> Option<Response<Body>> {
+    let op = format!("kube.{}", call.req.method.as_str().to_lowercase());
+    let target = [t.plural.as_str(), &t.namespace, t.name.as_deref().unwrap_or_default()].join("/");
+    match call.lab.faults().strike(&op, &target)? {
+        Fault::Http(code) => {
+            let reason = match code {
+                429 => "TooManyRequests",
+                503 => "ServiceUnavailable",
+                504 => "Timeout",
+                409 => "Conflict",
+                _ => "InternalError",
+            };
+            Some(failed(&Failure::new(code, reason, "refused by a fault")))
+        }
+        Fault::Slow(ms) => {
+            call.lab.clock().sleep(std::time::Duration::from_millis(ms)).await;
+            None
+        }
+        Fault::Timeout => {
+            call.lab.clock().sleep(crate::pve::trouble::SILENCE).await;
+            Some(failed(&Failure::new(504, "Timeout", "etcdserver: request timed out")))
+        }
+        _ => Some(failed(&Failure::new(500, "InternalError", "etcdserver: leader changed"))),
     }
 }
 

@@ -1,0 +1,103 @@
+//! Faults on the lab: rules, seeds, drills. Every run ends converged or in a named error that a clean run mends.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use gpuhost_tests::{Bench, Ran, root};
+use serde_json::Value;
+
+const SITE: &str = "tests/sites/small.toml";
+
+fn deploy(b: &Bench, more: &[&str]) -> Ran {
+    let mut args = vec!["run", "recipes/deploy.rhai", "--lab", "--json", "--site", SITE];
+    args.extend_from_slice(more);
+    b.run(&args)
+}
+
+fn commit() -> u64 {
+    let out = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root()).output();
+    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    u64::from_str_radix(text.get(..6).unwrap_or("1"), 16).unwrap_or(1)
+}
+
+#[test]
+fn rules_strike_where_they_say_and_a_clean_run_mends() {
+    let rules = [
+        ("pve.clone@brain#1: task-fails \"storage is on fire\"", Some("storage is on fire")),
+        ("pve.clone@brain#1: drop-mid", None),
+        ("pve.get_version@*#1: reset", None),
+        // Here the machine is only being looked at: nothing is lost.
+        ("ssh.exec@muscle-a#3: disk-full", None),
+        ("kube.patch@*#1: http500", Some("fault")),
+        ("pve.start@shelf#1: slow 90s", None),
+    ];
+    for (rule, says) in rules {
+        let b = Bench::new();
+        let file = b.path("faults");
+        std::fs::write(&file, format!("# a rule\n{rule}\n")).unwrap();
+        let ran = deploy(&b, &["--faults", file.to_str().unwrap()]);
+        let end = ran.finished();
+        let struck: Vec<&str> = end["faults"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert_eq!(struck.len(), 1, "{rule} struck once: {end:#}");
+        if let Some(says) = says {
+            assert_eq!(ran.code, 1, "{rule}: {end:#}");
+            assert!(end["error"].to_string().contains(says), "{rule}: {:#}", end["error"]);
+        }
+        if ran.code != 0 {
+            let e = &end["error"];
+            assert!(
+                !e["op"].as_str().unwrap().is_empty() && !e["target"].as_str().unwrap().is_empty(),
+                "{rule}: {e:#}"
+            );
+        }
+        let _ = deploy(&b, &[]).expect(0);
+        assert_eq!(deploy(&b, &[]).expect(0).finished()["changed"], 0, "{rule}");
+    }
+    let b = Bench::new();
+    let file = b.path("faults");
+    std::fs::write(&file, "pve.clone@brain: explode\n").unwrap();
+    let wrong = deploy(&b, &["--faults", file.to_str().unwrap()]).expect(2);
+    assert!(wrong.stderr.contains("line 1") && wrong.stderr.contains("explode"), "{}", wrong.stderr);
+}
+
+/// What was done to every target, in order.
+fn deeds(b: &Bench) -> BTreeMap<String, Vec<String>> {
+    let show: Value = serde_json::from_str(&b.run(&["runs", "show", "--json"]).expect(0).stdout).unwrap();
+    let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for d in show["deeds"].as_array().unwrap() {
+        let n = d["changes"].as_array().unwrap().len();
+        let text = format!("{} {} {n} changes", d["op"].as_str().unwrap(), d["status"]);
+        out.entry(d["target"].as_str().unwrap().to_owned()).or_default().push(text);
+    }
+    out
+}
+
+#[test]
+fn a_seed_replays_to_the_same_faults_ops_and_outcome() {
+    let seed = format!("random:{}", commit() % 1000);
+    let [one, two] = [0, 1].map(|_| {
+        let b = Bench::new();
+        let ran = deploy(&b, &["--faults", &seed]);
+        let end = ran.finished();
+        (ran.code, end["faults"].clone(), end["error"]["message"].clone(), deeds(&b))
+    });
+    assert_eq!(one, two, "{seed}");
+}
+
+#[test]
+fn drills_end_converged_or_in_a_named_error() {
+    let whole = std::env::var("GPUHOST_DRILL").ok().and_then(|n| n.parse::<u64>().ok());
+    let (first, seeds) = match whole {
+        Some(n) => (1, n),
+        None => (commit() % 100_000, 5),
+    };
+    let b = Bench::new();
+    let (first, n) = (first.to_string(), seeds.to_string());
+    let ran = b.run(&["drill", "recipes/deploy.rhai", "--site", SITE, "--first", &first, "--seeds", &n, "--json"]);
+    let events = ran.events();
+    let bad: Vec<&Value> = events.iter().filter(|e| e["event"] == "drilled" && e["good"] == false).collect();
+    let end = events.last().unwrap();
+    println!("drill: {} of {} seeds", end["good"], end["seeds"]);
+    assert!(bad.is_empty() && ran.code == 0, "{bad:#?}\n{}", ran.stderr);
+    assert_eq!(end["seeds"], seeds);
+}
