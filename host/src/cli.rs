@@ -29,6 +29,10 @@ pub enum Command {
     Lab(LabArgs),
     /// What earlier runs did: list, show, follow and verify their journals.
     Runs(crate::runs::command::RunsArgs),
+    /// Say what a recipe would change, by rehearsing it in a copy of the lab's world. Exit code 10: changes.
+    Plan(crate::plan::command::PlanArgs),
+    /// Say what differs from the `deploy` recipe. Exit code 10: something does.
+    Drift(crate::plan::command::DriftArgs),
     /// Run a recipe on the lab under one seed of faults after the other, and report how it ended.
     Drill(crate::drill::DrillArgs),
     /// Explain who holds the site's lock, and take it away if you agree.
@@ -70,6 +74,9 @@ pub struct RunArgs {
     /// What goes wrong in the lab: a file of rules, or `random:SEED`.
     #[arg(long, value_name = "FILE|random:SEED", requires = "lab")]
     pub faults: Option<String>,
+    /// Do only what this plan contains (`gpuhost plan R --out PLAN`); stop before anything else.
+    #[arg(long, value_name = "PLAN")]
+    pub plan: Option<PathBuf>,
     /// Events as JSON lines on stdout instead of progress.
     #[arg(long)]
     pub json: bool,
@@ -252,6 +259,8 @@ fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
         Command::Repl(a) => crate::repl::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Lab(a) => crate::labs::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Runs(a) => crate::runs::command::command(&a, rt, &Arc::new(Screen::new(false))),
+        Command::Plan(a) => crate::plan::command::command(&a, rt, &Arc::new(Screen::new(false))),
+        Command::Drift(a) => crate::plan::command::drift(&a, rt, &Arc::new(Screen::new(false))),
         Command::Drill(a) => crate::drill::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Unlock(a) => crate::lock::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Doc(a) => crate::doc::command(&a, &Arc::new(Screen::new(false))),

@@ -152,6 +152,7 @@ impl Drill<'_> {
             set: self.args.set.clone(),
             yes: Some(String::new()),
             faults,
+            plan: None,
             json: false,
             common: Common { state_dir: Some(dir.to_owned()), verbose: false },
         };
@@ -162,6 +163,7 @@ impl Drill<'_> {
             state_dir: dir.to_owned(),
             stop: self.stop.clone(),
             header: Value::Null,
+            gate: None,
         };
         let job = crate::run::job(&args, self.rt, self.screen, self.recipe.clone(), place, Show::Silent)
             .map_err(|_| OpError::failed("the run cannot begin").hint("try it by itself: `gpuhost run R --lab`"))?;

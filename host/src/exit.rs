@@ -15,6 +15,8 @@ pub enum Exit {
     Proof,
     /// Refused: permission, lock, ownership, declined.
     Refused,
+    /// A plan has changes.
+    Pending,
     /// Ctrl-C.
     Interrupted,
     /// A bug in gpuhost.
@@ -31,6 +33,7 @@ impl Exit {
             Exit::Usage => 2,
             Exit::Proof => 3,
             Exit::Refused => 4,
+            Exit::Pending => 10,
             Exit::Interrupted => 130,
             Exit::Internal => 255,
         }
@@ -51,7 +54,7 @@ impl Exit {
     #[must_use]
     pub const fn status(self) -> Status {
         match self {
-            Exit::Done => Status::Ok,
+            Exit::Done | Exit::Pending => Status::Ok,
             Exit::Refused => Status::Refused,
             Exit::Interrupted => Status::Interrupted,
             Exit::Failed | Exit::Usage | Exit::Proof | Exit::Internal => Status::Failed,

@@ -14,6 +14,7 @@ pub mod help;
 pub mod init;
 pub mod labs;
 pub mod lock;
+pub mod plan;
 pub mod policy;
 pub mod progress;
 pub mod record;

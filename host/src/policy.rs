@@ -1,4 +1,4 @@
-//! What a run may do: its site's endpoints, under the site's lock, and no effect in doubt twice.
+//! What a run may do: its site's endpoints, under the site's lock, what its plan contains, no effect in doubt twice.
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -9,6 +9,7 @@ use gpuhost_stdlib::core::op::Op;
 
 use crate::consent::Answers;
 use crate::lock::hold::Hold;
+use crate::plan::gate::Gate;
 use crate::runs::doubt::Doubts;
 
 /// Grants the endpoints of the site: every op of the script modules talks to nothing else.
@@ -17,6 +18,8 @@ pub struct SitePolicy {
     pub hold: Hold,
     /// What earlier runs left in doubt.
     pub doubts: Doubts,
+    /// The plan that the run keeps to.
+    pub gate: Option<Gate>,
     /// Who is asked about it.
     pub answers: Arc<Answers>,
 }
@@ -29,7 +32,10 @@ impl Policy for SitePolicy {
         Ok(())
     }
 
-    fn check_change(&self, op: &Op, _changes: &[Change]) -> OpResult<()> {
+    fn check_change(&self, op: &Op, changes: &[Change]) -> OpResult<()> {
+        if let Some(gate) = &self.gate {
+            gate.pass(op, changes)?;
+        }
         let Some((run, d)) = self.doubts.about(op).filter(|_| op.class == Class::Ask) else { return Ok(()) };
         let taken = d.accepted.as_ref().map(|a| format!("; it was taken as {a}")).unwrap_or_default();
         let question = format!(

@@ -16,6 +16,7 @@ use crate::exit::Exit;
 use crate::header;
 use crate::labs::folder::Folder;
 use crate::labs::{self, InProcess};
+use crate::plan::gate::Gate;
 use crate::record::journal::Journal;
 use crate::record::jsonl::JsonLines;
 use crate::reference::Reference;
@@ -134,7 +135,11 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
     labs::faults::set(args.faults.as_deref(), world.as_ref())?;
     let show = if args.json { Show::Json } else { Show::Progress };
     let header = header::of(args, &checked.files, site_text.as_ref());
-    job(args, rt, screen, recipe, Place { site, far, world, state_dir, stop, header }, show)
+    let mut whole = header.clone();
+    whole["site_uuid"] = json!(site.as_ref().map(|s| s.uuid.clone()));
+    whole["set"] = json!(args.set);
+    let gate = crate::plan::command::gate(args.plan.as_ref(), &whole)?;
+    job(args, rt, screen, recipe, Place { site, far, world, state_dir, stop, header, gate }, show)
 }
 
 /// How a run shows itself.
@@ -164,6 +169,8 @@ pub struct Place {
     pub stop: Interrupt,
     /// Further facts for the journal's first line.
     pub header: Value,
+    /// The plan that it must keep to.
+    pub gate: Option<Gate>,
 }
 
 /// A run that is ready to go.
@@ -180,7 +187,7 @@ pub fn job(
 ) -> Result<Job, Stop> {
     let params = crate::session::params(&args.set)?;
     let wall_start = crate::when::wall_ms();
-    let Place { site, far, world, state_dir, stop, header } = place;
+    let Place { site, far, world, state_dir, stop, header, gate } = place;
     let lab = far.lab;
     let id = crate::session::new_id();
     let doubts = site.as_ref().map(|s| Doubts::of(&state_dir, &s.uuid, lab)).unwrap_or_default();
@@ -195,6 +202,7 @@ pub fn job(
         stop,
         id: id.clone(),
         doubts,
+        gate,
     });
     let file = Journal::create(&state_dir, wall_start, &id)?.of_lab(lab);
     let journal = file.path().to_owned();

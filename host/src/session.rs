@@ -12,6 +12,7 @@ use gpuhost_stdlib::site::Site;
 
 use crate::consent::Answers;
 use crate::lock::hold::Hold;
+use crate::plan::gate::Gate;
 use crate::policy::SitePolicy;
 use crate::record::Fan;
 use crate::record::redact::Redactor;
@@ -86,6 +87,8 @@ pub struct Ask {
     pub id: String,
     /// What earlier runs left in doubt.
     pub doubts: Doubts,
+    /// The plan that it must keep to.
+    pub gate: Option<Gate>,
 }
 
 /// An open session.
@@ -128,7 +131,12 @@ impl Session {
             base_dir: ask.base_dir,
             params: ask.params,
             secrets: ask.far.secrets,
-            policy: Arc::new(SitePolicy { hold: hold.clone(), doubts: ask.doubts, answers: answers.clone() }),
+            policy: Arc::new(SitePolicy {
+                hold: hold.clone(),
+                doubts: ask.doubts,
+                gate: ask.gate,
+                answers: answers.clone(),
+            }),
             consent: answers,
             recorder: fan.clone(),
             cache: Mutex::new(HashMap::new()),

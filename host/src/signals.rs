@@ -12,16 +12,34 @@ use crate::screen::Screen;
 /// How long effects under way may take after an interruption, on this machine's clock.
 const GRACE: u64 = 60;
 
-async fn next_signal() {
+/// Ctrl-C and SIGTERM, caught from the moment this is made.
+struct Signals {
     #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut term) = signal(SignalKind::terminate()) {
-            tokio::select! { r = tokio::signal::ctrl_c() => { r.ok(); }, _ = term.recv() => {} }
+    both: Option<(tokio::signal::unix::Signal, tokio::signal::unix::Signal)>,
+}
+
+impl Signals {
+    /// Catches them before anything else happens: a task that is only spawned may be late.
+    fn catch(rt: &tokio::runtime::Handle) -> Self {
+        let _entered = rt.enter();
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let both = signal(SignalKind::interrupt()).ok().zip(signal(SignalKind::terminate()).ok());
+            Signals { both }
+        }
+        #[cfg(not(unix))]
+        Signals {}
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some((int, term)) = &mut self.both {
+            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
             return;
         }
+        tokio::signal::ctrl_c().await.ok();
     }
-    tokio::signal::ctrl_c().await.ok();
 }
 
 /// What an interruption works with: the token that lets nothing new begin, and what is under way.
@@ -43,22 +61,27 @@ impl Stop {
 
 /// Cancels `cancel` at Ctrl-C or SIGTERM; ends the process at the second one.
 pub fn watch(rt: &tokio::runtime::Handle, cancel: CancellationToken) {
+    let mut signals = Signals::catch(rt);
     rt.spawn(async move {
-        next_signal().await;
+        signals.next().await;
         cancel.cancel();
-        next_signal().await;
+        signals.next().await;
         std::process::exit(i32::from(Exit::Interrupted.code()));
     });
 }
 
 /// As [`watch`], for a run: says what is waited for, counts down, and gives up when the grace is over.
 pub fn watch_run(rt: &tokio::runtime::Handle, screen: Arc<Screen>, stop: Stop) {
+    let mut signals = Signals::catch(rt);
     rt.spawn(async move {
-        next_signal().await;
+        signals.next().await;
         stop.cancel.cancel();
-        tokio::select! {
-            () = next_signal() => {}
-            () = count_down(&screen, &stop.flight) => next_signal().await,
+        let counted = tokio::select! {
+            () = signals.next() => false,
+            () = count_down(&screen, &stop.flight) => true,
+        };
+        if counted {
+            signals.next().await;
         }
         screen.err("stopped at once; the journal says what was under way: `gpuhost runs show`");
         std::process::exit(i32::from(Exit::Interrupted.code()));

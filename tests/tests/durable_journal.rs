@@ -67,6 +67,18 @@ fn a_deploy_leaves_a_whole_journal_without_secrets() {
     assert!(events.iter().any(|e| e["event"] == "accepted" && e["reference"].as_str().unwrap().starts_with("UPID:")));
     assert!(events.iter().any(|e| e["event"] == "waiting"), "what was waited for");
 
+    // The published table says of every op the class it has.
+    let mut listed = 0;
+    for e in events.iter().filter(|e| e["event"] == "op_started" && e["effect"] != "read") {
+        let (op, class) = (e["op"].as_str().unwrap(), e["class"].as_str().unwrap());
+        match gpuhost::runs::classes::OPS.iter().find(|r| format!("{}.{}", r.0, r.1) == op) {
+            Some(row) => assert_eq!(row.3, class, "{op}"),
+            None => println!("not in the table of classes: {op}"),
+        }
+        listed += 1;
+    }
+    assert!(listed > 10, "{listed}");
+
     let known = secrets(&b);
     assert!(known.len() > 3, "the test knows some secrets: {known:?}");
     for s in &known {

@@ -169,6 +169,7 @@ fn ssh_key(
         stop: crate::signals::Stop::default(),
         id: crate::session::new_id(),
         doubts: crate::runs::doubt::Doubts::default(),
+        gate: None,
     });
     gpuhost_stdlib::ssh::keys::load(&Ctx::new(session.run), reference)?;
     Ok(state.join(reference.strip_prefix("state:").unwrap_or("ssh_key")))

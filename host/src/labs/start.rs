@@ -81,6 +81,7 @@ fn run(
         set: Vec::new(),
         yes: Some(String::new()),
         faults: None,
+        plan: None,
         json: false,
         common: Common { state_dir: None, verbose: false },
     };
@@ -91,6 +92,7 @@ fn run(
         state_dir: state_dir.to_owned(),
         stop: Stop::default(),
         header: serde_json::Value::Null,
+        gate: None,
     };
     let failed = || OpError::failed("the lab's start could not be made").hint("see the error above");
     let job = crate::run::job(&args, rt, screen, recipe, place, Show::Quiet).map_err(|_| failed())?;

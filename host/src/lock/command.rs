@@ -72,6 +72,7 @@ fn run(args: &UnlockArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> 
         stop,
         id: crate::session::new_id(),
         doubts: crate::runs::doubt::Doubts::default(),
+        gate: None,
     });
     let ctx = Ctx::new(session.run.clone());
     let mark = ctx.clock.busy();

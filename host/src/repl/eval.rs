@@ -115,6 +115,7 @@ impl Evaluator {
             stop: Stop { cancel, flight: Flight::default() },
             id: id.clone(),
             doubts: Doubts::default(),
+            gate: None,
         });
         let journal = Lazy { dir: s.state_dir.clone(), id, lab: s.far.lab, file: None };
         session.fan.add(Box::new(journal));

@@ -1,4 +1,5 @@
 //! `gpuhost runs`: what earlier runs did, from their journals.
+pub mod classes;
 pub mod command;
 pub mod doubt;
 pub mod machine;

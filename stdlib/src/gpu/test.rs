@@ -74,7 +74,7 @@ pub async fn run_test(ctx: &Ctx, cluster: &Cluster, o: &TestOptions) -> OpResult
             .hint("find the broken link: `gpu::diagnose(cluster)`"));
     }
     let namespace = format!("gpuhost-cuda-{}", short_id());
-    let op = Op::run("gpu", "run_test", cluster.name()).args(&o.image);
+    let op = Op::run("gpu", "run_test", cluster.name()).class(crate::core::event::Class::Repeatable).args(&o.image);
     ctx.run_op(op, |s| async move {
         // not counted as changes: the namespace goes away with everything in it
         cluster.make_namespace(s.ctx(), &namespace, true).await?;

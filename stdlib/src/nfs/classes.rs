@@ -225,7 +225,7 @@ impl Cluster {
     /// `failed` or `timeout` with the newest event of the claim.
     pub async fn check_storage_class(&self, ctx: &Ctx, name: &str, o: &CheckClassOptions) -> OpResult<String> {
         self.get_object(ctx, "storageclass", "", name).await?;
-        let op = Op::run("nfs", "check_storage_class", name);
+        let op = Op::run("nfs", "check_storage_class", name).class(crate::core::event::Class::Repeatable);
         let namespace = format!("gpuhost-verify-{}", crate::gpu::short_id());
         ctx.run_op(op, |s| async move {
             self.make_namespace(s.ctx(), &namespace, false).await?;
@@ -284,7 +284,8 @@ impl Cluster {
         if !name.starts_with("claim-gpuhost-verify") {
             return Err(OpError::refused(format!("claim `{name}` is not one of verify's")).on(name));
         }
-        let op = Op::run("nfs", "remove_probe_claim", format!("{ns}/{name}"));
+        let op =
+            Op::run("nfs", "remove_probe_claim", format!("{ns}/{name}")).class(crate::core::event::Class::Repeatable);
         ctx.run_op(op, |s| async move {
             self.release_volumes(s.ctx(), ns, Some(name)).await?;
             self.delete_now(s.ctx(), "pvc", ns, name).await

@@ -1,0 +1,153 @@
+//! `gpuhost plan` and `gpuhost drift`.
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use gpuhost_stdlib::core::error::{OpError, OpResult};
+
+use super::gate::Gate;
+use super::rehearse::Rehearsal;
+use super::{Plan, show};
+use crate::check;
+use crate::cli::Common;
+use crate::exit::Exit;
+use crate::run::show_error;
+use crate::screen::Screen;
+use crate::sources;
+
+/// Arguments of `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// Recipe: a file, or the name of one in this program.
+    pub recipe: String,
+    #[command(flatten)]
+    world: WorldArgs,
+    /// A value for `param("NAME", …)` of the recipe.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Write the plan to a file that `gpuhost run R --plan PLAN` reads.
+    #[arg(long, value_name = "PLAN")]
+    pub out: Option<PathBuf>,
+}
+
+/// Arguments of `drift`.
+#[derive(Debug, Clone, Args)]
+pub struct DriftArgs {
+    #[command(flatten)]
+    world: WorldArgs,
+}
+
+/// Which world is compared with.
+#[derive(Debug, Clone, Args)]
+struct WorldArgs {
+    /// Site file (default: `site.toml` next to the recipe).
+    #[arg(long, value_name = "FILE")]
+    site: Option<PathBuf>,
+    /// Rehearse in a copy of the site's lab as it is now.
+    #[arg(long, required_unless_present = "against")]
+    lab: bool,
+    /// Rehearse in a saved world (`world.json` of a lab's folder).
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+    /// The plan as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Common options.
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs `gpuhost plan`.
+#[must_use]
+pub fn command(args: &PlanArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Exit {
+    done(screen, make(&args.recipe, &args.world, &args.set, args.out.as_ref(), false, rt, screen))
+}
+
+/// Runs `gpuhost drift`.
+#[must_use]
+pub fn drift(args: &DriftArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Exit {
+    let own = "recipes/deploy.rhai";
+    let recipe = if std::path::Path::new(own).is_file() { own } else { "deploy" };
+    done(screen, make(recipe, &args.world, &[], None, true, rt, screen))
+}
+
+fn done(screen: &Screen, r: OpResult<Exit>) -> Exit {
+    r.unwrap_or_else(|e| {
+        show_error(screen, &e, None);
+        Exit::of(&e)
+    })
+}
+
+fn make(
+    recipe: &str,
+    world: &WorldArgs,
+    set: &[String],
+    out: Option<&PathBuf>,
+    drift: bool,
+    rt: &tokio::runtime::Handle,
+    screen: &Arc<Screen>,
+) -> OpResult<Exit> {
+    let recipe = sources::recipe(recipe)?;
+    let site_text = sources::site(world.site.as_deref(), Some(&recipe), true)?
+        .ok_or_else(|| OpError::invalid("a plan needs a site file").hint("pass one: `--site recipes/site.toml`"))?;
+    let loaded = sources::load_site(&site_text);
+    let checked = check::command::recipe(&recipe);
+    let mut findings = checked.findings.clone();
+    findings.extend(check::command::unknown_params(&checked, &recipe.name, set));
+    let site = match loaded {
+        Ok((site, _)) if findings.iter().all(|f| f.warning) => site,
+        Ok(_) => {
+            crate::findings::show(screen, &findings, world.json);
+            return Ok(Exit::Usage);
+        }
+        Err(list) => {
+            crate::findings::show(screen, &list, world.json);
+            return Ok(Exit::Usage);
+        }
+    };
+    let state_dir = crate::statedir::resolve(world.common.state_dir.as_deref())?;
+    let rehearsal = Rehearsal {
+        rt,
+        screen,
+        recipe,
+        files: checked.files,
+        site,
+        site_text,
+        set: set.to_vec(),
+        state_dir,
+        against: world.against.clone(),
+    };
+    let done = rehearsal.run()?;
+    if world.json {
+        screen.out(&serde_json::to_string(&done.plan).unwrap_or_default());
+    } else {
+        show::print(screen, &done.plan, drift);
+    }
+    if let Some(e) = &done.error {
+        screen.err("the rehearsal ended in an error; the plan goes up to it:");
+        show_error(screen, e, None);
+        return Ok(Exit::Failed);
+    }
+    if let Some(path) = out {
+        done.plan.save(path)?;
+    }
+    Ok(if done.plan.effects.is_empty() { Exit::Done } else { Exit::Pending })
+}
+
+/// The gate for `run --plan`: only for the recipe, site and parameters that the plan was made of.
+///
+/// # Errors
+/// When the plan cannot be read, or is of something else.
+pub fn gate(path: Option<&PathBuf>, header: &serde_json::Value) -> OpResult<Option<Gate>> {
+    let Some(path) = path else { return Ok(None) };
+    let plan = Plan::load(path)?;
+    let now = super::bound(header);
+    let names =
+        [("files", "the recipe"), ("site_sha256", "the site file"), ("site_uuid", "the site"), ("set", "`--set`")];
+    if let Some((_, what)) = names.iter().find(|(k, _)| plan.bound_to[k] != now[k]) {
+        return Err(OpError::refused(format!("the plan `{}` is of something else", path.display()))
+            .because(format!("{what} changed since it was made"))
+            .hint("make a new one: `gpuhost plan R --out PLAN`"));
+    }
+    Ok(Some(Gate::new(plan)))
+}

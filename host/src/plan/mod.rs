@@ -1,0 +1,99 @@
+//! Plans: a recipe rehearsed in a copy of the lab's world, what it would change, and runs that do no more than that.
+pub mod command;
+pub mod gate;
+pub mod rehearse;
+pub mod show;
+
+use std::path::Path;
+
+use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::core::event::{Change, Effect};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Version of the file.
+const VERSION: u32 = 1;
+
+/// One planned effect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    /// `module.verb`.
+    pub op: String,
+    /// What it is done to.
+    pub target: String,
+    /// Effect.
+    pub effect: Effect,
+    /// Steps it is in.
+    pub step: Vec<String>,
+    /// What changes.
+    pub changes: Vec<Change>,
+}
+
+/// What a recipe would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Version of the file.
+    pub gpuhost_plan: u32,
+    /// Recipe.
+    pub recipe: String,
+    /// Name of the site.
+    pub site: String,
+    /// What has to be the same when it is run: digests of recipe files and site file, site UUID, `--set`.
+    pub bound_to: Value,
+    /// When it was made, on this machine's clock.
+    pub made: String,
+    /// Effects in the order of the rehearsal.
+    pub effects: Vec<Planned>,
+    /// How long the rehearsal took, in seconds of the lab's clock.
+    pub seconds: f64,
+    /// The same for every step: name and seconds.
+    pub steps: Vec<(String, f64)>,
+    /// What the rehearsal could not know.
+    pub assumed: Vec<String>,
+}
+
+impl Plan {
+    /// Number of changes.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.effects.iter().map(|e| e.changes.len()).sum()
+    }
+
+    /// Reads a plan file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or another version wrote it.
+    pub fn load(path: &Path) -> OpResult<Self> {
+        let bad = |why: String| {
+            OpError::invalid(format!("cannot read the plan `{}`", path.display()))
+                .because(why)
+                .hint("make one: `gpuhost plan R --lab --out PLAN`")
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+        let plan: Plan = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        if plan.gpuhost_plan != VERSION {
+            return Err(bad(format!("it has version {}, this program reads {VERSION}", plan.gpuhost_plan)));
+        }
+        Ok(plan)
+    }
+
+    /// Writes a plan file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self, path: &Path) -> OpResult<()> {
+        let text = serde_json::to_string_pretty(self).unwrap_or_default();
+        crate::statedir::write_private(path, text.as_bytes())
+            .map_err(|e| OpError::failed(format!("cannot write the plan `{}`", path.display())).because(e.to_string()))
+    }
+}
+
+/// What a plan is bound to, out of a journal's header.
+#[must_use]
+pub fn bound(header: &Value) -> Value {
+    let mut out = serde_json::Map::new();
+    for key in ["files", "site_sha256", "site_uuid", "set"] {
+        out.insert(key.to_owned(), header[key].clone());
+    }
+    Value::Object(out)
+}

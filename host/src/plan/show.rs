@@ -1,0 +1,83 @@
+//! A plan for people: changes by target, removals and restarts by themselves, how long it takes, what is assumed.
+use gpuhost_stdlib::core::event::Effect;
+
+use super::{Plan, Planned};
+use crate::progress::words;
+use crate::screen::Screen;
+
+/// How many changes of one effect are printed.
+const SHOWN: usize = 12;
+
+fn is_restart(e: &Planned) -> bool {
+    let verb = e.op.rsplit('.').next().unwrap_or_default();
+    verb.contains("reboot") || verb.contains("restart") || e.changes.iter().any(|c| c.what.contains("restart"))
+}
+
+fn seconds(s: f64) -> String {
+    crate::when::span((s.max(0.0) * 1000.0) as u64)
+}
+
+fn block(screen: &Screen, title: &str, list: &[&Planned]) {
+    if list.is_empty() {
+        return;
+    }
+    let p = screen.paint_out();
+    screen.out(&p.bold(title));
+    let mut targets: Vec<&str> = Vec::new();
+    for e in list {
+        if !targets.contains(&e.target.as_str()) {
+            targets.push(&e.target);
+        }
+    }
+    for t in targets {
+        screen.out(&format!("  {}", p.blue(t)));
+        for e in list.iter().filter(|e| e.target == t) {
+            let step = if e.step.is_empty() { String::new() } else { p.dim(&format!("  ({})", e.step.join(" / "))) };
+            screen.out(&format!("    {}{step}", e.op));
+            for c in e.changes.iter().take(SHOWN) {
+                screen.out(&format!("      {}", words::change(c)));
+            }
+            if e.changes.len() > SHOWN {
+                screen.out(&p.dim(&format!("      and {} more", e.changes.len() - SHOWN)));
+            }
+        }
+    }
+}
+
+/// Prints a plan. `drift`: the words of a comparison instead of an intention.
+pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
+    let p = screen.paint_out();
+    let mut rest = Vec::new();
+    let (mut gone, mut restarts) = (Vec::new(), Vec::new());
+    for e in &plan.effects {
+        match e.effect {
+            Effect::Destroy => gone.push(e),
+            _ if is_restart(e) => restarts.push(e),
+            _ => rest.push(e),
+        }
+    }
+    block(screen, if drift { "differs from the recipe:" } else { "changes:" }, &rest);
+    block(screen, "restarts:", &restarts);
+    block(screen, "removals:", &gone);
+    let n = plan.changes();
+    if n == 0 {
+        let text = if drift { "no drift" } else { "no changes" };
+        screen.out(&format!("{text}: {} is as {} wants it", plan.site, plan.recipe));
+    } else {
+        let what = if drift { "differences" } else { "changes" };
+        screen.out(&format!(
+            "{n} {what} in {} effects; expected to take {}",
+            plan.effects.len(),
+            seconds(plan.seconds)
+        ));
+        for (name, s) in plan.steps.iter().filter(|(_, s)| *s >= 1.0) {
+            screen.out(&p.dim(&format!("  {:>8}  {name}", seconds(*s))));
+        }
+    }
+    if !plan.assumed.is_empty() {
+        screen.out("assumed, because the lab stands in for it:");
+        for a in &plan.assumed {
+            screen.out(&format!("  - {a}"));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Plan equals run: the effects of the plan are exactly those of the run after it, in order per target.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
+use std::collections::BTreeMap;
+
+use gpuhost_tests::{Bench, Ran};
+use serde_json::{Value, json};
+
+const SITE: &str = "tests/sites/small.toml";
+const DEPLOY: &str = "recipes/deploy.rhai";
+
+fn run(b: &Bench, recipe: &str, more: &[&str]) -> Ran {
+    let mut args = vec!["run", recipe, "--lab", "--json", "--yes", "--site", SITE];
+    args.extend_from_slice(more);
+    b.run(&args)
+}
+
+fn plan(b: &Bench, recipe: &str, code: i32) -> (Value, String) {
+    let file = b.path("plan.json").display().to_string();
+    let ran = b.run(&["plan", recipe, "--lab", "--json", "--site", SITE, "--out", &file]).expect(code);
+    (serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap(), file)
+}
+
+/// Effects per target: op and what changes, without values that name a secret by its hash.
+fn by_target(effects: &[Value]) -> BTreeMap<String, Vec<Value>> {
+    let mut out: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for e in effects {
+        let changes: Vec<Value> = e["changes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| {
+                json!([
+                    c["target"],
+                    c["what"],
+                    c["before"],
+                    if c["after"].to_string().contains("sha256:") { json!("hash") } else { c["after"].clone() }
+                ])
+            })
+            .collect();
+        out.entry(e["target"].as_str().unwrap().to_owned()).or_default().push(json!([e["op"], changes]));
+    }
+    out
+}
+
+/// Plans, runs under the plan, and compares; gives the number of effects.
+fn equal(b: &Bench, recipe: &str, what: &str) -> usize {
+    let (plan, file) = plan(b, recipe, 10);
+    let ran = run(b, recipe, &["--plan", &file]).expect(0);
+    let intents: Vec<Value> = ran.events().into_iter().filter(|e| e["event"] == "intent").collect();
+    let planned = plan["effects"].as_array().unwrap();
+    assert_eq!(by_target(planned), by_target(&intents), "{what}");
+    // Nothing is left to do, and the plan says so.
+    let _ = self::plan(b, recipe, 0);
+    planned.len()
+}
+
+/// Runs a script that changes the world behind the recipe's back.
+fn drift(b: &Bench, text: &str) {
+    let path = b.path("drift.rhai");
+    std::fs::write(&path, format!("let pve = proxmox::connect(site().proxmox);\n{text}\n")).unwrap();
+    let _ = run(b, path.to_str().unwrap(), &[]).expect(0);
+}
+
+#[test]
+fn a_plan_is_what_the_run_then_does() {
+    let b = Bench::new();
+    assert!(equal(&b, DEPLOY, "empty world") > 15);
+    let (nothing, _) = plan(&b, DEPLOY, 0);
+    assert!(nothing["effects"].as_array().unwrap().is_empty());
+
+    // Drifted: a machine is off, a file is gone, a package is not there, a label is missing.
+    let host = "let h = pve.find_vm(\"shelf\").ssh();";
+    for (what, text) in [
+        ("a machine is off", "pve.find_vm(\"muscle-b\").stop();".to_owned()),
+        ("a file is gone", format!("{host} h.run(\"rm /etc/exports.d/gpuhost-export-k8s.exports\");")),
+        ("a service is off", format!("{host} h.run(\"systemctl disable --now chrony\");")),
+        ("a host name is wrong", format!("{host} h.run(\"sed -i /brain/d /etc/hosts\");")),
+    ] {
+        drift(&b, &text);
+        equal(&b, DEPLOY, what);
+    }
+    assert!(equal(&b, "recipes/cleanup.rhai", "deployed world, cleanup") > 3);
+}
+
+#[test]
+fn a_world_that_changed_in_between_stops_the_run_before_the_first_unplanned_effect() {
+    let b = Bench::new();
+    let _ = run(&b, DEPLOY, &[]).expect(0);
+    drift(&b, "pve.find_vm(\"muscle-b\").stop();");
+    let (_, file) = plan(&b, DEPLOY, 10);
+    // Meanwhile another thing breaks, which the plan does not know of.
+    drift(&b, "pve.find_vm(\"shelf\").ssh().run(\"sed -i /brain/d /etc/hosts\");");
+    let ran = run(&b, DEPLOY, &["--plan", &file]).expect(4);
+    let e = &ran.finished()["error"];
+    assert!(e["message"].as_str().unwrap().contains("ssh.ensure on shelf is not in the plan"), "{e:#}");
+    let unplanned = ran.events().into_iter().any(|e| e["event"] == "intent" && e["target"] == "shelf");
+    assert!(!unplanned, "stopped before it");
+    // A plan of another recipe is no plan of this one.
+    let other = run(&b, "recipes/cleanup.rhai", &["--plan", &file]).expect(4);
+    assert!(other.stderr.contains("is of something else"), "{}", other.stderr);
+    let shown = b.run(&["drift", "--lab", "--site", SITE]).expect(10);
+    assert!(shown.stdout.contains("differs from the recipe") && shown.stdout.contains("shelf"), "{}", shown.stdout);
+}
