@@ -348,8 +348,8 @@ pub fn abort(w: &mut World, upid: &str) {
 }
 
 /// Makes a task that has just begun fail with `why`.
-pub fn fail_now(lab: &Lab, w: &mut World, upid: &str, why: &str) {
-    abort(lab, w, upid);
+pub fn fail_now(w: &mut World, upid: &str, why: &str) {
+    abort(w, upid);
     if let Some(t) = w.pve.tasks.get_mut(upid) {
         t.exit = Some(why.to_owned());
         t.log.pop();

@@ -97,7 +97,7 @@ pub fn after(lab: &Lab, fault: &Fault, reply: Reply) -> Result<Reply, Cut> {
     };
     match reply.as_ref().map(|o| o.data.as_str().unwrap_or_default().to_owned()) {
         Ok(upid) if upid.starts_with("UPID:") => {
-            lab.with(|w| task::fail_now(lab, w, &upid, text));
+            lab.with(|w| task::fail_now(w, &upid, text));
             Ok(reply)
         }
         // Nothing that a task does: what cannot fail there fails here.
