@@ -136,6 +136,10 @@ pub enum LabCommand {
     Status(StatusArgs),
     /// Forget the world and start over.
     Reset(ResetArgs),
+    /// Let an incident happen: `NAME@TARGET`, with its symptoms after a quarter of an hour of lab time.
+    Fault(FaultArgs),
+    /// Commit a folder to the repository that the lab's Fleet follows.
+    Commit(CommitArgs),
     /// Serve the lab on ports of 127.0.0.1 until stopped, for curl, ssh, kubectl and other gpuhost processes.
     Serve(ServeArgs),
 }
@@ -163,6 +167,48 @@ pub struct ResetArgs {
     /// What the world has at the beginning.
     #[arg(long, value_enum, default_value = "empty")]
     pub start: crate::labs::start::Start,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `lab fault`.
+#[derive(Debug, Clone, Args)]
+pub struct FaultArgs {
+    /// The fault and what it is done to, for example `vm-off@k3s-gpu2`; without it, the list.
+    #[arg(value_name = "NAME@TARGET")]
+    pub fault: Option<String>,
+    /// List the faults.
+    #[arg(long)]
+    pub list: bool,
+    /// Do what only hands can do about it: the firmware switch, the card back in its slot.
+    #[arg(long)]
+    pub by_hand: bool,
+    /// The list as JSON lines.
+    #[arg(long)]
+    pub json: bool,
+    /// Site file (default: `site.toml`, `recipes/site.toml`, else the one of this program).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `lab commit`.
+#[derive(Debug, Clone, Args)]
+pub struct CommitArgs {
+    /// Folder whose files become the new content of its path in the repository.
+    pub folder: PathBuf,
+    /// Path in the repository (default: the folder's own path).
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// Message of the commit.
+    #[arg(long, default_value = "change")]
+    pub message: String,
+    /// Site file (default: `site.toml`, `recipes/site.toml`, else the one of this program).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
     /// Common options.
     #[command(flatten)]
     pub common: Common,

@@ -1,7 +1,10 @@
 //! The simulated GPU homelab: Proxmox API over TLS, guests over SSH with a real shell language,
 //! Kubernetes API. One serialisable [`world::World`], one virtual clock, real sockets on loopback.
+pub mod card;
 pub mod fault;
+pub mod git;
 pub mod guest;
+pub mod incidents;
 pub mod kube;
 pub mod pve;
 pub mod spec;

@@ -49,6 +49,12 @@ pub struct World {
     pub k3s: BTreeMap<u32, crate::kube::state::Process>,
     /// Kubernetes clusters by id (the CA hash of their birth).
     pub clusters: BTreeMap<String, Cluster>,
+    /// GPUs that are not in their plain state.
+    #[serde(default)]
+    pub cards: crate::card::Cards,
+    /// Git repositories that clusters can reach, by URL.
+    #[serde(default)]
+    pub remotes: BTreeMap<String, crate::git::Remote>,
     /// What the lab stood in for during runs, for the honest report.
     pub not_rehearsed: std::collections::BTreeSet<String>,
     /// Earliest due time, for the clock's alarm. Not saved.

@@ -1,5 +1,6 @@
 //! Script modules of gpuhost and their typed clients. Never prints, holds no global state.
 pub mod core;
+pub mod doctor;
 pub mod flow;
 pub mod gpu;
 pub mod helm;
@@ -19,6 +20,7 @@ pub fn modules() -> Vec<core::module::ModuleDef> {
         k3s::def(),
         helm::def(),
         gpu::def(),
+        doctor::def(),
         flow::def(),
         site::def(),
         ssh::def(),

@@ -22,6 +22,12 @@ pub fn command(args: &LabArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>
         LabCommand::Status(a) => status(a, screen),
         LabCommand::Reset(a) => reset(rt, screen, a.site.as_deref(), a.common.state_dir.as_deref(), a.start),
         LabCommand::Serve(a) => serve(a, rt, screen),
+        LabCommand::Fault(a) => with_site(screen, a.site.as_deref(), a.common.state_dir.as_deref(), |site, dir| {
+            super::orders::fault(a, rt, screen, site, dir)
+        }),
+        LabCommand::Commit(a) => with_site(screen, a.site.as_deref(), a.common.state_dir.as_deref(), |site, dir| {
+            super::orders::commit(a, rt, screen, site, dir)
+        }),
     };
     match done {
         Ok(exit) => exit,
@@ -41,6 +47,17 @@ fn site(screen: &Screen, flag: Option<&Path>) -> OpResult<Option<(Arc<Site>, Tex
             Ok(None)
         }
     }
+}
+
+fn with_site(
+    screen: &Screen,
+    flag: Option<&Path>,
+    state: Option<&Path>,
+    work: impl FnOnce(&Arc<Site>, &Path) -> OpResult<()>,
+) -> OpResult<Exit> {
+    let Some((site, _)) = site(screen, flag)? else { return Ok(Exit::Usage) };
+    work(&site, &crate::statedir::resolve(state)?)?;
+    Ok(Exit::Done)
 }
 
 /// Clusters of which a server runs.

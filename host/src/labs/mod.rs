@@ -7,6 +7,7 @@ pub mod folder;
 pub mod front;
 pub mod honest;
 pub mod join;
+pub mod orders;
 pub mod routes;
 pub mod serve;
 pub mod start;

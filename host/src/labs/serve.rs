@@ -90,7 +90,15 @@ pub fn run(
             not_rehearsed: lab.with(|w| w.not_rehearsed.iter().cloned().collect()),
         }
     };
-    let control = Control::new(lab.clock().clone(), front.inner().clone(), front.news(), pace, Arc::new(hello));
+    let orders = {
+        let lab = lab.clone();
+        move |text: &str| {
+            let done = serde_json::from_str(text).map_err(|e| e.to_string()).and_then(|o| super::orders::carry_out(&lab, &o));
+            serde_json::to_string(&done).unwrap_or_default()
+        }
+    };
+    let control = Control::new(lab.clock().clone(), front.inner().clone(), front.news(), pace, Arc::new(hello))
+        .with_orders(Arc::new(orders));
     let (at, listening) = rt.block_on(control.listen()).map_err(io)?;
     let key = ssh_key(rt, screen, site, &state)?;
     let files =

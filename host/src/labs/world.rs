@@ -12,7 +12,21 @@ use gpuhost_stdlib::site::Site;
 /// When keys cannot be made.
 pub fn born(site: &Site) -> OpResult<World> {
     let fail = |e: String| OpError::failed("the lab's world cannot be made").because(e);
-    World::new(&spec(site)?).map_err(fail)
+    let mut w = World::new(&spec(site)?).map_err(fail)?;
+    if let Some((url, branch)) = repository(site) {
+        let files = crate::embed::all().iter().filter(|(p, _)| p.starts_with("recipes/gitops/"));
+        let files: std::collections::BTreeMap<_, _> = files.map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect();
+        w.remotes.insert(url, gpuhost_lab::git::Remote::with(&branch, files));
+    }
+    Ok(w)
+}
+
+/// Address and branch of the repository that the site's Fleet follows.
+#[must_use]
+pub fn repository(site: &Site) -> Option<(String, String)> {
+    let fleet = site.platform.get("fleet")?;
+    let text = |k: &str| fleet.get(k).and_then(toml::Value::as_str).map(str::to_owned);
+    Some((text("repo")?, text("branch").unwrap_or_else(|| "master".to_owned())))
 }
 
 /// `host:port` of the site's hypervisor.

@@ -68,6 +68,8 @@ pub fn power_on(lab: &Lab, w: &mut World, spec: BootSpec) {
             guest.os.clone_from(os);
             guest.instance_id.clone_from(instance_id);
             guest.facts = serde_json::from_value(facts.clone()).unwrap_or_default();
+            // the boot loader takes the newest kernel that is installed
+            guest.facts.kernel = None;
         }
     }
     let boot = guest.boot;
@@ -131,7 +133,10 @@ pub(crate) fn reached(lab: &Lab, w: &mut World, vmid: u32, boot: u64, stage: Boo
             power_off(lab, w, vmid);
             crate::pve::guest_halted(lab, w, vmid);
         }
-        BootStage::Restart => power_on(lab, w, g.spec),
+        BootStage::Restart => {
+            crate::card::restarted(w, &g.spec.pve_node, &g.spec.pci);
+            power_on(lab, w, g.spec);
+        }
     }
 }
 

@@ -203,7 +203,7 @@ const CONNTRACK: &[(&str, &str)] = &[("net.netfilter.nf_conntrack_max", "262144"
 pub fn sysctls(g: &Guest) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = SYSCTL.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     all.push(("kernel.hostname".into(), g.hostname.clone()));
-    all.push(("kernel.osrelease".into(), KERNEL.into()));
+    all.push(("kernel.osrelease".into(), running_kernel(g).to_owned()));
     all.push(("kernel.random.boot_id".into(), g.boot_id.clone()));
     if g.modules.contains("br_netfilter") {
         all.extend(BRIDGE.iter().map(|k| ((*k).to_owned(), "1".to_owned())));
@@ -222,6 +222,12 @@ pub fn sysctls(g: &Guest) -> Vec<(String, String)> {
 
 /// Version of the running kernel.
 pub const KERNEL: &str = "6.1.0-39-amd64";
+
+/// Version of the kernel that a guest runs.
+#[must_use]
+pub fn running_kernel(g: &Guest) -> &str {
+    g.facts.kernel.as_deref().unwrap_or(KERNEL)
+}
 
 /// Modules that Debian's kernel has, with what each needs.
 pub const MODULES: &[(&str, &[&str])] = &[

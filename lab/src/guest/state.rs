@@ -132,6 +132,8 @@ pub struct Facts {
     pub cloud_init: CloudStatus,
     /// NVIDIA driver on this disk.
     pub nvidia_driver: Option<String>,
+    /// Kernel of this boot when it is an older one than the newest installed.
+    pub kernel: Option<String>,
     /// Network as cloud-init rendered it.
     pub net: Option<NetConf>,
 }

@@ -100,9 +100,12 @@ pub fn changed(_lab: &Lab, w: &mut World, cluster: &str) {
 }
 
 /// Brings what is computed lazily (node leases) up to date before a read of `resource`.
-pub fn before_read(_lab: &Lab, w: &mut World, cluster: &str, resource: &str) {
+pub fn before_read(lab: &Lab, w: &mut World, cluster: &str, resource: &str) {
     if resource.starts_with("leases") {
         super::k3s::node::heartbeats(w, cluster);
+    }
+    if resource.starts_with("gitrepos") {
+        with_cluster(lab, w, cluster, super::controllers::fleet::heartbeat);
     }
 }
 

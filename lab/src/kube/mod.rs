@@ -88,6 +88,16 @@ pub enum KubeEvent {
         /// Node.
         node: String,
     },
+    /// The NVIDIA toolkit puts its runtimes on a node's disk.
+    Toolkit {
+        /// Guest.
+        vmid: u32,
+    },
+    /// Fleet asks its repositories for new commits.
+    Poll {
+        /// Cluster id.
+        cluster: String,
+    },
     /// A node has been silent for five minutes more.
     Evict {
         /// Cluster id.
@@ -148,6 +158,10 @@ pub fn handle(lab: &Lab, w: &mut World, e: KubeEvent) {
         }
         KubeEvent::Look { cluster, resource, ns, name } => {
             with_cluster(lab, w, &cluster, |cx| controllers::look_again(cx, &resource, &ns, &name));
+        }
+        KubeEvent::Toolkit { vmid } => controllers::gpu::install_runtimes(lab, w, vmid),
+        KubeEvent::Poll { cluster } => {
+            with_cluster(lab, w, &cluster, controllers::fleet::reconcile);
         }
         KubeEvent::NodeSilent { cluster, node } => k3s::node::silent(lab, w, &cluster, &node),
         KubeEvent::Evict { cluster, node } => {

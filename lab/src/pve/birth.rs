@@ -36,6 +36,8 @@ impl World {
             guests: BTreeMap::new(),
             k3s: BTreeMap::new(),
             clusters: BTreeMap::new(),
+            cards: BTreeMap::new(),
+            remotes: BTreeMap::new(),
             not_rehearsed: BTreeSet::new(),
             dirty_alarm: false,
         };

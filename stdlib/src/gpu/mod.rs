@@ -1,7 +1,9 @@
 //! `gpu`: passthrough checks, the operator on K3s, inventory, test and diagnosis.
+mod diagnose;
 mod inventory;
 mod operator;
 mod passthrough;
+mod patterns;
 mod script;
 mod stages;
 mod test;
@@ -9,10 +11,12 @@ mod values;
 
 use crate::core::module::{ModuleDef, fn_options};
 
-pub use inventory::{Inventory, NodeGpus, inventory};
-pub use operator::{OperatorOptions, diagnose, ensure_operator, policy_trouble};
+pub use diagnose::{diagnose, examine};
+pub use inventory::{Inventory, NodeGpus, RESOURCE, inventory};
+pub use operator::{OperatorOptions, ensure_operator, policy_trouble};
 pub use passthrough::{device_problems, mapping_entries, passthrough_report, read_devices};
-pub use stages::{Broken, explain_log, first_broken};
+pub use patterns::{Mend, Pattern, explain_log};
+pub use stages::{Broken, first_broken};
 pub(crate) use test::short_id;
 pub use test::{TestOptions, TestResult, run_test, test_pod};
 pub use values::operator_values;

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::stages::{Broken, explain_log, first_broken, lacks_runtime};
+use super::stages::{Broken, first_broken};
 use super::values::{as_map, check_driver, operator_values};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::Class;
 use crate::core::op::{Look, Op, OpScope};
 use crate::helm::ReleaseOptions;
-use crate::kubernetes::{ApplyOptions, Cluster, LogOptions, condition, seen, waits_on};
+use crate::kubernetes::{ApplyOptions, Cluster, condition, seen, waits_on};
 use crate::options;
 use crate::ssh::Host;
 
@@ -69,7 +69,7 @@ pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &O
 }
 
 /// GPUs each node should have: from the site, else from its physical count, else one.
-fn wanted(ctx: &Ctx, node: &Value) -> i64 {
+pub(super) fn wanted(ctx: &Ctx, node: &Value) -> i64 {
     let name = node["metadata"]["name"].as_str().unwrap_or_default();
     let declared =
         ctx.site.as_ref().and_then(|s| s.nodes.iter().find(|n| n.name == name)).map(|n| i64::from(n.shape.gpu_count()));
@@ -114,7 +114,7 @@ async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOpti
 /// Broken rungs of the GPU nodes, and why the cluster policy is not ready.
 async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Vec<Broken>, Option<String>)> {
     let nodes = cluster.list_in(ctx, "node", "").await?;
-    let pods = cluster.list_in(ctx, "pod", NAMESPACE).await?;
+    let pods = operator_pods(ctx, cluster).await?;
     let mut broken = Vec::new();
     let names: BTreeMap<_, _> = nodes.iter().filter_map(|n| Some((n["metadata"]["name"].as_str()?, n))).collect();
     let listed: Vec<&str> = if o.nodes.is_empty() {
@@ -150,49 +150,7 @@ pub async fn policy_trouble(ctx: &Ctx, cluster: &Cluster) -> OpResult<Option<Str
     })
 }
 
-/// Walks the chain of every GPU node and names the first broken link, with what its log says.
-///
-/// # Errors
-/// `unreachable`, `denied`.
-pub async fn diagnose(ctx: &Ctx, cluster: &Cluster) -> OpResult<Vec<Broken>> {
-    let declared: Vec<String> = ctx.site.as_ref().map_or_else(Vec::new, |s| {
-        s.nodes.iter().filter(|n| n.shape.gpu_count() > 0).map(|n| n.name.clone()).collect()
-    });
-    let nodes = cluster.list_in(ctx, "node", "").await?;
-    let pods = cluster.list_in(ctx, "pod", NAMESPACE).await?;
-    let driver = pods.iter().any(|p| p["metadata"]["labels"]["app"] == "nvidia-driver-daemonset");
-    let mut out = Vec::new();
-    for node in &nodes {
-        let name = node["metadata"]["name"].as_str().unwrap_or_default();
-        if !declared.iter().any(|d| d == name) && !super::inventory::has_device(node) {
-            continue;
-        }
-        if let Some(mut b) = first_broken(node, &pods, wanted(ctx, node), driver) {
-            refine(ctx, cluster, &pods, &mut b).await;
-            if lacks_runtime(&super::inventory::read_node(node).runtimes) && b.rung > 5 {
-                b.cause = format!("K3s has not detected the nvidia runtime ({})", b.cause);
-            }
-            out.push(b);
-        }
-    }
-    Ok(out)
-}
-
-/// Adds what the log of the broken operand says.
-async fn refine(ctx: &Ctx, cluster: &Cluster, pods: &[Value], b: &mut Broken) {
-    let app = match b.rung {
-        3 => "nvidia-driver-daemonset",
-        4 => "nvidia-container-toolkit-daemonset",
-        6 => "nvidia-device-plugin-daemonset",
-        _ => return,
-    };
-    let pod = pods.iter().find(|p| p["spec"]["nodeName"] == b.node.as_str() && p["metadata"]["labels"]["app"] == app);
-    let Some(name) = pod.and_then(|p| p["metadata"]["name"].as_str()) else { return };
-    let o = LogOptions { namespace: NAMESPACE.to_owned(), container: String::new(), tail: 100 };
-    let Ok(log) = cluster.pod_log(ctx, name, &o).await else { return };
-    if let Some((line, cause, fix)) = explain_log(&log) {
-        b.cause = cause.to_owned();
-        b.evidence = line;
-        b.fix = fix.to_owned();
-    }
+/// The operator's pods.
+pub(super) async fn operator_pods(ctx: &Ctx, cluster: &Cluster) -> OpResult<Vec<Value>> {
+    cluster.list_in(ctx, "pod", NAMESPACE).await
 }

@@ -84,19 +84,17 @@ mod api {
         })
     }
 
-    /// Walks the chain of each GPU node and names its first broken link.
+    /// Walks the chain of each GPU node, from the hypervisor to the scheduler, and names its first broken link.
     ///
     /// # Example
     /// ```rhai
-    /// for link in gpu::diagnose(cluster) { warn(`${link.node}: ${link.cause}; ${link.fix}`); }
+    /// for link in gpu::diagnose(cluster) { warn(`${link.target}: ${link.cause}; ${link.next}`); }
     /// ```
     #[rhai_fn(return_raw)]
     pub fn diagnose(ncc: NativeCallContext, cluster: Cluster) -> RhaiResultOf<Array> {
         call(&ncc, |ctx| async move {
-            let list = super::super::operator::diagnose(&ctx, &cluster).await?;
-            list.iter()
-                .map(|b| to_script(&json!({"node": b.node, "rung": b.rung, "cause": b.cause, "evidence": b.evidence, "fix": b.fix})))
-                .collect()
+            let list = super::super::diagnose::diagnose(&ctx, &cluster).await?;
+            list.iter().map(|f| to_script(&f.json())).collect()
         })
     }
 

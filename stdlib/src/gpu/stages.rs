@@ -2,6 +2,7 @@
 use serde_json::Value;
 
 use super::inventory::{RESOURCE, has_device, read_node};
+use super::patterns::Mend;
 use crate::kubernetes::pod_trouble;
 
 /// A rung that does not hold.
@@ -9,6 +10,8 @@ use crate::kubernetes::pod_trouble;
 pub struct Broken {
     /// 1 … 10, as in the guide.
     pub rung: u8,
+    /// Word for the cause.
+    pub id: &'static str,
     /// Node.
     pub node: String,
     /// What is wrong.
@@ -17,158 +20,147 @@ pub struct Broken {
     pub evidence: String,
     /// What to do.
     pub fix: String,
+    /// The kind of command that does it.
+    pub mend: Mend,
     /// Whether a restart of K3s on the node is the fix.
     pub restart: bool,
-}
-
-/// Log patterns of driver and toolkit pods: `(part, cause, fix)`.
-const PATTERNS: &[(&str, &str, &str)] = &[
-    ("driver is currently in use", "pods or services hold the old driver", "drain the node, or reboot its VM"),
-    (
-        "Could not resolve Linux kernel version",
-        "no headers for the running kernel",
-        "install the headers of the running kernel, or reboot into a kernel that has them; pin it",
-    ),
-    ("Required key not available", "Secure Boot refuses the module", "make the EFI disk with pre-enrolled-keys=0"),
-    ("module verification failed", "Secure Boot refuses the module", "make the EFI disk with pre-enrolled-keys=0"),
-    ("nouveau", "nouveau holds the card", "blacklist nouveau in the guest and reboot it"),
-    (
-        "RmInitAdapter failed",
-        "the card does not initialise in the guest",
-        "stop and start the VM (not reboot); check MMIO size and ROM",
-    ),
-    (
-        "no such file or directory: /run/containerd",
-        "the toolkit looks for another containerd socket",
-        "set CONTAINERD_SOCKET to /run/k3s/containerd/containerd.sock",
-    ),
-    (
-        "containerd.sock",
-        "the toolkit cannot reach containerd",
-        "set CONTAINERD_SOCKET to /run/k3s/containerd/containerd.sock",
-    ),
-    ("unsupported config version: 3", "the toolkit is too old for containerd 2", "use a newer operator"),
-    ("higher than root", "drop-in and main config versions differ", "set RUNTIME_CONFIG_SOURCE=file"),
-    ("Driver/library version mismatch", "kernel module and libraries differ", "reboot the node"),
-    (
-        "No devices found",
-        "the runtime class did not give the device to the plugin",
-        "check the runtime class, or MIG strategy against mode",
-    ),
-];
-
-/// What a log line of an operand means: `(cause, fix)`.
-#[must_use]
-pub fn explain_log(log: &str) -> Option<(String, &'static str, &'static str)> {
-    log.lines().rev().find_map(|line| {
-        PATTERNS.iter().find(|(p, ..)| line.contains(p)).map(|(_, cause, fix)| (line.trim().to_owned(), *cause, *fix))
-    })
 }
 
 fn pod_of<'a>(pods: &'a [Value], node: &str, app: &str) -> Option<&'a Value> {
     pods.iter().find(|p| p["spec"]["nodeName"] == node && p["metadata"]["labels"]["app"] == app)
 }
 
-/// The first rung that does not hold for a node that should have `want` GPUs; `pods` are those of the operator.
-#[must_use]
-pub fn first_broken(node: &Value, pods: &[Value], want: i64, driver_container: bool) -> Option<Broken> {
-    let name = node["metadata"]["name"].as_str().unwrap_or_default();
-    let broken = |rung: u8, cause: &str, evidence: String, fix: &str| {
+struct Node<'a> {
+    name: &'a str,
+    object: &'a Value,
+}
+
+impl Node<'_> {
+    fn broken(&self, rung: u8, id: &'static str, cause: &str, evidence: String, fix: &str, mend: Mend) -> Option<Broken> {
         Some(Broken {
             rung,
-            node: name.to_owned(),
+            id,
+            node: self.name.to_owned(),
             cause: cause.to_owned(),
             evidence,
             fix: fix.to_owned(),
+            mend,
             restart: false,
         })
-    };
+    }
+
+    /// A daemon set without a pod here: its selector or its tolerations.
+    fn no_pod(&self, what: &str) -> Option<Broken> {
+        let seen = taints(self.object);
+        self.broken(
+            2,
+            "gpu-taint",
+            &format!("the {what} has no pod on the node: a taint keeps it away"),
+            seen,
+            "deploy sets tolerations for every taint; or add the taint to daemonsets.tolerations and node-feature-discovery.worker.tolerations",
+            Mend::Deploy,
+        )
+    }
+}
+
+/// The first rung that does not hold for a node that should have `want` GPUs; `pods` are those of the operator.
+#[must_use]
+pub fn first_broken(node: &Value, pods: &[Value], want: i64, driver_container: bool) -> Option<Broken> {
+    let n = Node { name: node["metadata"]["name"].as_str().unwrap_or_default(), object: node };
     let gpus = read_node(node);
-    if gpus.allocatable >= want && want > 0 && gpus.allocatable == gpus.capacity {
+    let offered = gpus.allocatable >= want && want > 0 && gpus.allocatable == gpus.capacity;
+    if !offered && !has_device(node) {
+        return no_device(&n, pods);
+    }
+    if let Some(b) = operands(&n, pods, &gpus.runtimes, driver_container) {
+        return Some(b);
+    }
+    if gpus.mig == "failed" || gpus.mig == "pending" {
+        return n.broken(
+            9,
+            "mig-waits",
+            "the cards have not taken their MIG mode over",
+            format!("mig.config.state={}", gpus.mig),
+            "a mode change of a passed-through card needs the VM stopped and started",
+            Mend::RestartVm,
+        );
+    }
+    if offered {
         return None;
     }
-    if !has_device(node) {
-        let worker = pods.iter().find(|p| {
-            p["spec"]["nodeName"] == name
-                && p["metadata"]["name"].as_str().is_some_and(|n| n.contains("node-feature-discovery-worker"))
-        });
-        return match worker.map(|w| (w, pod_trouble(w))) {
-            None => broken(
-                2,
-                "feature discovery does not run on the node",
-                taints(node),
-                "add the taint to node-feature-discovery.worker.tolerations and daemonsets.tolerations",
-            ),
-            Some((_, Some(t))) => broken(2, "feature discovery is not ready", t, "look at its pod"),
-            Some((_, None)) => broken(
-                1,
-                "no NVIDIA device in the guest",
-                "label pci-10de.present is absent".into(),
-                "passthrough does not work: `gpu::passthrough_report(pve, site().gpu)`",
-            ),
-        };
-    }
-    let mut stages = vec![
-        (4, "nvidia-container-toolkit-daemonset", "container toolkit"),
-        (6, "nvidia-device-plugin-daemonset", "device plugin"),
-    ];
-    if driver_container {
-        stages.insert(0, (3, "nvidia-driver-daemonset", "driver"));
-    }
-    for (rung, app, what) in stages {
-        let Some(pod) = pod_of(pods, name, app) else {
-            return broken(
-                2,
-                &format!("the {what} has no pod on the node"),
-                taints(node),
-                "the daemon set does not tolerate the node's taint, or its label is missing",
-            );
-        };
-        if let Some(trouble) = pod_trouble(pod) {
-            // a pod without its runtime: K3s looks for runtimes only when it starts
-            if rung == 6 && lacks_runtime(&gpus.runtimes) {
-                let mut b = broken(
-                    5,
-                    "K3s has not detected the nvidia runtime",
-                    trouble,
-                    "restart k3s-agent on the node once",
-                )?;
-                b.restart = true;
-                return Some(b);
-            }
-            return broken(rung, &format!("the {what} is not ready"), trouble, "look at its log");
-        }
-    }
     if gpus.allocatable < gpus.capacity {
-        return broken(
-            7,
-            "a GPU is unhealthy",
-            format!("{} of {} allocatable", gpus.allocatable, gpus.capacity),
-            "on the node: `dmesg | grep Xid`",
-        );
-    }
-    if gpus.mig == "failed" {
-        return broken(
-            9,
-            "MIG configuration failed",
-            "mig.config.state=failed".into(),
-            "mig-manager log; a mode change needs VM stop and start",
-        );
+        let seen = format!("{} of {} allocatable", gpus.allocatable, gpus.capacity);
+        return n.broken(7, "card-unhealthy", "a GPU is unhealthy", seen, "on the node: `dmesg | grep Xid`", Mend::RestartVm);
     }
     if gpus.capacity == 0 {
-        return broken(
+        return n.broken(
             6,
-            "the device plugin offers no GPU yet",
+            "plugin-not-registered",
+            "the device plugin runs, but the kubelet does not know it",
             format!("capacity {RESOURCE} is 0"),
-            "look at the device plugin's log",
+            "restart the device plugin's pod",
+            Mend::Operand("nvidia-device-plugin-daemonset"),
         );
     }
-    broken(
+    n.broken(
         8,
+        "card-missing",
         "the node offers fewer GPUs than declared",
         format!("{} of {want}", gpus.capacity),
         "compare the VM's hostpci entries with the site file, then the plugin's log",
+        Mend::Deploy,
     )
+}
+
+fn no_device(n: &Node, pods: &[Value]) -> Option<Broken> {
+    let worker = pods.iter().find(|p| {
+        p["spec"]["nodeName"] == n.name
+            && p["metadata"]["name"].as_str().is_some_and(|x| x.contains("node-feature-discovery-worker"))
+    });
+    match worker.map(|w| (w, pod_trouble(w))) {
+        None => n.no_pod("feature discovery"),
+        Some((_, Some(t))) => {
+            n.broken(2, "discovery-not-ready", "feature discovery is not ready", t, "look at its pod", Mend::Deploy)
+        }
+        Some((_, None)) => n.broken(
+            1,
+            "card-not-in-guest",
+            "no NVIDIA device in the guest",
+            "label pci-10de.present is absent".into(),
+            "passthrough does not work: `gpu::passthrough_report(pve, site().gpu)`",
+            Mend::Deploy,
+        ),
+    }
+}
+
+/// Driver, toolkit and device plugin, in their order.
+fn operands(n: &Node, pods: &[Value], runtimes: &Option<Vec<String>>, driver_container: bool) -> Option<Broken> {
+    let mut stages = vec![
+        (4, "toolkit-not-ready", "nvidia-container-toolkit-daemonset", "container toolkit"),
+        (6, "plugin-not-ready", "nvidia-device-plugin-daemonset", "device plugin"),
+    ];
+    if driver_container {
+        stages.insert(0, (3, "driver-not-ready", "nvidia-driver-daemonset", "driver"));
+    }
+    for (rung, id, app, what) in stages {
+        let Some(pod) = pod_of(pods, n.name, app) else { return n.no_pod(what) };
+        let Some(trouble) = pod_trouble(pod) else { continue };
+        // a pod without its runtime: K3s looks for runtimes only when it starts
+        if rung == 6 && lacks_runtime(runtimes) {
+            let mut b = n.broken(
+                5,
+                "runtime-undetected",
+                "K3s has not detected the nvidia runtime",
+                trouble,
+                "restart K3s on the node once: it looks for runtimes only when it starts",
+                Mend::RestartAgent,
+            )?;
+            b.restart = true;
+            return Some(b);
+        }
+        return n.broken(rung, id, &format!("the {what} is not ready"), trouble, "look at its log", Mend::Deploy);
+    }
+    None
 }
 
 /// Whether the node reports its runtimes and nvidia is not among them.
@@ -214,17 +206,16 @@ mod tests {
         pods.push(plugin);
         node["status"]["runtimeHandlers"] = json!([{"name":"runc"}]);
         let b = first_broken(&node, &pods, 2, true).unwrap();
-        assert!(b.rung == 5 && b.restart);
+        assert!(b.rung == 5 && b.restart && b.id == "runtime-undetected");
         node["status"]["runtimeHandlers"] = json!([{"name":"nvidia"}]);
-        assert_eq!(first_broken(&node, &pods, 2, true).unwrap().rung, 6);
+        assert_eq!(first_broken(&node, &pods, 2, true).unwrap().id, "plugin-not-ready");
+        pods[2] = ready("nvidia-device-plugin-daemonset");
+        assert_eq!(first_broken(&node, &pods, 2, true).unwrap().id, "plugin-not-registered");
         node["status"]["capacity"] = json!({"nvidia.com/gpu":"2"});
+        node["status"]["allocatable"] = json!({"nvidia.com/gpu":"1"});
+        assert_eq!(first_broken(&node, &pods, 2, true).unwrap().id, "card-unhealthy");
         node["status"]["allocatable"] = json!({"nvidia.com/gpu":"2"});
         assert_eq!(first_broken(&node, &pods, 2, true), None);
-    }
-
-    #[test]
-    fn logs_are_explained() {
-        let (line, cause, _) = explain_log("a\nmodprobe: Required key not available\n").unwrap();
-        assert!(line.contains("modprobe") && cause.contains("Secure Boot"));
+        assert_eq!(first_broken(&node, &pods, 4, true).unwrap().id, "card-missing");
     }
 }

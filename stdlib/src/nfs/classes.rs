@@ -15,7 +15,8 @@ use crate::options;
 
 const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 const CSI_REPO: &str = "https://kubernetes-csi.github.io/csi-driver-nfs";
-const SCRATCH_NS: &str = "scratch-provisioner";
+/// Namespace of the scratch provisioner.
+pub const SCRATCH_NS: &str = "scratch-provisioner";
 const SCRATCH_DRIVER: &str = "cluster.local/scratch";
 const LOCAL_PATH_IMAGE: &str = "rancher/local-path-provisioner:v0.0.37";
 const BUSYBOX: &str = "busybox:1.37";

@@ -6,7 +6,7 @@ mod server;
 
 use crate::core::module::{ModuleDef, fn_options};
 
-pub use classes::{CheckClassOptions, NfsClassOptions, ScratchClassOptions};
+pub use classes::{CheckClassOptions, NfsClassOptions, SCRATCH_NS, ScratchClassOptions};
 pub use server::{Export, ExportOptions, ServerOptions, check_mount, ensure_export, ensure_server};
 
 /// The script module.

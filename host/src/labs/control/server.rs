@@ -48,8 +48,12 @@ pub struct Control {
     routes: Routes,
     news: broadcast::Sender<RouteNews>,
     pace: Pace,
+    orders: Orders,
     clients: Arc<AtomicUsize>,
 }
+
+/// What carries out orders for the lab, given and answered as JSON.
+pub type Orders = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 impl Control {
     /// An endpoint over `clock`; `news` is fed by whoever changes `routes`.
@@ -61,7 +65,15 @@ impl Control {
         pace: Pace,
         hello: Arc<dyn Fn() -> Hello + Send + Sync>,
     ) -> Self {
-        Control { clock, hello, routes, news, pace, clients: Arc::new(AtomicUsize::new(0)) }
+        let orders: Orders = Arc::new(|_| json_refusal("this lab takes no orders"));
+        Control { clock, hello, routes, news, pace, orders, clients: Arc::new(AtomicUsize::new(0)) }
+    }
+
+    /// The endpoint also takes orders (`do JSON`, answered by `did JSON`).
+    #[must_use]
+    pub fn with_orders(mut self, orders: Orders) -> Self {
+        self.orders = orders;
+        self
     }
 
     /// Starts to listen on a port of this machine.
@@ -93,6 +105,10 @@ impl Control {
             self.clock.set_mode(self.pace.alone);
         }
     }
+}
+
+fn json_refusal(why: &str) -> String {
+    serde_json::to_string(&Err::<String, _>(why)).unwrap_or_default()
 }
 
 /// A timer of the client.
@@ -146,6 +162,10 @@ impl Connection {
     }
 
     fn line(&mut self, line: &str, tx: &mpsc::UnboundedSender<String>) {
+        if let Some(order) = line.strip_prefix("do ") {
+            tx.send(format!("did {}", (self.control.orders)(order))).ok();
+            return;
+        }
         let clock = &self.control.clock;
         let mut words = line.split(' ');
         let word = words.next().unwrap_or_default();

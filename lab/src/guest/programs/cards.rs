@@ -175,6 +175,22 @@ fn nvidia_smi(c: &mut Call) -> i32 {
         let h = crate::guest::k3s::sha256(format!("{}-{}", g.spec.uuid, cards[i].address).as_bytes());
         format!("GPU-{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..32])
     };
+    let vmid = c.m.vmid;
+    let states: Vec<crate::card::Card> = c.world(|w| w.cards_of(vmid)).into_iter().map(|(_, s)| s).collect();
+    let state = |i: usize| states.get(i).cloned().unwrap_or_default();
+    if let Some(mode) = c.value(&["-c", "--compute-mode"]) {
+        if !c.must_be_root("Unable to set the compute mode: Insufficient Permissions") {
+            return 4;
+        }
+        let exclusive = matches!(mode.as_str(), "3" | "EXCLUSIVE_PROCESS");
+        c.world(|w| w.change_cards_of(vmid, |card| card.exclusive = exclusive));
+        for i in 0..cards.len() {
+            let word = if exclusive { "EXCLUSIVE_PROCESS" } else { "DEFAULT" };
+            c.line(&format!("Set compute mode to {word} for GPU 00000000:{}.", guest_address(i).to_uppercase()));
+        }
+        c.line("All done.");
+        return 0;
+    }
     if c.has(&["-L", "--list-gpus"]) {
         for (i, p) in cards.iter().enumerate() {
             c.line(&format!("GPU {i}: {} (UUID: {})", model(p), uuid(i)));
@@ -207,7 +223,9 @@ fn nvidia_smi(c: &mut Call) -> i32 {
                     "power.limit" => with(250, "W"),
                     "pci.bus_id" | "gpu_bus_id" => format!("00000000:{}", guest_address(i).to_uppercase()),
                     "pstate" => "P0".into(),
-                    "mig.mode.current" => "Disabled".into(),
+                    "mig.mode.current" => if state(i).mig { "Enabled" } else { "Disabled" }.into(),
+                    "mig.mode.pending" => if state(i).mig_next { "Enabled" } else { "Disabled" }.into(),
+                    "compute_mode" => if state(i).exclusive { "Exclusive_Process" } else { "Default" }.into(),
                     "compute_cap" => "8.0".into(),
                     "ecc.errors.uncorrected.volatile.total" => "0".into(),
                     _ => "[N/A]".into(),

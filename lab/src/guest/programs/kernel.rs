@@ -331,6 +331,12 @@ fn dmesg(c: &mut Call) -> i32 {
         let (v, d) = (p.vendor.trim_start_matches("0x"), p.device.trim_start_matches("0x"));
         c.line(&format!("[    0.612345] pci {}: [{v}:{d}] type 00 class {}", p.address, p.class));
     }
+    let logged: Vec<String> = c
+        .guest(|g| g.journal.iter().filter(|l| l.unit == "kernel").map(|l| l.text.clone()).collect())
+        .unwrap_or_default();
+    for text in logged {
+        c.line(&format!("[ 4711.081500] {text}"));
+    }
     if let Some(v) = driver {
         c.line(&format!("[   61.204417] NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  {v}"));
     }

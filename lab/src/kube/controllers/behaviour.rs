@@ -146,6 +146,11 @@ fn cuda(cx: &Cx, pod: &Value, node: &str) -> Run {
         let log = "[Vector addition of 50000 elements]\nFailed to allocate device vector A (error code no CUDA-capable device is detected)!";
         return Run::Exit { code: 1, after_ms: 1500, log: log.to_owned() };
     }
+    let vmid = cx.c.nodes.get(node).map_or(0, |n| n.vmid);
+    if cx.w.cards_of(vmid).iter().any(|(_, c)| c.exclusive) {
+        let log = "[Vector addition of 50000 elements]\nFailed to allocate device vector A (error code all CUDA-capable devices are busy or unavailable)!";
+        return Run::Exit { code: 1, after_ms: 1500, log: log.to_owned() };
+    }
     let log = "[Vector addition of 50000 elements]\nCopy input data from the host memory to the CUDA device\nCUDA kernel launch with 196 blocks of 256 threads\nCopy output data from the CUDA device to the host memory\nTest PASSED\nDone";
     Run::Exit { code: 0, after_ms: 4000, log: log.to_owned() }
 }

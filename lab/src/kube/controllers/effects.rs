@@ -15,7 +15,7 @@ pub fn ready(cx: &mut Cx, pod: &Value) {
     }
     match app.as_str() {
         "rancher" => rancher::started(cx),
-        "gitjob" => fleet::reconcile(cx),
+        "gitjob" | "fleet-agent" => fleet::reconcile(cx),
         "gpu-operator" => gpu::reconcile(cx),
         _ => {}
     }
@@ -39,9 +39,10 @@ pub fn gone(cx: &mut Cx, uid: &str, rt: &PodRt) {
     if rt.name.starts_with("csi-nfs-node-") {
         cx.node_rt(&rt.node).csi.clear();
     }
+    gpu::gone(cx, rt);
 }
 
 /// The guest under a node is gone: its devices are.
 pub fn node_down(cx: &mut Cx, node: &str) {
-    gpu::withdraw(cx, node);
+    gpu::node_down(cx, node);
 }

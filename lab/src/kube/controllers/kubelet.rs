@@ -423,12 +423,7 @@ fn crash(cx: &mut Cx, uid: &str, pod: &Value, container: &str, log: &str, code: 
         &format!("Back-off restarting failed container {container} in pod {}", s(pod, "/metadata/name")),
         "kubelet",
     );
-    if restarts <= 8 {
-        go(cx, uid, PodStage::BackOff, pause);
-    } else if let Some(rt) = cx.c.pods.get_mut(uid) {
-        rt.stage = PodStage::BackOff;
-        rt.blocked = false;
-    }
+    go(cx, uid, PodStage::BackOff, pause);
 }
 
 fn ready(cx: &mut Cx, uid: &str, pod: &Value) {

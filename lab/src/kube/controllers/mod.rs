@@ -123,6 +123,9 @@ fn everything(cx: &Cx, work: &mut BTreeSet<Work>) {
 
 fn route(c: &Change, work: &mut BTreeSet<Work>) {
     let (ns, name) = key(&c.object);
+    if !c.object["metadata"]["annotations"][fleet::SET].is_null() {
+        work.insert(Work::Repos);
+    }
     match &*c.resource {
         "namespaces" => drop(work.insert(Work::Namespace(name))),
         "customresourcedefinitions.apiextensions.k8s.io" => drop(work.insert(Work::Definition(name))),
@@ -163,6 +166,7 @@ fn route(c: &Change, work: &mut BTreeSet<Work>) {
         | "clusterissuers.cert-manager.io" => {
             work.insert(Work::Apps);
         }
+        "configmaps" if ns == "gpu-operator" => drop(work.insert(Work::Policy)),
         "configmaps" if s(&c.object, "/data/config.json").contains("nodePathMap") => drop(work.insert(Work::Claims)),
         _ => {}
     }

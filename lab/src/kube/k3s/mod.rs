@@ -116,6 +116,9 @@ pub fn stage(lab: &Lab, w: &mut World, vmid: u32, generation: u64, stage: Stage)
     let role = p.start.role;
     match stage {
         Stage::Boot => {
+            if let Some(text) = in_the_way(w, vmid, role) {
+                return fail(lab, w, vmid, &text);
+            }
             detect_runtimes(lab, w, vmid);
             match role {
                 Role::Server => join::server_boot(lab, w, vmid),
@@ -128,6 +131,18 @@ pub fn stage(lab: &Lab, w: &mut World, vmid: u32, generation: u64, stage: Stage)
         Stage::Register => node::register(lab, w, vmid),
         Stage::NodeReady => node::ready(lab, w, vmid),
     }
+}
+
+/// What of the machine keeps K3s from starting.
+fn in_the_way(w: &World, vmid: u32, role: Role) -> Option<String> {
+    let g = w.guests.get(&vmid)?;
+    if g.net.as_ref().is_some_and(|n| n.gateway.is_none()) {
+        return Some("no default routes found in \"/proc/net/route\" or \"/proc/net/ipv6_route\"".to_owned());
+    }
+    let taken = g.services.get("haproxy.service").is_some_and(|s| s.state == "active");
+    (taken && role == Role::Server).then(|| {
+        "starting kubernetes: preparing server: init cluster datastore and https: listen tcp :6443: bind: address already in use".to_owned()
+    })
 }
 
 /// Schedules the next stage of the current start.

@@ -305,6 +305,7 @@ pub fn posts(w: &World, id: &str, node: &str) -> bool {
         p.node == node
             && p.cluster.as_deref() == Some(id)
             && matches!(p.unit, Some(UnitState::Active | UnitState::Activating))
+            && !p.waiting
             && guest::is_up(w, *vmid)
     })
 }

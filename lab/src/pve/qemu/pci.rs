@@ -54,6 +54,9 @@ pub fn take(w: &mut World, vmid: u32, vm: &Vm) -> Result<Vec<PciSpec>, String> {
         if !node.iommu {
             return Err("cannot prepare PCI pass-through, IOMMU not present".into());
         }
+        if w.card(&vm.node, &card.address).host_driver {
+            return Err(format!("can't unbind/bind PCI group to VFIO '{}'", card.address));
+        }
         mine.push(card);
     }
     // A group goes to one machine as a whole.
@@ -67,6 +70,18 @@ pub fn take(w: &mut World, vmid: u32, vm: &Vm) -> Result<Vec<PciSpec>, String> {
         vm.starting = mine.iter().map(|c| c.address.clone()).collect();
     }
     Ok(mine)
+}
+
+/// A group that a card shares with a device that stays with the host.
+#[must_use]
+pub fn not_viable(w: &World, node: &str, cards: &[PciSpec]) -> Option<(String, i64)> {
+    let all = &w.pve.nodes.get(node)?.pci;
+    let slot = |a: &str| a.rsplit_once('.').map_or(a, |(s, _)| s).to_owned();
+    let is_card = |a: &str| cards.iter().any(|c| slot(&c.address) == slot(a));
+    cards.iter().find_map(|c| {
+        let shared = all.iter().any(|d| d.iommu_group == c.iommu_group && !is_card(&d.address) && !d.class.contains("x06"));
+        shared.then(|| (c.address.clone(), c.iommu_group))
+    })
 }
 
 /// `01:00.0` is `0000:01:00.0`; without function it is the first.

@@ -220,6 +220,8 @@ pub fn start(lab: &Lab, w: &mut World, upid: &str, vmid: u32, step: u32) -> Resu
             return Err(e);
         }
     };
+    let node = w.pve.vms.get(&vmid).map(|v| v.node.clone()).unwrap_or_default();
+    crate::card::power_cycled(w, &node, &cards);
     w.pve.last_pid += 11;
     let run = Running { since_ms: w.now_ms, pid: w.pve.last_pid, paused: false, cards: cards_of(&cards) };
     if let Some(vm) = w.pve.vms.get_mut(&vmid) {
@@ -257,6 +259,13 @@ fn prepare(w: &mut World, upid: &str, vmid: u32) -> Result<u64, String> {
     if conf::cpus(&vm.conf) > most {
         give_cards_back(w, vmid);
         return Err(format!("MAX {most} vcpus allowed per VM on this node"));
+    }
+    let cards_now = pci::reserved(w, vmid);
+    if let Some((card, group)) = pci::not_viable(w, &vm.node, &cards_now) {
+        give_cards_back(w, vmid);
+        task::log(w, upid, format!("kvm: -device vfio-pci,host={card},id=hostpci0.0,bus=ich9-pcie-port-1,addr=0x0: vfio {card}: group {group} is not viable"));
+        task::log(w, upid, "Please ensure all devices within the iommu_group are bound to their vfio bus driver.");
+        return Err("start failed: QEMU exited with code 1".into());
     }
     let mib = conf::memory_mib(&vm.conf);
     let taken: u64 =

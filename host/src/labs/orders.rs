@@ -1,0 +1,167 @@
+//! `gpuhost lab fault` and `gpuhost lab commit`: what happens to a lab that nobody's recipe does.
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gpuhost_lab::{Lab, git, incidents};
+use gpuhost_stdlib::core::dialer::Routes;
+use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::site::Site;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::folder::{Folder, Locked};
+use super::join::{SERVING, Serving};
+use super::{InProcess, routes, world};
+use crate::cli::{CommitArgs, FaultArgs};
+use crate::screen::Screen;
+
+/// How long an incident has been going on before anybody looks: lab time for its symptoms to show.
+const UNNOTICED: Duration = Duration::from_secs(15 * 60);
+
+/// Something that happens to a lab.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Order {
+    /// An incident, `name@target`.
+    Fault(String),
+    /// What only hands can do about one.
+    ByHand(String),
+    /// A commit to a repository.
+    Commit {
+        /// Address of the repository.
+        url: String,
+        /// Branch.
+        branch: String,
+        /// Folder that is replaced.
+        folder: String,
+        /// Its files.
+        files: BTreeMap<String, String>,
+        /// Message.
+        message: String,
+    },
+}
+
+/// Does it to a running lab; says what was done.
+///
+/// # Errors
+/// Why it cannot be done.
+pub fn carry_out(lab: &Lab, order: &Order) -> Result<String, String> {
+    match order {
+        Order::Fault(text) => incidents::make(lab, text).map(|f| format!("{text}: {}", f.what)),
+        Order::ByHand(text) => incidents::by_hand(lab, text).map(|()| format!("{text}: done by hand")),
+        Order::Commit { url, branch, folder, files, message } => lab
+            .with(|w| git::commit(lab, w, url, branch, folder, files.clone(), message))
+            .map(|id| format!("commit {} on {branch} of {url}", &id[..8])),
+    }
+}
+
+/// Gives the order to the lab of `site`, wherever it runs.
+fn give(rt: &tokio::runtime::Handle, state_dir: &Path, site: &Arc<Site>, order: &Order) -> OpResult<String> {
+    let refused = |e: String| OpError::invalid(e).hint("gpuhost lab fault --list");
+    match Folder::lock(state_dir, site)? {
+        Locked::Elsewhere(folder) => served(&folder, order).and_then(|r| r.map_err(refused)),
+        Locked::Mine(folder) => {
+            let world = folder.load()?.map_or_else(|| world::born(site), Ok)?;
+            let sink = Arc::new(routes::Feed(Routes::default()));
+            let here = InProcess::start(rt, folder, world, sink)?;
+            let done = carry_out(here.lab(), order);
+            if done.is_ok() {
+                let clock = here.lab().clock().clone();
+                rt.block_on(async move { clock.sleep(UNNOTICED).await });
+            }
+            here.close(rt)?;
+            done.map_err(refused)
+        }
+    }
+}
+
+fn served(folder: &Folder, order: &Order) -> OpResult<Result<String, String>> {
+    let lost = |e: &dyn std::fmt::Display| {
+        OpError::unreachable("the served lab does not answer").because(e.to_string()).hint("is `gpuhost lab serve` still running?")
+    };
+    let text = std::fs::read_to_string(folder.dir().join(SERVING)).map_err(|_| folder.busy())?;
+    let serving: Serving = serde_json::from_str(&text).map_err(|_| folder.busy())?;
+    let mut stream = TcpStream::connect(&serving.control).map_err(|e| lost(&e))?;
+    let line = serde_json::to_string(order).unwrap_or_default();
+    writeln!(stream, "do {line}").map_err(|e| lost(&e))?;
+    for line in BufReader::new(stream).lines() {
+        let line = line.map_err(|e| lost(&e))?;
+        if let Some(answer) = line.strip_prefix("did ") {
+            return serde_json::from_str(answer).map_err(|e| lost(&e));
+        }
+    }
+    Err(lost(&"the connection ended"))
+}
+
+/// `gpuhost lab fault`.
+///
+/// # Errors
+/// When there is no such fault or target.
+pub fn fault(
+    args: &FaultArgs,
+    rt: &tokio::runtime::Handle,
+    screen: &Screen,
+    site: &Arc<Site>,
+    state_dir: &Path,
+) -> OpResult<()> {
+    let Some(text) = args.fault.as_ref().filter(|_| !args.list) else {
+        list(args, screen);
+        return Ok(());
+    };
+    let order = if args.by_hand { Order::ByHand(text.clone()) } else { Order::Fault(text.clone()) };
+    let said = give(rt, state_dir, site, &order)?;
+    screen.out(&format!("[LAB] {said}"));
+    Ok(())
+}
+
+fn list(args: &FaultArgs, screen: &Screen) {
+    for f in incidents::catalogue() {
+        if args.json {
+            let row = json!({"name": f.name, "on": f.on.word(), "what": f.what, "source": f.source, "hands": f.hands.is_some()});
+            screen.out(&row.to_string());
+        } else {
+            screen.out(&format!("{:<44} {}", format!("{}@{}", f.name, f.on.word()), f.what));
+        }
+    }
+}
+
+/// `gpuhost lab commit`.
+///
+/// # Errors
+/// When the folder cannot be read or the site follows no repository.
+pub fn commit(
+    args: &CommitArgs,
+    rt: &tokio::runtime::Handle,
+    screen: &Screen,
+    site: &Arc<Site>,
+    state_dir: &Path,
+) -> OpResult<()> {
+    let Some((url, branch)) = world::repository(site) else {
+        return Err(OpError::invalid("the site follows no repository").hint("add [platform.fleet] with `repo` and `branch`"));
+    };
+    let folder = args.path.clone().unwrap_or_else(|| args.folder.display().to_string());
+    let folder = folder.trim_start_matches("./").trim_matches('/').to_owned();
+    let mut files = BTreeMap::new();
+    read_folder(&args.folder, &folder, &mut files)?;
+    let said = give(rt, state_dir, site, &Order::Commit { url, branch, folder, files, message: args.message.clone() })?;
+    screen.out(&format!("[LAB] {said}"));
+    Ok(())
+}
+
+fn read_folder(dir: &Path, as_path: &str, files: &mut BTreeMap<String, String>) -> OpResult<()> {
+    let fail = |e: std::io::Error| OpError::not_found(format!("cannot read `{}`", dir.display())).because(e.to_string());
+    for entry in std::fs::read_dir(dir).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let at = format!("{as_path}/{name}");
+        if path.is_dir() {
+            read_folder(&path, &at, files)?;
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            files.insert(at, text);
+        }
+    }
+    Ok(())
+}

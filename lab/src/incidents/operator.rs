@@ -1,0 +1,90 @@
+//! Faults of the GPU operator's release: values that do not fit K3s, taints that nothing tolerates.
+use serde_json::json;
+
+use super::tools::{cluster, restart_operand, values};
+use super::{Fault, On};
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "toolkit-socket",
+        on: On::Release,
+        what: "the toolkit's values lost the path of K3s' containerd socket",
+        source: "K3s pull request #11065; seed commit 2025-11-07 `Fix GPU operator toolkit configuration`",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                values(cx, t, |v| v["toolkit"]["env"] = json!([{"name": "CONTAINERD_RUNTIME_CLASS", "value": "nvidia"}]))
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "toolkit-too-old",
+        on: On::Release,
+        what: "the values pin a toolkit that cannot read containerd's configuration",
+        source: "issue NVIDIA/gpu-operator#2060: unsupported config version: 3",
+        make: |lab, w, t| cluster(lab, w, |cx| values(cx, t, |v| v["toolkit"]["version"] = json!("v1.16.2-ubuntu20.04"))),
+        hands: None,
+    },
+    Fault {
+        name: "driver-image-missing",
+        on: On::Release,
+        what: "the values ask for a driver version for which there is no image",
+        source: "containerd: failed to pull and unpack image, not found; NGC catalogue",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                values(cx, t, |v| v["driver"]["version"] = json!("999.10.01"))?;
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "sharing-config-missing",
+        on: On::Release,
+        what: "the values name a sharing configuration whose ConfigMap does not exist",
+        source: "kubelet: MountVolume.SetUp failed, configmap not found; operator documentation, time slicing",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                values(cx, t, |v| v["devicePlugin"] = json!({"config": {"name": "time-slicing-config", "default": "any"}}))
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "gpu-taint",
+        on: On::Node,
+        what: "the node got a taint that the operator's daemon sets do not tolerate",
+        source: "seed troubleshooting guide: daemonsets never scheduling",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                values(cx, "gpu-operator", |v| {
+                    v["daemonsets"] = json!({"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]});
+                })?;
+                let taint = json!({"key": "gpu-pool", "value": "a100", "effect": "NoSchedule"});
+                let there = cx.update("nodes", "", t, |n| {
+                    let mut all = n["spec"]["taints"].as_array().cloned().unwrap_or_default();
+                    all.push(taint);
+                    n["spec"]["taints"] = json!(all);
+                });
+                for app in ["nvidia-driver-daemonset", "nvidia-container-toolkit-daemonset", "nvidia-device-plugin-daemonset"] {
+                    restart_operand(cx, t, app);
+                }
+                there.then_some(()).ok_or_else(|| format!("the cluster has no node `{t}`"))
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "operator-missing",
+        on: On::Release,
+        what: "somebody deleted the operator's HelmChart",
+        source: "helm-controller: deleting a HelmChart uninstalls its release",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                cx.delete("helmcharts.helm.cattle.io", "kube-system", t);
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+];

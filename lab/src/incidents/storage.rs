@@ -1,0 +1,185 @@
+//! Faults of NFS, classes, provisioners and claims.
+use serde_json::{Value, json};
+
+use super::tools::{cluster, edit, machine, scale, stop_unit};
+use super::{Fault, On};
+use crate::guest::{mounts, nfs};
+use crate::kube::text::s;
+
+const SC: &str = "storageclasses.storage.k8s.io";
+const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "class-missing",
+        on: On::Class,
+        what: "the storage class was deleted; claims that name it wait for ever",
+        source: "seed: storage class nfs-client vanished, claims pending for seven months",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                cx.get(SC, "", t).ok_or_else(|| format!("there is no class `{t}`"))?;
+                cx.delete(SC, "", t);
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "two-default-classes",
+        on: On::Class,
+        what: "a second class was marked as default",
+        source: "seed, ansible 03-storage.yml: nfs-client default while local-path is too",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                let there = cx.update(SC, "", t, |o| o["metadata"]["annotations"][DEFAULT] = json!("true"));
+                there.then_some(()).ok_or_else(|| format!("there is no class `{t}`"))
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "scratch-path",
+        on: On::Class,
+        what: "the provisioner's configuration lost the path that the class hands out",
+        source: "seed: SC nodePath not in nodePathMap, dead for months; local-path-provisioner sources",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                let class = cx.get(SC, "", t).cloned().ok_or_else(|| format!("there is no class `{t}`"))?;
+                let map = cx
+                    .list("configmaps")
+                    .into_iter()
+                    .find(|m| s(m, "/data/config.json").contains("nodePathMap") && s(m, "/metadata/namespace") != "kube-system")
+                    .cloned()
+                    .ok_or_else(|| format!("class {} has no provisioner of its own", s(&class, "/metadata/name")))?;
+                let empty = json!({"nodePathMap": [{"node": "some-other-node", "paths": ["/opt/local-path"]}]});
+                cx.update("configmaps", s(&map, "/metadata/namespace"), s(&map, "/metadata/name"), |o| {
+                    o["data"]["config.json"] = Value::String(empty.to_string());
+                });
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "scratch-unmounted",
+        on: On::Node,
+        what: "the scratch disk of the machine is no longer mounted",
+        source: "local-path-provisioner documentation: setup script; K3s storage documentation",
+        make: |lab, w, t| {
+            let m = machine(lab, w, t)?;
+            let at = w.guests.get(&m.vmid).and_then(|g| g.mounts.iter().find(|x| x.target.contains("scratch"))).map(|x| x.target.clone());
+            let at = at.ok_or_else(|| format!("`{t}` has no scratch disk"))?;
+            mounts::unmount(w, &m, &at)
+        },
+        hands: None,
+    },
+    Fault {
+        name: "nfs-stopped",
+        on: On::Nfs,
+        what: "the NFS server's service does not run",
+        source: "mount.nfs4: Connection refused (nfs-utils)",
+        make: |lab, w, t| stop_unit(lab, w, t, "nfs-server.service"),
+        hands: None,
+    },
+    Fault {
+        name: "export-lacks-node",
+        on: On::Node,
+        what: "the export list no longer names the node",
+        source: "mount.nfs4: access denied by server while mounting (nfs-utils); seed troubleshooting guide, NFS",
+        make: |lab, w, t| {
+            let ip = crate::guest::ip(w, super::tools::vmid(w, t)?).ok_or_else(|| format!("`{t}` has no address"))?;
+            let server = w.guests.iter().find(|(_, g)| !g.exports.is_empty()).map(|(id, g)| (*id, g.hostname.clone()));
+            let (id, name) = server.ok_or("the lab has no NFS server that exports anything")?;
+            let m = lab.guests().get(id).ok_or("the NFS server does not run")?;
+            let files = crate::guest::file_names(lab, id, "/etc/exports.d");
+            for f in files {
+                let drop = |text: String| {
+                    text.split(' ').filter(|w| !w.starts_with(&format!("{ip}("))).collect::<Vec<_>>().join(" ")
+                };
+                edit(lab, w, &name, &format!("/etc/exports.d/{f}"), drop)?;
+            }
+            let (exports, _) = nfs::read(&m);
+            if let Some(g) = w.guests.get_mut(&id) {
+                g.exports = exports;
+            }
+            Ok(())
+        },
+        hands: None,
+    },
+    Fault {
+        name: "nfs-disk-unmounted",
+        on: On::Nfs,
+        what: "the data disk is not mounted: the server would export an empty folder of the system disk",
+        source: "nfs-utils exports(5), mountpoint; seed troubleshooting guide, storage node",
+        make: |lab, w, t| {
+            let m = machine(lab, w, t)?;
+            let at = w.guests.get(&m.vmid).and_then(|g| g.mounts.iter().find(|x| x.target.contains("nfs"))).map(|x| x.target.clone());
+            let at = at.ok_or_else(|| format!("`{t}` has no data disk mounted"))?;
+            mounts::unmount(w, &m, &at)
+        },
+        hands: None,
+    },
+    Fault {
+        name: "nfs-provisioner-down",
+        on: On::Cluster,
+        what: "the controller of the NFS driver was scaled to nothing",
+        source: "Kubernetes event ExternalProvisioning: Waiting for a volume to be created",
+        make: |lab, w, _| cluster(lab, w, |cx| scale(cx, "kube-system", "csi-nfs-controller", 0)),
+        hands: None,
+    },
+    Fault {
+        name: "scratch-provisioner-down",
+        on: On::Cluster,
+        what: "the provisioner of the scratch class was scaled to nothing",
+        source: "Kubernetes event ExternalProvisioning: Waiting for a volume to be created",
+        make: |lab, w, _| cluster(lab, w, |cx| scale(cx, "scratch-provisioner", "scratch-provisioner", 0)),
+        hands: None,
+    },
+    Fault {
+        name: "claim-names-no-class",
+        on: On::Cluster,
+        what: "a team's claim names a class that never existed",
+        source: "Kubernetes event ProvisioningFailed: storageclass not found; seed troubleshooting guide",
+        make: |lab, w, _| {
+            cluster(lab, w, |cx| {
+                cx.create(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                    "metadata": {"name": "datasets", "namespace": "default"},
+                    "spec": {"storageClassName": "nfs-fast", "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "100Gi"}}}}));
+                Ok(())
+            })
+        },
+        hands: Some(|lab, w, _| {
+            cluster(lab, w, |cx| {
+                cx.delete("persistentvolumeclaims", "default", "datasets");
+                Ok(())
+            })
+        }),
+    },
+    Fault {
+        name: "claim-terminating",
+        on: On::Cluster,
+        what: "a claim was deleted while a pod still uses it",
+        source: "Kubernetes documentation: storage object in use protection; seed: PVC Terminating by finalizer",
+        make: |lab, w, _| {
+            cluster(lab, w, |cx| {
+                let there = cx.get("persistentvolumeclaims", "jupyterhub", "hub-db-dir").is_some();
+                there.then_some(()).ok_or("the cluster has no JupyterHub whose claim could be deleted")?;
+                cx.delete("persistentvolumeclaims", "jupyterhub", "hub-db-dir");
+                let held = cx.get("persistentvolumeclaims", "jupyterhub", "hub-db-dir").is_some();
+                held.then_some(()).ok_or_else(|| "nothing protected the claim".to_owned())
+            })
+        },
+        // what is deleted cannot be undeleted: the data has to be moved to another claim
+        hands: Some(|lab, w, _| {
+            cluster(lab, w, |cx| {
+                cx.update("persistentvolumeclaims", "jupyterhub", "hub-db-dir", |o| {
+                    if let Some(m) = o["metadata"].as_object_mut() {
+                        m.shift_remove("deletionTimestamp");
+                        m.shift_remove("deletionGracePeriodSeconds");
+                    }
+                });
+                Ok(())
+            })
+        }),
+    },
+];

@@ -1,0 +1,185 @@
+//! The operator: operands for the ClusterPolicy, labels for nodes with a device, and the policy's state.
+use serde_json::{Value, json};
+
+use super::super::claims::ready_pod;
+use super::{DEVICE, NS, POLICY, label};
+use crate::kube::cx::{Cx, key, owner_ref, set_condition};
+use crate::kube::objects::{Container, Workload};
+use crate::kube::text::{arr, s, sha256};
+
+const HASH: &str = "nvidia.com/last-applied-hash";
+
+fn policy(cx: &Cx) -> Option<Value> {
+    cx.c.store.kind_for(POLICY)?;
+    cx.list(POLICY).first().map(|p| (*p).clone())
+}
+
+/// Whether the operator runs a driver container (else the image brings the driver).
+#[must_use]
+pub fn driver_container(cx: &Cx) -> bool {
+    policy(cx).is_some_and(|p| p["spec"]["driver"]["enabled"] != false)
+}
+
+/// A node changed: the operator labels those with a device.
+pub fn node(cx: &mut Cx, name: &str) {
+    if policy(cx).is_none() {
+        return;
+    }
+    let Some(n) = cx.get("nodes", "", name).cloned() else { return };
+    if n["metadata"]["labels"][DEVICE] != "true" {
+        return;
+    }
+    let driver = if driver_container(cx) { "true" } else { "pre-installed" };
+    let mut labels = vec![
+        ("nvidia.com/gpu.present", "true"),
+        ("nvidia.com/gpu.deploy.driver", driver),
+        ("nvidia.com/gpu.deploy.container-toolkit", "true"),
+        ("nvidia.com/gpu.deploy.device-plugin", "true"),
+        ("nvidia.com/gpu.deploy.gpu-feature-discovery", "true"),
+        ("nvidia.com/gpu.deploy.dcgm-exporter", "true"),
+        ("nvidia.com/gpu.deploy.operator-validator", "true"),
+        ("nvidia.com/gpu.deploy.mig-manager", "true"),
+    ];
+    if !super::plugin::wants_mig(&n) {
+        labels.push(("nvidia.com/mig.config", "all-disabled"));
+    }
+    label(cx, name, &labels);
+    super::plugin::mig(cx, name);
+}
+
+/// Name, deploy label, image, whether it needs the runtime class, whether it waits in an init container.
+type Operand = (&'static str, &'static str, &'static str, bool, bool);
+
+const OPERANDS: &[Operand] = &[
+    ("nvidia-driver-daemonset", "driver", "", false, false),
+    ("nvidia-container-toolkit-daemonset", "container-toolkit", "nvcr.io/nvidia/k8s/container-toolkit:v1.18.1", false, true),
+    ("nvidia-device-plugin-daemonset", "device-plugin", "nvcr.io/nvidia/k8s-device-plugin:v0.18.1", true, true),
+    ("gpu-feature-discovery", "gpu-feature-discovery", "nvcr.io/nvidia/k8s-device-plugin:v0.18.1", true, true),
+    ("nvidia-dcgm-exporter", "dcgm-exporter", "nvcr.io/nvidia/k8s/dcgm-exporter:4.4.2", true, true),
+    ("nvidia-mig-manager", "mig-manager", "nvcr.io/nvidia/cloud-native/k8s-mig-manager:v0.13.1", true, true),
+    ("nvidia-operator-validator", "operator-validator", "nvcr.io/nvidia/gpu-operator-validator:v26.3.3", true, true),
+];
+
+/// `repository:version` of an operand whose policy names a version.
+fn image_of(default: &str, version: &Value) -> String {
+    match version.as_str().filter(|v| !v.is_empty()) {
+        Some(v) => format!("{}:{v}", default.split(':').next().unwrap_or(default)),
+        None => default.to_owned(),
+    }
+}
+
+fn operand(policy: &Value, o: &Operand) -> Option<Value> {
+    let (name, deploy, image, runtime, waits) = *o;
+    let spec = &policy["spec"];
+    let mut main = Container::new(name, image);
+    let mut volumes = Value::Null;
+    match deploy {
+        "driver" => {
+            if spec["driver"]["enabled"] == false {
+                return None;
+            }
+            let version = spec["driver"]["version"].as_str().unwrap_or("580.105.08");
+            main = Container::new("nvidia-driver-ctr", &format!("nvcr.io/nvidia/driver:{version}-debian12"));
+        }
+        "container-toolkit" => {
+            let image = image_of(image, &spec["toolkit"]["version"]);
+            main = Container::new(name, &image).set("env", spec["toolkit"]["env"].clone());
+        }
+        "device-plugin" | "gpu-feature-discovery" => {
+            if let Some(map) = spec["devicePlugin"]["config"]["name"].as_str().filter(|n| !n.is_empty()) {
+                volumes = json!([{"name": "device-plugin-config", "configMap": {"name": map}}]);
+            }
+        }
+        "mig-manager" if spec["migManager"]["enabled"] == false => return None,
+        "dcgm-exporter" if spec["dcgmExporter"]["enabled"] == false => return None,
+        _ => {}
+    }
+    let mut w = Workload::daemonset(NS, name)
+        .label("app", name)
+        .container(main)
+        .spec("nodeSelector", json!({format!("nvidia.com/gpu.deploy.{deploy}"): "true"}))
+        .spec("tolerations", spec["daemonsets"]["tolerations"].clone())
+        .spec("priorityClassName", json!("system-node-critical"));
+    if waits {
+        let first = if deploy == "container-toolkit" { "driver-validation" } else { "toolkit-validation" };
+        w = w.init(Container::new(first, "nvcr.io/nvidia/gpu-operator-validator:v26.3.3"));
+    }
+    if runtime {
+        w = w.spec("runtimeClassName", json!("nvidia"));
+    }
+    if !volumes.is_null() {
+        w = w.spec("volumes", volumes);
+    }
+    Some(w.object())
+}
+
+/// The operator looks at its policy.
+pub fn reconcile(cx: &mut Cx) {
+    let Some(policy) = policy(cx) else { return };
+    if ready_pod(cx, "app", "gpu-operator").is_none() {
+        return;
+    }
+    let nodes: Vec<String> = cx.list("nodes").into_iter().map(|n| s(n, "/metadata/name").to_owned()).collect();
+    for n in nodes {
+        node(cx, &n);
+    }
+    let owner = owner_ref(&policy);
+    for o in OPERANDS {
+        let Some(mut ds) = operand(&policy, o) else {
+            cx.delete("daemonsets.apps", NS, o.0);
+            continue;
+        };
+        let hash = sha256(&ds["spec"].to_string())[..16].to_owned();
+        ds["metadata"]["ownerReferences"] = owner.clone();
+        ds["metadata"]["annotations"][HASH] = json!(hash);
+        let (ns, name) = key(&ds);
+        if cx.get("daemonsets.apps", &ns, &name).is_none_or(|old| old["metadata"]["annotations"][HASH] != hash.as_str()) {
+            cx.create(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": ns}}));
+            cx.ensure(ds);
+        }
+    }
+    super::plugin::refresh(cx);
+    state(cx, s(&policy, "/metadata/name"));
+}
+
+fn state(cx: &mut Cx, name: &str) {
+    let mut waits = Vec::new();
+    let mut any = false;
+    for (operand, ..) in OPERANDS {
+        let Some(ds) = cx.get("daemonsets.apps", NS, operand) else { continue };
+        let n = |f: &str| ds["status"][f].as_i64().unwrap_or(0);
+        any |= n("desiredNumberScheduled") > 0;
+        if n("numberReady") < n("desiredNumberScheduled") {
+            waits.push(*operand);
+        }
+    }
+    let (state, reason, text) = match (any, waits.is_empty()) {
+        (true, true) => (
+            "ready",
+            "Reconciled",
+            "ClusterPolicy is ready as all resources have been successfully reconciled".to_owned(),
+        ),
+        (false, _) => {
+            ("notReady", "NoGPUNodes", "No GPU node found, watching for new nodes to join the cluster.".to_owned())
+        }
+        (true, false) => (
+            "notReady",
+            "OperandNotReady",
+            format!("ClusterPolicy is not ready, states not ready: [{}]", waits.join(" ")),
+        ),
+    };
+    let old = cx.get(POLICY, "", name).cloned().unwrap_or_default();
+    if s(&old, "/status/state") == state
+        && arr(&old, "/status/conditions").iter().any(|c| c["message"] == text.as_str())
+    {
+        return;
+    }
+    let stamp = cx.stamp();
+    let is = if state == "ready" { "True" } else { "False" };
+    cx.update(POLICY, "", name, |o| {
+        o["status"]["state"] = json!(state);
+        o["status"]["namespace"] = json!(NS);
+        set_condition(o, &stamp, "Ready", is, reason, &text);
+        set_condition(o, &stamp, "Error", "False", "Ready", "");
+    });
+}

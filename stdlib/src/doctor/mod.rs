@@ -1,0 +1,89 @@
+//! `doctor`: from what does not work to its one cause, from the hypervisor up to the notebook.
+mod finding;
+mod fleet;
+mod machines;
+mod mend;
+mod nodes;
+mod platform;
+mod scene;
+mod script;
+mod storage;
+mod upkeep;
+
+use crate::core::ctx::Ctx;
+use crate::core::error::OpResult;
+use crate::core::module::ModuleDef;
+use crate::core::op::Op;
+
+pub use finding::{DEPLOY, Finding, line, on_machine, script};
+pub use machines::has_secure_boot;
+pub use scene::Scene;
+
+/// What scripts see.
+#[must_use]
+pub fn def() -> ModuleDef {
+    ModuleDef {
+        name: "doctor",
+        docs: "Walks the site from the hypervisor up and names causes, not symptoms: what a broken machine takes with it \
+               is no finding of its own. Reads only.",
+        module: script::module(),
+        options: Vec::new(),
+    }
+}
+
+/// Which part of the site to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    All,
+    /// Machines, nodes, control plane.
+    Nodes,
+    /// NFS, classes, claims.
+    Storage,
+    /// Fleet.
+    Fleet,
+    /// JupyterHub, Rancher, cert-manager.
+    Platform,
+}
+
+/// The machines of the site; a hypervisor that does not answer is a finding like any other.
+pub(crate) async fn diagnose_machines(s: &mut Scene) {
+    let Err(e) = machines::diagnose(s).await else { return };
+    s.add(Finding {
+        id: "hypervisor-unreachable",
+        area: "machine",
+        target: s.site.proxmox.pve_node.clone(),
+        cause: "the hypervisor cannot be asked".to_owned(),
+        evidence: line(&format!("{e} {}", e.causes.join("; "))),
+        fix: "look at its API; the rest of this walk goes on without it".to_owned(),
+        next: format!("curl -k {}/api2/json/version", s.site.proxmox.url),
+    });
+}
+
+/// Looks at the site; every finding is a cause.
+///
+/// # Errors
+/// `invalid` without a site file; `unreachable`, `denied`.
+pub async fn diagnose(ctx: &Ctx, part: Part) -> OpResult<Vec<Finding>> {
+    let site = ctx.site()?.name.clone();
+    ctx.run_op(Op::read("doctor", "diagnose", site), |op| async move {
+        let mut s = Scene::new(op.ctx())?;
+        diagnose_machines(&mut s).await;
+        nodes::reach(&mut s).await?;
+        nodes::diagnose(&mut s).await?;
+        if matches!(part, Part::All | Part::Storage) {
+            storage::diagnose(&mut s).await?;
+        }
+        if part == Part::All {
+            crate::gpu::examine(&mut s).await?;
+        }
+        if matches!(part, Part::All | Part::Fleet) {
+            fleet::diagnose(&mut s).await?;
+        }
+        if matches!(part, Part::All | Part::Platform) {
+            platform::diagnose(&mut s).await?;
+        }
+        Ok(s.found)
+    })
+    .await
+}

@@ -1,0 +1,189 @@
+//! Nodes that are not Ready, not in the cluster, cordoned or of another version; and a control plane without quorum.
+use serde_json::Value;
+
+use super::finding::{DEPLOY, Finding, line, on_machine, script};
+use super::scene::Scene;
+use crate::core::error::OpResult;
+use crate::k3s::connect;
+use crate::k3s::journal::explain as explain_journal;
+use crate::kubernetes::{condition, is_true, node_trouble};
+use crate::site::{Node, RoleKind};
+
+/// What a machine says of its K3s.
+#[derive(Debug, Clone, Default)]
+pub struct Unit {
+    /// `active`, `failed`, `inactive`.
+    pub state: String,
+    /// Its newest lines.
+    pub journal: String,
+}
+
+fn unit_name(node: &Node) -> &'static str {
+    if node.kind == RoleKind::Server { "k3s" } else { "k3s-agent" }
+}
+
+async fn unit(s: &Scene, node: &Node) -> Unit {
+    let u = unit_name(node);
+    let text = s.ask(node, &format!("systemctl is-active {u}; journalctl -u {u} -n 40 --no-pager -o cat 2>/dev/null")).await;
+    let (state, journal) = text.split_once('\n').unwrap_or((text.as_str(), ""));
+    Unit { state: state.trim().to_owned(), journal: journal.to_owned() }
+}
+
+fn finding(id: &'static str, node: &str, cause: String, evidence: String, fix: &str, next: String) -> Finding {
+    Finding { id, area: "node", target: node.to_owned(), cause, evidence: line(&evidence), fix: fix.to_owned(), next }
+}
+
+/// `(part of the cause that the journal's table gives, id)`.
+const JOINS: &[(&str, &str)] = &[
+    ("belongs to another cluster", "token-of-another-cluster"),
+    ("made with another token", "token-wrong"),
+    ("did not accept the token", "token-wrong"),
+    ("must be equal on all servers", "server-settings-differ"),
+    ("still joining etcd", "learner-waits"),
+    ("joined before with another password", "node-password"),
+    ("does not have the address", "certificate-address"),
+    ("no default route", "no-default-route"),
+    ("no memory cgroup", "no-memory-cgroup"),
+    ("holds port 6443", "port-taken"),
+    ("still has a member", "member-left-behind"),
+    ("protect-kernel-defaults", "kernel-settings"),
+];
+
+/// Why K3s of a machine is of no use, from its unit and its journal.
+#[must_use]
+pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
+    let name = &node.name;
+    if u.journal.contains("flag provided but not defined") || u.journal.contains("failed to load config file") {
+        let bad = u.journal.lines().rev().find(|l| l.contains("not defined") || l.contains("config file")).unwrap_or_default();
+        let cause = format!("K3s on {name} refuses its configuration file");
+        return finding("k3s-config-broken", name, cause, bad.to_owned(), "deploy writes /etc/rancher/k3s/config.yaml again", DEPLOY.into());
+    }
+    if let Some(e) = explain_journal(&u.journal).filter(|e| e.fatal || u.state != "active" || !e.line.contains("refused")) {
+        let id = JOINS.iter().find(|(part, _)| e.cause.contains(part)).map_or("k3s-failed", |(_, id)| *id);
+        let next = match id {
+            "node-password" => script("forget-node-password", &[("node", name)]),
+            "no-default-route" => script("reboot-node", &[("node", name)]),
+            "port-taken" => on_machine(&s.site, node, "'sudo ss -ltnp sport = :6443; sudo systemctl disable --now haproxy; sudo systemctl restart k3s'"),
+            _ => DEPLOY.into(),
+        };
+        return finding(id, name, format!("{} cannot join: {}", name, e.cause), e.line, e.hint, next);
+    }
+    if u.state == "active" {
+        let cause = format!("{name} is not Ready");
+        return finding("node-not-ready", name, cause, seen.to_owned(), "look at the newest lines of its journal", on_machine(&s.site, node, &format!("sudo journalctl -u {} -n 50", unit_name(node))));
+    }
+    if u.state.is_empty() {
+        let cause = format!("{name} runs, but nobody can log in to it");
+        return finding("ssh-unreachable", name, cause, seen.to_owned(), "look at its console in the hypervisor", DEPLOY.into());
+    }
+    let cause = format!("K3s does not run on {name}");
+    let evidence = format!("{}.service is {}; {seen}", unit_name(node), u.state);
+    finding("kubelet-stopped", name, cause, evidence, "start it; deploy does it, too", script("restart-agent", &[("node", name)]))
+}
+
+/// Connects to the cluster; without it, says why no server answers.
+///
+/// # Errors
+/// Never; what keeps the cluster away is a finding.
+pub async fn reach(s: &mut Scene) -> OpResult<()> {
+    let servers: Vec<Node> = s.site.nodes_of(RoleKind::Server).cloned().collect();
+    let up: Vec<_> = servers.iter().filter(|n| !s.down.contains(&n.name)).cloned().collect();
+    let hosts: Vec<_> = up.iter().map(|n| s.host(n)).collect();
+    let failed = if hosts.is_empty() { None } else {
+        match connect(&s.ctx, &hosts).await {
+            Ok(c) => {
+                s.cluster = Some(c);
+                return Ok(());
+            }
+            Err(e) => Some(e),
+        }
+    };
+    let mut dead: Vec<String> = servers.iter().filter(|n| s.down.contains(&n.name)).map(|n| n.name.clone()).collect();
+    let mut own = Vec::new();
+    for n in &up {
+        let u = unit(s, n).await;
+        if u.state != "active" && u.state != "activating" {
+            dead.push(n.name.clone());
+            own.push(explain(s, n, &u, "the API does not answer"));
+        }
+    }
+    let alive = servers.len() - dead.len();
+    if alive * 2 <= servers.len() && servers.len() > 1 {
+        let cause = format!("etcd has no quorum: {alive} of {} servers run", servers.len());
+        let fix = "bring back one of the servers; deploy starts machines and K3s";
+        let f = Finding { id: "quorum-lost", area: "control-plane", target: s.site.name.clone(), cause,
+            evidence: format!("not running: {}", dead.join(", ")), fix: fix.to_owned(), next: DEPLOY.into() };
+        // the machines are how the quorum was lost, not causes beside it
+        s.found.retain(|o| !(dead.contains(&o.target) && o.id == "vm-off"));
+        s.add(f);
+    } else {
+        for f in own {
+            s.add(f);
+        }
+        if s.found.is_empty() {
+            let e = failed.map(|e| e.to_string()).unwrap_or_default();
+            s.add(Finding { id: "api-unreachable", area: "control-plane", target: s.site.name.clone(),
+                cause: "no API server answers".into(), evidence: line(&e), fix: "look at a server's K3s".into(), next: DEPLOY.into() });
+        }
+    }
+    Ok(())
+}
+
+/// Looks at every Kubernetes node of the site.
+///
+/// # Errors
+/// `unreachable`, `denied`.
+pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
+    let Some(cluster) = s.cluster.clone() else { return Ok(()) };
+    let objects = cluster.list_in(&s.ctx, "node", "").await?;
+    let wanted = Scene::text(&s.site.k3s, "version").unwrap_or_default();
+    let mut drifted: Vec<(String, String)> = Vec::new();
+    for node in s.nodes().into_iter().filter(Node::in_cluster) {
+        let object = objects.iter().find(|o| o["metadata"]["name"] == node.name.as_str());
+        let Some(o) = object else {
+            let u = unit(s, &node).await;
+            let f = explain(s, &node, &u, "the cluster has no such node");
+            s.lost(&node.name, f);
+            continue;
+        };
+        if let Some(f) = trouble(s, &node, o).await {
+            s.lost(&node.name, f);
+            continue;
+        }
+        if o["spec"]["unschedulable"] == true {
+            let next = script("uncordon", &[("node", &node.name)]);
+            let cause = format!("{} is cordoned: no new pod goes there", node.name);
+            let f = finding("cordoned", &node.name, cause, "spec.unschedulable is true".into(), "uncordon it when its maintenance is over", next);
+            s.add(f);
+        }
+        let runs = o["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap_or_default();
+        if !wanted.is_empty() && runs != wanted {
+            drifted.push((node.name.clone(), runs.to_owned()));
+        }
+        for pressure in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
+            if let Some((_, why)) = condition(o, pressure).filter(|(st, _)| st == "True") {
+                let cause = format!("{} is under {pressure}", node.name);
+                let next = on_machine(&s.site, &node, "'df -h; free -h; sudo journalctl --vacuum-size=200M; sudo crictl rmi --prune'");
+                s.add(finding("node-pressure", &node.name, cause, why, "free what it lacks", next));
+            }
+        }
+    }
+    for (name, runs) in drifted {
+        let cause = format!("{name} runs K3s {runs}, the site file says {wanted}");
+        s.add(finding("version-drift", &name, cause, format!("kubeletVersion {runs}"), "deploy brings it to the site file's version", DEPLOY.into()));
+    }
+    Ok(())
+}
+
+async fn trouble(s: &Scene, node: &Node, object: &Value) -> Option<Finding> {
+    let seen = node_trouble(object);
+    // a server whose K3s waits or crashes may look Ready for a while; its unit knows
+    let server_out = node.kind == RoleKind::Server && condition(object, "EtcdIsVoter").is_some() && !is_true(object, "EtcdIsVoter");
+    let seen = match (seen, server_out) {
+        (Some(t), _) => t,
+        (None, true) => "it does not vote in etcd".to_owned(),
+        (None, false) => return None,
+    };
+    let u = unit(s, node).await;
+    Some(explain(s, node, &u, &seen))
+}

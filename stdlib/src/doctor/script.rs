@@ -1,0 +1,193 @@
+//! The script functions of `doctor`.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
+use rhai::{Array, Dynamic};
+use rhai::plugin::*;
+
+use serde_json::json;
+
+use super::Part;
+use crate::core::ctx::{RhaiResultOf, call};
+use crate::kubernetes::{Cluster, to_script};
+
+/// The module.
+pub(super) fn module() -> rhai::Module {
+    rhai::exported_module!(api)
+}
+
+fn look(ncc: &NativeCallContext, part: Part) -> RhaiResultOf<Array> {
+    call(ncc, |ctx| async move {
+        let found = super::diagnose(&ctx, part).await?;
+        found.iter().map(|f| to_script(&f.json())).collect()
+    })
+}
+
+#[export_module]
+mod api {
+    use super::*;
+
+    /// Walks the whole site and returns its findings: `#{ id, area, target, cause, evidence, fix, next }`.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for f in doctor::diagnose() { print(`${f.target}: ${f.cause}; next: ${f.next}`); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn diagnose(ncc: NativeCallContext) -> RhaiResultOf<Array> {
+        look(&ncc, Part::All)
+    }
+
+    /// Why nodes are not Ready, cannot join, or have lost their quorum.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for f in doctor::diagnose_nodes() { print(`${f.target}: ${f.cause}`); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn diagnose_nodes(ncc: NativeCallContext) -> RhaiResultOf<Array> {
+        look(&ncc, Part::Nodes)
+    }
+
+    /// Why volumes are not made or not mounted.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for f in doctor::diagnose_storage() { print(`${f.target}: ${f.cause}`); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn diagnose_storage(ncc: NativeCallContext) -> RhaiResultOf<Array> {
+        look(&ncc, Part::Storage)
+    }
+
+    /// Why commits do not reach the cluster.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for f in doctor::diagnose_fleet() { print(`${f.target}: ${f.cause}`); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn diagnose_fleet(ncc: NativeCallContext) -> RhaiResultOf<Array> {
+        look(&ncc, Part::Fleet)
+    }
+
+    /// Why notebooks do not spawn, and what else of the platform does not answer.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for f in doctor::diagnose_platform() { print(`${f.target}: ${f.cause}`); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn diagnose_platform(ncc: NativeCallContext) -> RhaiResultOf<Array> {
+        look(&ncc, Part::Platform)
+    }
+
+    /// A deployment has so many replicas again; `false` when it had.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.ensure_replicas("jupyterhub", "hub", 1);
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn ensure_replicas(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        namespace: &str,
+        name: &str,
+        replicas: i64,
+    ) -> RhaiResultOf<bool> {
+        let (c, ns, name) = (cluster.clone(), namespace.to_owned(), name.to_owned());
+        call(&ncc, |ctx| async move { c.ensure_replicas(&ctx, &ns, &name, replicas).await })
+    }
+
+    /// Deletes the pods with label `app`, which their owner makes anew; on one node, or on all when it is empty. Asks first.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.restart_pods("gpu-operator", "nvidia-device-plugin-daemonset", "k3s-gpu1");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn restart_pods(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        namespace: &str,
+        app: &str,
+        node: &str,
+    ) -> RhaiResultOf<i64> {
+        let (c, ns, app, node) = (cluster.clone(), namespace.to_owned(), app.to_owned(), node.to_owned());
+        call(&ncc, |ctx| async move { c.restart_pods(&ctx, &ns, &app, &node).await })
+    }
+
+    /// Fleet applies everything of a repository again, over what was changed by hand.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.start_resync(site().name);
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn start_resync(ncc: NativeCallContext, cluster: &mut Cluster, repo: &str) -> RhaiResultOf<()> {
+        let (c, repo) = (cluster.clone(), repo.to_owned());
+        call(&ncc, |ctx| async move { c.start_resync(&ctx, &repo).await })
+    }
+
+    /// Forgets the password under which a node of this name registered. Asks first.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.remove_node_password("k3s-gpu1");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn remove_node_password(ncc: NativeCallContext, cluster: &mut Cluster, node: &str) -> RhaiResultOf<bool> {
+        let (c, node) = (cluster.clone(), node.to_owned());
+        call(&ncc, |ctx| async move { c.remove_node_password(&ctx, &node).await })
+    }
+
+    /// Days that the cluster's certificates are still valid: a list of `#{ name, days }`.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for c in cluster.check_certificates() { print(`${c.name}: ${c.days} days`); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_certificates(ncc: NativeCallContext, cluster: &mut Cluster) -> RhaiResultOf<Array> {
+        let c = cluster.clone();
+        call(&ncc, |ctx| async move {
+            let all = c.certificates(&ctx).await?;
+            all.iter().map(|(name, days)| to_script(&json!({"name": name, "days": days}))).collect()
+        })
+    }
+
+    /// Age of the newest etcd snapshot: `#{ newest, hours, failed, cluster_hours }`.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(cluster.check_backups().hours);
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_backups(ncc: NativeCallContext, cluster: &mut Cluster) -> RhaiResultOf<Dynamic> {
+        let c = cluster.clone();
+        call(&ncc, |ctx| async move { to_script(&c.backups(&ctx).await?) })
+    }
+
+    /// Volumes whose claim is gone: their data is kept and belongs to nobody.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for volume in cluster.list_orphans() { print(volume); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn list_orphans(ncc: NativeCallContext, cluster: &mut Cluster) -> RhaiResultOf<Array> {
+        let c = cluster.clone();
+        call(&ncc, |ctx| async move { Ok(c.orphans(&ctx).await?.into_iter().map(Dynamic::from).collect()) })
+    }
+
+    /// Says that Fleet has not polled a repository for three intervals; an empty text when it has.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(cluster.check_polling(site().name));
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_polling(ncc: NativeCallContext, cluster: &mut Cluster, repo: &str) -> RhaiResultOf<String> {
+        let (c, repo) = (cluster.clone(), repo.to_owned());
+        call(&ncc, |ctx| async move { c.polling(&ctx, &repo).await })
+    }
+}

@@ -1,0 +1,169 @@
+//! From the hypervisor to the scheduler: the first broken rung of every GPU node, and its fix as a command.
+use serde_json::Value;
+
+use super::operator::{NAMESPACE, RELEASE, operator_pods, wanted};
+use super::patterns::{Mend, explain_log, explain_trouble};
+use super::stages::{Broken, first_broken};
+use crate::core::ctx::Ctx;
+use crate::core::error::OpResult;
+use crate::doctor::{DEPLOY, Finding, Scene, line, on_machine, script};
+use crate::kubernetes::{Cluster, LogOptions};
+use crate::site::Node;
+
+/// Walks the chain of every GPU node; the machines under them are looked at first.
+///
+/// # Errors
+/// `unreachable`, `denied`.
+pub async fn diagnose(ctx: &Ctx, cluster: &Cluster) -> OpResult<Vec<Finding>> {
+    let mut s = Scene::new(ctx)?;
+    crate::doctor::diagnose_machines(&mut s).await;
+    s.cluster = Some(cluster.clone());
+    examine(&mut s).await?;
+    let gpu: Vec<String> = s.site.nodes.iter().filter(|n| n.shape.gpu_count() > 0).map(|n| n.name.clone()).collect();
+    let shared = ["iommu-off", "mapping-missing", "mapping-moved"];
+    s.found.retain(|f| f.area == "gpu" || gpu.contains(&f.target) || shared.contains(&f.id));
+    Ok(s.found)
+}
+
+/// The rungs above the machine, for every GPU node that is not explained yet.
+///
+/// # Errors
+/// `unreachable`, `denied`.
+pub async fn examine(s: &mut Scene) -> OpResult<()> {
+    let Some(cluster) = s.cluster.clone() else { return Ok(()) };
+    let gpu_nodes: Vec<Node> = s.nodes().into_iter().filter(|n| n.shape.gpu_count() > 0).collect();
+    if gpu_nodes.is_empty() {
+        return Ok(());
+    }
+    let policies = cluster.list_if_known(&s.ctx, "clusterpolicies.nvidia.com", "").await?;
+    let Some(policy) = policies.first() else {
+        s.add(Finding {
+            id: "operator-missing",
+            area: "gpu",
+            target: RELEASE.to_owned(),
+            cause: "the GPU operator is not installed".to_owned(),
+            evidence: "there is no ClusterPolicy".to_owned(),
+            fix: "deploy installs it".to_owned(),
+            next: DEPLOY.to_owned(),
+        });
+        return Ok(());
+    };
+    let driver_container = policy["spec"]["driver"]["enabled"] != false;
+    let nodes = cluster.list_in(&s.ctx, "node", "").await?;
+    let pods = operator_pods(&s.ctx, &cluster).await?;
+    for node in gpu_nodes {
+        let Some(object) = nodes.iter().find(|o| o["metadata"]["name"] == node.name.as_str()) else { continue };
+        if s.found.iter().any(|f| f.area == "gpu" && f.target == node.name) {
+            continue;
+        }
+        let want = wanted(&s.ctx, object);
+        match first_broken(object, &pods, want, driver_container) {
+            Some(b) => {
+                let f = refined(s, &cluster, &pods, &node, b).await?;
+                s.add(f);
+            }
+            None => {
+                if let Some(f) = compute_mode(s, &node).await {
+                    s.add(f);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The command of a mend, for this node.
+fn command(s: &Scene, node: &Node, mend: Mend) -> String {
+    match mend {
+        Mend::Deploy => DEPLOY.to_owned(),
+        Mend::RestartVm => script("restart-vm", &[("node", &node.name)]),
+        Mend::Reboot => script("reboot-node", &[("node", &node.name)]),
+        Mend::RestartAgent => script("restart-agent", &[("node", &node.name)]),
+        Mend::Operand(app) => {
+            script("restart-pods", &[("namespace", NAMESPACE), ("app", app), ("node", &node.name)])
+        }
+        Mend::OnNode(cmd) => on_machine(&s.site, node, cmd),
+        Mend::Hands(what) => what.to_owned(),
+    }
+}
+
+fn finding(s: &Scene, node: &Node, b: &Broken, release: bool) -> Finding {
+    Finding {
+        id: b.id,
+        area: "gpu",
+        target: if release { RELEASE.to_owned() } else { b.node.clone() },
+        cause: b.cause.clone(),
+        evidence: line(&b.evidence),
+        fix: b.fix.clone(),
+        next: command(s, node, b.mend),
+    }
+}
+
+const OPERANDS: &[(u8, &str)] = &[
+    (3, "nvidia-driver-daemonset"),
+    (4, "nvidia-container-toolkit-daemonset"),
+    (6, "nvidia-device-plugin-daemonset"),
+    (7, "nvidia-device-plugin-daemonset"),
+    (9, "nvidia-device-plugin-daemonset"),
+];
+
+/// Adds what the log of the broken operand, its events or the kernel of the node say.
+async fn refined(s: &Scene, cluster: &Cluster, pods: &[Value], node: &Node, mut b: Broken) -> OpResult<Finding> {
+    let app = OPERANDS.iter().find(|(r, _)| *r == b.rung).map(|(_, a)| *a);
+    let pod = app.and_then(|app| {
+        pods.iter().find(|p| p["spec"]["nodeName"] == b.node.as_str() && p["metadata"]["labels"]["app"] == app)
+    });
+    let mut release = false;
+    if let Some(name) = pod.and_then(|p| p["metadata"]["name"].as_str()) {
+        let o = LogOptions { namespace: NAMESPACE.to_owned(), container: String::new(), tail: 100 };
+        let log = cluster.pod_log(&s.ctx, name, &o).await.unwrap_or_default();
+        if let Some((seen, p)) = explain_log(&log) {
+            (b.id, b.cause, b.evidence) = (p.id, p.cause.to_owned(), seen);
+            (b.fix, b.mend, release) = (p.fix.to_owned(), p.mend, p.release);
+        } else {
+            let warning = cluster.last_warning(&s.ctx, "pod", NAMESPACE, name).await?.unwrap_or_default();
+            let trouble = format!("{}; {warning}", b.evidence);
+            if let Some((id, cause, fix)) = explain_trouble(&trouble) {
+                (b.id, b.cause, b.evidence) = (id, cause.to_owned(), trouble);
+                (b.fix, b.mend, release) = (fix.to_owned(), Mend::Deploy, true);
+            }
+        }
+    }
+    if b.rung == 7 {
+        from_kernel(s, node, &mut b).await;
+    }
+    Ok(finding(s, node, &b, release))
+}
+
+/// The newest Xid of the node's kernel log.
+async fn from_kernel(s: &Scene, node: &Node, b: &mut Broken) {
+    let text = s.ask(node, "dmesg 2>/dev/null | grep 'NVRM: Xid' | tail -n 5").await;
+    let Some(last) = text.lines().last() else { return };
+    let number = last.split("): ").nth(1).and_then(|t| t.split([',', ' ']).next()).unwrap_or_default();
+    if let Some((_, p)) = explain_log(&format!("Xid={number}")) {
+        (b.id, b.cause) = (p.id, p.cause.to_owned());
+        (b.fix, b.mend) = (p.fix.to_owned(), p.mend);
+    }
+    b.evidence = last.trim().to_owned();
+}
+
+/// Cards that let only one process in: everything else is told that they are busy.
+async fn compute_mode(s: &Scene, node: &Node) -> Option<Finding> {
+    // the driver container brings its own nvidia-smi
+    let ask = "smi=nvidia-smi; [ -x /run/nvidia/driver/usr/bin/nvidia-smi ] && smi='chroot /run/nvidia/driver nvidia-smi'; \
+               $smi --query-gpu=index,compute_mode --format=csv,noheader 2>/dev/null";
+    let text = s.ask(node, ask).await;
+    let bad: Vec<&str> = text.lines().filter(|l| l.contains("Exclusive") || l.contains("Prohibited")).collect();
+    if bad.is_empty() {
+        return None;
+    }
+    Some(Finding {
+        id: "compute-exclusive",
+        area: "gpu",
+        target: node.name.clone(),
+        cause: "the cards are in an exclusive compute mode: a second process is told that they are busy".to_owned(),
+        evidence: line(&format!("compute mode {}", bad.join("; "))),
+        fix: "set the default compute mode, unless MPS is meant to run there".to_owned(),
+        next: script("gpu-compute-mode", &[("node", &node.name)]),
+    })
+}
