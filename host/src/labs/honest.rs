@@ -15,7 +15,7 @@ const TABLE: &[(&str, &str)] = &[
     ("gpu.run_test", "CUDA itself: the lab's cards only count (on hardware: verify `CUDA test`)"),
     ("proxmox.ensure_vm", "speed of real disks and networks: durations are estimates until a real run"),
     ("ssh.ensure", "package mirrors and their versions (on hardware: `prepare the systems` of deploy)"),
-    ("helm.ensure_release", "image pulls and what the charts' programs do (on hardware: verify, all eight proofs)"),
+    ("helm.ensure_release", "image pulls and what the charts' programs do (on hardware: verify, all of its proofs)"),
 ];
 
 /// The list for a run that did `ops`.

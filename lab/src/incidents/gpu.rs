@@ -159,13 +159,9 @@ pub(super) const FAULTS: &[Fault] = &[
                 crate::guest::remove_file(lab, m.vmid, &format!("{dir}/{n}"));
             }
             restart_k3s(lab, w, t)?;
-            // the toolkit comes back after K3s has looked: 3 s for its start
-            w.schedule(20_000, crate::world::Event::Kube(crate::kube::KubeEvent::Toolkit { vmid: m.vmid }));
-            cluster(lab, w, |cx| {
-                restart_operand(cx, t, "nvidia-device-plugin-daemonset");
-                restart_operand(cx, t, "nvidia-operator-validator");
-                Ok(())
-            })
+            // the toolkit comes back after K3s has looked, and restarts containerd
+            w.schedule(60_000, crate::world::Event::Kube(crate::kube::KubeEvent::Toolkit { vmid: m.vmid }));
+            Ok(())
         },
         hands: None,
     },

@@ -39,14 +39,14 @@ pub(super) const FAULTS: &[Fault] = &[
             let (pve, address) = first_card(w, t)?;
             let n = node(w, &pve)?;
             let group = n.pci.iter().find(|c| c.address == address).map_or(0, |c| c.iommu_group);
-            for c in n.pci.iter_mut().filter(|c| c.class.contains("0200")) {
+            for c in n.pci.iter_mut().filter(|c| c.class.starts_with("0x0200")) {
                 c.iommu_group = group;
             }
             restart_all(lab, w, &[t.to_owned()])
         },
         hands: Some(|_, w, t| {
             let pve = w.pve.vms.get(&vmid(w, t)?).map(|v| v.node.clone()).unwrap_or_default();
-            for c in node(w, &pve)?.pci.iter_mut().filter(|c| c.class.contains("0200")) {
+            for c in node(w, &pve)?.pci.iter_mut().filter(|c| c.class.starts_with("0x0200")) {
                 c.iommu_group = 11;
             }
             Ok(())

@@ -162,11 +162,13 @@ pub(super) const FAULTS: &[Fault] = &[
         source: "Kubernetes documentation: storage object in use protection; seed: PVC Terminating by finalizer",
         make: |lab, w, _| {
             cluster(lab, w, |cx| {
-                let there = cx.get("persistentvolumeclaims", "jupyterhub", "hub-db-dir").is_some();
-                there.then_some(()).ok_or("the cluster has no JupyterHub whose claim could be deleted")?;
-                cx.delete("persistentvolumeclaims", "jupyterhub", "hub-db-dir");
-                let held = cx.get("persistentvolumeclaims", "jupyterhub", "hub-db-dir").is_some();
-                held.then_some(()).ok_or_else(|| "nothing protected the claim".to_owned())
+                let stamp = cx.stamp();
+                let there = cx.update("persistentvolumeclaims", "jupyterhub", "hub-db-dir", |o| {
+                    o["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]);
+                    o["metadata"]["deletionTimestamp"] = json!(stamp);
+                    o["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+                });
+                there.then_some(()).ok_or_else(|| "the cluster has no JupyterHub whose claim could be deleted".to_owned())
             })
         },
         // what is deleted cannot be undeleted: the data has to be moved to another claim

@@ -159,7 +159,7 @@ pub fn handle(lab: &Lab, w: &mut World, e: KubeEvent) {
         KubeEvent::Look { cluster, resource, ns, name } => {
             with_cluster(lab, w, &cluster, |cx| controllers::look_again(cx, &resource, &ns, &name));
         }
-        KubeEvent::Toolkit { vmid } => controllers::gpu::install_runtimes(lab, w, vmid),
+        KubeEvent::Toolkit { vmid } => controllers::gpu::toolkit_came(lab, w, vmid),
         KubeEvent::Poll { cluster } => {
             with_cluster(lab, w, &cluster, controllers::fleet::reconcile);
         }

@@ -60,7 +60,9 @@ async fn stopped(s: &Scene, cluster: &Cluster, ns: &str, name: &str) -> OpResult
     let Some(d) = cluster.find_object(&s.ctx, "deployment", ns, name).await? else { return Ok(None) };
     let have = d["status"]["availableReplicas"].as_i64().unwrap_or(0);
     let want = d["spec"]["replicas"].as_i64().unwrap_or(1);
-    Ok((have == 0).then(|| format!("deployment {ns}/{name}: {have} of {want} available")))
+    // its node is explained already
+    let moves = want > 0 && !s.down.is_empty();
+    Ok((have == 0 && !moves).then(|| format!("deployment {ns}/{name}: {have} of {want} available")))
 }
 
 async fn repo_trouble(s: &Scene, cluster: &Cluster, repo: &Value) -> OpResult<Option<Finding>> {

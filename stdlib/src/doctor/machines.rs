@@ -1,7 +1,7 @@
 //! The machines under the cluster: which do not run, and what of the hypervisor keeps them from starting.
 use serde_json::Value;
 
-use super::finding::{DEPLOY, Finding, line};
+use super::finding::{DEPLOY, Finding, line, script};
 use super::scene::Scene;
 use crate::core::error::OpResult;
 use crate::gpu::{device_problems, mapping_entries, read_devices};
@@ -130,7 +130,7 @@ async fn cards(s: &mut Scene, pve: &Proxmox) -> OpResult<()> {
             let cause = format!("the VM of {} has {have} of {want} cards", node.name);
             let keys = config.keys().filter(|k| k.starts_with("hostpci")).cloned().collect::<Vec<_>>().join(", ");
             let evidence = format!("VM {}: hostpci entries: {}", node.vmid, if keys.is_empty() { "none" } else { &keys });
-            let f = finding("card-missing", &node.name, cause, evidence, "deploy adds the card; the VM is stopped and started", DEPLOY.into());
+            let f = finding("card-missing", &node.name, cause, evidence, "give the VM what the site file says; it is stopped and started", script("reshape-vm", &[("node", &node.name)]));
             s.add(Finding { area: "gpu", ..f });
         }
     }

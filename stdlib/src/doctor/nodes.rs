@@ -58,6 +58,10 @@ pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
         let cause = format!("K3s on {name} refuses its configuration file");
         return finding("k3s-config-broken", name, cause, bad.to_owned(), "deploy writes /etc/rancher/k3s/config.yaml again", DEPLOY.into());
     }
+    if let Some(l) = u.journal.lines().rev().find(|l| l.contains("401 Unauthorized")) {
+        let cause = format!("{name} cannot join: the cluster does not accept its token");
+        return finding("token-wrong", name, cause, l.to_owned(), "deploy writes the cluster's token again", DEPLOY.into());
+    }
     if let Some(e) = explain_journal(&u.journal).filter(|e| e.fatal || u.state != "active" || !e.line.contains("refused")) {
         let id = JOINS.iter().find(|(part, _)| e.cause.contains(part)).map_or("k3s-failed", |(_, id)| *id);
         let next = match id {

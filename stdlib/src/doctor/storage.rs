@@ -139,7 +139,9 @@ async fn down(s: &Scene, cluster: &Cluster, ns: &str, deployment: &str) -> OpRes
     let n = |v: &Value| v.as_i64().unwrap_or(0);
     let want = d["spec"]["replicas"].as_i64().unwrap_or(1);
     let have = n(&d["status"]["availableReplicas"]);
-    Ok((want == 0 || have == 0).then(|| format!("deployment {ns}/{deployment}: {have} of {want} available")))
+    // its node is explained already
+    let moves = want > 0 && !s.down.is_empty();
+    Ok(((want == 0 || have == 0) && !moves).then(|| format!("deployment {ns}/{deployment}: {have} of {want} available")))
 }
 
 /// The programs that make volumes, and the configuration of the scratch one.

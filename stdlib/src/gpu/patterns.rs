@@ -47,6 +47,13 @@ const fn of_release(part: &'static str, id: &'static str, cause: &'static str, f
 /// Lines of driver, toolkit and device plugin; the first match of the newest line wins.
 pub const PATTERNS: &[Pattern] = &[
     on_node(
+        "Nouveau kernel driver is currently in use",
+        "nouveau-loaded",
+        "nouveau holds the cards",
+        "keep nouveau off the node and unload it",
+        Mend::OnNode("\"echo blacklist nouveau | sudo tee /etc/modprobe.d/nouveau.conf && sudo modprobe -r nouveau\""),
+    ),
+    on_node(
         "driver is currently in use",
         "driver-in-use",
         "something on the node holds the old driver",
@@ -66,13 +73,6 @@ pub const PATTERNS: &[Pattern] = &[
         "Secure Boot refuses the driver's module",
         "switch Secure Boot off in the VM's firmware menu, or make its EFI disk anew with pre-enrolled-keys=0; then restart the VM",
         Mend::RestartVm,
-    ),
-    on_node(
-        "Nouveau kernel driver is currently in use",
-        "nouveau-loaded",
-        "nouveau holds the cards",
-        "keep nouveau off the node and unload it",
-        Mend::OnNode("\"echo blacklist nouveau | sudo tee /etc/modprobe.d/nouveau.conf && sudo modprobe -r nouveau\""),
     ),
     on_node(
         "RmInitAdapter failed",

@@ -144,20 +144,22 @@ fn operands(n: &Node, pods: &[Value], runtimes: &Option<Vec<String>>, driver_con
     }
     for (rung, id, app, what) in stages {
         let Some(pod) = pod_of(pods, n.name, app) else { return n.no_pod(what) };
-        let Some(trouble) = pod_trouble(pod) else { continue };
-        // a pod without its runtime: K3s looks for runtimes only when it starts
+        let trouble = pod_trouble(pod);
+        // K3s looks for runtimes only when it starts: until then no new pod gets one
         if rung == 6 && lacks_runtime(runtimes) {
+            let seen = trouble.unwrap_or_else(|| "the node reports no runtime handler `nvidia`".to_owned());
             let mut b = n.broken(
                 5,
                 "runtime-undetected",
                 "K3s has not detected the nvidia runtime",
-                trouble,
+                seen,
                 "restart K3s on the node once: it looks for runtimes only when it starts",
                 Mend::RestartAgent,
             )?;
             b.restart = true;
             return Some(b);
         }
+        let Some(trouble) = trouble else { continue };
         return n.broken(rung, id, &format!("the {what} is not ready"), trouble, "look at its log", Mend::Deploy);
     }
     None

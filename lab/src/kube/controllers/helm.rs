@@ -54,6 +54,19 @@ fn target(chart: &Value) -> String {
     }
 }
 
+/// A Secret changed: charts that take values from it are installed again.
+pub fn values_changed(cx: &mut Cx, ns: &str, secret: &str) {
+    let users: Vec<String> = cx
+        .list_in(CHARTS, ns)
+        .into_iter()
+        .filter(|c| arr(c, "/spec/valuesSecrets").iter().any(|v| s(v, "/name") == secret))
+        .map(|c| s(c, "/metadata/name").to_owned())
+        .collect();
+    for name in users {
+        reconcile(cx, ns, &name);
+    }
+}
+
 /// A HelmChart changed, or is gone.
 pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let Some(chart) = cx.get(CHARTS, ns, name).cloned() else {

@@ -44,6 +44,7 @@ enum Work {
     Namespace(String),
     Definition(String),
     Chart(String, String),
+    Values(String, String),
     Deployment(String, String),
     StatefulSet(String, String),
     ReplicaSet(String, String),
@@ -166,6 +167,7 @@ fn route(c: &Change, work: &mut BTreeSet<Work>) {
         | "clusterissuers.cert-manager.io" => {
             work.insert(Work::Apps);
         }
+        "secrets" if s(&c.object, "/type") != "helm.sh/release.v1" => drop(work.insert(Work::Values(ns, name))),
         "configmaps" if ns == "gpu-operator" => drop(work.insert(Work::Policy)),
         "configmaps" if s(&c.object, "/data/config.json").contains("nodePathMap") => drop(work.insert(Work::Claims)),
         _ => {}
@@ -242,6 +244,7 @@ fn run(cx: &mut Cx, work: Work) {
         Work::Namespace(name) => misc::namespace(cx, &name),
         Work::Definition(name) => misc::definition(cx, &name),
         Work::Chart(ns, name) => helm::reconcile(cx, &ns, &name),
+        Work::Values(ns, name) => helm::values_changed(cx, &ns, &name),
         Work::Deployment(ns, name) => deployments::deployment(cx, &ns, &name),
         Work::StatefulSet(ns, name) => statefulsets::reconcile(cx, &ns, &name),
         Work::ReplicaSet(ns, name) => deployments::replicaset(cx, &ns, &name),

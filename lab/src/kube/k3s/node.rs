@@ -32,7 +32,11 @@ pub fn register(lab: &Lab, w: &mut World, vmid: u32) {
     }
     let password = files::node_password(lab, w, vmid);
     let ip = guest::ip(w, vmid).unwrap_or_default();
-    let clash = w.clusters.get(&id).and_then(|c| c.node_passwords.get(&p.node)).is_some_and(|known| *known != password);
+    let clash = w.clusters.get(&id).is_some_and(|c| {
+        // without its Secret the password is forgotten
+        let kept = c.store.get("secrets", "kube-system", &format!("{}.node-password.k3s", p.node)).is_some();
+        kept && c.node_passwords.get(&p.node).is_some_and(|known| *known != password)
+    });
     if clash {
         let text = format!(
             "Node password rejected, duplicate hostname or contents of '/etc/rancher/node/password' may not match server node-passwd entry, try enabling a unique node name with the --with-node-id flag: hash does not match for node {}",

@@ -238,6 +238,7 @@ fn status(cx: &mut Cx, repo: &Value, commit: &str, here: bool, states: &[(String
     let now = cx.get(REPOS, &ns, &name).cloned().unwrap_or_default();
     let same = now["status"]["commit"] == commit
         && now["status"]["observedGeneration"] == generation
+        && arr(&now, "/status/conditions").iter().any(|c| c["type"] == "GitPolling" && c["status"] == "True")
         && now["status"]["display"] == display
         && now["status"]["desiredReadyClusters"] == clusters;
     if same {

@@ -58,6 +58,25 @@ pub fn install_runtimes(lab: &Lab, w: &mut World, vmid: u32) {
     }
 }
 
+/// The toolkit is back on a node's disk; what runs through its runtime starts over.
+pub fn toolkit_came(lab: &Lab, w: &mut World, vmid: u32) {
+    install_runtimes(lab, w, vmid);
+    let id = w.clusters.iter().find(|(_, c)| c.nodes.values().any(|n| n.vmid == vmid)).map(|(id, _)| id.clone());
+    let Some(id) = id else { return };
+    crate::kube::cx::with_cluster(lab, w, &id, |cx| {
+        let node = cx.c.nodes.iter().find(|(_, n)| n.vmid == vmid).map(|(k, _)| k.clone()).unwrap_or_default();
+        let all: Vec<(String, String)> = cx
+            .list_in("pods", NS)
+            .into_iter()
+            .filter(|p| s(p, "/spec/nodeName") == node && s(p, "/spec/runtimeClassName") == "nvidia")
+            .map(key)
+            .collect();
+        for (ns, name) in all {
+            cx.delete("pods", &ns, &name);
+        }
+    });
+}
+
 /// Node feature discovery says whether the guest has an NVIDIA device, and takes the label back when it has none.
 fn features(cx: &mut Cx, node: &str, vmid: u32) {
     if !guest::gpus(cx.w, vmid).is_empty() {
