@@ -52,7 +52,15 @@ pub fn remote<'a>(w: &'a World, url: &str) -> Option<&'a Remote> {
 ///
 /// # Errors
 /// When there is no such repository.
-pub fn commit(lab: &Lab, w: &mut World, url: &str, branch: &str, folder: &str, files: Files, message: &str) -> Result<String, String> {
+pub fn commit(
+    lab: &Lab,
+    w: &mut World,
+    url: &str,
+    branch: &str,
+    folder: &str,
+    files: Files,
+    message: &str,
+) -> Result<String, String> {
     let _ = lab;
     let Some(r) = w.remotes.get_mut(url) else { return Err(format!("the lab has no repository {url}")) };
     let old = r.branches.entry(branch.to_owned()).or_default();

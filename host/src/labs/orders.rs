@@ -80,7 +80,9 @@ fn give(rt: &tokio::runtime::Handle, state_dir: &Path, site: &Arc<Site>, order: 
 
 fn served(folder: &Folder, order: &Order) -> OpResult<Result<String, String>> {
     let lost = |e: &dyn std::fmt::Display| {
-        OpError::unreachable("the served lab does not answer").because(e.to_string()).hint("is `gpuhost lab serve` still running?")
+        OpError::unreachable("the served lab does not answer")
+            .because(e.to_string())
+            .hint("is `gpuhost lab serve` still running?")
     };
     let text = std::fs::read_to_string(folder.dir().join(SERVING)).map_err(|_| folder.busy())?;
     let serving: Serving = serde_json::from_str(&text).map_err(|_| folder.busy())?;
@@ -140,7 +142,9 @@ pub fn commit(
     state_dir: &Path,
 ) -> OpResult<()> {
     let Some((url, branch)) = world::repository(site) else {
-        return Err(OpError::invalid("the site follows no repository").hint("add [platform.fleet] with `repo` and `branch`"));
+        return Err(
+            OpError::invalid("the site follows no repository").hint("add [platform.fleet] with `repo` and `branch`")
+        );
     };
     let folder = args.path.clone().unwrap_or_else(|| args.folder.display().to_string());
     let folder = folder.trim_start_matches("./").trim_matches('/').to_owned();
@@ -152,7 +156,8 @@ pub fn commit(
 }
 
 fn read_folder(dir: &Path, as_path: &str, files: &mut BTreeMap<String, String>) -> OpResult<()> {
-    let fail = |e: std::io::Error| OpError::not_found(format!("cannot read `{}`", dir.display())).because(e.to_string());
+    let fail =
+        |e: std::io::Error| OpError::not_found(format!("cannot read `{}`", dir.display())).because(e.to_string());
     for entry in std::fs::read_dir(dir).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

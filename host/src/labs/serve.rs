@@ -93,7 +93,8 @@ pub fn run(
     let orders = {
         let lab = lab.clone();
         move |text: &str| {
-            let done = serde_json::from_str(text).map_err(|e| e.to_string()).and_then(|o| super::orders::carry_out(&lab, &o));
+            let done =
+                serde_json::from_str(text).map_err(|e| e.to_string()).and_then(|o| super::orders::carry_out(&lab, &o));
             serde_json::to_string(&done).unwrap_or_default()
         }
     };

@@ -58,7 +58,10 @@ pub(super) const FAULTS: &[Fault] = &[
         source: "seed troubleshooting guide 2026-08-06: gitjob controller wedged for 45 hours",
         make: |lab, w, _| {
             cluster(lab, w, |cx| {
-                let pod = cx.list_in("pods", "cattle-fleet-system").into_iter().find(|p| s(p, "/metadata/labels/app") == "gitjob");
+                let pod = cx
+                    .list_in("pods", "cattle-fleet-system")
+                    .into_iter()
+                    .find(|p| s(p, "/metadata/labels/app") == "gitjob");
                 let uid = pod.map(|p| s(p, "/metadata/uid").to_owned()).ok_or("Fleet does not run")?;
                 cx.c.apps.insert(WEDGED.to_owned(), json!(uid));
                 Ok(())
@@ -73,7 +76,8 @@ pub(super) const FAULTS: &[Fault] = &[
         source: "issues rancher/fleet#280, rancher/fleet#684: WaitApplied",
         make: |lab, w, _| {
             cluster(lab, w, |cx| scale(cx, "cattle-fleet-local-system", "fleet-agent", 0))?;
-            let note = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: note, namespace: default}\ndata: {text: hello}\n";
+            let note =
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: note, namespace: default}\ndata: {text: hello}\n";
             push(lab, w, "note", &[("fleet.yaml", "defaultNamespace: default\n"), ("note.yaml", note)])
         },
         hands: None,
@@ -122,7 +126,12 @@ pub(super) const FAULTS: &[Fault] = &[
         source: "seed: bundle name collided with Helm release `rancher`, Rancher down; helm: invalid ownership metadata",
         make: |lab, w, _| {
             let o = "apiVersion: v1\nkind: Service\nmetadata: {name: rancher, namespace: cattle-system}\nspec:\n  selector: {app: rancher}\n  ports: [{name: http, port: 80}]\n";
-            push(lab, w, "rancher", &[("fleet.yaml", "name: rancher\ndefaultNamespace: cattle-system\n"), ("service.yaml", o)])
+            push(
+                lab,
+                w,
+                "rancher",
+                &[("fleet.yaml", "name: rancher\ndefaultNamespace: cattle-system\n"), ("service.yaml", o)],
+            )
         },
         hands: Some(|lab, w, _| push(lab, w, "rancher", &[])),
     },

@@ -45,7 +45,8 @@ pub(super) const FAULTS: &[Fault] = &[
         source: "seed troubleshooting guide: driver is currently in use",
         make: |lab, w, t| {
             let m = machine(lab, w, t)?;
-            let unit = "[Unit]\nDescription=NVIDIA Persistence Daemon\n[Service]\nExecStart=/usr/bin/nvidia-persistenced\n";
+            let unit =
+                "[Unit]\nDescription=NVIDIA Persistence Daemon\n[Service]\nExecStart=/usr/bin/nvidia-persistenced\n";
             crate::guest::put_file(lab, w, m.vmid, "/usr/lib/systemd/system/nvidia-persistenced.service", unit, 0o644);
             let since_ms = w.now_ms;
             if let Some(g) = w.guests.get_mut(&m.vmid) {
@@ -138,7 +139,9 @@ pub(super) const FAULTS: &[Fault] = &[
                 c.profile = None;
             });
             cluster(lab, w, |cx| {
-                cx.update("nodes", "", t, |n| n["metadata"]["labels"]["nvidia.com/mig.config.state"] = "pending".into());
+                cx.update("nodes", "", t, |n| {
+                    n["metadata"]["labels"]["nvidia.com/mig.config.state"] = "pending".into()
+                });
                 restart_operand(cx, t, "nvidia-device-plugin-daemonset");
                 Ok(())
             })
@@ -216,7 +219,12 @@ fn xid(lab: &Lab, w: &mut World, t: &str, n: u32) -> Result<(), String> {
     };
     let now = w.now_ms;
     if let Some(g) = w.guests.get_mut(&id) {
-        crate::guest::journal::add(g, now, "kernel", &format!("NVRM: Xid (PCI:{address}): {n}, pid='<unknown>', name=<unknown>, {text}"));
+        crate::guest::journal::add(
+            g,
+            now,
+            "kernel",
+            &format!("NVRM: Xid (PCI:{address}): {n}, pid='<unknown>', name=<unknown>, {text}"),
+        );
     }
     cluster(lab, w, |cx| {
         gpu::refresh(cx);

@@ -66,7 +66,8 @@ pub(super) const FAULTS: &[Fault] = &[
         },
         hands: Some(|_, w, t| {
             let pve = w.pve.vms.get(&vmid(w, t)?).map(|v| v.node.clone()).unwrap_or_default();
-            let all: Vec<String> = w.pve.nodes.get(&pve).into_iter().flat_map(|n| &n.pci).map(|c| c.address.clone()).collect();
+            let all: Vec<String> =
+                w.pve.nodes.get(&pve).into_iter().flat_map(|n| &n.pci).map(|c| c.address.clone()).collect();
             for a in all {
                 w.change_card(&pve, &a, |c| c.host_driver = false);
             }
@@ -79,7 +80,8 @@ pub(super) const FAULTS: &[Fault] = &[
         what: "somebody else's machine was started with the cards of this one",
         source: PCI_PM,
         make: |lab, w, t| {
-            let cards = w.pve.vms.get(&vmid(w, t)?).and_then(|v| v.run.as_ref()).map(|r| r.cards.clone()).unwrap_or_default();
+            let cards =
+                w.pve.vms.get(&vmid(w, t)?).and_then(|v| v.run.as_ref()).map(|r| r.cards.clone()).unwrap_or_default();
             if cards.is_empty() {
                 return Err(format!("`{t}` holds no card"));
             }

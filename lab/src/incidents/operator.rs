@@ -12,7 +12,9 @@ pub(super) const FAULTS: &[Fault] = &[
         source: "K3s pull request #11065; seed commit 2025-11-07 `Fix GPU operator toolkit configuration`",
         make: |lab, w, t| {
             cluster(lab, w, |cx| {
-                values(cx, t, |v| v["toolkit"]["env"] = json!([{"name": "CONTAINERD_RUNTIME_CLASS", "value": "nvidia"}]))
+                values(cx, t, |v| {
+                    v["toolkit"]["env"] = json!([{"name": "CONTAINERD_RUNTIME_CLASS", "value": "nvidia"}])
+                })
             })
         },
         hands: None,
@@ -22,7 +24,9 @@ pub(super) const FAULTS: &[Fault] = &[
         on: On::Release,
         what: "the values pin a toolkit that cannot read containerd's configuration",
         source: "issue NVIDIA/gpu-operator#2060: unsupported config version: 3",
-        make: |lab, w, t| cluster(lab, w, |cx| values(cx, t, |v| v["toolkit"]["version"] = json!("v1.16.2-ubuntu20.04"))),
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| values(cx, t, |v| v["toolkit"]["version"] = json!("v1.16.2-ubuntu20.04")))
+        },
         hands: None,
     },
     Fault {
@@ -45,7 +49,9 @@ pub(super) const FAULTS: &[Fault] = &[
         source: "kubelet: MountVolume.SetUp failed, configmap not found; operator documentation, time slicing",
         make: |lab, w, t| {
             cluster(lab, w, |cx| {
-                values(cx, t, |v| v["devicePlugin"] = json!({"config": {"name": "time-slicing-config", "default": "any"}}))
+                values(cx, t, |v| {
+                    v["devicePlugin"] = json!({"config": {"name": "time-slicing-config", "default": "any"}})
+                })
             })
         },
         hands: None,
@@ -66,7 +72,9 @@ pub(super) const FAULTS: &[Fault] = &[
                     all.push(taint);
                     n["spec"]["taints"] = json!(all);
                 });
-                for app in ["nvidia-driver-daemonset", "nvidia-container-toolkit-daemonset", "nvidia-device-plugin-daemonset"] {
+                for app in
+                    ["nvidia-driver-daemonset", "nvidia-container-toolkit-daemonset", "nvidia-device-plugin-daemonset"]
+                {
                     restart_operand(cx, t, app);
                 }
                 there.then_some(()).ok_or_else(|| format!("the cluster has no node `{t}`"))

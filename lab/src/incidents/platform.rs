@@ -20,7 +20,11 @@ pub(super) const FAULTS: &[Fault] = &[
         on: On::Release,
         what: "the hub's service token is not the one that verify has",
         source: "JupyterHub REST API: 403 Missing or invalid credentials",
-        make: |lab, w, t| cluster(lab, w, |cx| secret_values(cx, t, |v| v["hub"]["services"]["gpuhost-verify"]["apiToken"] = json!("0000000000000000"))),
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                secret_values(cx, t, |v| v["hub"]["services"]["gpuhost-verify"]["apiToken"] = json!("0000000000000000"))
+            })
+        },
         hands: None,
     },
     Fault {
@@ -28,7 +32,11 @@ pub(super) const FAULTS: &[Fault] = &[
         on: On::Release,
         what: "the hub's authenticator is the dummy: anybody logs in",
         source: "Zero to JupyterHub documentation: the default authenticator is dummy",
-        make: |lab, w, t| cluster(lab, w, |cx| values(cx, t, |v| v["hub"]["config"]["JupyterHub"]["authenticator_class"] = json!("dummy"))),
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                values(cx, t, |v| v["hub"]["config"]["JupyterHub"]["authenticator_class"] = json!("dummy"))
+            })
+        },
         hands: None,
     },
     Fault {
@@ -37,7 +45,11 @@ pub(super) const FAULTS: &[Fault] = &[
         what: "the GPU profile's image was removed from its registry",
         source: "seed: removed Docker Hub images; kubelet: ImagePullBackOff",
         make: |lab, w, t| {
-            cluster(lab, w, |cx| profile(cx, t, |p| p["kubespawner_override"]["image"] = json!("quay.io/jupyter/pytorch-notebook:does-not-exist")))
+            cluster(lab, w, |cx| {
+                profile(cx, t, |p| {
+                    p["kubespawner_override"]["image"] = json!("quay.io/jupyter/pytorch-notebook:does-not-exist")
+                })
+            })
         },
         hands: None,
     },
@@ -47,7 +59,9 @@ pub(super) const FAULTS: &[Fault] = &[
         what: "the GPU profile asks for more GPUs than any node has",
         source: "kube-scheduler: Insufficient nvidia.com/gpu",
         make: |lab, w, t| {
-            cluster(lab, w, |cx| profile(cx, t, |p| p["kubespawner_override"]["extra_resource_limits"]["nvidia.com/gpu"] = json!("16")))
+            cluster(lab, w, |cx| {
+                profile(cx, t, |p| p["kubespawner_override"]["extra_resource_limits"]["nvidia.com/gpu"] = json!("16"))
+            })
         },
         hands: None,
     },
@@ -57,7 +71,9 @@ pub(super) const FAULTS: &[Fault] = &[
         what: "the users' volumes ask for a storage class that does not exist",
         source: Z2JH,
         make: |lab, w, t| {
-            cluster(lab, w, |cx| values(cx, t, |v| v["singleuser"]["storage"]["dynamic"]["storageClass"] = json!("longhorn")))
+            cluster(lab, w, |cx| {
+                values(cx, t, |v| v["singleuser"]["storage"]["dynamic"]["storageClass"] = json!("longhorn"))
+            })
         },
         hands: None,
     },
@@ -100,10 +116,15 @@ fn profile(cx: &mut crate::kube::cx::Cx, release: &str, f: impl FnOnce(&mut serd
 }
 
 /// The secret values of a release, where gpuhost keeps them.
-fn secret_values(cx: &mut crate::kube::cx::Cx, release: &str, f: impl FnOnce(&mut serde_json::Value)) -> Result<(), String> {
+fn secret_values(
+    cx: &mut crate::kube::cx::Cx,
+    release: &str,
+    f: impl FnOnce(&mut serde_json::Value),
+) -> Result<(), String> {
     use crate::kube::text::{b64, s, unb64};
     let name = format!("gpuhost-values-{release}");
-    let secret = cx.get("secrets", "kube-system", &name).cloned().ok_or_else(|| format!("there is no Secret `{name}`"))?;
+    let secret =
+        cx.get("secrets", "kube-system", &name).cloned().ok_or_else(|| format!("there is no Secret `{name}`"))?;
     let text = unb64(s(&secret, "/data/values.yaml")).unwrap_or_default();
     let mut v = crate::kube::objects::parse_yaml(&String::from_utf8_lossy(&text));
     f(&mut v);

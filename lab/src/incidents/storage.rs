@@ -48,7 +48,10 @@ pub(super) const FAULTS: &[Fault] = &[
                 let map = cx
                     .list("configmaps")
                     .into_iter()
-                    .find(|m| s(m, "/data/config.json").contains("nodePathMap") && s(m, "/metadata/namespace") != "kube-system")
+                    .find(|m| {
+                        s(m, "/data/config.json").contains("nodePathMap")
+                            && s(m, "/metadata/namespace") != "kube-system"
+                    })
                     .cloned()
                     .ok_or_else(|| format!("class {} has no provisioner of its own", s(&class, "/metadata/name")))?;
                 let empty = json!({"nodePathMap": [{"node": "some-other-node", "paths": ["/opt/local-path"]}]});
@@ -67,7 +70,11 @@ pub(super) const FAULTS: &[Fault] = &[
         source: "local-path-provisioner documentation: setup script; K3s storage documentation",
         make: |lab, w, t| {
             let m = machine(lab, w, t)?;
-            let at = w.guests.get(&m.vmid).and_then(|g| g.mounts.iter().find(|x| x.target.contains("scratch"))).map(|x| x.target.clone());
+            let at = w
+                .guests
+                .get(&m.vmid)
+                .and_then(|g| g.mounts.iter().find(|x| x.target.contains("scratch")))
+                .map(|x| x.target.clone());
             let at = at.ok_or_else(|| format!("`{t}` has no scratch disk"))?;
             mounts::unmount(w, &m, &at)
         },
@@ -113,7 +120,11 @@ pub(super) const FAULTS: &[Fault] = &[
         source: "nfs-utils exports(5), mountpoint; seed troubleshooting guide, storage node",
         make: |lab, w, t| {
             let m = machine(lab, w, t)?;
-            let at = w.guests.get(&m.vmid).and_then(|g| g.mounts.iter().find(|x| x.target.contains("nfs"))).map(|x| x.target.clone());
+            let at = w
+                .guests
+                .get(&m.vmid)
+                .and_then(|g| g.mounts.iter().find(|x| x.target.contains("nfs")))
+                .map(|x| x.target.clone());
             let at = at.ok_or_else(|| format!("`{t}` has no data disk mounted"))?;
             mounts::unmount(w, &m, &at)
         },
@@ -168,7 +179,9 @@ pub(super) const FAULTS: &[Fault] = &[
                     o["metadata"]["deletionTimestamp"] = json!(stamp);
                     o["metadata"]["deletionGracePeriodSeconds"] = json!(0);
                 });
-                there.then_some(()).ok_or_else(|| "the cluster has no JupyterHub whose claim could be deleted".to_owned())
+                there
+                    .then_some(())
+                    .ok_or_else(|| "the cluster has no JupyterHub whose claim could be deleted".to_owned())
             })
         },
         // what is deleted cannot be undeleted: the data has to be moved to another claim

@@ -40,8 +40,16 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
     }
     let repos = cluster.list_if_known(&s.ctx, "gitrepos.fleet.cattle.io", "").await?;
     let name = s.site.name.clone();
-    let Some(repo) = repos.iter().find(|r| text(r, "/metadata/name") == name && text(r, "/metadata/namespace") == NS) else {
-        s.add(finding("repo-missing", &name, "Fleet follows no repository of this site".into(), "no GitRepo in fleet-local", "deploy makes it", DEPLOY.into()));
+    let Some(repo) = repos.iter().find(|r| text(r, "/metadata/name") == name && text(r, "/metadata/namespace") == NS)
+    else {
+        s.add(finding(
+            "repo-missing",
+            &name,
+            "Fleet follows no repository of this site".into(),
+            "no GitRepo in fleet-local",
+            "deploy makes it",
+            DEPLOY.into(),
+        ));
         return Ok(());
     };
     if let Some(f) = repo_trouble(s, &cluster, repo).await? {
@@ -69,21 +77,49 @@ async fn repo_trouble(s: &Scene, cluster: &Cluster, repo: &Value) -> OpResult<Op
     let name = text(repo, "/metadata/name");
     let url = text(repo, "/spec/repo");
     if repo["spec"]["paused"] == true {
-        return Ok(Some(finding("repo-paused", name, "the repository is paused: no commit is applied".into(), "spec.paused is true", "deploy sets it to what the recipe says", DEPLOY.into())));
+        return Ok(Some(finding(
+            "repo-paused",
+            name,
+            "the repository is paused: no commit is applied".into(),
+            "spec.paused is true",
+            "deploy sets it to what the recipe says",
+            DEPLOY.into(),
+        )));
     }
     for kind in ["GitPolling", "Stalled", "Accepted"] {
         let bad = if kind == "Stalled" { "True" } else { "False" };
         let Some((_, why)) = condition(repo, kind).filter(|(st, _)| st == bad) else { continue };
         let declared = s.site.platform.get("fleet").and_then(|f| f.get("repo")).and_then(toml::Value::as_str);
         return Ok(Some(if declared.is_some_and(|d| d != url) {
-            finding("repo-wrong-address", name, format!("the GitRepo follows {url}, the site file says {}", declared.unwrap_or_default()), &why, "deploy corrects it", DEPLOY.into())
+            finding(
+                "repo-wrong-address",
+                name,
+                format!("the GitRepo follows {url}, the site file says {}", declared.unwrap_or_default()),
+                &why,
+                "deploy corrects it",
+                DEPLOY.into(),
+            )
         } else {
-            finding("repo-unreachable", name, format!("Fleet cannot read {url}"), &why, "is the Git server up, and does the address exist? Fleet tries again by itself", format!("git ls-remote {url}"))
+            finding(
+                "repo-unreachable",
+                name,
+                format!("Fleet cannot read {url}"),
+                &why,
+                "is the Git server up, and does the address exist? Fleet tries again by itself",
+                format!("git ls-remote {url}"),
+            )
         }));
     }
     if repo["status"]["desiredReadyClusters"].as_i64() == Some(0) {
         let fix = "targets of a GitRepo in fleet-local must match cluster `local` (leave them out); deploy sets what the recipe says";
-        return Ok(Some(finding("repo-matches-nothing", name, "the repository's targets match no cluster: nothing is ever deployed".into(), &repo["spec"]["targets"].to_string(), fix, DEPLOY.into())));
+        return Ok(Some(finding(
+            "repo-matches-nothing",
+            name,
+            "the repository's targets match no cluster: nothing is ever deployed".into(),
+            &repo["spec"]["targets"].to_string(),
+            fix,
+            DEPLOY.into(),
+        )));
     }
     stale(s, cluster, repo).await
 }
@@ -126,19 +162,57 @@ fn bundle_trouble(b: &Value) -> Option<Finding> {
     let describe = format!("kubectl -n {NS} describe bundle {name}");
     let commit = "correct the folder in Git and push; the other bundles go on";
     Some(match state {
-        "ErrApplied" if message.contains("invalid ownership metadata") => finding("two-owners", name,
-            format!("bundle {name} brings an object that another release owns"), &shown,
-            "give the bundle another `releaseName` or take the object out of one of the two", describe),
-        "ErrApplied" if message.contains("no matches for kind") => finding("bundle-kind-unknown", name,
-            format!("bundle {name} brings a kind that the cluster does not know"), &shown,
-            "install its CRDs first (`dependsOn`), or take it out of Git", describe),
-        "ErrApplied" if message.contains("chart") || message.contains("INSTALLATION FAILED") => finding("bundle-chart-missing", name,
-            format!("the chart of bundle {name} cannot be had"), &shown, commit, describe),
-        "ErrApplied" => finding("bundle-not-applied", name, format!("bundle {name} cannot be applied"), &shown, commit, describe),
-        "Modified" => finding("bundle-modified", name, format!("what bundle {name} owns was changed by hand"), &shown,
-            "Fleet puts it back when asked to", script("fleet-correct-drift", &[("repo", text(b, "/metadata/labels/fleet.cattle.io~1repo-name"))])),
-        "WaitApplied" | "Pending" | "OutOfSync" => finding("bundle-waits", name, format!("bundle {name} is not applied yet"), &shown, "wait, or look at fleet-agent", describe),
-        _ => finding("bundle-not-ready", name, format!("bundle {name} is not ready"), &shown, "look at the workload that it names", describe),
+        "ErrApplied" if message.contains("invalid ownership metadata") => finding(
+            "two-owners",
+            name,
+            format!("bundle {name} brings an object that another release owns"),
+            &shown,
+            "give the bundle another `releaseName` or take the object out of one of the two",
+            describe,
+        ),
+        "ErrApplied" if message.contains("no matches for kind") => finding(
+            "bundle-kind-unknown",
+            name,
+            format!("bundle {name} brings a kind that the cluster does not know"),
+            &shown,
+            "install its CRDs first (`dependsOn`), or take it out of Git",
+            describe,
+        ),
+        "ErrApplied" if message.contains("chart") || message.contains("INSTALLATION FAILED") => finding(
+            "bundle-chart-missing",
+            name,
+            format!("the chart of bundle {name} cannot be had"),
+            &shown,
+            commit,
+            describe,
+        ),
+        "ErrApplied" => {
+            finding("bundle-not-applied", name, format!("bundle {name} cannot be applied"), &shown, commit, describe)
+        }
+        "Modified" => finding(
+            "bundle-modified",
+            name,
+            format!("what bundle {name} owns was changed by hand"),
+            &shown,
+            "Fleet puts it back when asked to",
+            script("fleet-correct-drift", &[("repo", text(b, "/metadata/labels/fleet.cattle.io~1repo-name"))]),
+        ),
+        "WaitApplied" | "Pending" | "OutOfSync" => finding(
+            "bundle-waits",
+            name,
+            format!("bundle {name} is not applied yet"),
+            &shown,
+            "wait, or look at fleet-agent",
+            describe,
+        ),
+        _ => finding(
+            "bundle-not-ready",
+            name,
+            format!("bundle {name} is not ready"),
+            &shown,
+            "look at the workload that it names",
+            describe,
+        ),
     })
 }
 
@@ -149,9 +223,7 @@ mod tests {
 
     #[test]
     fn bundles_are_explained_by_state_and_words() {
-        let bundle = |state: &str, message: &str| {
-            json!({"metadata": {"name": "b"}, "status": {"summary": {"nonReadyResources": [{"bundleState": state, "message": message}]}}})
-        };
+        let bundle = |state: &str, message: &str| json!({"metadata": {"name": "b"}, "status": {"summary": {"nonReadyResources": [{"bundleState": state, "message": message}]}}});
         let id = |state, message| bundle_trouble(&bundle(state, message)).map(|f| f.id);
         assert_eq!(id("ErrApplied", "… invalid ownership metadata; annotation"), Some("two-owners"));
         assert_eq!(id("ErrApplied", "no matches for kind \"X\""), Some("bundle-kind-unknown"));

@@ -24,7 +24,14 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         match rows.iter().find(|r| r.at.vmid == node.vmid) {
             None => {
                 let cause = format!("the machine {} does not exist", node.name);
-                let f = finding("vm-missing", &node.name, cause, format!("no VM {}", node.vmid), "deploy makes it", DEPLOY.into());
+                let f = finding(
+                    "vm-missing",
+                    &node.name,
+                    cause,
+                    format!("no VM {}", node.vmid),
+                    "deploy makes it",
+                    DEPLOY.into(),
+                );
                 s.lost(&node.name, f);
             }
             Some(r) if r.status != "running" => stopped.push((node, r.status.clone())),
@@ -84,7 +91,14 @@ async fn card_trouble(s: &Scene, pve: &Proxmox, node: &Node, said: &str, evidenc
     let of_site: Vec<_> = devices.iter().filter(|d| device.is_empty() || d.id.eq_ignore_ascii_case(&device)).collect();
     let Some(mapping) = pve.find(&s.ctx, &request::mapping(&name)).await? else {
         let cause = format!("the PCI mapping `{name}` does not exist: its machines find no card");
-        return Ok(Some(finding("mapping-missing", &name, cause, evidence.to_owned(), "deploy makes it", DEPLOY.into())));
+        return Ok(Some(finding(
+            "mapping-missing",
+            &name,
+            cause,
+            evidence.to_owned(),
+            "deploy makes it",
+            DEPLOY.into(),
+        )));
     };
     if of_site.iter().any(|d| d.group < 0) {
         let cause = format!("the IOMMU of {host} is off");
@@ -95,7 +109,14 @@ async fn card_trouble(s: &Scene, pve: &Proxmox, node: &Node, said: &str, evidenc
     let gone = named.iter().find(|(p, _)| !devices.iter().any(|d| same_slot(&d.address, p)));
     if let Some((path, _)) = gone {
         let cause = format!("the mapping `{name}` names {path}, where {host} has no card");
-        return Ok(Some(finding("mapping-moved", &name, cause, evidence.to_owned(), "remove the mapping's stale entry, then deploy", DEPLOY.into())));
+        return Ok(Some(finding(
+            "mapping-moved",
+            &name,
+            cause,
+            evidence.to_owned(),
+            "remove the mapping's stale entry, then deploy",
+            DEPLOY.into(),
+        )));
     }
     let shared = if device.is_empty() { Vec::new() } else { device_problems(host, &device, &devices) };
     if let Some(p) = shared.first() {
@@ -129,8 +150,16 @@ async fn cards(s: &mut Scene, pve: &Proxmox) -> OpResult<()> {
         if have < want {
             let cause = format!("the VM of {} has {have} of {want} cards", node.name);
             let keys = config.keys().filter(|k| k.starts_with("hostpci")).cloned().collect::<Vec<_>>().join(", ");
-            let evidence = format!("VM {}: hostpci entries: {}", node.vmid, if keys.is_empty() { "none" } else { &keys });
-            let f = finding("card-missing", &node.name, cause, evidence, "give the VM what the site file says; it is stopped and started", script("reshape-vm", &[("node", &node.name)]));
+            let evidence =
+                format!("VM {}: hostpci entries: {}", node.vmid, if keys.is_empty() { "none" } else { &keys });
+            let f = finding(
+                "card-missing",
+                &node.name,
+                cause,
+                evidence,
+                "give the VM what the site file says; it is stopped and started",
+                script("reshape-vm", &[("node", &node.name)]),
+            );
             s.add(Finding { area: "gpu", ..f });
         }
     }

@@ -26,7 +26,8 @@ impl Cluster {
             if has == n {
                 return Ok(false);
             }
-            let change = Change::new(self.name(), format!("replicas of {namespace}/{name}"), Some(has.into()), Some(n.into()));
+            let change =
+                Change::new(self.name(), format!("replicas of {namespace}/{name}"), Some(has.into()), Some(n.into()));
             let path = format!("/apis/apps/v1/namespaces/{}/deployments/{}", escape(namespace), escape(name));
             s.act(name.to_owned(), vec![change], async {
                 self.demand(s.ctx(), name, &Request::merge(path, &json!({"spec": {"replicas": n}}))).await
@@ -53,11 +54,20 @@ impl Cluster {
                 .filter_map(|p| p["metadata"]["name"].as_str().map(str::to_owned))
                 .collect();
             if here.is_empty() {
-                return Err(OpError::not_found(format!("no pod with app={app} in namespace {namespace}")).on(self.name()));
+                return Err(
+                    OpError::not_found(format!("no pod with app={app} in namespace {namespace}")).on(self.name())
+                );
             }
             let changes = here
                 .iter()
-                .map(|p| Change::new(self.name(), format!("pod {namespace}/{p}"), Some("running".into()), Some("made anew".into())))
+                .map(|p| {
+                    Change::new(
+                        self.name(),
+                        format!("pod {namespace}/{p}"),
+                        Some("running".into()),
+                        Some("made anew".into()),
+                    )
+                })
                 .collect();
             s.act(app.to_owned(), changes, async {
                 for p in &here {
@@ -81,7 +91,8 @@ impl Cluster {
             let path = format!("{REPOS}/{}", escape(repo));
             let live: Value = self.demand(s.ctx(), repo, &Request::get(path.clone())).await?;
             let now = live["spec"]["forceSyncGeneration"].as_i64().unwrap_or(0);
-            let change = Change::new(self.name(), format!("repository {repo}"), Some(now.into()), Some((now + 1).into()));
+            let change =
+                Change::new(self.name(), format!("repository {repo}"), Some(now.into()), Some((now + 1).into()));
             s.act(repo.to_owned(), vec![change], async {
                 let patch = json!({"spec": {"forceSyncGeneration": now + 1}});
                 self.demand(s.ctx(), repo, &Request::merge(path, &patch)).await

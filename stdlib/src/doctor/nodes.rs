@@ -24,7 +24,8 @@ fn unit_name(node: &Node) -> &'static str {
 
 async fn unit(s: &Scene, node: &Node) -> Unit {
     let u = unit_name(node);
-    let text = s.ask(node, &format!("systemctl is-active {u}; journalctl -u {u} -n 40 --no-pager -o cat 2>/dev/null")).await;
+    let text =
+        s.ask(node, &format!("systemctl is-active {u}; journalctl -u {u} -n 40 --no-pager -o cat 2>/dev/null")).await;
     let (state, journal) = text.split_once('\n').unwrap_or((text.as_str(), ""));
     Unit { state: state.trim().to_owned(), journal: journal.to_owned() }
 }
@@ -54,35 +55,81 @@ const JOINS: &[(&str, &str)] = &[
 pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
     let name = &node.name;
     if u.journal.contains("flag provided but not defined") || u.journal.contains("failed to load config file") {
-        let bad = u.journal.lines().rev().find(|l| l.contains("not defined") || l.contains("config file")).unwrap_or_default();
+        let bad = u
+            .journal
+            .lines()
+            .rev()
+            .find(|l| l.contains("not defined") || l.contains("config file"))
+            .unwrap_or_default();
         let cause = format!("K3s on {name} refuses its configuration file");
-        return finding("k3s-config-broken", name, cause, bad.to_owned(), "deploy writes /etc/rancher/k3s/config.yaml again", DEPLOY.into());
+        return finding(
+            "k3s-config-broken",
+            name,
+            cause,
+            bad.to_owned(),
+            "deploy writes /etc/rancher/k3s/config.yaml again",
+            DEPLOY.into(),
+        );
     }
     if let Some(l) = u.journal.lines().rev().find(|l| l.contains("401 Unauthorized")) {
         let cause = format!("{name} cannot join: the cluster does not accept its token");
-        return finding("token-wrong", name, cause, l.to_owned(), "deploy writes the cluster's token again", DEPLOY.into());
+        return finding(
+            "token-wrong",
+            name,
+            cause,
+            l.to_owned(),
+            "deploy writes the cluster's token again",
+            DEPLOY.into(),
+        );
     }
-    if let Some(e) = explain_journal(&u.journal).filter(|e| e.fatal || u.state != "active" || !e.line.contains("refused")) {
+    if let Some(e) =
+        explain_journal(&u.journal).filter(|e| e.fatal || u.state != "active" || !e.line.contains("refused"))
+    {
         let id = JOINS.iter().find(|(part, _)| e.cause.contains(part)).map_or("k3s-failed", |(_, id)| *id);
         let next = match id {
             "node-password" => script("forget-node-password", &[("node", name)]),
             "no-default-route" => script("reboot-node", &[("node", name)]),
-            "port-taken" => on_machine(&s.site, node, "'sudo ss -ltnp sport = :6443; sudo systemctl disable --now haproxy; sudo systemctl restart k3s'"),
+            "port-taken" => on_machine(
+                &s.site,
+                node,
+                "'sudo ss -ltnp sport = :6443; sudo systemctl disable --now haproxy; sudo systemctl restart k3s'",
+            ),
             _ => DEPLOY.into(),
         };
         return finding(id, name, format!("{} cannot join: {}", name, e.cause), e.line, e.hint, next);
     }
     if u.state == "active" {
         let cause = format!("{name} is not Ready");
-        return finding("node-not-ready", name, cause, seen.to_owned(), "look at the newest lines of its journal", on_machine(&s.site, node, &format!("sudo journalctl -u {} -n 50", unit_name(node))));
+        return finding(
+            "node-not-ready",
+            name,
+            cause,
+            seen.to_owned(),
+            "look at the newest lines of its journal",
+            on_machine(&s.site, node, &format!("sudo journalctl -u {} -n 50", unit_name(node))),
+        );
     }
     if u.state.is_empty() {
         let cause = format!("{name} runs, but nobody can log in to it");
-        return finding("ssh-unreachable", name, cause, seen.to_owned(), "look at its console in the hypervisor", DEPLOY.into());
+        return finding(
+            "ssh-unreachable",
+            name,
+            cause,
+            seen.to_owned(),
+            "look at its console in the hypervisor",
+            DEPLOY.into(),
+        );
     }
     let cause = format!("K3s does not run on {name}");
     let evidence = format!("{}.service is {}; {seen}", unit_name(node), u.state);
-    finding("kubelet-stopped", name, cause, evidence, "start it; deploy does it, too", script("restart-agent", &[("node", name)]))
+    finding(
+        "kubelet-stopped",
+        name,
+        cause,
+        evidence,
+        "start it; deploy does it, too",
+        script("restart-agent", &[("node", name)]),
+    )
 }
 
 /// Connects to the cluster; without it, says why no server answers.
@@ -93,7 +140,9 @@ pub async fn reach(s: &mut Scene) -> OpResult<()> {
     let servers: Vec<Node> = s.site.nodes_of(RoleKind::Server).cloned().collect();
     let up: Vec<_> = servers.iter().filter(|n| !s.down.contains(&n.name)).cloned().collect();
     let hosts: Vec<_> = up.iter().map(|n| s.host(n)).collect();
-    let failed = if hosts.is_empty() { None } else {
+    let failed = if hosts.is_empty() {
+        None
+    } else {
         match connect(&s.ctx, &hosts).await {
             Ok(c) => {
                 s.cluster = Some(c);
@@ -115,8 +164,15 @@ pub async fn reach(s: &mut Scene) -> OpResult<()> {
     if alive * 2 <= servers.len() && servers.len() > 1 {
         let cause = format!("etcd has no quorum: {alive} of {} servers run", servers.len());
         let fix = "bring back one of the servers; deploy starts machines and K3s";
-        let f = Finding { id: "quorum-lost", area: "control-plane", target: s.site.name.clone(), cause,
-            evidence: format!("not running: {}", dead.join(", ")), fix: fix.to_owned(), next: DEPLOY.into() };
+        let f = Finding {
+            id: "quorum-lost",
+            area: "control-plane",
+            target: s.site.name.clone(),
+            cause,
+            evidence: format!("not running: {}", dead.join(", ")),
+            fix: fix.to_owned(),
+            next: DEPLOY.into(),
+        };
         // the machines are how the quorum was lost, not causes beside it
         s.found.retain(|o| !(dead.contains(&o.target) && o.id == "vm-off"));
         s.add(f);
@@ -126,8 +182,15 @@ pub async fn reach(s: &mut Scene) -> OpResult<()> {
         }
         if s.found.is_empty() {
             let e = failed.map(|e| e.to_string()).unwrap_or_default();
-            s.add(Finding { id: "api-unreachable", area: "control-plane", target: s.site.name.clone(),
-                cause: "no API server answers".into(), evidence: line(&e), fix: "look at a server's K3s".into(), next: DEPLOY.into() });
+            s.add(Finding {
+                id: "api-unreachable",
+                area: "control-plane",
+                target: s.site.name.clone(),
+                cause: "no API server answers".into(),
+                evidence: line(&e),
+                fix: "look at a server's K3s".into(),
+                next: DEPLOY.into(),
+            });
         }
     }
     Ok(())
@@ -157,7 +220,14 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         if o["spec"]["unschedulable"] == true {
             let next = script("uncordon", &[("node", &node.name)]);
             let cause = format!("{} is cordoned: no new pod goes there", node.name);
-            let f = finding("cordoned", &node.name, cause, "spec.unschedulable is true".into(), "uncordon it when its maintenance is over", next);
+            let f = finding(
+                "cordoned",
+                &node.name,
+                cause,
+                "spec.unschedulable is true".into(),
+                "uncordon it when its maintenance is over",
+                next,
+            );
             s.add(f);
         }
         let runs = o["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap_or_default();
@@ -167,14 +237,25 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         for pressure in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
             if let Some((_, why)) = condition(o, pressure).filter(|(st, _)| st == "True") {
                 let cause = format!("{} is under {pressure}", node.name);
-                let next = on_machine(&s.site, &node, "'df -h; free -h; sudo journalctl --vacuum-size=200M; sudo crictl rmi --prune'");
+                let next = on_machine(
+                    &s.site,
+                    &node,
+                    "'df -h; free -h; sudo journalctl --vacuum-size=200M; sudo crictl rmi --prune'",
+                );
                 s.add(finding("node-pressure", &node.name, cause, why, "free what it lacks", next));
             }
         }
     }
     for (name, runs) in drifted {
         let cause = format!("{name} runs K3s {runs}, the site file says {wanted}");
-        s.add(finding("version-drift", &name, cause, format!("kubeletVersion {runs}"), "deploy brings it to the site file's version", DEPLOY.into()));
+        s.add(finding(
+            "version-drift",
+            &name,
+            cause,
+            format!("kubeletVersion {runs}"),
+            "deploy brings it to the site file's version",
+            DEPLOY.into(),
+        ));
     }
     Ok(())
 }
@@ -182,7 +263,8 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
 async fn trouble(s: &Scene, node: &Node, object: &Value) -> Option<Finding> {
     let seen = node_trouble(object);
     // a server whose K3s waits or crashes may look Ready for a while; its unit knows
-    let server_out = node.kind == RoleKind::Server && condition(object, "EtcdIsVoter").is_some() && !is_true(object, "EtcdIsVoter");
+    let server_out =
+        node.kind == RoleKind::Server && condition(object, "EtcdIsVoter").is_some() && !is_true(object, "EtcdIsVoter");
     let seen = match (seen, server_out) {
         (Some(t), _) => t,
         (None, true) => "it does not vote in etcd".to_owned(),

@@ -9,14 +9,29 @@ use crate::gpu::RESOURCE;
 use crate::kubernetes::{Cluster, ServiceRequestOptions, quantity};
 use crate::site::RoleKind;
 
-fn finding(id: &'static str, area: &'static str, target: &str, cause: String, evidence: &str, fix: &str, next: String) -> Finding {
+fn finding(
+    id: &'static str,
+    area: &'static str,
+    target: &str,
+    cause: String,
+    evidence: &str,
+    fix: &str,
+    next: String,
+) -> Finding {
     Finding { id, area, target: target.to_owned(), cause, evidence: line(evidence), fix: fix.to_owned(), next }
 }
 
 /// Workloads that the platform cannot do without: section, namespace, deployment, replicas, id, what their absence means.
 const PARTS: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("cert_manager", "cert-manager", "cert-manager", "1", "cert-manager-down", "no certificate is made or renewed"),
-    ("cert_manager", "cert-manager", "cert-manager-webhook", "1", "cert-webhook-down", "no certificate can be asked for"),
+    (
+        "cert_manager",
+        "cert-manager",
+        "cert-manager-webhook",
+        "1",
+        "cert-webhook-down",
+        "no certificate can be asked for",
+    ),
     ("rancher", "cattle-system", "rancher", "3", "rancher-down", "Rancher's address answers nobody"),
     ("jupyterhub", "jupyterhub", "hub", "1", "hub-down", "nobody can log in or start a notebook"),
     ("jupyterhub", "jupyterhub", "proxy", "1", "hub-proxy-down", "nobody reaches the hub"),
@@ -41,7 +56,10 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         let zero = found.as_ref().is_some_and(|d| d["spec"]["replicas"] == 0);
         let (seen, next) = match &found {
             None => (format!("there is no deployment {ns}/{name}"), DEPLOY.to_owned()),
-            Some(_) if zero => (format!("deployment {ns}/{name} is scaled to 0"), script("scale", &[("namespace", ns), ("name", name), ("replicas", replicas)])),
+            Some(_) if zero => (
+                format!("deployment {ns}/{name} is scaled to 0"),
+                script("scale", &[("namespace", ns), ("name", name), ("replicas", replicas)]),
+            ),
             Some(_) => (why(s, &cluster, ns, name).await?, format!("kubectl -n {ns} get pods")),
         };
         // a pod that waits for its claim or its node is explained there
@@ -82,7 +100,15 @@ async fn rancher(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
         .collect();
     if !host.is_empty() && !served.is_empty() && !served.contains(&host) {
         let cause = format!("no ingress serves {host}: the address answers 404");
-        s.add(finding("rancher-hostname", "platform", "rancher", cause, &format!("ingress hosts: {}", served.join(", ")), "deploy sets the host name of the site file", DEPLOY.into()));
+        s.add(finding(
+            "rancher-hostname",
+            "platform",
+            "rancher",
+            cause,
+            &format!("ingress hosts: {}", served.join(", ")),
+            "deploy sets the host name of the site file",
+            DEPLOY.into(),
+        ));
     }
     Ok(())
 }
@@ -99,11 +125,27 @@ async fn hub(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
     let auth = v["hub"]["config"]["JupyterHub"]["authenticator_class"].as_str().unwrap_or("dummy");
     if auth.to_lowercase().contains("dummy") {
         let cause = "the hub's authenticator is the dummy: anybody logs in as anybody".to_owned();
-        s.add(finding("hub-open", "hub", "jupyterhub", cause, &format!("authenticator_class {auth}"), "deploy sets passwords again; tell your users", DEPLOY.into()));
+        s.add(finding(
+            "hub-open",
+            "hub",
+            "jupyterhub",
+            cause,
+            &format!("authenticator_class {auth}"),
+            "deploy sets passwords again; tell your users",
+            DEPLOY.into(),
+        ));
     }
     if let Some(said) = token_refused(s, cluster).await {
         let cause = "the hub does not know verify's service token".to_owned();
-        s.add(finding("hub-token", "hub", "jupyterhub", cause, &said, "deploy gives the hub the token of the state directory", DEPLOY.into()));
+        s.add(finding(
+            "hub-token",
+            "hub",
+            "jupyterhub",
+            cause,
+            &said,
+            "deploy gives the hub the token of the state directory",
+            DEPLOY.into(),
+        ));
     }
     spawns(s, cluster, &v).await
 }
@@ -111,7 +153,12 @@ async fn hub(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
 async fn token_refused(s: &Scene, cluster: &Cluster) -> Option<String> {
     let token: Secret = s.ctx.secret_ref("hub_token", "state:hub_token").ok()?;
     let node = s.site.nodes_of(RoleKind::Server).find(|n| !s.down.contains(&n.name))?.clone();
-    let o = ServiceRequestOptions { path: "/hub/api/users".into(), method: "GET".into(), token: Some(token), body: Value::Null };
+    let o = ServiceRequestOptions {
+        path: "/hub/api/users".into(),
+        method: "GET".into(),
+        token: Some(token),
+        body: Value::Null,
+    };
     let (status, body) = cluster.request_service(&s.ctx, &s.host(&node), "jupyterhub/hub:8081", &o).await.ok()?;
     matches!(status, 401 | 403).then(|| format!("{status} {body}"))
 }
@@ -124,7 +171,15 @@ async fn spawns(s: &mut Scene, cluster: &Cluster, v: &Value) -> OpResult<()> {
         && !s.found.iter().any(|f| f.id == "class-missing" && f.target == class)
     {
         let cause = format!("users' volumes ask for the storage class {class}, which does not exist");
-        s.add(finding("spawn-class", "hub", "jupyterhub", cause, &format!("singleuser.storage.dynamic.storageClass: {class}"), "deploy sets the class of the site file", DEPLOY.into()));
+        s.add(finding(
+            "spawn-class",
+            "hub",
+            "jupyterhub",
+            cause,
+            &format!("singleuser.storage.dynamic.storageClass: {class}"),
+            "deploy sets the class of the site file",
+            DEPLOY.into(),
+        ));
     }
     let nodes = cluster.list_in(&s.ctx, "node", "").await?;
     let most = nodes.iter().map(|n| quantity(&n["status"]["capacity"][RESOURCE])).max().unwrap_or(0);
@@ -134,7 +189,15 @@ async fn spawns(s: &mut Scene, cluster: &Cluster, v: &Value) -> OpResult<()> {
         let name = p["slug"].as_str().or(p["display_name"].as_str()).unwrap_or("?");
         if most > 0 && asks > most {
             let cause = format!("profile {name} asks for {asks} GPUs, no node has more than {most}");
-            s.add(finding("spawn-gpus", "hub", "jupyterhub", cause, &format!("extra_resource_limits {RESOURCE}: {asks}"), "deploy sets the profiles of the recipe", DEPLOY.into()));
+            s.add(finding(
+                "spawn-gpus",
+                "hub",
+                "jupyterhub",
+                cause,
+                &format!("extra_resource_limits {RESOURCE}: {asks}"),
+                "deploy sets the profiles of the recipe",
+                DEPLOY.into(),
+            ));
         }
     }
     image(s, cluster, single).await
@@ -142,16 +205,30 @@ async fn spawns(s: &mut Scene, cluster: &Cluster, v: &Value) -> OpResult<()> {
 
 /// The newest image that could not be pulled, if a profile still names it.
 async fn image(s: &mut Scene, cluster: &Cluster, single: &Value) -> OpResult<()> {
-    let named: Vec<&str> =
-        single["profileList"].as_array().into_iter().flatten().filter_map(|p| p["kubespawner_override"]["image"].as_str()).collect();
+    let named: Vec<&str> = single["profileList"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|p| p["kubespawner_override"]["image"].as_str())
+        .collect();
     let events = cluster.list_in(&s.ctx, "event", "jupyterhub").await?;
-    let failed = events.iter().filter(|e| e["type"] == "Warning").filter_map(|e| e["message"].as_str()).find(|m| {
-        m.contains("Failed to pull image") && named.iter().any(|i| m.contains(*i))
-    });
+    let failed = events
+        .iter()
+        .filter(|e| e["type"] == "Warning")
+        .filter_map(|e| e["message"].as_str())
+        .find(|m| m.contains("Failed to pull image") && named.iter().any(|i| m.contains(*i)));
     if let Some(message) = failed {
         let image = named.iter().find(|i| message.contains(**i)).copied().unwrap_or_default();
         let cause = format!("the image {image} of a notebook profile cannot be pulled");
-        s.add(finding("spawn-image", "hub", "jupyterhub", cause, message, "deploy sets the images of the recipe; or name one that exists", DEPLOY.into()));
+        s.add(finding(
+            "spawn-image",
+            "hub",
+            "jupyterhub",
+            cause,
+            message,
+            "deploy sets the images of the recipe; or name one that exists",
+            DEPLOY.into(),
+        ));
     }
     Ok(())
 }

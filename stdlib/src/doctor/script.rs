@@ -1,7 +1,7 @@
 //! The script functions of `doctor`.
 #![allow(clippy::unwrap_used)] // in what the Rhai macro writes
-use rhai::{Array, Dynamic};
 use rhai::plugin::*;
+use rhai::{Array, Dynamic};
 
 use serde_json::json;
 

@@ -11,7 +11,15 @@ use crate::site::{Node, Site};
 const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 
 fn finding(id: &'static str, target: &str, cause: String, evidence: &str, fix: &str, next: String) -> Finding {
-    Finding { id, area: "storage", target: target.to_owned(), cause, evidence: line(evidence), fix: fix.to_owned(), next }
+    Finding {
+        id,
+        area: "storage",
+        target: target.to_owned(),
+        cause,
+        evidence: line(evidence),
+        fix: fix.to_owned(),
+        next,
+    }
 }
 
 /// The site's NFS export.
@@ -59,17 +67,32 @@ async fn server(s: &mut Scene) -> bool {
     }
     let path = Scene::text(&s.site.storage, "nfs_path").unwrap_or_default();
     let has_disk = node.shape.data.is_some();
-    let said = s.ask(&node, &format!("systemctl is-active nfs-server; mountpoint -q {path} && echo mounted || echo bare")).await;
+    let said = s
+        .ask(&node, &format!("systemctl is-active nfs-server; mountpoint -q {path} && echo mounted || echo bare"))
+        .await;
     let state = said.lines().next().unwrap_or_default().trim().to_owned();
     if has_disk && said.contains("bare") {
         let cause = format!("the data disk of {} is not mounted at {path}", node.name);
         let fix = "deploy mounts it again; until then clients would write to the system disk";
-        s.lost(&node.name, finding("nfs-disk-unmounted", &node.name, cause, &format!("{path} is no mount point"), fix, DEPLOY.into()));
+        s.lost(
+            &node.name,
+            finding("nfs-disk-unmounted", &node.name, cause, &format!("{path} is no mount point"), fix, DEPLOY.into()),
+        );
         return false;
     }
     if state != "active" && !state.is_empty() {
         let cause = format!("the NFS server on {} does not run", node.name);
-        s.lost(&node.name, finding("nfs-stopped", &node.name, cause, &format!("nfs-server.service is {state}"), "deploy starts it", DEPLOY.into()));
+        s.lost(
+            &node.name,
+            finding(
+                "nfs-stopped",
+                &node.name,
+                cause,
+                &format!("nfs-server.service is {state}"),
+                "deploy starts it",
+                DEPLOY.into(),
+            ),
+        );
         return false;
     }
     true
@@ -86,15 +109,33 @@ async fn mounts(s: &mut Scene) {
         let Err(e) = result else { continue };
         let said = format!("{} {}", e.message, e.causes.join("; "));
         let (id, target, cause, fix) = if said.contains("denied") {
-            ("export-lacks-node", node.name.clone(), format!("the export does not let {} mount {share}", node.name),
-                "deploy writes the list of clients again")
+            (
+                "export-lacks-node",
+                node.name.clone(),
+                format!("the export does not let {} mount {share}", node.name),
+                "deploy writes the list of clients again",
+            )
         } else if said.contains("No such file") {
-            ("nfs-path-missing", share.to_string(), format!("the server does not export {share}"), "deploy exports it again")
+            (
+                "nfs-path-missing",
+                share.to_string(),
+                format!("the server does not export {share}"),
+                "deploy exports it again",
+            )
         } else if said.contains("timed out") {
-            ("nfs-blocked", node.name.clone(), format!("{} gets no answer from {} on TCP port 2049", node.name, share.server()),
-                "look for a firewall between the two")
+            (
+                "nfs-blocked",
+                node.name.clone(),
+                format!("{} gets no answer from {} on TCP port 2049", node.name, share.server()),
+                "look for a firewall between the two",
+            )
         } else {
-            ("nfs-mount-fails", node.name.clone(), format!("{} cannot mount {share}", node.name), "look at the words of mount")
+            (
+                "nfs-mount-fails",
+                node.name.clone(),
+                format!("{} cannot mount {share}", node.name),
+                "look at the words of mount",
+            )
         };
         s.add(finding(id, &target, cause, &said, fix, DEPLOY.into()));
     }
@@ -107,7 +148,14 @@ async fn scratch_disks(s: &mut Scene) {
         let said = s.ask(&node, &format!("mountpoint -q {path} && echo mounted || echo bare")).await;
         if said.contains("bare") {
             let cause = format!("the scratch disk of {} is not mounted at {path}", node.name);
-            s.add(finding("scratch-unmounted", &node.name, cause, &format!("{path} is no mount point"), "deploy mounts it again", DEPLOY.into()));
+            s.add(finding(
+                "scratch-unmounted",
+                &node.name,
+                cause,
+                &format!("{path} is no mount point"),
+                "deploy mounts it again",
+                DEPLOY.into(),
+            ));
         }
     }
 }
@@ -119,14 +167,28 @@ async fn classes(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
     for wanted in std::iter::once(nfs.clone()).chain(scratch_class(&s.site)) {
         if !all.iter().any(|c| name(c) == wanted) {
             let cause = format!("the storage class {wanted} does not exist");
-            s.add(finding("class-missing", &wanted, cause, "claims that name it wait for ever", "deploy makes it", DEPLOY.into()));
+            s.add(finding(
+                "class-missing",
+                &wanted,
+                cause,
+                "claims that name it wait for ever",
+                "deploy makes it",
+                DEPLOY.into(),
+            ));
         }
     }
     let defaults: Vec<_> = all.iter().filter(|c| c["metadata"]["annotations"][DEFAULT] == "true").map(name).collect();
     for other in defaults.iter().filter(|d| **d != nfs) {
         if defaults.len() > 1 {
             let cause = format!("{} storage classes are the default", defaults.len());
-            s.add(finding("two-default-classes", other, cause, &defaults.join(", "), "deploy takes the mark from all but one", DEPLOY.into()));
+            s.add(finding(
+                "two-default-classes",
+                other,
+                cause,
+                &defaults.join(", "),
+                "deploy takes the mark from all but one",
+                DEPLOY.into(),
+            ));
         }
     }
     Ok(())
@@ -141,7 +203,8 @@ async fn down(s: &Scene, cluster: &Cluster, ns: &str, deployment: &str) -> OpRes
     let have = n(&d["status"]["availableReplicas"]);
     // its node is explained already
     let moves = want > 0 && !s.down.is_empty();
-    Ok(((want == 0 || have == 0) && !moves).then(|| format!("deployment {ns}/{deployment}: {have} of {want} available")))
+    Ok(((want == 0 || have == 0) && !moves)
+        .then(|| format!("deployment {ns}/{deployment}: {have} of {want} available")))
 }
 
 /// The programs that make volumes, and the configuration of the scratch one.
@@ -163,10 +226,14 @@ async fn provisioners(s: &mut Scene, cluster: &Cluster, server_ok: bool) -> OpRe
     let path = Scene::text(&s.site.storage, "scratch_path").unwrap_or_default();
     let entries = parsed["nodePathMap"].as_array().cloned().unwrap_or_default();
     let serves = |node: &str| {
-        let e = entries.iter().find(|e| e["node"] == node).or_else(|| entries.iter().find(|e| e["node"] == "DEFAULT_PATH_FOR_NON_LISTED_NODES"));
+        let e = entries
+            .iter()
+            .find(|e| e["node"] == node)
+            .or_else(|| entries.iter().find(|e| e["node"] == "DEFAULT_PATH_FOR_NON_LISTED_NODES"));
         e.is_some_and(|e| e["paths"].as_array().is_some_and(|p| p.iter().any(|p| *p == path.as_str())))
     };
-    let missing: Vec<_> = s.site.nodes.iter().filter(|n| n.shape.scratch.is_some() && !serves(&n.name)).map(|n| n.name.clone()).collect();
+    let missing: Vec<_> =
+        s.site.nodes.iter().filter(|n| n.shape.scratch.is_some() && !serves(&n.name)).map(|n| n.name.clone()).collect();
     if !missing.is_empty() {
         let cause = format!("the provisioner of {class} has no path {path} for {}", missing.join(", "));
         s.add(finding("scratch-path", &class, cause, &config, "deploy writes its configuration again", DEPLOY.into()));
@@ -176,16 +243,28 @@ async fn provisioners(s: &mut Scene, cluster: &Cluster, server_ok: bool) -> OpRe
 
 /// Claims that cannot be bound, or cannot go.
 async fn claims(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
-    let classes: Vec<String> = cluster.list_in(&s.ctx, "storageclass", "").await?.iter().map(|c| name(c).to_owned()).collect();
+    let classes: Vec<String> =
+        cluster.list_in(&s.ctx, "storageclass", "").await?.iter().map(|c| name(c).to_owned()).collect();
     for c in cluster.list_in(&s.ctx, "pvc", "").await? {
         let (ns, claim) = (c["metadata"]["namespace"].as_str().unwrap_or_default(), name(&c));
         let at = format!("{ns}/{claim}");
         if !c["metadata"]["deletionTimestamp"].is_null() {
             let users = users_of(s, cluster, ns, claim).await?;
             let cause = format!("claim {at} was deleted and waits for its users");
-            let evidence = format!("finalizers {}; used by {}", c["metadata"]["finalizers"], if users.is_empty() { "nobody".to_owned() } else { users.join(", ") });
+            let evidence = format!(
+                "finalizers {}; used by {}",
+                c["metadata"]["finalizers"],
+                if users.is_empty() { "nobody".to_owned() } else { users.join(", ") }
+            );
             let fix = "copy its data to another claim before its last pod stops: with that pod the claim is gone";
-            s.add(finding("claim-terminating", &at, cause, &evidence, fix, format!("kubectl -n {ns} describe pvc {claim}")));
+            s.add(finding(
+                "claim-terminating",
+                &at,
+                cause,
+                &evidence,
+                fix,
+                format!("kubectl -n {ns} describe pvc {claim}"),
+            ));
             continue;
         }
         if c["status"]["phase"] != "Pending" {
@@ -197,7 +276,14 @@ async fn claims(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
             let cause = format!("claim {at} names the storage class {class}, which does not exist");
             let said = cluster.last_warning(&s.ctx, "pvc", ns, claim).await?.unwrap_or_else(|| "phase Pending".into());
             let fix = "make the claim anew with one of the classes that exist (a claim's class cannot be changed)";
-            s.add(finding("claim-names-no-class", &at, cause, &said, fix, format!("kubectl -n {ns} delete pvc {claim}")));
+            s.add(finding(
+                "claim-names-no-class",
+                &at,
+                cause,
+                &said,
+                fix,
+                format!("kubectl -n {ns} delete pvc {claim}"),
+            ));
         }
     }
     Ok(())
@@ -206,7 +292,9 @@ async fn claims(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
 async fn users_of(s: &Scene, cluster: &Cluster, ns: &str, claim: &str) -> OpResult<Vec<String>> {
     let pods = cluster.list_in(&s.ctx, "pod", ns).await?;
     let uses = |p: &&Value| {
-        p["spec"]["volumes"].as_array().is_some_and(|v| v.iter().any(|v| v["persistentVolumeClaim"]["claimName"] == claim))
+        p["spec"]["volumes"]
+            .as_array()
+            .is_some_and(|v| v.iter().any(|v| v["persistentVolumeClaim"]["claimName"] == claim))
     };
     Ok(pods.iter().filter(uses).map(|p| name(p).to_owned()).collect())
 }

@@ -30,7 +30,15 @@ pub fn not_after(der: &[u8]) -> Option<i64> {
         _ => return None,
     };
     let part = |a: usize, b: usize| full.get(a..b).unwrap_or_default();
-    epoch_seconds(&format!("{}-{}-{}T{}:{}:{}Z", part(0, 4), part(4, 6), part(6, 8), part(8, 10), part(10, 12), part(12, 14)))
+    epoch_seconds(&format!(
+        "{}-{}-{}T{}:{}:{}Z",
+        part(0, 4),
+        part(4, 6),
+        part(6, 8),
+        part(8, 10),
+        part(10, 12),
+        part(12, 14)
+    ))
 }
 
 /// Content of the first DER element, and what follows it.
@@ -47,7 +55,8 @@ fn content(der: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn pem_to_der(pem: &str) -> Option<Vec<u8>> {
-    let body: String = pem.lines().skip_while(|l| !l.contains("BEGIN")).skip(1).take_while(|l| !l.contains("END")).collect();
+    let body: String =
+        pem.lines().skip_while(|l| !l.contains("BEGIN")).skip(1).take_while(|l| !l.contains("END")).collect();
     base64::engine::general_purpose::STANDARD.decode(body.trim()).ok()
 }
 
@@ -72,7 +81,9 @@ impl Cluster {
         ];
         let mut out = Vec::new();
         for (name, data) in parts {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(data.as_str().unwrap_or_default()).map_err(|_| bad())?;
+            let bytes = base64::engine::general_purpose::STANDARD
+                .decode(data.as_str().unwrap_or_default())
+                .map_err(|_| bad())?;
             let der = pem_to_der(&String::from_utf8_lossy(&bytes)).ok_or_else(bad)?;
             let end = not_after(&der).ok_or_else(bad)?;
             out.push((name, (end - now).div_euclid(86_400)));
@@ -93,7 +104,9 @@ impl Cluster {
         let nodes = self.list_in(ctx, "node", "").await?;
         let born = nodes.iter().filter_map(|n| epoch_seconds(n["metadata"]["creationTimestamp"].as_str()?)).min();
         let hours = |t: Option<i64>| t.map(|t| (now - t) / 3600);
-        Ok(json!({"newest": newest, "hours": hours(newest), "failed": failed, "cluster_hours": hours(born).unwrap_or(0)}))
+        Ok(
+            json!({"newest": newest, "hours": hours(newest), "failed": failed, "cluster_hours": hours(born).unwrap_or(0)}),
+        )
     }
 
     /// Volumes whose claim is gone, with their class and size.
@@ -123,7 +136,8 @@ impl Cluster {
         ctx.run_op(op, |s| async move {
             let o = self.get_object(s.ctx(), "gitrepos.fleet.cattle.io", "fleet-local", repo).await?;
             let now = self.server_seconds(s.ctx()).await?;
-            Ok(super::fleet::overdue(&o, now).map_or_else(String::new, |n| format!("Fleet has not polled {repo} for {n} s")))
+            Ok(super::fleet::overdue(&o, now)
+                .map_or_else(String::new, |n| format!("Fleet has not polled {repo} for {n} s")))
         })
         .await
     }

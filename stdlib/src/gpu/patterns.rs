@@ -145,16 +145,20 @@ pub const PATTERNS: &[Pattern] = &[
 /// The newest line of a log that a pattern knows.
 #[must_use]
 pub fn explain_log(log: &str) -> Option<(String, &'static Pattern)> {
-    log.lines().rev().find_map(|line| {
-        PATTERNS.iter().find(|p| line.contains(p.part)).map(|p| (line.trim().to_owned(), p))
-    })
+    log.lines()
+        .rev()
+        .find_map(|line| PATTERNS.iter().find(|p| line.contains(p.part)).map(|p| (line.trim().to_owned(), p)))
 }
 
 /// What a pod's own trouble says without a log: images and volumes.
 #[must_use]
 pub fn explain_trouble(trouble: &str) -> Option<(&'static str, &'static str, &'static str)> {
     if trouble.contains("ImagePullBackOff") || trouble.contains("ErrImagePull") {
-        return Some(("driver-image-missing", "the image that the release names does not exist", "correct the version in the site file"));
+        return Some((
+            "driver-image-missing",
+            "the image that the release names does not exist",
+            "correct the version in the site file",
+        ));
     }
     if trouble.contains("configmap") && trouble.contains("not found") {
         return Some((

@@ -36,7 +36,15 @@ struct Node<'a> {
 }
 
 impl Node<'_> {
-    fn broken(&self, rung: u8, id: &'static str, cause: &str, evidence: String, fix: &str, mend: Mend) -> Option<Broken> {
+    fn broken(
+        &self,
+        rung: u8,
+        id: &'static str,
+        cause: &str,
+        evidence: String,
+        fix: &str,
+        mend: Mend,
+    ) -> Option<Broken> {
         Some(Broken {
             rung,
             id,
@@ -90,7 +98,14 @@ pub fn first_broken(node: &Value, pods: &[Value], want: i64, driver_container: b
     }
     if gpus.allocatable < gpus.capacity {
         let seen = format!("{} of {} allocatable", gpus.allocatable, gpus.capacity);
-        return n.broken(7, "card-unhealthy", "a GPU is unhealthy", seen, "on the node: `dmesg | grep Xid`", Mend::RestartVm);
+        return n.broken(
+            7,
+            "card-unhealthy",
+            "a GPU is unhealthy",
+            seen,
+            "on the node: `dmesg | grep Xid`",
+            Mend::RestartVm,
+        );
     }
     if gpus.capacity == 0 {
         return n.broken(

@@ -79,7 +79,8 @@ pub fn not_viable(w: &World, node: &str, cards: &[PciSpec]) -> Option<(String, i
     let slot = |a: &str| a.rsplit_once('.').map_or(a, |(s, _)| s).to_owned();
     let is_card = |a: &str| cards.iter().any(|c| slot(&c.address) == slot(a));
     cards.iter().find_map(|c| {
-        let shared = all.iter().any(|d| d.iommu_group == c.iommu_group && !is_card(&d.address) && !d.class.contains("x06"));
+        let shared =
+            all.iter().any(|d| d.iommu_group == c.iommu_group && !is_card(&d.address) && !d.class.contains("x06"));
         shared.then(|| (c.address.clone(), c.iommu_group))
     })
 }

@@ -263,7 +263,13 @@ fn prepare(w: &mut World, upid: &str, vmid: u32) -> Result<u64, String> {
     let cards_now = pci::reserved(w, vmid);
     if let Some((card, group)) = pci::not_viable(w, &vm.node, &cards_now) {
         give_cards_back(w, vmid);
-        task::log(w, upid, format!("kvm: -device vfio-pci,host={card},id=hostpci0.0,bus=ich9-pcie-port-1,addr=0x0: vfio {card}: group {group} is not viable"));
+        task::log(
+            w,
+            upid,
+            format!(
+                "kvm: -device vfio-pci,host={card},id=hostpci0.0,bus=ich9-pcie-port-1,addr=0x0: vfio {card}: group {group} is not viable"
+            ),
+        );
         task::log(w, upid, "Please ensure all devices within the iommu_group are bound to their vfio bus driver.");
         return Err("start failed: QEMU exited with code 1".into());
     }

@@ -21,9 +21,29 @@ pub struct Bundle {
 
 /// Keys of `fleet.yaml`; others are ignored by Fleet without a word.
 pub const KEYS: &[&str] = &[
-    "name", "labels", "defaultNamespace", "namespace", "helm", "kustomize", "dependsOn", "diff", "targetCustomizations",
-    "overrideTargets", "rolloutStrategy", "keepResources", "correctDrift", "yaml", "targets", "paused", "ignore",
-    "serviceAccount", "forceSyncGeneration", "namespaceLabels", "namespaceAnnotations", "imageScans", "deleteNamespace",
+    "name",
+    "labels",
+    "defaultNamespace",
+    "namespace",
+    "helm",
+    "kustomize",
+    "dependsOn",
+    "diff",
+    "targetCustomizations",
+    "overrideTargets",
+    "rolloutStrategy",
+    "keepResources",
+    "correctDrift",
+    "yaml",
+    "targets",
+    "paused",
+    "ignore",
+    "serviceAccount",
+    "forceSyncGeneration",
+    "namespaceLabels",
+    "namespaceAnnotations",
+    "imageScans",
+    "deleteNamespace",
 ];
 
 fn folder_of(path: &str) -> &str {
@@ -37,8 +57,11 @@ fn is_below(path: &str, folder: &str) -> bool {
 /// `homelab` and `recipes/gitops/namespaces` as Fleet names the bundle.
 #[must_use]
 pub fn name_of(repo: &str, folder: &str) -> String {
-    let slug: String =
-        format!("{repo}-{folder}").to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let slug: String = format!("{repo}-{folder}")
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
     let mut out = String::new();
     for c in slug.trim_matches('-').chars() {
         if c != '-' || !out.ends_with('-') {
@@ -68,7 +91,8 @@ fn one(repo: &str, folder: &str, all: &[&str], files: &Files) -> Bundle {
     let at = |name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
     let fleet = files.get(&at("fleet.yaml")).map_or(json!({}), |t| parse_yaml(t));
     let own = |p: &str| {
-        is_below(p, folder) && !all.iter().any(|other| *other != folder && is_below(other, folder) && is_below(p, other))
+        is_below(p, folder)
+            && !all.iter().any(|other| *other != folder && is_below(other, folder) && is_below(p, other))
     };
     let mut objects = Vec::new();
     let mut error = None;

@@ -52,10 +52,14 @@ fn wanted(cx: &Cx, b: &Bundle) -> Result<(Vec<&'static str>, Vec<Value>), String
         all.extend(c.objects);
     }
     for o in &mut all {
-        if cx.c.store.kind_of(s(o, "/apiVersion"), s(o, "/kind")).is_none() && !crds.iter().any(|c| c.starts_with(&resource_of(o))) {
+        if cx.c.store.kind_of(s(o, "/apiVersion"), s(o, "/kind")).is_none()
+            && !crds.iter().any(|c| c.starts_with(&resource_of(o)))
+        {
             return Err(format!(
                 "unable to build kubernetes objects from release manifest: resource mapping not found for name: \"{}\" namespace: \"{ns}\" from \"\": no matches for kind \"{}\" in version \"{}\"\nensure CRDs are installed first",
-                s(o, "/metadata/name"), s(o, "/kind"), s(o, "/apiVersion")
+                s(o, "/metadata/name"),
+                s(o, "/kind"),
+                s(o, "/apiVersion")
             ));
         }
         if o["metadata"]["namespace"].is_null() && cx.namespaced(o) {
@@ -65,7 +69,8 @@ fn wanted(cx: &Cx, b: &Bundle) -> Result<(Vec<&'static str>, Vec<Value>), String
         o["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(ns);
         o["metadata"]["annotations"][SET] = json!(set_id(&b.name));
         o["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
-        o["metadata"]["labels"]["objectset.rio.cattle.io/hash"] = json!(crate::kube::text::sha256(&set_id(&b.name))[..40]);
+        o["metadata"]["labels"]["objectset.rio.cattle.io/hash"] =
+            json!(crate::kube::text::sha256(&set_id(&b.name))[..40]);
     }
     Ok((crds, all))
 }
@@ -80,7 +85,9 @@ fn foreign(cx: &Cx, o: &Value) -> Option<String> {
     }
     Some(format!(
         "unable to continue with install: {} \"{}\" in namespace \"{}\" exists and cannot be imported into the current release: invalid ownership metadata; annotation validation error: key \"meta.helm.sh/release-name\" must equal {ours}: current value is {theirs}",
-        s(o, "/kind"), s(o, "/metadata/name"), s(o, "/metadata/namespace")
+        s(o, "/kind"),
+        s(o, "/metadata/name"),
+        s(o, "/metadata/namespace")
     ))
 }
 
@@ -157,7 +164,9 @@ pub fn remove(cx: &mut Cx, bundle: &Value) {
 /// Whether `live` still has everything that `wanted` says.
 fn differs(wanted: &Value, live: &Value, path: &str) -> Option<String> {
     match (wanted, live) {
-        (Value::Object(w), Value::Object(_)) => w.iter().find_map(|(k, v)| differs(v, &live[k], &format!("{path}.{k}"))),
+        (Value::Object(w), Value::Object(_)) => {
+            w.iter().find_map(|(k, v)| differs(v, &live[k], &format!("{path}.{k}")))
+        }
         (Value::Array(w), Value::Array(l)) if w.len() == l.len() => {
             w.iter().zip(l).enumerate().find_map(|(i, (a, b))| differs(a, b, &format!("{path}[{i}]")))
         }
@@ -180,7 +189,8 @@ fn drift(cx: &mut Cx, all: &[Value], correct: bool) -> State {
             None => bad.push((state("Modified", format!("{what} missing")), o.clone())),
             Some(live) => {
                 let fields = ["spec", "data", "rules"];
-                let found = fields.iter().find_map(|f| if o[*f].is_null() { None } else { differs(&o[*f], &live[*f], f) });
+                let found =
+                    fields.iter().find_map(|f| if o[*f].is_null() { None } else { differs(&o[*f], &live[*f], f) });
                 if let Some(d) = found {
                     bad.push((state("Modified", format!("{what} modified {{{d}}}")), o.clone()));
                 }
@@ -204,7 +214,10 @@ fn drift(cx: &mut Cx, all: &[Value], correct: bool) -> State {
             _ => (live["spec"]["replicas"].as_i64().unwrap_or(1), n("readyReplicas")),
         };
         if have < want {
-            return state("NotReady", format!("{}.apps {ns}/{name} [progressing] Available: {have}/{want}", s(o, "/kind").to_lowercase()));
+            return state(
+                "NotReady",
+                format!("{}.apps {ns}/{name} [progressing] Available: {have}/{want}", s(o, "/kind").to_lowercase()),
+            );
         }
     }
     state("Ready", "")

@@ -149,8 +149,12 @@ fn one(cx: &mut Cx, repo: &Value) {
         }
         return;
     }
-    let Some(commit) = git::remote(cx.w, s(repo, "/spec/repo")).and_then(|r| r.branches.get(branch(repo))).cloned() else { return };
-    let seen = s(repo, "/status/commit") == commit.id && repo["status"]["observedGeneration"].as_i64() == Some(generation);
+    let Some(commit) = git::remote(cx.w, s(repo, "/spec/repo")).and_then(|r| r.branches.get(branch(repo))).cloned()
+    else {
+        return;
+    };
+    let seen =
+        s(repo, "/status/commit") == commit.id && repo["status"]["observedGeneration"].as_i64() == Some(generation);
     let paths: Vec<String> = match arr(repo, "/spec/paths") {
         [] => vec![String::new()],
         list => list.iter().filter_map(|p| p.as_str().map(str::to_owned)).collect(),
@@ -185,7 +189,9 @@ fn apply(cx: &mut Cx, repo: &Value, b: &Bundle, commit: &str, here: bool, change
     let agent = ready_pod(cx, "app", "fleet-agent").is_some();
     let st = match (here, agent) {
         (false, _) => State { word: "Ready", message: String::new() },
-        (true, false) if changed => State { word: "WaitApplied", message: "waiting for the agent of cluster local".to_owned() },
+        (true, false) if changed => {
+            State { word: "WaitApplied", message: "waiting for the agent of cluster local".to_owned() }
+        }
         (true, false) => State { word: "NotReady", message: "agent of cluster local is offline".to_owned() },
         (true, true) => {
             let mark = format!("fleet/applied/{}", b.name);
@@ -209,7 +215,8 @@ fn show(cx: &mut Cx, ns: &str, bundle: &str, here: bool, st: &State) {
     if !ok {
         let field = format!("{}{}", st.word[..1].to_lowercase(), &st.word[1..]);
         summary[field] = json!(1);
-        summary["nonReadyResources"] = json!([{"name": "fleet-local/local", "bundleState": st.word, "message": st.message}]);
+        summary["nonReadyResources"] =
+            json!([{"name": "fleet-local/local", "bundleState": st.word, "message": st.message}]);
     }
     let same = cx.get(BUNDLES, ns, bundle).is_some_and(|b| b["status"]["summary"] == summary);
     if same {

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::super::cx::{Cx, key};
 use super::super::state::PodRt;
 use super::super::text::s;
+use crate::Lab;
 use crate::guest;
 use crate::world::World;
-use crate::Lab;
 
 pub use operands::run_of;
 pub use plugin::{refresh, withdraw};

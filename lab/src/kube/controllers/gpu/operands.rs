@@ -29,9 +29,20 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Option<Run> {
         ("nvidia-driver-daemonset", _) => driver(cx, &rt),
         ("nvidia-container-toolkit-daemonset", true) => driver_validation(cx, &rt, pod),
         ("nvidia-container-toolkit-daemonset", false) => toolkit(cx, c),
-        ("nvidia-device-plugin-daemonset" | "gpu-feature-discovery" | "nvidia-dcgm-exporter" | "nvidia-mig-manager"
-            | "nvidia-operator-validator" | "nvidia-device-plugin-mps-control-daemon", true) => {
-            if rt.toolkit { done(1000, "") } else { wait("waiting for nvidia container stack to be setup") }
+        (
+            "nvidia-device-plugin-daemonset"
+            | "gpu-feature-discovery"
+            | "nvidia-dcgm-exporter"
+            | "nvidia-mig-manager"
+            | "nvidia-operator-validator"
+            | "nvidia-device-plugin-mps-control-daemon",
+            true,
+        ) => {
+            if rt.toolkit {
+                done(1000, "")
+            } else {
+                wait("waiting for nvidia container stack to be setup")
+            }
         }
         ("nvidia-device-plugin-daemonset", false) => device_plugin(cx, &rt),
         ("nvidia-operator-validator", false) if !rt.plugin => wait("waiting for GPU resources to be discovered"),
@@ -55,20 +66,31 @@ fn driver(cx: &Cx, rt: &NodeRt) -> Run {
         return crash(format!("{begin}NVRM: No NVIDIA GPU found."));
     }
     if g.modules.contains("nouveau") {
-        return crash(format!("{begin}ERROR: The Nouveau kernel driver is currently in use by your system.  This driver is incompatible with the NVIDIA driver, and must be disabled before proceeding."));
+        return crash(format!(
+            "{begin}ERROR: The Nouveau kernel driver is currently in use by your system.  This driver is incompatible with the NVIDIA driver, and must be disabled before proceeding."
+        ));
     }
     let held = g.services.get("nvidia-persistenced.service").is_some_and(|u| u.state == "active");
     if held && g.modules.contains("nvidia") {
-        return crash(format!("{begin}Stopping NVIDIA persistence daemon...\nUnloading NVIDIA driver kernel modules...\nCould not unload NVIDIA driver kernel modules, driver is currently in use"));
+        return crash(format!(
+            "{begin}Stopping NVIDIA persistence daemon...\nUnloading NVIDIA driver kernel modules...\nCould not unload NVIDIA driver kernel modules, driver is currently in use"
+        ));
     }
     if let Some(kernel) = &g.facts.kernel {
-        return crash(format!("{begin}Resolving Linux kernel version...\nE: Unable to locate package linux-headers-{kernel}\nCould not resolve Linux kernel version"));
+        return crash(format!(
+            "{begin}Resolving Linux kernel version...\nE: Unable to locate package linux-headers-{kernel}\nCould not resolve Linux kernel version"
+        ));
     }
     if secure_boot(cx, rt.vmid) {
-        return crash(format!("{begin}Loading NVIDIA driver kernel modules...\n+ modprobe nvidia\nmodprobe: ERROR: could not insert 'nvidia': Required key not available"));
+        return crash(format!(
+            "{begin}Loading NVIDIA driver kernel modules...\n+ modprobe nvidia\nmodprobe: ERROR: could not insert 'nvidia': Required key not available"
+        ));
     }
     if let Some((p, _)) = cards.iter().find(|(_, c)| c.stuck) {
-        return crash(format!("{begin}Loading NVIDIA driver kernel modules...\nNVRM: GPU {}: RmInitAdapter failed! (0x22:0x56:884)\nNVRM: GPU {}: rm_init_adapter failed, device minor number 0", p.address, p.address));
+        return crash(format!(
+            "{begin}Loading NVIDIA driver kernel modules...\nNVRM: GPU {}: RmInitAdapter failed! (0x22:0x56:884)\nNVRM: GPU {}: rm_init_adapter failed, device minor number 0",
+            p.address, p.address
+        ));
     }
     let log = "Resolving Linux kernel version...\nBuilding NVIDIA driver package\nLoading NVIDIA driver kernel modules...\nDone, now waiting for signal\n";
     Run::Forever { ready_ms: 210_000, log: log.to_owned() }
@@ -132,7 +154,9 @@ fn device_plugin(cx: &Cx, rt: &NodeRt) -> Run {
     if let (Some(loaded), Some(library)) = (&loaded, &rt.driver)
         && loaded != library
     {
-        return crash(format!("Failed to initialize NVML: Driver/library version mismatch\nNVML library version: {library}, kernel module: {loaded}\nIf this is a GPU node, did you configure the NVIDIA Container Toolkit?"));
+        return crash(format!(
+            "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: {library}, kernel module: {loaded}\nIf this is a GPU node, did you configure the NVIDIA Container Toolkit?"
+        ));
     }
     if let Some(text) = plugin::config_error(cx) {
         return crash(text);
@@ -144,7 +168,10 @@ fn device_plugin(cx: &Cx, rt: &NodeRt) -> Run {
             log: "Incompatible strategy detected auto\nNo devices found. Waiting indefinitely.".to_owned(),
         };
     }
-    Run::Forever { ready_ms: 3000, log: format!("Registered device plugin for 'nvidia.com/gpu' with Kubelet\n{}", xids(cx, rt.vmid)) }
+    Run::Forever {
+        ready_ms: 3000,
+        log: format!("Registered device plugin for 'nvidia.com/gpu' with Kubelet\n{}", xids(cx, rt.vmid)),
+    }
 }
 
 fn xids(cx: &Cx, vmid: u32) -> String {

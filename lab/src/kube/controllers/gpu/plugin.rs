@@ -35,7 +35,10 @@ pub fn config_error(cx: &Cx) -> Option<String> {
         Err(text) => Some(text),
         Ok(text) => {
             let v = parse_yaml(&text);
-            (v["version"] != "v1").then(|| "unable to load config: unable to finalize config: unable to parse config file: unknown version".to_owned())
+            (v["version"] != "v1").then(|| {
+                "unable to load config: unable to finalize config: unable to parse config file: unknown version"
+                    .to_owned()
+            })
         }
     }
 }

@@ -52,7 +52,13 @@ type Operand = (&'static str, &'static str, &'static str, bool, bool);
 
 const OPERANDS: &[Operand] = &[
     ("nvidia-driver-daemonset", "driver", "", false, false),
-    ("nvidia-container-toolkit-daemonset", "container-toolkit", "nvcr.io/nvidia/k8s/container-toolkit:v1.18.1", false, true),
+    (
+        "nvidia-container-toolkit-daemonset",
+        "container-toolkit",
+        "nvcr.io/nvidia/k8s/container-toolkit:v1.18.1",
+        false,
+        true,
+    ),
     ("nvidia-device-plugin-daemonset", "device-plugin", "nvcr.io/nvidia/k8s-device-plugin:v0.18.1", true, true),
     ("gpu-feature-discovery", "gpu-feature-discovery", "nvcr.io/nvidia/k8s-device-plugin:v0.18.1", true, true),
     ("nvidia-dcgm-exporter", "dcgm-exporter", "nvcr.io/nvidia/k8s/dcgm-exporter:4.4.2", true, true),
@@ -133,8 +139,11 @@ pub fn reconcile(cx: &mut Cx) {
         ds["metadata"]["ownerReferences"] = owner.clone();
         ds["metadata"]["annotations"][HASH] = json!(hash);
         let (ns, name) = key(&ds);
-        if cx.get("daemonsets.apps", &ns, &name).is_none_or(|old| old["metadata"]["annotations"][HASH] != hash.as_str()) {
-            cx.create(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": ns}}));
+        if cx.get("daemonsets.apps", &ns, &name).is_none_or(|old| old["metadata"]["annotations"][HASH] != hash.as_str())
+        {
+            cx.create(
+                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": ns}}),
+            );
             cx.ensure(ds);
         }
     }
