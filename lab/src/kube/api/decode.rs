@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::gojson::{self, Parsed};
 use super::options::{self, Fields};
 use super::route::Target;
-use super::{Call, Request, proto};
+use super::{Call, Request, hpa, proto};
 use crate::kube::schema::{Kind, typed};
 use crate::kube::store::{Failure, WriteOptions, meta};
 
@@ -106,6 +106,9 @@ pub fn object(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Value, Vec<St
             )));
         }
         obj = json!({});
+    }
+    if kind.kind == "HorizontalPodAutoscaler" && obj["apiVersion"] == "autoscaling/v1" {
+        hpa::raise(&mut obj);
     }
     fits(call, kind, t, &mut obj, refuse)?;
     let unknown = typed::read(kind, &mut obj).map_err(|e| refuse(&kind.api_version(), &kind.kind, &e))?;

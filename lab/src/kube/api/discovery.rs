@@ -44,7 +44,7 @@ fn groups(kinds: &[Arc<Kind>]) -> BTreeMap<String, Vec<String>> {
     }
     // Stable versions first: `v1` before `v1beta1`.
     for v in out.values_mut() {
-        v.sort_by_key(|v| (v.contains("alpha"), v.contains("beta"), v.clone()));
+        v.sort_by_key(|v| (v.contains("alpha"), v.contains("beta"), std::cmp::Reverse(v.clone())));
     }
     out
 }

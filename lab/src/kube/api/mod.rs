@@ -5,6 +5,7 @@ pub mod discovery;
 pub mod evict;
 pub mod gojson;
 pub mod health;
+pub mod hpa;
 pub mod listen;
 pub mod openapi;
 pub mod options;
@@ -31,6 +32,7 @@ use serde_json::Value;
 pub use listen::{Servers, announce, listen, stop, withdraw};
 
 use crate::fault::Fault;
+use crate::kube::state::Cluster;
 use crate::kube::store::Failure;
 use crate::{Client, Lab};
 use auth::User;
@@ -204,6 +206,12 @@ async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
     else {
         return failed(&Failure::no_resource());
     };
+    let old = hpa::old(&kind);
+    let newer = |c: &Cluster| c.store.kind_at("autoscaling", "v2", &target.plural);
+    let kind = match call.lab.with(|w| w.clusters.get(call.cluster).filter(|_| old).and_then(newer)) {
+        Some(k) => k,
+        None => kind,
+    };
     if let Err(f) = rbac::demand(call, &kind, target) {
         return failed(&f);
     }
@@ -244,7 +252,12 @@ async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
         _ => Err(Failure::not_allowed()),
     };
     match out {
-        Ok(a) => answered(&a, &call.req.accept),
+        Ok(mut a) => {
+            if old {
+                hpa::lower(&mut a.body);
+            }
+            answered(&a, &call.req.accept)
+        }
         Err(f) => failed(&f),
     }
 }

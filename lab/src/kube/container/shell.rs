@@ -39,6 +39,15 @@ pub fn script(argv: &[String]) -> (String, Vec<String>) {
         Some(i) if matches!(program, "sh" | "bash" | "ash" | "dash") && argv.len() > i + 1 => {
             (argv[i + 1].clone(), argv.get(i + 3..).unwrap_or_default().to_vec())
         }
+        // kubectl cp asks tar to leave times and owners alone, which is all that this one does anyway.
+        _ if program == "tar" => {
+            let told =
+                |a: &&String| !matches!(a.as_str(), "--no-same-owner" | "--no-same-permissions" | "-m" | "-p" | "-o");
+            let bare = |a: &String| {
+                if a.starts_with('-') && !a.starts_with("--") { a.replace(['m', 'p', 'o'], "") } else { a.clone() }
+            };
+            (argv.iter().filter(told).map(|a| quote(&bare(a))).collect::<Vec<_>>().join(" "), Vec::new())
+        }
         _ => (argv.iter().map(|a| quote(a)).collect::<Vec<_>>().join(" "), Vec::new()),
     }
 }

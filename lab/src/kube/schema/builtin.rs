@@ -77,7 +77,7 @@ fn generate() -> Map<String, Value> {
         authentication::v1 { SelfSubjectReview, TokenReview, TokenRequest }
         authorization::v1 { LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview,
             SubjectAccessReview }
-        autoscaling::v1 { Scale }
+        autoscaling::v1 { HorizontalPodAutoscaler, Scale }
         autoscaling::v2 { HorizontalPodAutoscaler }
         batch::v1 { CronJob, Job }
         certificates::v1 { CertificateSigningRequest }

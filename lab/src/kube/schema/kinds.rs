@@ -125,6 +125,7 @@ const TABLE: &[Row] = &[
     (AUTHZ, "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", "", "o", ""),
     (AUTHZ, "v1", "SubjectAccessReview", "subjectaccessreviews", "", "o", ""),
     ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "hpa", "ns", "all"),
+    ("autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers", "hpa", "ns", "all"),
     ("batch", "v1", "CronJob", "cronjobs", "cj", "ns", "all"),
     ("batch", "v1", "Job", "jobs", "", "ns", "all"),
     ("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", "csr", "s", ""),

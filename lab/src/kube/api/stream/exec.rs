@@ -113,7 +113,7 @@ async fn run(socket: Socket, inside: &Inside, w: Wanted) {
                 return;
             }
         }
-        let _ = to.send(Message::Close(None)).await;
+        let _ = to.send(super::goodbye()).await;
         let _ = to.flush().await;
     };
     let work = async move {

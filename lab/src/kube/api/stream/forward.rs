@@ -239,7 +239,7 @@ async fn channels(socket: Socket, ports: &Ports, numbers: &[u16]) {
             return;
         }
         if ends {
-            let _ = to.send(Message::Close(None)).await;
+            let _ = to.send(super::goodbye()).await;
             return;
         }
     }

@@ -13,6 +13,9 @@ use serde_json::Value;
 use sha1::Digest;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::route::Target;
 use super::{Body, Call, Request, sub};
@@ -23,6 +26,11 @@ use crate::kube::text::{arr, s};
 
 /// A WebSocket over a connection of the API server.
 pub(super) type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+
+/// The normal end of a WebSocket: clients take any other for a failure.
+fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") }))
+}
 
 fn header<'a>(req: &'a Request, name: &str) -> &'a str {
     req.headers.iter().find(|(k, _)| k == name).map_or("", |(_, v)| v.as_str())
