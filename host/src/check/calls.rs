@@ -204,6 +204,9 @@ fn arguments(scene: &Scene<'_>, call: &Call<'_>, known: &[&Function], own: &[usi
         literal_arguments(scene, call, &fitting, out);
     }
     options(scene, call, &fitting, out);
+    if call.method && call.name == "apply" && fitting.iter().any(|f| f.module == "kubernetes") {
+        call.args.iter().take(1).for_each(|a| super::objects::check(scene, a, out));
+    }
 }
 
 fn literal_arguments(scene: &Scene<'_>, call: &Call<'_>, fitting: &[&Function], out: &mut Vec<Finding>) {

@@ -3,6 +3,7 @@ pub mod calls;
 pub mod closures;
 pub mod command;
 pub mod literals;
+pub mod objects;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -344,6 +345,20 @@ mod tests {
         assert_eq!(f, ["2:10: option `every`: expected a duration such as `5.minutes`, found `5`"]);
         let f = findings("retry(#{ every: \"5 parsecs\" }, || 1);");
         assert!(f[0].contains("expected a duration such as `5m`"), "{f:?}");
+    }
+
+    #[test]
+    fn kubernetes_objects_are_checked_as_far_as_they_are_written_out() {
+        let f = findings(
+            "let c = k3s::connect([]);\nc.apply(#{ apiVersion: \"v1\", kind: \"Pod\", metadata: #{ name: \"a\" },\n  spec: #{ containrs: [] } });",
+        );
+        assert!(f.iter().any(|f| f.starts_with("3:12: Pod: spec.containrs") && f.contains("`containers`")), "{f:?}");
+        let f = findings(
+            "let c = k3s::connect([]);\nc.apply(\"{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {container: []}}\");",
+        );
+        assert!(f[0].contains("spec.container: there is no such field | did you mean `containers`?"), "{f:?}");
+        let good = "let c = k3s::connect([]); let n = 2;\nc.apply(#{ apiVersion: \"apps/v1\", kind: \"Deployment\", metadata: #{ name: `a${n}` }, spec: n });";
+        assert_eq!(findings(good), Vec::<String>::new());
     }
 
     #[test]

@@ -112,6 +112,19 @@ pub fn process(m: &Machine, u: &Unit) -> Result<K3sProcess, String> {
     Ok(K3sProcess { role, version, config })
 }
 
+/// The configuration of `k3s server …` called by hand: its files, then the command line.
+///
+/// # Errors
+/// What K3s says to a file it cannot read.
+pub fn by_hand(m: &Machine, words: &[String]) -> Result<Value, String> {
+    let mut config = files_config(m)?;
+    flags(&mut config, words);
+    if let (Some(path), None) = (config["token-file"].as_str().map(str::to_owned), config["token"].as_str()) {
+        config["token"] = json!(m.files.text(&path).trim());
+    }
+    Ok(config)
+}
+
 /// `/etc/rancher/k3s/config.yaml` and its drop-ins.
 fn files_config(m: &Machine) -> Result<Value, String> {
     let main = "/etc/rancher/k3s/config.yaml";

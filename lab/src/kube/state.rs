@@ -58,6 +58,9 @@ pub struct Process {
     /// It waits for something in the cluster and tries again when that changes.
     #[serde(default)]
     pub waiting: bool,
+    /// When its leaf certificates were issued.
+    #[serde(default)]
+    pub certificates_ms: u64,
 }
 
 /// An etcd member.
@@ -227,8 +230,6 @@ pub struct Cluster {
     pub on_disk: BTreeMap<u32, String>,
     /// Guest that holds a virtual address, by address.
     pub vips: BTreeMap<String, u32>,
-    /// Node passwords by node name.
-    pub node_passwords: BTreeMap<String, String>,
     /// Objects.
     pub store: Store,
     /// Nodes beside their objects.

@@ -10,20 +10,21 @@ use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::{Change, Class};
 use crate::core::op::{Look, Op, OpScope};
+use crate::core::options::{Field, refuse_unknown};
 use crate::k3s::config::to_yaml;
 use crate::kubernetes::diff::{MANAGED_BY, MANAGER, is_ours};
 use crate::kubernetes::{ApplyOptions, Cluster, EVERY, LogOptions, condition, is_true, pod_trouble, seen, waits_on};
 use crate::options;
 
 /// Where HelmChart objects live.
-const HOME: &str = "kube-system";
+pub(super) const HOME: &str = "kube-system";
 /// Job attempts before a failure is final.
 const ATTEMPTS: i64 = 4;
 
 options! {
     /// A release.
     pub struct ReleaseOptions {
-        /// Chart name, or `oci://…`, or the URL of a packed chart.
+        /// Chart name, or `oci://…`, or the URL of a packed chart, or a local `.tgz` file.
         chart: String,
         /// Chart repository; empty for `oci://` and URLs.
         repo: String = String::new(),
@@ -40,6 +41,45 @@ options! {
     }
 }
 
+options! {
+    /// Who installs a release, and whose it may be.
+    pub struct Driving {
+        /// Who installs: `controller` (K3s' helm-controller) or `cli` (a `helm` program on this machine).
+        driver: String = "controller".to_owned(),
+        /// Take over a release that helm or another HelmChart made.
+        take_over: bool = false,
+    }
+}
+
+/// What `ensure_release` takes: the release, and who installs it.
+pub const RELEASE_FIELDS: &[Field] = &{
+    let (a, b) = (ReleaseOptions::FIELDS, Driving::FIELDS);
+    [a[0], a[1], a[2], a[3], a[4], a[5], a[6], b[0], b[1]]
+};
+
+impl Driving {
+    /// The controller, nothing taken over.
+    #[must_use]
+    pub fn plain() -> Self {
+        Driving { driver: "controller".to_owned(), take_over: false }
+    }
+
+    /// Reads both parts of a script's map.
+    ///
+    /// # Errors
+    /// `invalid` naming the option at fault.
+    pub fn split(map: &rhai::Map) -> OpResult<(ReleaseOptions, Driving)> {
+        refuse_unknown(map, RELEASE_FIELDS)?;
+        let part = |fields: &[Field]| -> rhai::Map {
+            map.iter()
+                .filter(|(k, _)| fields.iter().any(|f| f.name == k.as_str()))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect()
+        };
+        Ok((ReleaseOptions::read(&part(ReleaseOptions::FIELDS))?, Driving::read(&part(Driving::FIELDS))?))
+    }
+}
+
 /// What there was before a change: the old job must not be taken for the new one.
 #[derive(Default)]
 struct Was {
@@ -52,7 +92,7 @@ struct Was {
 ///
 /// # Errors
 /// `invalid` for values that have no JSON form.
-pub fn chart_objects(name: &str, o: &ReleaseOptions) -> OpResult<Vec<Value>> {
+pub fn chart_objects(name: &str, o: &ReleaseOptions, archive: Option<&[u8]>) -> OpResult<Vec<Value>> {
     let (plain, secret) = split(&o.values)?;
     let mut spec = json!({
         "chart": o.chart, "version": o.version, "targetNamespace": o.namespace, "createNamespace": true,
@@ -61,6 +101,12 @@ pub fn chart_objects(name: &str, o: &ReleaseOptions) -> OpResult<Vec<Value>> {
     });
     if !o.repo.is_empty() {
         spec["repo"] = o.repo.clone().into();
+    }
+    if let Some(bytes) = archive {
+        spec["chart"] = Value::Null;
+        spec["version"] = Value::Null;
+        spec["chartContent"] = base64::engine::general_purpose::STANDARD.encode(bytes).into();
+        spec.as_object_mut().into_iter().for_each(|m| m.retain(|_, v| !v.is_null()));
     }
     if plain.as_object().is_some_and(|m| !m.is_empty()) {
         spec["valuesContent"] = to_yaml(&plain).into();
@@ -101,9 +147,9 @@ impl Cluster {
     ///
     /// # Errors
     /// `refused` for a release of another owner; `failed` with Helm's own words; `timeout` with what is not ready.
-    pub async fn ensure_release(&self, ctx: &Ctx, name: &str, o: &ReleaseOptions) -> OpResult<Release> {
+    pub async fn ensure_release(&self, ctx: &Ctx, name: &str, o: &ReleaseOptions, by: &Driving) -> OpResult<Release> {
         let op = Op::write("helm", "ensure_release", name).class(Class::Adoptable).args(&(&o.chart, &o.version));
-        ctx.run_op(op, |s| async move { self.ensure_release_in(&s, name, o).await }).await
+        ctx.run_op(op, |s| async move { self.drive_release(&s, name, o, by).await }).await
     }
 
     /// As [`Cluster::ensure_release`], inside another op.
@@ -111,17 +157,39 @@ impl Cluster {
     /// # Errors
     /// Like [`Cluster::ensure_release`].
     pub(crate) async fn ensure_release_in(&self, s: &OpScope, name: &str, o: &ReleaseOptions) -> OpResult<Release> {
+        self.drive_release(s, name, o, &Driving::plain()).await
+    }
+
+    async fn drive_release(&self, s: &OpScope, name: &str, o: &ReleaseOptions, by: &Driving) -> OpResult<Release> {
         let release = Release { cluster: self.clone(), name: name.to_owned(), namespace: o.namespace.clone() };
         let before = self.release_revisions(s.ctx(), &o.namespace, name).await?;
         let live = self.find_object(s.ctx(), "helmchart", HOME, name).await?;
-        self.check_owner(s.ctx(), name, o, live.as_ref(), &before).await?;
-        let apply = ApplyOptions { namespace: HOME.to_owned(), take_over: false };
-        let planned = self.plan_objects(s.ctx(), chart_objects(name, o)?, &apply).await?;
+        self.check_owner(s.ctx(), name, o, by, live.as_ref(), &before).await?;
+        let archive = super::known::local(s.ctx(), &o.chart)?;
+        let known = super::known::Known::of(&release, s.ctx(), o, archive.as_deref()).await?;
+        known.check(self, s.ctx(), name, o).await?;
+        match by.driver.as_str() {
+            "controller" => {}
+            "cli" => {
+                super::cli::ensure(self, s, name, o, live.as_ref(), &before).await?;
+                if o.wait {
+                    self.wait_workloads(s, name, &o.namespace, o.timeout.0).await?;
+                }
+                return Ok(release);
+            }
+            other => {
+                return Err(OpError::invalid(format!("option `driver`: there is no driver `{other}`"))
+                    .hint("`controller` or `cli`"));
+            }
+        }
+        let apply = ApplyOptions { namespace: HOME.to_owned(), take_over: by.take_over };
+        let mut planned = self.plan_objects(s.ctx(), chart_objects(name, o, archive.as_deref())?, &apply).await?;
+        planned.iter_mut().for_each(|p| p.changes = value_changes(std::mem::take(&mut p.changes)));
         let newest = before.last().map_or(0, |r| r.number);
-        let deployed = before.last().is_some_and(|r| r.status == "deployed" && r.version == o.version);
+        let deployed = before.last().is_some_and(|r| r.status == "deployed" && wants(o, &r.version));
         let mut was = Was::default();
         if !planned.is_empty() {
-            was = Was { revision: newest, job: self.job_uid(s.ctx(), name).await?, until: 0 };
+            was = Was { revision: newest, job: newest_job(self, s.ctx(), name).await?, until: 0 };
             self.write_planned(s, planned).await?;
             // the controller replaces its job for a changed chart, but not at once
             was.until = s.ctx().clock.now_ms().await + 60_000;
@@ -129,15 +197,33 @@ impl Cluster {
             self.retry_failed(s, name).await?;
         }
         self.wait_installed(s, name, o, &was).await?;
+        known.look_after(&release, s.ctx(), o).await?;
         if o.wait {
             self.wait_workloads(s, name, &o.namespace, o.timeout.0).await?;
         }
         Ok(release)
     }
 
-    async fn job_uid(&self, ctx: &Ctx, name: &str) -> OpResult<String> {
-        let job = self.find_object(ctx, "job", HOME, &format!("helm-install-{name}")).await?;
-        Ok(job.and_then(|j| j["metadata"]["uid"].as_str().map(str::to_owned)).unwrap_or_default())
+    /// Waits until a revision newer than `old` is deployed by a job other than `job`; gives its number.
+    pub(super) async fn wait_new_revision(&self, s: &OpScope, r: &Release, old: i64, job: &str) -> OpResult<i64> {
+        let what = format!("a new revision of {}", r.name);
+        let target = crate::kubernetes::Target::all("job", HOME);
+        self.wait_watching(s, &what, target, Duration::from_secs(900), || async {
+            let revisions = self.release_revisions(s.ctx(), &r.namespace, &r.name).await?;
+            if let Some(n) = revisions.last().filter(|n| n.number > old && n.status == "deployed") {
+                return Ok(Look::Ready(n.number));
+            }
+            let name = format!("helm-install-{}", r.name);
+            let live = self.find_object(s.ctx(), "job", HOME, &name).await?;
+            let fresh = live.filter(|j| j["metadata"]["uid"].as_str() != Some(job));
+            if fresh.is_some_and(|j| is_true(&j, "Failed")) {
+                let mut e = OpError::failed(format!("Helm could not bring `{}` back", r.name)).on(&r.name);
+                e.causes = self.job_words(s.ctx(), &name).await;
+                return Err(e.hint(format!("all of it: `kubectl -n {HOME} logs job/{name}`")));
+            }
+            Ok(Look::Pending("its job runs".to_owned()))
+        })
+        .await
     }
 
     /// Only our own HelmChart objects, and only releases that came from one.
@@ -146,30 +232,45 @@ impl Cluster {
         ctx: &Ctx,
         name: &str,
         o: &ReleaseOptions,
+        by: &Driving,
         live: Option<&Value>,
         before: &[Revision],
     ) -> OpResult<()> {
         match live {
+            Some(chart) if chart["spec"]["targetNamespace"].as_str().is_some_and(|n| n != o.namespace) => {
+                let other = chart["spec"]["targetNamespace"].as_str().unwrap_or("?");
+                return Err(OpError::refused(format!("namespace `{other}` has a release `{name}` already"))
+                    .on(name)
+                    .hint("a HelmChart's name is its release's: use another name, or remove that release first"));
+            }
+            _ if by.take_over => {}
             Some(chart) if !is_ours(chart) => {
                 return Err(OpError::refused(format!("a HelmChart `{name}` exists that gpuhost did not make"))
                     .on(name)
                     .hint("K3s' packaged charts are configured by a HelmChartConfig; or use another release name"));
             }
-            None if !before.is_empty() => {
+            None if !before.is_empty() && by.driver != "cli" => {
                 return Err(OpError::refused(format!(
                     "namespace `{}` has a release `{name}` of another owner",
                     o.namespace
                 ))
                 .on(name)
                 .because("it has no HelmChart object: helm or Fleet installed it")
-                .hint("one owner per release: remove it there, or use another name"));
+                .hint(
+                    "one owner per release: remove it there, use another name, or hand it over: `#{ take_over: true }`",
+                ));
             }
             _ => {}
         }
+        self.refuse_fleet(ctx, name, &o.namespace).await
+    }
+
+    /// Refuses a release that a Fleet bundle deploys.
+    pub(super) async fn refuse_fleet(&self, ctx: &Ctx, name: &str, namespace: &str) -> OpResult<()> {
         let elsewhere = self.list_if_known(ctx, "bundledeployments.fleet.cattle.io", "").await?;
         let fleet = elsewhere.iter().find(|b| {
             b["spec"]["options"]["helm"]["releaseName"] == name
-                && b["spec"]["options"]["defaultNamespace"].as_str().is_none_or(|n| n == o.namespace)
+                && b["spec"]["options"]["defaultNamespace"].as_str().is_none_or(|n| n == namespace)
         });
         match fleet {
             Some(b) => Err(OpError::refused(format!("Fleet owns the release `{name}`"))
@@ -213,7 +314,7 @@ impl Cluster {
     ) -> OpResult<Look<()>> {
         let revisions = self.release_revisions(ctx, &o.namespace, name).await?;
         let newest = revisions.last();
-        let done = newest.is_some_and(|r| r.status == "deployed" && r.version == o.version);
+        let done = newest.is_some_and(|r| r.status == "deployed" && wants(o, &r.version));
         let Some(live) = self.find_object(ctx, "job", HOME, job).await? else {
             if done && newest.is_some_and(|r| was.until == 0 || r.number > was.revision) {
                 return Ok(Look::Ready(()));
@@ -228,6 +329,13 @@ impl Cluster {
         if is_true(&live, "Failed") {
             let mut e = OpError::failed(format!("Helm could not install `{name}` {}", o.version)).on(name);
             e.causes = self.job_words(ctx, job).await;
+            if let Some(line) = e.causes.iter().find(|l| l.contains("requires kubeVersion")) {
+                let why = line.clone();
+                e = OpError::invalid(format!("chart `{}` {} excludes this Kubernetes", o.chart, o.version))
+                    .on(name)
+                    .because(why);
+                return Err(e.hint("take a chart version made for it, or another K3s minor"));
+            }
             return Err(e.hint(format!("all of it: `kubectl -n {HOME} logs job/{job}`")));
         }
         if is_true(&live, "Complete") && done {
@@ -349,6 +457,44 @@ impl Cluster {
     }
 }
 
+/// The job that installed last, by its uid; empty when there is none.
+pub(super) async fn newest_job(cluster: &Cluster, ctx: &Ctx, name: &str) -> OpResult<String> {
+    let job = cluster.find_object(ctx, "job", HOME, &format!("helm-install-{name}")).await?;
+    Ok(job.and_then(|j| j["metadata"]["uid"].as_str().map(str::to_owned)).unwrap_or_default())
+}
+
+/// Whether a revision's chart version is the wanted one; a local chart has its own.
+fn wants(o: &ReleaseOptions, version: &str) -> bool {
+    version == o.version || super::known::is_local(&o.chart)
+}
+
+/// A changed `valuesContent` as the values that differ.
+fn value_changes(changes: Vec<Change>) -> Vec<Change> {
+    let mut out = Vec::new();
+    for c in changes {
+        let Some(subject) = c.what.strip_suffix(" spec.valuesContent") else {
+            out.push(c);
+            continue;
+        };
+        let parse = |v: &Option<Value>| -> Value {
+            let text = v.as_ref().and_then(Value::as_str).unwrap_or_default();
+            serde_saphyr::from_str(text).unwrap_or(Value::Null)
+        };
+        let differ = super::body::value_differences(&parse(&c.before), &parse(&c.after));
+        if differ.is_empty() {
+            // the same values, written otherwise
+            out.push(c);
+            continue;
+        }
+        out.extend(
+            differ
+                .into_iter()
+                .map(|(path, before, after)| Change::new(&c.target, format!("{subject} values.{path}"), before, after)),
+        );
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,11 +507,26 @@ mod tests {
         m.insert("version".into(), "1.20.2".into());
         m.insert("namespace".into(), "cert-manager".into());
         let o = ReleaseOptions::read(&m).unwrap();
-        let objects = chart_objects("cert-manager", &o).unwrap();
+        let objects = chart_objects("cert-manager", &o, None).unwrap();
         assert_eq!((objects.len(), objects[0]["spec"]["failurePolicy"].as_str()), (1, Some("abort")));
         assert_eq!(objects[0]["spec"]["valuesContent"], Value::Null);
         m.remove("version");
         assert_eq!(ReleaseOptions::read(&m).unwrap_err().message, "option `version` is missing");
+    }
+
+    #[test]
+    fn the_plan_names_values_not_texts() {
+        let c = Change::new(
+            "c",
+            "HelmChart a spec.valuesContent",
+            Some("a: 1\nb: 2\n".into()),
+            Some("a: 1\nb: 3\n".into()),
+        );
+        let out = value_changes(vec![c]);
+        assert_eq!(
+            (out.len(), out[0].what.as_str(), out[0].after.clone()),
+            (1, "HelmChart a values.b", Some(3.into()))
+        );
     }
 
     #[test]

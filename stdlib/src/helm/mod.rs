@@ -1,13 +1,22 @@
 //! `helm`: releases through the helm-controller of K3s, without a helm binary.
+mod archive;
+mod body;
+mod cli;
+mod constraint;
 mod install;
+mod known;
 mod release;
+mod rollback;
 mod script;
 mod values;
 
 use crate::core::module::{ModuleDef, fn_options};
 use crate::kubernetes::ObjectOptions;
 
-pub use install::{ReleaseOptions, chart_objects, workload_trouble};
+pub use archive::{Archive, inert_keys};
+pub use body::{Stored, value_differences};
+pub use constraint::satisfies;
+pub use install::{Driving, RELEASE_FIELDS, ReleaseOptions, chart_objects, workload_trouble};
 pub use release::{Release, Revision, read_revision};
 pub use values::split;
 
@@ -21,7 +30,7 @@ pub fn def() -> ModuleDef {
                Releases of other owners (Helm, Fleet) are refused.",
         module: script::module(),
         options: vec![
-            fn_options("ensure_release", "options", "ReleaseOptions", ReleaseOptions::FIELDS),
+            fn_options("ensure_release", "options", "ReleaseOptions", RELEASE_FIELDS),
             fn_options("find_release", "options", "ObjectOptions", ObjectOptions::FIELDS),
         ],
     }

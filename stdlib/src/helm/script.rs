@@ -4,7 +4,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde_json::json;
 
-use super::install::ReleaseOptions;
+use super::install::Driving;
 use super::release::{Release, Revision};
 use crate::core::ctx::{RhaiResultOf, call};
 use crate::core::error::{OpError, OpResult};
@@ -47,7 +47,10 @@ mod api {
         options: Map,
     ) -> RhaiResultOf<Release> {
         let (cluster, name) = (cluster.clone(), name.to_owned());
-        call(&ncc, |ctx| async move { cluster.ensure_release(&ctx, &name, &ReleaseOptions::read(&options)?).await })
+        call(&ncc, |ctx| async move {
+            let (o, by) = Driving::split(&options)?;
+            cluster.ensure_release(&ctx, &name, &o, &by).await
+        })
     }
 
     /// The release of this name, or `()`.
@@ -161,6 +164,66 @@ mod api {
             let newest = list.last().ok_or_else(|| none(&r))?;
             to_script(&if newest.values.is_null() { json!({}) } else { newest.values.clone() })
         })
+    }
+
+    /// The manifest of the newest revision, as Helm stored it.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(cluster.find_release("rancher").manifest());
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn manifest(ncc: NativeCallContext, release: &mut Release) -> RhaiResultOf<String> {
+        let r = release.clone();
+        call(&ncc, |ctx| async move {
+            let newest = r.revision(&ctx, None).await?;
+            Ok(newest.body["manifest"].as_str().unwrap_or_default().to_owned())
+        })
+    }
+
+    /// Where live objects differ from the manifest: `#{ what, before, after }` each.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for change in cluster.find_release("rancher").check_drift() { warn(change.what); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_drift(ncc: NativeCallContext, release: &mut Release) -> RhaiResultOf<Array> {
+        let r = release.clone();
+        call(&ncc, |ctx| async move { crate::kubernetes::shown(&r.drift(&ctx).await?) })
+    }
+
+    /// Values that differ from the newest revision's: `#{ what, before, after }` each.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for change in cluster.find_release("rancher").check_values(#{ replicas: 1 }) { print(change); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_values(ncc: NativeCallContext, release: &mut Release, values: Map) -> RhaiResultOf<Array> {
+        let r = release.clone();
+        call(&ncc, |ctx| async move {
+            let (wanted, _) = super::super::split(&values)?;
+            let newest = r.revision(&ctx, None).await?;
+            let differ = super::super::value_differences(&newest.body["config"], &wanted);
+            let row = |(what, before, after)| to_script(&json!({"what": what, "before": before, "after": after}));
+            differ.into_iter().map(row).collect()
+        })
+    }
+
+    /// Brings the release back to an earlier revision; gives the number of the new one.
+    ///
+    /// A release of the helm-controller is installed again with the old chart version and values. One that helm made
+    /// gets its old manifest back, without a helm program.
+    ///
+    /// # Example
+    /// ```rhai,check
+    /// cluster.find_release("rancher").rollback(1);
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn rollback(ncc: NativeCallContext, release: &mut Release, revision: i64) -> RhaiResultOf<i64> {
+        let r = release.clone();
+        call(&ncc, |ctx| async move { r.rollback(&ctx, revision).await })
     }
 
     /// Name of the release.

@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use super::config::{Identity, Part, agent_config, registries};
 use super::node::{Wanted, checked, look};
-use super::options::{AgentOptions, check_step};
+use super::options::{AgentOptions, check_keys, check_step};
 use super::start::{wait_unit, with_journal};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
@@ -27,6 +27,7 @@ impl Cluster {
             OpError::invalid("this cluster handle cannot take nodes in")
                 .hint("get it from `k3s::ensure_servers` or `k3s::connect`")
         })?;
+        check_keys(&o.config, &join.version, false)?;
         let found = look(s.ctx(), host, Part::Agent).await?;
         if found.member {
             return Err(OpError::refused("it is a K3s server, not an agent")
@@ -44,7 +45,12 @@ impl Cluster {
             registries: registries(&join.registries),
             audit: false,
             manifest: None,
+            airgap: join.airgap.clone(),
         };
+        if !found.registered {
+            // a machine made anew under an old name: the cluster still knows the old one's password
+            self.forget_node(s.ctx(), host.name()).await?;
+        }
         let changes = wanted.changes(host.name(), &found);
         let limit = o.timeout.0;
         if !changes.is_empty() {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::options::ServerOptions;
 use crate::core::event::Change;
 use crate::core::units::Secret;
+use crate::wire::k3s::CRITICAL;
 
 /// K3s' configuration file.
 pub const CONFIG: &str = "/etc/rancher/k3s/config.yaml";
@@ -15,21 +16,6 @@ pub const REGISTRIES: &str = "/etc/rancher/k3s/registries.yaml";
 pub const AUDIT: &str = "/etc/rancher/k3s/audit.yaml";
 /// The binary.
 pub const BINARY: &str = "/usr/local/bin/k3s";
-
-/// Keys that have to be equal on all servers of a cluster.
-pub const CRITICAL: &[&str] = &[
-    "cluster-cidr",
-    "service-cidr",
-    "cluster-dns",
-    "cluster-domain",
-    "secrets-encryption",
-    "disable-network-policy",
-    "disable-helm-controller",
-    "disable-cloud-controller",
-    "egress-selector-mode",
-    "embedded-registry",
-    "flannel-backend",
-];
 
 /// How a server comes to its datastore.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,8 +108,8 @@ pub fn server_config(o: &ServerOptions, id: &Identity, start: &Start, token: &Se
         c.insert("disable".into(), json!(o.disable));
     }
     c.insert("etcd-expose-metrics".into(), true.into());
-    c.insert("etcd-snapshot-schedule-cron".into(), "0 */6 * * *".into());
-    c.insert("etcd-snapshot-retention".into(), 20.into());
+    c.insert("etcd-snapshot-schedule-cron".into(), o.snapshot_cron.clone().into());
+    c.insert("etcd-snapshot-retention".into(), o.snapshot_keep.into());
     if o.cis {
         c.insert("protect-kernel-defaults".into(), true.into());
         c.insert("secrets-encryption".into(), true.into());
@@ -209,11 +195,17 @@ pub fn config_changes(host: &str, file: &str, before: &Value, after: &Value) -> 
 /// Critical keys that differ: `(key, theirs, ours)`.
 #[must_use]
 pub fn critical_differences(theirs: &Value, ours: &Value) -> Vec<(String, Value, Value)> {
-    CRITICAL
+    let mut out: Vec<_> = CRITICAL
         .iter()
-        .filter(|k| theirs[**k] != ours[**k])
-        .map(|k| ((*k).to_owned(), theirs[*k].clone(), ours[*k].clone()))
-        .collect()
+        .filter(|(k, _)| theirs[*k] != ours[*k])
+        .map(|(k, _)| ((*k).to_owned(), theirs[*k].clone(), ours[*k].clone()))
+        .collect();
+    // of the packaged components only the service load balancer has to be the same everywhere
+    let servicelb = |c: &Value| c["disable"].as_array().is_some_and(|l| l.iter().any(|d| d == "servicelb"));
+    if servicelb(theirs) != servicelb(ours) {
+        out.push(("disable servicelb".to_owned(), servicelb(theirs).into(), servicelb(ours).into()));
+    }
+    out
 }
 
 /// kube-vip as a manifest with its rights.

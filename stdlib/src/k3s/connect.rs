@@ -79,6 +79,7 @@ pub(super) fn join_from(found: &Found, address: &str) -> Join {
         token: Secret::new(found.token.clone()),
         registries,
         cis: found.config["protect-kernel-defaults"] == true,
+        airgap: Default::default(),
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Join {
     pub registries: std::collections::BTreeMap<String, String>,
     /// CIS settings.
     pub cis: bool,
+    /// Files that are brought instead of downloads.
+    pub airgap: super::options::Airgap,
 }
 
 impl fmt::Debug for Join {

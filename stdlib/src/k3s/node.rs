@@ -5,11 +5,15 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use super::config::{AUDIT, AUDIT_POLICY, BINARY, CONFIG, Part, REGISTRIES, config_changes, to_yaml, unit};
+use super::options::Airgap;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::op::OpScope;
 use crate::ssh::{Host, quote};
+
+/// kube-vip's manifest.
+const VIP_MANIFEST: &str = "/var/lib/rancher/k3s/server/manifests/kube-vip.yaml";
 
 /// What was found on a node.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +36,10 @@ pub struct Found {
     pub audit: String,
     /// Whether the unit starts at boot.
     pub enabled: bool,
+    /// The machine has a node password: it joined a cluster before.
+    pub registered: bool,
+    /// kube-vip's manifest.
+    pub manifest: String,
 }
 
 impl Found {
@@ -57,6 +65,7 @@ fn read_script(part: Part) -> String {
          show unit /etc/systemd/system/{unit}.service\n\
          show token /var/lib/rancher/k3s/server/token\n\
          [ -d /var/lib/rancher/k3s/server/db/etcd ] && echo member=yes\n\
+         [ -f /etc/rancher/node/password ] && echo registered=yes\nshow manifest {VIP_MANIFEST}\n\
          echo \"active=$(systemctl is-active {unit} 2>/dev/null)\"\n\
          echo \"enabled=$(systemctl is-enabled {unit} 2>/dev/null)\"\ntrue\n"
     )
@@ -88,6 +97,8 @@ pub fn parse_found(text: &str) -> Found {
         token: file("token").trim().to_owned(),
         audit: file("audit"),
         enabled: raw("enabled") == "enabled",
+        registered: raw("registered") == "yes",
+        manifest: file("manifest"),
     }
 }
 
@@ -118,8 +129,10 @@ pub struct Wanted {
     pub registries: Option<Value>,
     /// Whether the audit policy is needed.
     pub audit: bool,
-    /// kube-vip's manifest, for a server that has none yet.
+    /// kube-vip's manifest, on the server that leads.
     pub manifest: Option<String>,
+    /// Files that are brought instead of downloads.
+    pub airgap: Airgap,
 }
 
 impl Wanted {
@@ -136,6 +149,10 @@ impl Wanted {
         out.extend(config_changes(host, "registries.yaml", &found.registries, &mirrors));
         if self.audit && found.audit != AUDIT_POLICY {
             out.push(Change::new(host, format!("file {AUDIT}"), None, Some("present".into())));
+        }
+        if self.manifest.as_ref().is_some_and(|m| *m != found.manifest) {
+            let before = (!found.manifest.is_empty()).then(|| "other".into());
+            out.push(Change::new(host, "manifest kube-vip.yaml", before, Some("present".into())));
         }
         let name = self.part.unit();
         if found.unit != unit(self.part) {
@@ -155,7 +172,8 @@ impl Wanted {
     /// Whether K3s has to start again to take the changes.
     #[must_use]
     pub fn needs_restart(&self, found: &Found) -> bool {
-        let registration = ["config.yaml node-label", "config.yaml node-taint"];
+        // K3s applies a manifest when the file changes
+        let registration = ["config.yaml node-label", "config.yaml node-taint", "manifest kube-vip.yaml"];
         self.changes("", found).iter().any(|c| !registration.contains(&c.what.as_str()))
     }
 
@@ -167,7 +185,7 @@ impl Wanted {
         let ctx = s.ctx();
         if found.version != self.version {
             s.waiting(format!("downloads K3s {}", self.version));
-            install(ctx, host, &self.version).await?;
+            bring(ctx, host, &self.version, &self.airgap).await?;
         }
         put_file(ctx, host, CONFIG, "0600", &to_yaml(&self.config)).await?;
         match &self.registries {
@@ -179,7 +197,7 @@ impl Wanted {
             put_file(ctx, host, AUDIT, "0600", AUDIT_POLICY).await?;
         }
         if let Some(text) = &self.manifest {
-            put_file(ctx, host, "/var/lib/rancher/k3s/server/manifests/kube-vip.yaml", "0600", text).await?;
+            put_file(ctx, host, VIP_MANIFEST, "0600", text).await?;
         }
         let name = self.part.unit();
         put_file(ctx, host, &format!("/etc/systemd/system/{name}.service"), "0644", &unit(self.part)).await?;
@@ -246,7 +264,71 @@ pub fn install_script(version: &str) -> String {
     )
 }
 
-async fn install(ctx: &Ctx, host: &Host, version: &str) -> OpResult<()> {
+/// Puts the binary in place: the one that is brought, else the release's own from the internet; then the images.
+///
+/// # Errors
+/// `not_found` for a local file that is absent; `failed` for a wrong checksum or another version; as [`install`].
+pub async fn bring(ctx: &Ctx, host: &Host, version: &str, airgap: &Airgap) -> OpResult<()> {
+    for path in &airgap.images {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let target = format!("/var/lib/rancher/k3s/agent/images/{name}");
+        upload(ctx, host, path, &target, "0644", "").await?;
+    }
+    if airgap.binary.is_empty() {
+        return install(ctx, host, version).await;
+    }
+    upload(ctx, host, &airgap.binary, BINARY, "0755", &airgap.sha256).await?;
+    let links = "for l in kubectl crictl ctr; do [ -e /usr/local/bin/$l ] || ln -s k3s /usr/local/bin/$l; done\n";
+    let script = format!("{links}{BINARY} --version | head -n 1");
+    let said = checked(ctx, host, &script, b"", "the uploaded binary does not run").await?;
+    if said.split_whitespace().any(|w| w == version) {
+        return Ok(());
+    }
+    Err(OpError::invalid(format!("`{}` is not K3s {version}", airgap.binary))
+        .on(host.name())
+        .because(said.trim().to_owned())
+        .hint("`version` and `binary` of the [k3s] section have to fit"))
+}
+
+/// Brings a local file to a node; its checksum is compared on both sides.
+async fn upload(ctx: &Ctx, host: &Host, local: &str, path: &str, mode: &str, sha256: &str) -> OpResult<()> {
+    let full = crate::flow::files::granted(ctx, local)?;
+    let bytes = std::fs::read(&full).map_err(|e| {
+        OpError::not_found(format!("cannot read `{local}`"))
+            .because(e.to_string())
+            .hint(format!("the path is taken from {}", ctx.base_dir.display()))
+    })?;
+    let sum = super::snapshot::hex(&bytes);
+    if !sha256.is_empty() && sum != sha256 {
+        return Err(OpError::failed(format!("`{local}` has a wrong checksum"))
+            .because(format!("sha256 is {sum}, wanted is {sha256}"))
+            .hint("download it again, or correct `binary_sha256`"));
+    }
+    let (q, tmp) = (quote(path), quote(&format!("{path}.gpuhost")));
+    let dir = path.rsplit_once('/').map_or("/", |(d, _)| d);
+    let there = host.exec_raw(ctx, &format!("sha256sum {q} 2>/dev/null"), b"").await.map_err(|e| e.on(host.name()))?;
+    if there.stdout.starts_with(&sum) {
+        return Ok(());
+    }
+    let script = format!(
+        "set -e\nmkdir -p {}\ncat > {tmp}\necho '{sum}  {path}.gpuhost' | sha256sum -c - >/dev/null\nchmod {mode} {tmp}\nmv -f {tmp} {q}\n",
+        quote(dir)
+    );
+    let limits = crate::ssh::RunOptions { timeout: crate::core::units::Duration::minutes(40), ..Default::default() };
+    let out = host.exec_with(ctx, &script, &bytes, &limits).await.map_err(|e| e.on(host.name()))?;
+    if out.code == 0 {
+        return Ok(());
+    }
+    let mut e = OpError::failed(format!("`{path}` cannot be written")).on(host.name());
+    e.causes = out.last_words();
+    Err(e)
+}
+
+/// Downloads a release on the node.
+///
+/// # Errors
+/// `not_found` for a version that does not exist; `unreachable` without internet; `failed` for a wrong checksum.
+pub async fn install(ctx: &Ctx, host: &Host, version: &str) -> OpResult<()> {
     let out = host.exec_raw(ctx, &install_script(version), b"").await.map_err(|e| e.on(host.name()))?;
     let mut e = match out.code {
         0 => return Ok(()),
@@ -287,6 +369,7 @@ mod tests {
             registries: None,
             audit: false,
             manifest: None,
+            airgap: Airgap::default(),
         };
         let changes = w.changes("a", &f);
         assert_eq!(changes.len(), 1, "{changes:?}");

@@ -8,6 +8,7 @@ use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::units::{Duration, Secret};
 use crate::options;
+use crate::wire::k3s::{Known, known};
 
 options! {
     /// The servers of a cluster: the keys of `[k3s]` in the site file.
@@ -34,6 +35,16 @@ options! {
         tls_san: Vec<String> = Vec::new(),
         /// More keys of K3s' config.yaml, on every server.
         config: Value = Value::Null,
+        /// When etcd snapshots are saved, in cron's form.
+        snapshot_cron: String = "0 */6 * * *".to_owned(),
+        /// How many scheduled snapshots a server keeps.
+        snapshot_keep: i64 = 20,
+        /// Local file with K3s' binary, for nodes without internet; default: each node downloads it.
+        binary: String = String::new(),
+        /// SHA-256 of `binary`; needed with it.
+        binary_sha256: String = String::new(),
+        /// Local files with container images (`k3s-airgap-images-amd64.tar.zst`) for every node.
+        images: Vec<String> = Vec::new(),
         /// Taints of the servers; default: `node-role.kubernetes.io/control-plane:NoSchedule` when the site has agents.
         taints: Option<Vec<String>> = None,
         /// Labels of the servers.
@@ -62,6 +73,8 @@ options! {
     pub struct RemoveOptions {
         /// How long its pods may take to leave.
         timeout: Duration = Duration::minutes(10),
+        /// The machine is gone: drain nothing, do nothing on it.
+        lost: bool = false,
     }
 }
 
@@ -75,10 +88,8 @@ impl ServerOptions {
         if self.vip && self.address.is_empty() {
             return Err(OpError::invalid("option `vip` needs `address`: the virtual IP"));
         }
-        if !self.config.is_null() && !self.config.is_object() {
-            return Err(OpError::invalid("option `config`: expected a map of K3s' config.yaml keys"));
-        }
-        Ok(())
+        check_keys(&self.config, &self.version, true)?;
+        Airgap::of(self).map(drop)
     }
 
     /// The token behind the option.
@@ -100,6 +111,67 @@ impl ServerOptions {
         let file = reference.strip_prefix("state:")?;
         let given = ctx.secrets.contains_key("k3s_token");
         (!given && !ctx.state_file(file).exists()).then(|| file.to_owned())
+    }
+}
+
+/// Refuses keys of config.yaml that this release does not know: K3s itself would skip them with a warning.
+///
+/// # Errors
+/// `invalid` naming the key, with the closest one or the release that brings it.
+pub fn check_keys(config: &Value, version: &str, server: bool) -> OpResult<()> {
+    if config.is_null() {
+        return Ok(());
+    }
+    let map = config.as_object().ok_or_else(|| {
+        OpError::invalid("option `config`: expected a map of K3s' config.yaml keys")
+            .hint("`#{ \"kubelet-arg\": [\"max-pods=250\"] }`")
+    })?;
+    for key in map.keys() {
+        let name = key.replace('_', "-");
+        let e = match known(&name, version, server) {
+            Known::Yes => continue,
+            Known::ServerOnly => OpError::invalid(format!("`{key}` is an option of servers, not of agents"))
+                .hint("put it into `config` of the servers"),
+            Known::Later(since) => OpError::invalid(format!("K3s {version} does not know `{key}` yet"))
+                .hint(format!("it comes with {since}")),
+            Known::No => {
+                let e = OpError::invalid(format!("K3s has no option `{key}`"));
+                let near = crate::core::options::closest(name.trim_end_matches('+'), crate::wire::k3s::options());
+                match near {
+                    Some(k) => e.hint(format!("did you mean `{k}`?")),
+                    None => e.hint("K3s would skip it without an error: see `k3s server --help`"),
+                }
+            }
+        };
+        return Err(e);
+    }
+    Ok(())
+}
+
+/// Files that are brought to the nodes instead of downloads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Airgap {
+    /// Local path of the binary; empty: download.
+    pub binary: String,
+    /// Its checksum.
+    pub sha256: String,
+    /// Local paths of image archives.
+    pub images: Vec<String>,
+}
+
+impl Airgap {
+    /// What the options say.
+    ///
+    /// # Errors
+    /// `invalid` for a binary without its checksum.
+    pub fn of(o: &ServerOptions) -> OpResult<Self> {
+        let sum = o.binary_sha256.to_lowercase();
+        let fits = sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit());
+        if !o.binary.is_empty() && !fits {
+            return Err(OpError::invalid("option `binary` needs `binary_sha256`")
+                .hint("it is the line ending in ` k3s` of the release's sha256sum-amd64.txt"));
+        }
+        Ok(Airgap { binary: o.binary.clone(), sha256: sum, images: o.images.clone() })
     }
 }
 
@@ -145,6 +217,17 @@ pub fn check_step(old: &str, new: &str) -> OpResult<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unknown_keys_of_the_configuration_are_refused() {
+        let check = |v: serde_json::Value, server| check_keys(&v, "v1.34.9+k3s1", server);
+        assert!(check(serde_json::json!({"kubelet-arg": ["x"], "tls_san": [], "disable+": ["traefik"]}), true).is_ok());
+        let e = check(serde_json::json!({"kubelt-arg": []}), true).unwrap_err();
+        assert_eq!(e.hint.as_deref(), Some("did you mean `kubelet-arg`?"));
+        assert!(check(serde_json::json!({"tls-san": []}), false).unwrap_err().message.contains("servers"));
+        let later = check(serde_json::json!({"write-kubeconfig-name": "x"}), true).unwrap_err();
+        assert_eq!(later.hint.as_deref(), Some("it comes with v1.37.0"));
+    }
 
     #[test]
     fn versions_are_pinned_and_stepwise() {

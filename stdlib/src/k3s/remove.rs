@@ -4,12 +4,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::node::checked;
+use super::options::RemoveOptions;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::op::{Look, Op, OpScope};
 use crate::kubernetes::rest::Request;
-use crate::kubernetes::{Cluster, is_true};
+use crate::kubernetes::{Cluster, DeleteOptions, is_true};
 use crate::ssh::Host;
 
 /// Stops K3s with its pods and removes what it keeps, but nothing below mount points.
@@ -44,22 +45,29 @@ pub async fn uninstall(ctx: &Ctx, host: &Host) -> OpResult<bool> {
 
 impl Cluster {
     /// Drains a node, takes it out of etcd if it is a server, deletes its node object, removes K3s from it.
+    /// With `lost` the machine is gone: nothing is drained, nothing is done on it.
     ///
     /// # Errors
     /// `denied` when it would cost the quorum or is declined.
-    pub async fn remove_node(&self, ctx: &Ctx, host: &Host, limit: Duration) -> OpResult<()> {
-        let name = host.name().to_owned();
+    pub async fn remove_node(&self, ctx: &Ctx, host: &Host, o: &RemoveOptions) -> OpResult<()> {
+        let (name, limit) = (host.name().to_owned(), o.timeout.0);
         if let Some(node) = self.find_object(ctx, "node", "", &name).await? {
             let server = node["metadata"]["labels"].get("node-role.kubernetes.io/etcd").is_some();
             if server {
                 self.may_lose(ctx, &name).await?;
             }
-            self.drain_node(ctx, &name, limit).await?;
+            if !o.lost {
+                self.drain_node(ctx, &name, limit).await?;
+            }
             if server {
                 let op = Op::destroy("k3s", "leave_etcd", &name);
                 ctx.run_op(op, |s| async move { self.leave_etcd(&s, host.name(), limit).await }).await?;
             }
-            self.delete_object(ctx, "node", "", &name).await?;
+            self.delete_object(ctx, "node", &name, &DeleteOptions::read(&rhai::Map::new())?).await?;
+        }
+        self.drop_password(ctx, &name).await?;
+        if o.lost {
+            return Ok(());
         }
         uninstall(ctx, host).await.map(drop)
     }
@@ -80,7 +88,7 @@ impl Cluster {
         Ok(())
     }
 
-    async fn leave_etcd(&self, s: &OpScope, name: &str, limit: Duration) -> OpResult<()> {
+    pub(super) async fn leave_etcd(&self, s: &OpScope, name: &str, limit: Duration) -> OpResult<()> {
         let change = Change::new(name, "etcd member", Some("present".into()), None);
         let patch = json!({"metadata": {"annotations": {"etcd.k3s.cattle.io/remove": "true"}}});
         let request = Request::merge(format!("/api/v1/nodes/{name}"), &patch);

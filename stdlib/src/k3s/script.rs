@@ -119,10 +119,7 @@ mod api {
         options: Map,
     ) -> RhaiResultOf<()> {
         let cluster = cluster.clone();
-        call(
-            &ncc,
-            |ctx| async move { cluster.remove_node(&ctx, &host, RemoveOptions::read(&options)?.timeout.0).await },
-        )
+        call(&ncc, |ctx| async move { cluster.remove_node(&ctx, &host, &RemoveOptions::read(&options)?).await })
     }
 
     /// Removes K3s with its data from a machine; `false` when there was none. Asks first.

@@ -4,14 +4,14 @@ use std::time::Duration;
 use super::config::{Identity, Part, Start, critical_differences, kube_vip, registries, server_config};
 use super::connect::{PORT, join_from, make_cluster, rewrite_kubeconfig, server_kubeconfig};
 use super::node::{Found, Wanted, look};
-use super::options::{ServerOptions, check_step};
+use super::options::{Airgap, ServerOptions, check_step};
 use super::start::{wait_unit, with_journal};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::Class;
 use crate::core::op::{Look, Op, OpScope};
 use crate::core::units::Secret;
-use crate::kubernetes::{Cluster, Taint, condition, is_true, node_trouble, seen, waits_on};
+use crate::kubernetes::{Cluster, Taint, condition, node_trouble, seen, waits_on};
 use crate::site::RoleKind;
 use crate::ssh::Host;
 
@@ -48,8 +48,12 @@ pub async fn ensure_servers(ctx: &Ctx, hosts: &[Host], o: &ServerOptions) -> OpR
     let mut plan = make_plan(ctx, hosts, o).await?;
     let order = plan.order();
     let leader = order[0];
-    let mut cluster = None;
+    let mut cluster: Option<Cluster> = None;
     for i in order {
+        if let (Some(c), false) = (&cluster, plan.found[i].member || plan.found[i].registered) {
+            // a machine made anew under an old name: etcd and the cluster still know the old one
+            c.forget_node(ctx, hosts[i].name()).await?;
+        }
         let url = format!("https://{}:{PORT}", hosts[leader].address());
         let op = Op::write("k3s", "ensure_server", hosts[i].name()).class(Class::Adoptable).args(&o.version);
         let plan_ref = &plan;
@@ -63,8 +67,7 @@ pub async fn ensure_servers(ctx: &Ctx, hosts: &[Host], o: &ServerOptions) -> OpR
     let text = server_kubeconfig(ctx, &hosts[leader]).await?;
     let address = if o.address.is_empty() { hosts[leader].address() } else { &o.address };
     let whole = make_cluster(ctx, &text, address, hosts)?;
-    whole.set_join(join_from(&plan.found[leader], address));
-    drop(cluster);
+    whole.set_join(super::Join { airgap: Airgap::of(o)?, ..join_from(&plan.found[leader], address) });
     Ok(whole)
 }
 
@@ -177,7 +180,8 @@ impl Plan<'_> {
             config: server_config(self.o, &self.identity(i), &start, &token, &self.sans),
             registries: registries(&self.o.registries),
             audit: self.o.cis,
-            manifest: (self.o.vip && leads && !found.member).then(|| kube_vip(&self.o.address)),
+            manifest: (self.o.vip && leads).then(|| kube_vip(&self.o.address)),
+            airgap: Airgap::of(self.o).unwrap_or_default(),
         }
     }
 
@@ -271,24 +275,12 @@ async fn wait_voter(s: &OpScope, cluster: &Cluster, name: &str, limit: Duration)
     .await
 }
 
-/// Refuses to restart a server while another one does not vote.
+/// Refuses to restart a server while another one does not vote; a server that does not answer costs nothing more.
 async fn spare_quorum(s: &OpScope, host: &Host, found: &Found) -> OpResult<()> {
     let Ok(text) = server_kubeconfig(s.ctx(), host).await else { return Ok(()) };
     let config = Secret::new(rewrite_kubeconfig(&text, host.address(), "k3s")?);
     let cluster = Cluster::new("k3s", config, vec![(host.address().to_owned(), PORT)]);
-    let nodes = cluster.list_in(s.ctx(), "node", "").await?;
-    let me = found.config["node-name"].as_str().unwrap_or(host.name());
-    let others = nodes.iter().filter(|n| n["metadata"]["labels"].get("node-role.kubernetes.io/etcd").is_some());
-    for n in others.filter(|n| n["metadata"]["name"] != me) {
-        let name = n["metadata"]["name"].as_str().unwrap_or("?");
-        if !is_true(n, "Ready") || !is_true(n, "EtcdIsVoter") {
-            return Err(OpError::refused(format!("restarting it now would cost the quorum: `{name}` does not vote"))
-                .on(host.name())
-                .because(node_trouble(n).or_else(|| condition(n, "EtcdIsVoter").map(|c| c.1)).unwrap_or_default())
-                .hint(format!("bring `{name}` back first: `systemctl status k3s` on it")));
-        }
-    }
-    Ok(())
+    cluster.spare_quorum(s.ctx(), found.config["node-name"].as_str().unwrap_or(host.name())).await
 }
 
 fn first_line(text: &str) -> String {

@@ -5,6 +5,7 @@ use super::Cluster;
 use super::diff::{MANAGED_BY, MANAGER, is_ours, object_changes, other_owner};
 use super::kinds::Kind;
 use super::objects::describe;
+use super::prune::{SET, set_id};
 use super::rest::{Request, item};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind as ErrorKind, OpError, OpResult};
@@ -17,8 +18,20 @@ options! {
     pub struct ApplyOptions {
         /// Namespace of objects that name none; `default` when left out.
         namespace: String = String::new(),
-        /// Take fields over from other field managers (never from Helm or Fleet).
+        /// Take fields and objects over from other field managers, from Helm and from Fleet.
         take_over: bool = false,
+    }
+}
+
+options! {
+    /// How to apply manifests.
+    pub struct ManifestOptions {
+        /// Namespace of objects that name none; `default` when left out.
+        namespace: String = String::new(),
+        /// Take fields and objects over from other field managers, from Helm and from Fleet.
+        take_over: bool = false,
+        /// Name of the set these objects are: what the set had before and is not among them is removed.
+        prune: Option<String> = None,
     }
 }
 
@@ -58,6 +71,39 @@ fn rank(object: &Value) -> u8 {
     }
 }
 
+/// Texts of a manifest file, or of the manifest files of a folder.
+fn manifest_files(ctx: &Ctx, path: &str) -> OpResult<Vec<(String, String)>> {
+    let full = crate::flow::files::granted(ctx, path)?;
+    let read = |p: &std::path::Path, name: &str| {
+        std::fs::read_to_string(p).map(|t| (name.to_owned(), t)).map_err(|e| {
+            OpError::not_found(format!("cannot read `{name}`"))
+                .on(name)
+                .because(e.to_string())
+                .hint(format!("the path is taken from {}", ctx.base_dir.display()))
+        })
+    };
+    if !full.is_dir() {
+        return Ok(vec![read(&full, path)?]);
+    }
+    let mut names: Vec<String> = std::fs::read_dir(&full)
+        .map_err(|e| OpError::not_found(format!("cannot read `{path}`")).because(e.to_string()))?
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .filter(|n| n.ends_with(".yaml") || n.ends_with(".yml"))
+        .collect();
+    names.sort();
+    names.iter().map(|n| read(&full.join(n), &format!("{path}/{n}"))).collect()
+}
+
+fn labelled(mut object: Value, key: &str, value: &str) -> Value {
+    if object["metadata"].is_object() {
+        if !object["metadata"]["labels"].is_object() {
+            object["metadata"]["labels"] = json!({});
+        }
+        object["metadata"]["labels"][key] = value.into();
+    }
+    object
+}
+
 /// Our label on an object, its namespace filled in.
 fn dressed(mut object: Value, kind: Option<&Kind>, namespace: &str) -> OpResult<Value> {
     if object["metadata"]["name"].as_str().is_none_or(str::is_empty) {
@@ -80,6 +126,37 @@ fn dressed(mut object: Value, kind: Option<&Kind>, namespace: &str) -> OpResult<
 }
 
 impl Cluster {
+    /// Applies the objects of a file, or of every `.yaml` and `.yml` file of a folder, by name.
+    ///
+    /// # Errors
+    /// `not_found` without the file; like [`Cluster::apply_objects`].
+    pub async fn apply_path(&self, ctx: &Ctx, path: &str, o: &ManifestOptions) -> OpResult<Vec<Change>> {
+        let mut objects = Vec::new();
+        for (name, text) in manifest_files(ctx, path)? {
+            objects.extend(parse_yaml(&text).map_err(|e| e.on(name))?);
+        }
+        self.apply_set(ctx, objects, o).await
+    }
+
+    /// Applies objects; with `prune` it then removes what the set had before.
+    ///
+    /// # Errors
+    /// Like [`Cluster::apply_objects`] and [`Cluster::prune`].
+    pub async fn apply_set(&self, ctx: &Ctx, objects: Vec<Value>, o: &ManifestOptions) -> OpResult<Vec<Change>> {
+        let apply = ApplyOptions { namespace: o.namespace.clone(), take_over: o.take_over };
+        let Some(name) = &o.prune else { return self.apply_objects(ctx, objects, &apply).await };
+        let id = set_id(ctx, name)?;
+        let objects: Vec<Value> = objects.into_iter().map(|x| labelled(x, SET, &id)).collect();
+        let mut changes = self.apply_objects(ctx, objects.clone(), &apply).await?;
+        let mut placed = Vec::new();
+        for object in objects {
+            let kind = self.kind_of(ctx, &object).await?;
+            placed.push(dressed(object, Some(&kind), &o.namespace)?);
+        }
+        changes.extend(self.prune(ctx, &id, &placed).await?);
+        Ok(changes)
+    }
+
     /// Applies objects as one op; returns what changed.
     ///
     /// # Errors
@@ -105,6 +182,7 @@ impl Cluster {
     /// # Errors
     /// Like [`Cluster::apply_objects`].
     pub async fn plan_objects(&self, ctx: &Ctx, mut objects: Vec<Value>, o: &ApplyOptions) -> OpResult<Vec<Planned>> {
+        self.validate_objects(ctx, &objects).await?;
         objects.sort_by_key(rank);
         let crds: Vec<String> = objects
             .iter()
@@ -148,10 +226,10 @@ impl Cluster {
             let changes = vec![Change::new(self.name(), subject, None, Some("present".into()))];
             return Ok(Some(Planned { object, kind, force: false, changes }));
         };
-        if let Some(owner) = other_owner(&live) {
+        if let Some(owner) = other_owner(&live).filter(|_| !take_over) {
             return Err(OpError::refused(format!("it belongs to {owner}"))
                 .on(subject)
-                .hint("change it where its owner keeps it; gpuhost never takes objects from Helm or Fleet"));
+                .hint("change it where its owner keeps it, or hand it over for good: `#{ take_over: true }`"));
         }
         let force = take_over || is_ours(&live);
         let Some(kind) = kind else { return Ok(None) };
@@ -200,6 +278,7 @@ impl Cluster {
             ("fieldManager", MANAGER),
             ("force", if force { "true" } else { "" }),
             ("dryRun", if dry { "All" } else { "" }),
+            ("fieldValidation", "Strict"),
         ]);
         let reply = self.send(ctx, &Request::apply(format!("{}{q}", path_of(kind, object)), object)).await?;
         if reply.ok() {

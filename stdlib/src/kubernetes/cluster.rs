@@ -151,14 +151,66 @@ impl Cluster {
     /// The client of one server. A route that moved (a restarted lab guest) gets a new client.
     async fn client(&self, ctx: &Ctx, at: usize) -> OpResult<kube::Client> {
         let (host, port) = self.0.servers.get(at).ok_or_else(|| OpError::invalid("the cluster has no server"))?;
-        let (host, port) = ctx.dialer.resolve(host, *port)?;
+        self.client_for(ctx, host, host, *port).await
+    }
+
+    /// A client that connects to `host` and demands a certificate for `name`.
+    async fn client_for(&self, ctx: &Ctx, name: &str, host: &str, port: u16) -> OpResult<kube::Client> {
+        let (host, port) = ctx.dialer.resolve(host, port)?;
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
         let url = format!("https://{host}:{port}");
-        if let Some(c) = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&url) {
+        let key = format!("{url} as {name}");
+        if let Some(c) = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(c.clone());
         }
-        let client = make_client(&self.0.kubeconfig, &url, ctx.lab).await.map_err(|e| e.on(self.name()))?;
-        self.0.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(url, client.clone());
+        let client = make_client(&self.0.kubeconfig, &url, name, ctx.lab).await.map_err(|e| e.on(self.name()))?;
+        self.0.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(key, client.clone());
         Ok(client)
+    }
+
+    /// The kubeconfig for a program of this machine: at the place where the server that answered last really is.
+    ///
+    /// # Errors
+    /// `unreachable` when nothing listens there; `invalid` for a kubeconfig that cannot be read.
+    pub fn reachable_kubeconfig(&self, ctx: &Ctx) -> OpResult<Secret> {
+        let (name, port) = self.0.servers[self.0.current.load(Ordering::Relaxed)].clone();
+        let (host, port) = ctx.dialer.resolve(&name, port)?;
+        let bad = |e: String| OpError::invalid("the kubeconfig cannot be read").because(e);
+        let mut k: Value = serde_saphyr::from_str(self.0.kubeconfig.reveal()).map_err(|e| bad(e.to_string()))?;
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        k["clusters"][0]["cluster"]["server"] = format!("https://{host}:{port}").into();
+        k["clusters"][0]["cluster"]["tls-server-name"] = name.into();
+        Ok(Secret::new(serde_saphyr::to_string(&k).map_err(|e| bad(e.to_string()))?))
+    }
+
+    /// Proves that the API servers' certificates are valid for `address`, whichever way they are reached.
+    ///
+    /// # Errors
+    /// `invalid` when they are not; `unreachable` when no server answers.
+    pub async fn prove_address(&self, ctx: &Ctx, address: &str) -> OpResult<()> {
+        self.send(ctx, &Request::get("/version")).await?;
+        let (host, port) = self.0.servers[self.0.current.load(Ordering::Relaxed)].clone();
+        let client = self.client_for(ctx, address, &host, port).await?;
+        let request = http::Request::get("/version").body(Body::from(Vec::new()));
+        let request = request.map_err(|e| OpError::invalid("the address cannot be asked").because(e.to_string()))?;
+        match client.send(request).await {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                let why = chain(&e);
+                Err(OpError::invalid(format!("the API server's certificate is not valid for `{address}`"))
+                    .on(self.name())
+                    .because(why)
+                    .hint(format!(
+                        "add \"{address}\" to `tls_san` in the [k3s] section and run the deploy recipe again"
+                    )))
+            }
+        }
+    }
+
+    /// The client of the server that answered last; asks for one that answers first.
+    pub(super) async fn current_client(&self, ctx: &Ctx) -> OpResult<kube::Client> {
+        self.send(ctx, &Request::get("/version")).await?;
+        self.client(ctx, self.0.current.load(Ordering::Relaxed)).await
     }
 
     /// Reads JSON from a path.
@@ -192,12 +244,14 @@ impl Cluster {
     }
 }
 
-async fn make_client(kubeconfig: &Secret, url: &str, lab: bool) -> OpResult<kube::Client> {
+async fn make_client(kubeconfig: &Secret, url: &str, name: &str, lab: bool) -> OpResult<kube::Client> {
     let bad = |e: &dyn std::error::Error| OpError::invalid("the kubeconfig cannot be used").because(chain(e));
     let parsed = Kubeconfig::from_yaml(kubeconfig.reveal()).map_err(|e| bad(&e))?;
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(parsed, &options).await.map_err(|e| bad(&e))?;
     config.cluster_url = url.parse().map_err(|e: http::uri::InvalidUri| bad(&e))?;
+    // wherever the connection really goes: the certificate has to be the server's own
+    config.tls_server_name = Some(name.to_owned());
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(Duration::from_secs(120));
     config.default_retry = false;

@@ -69,9 +69,9 @@ fn same(a: &Value, b: &Value) -> bool {
     a == b || (empty(a) && empty(b))
 }
 
-/// Who else takes care of an object: a name for messages; `None` when it is ours or nobody's.
+/// Which tool outside the cluster's own controllers takes care of an object.
 #[must_use]
-pub fn other_owner(object: &Value) -> Option<String> {
+pub fn manager_of(object: &Value) -> Option<String> {
     let meta = &object["metadata"];
     let label = |k: &str| meta["labels"][k].as_str();
     let note = |k: &str| meta["annotations"][k].as_str();
@@ -91,8 +91,20 @@ pub fn other_owner(object: &Value) -> Option<String> {
     if let Some(name) = addon {
         return Some(format!("K3s addon `{name}` (rewritten at each start of K3s)"));
     }
-    let owner = meta["ownerReferences"].as_array().into_iter().flatten().find(|o| o["controller"] == true);
-    owner.map(|o| format!("{} `{}`", o["kind"].as_str().unwrap_or("?"), o["name"].as_str().unwrap_or("?")))
+    if let Some(app) = note("argocd.argoproj.io/tracking-id").or_else(|| label("argocd.argoproj.io/instance")) {
+        return Some(format!("Argo CD application `{}`", app.split(':').next().unwrap_or(app)));
+    }
+    label("kustomize.toolkit.fluxcd.io/name").map(|k| format!("Flux kustomization `{k}`"))
+}
+
+/// Who else takes care of an object: a name for messages; `None` when it is ours or nobody's.
+#[must_use]
+pub fn other_owner(object: &Value) -> Option<String> {
+    manager_of(object).or_else(|| {
+        let owners = object["metadata"]["ownerReferences"].as_array();
+        let owner = owners.into_iter().flatten().find(|o| o["controller"] == true)?;
+        Some(format!("{} `{}`", owner["kind"].as_str().unwrap_or("?"), owner["name"].as_str().unwrap_or("?")))
+    })
 }
 
 /// Whether our field manager has applied it before.

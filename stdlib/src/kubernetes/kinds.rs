@@ -22,6 +22,8 @@ pub struct Kind {
     pub short: Vec<String>,
     /// Whether its objects live in a namespace.
     pub namespaced: bool,
+    /// Whether its objects can be listed.
+    pub listed: bool,
 }
 
 impl Kind {
@@ -95,6 +97,7 @@ pub fn builtin() -> Vec<Kind> {
             plural: (*plural).to_owned(),
             short: short.split_whitespace().map(str::to_owned).collect(),
             namespaced: *namespaced,
+            listed: true,
         })
         .collect()
 }
@@ -115,6 +118,7 @@ pub fn read_resources(group: &str, version: &str, list: &Value) -> Vec<Kind> {
             plural: text(&r["name"]),
             short: r["shortNames"].as_array().into_iter().flatten().map(text).collect(),
             namespaced: r["namespaced"].as_bool().unwrap_or(false),
+            listed: r["verbs"].as_array().is_some_and(|v| v.iter().any(|v| v == "list")),
         })
         .collect()
 }
@@ -162,7 +166,7 @@ impl Cluster {
         })
     }
 
-    async fn discover(&self, ctx: &Ctx) -> OpResult<()> {
+    pub(super) async fn discover(&self, ctx: &Ctx) -> OpResult<()> {
         let groups = self.read_json(ctx, "/apis").await?;
         for g in groups["groups"].as_array().into_iter().flatten() {
             let (group, version) = (&g["name"], &g["preferredVersion"]["version"]);

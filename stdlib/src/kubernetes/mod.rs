@@ -1,37 +1,53 @@
 //! `kubernetes`: a cluster's objects, nodes and pods through the real API.
 mod apply;
+mod apply_script;
+mod classes;
 mod cluster;
 pub mod diff;
+mod drain;
+mod exec;
+mod forward;
 mod health;
 mod health_script;
 pub mod kinds;
 mod nodes;
 mod objects;
 mod pods;
+mod pods_script;
+mod prune;
 pub mod rest;
 mod script;
+pub mod validate;
 mod via;
-pub(crate) use script::to_script;
+pub(crate) use script::{shown, to_script};
 mod wait;
+mod watch;
 
 use crate::core::module::{ModuleDef, fn_options};
 
-pub use apply::{ApplyOptions, Planned, parse_yaml};
+pub use apply::{ApplyOptions, ManifestOptions, Planned, parse_yaml};
+pub use classes::ClassOptions;
 pub use cluster::Cluster;
+pub use drain::{eviction_words, gpus_of};
+pub use exec::{ExecEnd, ExecOptions};
 pub use health::{epoch_seconds, node_problems, server_problems};
 pub use nodes::{Taint, label_changes, node_row, quantity, taint_changes};
-pub use objects::{ListOptions, ObjectOptions, describe};
+pub use objects::{DeleteOptions, ListOptions, ObjectOptions, describe};
 pub use pods::{LogOptions, PodEnd, pod_trouble};
+pub use prune::{SET, leftovers};
 pub use via::ServiceRequestOptions;
 
 pub(crate) use wait::EVERY;
 pub use wait::{Until, condition, is_true, node_trouble, seen, waits_on};
+pub use watch::{Target, Watch};
 
 /// What scripts see.
 #[must_use]
 pub fn def() -> ModuleDef {
     let mut module = script::module();
     module.combine(health_script::module());
+    module.combine(apply_script::module());
+    module.combine(pods_script::module());
     ModuleDef {
         name: "kubernetes",
         docs: "Objects, nodes and pods of a cluster. A cluster comes from `k3s::ensure_servers` or `k3s::connect`; \
@@ -41,8 +57,13 @@ pub fn def() -> ModuleDef {
             fn_options("get", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("find", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("list", "options", "ListOptions", ListOptions::FIELDS),
-            fn_options("apply", "options", "ApplyOptions", ApplyOptions::FIELDS),
-            fn_options("delete", "options", "ObjectOptions", ObjectOptions::FIELDS),
+            fn_options("apply", "options", "ManifestOptions", ManifestOptions::FIELDS),
+            fn_options("apply_file", "options", "ManifestOptions", ManifestOptions::FIELDS),
+            fn_options("delete", "options", "DeleteOptions", DeleteOptions::FIELDS),
+            fn_options("ensure_storage_class", "options", "ClassOptions", ClassOptions::FIELDS),
+            fn_options("wait_until", "options", "ObjectOptions", ObjectOptions::FIELDS),
+            fn_options("exec", "options", "ExecOptions", ExecOptions::FIELDS),
+            fn_options("port_forward", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("wait", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("events", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("request_service", "options", "ServiceRequestOptions", ServiceRequestOptions::FIELDS),

@@ -1,17 +1,15 @@
 //! Nodes: labels, taints, cordon and drain, and one row per node for tables.
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Cluster;
-use super::objects::ListOptions;
 use super::rest::{Request, item};
-use super::wait::{EVERY, condition};
+use super::wait::condition;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
-use crate::core::op::{Look, Op, OpScope};
+use crate::core::op::{Op, OpScope};
 
 /// A taint as `key=value:Effect` or `key:Effect`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,67 +216,6 @@ impl Cluster {
         })
         .await
     }
-
-    /// Cordons a node and evicts its pods (daemon sets stay); waits until they are gone.
-    ///
-    /// # Errors
-    /// `timeout` naming the pods that stay and why.
-    pub async fn drain_node(&self, ctx: &Ctx, node: &str, limit: Duration) -> OpResult<()> {
-        self.set_cordon(ctx, node, true).await?;
-        let op = Op::destroy("kubernetes", "drain", node);
-        ctx.run_op(op, |s| async move {
-            let pods = self.evictable(s.ctx(), node).await?;
-            if pods.is_empty() {
-                return Ok(());
-            }
-            let changes: Vec<_> = pods
-                .iter()
-                .map(|(ns, p)| Change::new(node, format!("pod {ns}/{p}"), Some("running".into()), None))
-                .collect();
-            s.act(format!("node {node}"), changes, self.evict_all(&s, node, limit)).await
-        })
-        .await
-    }
-
-    async fn evict_all(&self, s: &OpScope, node: &str, limit: Duration) -> OpResult<()> {
-        s.wait_for(&format!("drain of {node}"), EVERY, limit, || async {
-            let pods = self.evictable(s.ctx(), node).await?;
-            let mut held = Vec::new();
-            for (ns, pod) in &pods {
-                let body =
-                    json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": ns}});
-                let path = format!("/api/v1/namespaces/{ns}/pods/{pod}/eviction");
-                let reply = self.send(s.ctx(), &Request::post(path, &body)).await?;
-                held.push(match reply.status {
-                    429 => format!("{ns}/{pod} is kept by a disruption budget"),
-                    _ => format!("{ns}/{pod} is ending"),
-                });
-            }
-            Ok(if pods.is_empty() { Look::Ready(()) } else { Look::Pending(held.join("; ")) })
-        })
-        .await
-    }
-
-    /// Pods of a node that a drain evicts: `(namespace, name)`.
-    async fn evictable(&self, ctx: &Ctx, node: &str) -> OpResult<Vec<(String, String)>> {
-        let fields = BTreeMap::from([("spec.nodeName".to_owned(), node.to_owned())]);
-        let o = ListOptions { namespace: String::new(), labels: BTreeMap::new(), fields };
-        let pods = self.list_objects(ctx, "pod", &o).await?;
-        Ok(pods.iter().filter(|p| is_evictable(p)).map(name_of).collect())
-    }
-}
-
-fn is_evictable(pod: &Value) -> bool {
-    let owners = pod["metadata"]["ownerReferences"].as_array();
-    let daemon = owners.into_iter().flatten().any(|o| o["kind"] == "DaemonSet" || o["kind"] == "Node");
-    let mirror = pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some();
-    let done = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    !daemon && !mirror && !done
-}
-
-fn name_of(o: &Value) -> (String, String) {
-    let text = |k: &str| o["metadata"][k].as_str().unwrap_or_default().to_owned();
-    (text("namespace"), text("name"))
 }
 
 #[cfg(test)]

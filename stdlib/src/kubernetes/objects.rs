@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Cluster;
+use super::diff::manager_of;
+use super::kinds::Kind;
 use super::rest::{Request, collection, item, query};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
@@ -16,6 +18,18 @@ options! {
     pub struct ObjectOptions {
         /// Namespace; `default` when left out. Kinds without namespaces ignore it.
         namespace: String = String::new(),
+    }
+}
+
+options! {
+    /// How to delete.
+    pub struct DeleteOptions {
+        /// Namespace; `default` when left out. Kinds without namespaces ignore it.
+        namespace: String = String::new(),
+        /// Delete it although Fleet, Helm or K3s takes care of it.
+        take_over: bool = false,
+        /// How long its finalizers may take.
+        timeout: crate::core::units::Duration = crate::core::units::Duration::minutes(5),
     }
 }
 
@@ -81,14 +95,26 @@ impl Cluster {
     /// `unreachable`, `denied`, `not_found` for an unknown kind.
     pub async fn list_objects(&self, ctx: &Ctx, kind: &str, o: &ListOptions) -> OpResult<Vec<Value>> {
         let kind = self.kind(ctx, kind).await?;
+        self.list_kind(ctx, &kind, o).await
+    }
+
+    /// Objects of a kind; none when the API server does not have it.
+    pub(super) async fn list_kind(&self, ctx: &Ctx, kind: &Kind, o: &ListOptions) -> OpResult<Vec<Value>> {
         let (labels, fields) = (selector(&o.labels), selector(&o.fields));
         let mut out = Vec::new();
         let mut next = String::new();
         loop {
             let q =
                 query(&[("labelSelector", &labels), ("fieldSelector", &fields), ("limit", "500"), ("continue", &next)]);
-            let path = format!("{}{q}", collection(&kind, &o.namespace));
-            let list = self.demand(ctx, &kind.plural, &Request::get(path)).await?;
+            let path = format!("{}{q}", collection(kind, &o.namespace));
+            let reply = self.send(ctx, &Request::get(path)).await?;
+            if reply.status == 404 {
+                return Ok(Vec::new());
+            }
+            if !reply.ok() {
+                return Err(reply.error(&kind.plural));
+            }
+            let list = reply.json();
             for mut object in list["items"].as_array().cloned().unwrap_or_default() {
                 // lists carry neither on their items
                 object["apiVersion"] = kind.api_version().into();
@@ -132,26 +158,67 @@ impl Cluster {
         }
     }
 
-    /// Removes an object and waits until it is gone; an absent one is no change.
+    /// Removes an object and waits until it is gone; an absent one is no change. What goes with it is listed.
     ///
     /// # Errors
-    /// `denied` when declined; `timeout` naming the finalizers that hold it.
-    pub async fn delete_object(&self, ctx: &Ctx, kind: &str, ns: &str, name: &str) -> OpResult<bool> {
-        let op = Op::destroy("kubernetes", "delete", format!("{kind} {name}")).args(&(kind, ns, name));
-        let (kind, ns, name) = (kind.to_owned(), ns.to_owned(), name.to_owned());
+    /// `denied` when declined or when somebody else takes care of it; `timeout` naming the finalizers that hold it.
+    pub async fn delete_object(&self, ctx: &Ctx, kind: &str, name: &str, o: &DeleteOptions) -> OpResult<bool> {
+        let ns = o.namespace.clone();
+        let op = Op::destroy("kubernetes", "delete", format!("{kind} {name}")).args(&(kind, &ns, name));
+        let (kind, name) = (kind.to_owned(), name.to_owned());
         ctx.run_op(op, |s| async move {
             let ctx = s.ctx().clone();
             let Some(found) = self.find_object(&ctx, &kind, &ns, &name).await? else { return Ok(false) };
+            if let Some(owner) = manager_of(&found).filter(|_| !o.take_over) {
+                return Err(OpError::refused(format!("it belongs to {owner}"))
+                    .on(describe(&found))
+                    .hint("remove it where its owner keeps it, or pass `#{ take_over: true }`"));
+            }
             let uid = found["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-            let change = Change::new(self.name(), describe(&found), Some("present".into()), None);
-            s.act(uid.clone(), vec![change], async {
+            let mut changes = self.data_below(&ctx, &found).await?;
+            changes.push(Change::new(self.name(), describe(&found), Some("present".into()), None));
+            s.act(uid.clone(), changes, async {
                 self.delete_now(&ctx, &kind, &ns, &name).await?;
-                self.wait_gone(&s, &kind, &ns, &name, &uid, std::time::Duration::from_secs(300)).await
+                self.wait_gone(&s, &kind, &ns, &name, &uid, o.timeout.0).await
             })
             .await?;
             Ok(true)
         })
         .await
+    }
+
+    /// Claims and custom objects that go when this object goes, as changes: they come first in every question.
+    async fn data_below(&self, ctx: &Ctx, object: &Value) -> OpResult<Vec<Change>> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let claims = match object["kind"].as_str() {
+            Some("Namespace") => self.list_in(ctx, "pvc", name).await?,
+            Some("PersistentVolumeClaim") => vec![object.clone()],
+            Some("CustomResourceDefinition") => {
+                let group = object["spec"]["group"].as_str().unwrap_or_default();
+                let plural = object["spec"]["names"]["plural"].as_str().unwrap_or_default();
+                let all = self.list_if_known(ctx, &format!("{plural}.{group}"), "").await?;
+                let gone = |o: &Value| Change::new(self.name(), describe(o), Some("present".into()), None);
+                return Ok(all.iter().map(gone).collect());
+            }
+            _ => return Ok(Vec::new()),
+        };
+        let mut out = Vec::new();
+        for claim in claims {
+            let volume = claim["spec"]["volumeName"].as_str().unwrap_or_default();
+            let kept = match volume {
+                "" => "no volume yet".to_owned(),
+                v => match self.find_object(ctx, "pv", "", v).await? {
+                    Some(pv) if pv["spec"]["persistentVolumeReclaimPolicy"] == "Delete" => {
+                        format!("its data on {v} is deleted")
+                    }
+                    _ => format!("its data stays on {v}"),
+                },
+            };
+            let size = claim["status"]["capacity"]["storage"].as_str().unwrap_or("?");
+            let subject = format!("{} ({size}, {kept})", describe(&claim));
+            out.push(Change::new(self.name(), subject, Some("data".into()), None));
+        }
+        Ok(out)
     }
 
     /// Sends the delete, without consent or journal: for what the same op made.
@@ -171,7 +238,8 @@ impl Cluster {
         uid: &str,
         limit: std::time::Duration,
     ) -> OpResult<()> {
-        s.wait_for(&format!("removal of {kind} {name}"), std::time::Duration::from_secs(2), limit, || async {
+        let target = super::watch::Target::one(kind, ns, name);
+        self.wait_watching(s, &format!("removal of {kind} {name}"), target, limit, || async {
             let Some(o) = self.find_object(s.ctx(), kind, ns, name).await? else { return Ok(Look::Ready(())) };
             if o["metadata"]["uid"].as_str() != Some(uid) {
                 return Ok(Look::Ready(()));

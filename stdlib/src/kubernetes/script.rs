@@ -6,11 +6,11 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde_json::{Value, json};
 
-use super::{ApplyOptions, Cluster, ListOptions, LogOptions, ObjectOptions, parse_yaml};
+use super::{Cluster, ListOptions, ObjectOptions};
 use crate::core::ctx::{RhaiResultOf, call};
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
-use crate::core::units::{Duration, Secret};
+use crate::core::units::Secret;
 
 /// The module.
 pub(super) fn module() -> rhai::Module {
@@ -33,7 +33,8 @@ pub(crate) fn shown(changes: &[Change]) -> OpResult<Array> {
     changes.iter().map(|c| to_script(&serde_json::to_value(c).unwrap_or_default())).collect()
 }
 
-fn strings(map: &Map) -> BTreeMap<String, String> {
+/// Texts of a map.
+pub(super) fn strings(map: &Map) -> BTreeMap<String, String> {
     map.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
 }
 
@@ -184,96 +185,6 @@ mod api {
         })
     }
 
-    /// Applies YAML text; returns what changed.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
-    /// ```
-    #[rhai_fn(global, name = "apply", return_raw, pure)]
-    pub fn apply_text(ncc: NativeCallContext, cluster: &mut Cluster, yaml: &str) -> RhaiResultOf<Array> {
-        apply_text_with(ncc, cluster, yaml, Map::new())
-    }
-
-    /// Applies YAML text with options; returns what changed.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}", #{ namespace: "shop" });
-    /// ```
-    #[rhai_fn(global, name = "apply", return_raw, pure)]
-    pub fn apply_text_with(
-        ncc: NativeCallContext,
-        cluster: &mut Cluster,
-        yaml: &str,
-        options: Map,
-    ) -> RhaiResultOf<Array> {
-        let (cluster, objects) = (cluster.clone(), parse_yaml(yaml));
-        call(
-            &ncc,
-            |ctx| async move { shown(&cluster.apply_objects(&ctx, objects?, &ApplyOptions::read(&options)?).await?) },
-        )
-    }
-
-    /// Applies an object given as a map; returns what changed.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.apply(#{ apiVersion: "v1", kind: "Namespace", metadata: #{ name: "shop" } });
-    /// ```
-    #[rhai_fn(global, name = "apply", return_raw, pure)]
-    pub fn apply_map(ncc: NativeCallContext, cluster: &mut Cluster, object: Map) -> RhaiResultOf<Array> {
-        apply_list_with(ncc, cluster, vec![object.into()], Map::new())
-    }
-
-    /// Applies an object given as a map, with options; returns what changed.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.apply(#{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "a" } }, #{ namespace: "shop" });
-    /// ```
-    #[rhai_fn(global, name = "apply", return_raw, pure)]
-    pub fn apply_map_with(
-        ncc: NativeCallContext,
-        cluster: &mut Cluster,
-        object: Map,
-        options: Map,
-    ) -> RhaiResultOf<Array> {
-        apply_list_with(ncc, cluster, vec![object.into()], options)
-    }
-
-    /// Applies objects given as maps; returns what changed.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.apply([#{ apiVersion: "v1", kind: "Namespace", metadata: #{ name: "shop" } }]);
-    /// ```
-    #[rhai_fn(global, name = "apply", return_raw, pure)]
-    pub fn apply_list(ncc: NativeCallContext, cluster: &mut Cluster, objects: Array) -> RhaiResultOf<Array> {
-        apply_list_with(ncc, cluster, objects, Map::new())
-    }
-
-    /// Applies objects given as maps, with options; returns what changed.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.apply([#{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "a" } }], #{ namespace: "shop" });
-    /// ```
-    #[rhai_fn(global, name = "apply", return_raw, pure)]
-    pub fn apply_list_with(
-        ncc: NativeCallContext,
-        cluster: &mut Cluster,
-        objects: Array,
-        options: Map,
-    ) -> RhaiResultOf<Array> {
-        let cluster = cluster.clone();
-        let objects: OpResult<Vec<Value>> = objects.iter().map(from_script).collect();
-        call(
-            &ncc,
-            |ctx| async move { shown(&cluster.apply_objects(&ctx, objects?, &ApplyOptions::read(&options)?).await?) },
-        )
-    }
-
     /// Deletes an object and waits until it is gone; `false` when it was absent. Asks first.
     ///
     /// # Example
@@ -286,6 +197,9 @@ mod api {
     }
 
     /// Deletes an object of a namespace and waits until it is gone. Asks first.
+    ///
+    /// What goes with it is named in the question: claims of a namespace and what becomes of their data,
+    /// objects of a definition. What Fleet, Helm or K3s takes care of is refused.
     ///
     /// # Example
     /// ```rhai
@@ -301,157 +215,7 @@ mod api {
     ) -> RhaiResultOf<bool> {
         let (cluster, kind, name) = (cluster.clone(), kind.to_owned(), name.to_owned());
         call(&ncc, |ctx| async move {
-            let o = ObjectOptions::read(&options)?;
-            cluster.delete_object(&ctx, &kind, &o.namespace, &name).await
-        })
-    }
-
-    /// Waits for `condition=Ready`, `phase=Running`, `exists` or `delete` of an object.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.wait("node", "k3s-cp1", "condition=Ready", 5.minutes);
-    /// ```
-    #[rhai_fn(global, name = "wait", return_raw, pure)]
-    pub fn wait(
-        ncc: NativeCallContext,
-        cluster: &mut Cluster,
-        kind: &str,
-        name: &str,
-        goal: &str,
-        limit: Duration,
-    ) -> RhaiResultOf<()> {
-        wait_in(ncc, cluster, kind, name, goal, limit, Map::new())
-    }
-
-    /// Waits for a goal (`condition=Ready`, `exists` …) of an object in a namespace.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.wait("deploy", "hub", "condition=Available", 5.minutes, #{ namespace: "jupyterhub" });
-    /// ```
-    #[rhai_fn(global, name = "wait", return_raw, pure)]
-    pub fn wait_in(
-        ncc: NativeCallContext,
-        cluster: &mut Cluster,
-        kind: &str,
-        name: &str,
-        goal: &str,
-        limit: Duration,
-        options: Map,
-    ) -> RhaiResultOf<()> {
-        let (cluster, kind, name, goal) = (cluster.clone(), kind.to_owned(), name.to_owned(), goal.to_owned());
-        call(&ncc, |ctx| async move {
-            let o = ObjectOptions::read(&options)?;
-            cluster.wait_object(&ctx, &kind, &o.namespace, &name, &goal, limit.0).await
-        })
-    }
-
-    /// Waits until each named node is present and Ready; the error says what each lacks.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.wait_nodes(site().node_names(), 10.minutes);
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn wait_nodes(
-        ncc: NativeCallContext,
-        cluster: &mut Cluster,
-        names: Array,
-        limit: Duration,
-    ) -> RhaiResultOf<()> {
-        let cluster = cluster.clone();
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        call(&ncc, |ctx| async move { cluster.wait_nodes(&ctx, &names, limit.0).await })
-    }
-
-    /// Events of an object, oldest first: `#{ type, reason, message }`.
-    ///
-    /// # Example
-    /// ```rhai
-    /// print(table(cluster.events("node", "k3s-cp1")));
-    /// ```
-    #[rhai_fn(global, name = "events", return_raw, pure)]
-    pub fn events(ncc: NativeCallContext, cluster: &mut Cluster, kind: &str, name: &str) -> RhaiResultOf<Array> {
-        events_in(ncc, cluster, kind, name, Map::new())
-    }
-
-    /// Events of a namespace's object, oldest first: `#{ type, reason, message }`.
-    ///
-    /// # Example
-    /// ```rhai
-    /// let news = cluster.events("pvc", "data", #{ namespace: "shop" });
-    /// ```
-    #[rhai_fn(global, name = "events", return_raw, pure)]
-    pub fn events_in(
-        ncc: NativeCallContext,
-        cluster: &mut Cluster,
-        kind: &str,
-        name: &str,
-        options: Map,
-    ) -> RhaiResultOf<Array> {
-        let (cluster, kind, name) = (cluster.clone(), kind.to_owned(), name.to_owned());
-        call(&ncc, |ctx| async move {
-            let o = ObjectOptions::read(&options)?;
-            let list = cluster.events_of(&ctx, &kind, &o.namespace, &name).await?;
-            list.iter().map(|(t, r, m)| to_script(&json!({"type": t, "reason": r, "message": m}))).collect()
-        })
-    }
-
-    /// The log of a pod in namespace `default`.
-    ///
-    /// # Example
-    /// ```rhai
-    /// print(cluster.logs("web"));
-    /// ```
-    #[rhai_fn(global, name = "logs", return_raw, pure)]
-    pub fn logs(ncc: NativeCallContext, cluster: &mut Cluster, pod: &str) -> RhaiResultOf<String> {
-        logs_with(ncc, cluster, pod, Map::new())
-    }
-
-    /// The log of a pod.
-    ///
-    /// # Example
-    /// ```rhai
-    /// print(cluster.logs("web", #{ namespace: "shop", tail: 20 }));
-    /// ```
-    #[rhai_fn(global, name = "logs", return_raw, pure)]
-    pub fn logs_with(ncc: NativeCallContext, cluster: &mut Cluster, pod: &str, options: Map) -> RhaiResultOf<String> {
-        let (cluster, pod) = (cluster.clone(), pod.to_owned());
-        call(&ncc, |ctx| async move { cluster.pod_log(&ctx, &pod, &LogOptions::read(&options)?).await })
-    }
-
-    /// Why a pod does not run, or `()` when it does.
-    ///
-    /// # Example
-    /// ```rhai
-    /// print(cluster.explain_pending("shop", "web"));
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn explain_pending(
-        ncc: NativeCallContext,
-        cluster: &mut Cluster,
-        namespace: &str,
-        pod: &str,
-    ) -> RhaiResultOf<Dynamic> {
-        let (cluster, namespace, pod) = (cluster.clone(), namespace.to_owned(), pod.to_owned());
-        call(&ncc, |ctx| async move {
-            Ok(cluster.explain_pod(&ctx, &namespace, &pod).await?.map_or(Dynamic::UNIT, Dynamic::from))
-        })
-    }
-
-    /// GET through the API server's service proxy: `#{ status, body }`.
-    ///
-    /// # Example
-    /// ```rhai
-    /// require(cluster.http_get("cattle-system/rancher:80", "/ping").body == "pong", "Rancher is down");
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn http_get(ncc: NativeCallContext, cluster: &mut Cluster, service: &str, path: &str) -> RhaiResultOf<Dynamic> {
-        let (cluster, service, path) = (cluster.clone(), service.to_owned(), path.to_owned());
-        call(&ncc, |ctx| async move {
-            let (status, body) = cluster.http_through(&ctx, &service, &path).await?;
-            to_script(&json!({"status": status, "body": body}))
+            cluster.delete_object(&ctx, &kind, &name, &super::super::DeleteOptions::read(&options)?).await
         })
     }
 
@@ -481,92 +245,4 @@ mod api {
             all.iter().map(|(server, text, ok)| to_script(&json!({"server": server, "ok": ok, "text": text}))).collect()
         })
     }
-
-    /// Ensures a namespace.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.ensure_namespace("shop");
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn ensure_namespace(ncc: NativeCallContext, cluster: &mut Cluster, name: &str) -> RhaiResultOf<Array> {
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        apply_one(ncc, cluster, object)
-    }
-
-    /// Ensures labels on a node.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.ensure_label("k3s-gpu1", #{ "gpuhost/pool": "gpu" });
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn ensure_label(ncc: NativeCallContext, cluster: &mut Cluster, node: &str, labels: Map) -> RhaiResultOf<bool> {
-        let (cluster, node, labels) = (cluster.clone(), node.to_owned(), strings(&labels));
-        call(&ncc, |ctx| async move { cluster.ensure_labels(&ctx, "node", "", &node, &labels).await })
-    }
-
-    /// Ensures a taint `key=value:Effect` on a node.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.ensure_taint("k3s-gpu1", "nvidia.com/gpu=true:NoSchedule");
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn ensure_taint(ncc: NativeCallContext, cluster: &mut Cluster, node: &str, taint: &str) -> RhaiResultOf<bool> {
-        let (cluster, node, taint) = (cluster.clone(), node.to_owned(), taint.to_owned());
-        call(&ncc, |ctx| async move { cluster.ensure_taint(&ctx, &node, &taint).await })
-    }
-
-    /// Ensures a Secret `namespace/name` with these texts.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.ensure_secret("shop/login", #{ token: secret("hub_token") });
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn ensure_secret(ncc: NativeCallContext, cluster: &mut Cluster, name: &str, texts: Map) -> RhaiResultOf<Array> {
-        use base64::Engine as _;
-        let reveal =
-            |v: &Dynamic| v.clone().try_cast::<Secret>().map_or_else(|| v.to_string(), |s| s.reveal().to_owned());
-        let encode = |v: &Dynamic| base64::engine::general_purpose::STANDARD.encode(reveal(v));
-        let data: BTreeMap<_, _> = texts.iter().map(|(k, v)| (k.to_string(), encode(v))).collect();
-        let (ns, name) = name.split_once('/').unwrap_or(("default", name));
-        let meta = json!({"name": name, "namespace": ns});
-        apply_one(
-            ncc,
-            cluster,
-            json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": meta, "data": data}),
-        )
-    }
-
-    /// Ensures a ConfigMap `namespace/name` with these texts.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.ensure_config_map("shop/motd", #{ text: "hello" });
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn ensure_config_map(
-        ncc: NativeCallContext,
-        cluster: &mut Cluster,
-        name: &str,
-        texts: Map,
-    ) -> RhaiResultOf<Array> {
-        let (ns, name) = name.split_once('/').unwrap_or(("default", name));
-        let meta = json!({"name": name, "namespace": ns});
-        apply_one(
-            ncc,
-            cluster,
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": strings(&texts)}),
-        )
-    }
-}
-
-fn apply_one(ncc: NativeCallContext, cluster: &mut Cluster, object: Value) -> RhaiResultOf<Array> {
-    let cluster = cluster.clone();
-    call(&ncc, |ctx| async move {
-        let o = ApplyOptions { namespace: String::new(), take_over: false };
-        shown(&cluster.apply_objects(&ctx, vec![object], &o).await?)
-    })
 }

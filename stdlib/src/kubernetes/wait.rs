@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Cluster;
+use super::watch::Target;
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind as ErrorKind, OpError, OpResult};
 use crate::core::op::{Look, Op, OpScope};
@@ -112,7 +113,8 @@ impl Cluster {
         let op = Op::read("kubernetes", "wait", format!("{kind} {name}")).args(&(ns, until));
         let what = format!("`{until}` of {kind} {name}");
         ctx.run_op(op, |s| async move {
-            s.wait_for(&what, EVERY, limit, || async {
+            let target = Target::one(kind, ns, name);
+            self.wait_watching(&s, &what, target, limit, || async {
                 let found = match self.find_object(s.ctx(), kind, ns, name).await {
                     Err(e) if waits_on(&e) || e.is(ErrorKind::NotFound) => return Ok(Look::Pending(seen(&e))),
                     other => other?,
@@ -154,7 +156,7 @@ impl Cluster {
             [one] => format!("node {one} Ready"),
             _ => format!("{} nodes Ready", names.len()),
         };
-        s.wait_for(&what, EVERY, limit, || async {
+        self.wait_watching(s, &what, Target::all("node", ""), limit, || async {
             let nodes = match self.list_in(s.ctx(), "node", "").await {
                 Err(e) if waits_on(&e) => return Ok(Look::Pending(seen(&e))),
                 other => other?,

@@ -138,6 +138,11 @@ pub const SECTIONS: &[Section] = &[
             f("registries", "Map", Some("#{}"), "Registry mirrors: host to endpoint."),
             f("tls_san", "[string]", Some("[]"), "More names in the API server's certificate."),
             f("config", "Map", Some("#{}"), "More keys of K3s' config.yaml, on every server."),
+            f("snapshot_cron", "string", Some("0 */6 * * *"), "When etcd snapshots are saved, in cron's form."),
+            f("snapshot_keep", "int", Some("20"), "How many scheduled snapshots a server keeps."),
+            f("binary", "string", NONE, "Local file with K3s' binary, for nodes without internet."),
+            f("binary_sha256", "string", NONE, "SHA-256 of `binary`."),
+            f("images", "[string]", Some("[]"), "Local files with container images for every node."),
         ],
     },
     Section {
@@ -202,7 +207,10 @@ pub const SECTIONS: &[Section] = &[
     Section {
         path: "permissions",
         doc: "Extra grants.",
-        fields: &[f("files", "[string]", Some("[]"), "Paths recipes may read and write.")],
+        fields: &[
+            f("files", "[string]", Some("[]"), "Paths recipes may read and write."),
+            f("programs", "[string]", Some("[]"), "Programs of this machine that recipes may run, for example `helm`."),
+        ],
     },
     Section {
         path: "lab",

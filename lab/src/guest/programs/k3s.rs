@@ -1,26 +1,48 @@
 //! The `k3s` binary and its uninstall scripts, as far as they are used by hand.
-use super::{Body, Call, NOT_SIMULATED, Program};
+use futures::future::BoxFuture;
+
+use super::{Body, Call, NOT_SIMULATED, Program, k3s_admin};
 use crate::guest::fs::Who;
 use crate::guest::k3s::version_of;
 use crate::guest::units;
 
 /// These come with the binary or its installer, not with a package.
 pub(super) const PROGRAMS: &[Program] = &[
-    Program { path: "/usr/local/bin/k3s", package: "(k3s)", body: Body::Now(k3s) },
-    Program { path: "/usr/local/bin/kubectl", package: "(k3s)", body: Body::Now(k3s) },
-    Program { path: "/usr/local/bin/crictl", package: "(k3s)", body: Body::Now(k3s) },
+    Program { path: "/usr/local/bin/k3s", package: "(k3s)", body: Body::Later(k3s) },
+    Program { path: "/usr/local/bin/kubectl", package: "(k3s)", body: Body::Later(k3s) },
+    Program { path: "/usr/local/bin/crictl", package: "(k3s)", body: Body::Later(k3s) },
     Program { path: "/usr/local/bin/k3s-uninstall.sh", package: "(k3s)", body: Body::Now(uninstall) },
     Program { path: "/usr/local/bin/k3s-agent-uninstall.sh", package: "(k3s)", body: Body::Now(uninstall) },
     Program { path: "/usr/local/bin/k3s-killall.sh", package: "(k3s)", body: Body::Now(killall) },
 ];
 
-fn k3s(c: &mut Call) -> i32 {
+fn k3s(c: &mut Call) -> BoxFuture<'_, i32> {
+    Box::pin(async move {
+        if let Some(code) = looks(c) {
+            return code;
+        }
+        match c.args.first().map(String::as_str) {
+            Some("etcd-snapshot") => k3s_admin::etcd_snapshot(c).await,
+            Some("server") => k3s_admin::server(c).await,
+            Some("token") => k3s_admin::token(c).await,
+            Some("certificate") => k3s_admin::certificate(c).await,
+            other => {
+                let what = format!("k3s {}", other.unwrap_or_default());
+                let text = super::not_simulated(&c.m, &what);
+                c.fail(NOT_SIMULATED, &text)
+            }
+        }
+    })
+}
+
+/// What only looks; `None` for the commands that do something.
+fn looks(c: &mut Call) -> Option<i32> {
     let path = c.path(&c.argv0.clone());
     let real = c.m.files.resolve(&path, true).unwrap_or(path);
     let version = c.m.files.read(&Who::root(), &real).ok().and_then(|b| version_of(&b));
     let Some(version) = version else {
         let text = format!("bash: line 1: {real}: cannot execute binary file: Exec format error");
-        return c.fail(126, &text);
+        return Some(c.fail(126, &text));
     };
     let called = c.argv0.rsplit('/').next().unwrap_or_default().to_owned();
     let args = if called == "kubectl" || called == "crictl" {
@@ -32,22 +54,16 @@ fn k3s(c: &mut Call) -> i32 {
         Some("--version" | "-v") => {
             let hash = &crate::guest::k3s::sha256(version.as_bytes())[..8];
             c.line(&format!("k3s version {version} ({hash})\ngo version go1.24.9"));
-            0
         }
-        Some("check-config") => {
-            c.line("STATUS: pass");
-            0
+        Some("check-config") => c.line("STATUS: pass"),
+        Some("kubectl") if args.get(1).is_some_and(|a| a == "version") => c.line(&format!("Client Version: {version}")),
+        Some("kubectl" | "crictl") => {
+            let text = super::not_simulated(&c.m, &format!("k3s {}", args.join(" ")));
+            return Some(c.fail(NOT_SIMULATED, &text));
         }
-        Some("kubectl") if args.get(1).is_some_and(|a| a == "version") => {
-            c.line(&format!("Client Version: {version}"));
-            0
-        }
-        other => {
-            let what = format!("k3s {}", other.unwrap_or_default());
-            let text = super::not_simulated(&c.m, &what);
-            c.fail(NOT_SIMULATED, &text)
-        }
+        _ => return None,
     }
+    Some(0)
 }
 
 fn killall(c: &mut Call) -> i32 {

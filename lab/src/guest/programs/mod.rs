@@ -9,6 +9,7 @@ mod disks;
 mod files;
 mod hosts;
 mod k3s;
+mod k3s_admin;
 mod kernel;
 mod mounts;
 mod network;

@@ -46,6 +46,22 @@ async fn sent(c: &mut Call) -> Sent {
     Sent { method, headers, body }
 }
 
+const CHANNELS: &str = "https://update.k3s.io/v1-release/channels/";
+
+/// The newest release of a minor such as `v1.34`.
+fn newest(minor: &str) -> Option<&'static str> {
+    let of = |v: &&&str| v.strip_prefix(minor).is_some_and(|rest| rest.starts_with('.'));
+    VERSIONS.iter().filter(of).max_by_key(|v| gpuhost_stdlib::wire::k3s::minor_patch(v)).copied()
+}
+
+/// Where a URL leads after its redirects.
+fn effective(url: &str) -> String {
+    match url.strip_prefix(CHANNELS).and_then(newest) {
+        Some(v) => format!("https://github.com/k3s-io/k3s/releases/tag/{}", v.replace('+', "%2B")),
+        None => url.to_owned(),
+    }
+}
+
 fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
     let clean = url.replace("%2B", "+").replace("%2b", "+");
     let base = "https://github.com/k3s-io/k3s/releases/download/";
@@ -62,6 +78,13 @@ fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
                 Answer::Body(200, text.into_bytes())
             }
             _ => Answer::Body(404, b"Not Found".to_vec()),
+        };
+    }
+    if let Some(minor) = clean.strip_prefix(CHANNELS) {
+        // a redirect to the release's page, whose address is what is asked for
+        return match newest(minor) {
+            Some(_) => Answer::Body(200, b"<html></html>".to_vec()),
+            None => Answer::Body(404, b"Not Found".to_vec()),
         };
     }
     let (scheme, rest) = clean.split_once("://").unwrap_or(("http", &clean));
@@ -228,6 +251,7 @@ fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
             c.print(
                 &w.replace("%{http_code}", &status.to_string())
                     .replace("%{response_code}", &status.to_string())
+                    .replace("%{url_effective}", &effective(&url))
                     .replace("\\n", "\n"),
             );
         }

@@ -1,6 +1,7 @@
 //! The charts that the lab's repositories hold, and the objects they make. Grade: source (chart values), estimate (timings).
 mod platform;
 mod system;
+mod values;
 
 use serde_json::Value;
 
@@ -34,6 +35,8 @@ pub struct Chart {
     pub crds: Vec<&'static str>,
     /// Objects.
     pub objects: Vec<Value>,
+    /// The chart's own values, as far as they are known.
+    pub values: Value,
 }
 
 type Render = fn(&Wanted) -> (Vec<&'static str>, Vec<Value>);
@@ -103,7 +106,13 @@ fn minor(version: &str) -> u32 {
 pub fn render(w: &Wanted) -> Result<Chart, String> {
     if w.chart.contains("%{KUBERNETES_API}%") {
         let name = w.release.clone();
-        return Ok(Chart { objects: system::packaged(w), name, version: "37.1.1".to_owned(), crds: Vec::new() });
+        return Ok(Chart {
+            objects: system::packaged(w),
+            name,
+            version: "37.1.1".to_owned(),
+            crds: Vec::new(),
+            values: Value::Null,
+        });
     }
     let host = w.repo.trim_start_matches("https://").trim_end_matches('/');
     let in_repo: Vec<&Entry> = CATALOGUE.iter().filter(|e| e.repos.iter().any(|r| host.starts_with(r))).collect();
@@ -148,6 +157,7 @@ pub fn render(w: &Wanted) -> Result<Chart, String> {
         version: if w.version.is_empty() { (*version).to_owned() } else { w.version.clone() },
         crds,
         objects,
+        values: values::of(e.name),
     })
 }
 

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use super::super::charts::{self, Chart};
-use super::super::cx::{Cx, key, owner_ref, resource_of};
+use super::super::cx::{Cx, is_true, key, owner_ref, resource_of};
 use super::super::objects::parse_yaml;
 use super::super::text::{arr, s, sha256, unb64};
 use super::behaviour::Run;
@@ -10,6 +10,8 @@ use super::release;
 
 const CHARTS: &str = "helmcharts.helm.cattle.io";
 const HASH: &str = "helmcharts.helm.cattle.io/configHash";
+/// Keeps a HelmChart until its release is uninstalled.
+const FINALIZER: &str = "wrangler.cattle.io/on-helm-chart-remove";
 
 fn merge(a: &mut Value, b: &Value) {
     match (a, b) {
@@ -54,32 +56,42 @@ fn target(chart: &Value) -> String {
     }
 }
 
-/// A Secret changed: charts that take values from it are installed again.
-pub fn values_changed(cx: &mut Cx, ns: &str, secret: &str) {
-    let users: Vec<String> = cx
-        .list_in(CHARTS, ns)
-        .into_iter()
-        .filter(|c| arr(c, "/spec/valuesSecrets").iter().any(|v| s(v, "/name") == secret))
-        .map(|c| s(c, "/metadata/name").to_owned())
-        .collect();
-    for name in users {
-        reconcile(cx, ns, &name);
+/// A Secret changed: charts that take values from it look again, unless they ignore updates.
+pub fn secret_changed(cx: &mut Cx, ns: &str, name: &str) {
+    let takes = |chart: &&Value| {
+        s(chart, "/metadata/namespace") == ns
+            && arr(chart, "/spec/valuesSecrets").iter().any(|v| v["name"] == name && v["ignoreUpdates"] != true)
+    };
+    let charts: Vec<(String, String)> = cx.list(CHARTS).into_iter().filter(takes).map(key).collect();
+    for (ns, name) in charts {
+        reconcile(cx, &ns, &name);
     }
 }
 
-/// A HelmChart changed, or is gone.
+/// A HelmChart, or the HelmChartConfig of that name, changed. Without a HelmChart there is nothing to do.
 pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
-    let Some(chart) = cx.get(CHARTS, ns, name).cloned() else {
-        return uninstall(cx, name);
-    };
+    let Some(chart) = cx.get(CHARTS, ns, name).cloned() else { return };
     if !chart["metadata"]["annotations"]["helmcharts.helm.cattle.io/unmanaged"].is_null() {
         return;
+    }
+    if !chart["metadata"]["deletionTimestamp"].is_null() {
+        return removal(cx, &chart);
+    }
+    if !arr(&chart, "/metadata/finalizers").iter().any(|f| f == FINALIZER) {
+        cx.update(CHARTS, ns, name, |o| {
+            let mut list = o["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+            list.push(json!(FINALIZER));
+            o["metadata"]["finalizers"] = Value::Array(list);
+        });
     }
     let values = values(cx, &chart);
     let hash = format!("SHA256={}", sha256(&format!("{}{values}", chart["spec"])).to_uppercase());
     let job = format!("helm-install-{name}");
     match cx.get("jobs.batch", ns, &job) {
-        Some(j) if j["metadata"]["annotations"][HASH] == hash.as_str() => return,
+        Some(j) if j["metadata"]["annotations"][HASH] == hash.as_str() => {
+            let failed = is_true(j, "Failed");
+            return verdict(cx, ns, name, failed);
+        }
         Some(_) => cx.delete("jobs.batch", ns, &job),
         // A finished job may have been removed; the chart is only installed again when it changed.
         None if chart["metadata"]["annotations"][HASH] == hash.as_str()
@@ -89,21 +101,10 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         }
         None => {}
     }
-    let sa = format!("helm-{name}");
-    cx.ensure(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": sa, "namespace": ns}}));
-    cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": {"name": format!("helm-{ns}-{name}")},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-        "subjects": [{"kind": "ServiceAccount", "name": sa, "namespace": ns}]}));
-    let labels = json!({"helmcharts.helm.cattle.io/chart": name});
-    cx.create(json!({"apiVersion": "batch/v1", "kind": "Job",
-        "metadata": {"name": job, "namespace": ns, "labels": labels, "annotations": {HASH: hash}, "ownerReferences": owner_ref(&chart)},
-        "spec": {"backoffLimit": chart["spec"]["backOffLimit"].as_i64().unwrap_or(1000), "completions": 1, "parallelism": 1,
-            "template": {"metadata": {"labels": labels}, "spec": {"restartPolicy": "OnFailure", "serviceAccountName": sa,
-                "tolerations": [{"operator": "Exists"}], "nodeSelector": {"kubernetes.io/os": "linux"},
-                "containers": [{"name": "helm", "image": "rancher/klipper-helm:v0.9.10-build20251111",
-                    "env": [{"name": "NAME", "value": name}, {"name": "VERSION", "value": s(&chart, "/spec/version")},
-                        {"name": "CHART", "value": s(&chart, "/spec/chart")}, {"name": "REPO", "value": s(&chart, "/spec/repo")}]}]}}}}));
+    rights(cx, ns, name);
+    let mut made = job_object(&chart, &job, "install");
+    made["metadata"]["annotations"] = json!({HASH: hash});
+    cx.create(made);
     cx.update(CHARTS, ns, name, |o| {
         o["metadata"]["annotations"][HASH] = json!(hash);
         o["status"]["jobName"] = json!(job);
@@ -115,6 +116,54 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         "Job created",
         &format!("Applying HelmChart using Job {ns}/{job}"),
     );
+}
+
+/// The account that helm jobs run as.
+fn rights(cx: &mut Cx, ns: &str, name: &str) {
+    let sa = format!("helm-{name}");
+    cx.ensure(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": sa, "namespace": ns}}));
+    cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": format!("helm-{ns}-{name}")},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": sa, "namespace": ns}]}));
+}
+
+fn job_object(chart: &Value, job: &str, command: &str) -> Value {
+    let (ns, name) = key(chart);
+    let labels = json!({"helmcharts.helm.cattle.io/chart": name});
+    json!({"apiVersion": "batch/v1", "kind": "Job",
+        "metadata": {"name": job, "namespace": ns, "labels": labels, "ownerReferences": owner_ref(chart)},
+        "spec": {"backoffLimit": chart["spec"]["backOffLimit"].as_i64().unwrap_or(1000), "completions": 1, "parallelism": 1,
+            "template": {"metadata": {"labels": labels}, "spec": {"restartPolicy": "OnFailure",
+                "serviceAccountName": format!("helm-{name}"),
+                "tolerations": [{"operator": "Exists"}], "nodeSelector": {"kubernetes.io/os": "linux"},
+                "containers": [{"name": "helm", "image": "rancher/klipper-helm:v0.9.10-build20251111", "args": [command],
+                    "env": [{"name": "NAME", "value": name}, {"name": "VERSION", "value": s(chart, "/spec/version")},
+                        {"name": "CHART", "value": s(chart, "/spec/chart")}, {"name": "REPO", "value": s(chart, "/spec/repo")}]}]}}}})
+}
+
+/// The controller says on the chart whether its job failed for good.
+fn verdict(cx: &mut Cx, ns: &str, name: &str, failed: bool) {
+    let now = cx.get(CHARTS, ns, name).is_some_and(|c| is_true(c, "Failed"));
+    if failed && !now {
+        let text = format!("Job {ns}/helm-install-{name} failed");
+        cx.condition((CHARTS, ns, name), "Failed", "True", "Job failed", &text);
+    } else if !failed && now {
+        cx.condition((CHARTS, ns, name), "Failed", "False", "", "");
+    }
+}
+
+/// A chart that is being deleted: a job uninstalls its release, then the chart goes.
+fn removal(cx: &mut Cx, chart: &Value) {
+    let (ns, name) = key(chart);
+    if !arr(chart, "/metadata/finalizers").iter().any(|f| f == FINALIZER) {
+        return;
+    }
+    let job = format!("helm-delete-{name}");
+    if cx.get("jobs.batch", &ns, &job).is_none() {
+        rights(cx, &ns, &name);
+        cx.create(job_object(chart, &job, "delete"));
+    }
 }
 
 /// The HelmChart that a job's pod works for.
@@ -136,10 +185,19 @@ fn render(cx: &Cx, chart: &Value) -> Result<Chart, String> {
     charts::render(&c)
 }
 
+fn deletes(pod: &Value) -> bool {
+    pod["spec"]["containers"][0]["args"][0] == "delete"
+}
+
 /// What the helm job's pod does.
 pub fn run_of(cx: &mut Cx, pod: &Value) -> Run {
     let Some(chart) = chart_of(cx, pod) else { return Run::Exit { code: 0, after_ms: 1000, log: String::new() } };
     let name = s(&chart, "/metadata/name");
+    if deletes(pod) {
+        let log =
+            format!("+ helm_v3 uninstall --namespace {} {name}\nrelease \"{name}\" uninstalled\n", target(&chart));
+        return Run::Exit { code: 0, after_ms: 4000, log };
+    }
     match render(cx, &chart) {
         Ok(c) => Run::Exit {
             code: 0,
@@ -160,8 +218,12 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
         return;
     }
     let Some(chart) = chart_of(cx, pod) else { return };
-    let Ok(c) = render(cx, &chart) else { return };
     let (name, ns) = (s(&chart, "/metadata/name").to_owned(), target(&chart));
+    if deletes(pod) {
+        return uninstall(cx, &chart);
+    }
+    let Ok(c) = render(cx, &chart) else { return };
+    let before = release::objects(cx, &ns, &name);
     cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns}}));
     for crd in &c.crds {
         let now = cx.now();
@@ -179,20 +241,35 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
         }
         cx.ensure(obj);
     }
+    // what the revision before had and this one has not is removed
+    for old in before {
+        let kept =
+            c.objects.iter().any(|o| o["kind"] == old["kind"] && s(o, "/metadata/name") == s(&old, "/metadata/name"));
+        if !kept {
+            let (at, n) = key(&old);
+            let at = if at.is_empty() { ns.clone() } else { at };
+            cx.delete(&resource_of(&old), &at, &n);
+        }
+    }
     let values = values(cx, &chart);
     cx.c.apps.insert(format!("values/{name}"), values.clone());
     release::record(cx, &ns, &name, &c, &values);
 }
 
-/// The HelmChart is gone: its release goes.
-fn uninstall(cx: &mut Cx, name: &str) {
+/// Removes a release and lets its chart go. Claims that a StatefulSet made have no such annotation and stay.
+fn uninstall(cx: &mut Cx, chart: &Value) {
+    let (home, name) = key(chart);
+    let ns = target(chart);
     let resources: Vec<String> = cx.c.store.resources().map(str::to_owned).collect();
     for r in resources {
         let mine: Vec<Value> = cx
             .list(&r)
             .into_iter()
             .filter(|o| {
-                o["metadata"]["annotations"]["meta.helm.sh/release-name"] == name
+                let note = |k: &str| o["metadata"]["annotations"][k].as_str();
+                note("meta.helm.sh/release-name") == Some(&name)
+                    && note("meta.helm.sh/release-namespace").is_none_or(|n| n == ns)
+                    && note("helm.sh/resource-policy") != Some("keep")
                     && s(o, "/kind") != "PersistentVolumeClaim"
             })
             .cloned()
@@ -202,5 +279,16 @@ fn uninstall(cx: &mut Cx, name: &str) {
             cx.delete(&resource_of(&o), &ns, &n);
         }
     }
-    release::forget(cx, name);
+    release::forget(cx, &ns, &name);
+    cx.update(CHARTS, &home, &name, |o| {
+        if let Some(list) = o["metadata"]["finalizers"].as_array_mut() {
+            list.retain(|f| f != FINALIZER);
+        }
+    });
+    cx.remove(CHARTS, &home, &name);
+    for job in [format!("helm-install-{name}"), format!("helm-delete-{name}")] {
+        cx.delete("jobs.batch", &home, &job);
+    }
+    cx.delete("serviceaccounts", &home, &format!("helm-{name}"));
+    cx.delete("clusterrolebindings.rbac.authorization.k8s.io", "", &format!("helm-{home}-{name}"));
 }

@@ -244,7 +244,7 @@ fn run(cx: &mut Cx, work: Work) {
         Work::Namespace(name) => misc::namespace(cx, &name),
         Work::Definition(name) => misc::definition(cx, &name),
         Work::Chart(ns, name) => helm::reconcile(cx, &ns, &name),
-        Work::Values(ns, name) => helm::values_changed(cx, &ns, &name),
+        Work::Values(ns, name) => helm::secret_changed(cx, &ns, &name),
         Work::Deployment(ns, name) => deployments::deployment(cx, &ns, &name),
         Work::StatefulSet(ns, name) => statefulsets::reconcile(cx, &ns, &name),
         Work::ReplicaSet(ns, name) => deployments::replicaset(cx, &ns, &name),
@@ -270,6 +270,9 @@ fn run(cx: &mut Cx, work: Work) {
         Work::Repos => fleet::reconcile(cx),
         Work::Apps => misc::apps(cx),
         Work::Addresses => super::k3s::vip::look(cx),
-        Work::Node(name) => misc::node(cx, &name),
+        Work::Node(name) => {
+            super::k3s::membership::node(cx, &name);
+            misc::node(cx, &name);
+        }
     }
 }

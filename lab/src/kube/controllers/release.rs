@@ -1,59 +1,100 @@
-//! Release Secrets as Helm writes them: `base64(gzip(json))`, one per revision.
-use std::io::Write;
-
-use flate2::Compression;
-use flate2::write::GzEncoder;
+//! Release Secrets as Helm writes them, one per revision.
+use gpuhost_stdlib::wire::release::{decode, encode};
 use serde_json::{Value, json};
 
 use super::super::charts::Chart;
 use super::super::cx::{Cx, key};
-use super::super::text::{b64, s};
+use super::super::objects;
+use super::super::text::s;
+
+/// Revisions that Helm keeps.
+const HISTORY: usize = 10;
 
 fn secrets(cx: &Cx, ns: &str, name: &str) -> Vec<Value> {
     let list = cx.c.store.list("secrets", ns, &format!("owner=helm,name={name}"));
-    list.into_iter().cloned().collect()
+    let mut out: Vec<Value> = list.into_iter().cloned().collect();
+    out.sort_by_key(number);
+    out
+}
+
+fn number(secret: &Value) -> u64 {
+    s(secret, "/metadata/labels/version").parse().unwrap_or(0)
 }
 
 /// The newest deployed revision of a release.
 #[must_use]
 pub fn current(cx: &Cx, ns: &str, name: &str) -> Option<Value> {
-    secrets(cx, ns, name).into_iter().find(|o| s(o, "/metadata/labels/status") == "deployed")
+    secrets(cx, ns, name).into_iter().rfind(|o| s(o, "/metadata/labels/status") == "deployed")
+}
+
+/// Objects of the newest deployed revision's manifest.
+#[must_use]
+pub fn objects(cx: &Cx, ns: &str, name: &str) -> Vec<Value> {
+    let body = current(cx, ns, name).and_then(|o| decode(o["data"]["release"].as_str()?));
+    body.map(|b| objects::from_yaml(b["manifest"].as_str().unwrap_or_default())).unwrap_or_default()
+}
+
+/// Sets the status of a revision: in its label, and in the release inside, which is what Helm shows.
+fn mark(cx: &mut Cx, secret: &Value, status: &str) {
+    let Some(mut body) = decode(secret["data"]["release"].as_str().unwrap_or_default()) else { return };
+    body["info"]["status"] = json!(status);
+    let data = encode(&body).unwrap_or_default();
+    let stamp = (cx.now() / 1000).to_string();
+    let (n, k) = key(secret);
+    cx.update("secrets", &n, &k, |o| {
+        o["metadata"]["labels"]["status"] = json!(status);
+        o["metadata"]["labels"]["modifiedAt"] = json!(stamp);
+        o["data"]["release"] = json!(data);
+    });
+}
+
+fn manifest(c: &Chart) -> String {
+    let doc = |o: &Value| {
+        let file = s(o, "/kind").to_lowercase();
+        format!(
+            "---\n# Source: {}/templates/{file}.yaml\n{}\n",
+            c.name,
+            serde_saphyr::to_string(o).unwrap_or_default().trim_end()
+        )
+    };
+    c.objects.iter().map(doc).collect()
 }
 
 /// Writes a new revision; the one before is superseded.
 pub fn record(cx: &mut Cx, ns: &str, name: &str, c: &Chart, values: &Value) {
     let old = secrets(cx, ns, name);
-    let last = old.iter().filter_map(|o| s(o, "/metadata/labels/version").parse::<u64>().ok()).max().unwrap_or(0);
-    for o in old.iter().filter(|o| s(o, "/metadata/labels/status") == "deployed") {
-        let (n, k) = key(o);
-        cx.update("secrets", &n, &k, |o| o["metadata"]["labels"]["status"] = json!("superseded"));
-    }
-    let version = last + 1;
+    let first = old.first().and_then(|o| decode(o["data"]["release"].as_str()?));
     let stamp = cx.stamp();
-    let manifest: Vec<String> =
-        c.objects.iter().map(|o| format!("---\n{}\n", serde_saphyr::to_string(o).unwrap_or_default())).collect();
+    let first = first.map_or_else(|| json!(stamp), |b| b["info"]["first_deployed"].clone());
+    for o in old.iter().filter(|o| s(o, "/metadata/labels/status") == "deployed") {
+        mark(cx, o, "superseded");
+    }
+    let version = old.last().map_or(0, number) + 1;
     let mut body = json!({
         "name": name, "namespace": ns, "version": version,
-        "info": {"first_deployed": stamp, "last_deployed": stamp, "deleted": "", "status": "deployed",
+        "info": {"first_deployed": first, "last_deployed": stamp, "deleted": "", "status": "deployed",
             "description": if version == 1 { "Install complete" } else { "Upgrade complete" }},
-        "chart": {"metadata": {"name": c.name, "version": c.version, "appVersion": c.version, "apiVersion": "v2"}, "templates": [], "values": {}},
-        "manifest": manifest.concat(), "hooks": [],
+        "chart": {"metadata": {"name": c.name, "version": c.version, "appVersion": c.version, "apiVersion": "v2"},
+            "lock": null, "templates": [], "values": c.values, "schema": null, "files": []},
+        "manifest": manifest(c), "hooks": [],
     });
     if values.as_object().is_some_and(|v| !v.is_empty()) {
         body["config"] = values.clone();
     }
-    let mut gz = GzEncoder::new(Vec::new(), Compression::default());
-    let packed = gz.write_all(body.to_string().as_bytes()).and_then(|()| gz.finish()).unwrap_or_default();
-    let data = b64(b64(&packed).as_bytes());
+    let data = encode(&body).unwrap_or_default();
     cx.create(json!({"apiVersion": "v1", "kind": "Secret", "type": "helm.sh/release.v1",
         "metadata": {"name": format!("sh.helm.release.v1.{name}.v{version}"), "namespace": ns,
             "labels": {"name": name, "owner": "helm", "status": "deployed", "version": version.to_string(), "modifiedAt": (cx.now() / 1000).to_string()}},
         "data": {"release": data}}));
+    for o in old.iter().rev().skip(HISTORY - 1) {
+        let (n, k) = key(o);
+        cx.delete("secrets", &n, &k);
+    }
 }
 
 /// All revisions of a release go.
-pub fn forget(cx: &mut Cx, name: &str) {
-    for o in secrets(cx, "", name) {
+pub fn forget(cx: &mut Cx, ns: &str, name: &str) {
+    for o in secrets(cx, ns, name) {
         let (n, k) = key(&o);
         cx.delete("secrets", &n, &k);
     }

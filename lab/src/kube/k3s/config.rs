@@ -1,163 +1,16 @@
 //! What K3s accepts in its configuration, tokens, and what must be equal on all servers.
 use serde_json::Value;
 
+use gpuhost_stdlib::wire::k3s::{CRITICAL, Known, known};
+
 use super::super::state::{Cluster, K3sProcess, Role};
 use super::super::text::{arr, s};
-
-/// Options of `k3s server` (agents know a part of them).
-const SERVER: &[&str] = &[
-    "advertise-address",
-    "advertise-port",
-    "agent-token",
-    "agent-token-file",
-    "bind-address",
-    "cluster-cidr",
-    "cluster-dns",
-    "cluster-domain",
-    "cluster-init",
-    "cluster-reset",
-    "cluster-reset-restore-path",
-    "data-dir",
-    "datastore-cafile",
-    "datastore-certfile",
-    "datastore-endpoint",
-    "datastore-keyfile",
-    "default-local-storage-path",
-    "disable",
-    "disable-apiserver",
-    "disable-cloud-controller",
-    "disable-controller-manager",
-    "disable-etcd",
-    "disable-helm-controller",
-    "disable-kube-proxy",
-    "disable-network-policy",
-    "disable-scheduler",
-    "egress-selector-mode",
-    "embedded-registry",
-    "enable-pprof",
-    "etcd-arg",
-    "etcd-disable-snapshots",
-    "etcd-expose-metrics",
-    "etcd-s3",
-    "etcd-s3-access-key",
-    "etcd-s3-bucket",
-    "etcd-s3-config-secret",
-    "etcd-s3-endpoint",
-    "etcd-s3-folder",
-    "etcd-s3-region",
-    "etcd-s3-secret-key",
-    "etcd-snapshot-compress",
-    "etcd-snapshot-dir",
-    "etcd-snapshot-name",
-    "etcd-snapshot-retention",
-    "etcd-snapshot-schedule-cron",
-    "flannel-backend",
-    "flannel-external-ip",
-    "flannel-ipv6-masq",
-    "helm-controller-arg",
-    "helm-job-image",
-    "https-listen-port",
-    "kine-tls",
-    "kube-apiserver-arg",
-    "kube-cloud-controller-manager-arg",
-    "kube-controller-manager-arg",
-    "kube-scheduler-arg",
-    "secrets-encryption",
-    "secrets-encryption-provider",
-    "service-cidr",
-    "service-node-port-range",
-    "servicelb-namespace",
-    "supervisor-metrics",
-    "system-default-registry",
-    "tls-san",
-    "tls-san-security",
-    "write-kubeconfig",
-    "write-kubeconfig-group",
-    "write-kubeconfig-mode",
-    "multi-cluster-cidr",
-];
-
-/// Options of both.
-const BOTH: &[&str] = &[
-    "airgap-extra-registry",
-    "bind-address",
-    "container-runtime-endpoint",
-    "data-dir",
-    "debug",
-    "default-runtime",
-    "disable-agent",
-    "disable-apiserver-lb",
-    "disable-default-registry-endpoint",
-    "docker",
-    "enable-pprof",
-    "flannel-conf",
-    "flannel-cni-conf",
-    "flannel-iface",
-    "image-credential-provider-bin-dir",
-    "image-credential-provider-config",
-    "image-service-endpoint",
-    "kube-proxy-arg",
-    "kubelet-arg",
-    "lb-server-port",
-    "log",
-    "node-external-ip",
-    "node-external-dns",
-    "node-internal-dns",
-    "node-ip",
-    "node-label",
-    "node-name",
-    "node-taint",
-    "nonroot-devices",
-    "pause-image",
-    "prefer-bundled-bin",
-    "private-registry",
-    "protect-kernel-defaults",
-    "resolv-conf",
-    "rootless",
-    "selinux",
-    "server",
-    "snapshotter",
-    "token",
-    "token-file",
-    "v",
-    "vmodule",
-    "vpn-auth",
-    "vpn-auth-file",
-    "with-node-id",
-    "alsologtostderr",
-];
-
-/// Options whose values must be equal on all servers, with the name K3s prints.
-const CRITICAL: &[(&str, &str)] = &[
-    ("cluster-cidr", "ClusterIPRanges"),
-    ("cluster-dns", "ClusterDNSs"),
-    ("cluster-domain", "ClusterDomain"),
-    ("disable-cloud-controller", "DisableCCM"),
-    ("disable-helm-controller", "DisableHelmController"),
-    ("disable-network-policy", "DisableNPC"),
-    ("egress-selector-mode", "EgressSelectorMode"),
-    ("embedded-registry", "EmbeddedRegistry"),
-    ("flannel-backend", "FlannelBackend"),
-    ("flannel-ipv6-masq", "FlannelIPv6Masq"),
-    ("flannel-external-ip", "FlannelExternalIP"),
-    ("secrets-encryption", "EncryptSecrets"),
-    ("secrets-encryption-provider", "EncryptProvider"),
-    ("service-cidr", "ServiceIPRanges"),
-];
 
 /// Refuses what K3s refuses before it starts anything.
 ///
 /// # Errors
 /// K3s' own text.
 pub fn refuse(p: &K3sProcess) -> Result<(), String> {
-    for key in p.config.as_object().into_iter().flatten().map(|(k, _)| k.trim_end_matches('+')) {
-        let known = BOTH.contains(&key) || (p.role == Role::Server && SERVER.contains(&key));
-        // An agent skips unknown keys that a server knows; anything else is a flag that is not defined.
-        let skipped = p.role == Role::Agent && SERVER.contains(&key);
-        if !known && !skipped {
-            return Err(format!("flag provided but not defined: -{key}"));
-        }
-    }
     if p.role == Role::Agent {
         if s(&p.config, "/server").is_empty() {
             return Err("--server is required".to_owned());
@@ -171,6 +24,18 @@ pub fn refuse(p: &K3sProcess) -> Result<(), String> {
         return Err(format!("--server must be an https URL: {server}"));
     }
     Ok(())
+}
+
+/// Takes out what this release does not know; K3s skips such options of its file with a warning.
+pub fn skip_unknown(p: &mut K3sProcess) -> Vec<String> {
+    let server = p.role == Role::Server;
+    let Some(map) = p.config.as_object_mut() else { return Vec::new() };
+    let skipped: Vec<String> =
+        map.keys().filter(|k| known(k, &p.version, server) != Known::Yes).map(String::clone).collect();
+    for k in &skipped {
+        map.remove(k);
+    }
+    skipped.into_iter().map(|k| format!("Unknown flag --{k} found in config.yaml, skipping")).collect()
 }
 
 /// The token of a configuration (a token file has been read into `token` by the guest).
@@ -275,8 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn unknown_options_are_refused() {
-        let p = K3sProcess { role: Role::Server, version: "v1".into(), config: json!({"cluster-int": true}) };
-        assert_eq!(refuse(&p).unwrap_err(), "flag provided but not defined: -cluster-int");
+    fn unknown_options_are_skipped_with_a_warning() {
+        let config = json!({"cluster-int": true, "tls-san": ["a"], "write-kubeconfig-name": "x"});
+        let mut p = K3sProcess { role: Role::Server, version: "v1.34.9+k3s1".into(), config };
+        assert_eq!(skip_unknown(&mut p).len(), 2);
+        assert_eq!(p.config, json!({"tls-san": ["a"]}));
     }
 }

@@ -9,7 +9,17 @@ use crate::{Lab, guest, tls};
 
 /// Proof on a server's disk that it belongs to a cluster.
 pub const MARK: &str = "/var/lib/rancher/k3s/server/db/etcd/name";
+/// Left by a cluster reset until K3s starts normally: stops a second reset.
+pub const RESET_FLAG: &str = "/var/lib/rancher/k3s/server/db/reset-flag";
+/// Where snapshots are.
+pub const SNAPSHOTS: &str = "/var/lib/rancher/k3s/server/db/snapshots";
 const SERVER: &str = "/var/lib/rancher/k3s/server";
+/// A file below K3s' server folder.
+#[must_use]
+pub fn server_file(name: &str) -> String {
+    format!("{SERVER}/{name}")
+}
+
 const PASSWORD: &str = "/etc/rancher/node/password";
 
 /// Writes what a server keeps: token, certificates, kubeconfig, datastore.

@@ -249,6 +249,7 @@ pub fn ready(lab: &Lab, w: &mut World, vmid: u32) {
     }
     serve::up(lab, w, vmid, &id);
     with_cluster(lab, w, &id, |cx| {
+        cx.c.version = p.start.version.clone();
         packaged::server_started(cx, vmid, &p.start.config);
         vip::look(cx);
     });

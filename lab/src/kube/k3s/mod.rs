@@ -1,10 +1,15 @@
 //! K3s processes of guests: start, stop, and what systemd and the journal say of them.
+pub mod certificates;
 pub mod config;
 pub mod files;
 pub mod join;
+pub mod membership;
 pub mod node;
 pub mod packaged;
+pub mod reset;
 pub mod serve;
+pub mod snapshot;
+pub mod tokens;
 pub mod vip;
 
 use serde::{Deserialize, Serialize};
@@ -36,10 +41,16 @@ pub enum Stage {
 ///
 /// # Errors
 /// When the configuration is refused before anything runs; the text is K3s' own.
-pub fn k3s_start(lab: &Lab, w: &mut World, vmid: u32, start: K3sProcess) -> Result<(), String> {
+pub fn k3s_start(lab: &Lab, w: &mut World, vmid: u32, mut start: K3sProcess) -> Result<(), String> {
     let old = w.k3s.remove(&vmid);
-    let (generation, mut journal) = old.map_or((0, Vec::new()), |p| (p.generation, p.journal));
+    let (generation, mut journal, issued) =
+        old.map_or((0, Vec::new(), 0), |p| (p.generation, p.journal, p.certificates_ms));
     journal.push(line(w, "info", &format!("Starting k3s {}", start.version)));
+    for text in config::skip_unknown(&mut start) {
+        journal.push(line(w, "warning", &text));
+    }
+    guest::remove_file(lab, vmid, files::RESET_FLAG);
+    let start_version = start.version.clone();
     let process = Process {
         start,
         unit: Some(UnitState::Activating),
@@ -49,6 +60,7 @@ pub fn k3s_start(lab: &Lab, w: &mut World, vmid: u32, start: K3sProcess) -> Resu
         generation: generation + 1,
         runtimes: Vec::new(),
         waiting: false,
+        certificates_ms: certificates::renewed(w.now_ms, issued, &start_version),
     };
     let refused = config::refuse(&process.start);
     w.k3s.insert(vmid, process);

@@ -32,11 +32,9 @@ pub fn register(lab: &Lab, w: &mut World, vmid: u32) {
     }
     let password = files::node_password(lab, w, vmid);
     let ip = guest::ip(w, vmid).unwrap_or_default();
-    let clash = w.clusters.get(&id).is_some_and(|c| {
-        // without its Secret the password is forgotten
-        let kept = c.store.get("secrets", "kube-system", &format!("{}.node-password.k3s", p.node)).is_some();
-        kept && c.node_passwords.get(&p.node).is_some_and(|known| *known != password)
-    });
+    // the Secret is the only record: with it goes the old password
+    let known = w.clusters.get(&id).and_then(|c| c.store.get("secrets", "kube-system", &password_name(&p.node)));
+    let clash = known.is_some_and(|s| s["data"]["hash"] != password_hash(&p.node, &password));
     if clash {
         let text = format!(
             "Node password rejected, duplicate hostname or contents of '/etc/rancher/node/password' may not match server node-passwd entry, try enabling a unique node name with the --with-node-id flag: hash does not match for node {}",
@@ -46,7 +44,6 @@ pub fn register(lab: &Lab, w: &mut World, vmid: u32) {
     }
     log(w, vmid, "info", &format!("Running kubelet --hostname-override={} --node-ip={ip}", p.node));
     with_cluster(lab, w, &id, |cx| {
-        cx.c.node_passwords.insert(p.node.clone(), password.clone());
         password_secret(cx, &p.node, &password);
         let rt = cx.node_rt(&p.node);
         rt.vmid = vmid;
@@ -76,12 +73,21 @@ pub fn register(lab: &Lab, w: &mut World, vmid: u32) {
     go(w, vmid, 6000, Stage::NodeReady);
 }
 
+/// Name of the Secret that keeps a node's password.
+#[must_use]
+pub fn password_name(node: &str) -> String {
+    format!("{node}.node-password.k3s")
+}
+
+fn password_hash(node: &str, password: &str) -> String {
+    b64(format!("$1:{}:15:8:1:{}", &sha256(node)[..16], &sha256(password)[..43]).as_bytes())
+}
+
 fn password_secret(cx: &mut Cx, node: &str, password: &str) {
-    let hash = format!("$1:{}:15:8:1:{}", &sha256(node)[..16], &sha256(password)[..43]);
     cx.create(json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
-        "metadata": {"name": format!("{node}.node-password.k3s"), "namespace": "kube-system"},
-        "data": {"hash": b64(hash.as_bytes())},
+        "metadata": {"name": password_name(node), "namespace": "kube-system"},
+        "data": {"hash": password_hash(node, password)},
     }));
 }
 

@@ -1,7 +1,6 @@
-//! JSON schemas of the built-in types, generated once and marked with their list and merge keys.
+//! JSON schemas of the built-in types, marked with their list and merge keys.
 use std::sync::OnceLock;
 
-use k8s_openapi::api;
 use serde_json::{Map, Value, json};
 
 /// Keys of lists whose items merge: (type suffix or `*`, field, list-map keys, patch merge key).
@@ -59,41 +58,8 @@ const ATOMIC_MAPS: &[(&str, &str)] = &[
     ("core.v1.ReplicationControllerSpec", "selector"),
 ];
 
-macro_rules! types {
-    ($g:ident: $($m:ident :: $v:ident { $($t:ident),* $(,)? })*) => {
-        $($( $g.subschema_for::<api::$m::$v::$t>(); )*)*
-    };
-}
-
 fn generate() -> Map<String, Value> {
-    let mut g = schemars::SchemaGenerator::default();
-    types!(g:
-        core::v1 { Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node,
-            PersistentVolumeClaim, PersistentVolume, Pod, PodTemplate, ReplicationController, ResourceQuota,
-            Secret, ServiceAccount, Service }
-        admissionregistration::v1 { MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
-            ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding }
-        apps::v1 { ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet }
-        authentication::v1 { SelfSubjectReview, TokenReview, TokenRequest }
-        authorization::v1 { LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview,
-            SubjectAccessReview }
-        autoscaling::v1 { HorizontalPodAutoscaler, Scale }
-        autoscaling::v2 { HorizontalPodAutoscaler }
-        batch::v1 { CronJob, Job }
-        certificates::v1 { CertificateSigningRequest }
-        coordination::v1 { Lease }
-        discovery::v1 { EndpointSlice }
-        flowcontrol::v1 { FlowSchema, PriorityLevelConfiguration }
-        networking::v1 { IngressClass, Ingress, NetworkPolicy }
-        node::v1 { RuntimeClass }
-        policy::v1 { PodDisruptionBudget, Eviction }
-        rbac::v1 { ClusterRoleBinding, ClusterRole, RoleBinding, Role }
-        scheduling::v1 { PriorityClass }
-        storage::v1 { CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment }
-    );
-    g.subschema_for::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>();
-    g.subschema_for::<k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService>();
-    let mut defs = g.take_definitions(true);
+    let mut defs = gpuhost_stdlib::wire::schema::definitions().clone();
     for (name, def) in &mut defs {
         annotate(name, def);
     }

@@ -1,0 +1,174 @@
+//! What administrators do with the `k3s` binary: snapshots, cluster reset, tokens, certificates.
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::guest::k3s::by_hand;
+use crate::kube::k3s::{certificates, files, reset, snapshot, tokens};
+
+fn say(c: &mut Call, level: &str, text: &str) {
+    let now = c.world(|w| w.now_ms);
+    let line = format!("time=\"{}\" level={level} msg={text:?}", crate::kube::text::stamp(now));
+    c.complain(&line);
+}
+
+fn fatal(c: &mut Call, text: &str) -> i32 {
+    say(c, "fatal", text);
+    1
+}
+
+/// `k3s etcd-snapshot …`.
+pub(super) async fn etcd_snapshot(c: &mut Call) -> i32 {
+    let verb = c.args.get(1).filter(|a| !a.starts_with('-')).cloned().unwrap_or_else(|| "save".to_owned());
+    let (lab, vmid) = (c.m.lab.clone(), c.m.vmid);
+    match verb.as_str() {
+        "save" => {
+            c.pause(2500).await;
+            let name = c.value(&["--name"]).unwrap_or_default();
+            match lab.with(|w| snapshot::save(&lab, w, vmid, &name)) {
+                Ok(name) => {
+                    say(c, "info", &format!("Snapshot {name} saved."));
+                    0
+                }
+                Err(e) => fatal(c, &e),
+            }
+        }
+        "ls" | "list" | "l" => {
+            let rows = snapshot::list(&lab, vmid);
+            let at = |name: &str| format!("file://{}/{name}", files::SNAPSHOTS);
+            if c.value(&["-o", "--output"]).as_deref() == Some("json") {
+                let items: Vec<Value> = rows
+                    .iter()
+                    .map(|r| {
+                        json!({"kind": "ETCDSnapshotFile", "apiVersion": "k3s.cattle.io/v1", "metadata": {"name": r.name},
+                            "spec": {"snapshotName": r.name, "nodeName": c.guest(|g| g.hostname.clone()), "location": at(&r.name)},
+                            "status": {"size": r.size.to_string(), "creationTime": r.created, "readyToUse": true}})
+                    })
+                    .collect();
+                c.line(
+                    &json!({"kind": "ETCDSnapshotFileList", "apiVersion": "k3s.cattle.io/v1", "items": items})
+                        .to_string(),
+                );
+                return 0;
+            }
+            c.line("Name Location Size Created");
+            for r in rows {
+                c.line(&format!("{} {} {} {}", r.name, at(&r.name), r.size, r.created));
+            }
+            0
+        }
+        "delete" => {
+            let names = c.args.iter().skip(2).filter(|a| !a.starts_with('-')).cloned().collect::<Vec<_>>();
+            for name in names {
+                if lab.with(|w| snapshot::delete(&lab, w, vmid, &name)) {
+                    say(c, "info", &format!("Snapshot {name} deleted."));
+                } else {
+                    say(c, "warning", &format!("Snapshot {name} not found."));
+                }
+            }
+            0
+        }
+        "prune" => {
+            let keep: usize = c
+                .value(&["--snapshot-retention", "--etcd-snapshot-retention"])
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(5);
+            let name = c.value(&["--name"]).unwrap_or_else(|| "on-demand".to_owned());
+            let mut mine: Vec<_> =
+                snapshot::list(&lab, vmid).into_iter().filter(|r| r.name.starts_with(&name)).collect();
+            mine.sort_by(|a, b| b.created.cmp(&a.created));
+            for r in mine.iter().skip(keep) {
+                lab.with(|w| snapshot::delete(&lab, w, vmid, &r.name));
+                say(c, "info", &format!("Snapshot {} deleted.", r.name));
+            }
+            0
+        }
+        other => c.fail(1, &format!("No help topic for '{other}'")),
+    }
+}
+
+/// `k3s server …` in the foreground: only the reset of a cluster ends by itself.
+pub(super) async fn server(c: &mut Call) -> i32 {
+    if !c.must_be_root("must run as root unless --disable-agent is specified") {
+        return 1;
+    }
+    let words: Vec<String> = c.args.iter().skip(1).cloned().collect();
+    let config = match by_hand(&c.m, &words) {
+        Ok(v) => v,
+        Err(e) => return fatal(c, &e),
+    };
+    if !crate::kube::k3s::config::on(&config, "cluster-reset") {
+        return c.unsimulated("server (in the foreground, without --cluster-reset)");
+    }
+    say(c, "info", "Starting temporary etcd to reconcile with datastore");
+    c.pause(12_000).await;
+    let (lab, vmid) = (c.m.lab.clone(), c.m.vmid);
+    match lab.with(|w| reset::reset(&lab, w, vmid, &config)) {
+        Ok(()) => {
+            say(c, "info", reset::DONE);
+            0
+        }
+        Err(e) => fatal(c, &e),
+    }
+}
+
+/// `k3s token …`.
+pub(super) async fn token(c: &mut Call) -> i32 {
+    match c.args.get(1).map(String::as_str) {
+        Some("rotate") => {
+            let old = c.value(&["--token", "-t"]).or_else(|| c.env.get("K3S_TOKEN").cloned()).unwrap_or_default();
+            let new = c.value(&["--new-token"]).unwrap_or_default();
+            c.pause(1500).await;
+            let (lab, vmid) = (c.m.lab.clone(), c.m.vmid);
+            match lab.with(|w| tokens::rotate(&lab, w, vmid, &old, &new)) {
+                Ok(()) => {
+                    c.line("WARNING: Recommended to keep a record of the old token. If restoring from a snapshot, you must use the token associated with that snapshot.");
+                    c.line("Token rotated, restart k3s nodes with new token");
+                    0
+                }
+                Err(e) => fatal(c, &e),
+            }
+        }
+        other => {
+            let what = format!("token {}", other.unwrap_or_default());
+            c.unsimulated(&what)
+        }
+    }
+}
+
+/// `k3s certificate …`.
+pub(super) async fn certificate(c: &mut Call) -> i32 {
+    let vmid = c.m.vmid;
+    match c.args.get(1).map(String::as_str) {
+        Some("rotate") => {
+            say(c, "info", "Rotating certificates for all services");
+            c.pause(400).await;
+            c.world(|w| certificates::rotate(w, vmid));
+            say(
+                c,
+                "info",
+                "Successfully backed up certificates, please restart k3s server or agent to rotate certificates",
+            );
+            0
+        }
+        Some("check") => {
+            let rows = c.world(|w| certificates::rows(w, vmid));
+            if c.value(&["-o", "--output"]).as_deref() == Some("json") {
+                c.line(&Value::Array(rows).to_string());
+                return 0;
+            }
+            c.line("FILENAME SUBJECT USAGES EXPIRES RESIDUAL TIME STATUS");
+            for r in rows {
+                let cells: Vec<&str> = ["filename", "subject", "usages", "expiryTime", "residualTime", "status"]
+                    .iter()
+                    .map(|k| r[*k].as_str().unwrap_or_default())
+                    .collect();
+                c.line(&cells.join(" "));
+            }
+            0
+        }
+        other => {
+            let what = format!("certificate {}", other.unwrap_or_default());
+            c.unsimulated(&what)
+        }
+    }
+}

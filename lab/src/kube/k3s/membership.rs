@@ -1,0 +1,59 @@
+//! What goes with a Node: its etcd member, its password, its lease. Grade: source (K3s' member and node controllers).
+use serde_json::json;
+
+use super::super::cx::Cx;
+use super::super::text::s;
+use super::{files, node};
+use crate::guest;
+
+const REMOVE: &str = "/metadata/annotations/etcd.k3s.cattle.io~1remove";
+const REMOVED: &str = "etcd.k3s.cattle.io/removed-node-name";
+
+/// A Node was changed or deleted.
+pub fn node(cx: &mut Cx, name: &str) {
+    match cx.get("nodes", "", name) {
+        None => deleted(cx, name),
+        Some(n) => {
+            let asked = s(n, REMOVE) == "true" && n["metadata"]["annotations"][REMOVED].is_null();
+            if asked && let Some(member) = leave(cx, name) {
+                cx.update("nodes", "", name, |n| {
+                    n["metadata"]["annotations"][REMOVED] = json!(member);
+                    if let Some(a) = n["metadata"]["annotations"].as_object_mut() {
+                        a.remove("etcd.k3s.cattle.io/node-name");
+                        a.remove("etcd.k3s.cattle.io/node-address");
+                    }
+                    if let Some(list) = n["status"]["conditions"].as_array_mut() {
+                        list.retain(|c| c["type"] != "EtcdIsVoter");
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn deleted(cx: &mut Cx, name: &str) {
+    leave(cx, name);
+    cx.delete("secrets", "kube-system", &node::password_name(name));
+    cx.delete("leases.coordination.k8s.io", "kube-node-lease", name);
+}
+
+/// Takes the etcd member of a node out, unless it is the last one; gives the member's name.
+fn leave(cx: &mut Cx, name: &str) -> Option<String> {
+    let member = cx.c.members.values().find(|m| m.node == name)?.clone();
+    if cx.c.members.len() == 1 {
+        return None;
+    }
+    cx.c.members.remove(&member.vmid);
+    cx.c.on_disk.remove(&member.vmid);
+    // what its own K3s finds when it starts again: its datastore is not the cluster's any more
+    guest::remove_file(cx.lab, member.vmid, files::MARK);
+    guest::put_file(cx.lab, cx.w, member.vmid, "/var/lib/rancher/k3s/server/db/tombstone", &member.node, 0o600);
+    super::log(
+        cx.w,
+        member.vmid,
+        "error",
+        "this server has been removed from the cluster please restart k3s to rejoin the cluster",
+    );
+    let id = format!("{}-{:08x}", member.node, member.vmid);
+    Some(id)
+}

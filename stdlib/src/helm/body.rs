@@ -1,0 +1,186 @@
+//! What release Secrets hold beside the revision: manifest, chart, values. Differences and drift, no helm binary.
+use serde_json::{Value, json};
+
+use super::release::{Release, read_revision};
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::core::event::Change;
+use crate::kubernetes::rest::{Request, item, query};
+use crate::kubernetes::{ListOptions, describe, diff, parse_yaml};
+use crate::wire::release::decode;
+
+/// One revision's Secret and the release inside it.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Revision number.
+    pub number: i64,
+    /// The Secret.
+    pub secret: Value,
+    /// The release inside: chart, config, manifest, info.
+    pub body: Value,
+}
+
+/// Differences between two trees of values, as `(path, before, after)`.
+#[must_use]
+pub fn value_differences(before: &Value, after: &Value) -> Vec<(String, Option<Value>, Option<Value>)> {
+    let mut out = Vec::new();
+    walk("", before, after, &mut out);
+    out
+}
+
+fn walk(path: &str, a: &Value, b: &Value, out: &mut Vec<(String, Option<Value>, Option<Value>)>) {
+    let below = |k: &str| if path.is_empty() { k.to_owned() } else { format!("{path}.{k}") };
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) => {
+            let keys: std::collections::BTreeSet<_> = x.keys().chain(y.keys()).collect();
+            for k in keys {
+                walk(&below(k), x.get(k).unwrap_or(&Value::Null), y.get(k).unwrap_or(&Value::Null), out);
+            }
+        }
+        (Value::Null, Value::Object(y)) if !y.is_empty() => {
+            y.iter().for_each(|(k, v)| walk(&below(k), &Value::Null, v, out))
+        }
+        (Value::Object(x), Value::Null) if !x.is_empty() => {
+            x.iter().for_each(|(k, v)| walk(&below(k), v, &Value::Null, out))
+        }
+        _ if a == b => {}
+        _ => {
+            let some = |v: &Value| (!v.is_null()).then(|| v.clone());
+            out.push((path.to_owned(), some(a), some(b)));
+        }
+    }
+}
+
+impl Release {
+    /// All revisions with what they hold, oldest first.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn stored(&self, ctx: &Ctx) -> OpResult<Vec<Stored>> {
+        let labels = [("owner".to_owned(), "helm".to_owned()), ("name".to_owned(), self.name.clone())];
+        let o = ListOptions { namespace: self.namespace.clone(), labels: labels.into(), fields: Default::default() };
+        let mut out = Vec::new();
+        for secret in self.cluster.list_objects(ctx, "secret", &o).await? {
+            let body = decode(secret["data"]["release"].as_str().unwrap_or_default());
+            if let (Some(r), Some(body)) = (read_revision(&secret), body) {
+                out.push(Stored { number: r.number, secret, body });
+            }
+        }
+        out.sort_by_key(|s| s.number);
+        Ok(out)
+    }
+
+    /// One revision: the given one, or the newest.
+    ///
+    /// # Errors
+    /// `not_found` naming the revisions there are.
+    pub async fn revision(&self, ctx: &Ctx, number: Option<i64>) -> OpResult<Stored> {
+        let mut all = self.stored(ctx).await?;
+        let names: Vec<String> = all.iter().map(|s| s.number.to_string()).collect();
+        let at = match number {
+            Some(n) => all.iter().position(|s| s.number == n),
+            None => all.len().checked_sub(1),
+        };
+        match at {
+            Some(i) => Ok(all.swap_remove(i)),
+            None if all.is_empty() => {
+                Err(OpError::not_found(format!("there is no release `{}`", self.name)).on(&self.name))
+            }
+            None => Err(OpError::not_found(format!("`{}` has no revision {}", self.name, number.unwrap_or(0)))
+                .on(&self.name)
+                .hint(format!("revisions: {}", names.join(", ")))),
+        }
+    }
+
+    /// Objects of a revision's manifest, in the release's namespace where they name none.
+    ///
+    /// # Errors
+    /// `invalid` when the manifest cannot be read.
+    pub async fn objects(&self, ctx: &Ctx, stored: &Stored) -> OpResult<Vec<Value>> {
+        let mut objects = parse_yaml(stored.body["manifest"].as_str().unwrap_or_default())?;
+        for o in &mut objects {
+            let namespaced = self.cluster.kind_of(ctx, o).await.map(|k| k.namespaced).unwrap_or(false);
+            if namespaced && o["metadata"]["namespace"].is_null() {
+                o["metadata"]["namespace"] = self.namespace.clone().into();
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Where the live objects differ from the newest revision's manifest: changed fields, absent objects.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn drift(&self, ctx: &Ctx) -> OpResult<Vec<Change>> {
+        let newest = self.revision(ctx, None).await?;
+        let mut out = Vec::new();
+        for object in self.objects(ctx, &newest).await? {
+            let subject = describe(&object);
+            let Ok(kind) = self.cluster.kind_of(ctx, &object).await else {
+                out.push(Change::new(
+                    &self.name,
+                    format!("{subject}: its kind"),
+                    Some("absent".into()),
+                    Some("installed".into()),
+                ));
+                continue;
+            };
+            let meta = &object["metadata"];
+            let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+            let path = item(&kind, &text(&meta["namespace"]), &text(&meta["name"]));
+            let live = self.cluster.send(ctx, &Request::get(path.clone())).await?;
+            if live.status == 404 {
+                out.push(Change::new(&self.name, subject, None, Some("present".into())));
+                continue;
+            }
+            // what the API server would make of it: defaults and other people's fields play no part
+            let q = query(&[("fieldManager", "helm"), ("force", "true"), ("dryRun", "All")]);
+            let would = self.cluster.send(ctx, &Request::apply(format!("{path}{q}"), &object)).await?;
+            if live.ok() && would.ok() {
+                out.extend(diff::object_changes(&self.name, &subject, &live.json(), &would.json()));
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// A release as one JSON object, for the Secret of a new revision.
+#[must_use]
+pub fn next_revision(of: &Stored, number: i64, stamp: &str) -> Value {
+    let mut body = of.body.clone();
+    body["version"] = number.into();
+    body["info"]["status"] = "deployed".into();
+    body["info"]["last_deployed"] = stamp.into();
+    body["info"]["description"] = format!("Rollback to {}", of.number).into();
+    body
+}
+
+/// The Secret of a revision.
+#[must_use]
+pub fn secret_of(name: &str, namespace: &str, number: i64, data: &str, seconds: u64) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "type": "helm.sh/release.v1",
+        "metadata": {"name": format!("sh.helm.release.v1.{name}.v{number}"), "namespace": namespace,
+            "labels": {"name": name, "owner": "helm", "status": "deployed", "version": number.to_string(),
+                "modifiedAt": seconds.to_string()}},
+        "data": {"release": data}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_differ_by_path() {
+        let d = value_differences(
+            &json!({"a": {"b": 1, "c": 2}, "l": [1]}),
+            &json!({"a": {"b": 2, "d": {"e": 3}}, "l": [1]}),
+        );
+        let paths: Vec<&str> = d.iter().map(|x| x.0.as_str()).collect();
+        assert_eq!(paths, ["a.b", "a.c", "a.d.e"]);
+        assert_eq!(d[1].2, None);
+        assert!(
+            value_differences(&Value::Null, &json!({})).len() == 1
+                || value_differences(&Value::Null, &json!({})).is_empty()
+        );
+    }
+}

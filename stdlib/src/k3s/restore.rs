@@ -1,0 +1,305 @@
+//! Restoring etcd from a snapshot: one server becomes the cluster, the others join it anew.
+use serde_json::Value;
+
+use super::config::{CONFIG, Part, to_yaml};
+use super::connect::PORT;
+use super::node::{Found, checked, look, put_file};
+use super::snapshot::FOLDER;
+use super::start::wait_unit;
+use crate::core::ctx::Ctx;
+use crate::core::error::{Kind, OpError, OpResult};
+use crate::core::event::{Change, Class};
+use crate::core::op::{Op, OpScope};
+use crate::core::units::Duration;
+use crate::kubernetes::{Cluster, epoch_seconds};
+use crate::options;
+use crate::ssh::RunOptions;
+use crate::ssh::{Host, quote};
+
+options! {
+    /// How to restore.
+    pub struct RestoreOptions {
+        /// Local folder that holds the snapshot, when it is not on the first server's disk.
+        folder: Option<String> = None,
+        /// How long one server may take to be back.
+        timeout: Duration = Duration::minutes(15),
+    }
+}
+
+/// What K3s says when a reset is complete.
+const DONE: &str = "has been reset";
+
+/// A server's config.yaml for a reset (`None`) or for joining the server that was reset.
+#[must_use]
+pub fn rejoin_config(config: &Value, leader: Option<&str>) -> Value {
+    let mut c = config.clone();
+    if let Some(map) = c.as_object_mut() {
+        map.remove("server");
+        map.remove("cluster-init");
+        match leader {
+            Some(url) => map.insert("server".into(), url.into()),
+            None => map.insert("cluster-init".into(), true.into()),
+        };
+    }
+    c
+}
+
+/// Restores the datastore of `hosts[0]` from `snapshot`; the other servers lose theirs (kept aside) and join again.
+///
+/// # Errors
+/// `denied` when declined; `not_found` without the snapshot; what K3s says to a wrong token.
+pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &RestoreOptions) -> OpResult<Cluster> {
+    let leader = hosts.first().ok_or_else(|| OpError::invalid("no server to restore on"))?;
+    let op = Op::destroy("k3s", "restore_etcd", leader.name()).class(Class::Adoptable).args(&snapshot);
+    let limit = o.timeout.0;
+    ctx.run_op(op, |s| async move {
+        let found = look(s.ctx(), leader, Part::Server).await?;
+        if found.version.is_empty() || !found.config.is_object() {
+            return Err(OpError::not_found("K3s is not installed on the server to restore on")
+                .on(leader.name())
+                .hint("install the same version first: `gpuhost run recipes/deploy.rhai`"));
+        }
+        let path = place(s.ctx(), leader, snapshot, o).await?;
+        let others = ask_others(s.ctx(), &hosts[1..]).await;
+        let changes = listing(s.ctx(), hosts, leader, snapshot, &others).await;
+        let url = format!("https://{}:{PORT}", leader.address());
+        s.act(format!("etcd of {}", leader.name()), changes, async {
+            stop(s.ctx(), leader).await?;
+            for (host, _) in others.iter().filter(|(_, f)| f.is_some()) {
+                stop(s.ctx(), host).await?;
+            }
+            reset(&s, leader, &found, &path).await?;
+            start(&s, leader, limit).await?;
+            let cluster = super::connect::connect(s.ctx(), std::slice::from_ref(leader)).await?;
+            cluster.wait_back(&s, leader, Part::Server, "", limit).await?;
+            for (host, found) in &others {
+                match found {
+                    Some(f) if f.member => rejoin(&s, &cluster, host, f, &url, limit).await?,
+                    // a machine that is gone or empty: its node must not keep the new one out
+                    _ => cluster.forget_gone(s.ctx(), host.name()).await?,
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        super::connect::connect(s.ctx(), hosts).await
+    })
+    .await
+}
+
+/// What each of the other servers has; `None` for those that do not answer.
+async fn ask_others(ctx: &Ctx, hosts: &[Host]) -> Vec<(Host, Option<Found>)> {
+    let asked = ctx.clock.join_all(hosts.iter().map(|h| look(ctx, h, Part::Server)).collect()).await;
+    hosts.iter().cloned().zip(asked.into_iter().map(Result::ok)).collect()
+}
+
+/// The snapshot's path on the server; uploads it from the local folder.
+async fn place(ctx: &Ctx, host: &Host, snapshot: &str, o: &RestoreOptions) -> OpResult<String> {
+    let path = format!("{FOLDER}/{snapshot}");
+    if let Some(folder) = &o.folder {
+        let local = crate::flow::files::granted(ctx, folder)?.join(snapshot);
+        let bytes = std::fs::read(&local)
+            .map_err(|e| OpError::not_found(format!("cannot read `{folder}/{snapshot}`")).because(e.to_string()))?;
+        let sum = super::snapshot::hex(&bytes);
+        let noted = std::fs::read_to_string(local.with_file_name(format!("{snapshot}.sha256"))).ok();
+        if let Some(noted) = noted.filter(|n| !n.starts_with(&sum)) {
+            return Err(OpError::failed("the copy of the snapshot is damaged")
+                .because(format!("sha256 is {sum}, noted was {}", noted.trim()))
+                .hint("use another copy"));
+        }
+        let q = quote(&path);
+        let script = format!("umask 077; mkdir -p {FOLDER} && cat > {q} && sha256sum {q}");
+        let limits = RunOptions { timeout: Duration::minutes(30), ..RunOptions::default() };
+        let out = host.exec_with(ctx, &script, &bytes, &limits).await.map_err(|e| e.on(host.name()))?;
+        if out.code != 0 || !out.stdout.starts_with(&sum) {
+            return Err(OpError::failed("the snapshot cannot be brought to the server")
+                .on(host.name())
+                .because(out.stderr));
+        }
+        return Ok(path);
+    }
+    let out = host.exec_raw(ctx, &format!("[ -s {} ]", quote(&path)), b"").await.map_err(|e| e.on(host.name()))?;
+    if out.code == 0 {
+        return Ok(path);
+    }
+    Err(OpError::not_found(format!("there is no snapshot `{snapshot}` on the server's disk"))
+        .on(host.name())
+        .hint("name a folder with a copy: `#{ folder: \"backup\" }`; `ls /var/lib/rancher/k3s/server/db/snapshots` on the servers"))
+}
+
+/// What a restore takes away, for the question and the journal.
+async fn listing(
+    ctx: &Ctx,
+    hosts: &[Host],
+    leader: &Host,
+    snapshot: &str,
+    others: &[(Host, Option<Found>)],
+) -> Vec<Change> {
+    let mut out = vec![Change::new(
+        leader.name(),
+        "etcd datastore",
+        Some("as it is now".into()),
+        Some(format!("as in {snapshot}").into()),
+    )];
+    for (host, found) in others {
+        let words = match found {
+            Some(f) if f.member => "joins again, its old datastore is kept aside",
+            Some(_) => "has no datastore: its node object is removed",
+            None => "does not answer: its node object is removed",
+        };
+        out.push(Change::new(host.name(), "etcd member", Some("as it is now".into()), Some(words.into())));
+    }
+    // claims younger than the snapshot: their objects go, their volumes stay where they are
+    let taken = snapshot.rsplit('-').next().and_then(|t| t.parse::<i64>().ok());
+    if let (Some(taken), Ok(cluster)) = (taken, super::connect::connect(ctx, hosts).await)
+        && let Ok(claims) = cluster.list_in(ctx, "pvc", "").await
+    {
+        for c in claims {
+            let made = c["metadata"]["creationTimestamp"].as_str().and_then(epoch_seconds);
+            if made.is_some_and(|m| m > taken) {
+                let name = crate::kubernetes::describe(&c);
+                out.push(Change::new(
+                    cluster.name(),
+                    format!("{name} (made after the snapshot)"),
+                    Some("present".into()),
+                    None,
+                ));
+            }
+        }
+    }
+    out
+}
+
+async fn stop(ctx: &Ctx, host: &Host) -> OpResult<()> {
+    checked(ctx, host, "systemctl stop k3s", b"", "`k3s` cannot be stopped").await.map(drop)
+}
+
+async fn start(s: &OpScope, host: &Host, limit: std::time::Duration) -> OpResult<()> {
+    checked(s.ctx(), host, "systemctl start --no-block k3s", b"", "`k3s` cannot be started").await?;
+    wait_unit(s, host, Part::Server, limit).await
+}
+
+/// The reset itself: K3s ends when it is done.
+async fn reset(s: &OpScope, host: &Host, found: &Found, path: &str) -> OpResult<()> {
+    let ctx = s.ctx();
+    let config = rejoin_config(&found.config, None);
+    if config != found.config {
+        put_file(ctx, host, CONFIG, "0600", &to_yaml(&config)).await?;
+    }
+    s.waiting("restores the snapshot");
+    // an earlier reset that was never started stops a second one
+    let script = format!(
+        "rm -f /var/lib/rancher/k3s/server/db/reset-flag\nk3s server --cluster-reset --cluster-reset-restore-path={} 2>&1",
+        quote(path)
+    );
+    let limits = RunOptions { timeout: Duration::minutes(15), ..RunOptions::default() };
+    let out = host.exec_with(ctx, &script, b"", &limits).await.map_err(|e| e.on(host.name()))?;
+    if out.stdout.contains(DONE) {
+        return Ok(());
+    }
+    let mut e = OpError::failed("the snapshot cannot be restored").on(host.name());
+    match super::journal::explain(&out.stdout) {
+        Some(k) => e = e.because(k.line).because(k.cause).hint(k.hint),
+        None => {
+            e.causes = super::journal::last_lines(&out.stdout, 4);
+            e = e.hint(
+                "K3s is stopped on all servers; the old datastore is untouched: `systemctl start k3s` brings it back",
+            );
+        }
+    }
+    Err(e)
+}
+
+/// Another server: its old datastore goes aside, then it joins like a new one.
+async fn rejoin(
+    s: &OpScope,
+    cluster: &Cluster,
+    host: &Host,
+    found: &Found,
+    url: &str,
+    limit: std::time::Duration,
+) -> OpResult<()> {
+    let now = s.ctx().clock.now_ms().await / 1000;
+    let script = format!("cd /var/lib/rancher/k3s/server && mv db db.before-restore-{now}");
+    checked(s.ctx(), host, &script, b"", "the old datastore cannot be put aside").await?;
+    put_file(s.ctx(), host, CONFIG, "0600", &to_yaml(&rejoin_config(&found.config, Some(url)))).await?;
+    start(s, host, limit).await?;
+    cluster.wait_back(s, host, Part::Server, "", limit).await
+}
+
+impl Cluster {
+    /// Removes what the cluster remembers of a node whose machine was made anew: etcd member, node object, password.
+    ///
+    /// # Errors
+    /// The server's refusal; `conflict` when the node is alive.
+    pub async fn forget_node(&self, ctx: &Ctx, name: &str) -> OpResult<()> {
+        let node = self.find_object(ctx, "node", "", name).await?;
+        if node.is_some_and(|n| crate::kubernetes::is_true(&n, "Ready")) && fresh(self, ctx, name).await {
+            let e = OpError::conflict("the node is alive").on(name);
+            return Err(e.hint("remove it with `cluster.remove_node(host)`"));
+        }
+        self.forget_gone(ctx, name).await
+    }
+
+    /// The same for a node that is known to be gone, whatever its object still says.
+    async fn forget_gone(&self, ctx: &Ctx, name: &str) -> OpResult<()> {
+        let Some(node) = self.find_object(ctx, "node", "", name).await? else {
+            return self.drop_password(ctx, name).await;
+        };
+        let op = Op::write("k3s", "forget_node", name).class(Class::Adoptable);
+        ctx.run_op(op, |s| async move {
+            let changes = vec![Change::new(name, "node of a machine that is gone", Some("present".into()), None)];
+            s.act(format!("node {name}"), changes, async {
+                if node["metadata"]["labels"].get("node-role.kubernetes.io/etcd").is_some() {
+                    match self.leave_etcd(&s, name, std::time::Duration::from_secs(120)).await {
+                        Err(e) if !e.is(Kind::Timeout) => return Err(e),
+                        // a cluster restored to one member has no such member any more
+                        _ => {}
+                    }
+                }
+                self.delete_now(s.ctx(), "node", "", name).await
+            })
+            .await
+        })
+        .await?;
+        self.drop_password(ctx, name).await
+    }
+
+    /// A machine of the same name has a new password: the old Secret would keep it out.
+    pub(super) async fn drop_password(&self, ctx: &Ctx, name: &str) -> OpResult<()> {
+        let secret = format!("{name}.node-password.k3s");
+        if self.find_object(ctx, "secret", "kube-system", &secret).await?.is_none() {
+            return Ok(());
+        }
+        let op = Op::write("k3s", "forget_password", name).class(Class::Adoptable);
+        ctx.run_op(op, |s| async move {
+            let change = Change::new(name, "node password", Some("present".into()), None);
+            s.act(format!("secret {secret}"), vec![change], self.delete_now(s.ctx(), "secret", "kube-system", &secret))
+                .await
+        })
+        .await
+    }
+}
+
+/// Whether a node's lease was renewed within the last minute, by the newest lease's time.
+async fn fresh(cluster: &Cluster, ctx: &Ctx, name: &str) -> bool {
+    let Ok(leases) = cluster.list_in(ctx, "lease", "kube-node-lease").await else { return true };
+    let time = |l: &Value| l["spec"]["renewTime"].as_str().and_then(epoch_seconds);
+    let newest = leases.iter().filter_map(time).max();
+    let own = leases.iter().find(|l| l["metadata"]["name"] == name).and_then(time);
+    matches!((newest, own), (Some(n), Some(o)) if n - o < 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nobody_founds_a_second_cluster_after_a_restore() {
+        let first = json!({"cluster-init": true, "token": "t"});
+        assert_eq!(rejoin_config(&first, Some("https://x:6443")), json!({"token": "t", "server": "https://x:6443"}));
+        let second = json!({"server": "https://x:6443", "token": "t"});
+        assert_eq!(rejoin_config(&second, None), json!({"token": "t", "cluster-init": true}));
+    }
+}

@@ -1,0 +1,155 @@
+//! Draining a node: who holds its GPUs, what has no other copy, and evictions that respect disruption budgets.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::nodes::quantity;
+use super::objects::ListOptions;
+use super::rest::Request;
+use super::watch::Target;
+use super::{Cluster, describe};
+use crate::core::ctx::Ctx;
+use crate::core::error::OpResult;
+use crate::core::event::Change;
+use crate::core::op::{Look, Op, OpScope};
+
+/// Prefix of extended resources that people wait for.
+const GPUS: &str = "nvidia.com/";
+
+/// GPUs that a pod asks for, of any resource name (`nvidia.com/gpu`, MIG slices).
+#[must_use]
+pub fn gpus_of(pod: &Value) -> i64 {
+    let containers = pod["spec"]["containers"].as_array();
+    let limits = containers.into_iter().flatten().filter_map(|c| c["resources"]["limits"].as_object());
+    limits.flatten().filter(|(k, _)| k.starts_with(GPUS)).map(|(_, v)| quantity(v)).sum()
+}
+
+/// What an eviction of this pod means to somebody, as words after its name.
+#[must_use]
+pub fn eviction_words(pod: &Value) -> String {
+    let mut out = Vec::new();
+    match gpus_of(pod) {
+        0 => {}
+        1 => out.push("holds 1 GPU".to_owned()),
+        n => out.push(format!("holds {n} GPUs")),
+    }
+    if let Some(user) = pod["metadata"]["annotations"]["hub.jupyter.org/username"].as_str() {
+        out.push(format!("notebook of {user}"));
+    }
+    let owned =
+        pod["metadata"]["ownerReferences"].as_array().is_some_and(|o| o.iter().any(|o| o["controller"] == true));
+    if !owned {
+        out.push("nothing makes it anew".to_owned());
+    }
+    let volumes = pod["spec"]["volumes"].as_array();
+    if volumes.into_iter().flatten().any(|v| v["emptyDir"].is_object()) {
+        out.push("loses its emptyDir".to_owned());
+    }
+    out.join(", ")
+}
+
+fn is_evictable(pod: &Value) -> bool {
+    let owners = pod["metadata"]["ownerReferences"].as_array();
+    let daemon = owners.into_iter().flatten().any(|o| o["kind"] == "DaemonSet" || o["kind"] == "Node");
+    let mirror = pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some();
+    let done = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    !daemon && !mirror && !done
+}
+
+impl Cluster {
+    /// Cordons a node and evicts its pods (daemon sets stay); waits until they are gone. Holders of GPUs come first
+    /// in the question.
+    ///
+    /// # Errors
+    /// `denied` when declined; `timeout` naming the pods that stay and why.
+    pub async fn drain_node(&self, ctx: &Ctx, node: &str, limit: Duration) -> OpResult<()> {
+        self.set_cordon(ctx, node, true).await?;
+        let op = Op::destroy("kubernetes", "drain", node);
+        ctx.run_op(op, |s| async move {
+            let mut pods = self.evictable(s.ctx(), node).await?;
+            if pods.is_empty() {
+                return Ok(());
+            }
+            pods.sort_by_key(|p| std::cmp::Reverse(gpus_of(p)));
+            let changes: Vec<_> = pods
+                .iter()
+                .map(|p| {
+                    let words = eviction_words(p);
+                    let words = if words.is_empty() { "running".to_owned() } else { words };
+                    Change::new(node, describe(p), Some(words.into()), None)
+                })
+                .collect();
+            s.act(format!("node {node}"), changes, self.evict_all(&s, node, limit)).await
+        })
+        .await
+    }
+
+    async fn evict_all(&self, s: &OpScope, node: &str, limit: Duration) -> OpResult<()> {
+        self.wait_watching(s, &format!("drain of {node}"), Target::all("pod", ""), limit, || async {
+            let pods = match self.evictable(s.ctx(), node).await {
+                Err(e) if super::waits_on(&e) => return Ok(Look::Pending(super::seen(&e))),
+                other => other?,
+            };
+            let mut held = Vec::new();
+            for pod in &pods {
+                held.push(self.evict(s.ctx(), pod).await?);
+            }
+            Ok(if pods.is_empty() { Look::Ready(()) } else { Look::Pending(held.join("; ")) })
+        })
+        .await
+    }
+
+    /// Asks for the eviction of a pod; what keeps it otherwise.
+    async fn evict(&self, ctx: &Ctx, pod: &Value) -> OpResult<String> {
+        let text = |k: &str| pod["metadata"][k].as_str().unwrap_or_default().to_owned();
+        let (ns, name) = (text("namespace"), text("name"));
+        if !pod["metadata"]["deletionTimestamp"].is_null() {
+            let finalizers = pod["metadata"]["finalizers"].as_array().map(|f| f.len()).unwrap_or(0);
+            let held = if finalizers > 0 {
+                format!(", held by finalizers {}", pod["metadata"]["finalizers"])
+            } else {
+                String::new()
+            };
+            return Ok(format!("{ns}/{name} is ending{held}"));
+        }
+        let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": ns},
+            "deleteOptions": {"preconditions": {"uid": pod["metadata"]["uid"]}}});
+        let path = format!("/api/v1/namespaces/{ns}/pods/{name}/eviction");
+        let reply = self.send(ctx, &Request::post(path, &body)).await?;
+        Ok(match reply.status {
+            429 => {
+                let said = reply.json();
+                let why =
+                    said["details"]["causes"][0]["message"].as_str().or(said["message"].as_str()).unwrap_or_default();
+                format!("{ns}/{name} is kept by a disruption budget: {why}")
+            }
+            // gone, or another pod of that name by now
+            404 | 409 => format!("{ns}/{name} has gone"),
+            _ if reply.ok() => format!("{ns}/{name} is ending"),
+            _ => return Err(reply.error(&format!("pod {ns}/{name}"))),
+        })
+    }
+
+    /// Pods of a node that a drain evicts.
+    async fn evictable(&self, ctx: &Ctx, node: &str) -> OpResult<Vec<Value>> {
+        let fields = BTreeMap::from([("spec.nodeName".to_owned(), node.to_owned())]);
+        let o = ListOptions { namespace: String::new(), labels: BTreeMap::new(), fields };
+        Ok(self.list_objects(ctx, "pod", &o).await?.into_iter().filter(is_evictable).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eviction_says_what_it_costs() {
+        let pod = json!({"metadata": {"annotations": {"hub.jupyter.org/username": "ada"}}, "spec": {
+            "containers": [{"resources": {"limits": {"nvidia.com/gpu": "2"}}}], "volumes": [{"emptyDir": {}}]}});
+        assert_eq!(eviction_words(&pod), "holds 2 GPUs, notebook of ada, nothing makes it anew, loses its emptyDir");
+        let plain = json!({"metadata": {"ownerReferences": [{"kind": "ReplicaSet", "controller": true}]}, "spec": {"containers": [{}]}});
+        assert_eq!((eviction_words(&plain), is_evictable(&plain)), (String::new(), true));
+        assert!(!is_evictable(&json!({"metadata": {"ownerReferences": [{"kind": "DaemonSet"}]}})));
+    }
+}

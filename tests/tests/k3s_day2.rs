@@ -1,0 +1,203 @@
+//! A cluster's life on the lab: upgrade through every minor under load, backup, loss of two servers, restore,
+//! a GPU worker replaced, server 1's disk lost. One cluster, one after the other: each deploy costs seconds.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
+use gpuhost_tests::{Bench, Ran};
+use serde_json::Value;
+
+const OLD: &str = "v1.33.5+k3s1";
+const NEW: &str = "v1.36.3+k3s1";
+
+/// The default site with two GPU workers, no platform charts, and this release.
+fn site(b: &Bench, version: &str) -> String {
+    let text = std::fs::read_to_string(gpuhost_tests::root().join("recipes/site.toml")).unwrap();
+    let (head, rest) = text.split_once("# Charts on top.").unwrap();
+    let (_, tail) = rest.split_once("# Where connections really go").unwrap();
+    let mut nodes = head.to_owned();
+    for gone in ["k3s-gpu3", "k3s-gpu4"] {
+        let at = nodes.find(&format!("[[nodes]]\nname = \"{gone}\"")).unwrap();
+        let end = at + 2 + nodes[at + 2..].find("[[nodes]]").unwrap();
+        nodes.replace_range(at..end, "");
+    }
+    let path = b.path("site.toml");
+    std::fs::write(&path, format!("{nodes}#{tail}").replace("v1.34.9+k3s1", version)).unwrap();
+    path.display().to_string()
+}
+
+struct Life {
+    b: Bench,
+}
+
+impl Life {
+    fn run(&self, recipe: &str, more: &[&str]) -> Ran {
+        let site = self.b.path("site.toml").display().to_string();
+        let mut args = vec!["run", recipe, "--lab", "--json", "--yes", "--site", &site];
+        args.extend_from_slice(more);
+        self.b.run(&args)
+    }
+
+    /// Runs a recipe text; what it printed.
+    fn script(&self, text: &str) -> Ran {
+        let path = self.b.path("step.rhai");
+        std::fs::write(&path, text).unwrap();
+        self.run(path.to_str().unwrap(), &[])
+    }
+
+    /// The cluster's CA, as the kubeconfig of the last connection has it.
+    fn ca(&self) -> String {
+        let _ = self.script("print(k3s::connect(site().hosts(\"server\")));\n").expect(0);
+        let labs = std::fs::read_dir(self.b.path("state/lab")).unwrap().flatten();
+        let file = labs.map(|e| e.path().join("state/kubeconfig")).find(|p| p.exists()).unwrap();
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines().find(|l| l.contains("certificate-authority-data")).unwrap().to_owned()
+    }
+
+    /// The machine is gone with its disks, without a word to the cluster.
+    fn lose(&self, names: &[&str]) {
+        let list: Vec<String> = names.iter().map(|n| format!("\"{n}\"")).collect();
+        let text = format!(
+            "let pve = proxmox::connect(site().proxmox);\nfor vm in pve.list_owned() {{ if vm.name in [{}] {{ pve.remove_vm(vm, #{{ delete_data: false }}); }} }}\n",
+            list.join(", ")
+        );
+        let lost = self.script(&text).expect(0).finished();
+        assert!(lost["changed"].as_u64().unwrap() >= names.len() as u64, "{lost}");
+    }
+
+    fn deploy(&self) -> Value {
+        self.run("recipes/deploy.rhai", &[]).expect(0).finished()
+    }
+}
+
+fn messages(ran: &Ran) -> Vec<String> {
+    let text = |e: Value| e["text"].as_str().map(str::to_owned);
+    ran.events().into_iter().filter(|e| e["event"] == "message").filter_map(text).collect()
+}
+
+/// Upgrades while a load writes, reads its Deployment, counts voters and compares versions.
+const UPGRADE_UNDER_LOAD: &str = r#"
+let cluster = k3s::connect(site().hosts("server"));
+cluster.apply(#{ apiVersion: "apps/v1", kind: "Deployment", metadata: #{ name: "web" }, spec: #{
+    replicas: 3, selector: #{ matchLabels: #{ app: "web" } },
+    template: #{ metadata: #{ labels: #{ app: "web" } }, spec: #{
+        containers: [#{ name: "web", image: "nginx:1.29" }],
+        tolerations: [#{ operator: "Exists" }],
+        affinity: #{ podAntiAffinity: #{ requiredDuringSchedulingIgnoredDuringExecution: [#{
+            topologyKey: "kubernetes.io/hostname", labelSelector: #{ matchLabels: #{ app: "web" } },
+        }] } },
+    } },
+} });
+cluster.apply(#{ apiVersion: "policy/v1", kind: "PodDisruptionBudget", metadata: #{ name: "web" }, spec: #{
+    minAvailable: 2, selector: #{ matchLabels: #{ app: "web" } },
+} });
+cluster.wait("deploy", "web", "condition=Available", 5.minutes);
+
+fn minor(version) { version.split(".")[1].parse_int() }
+
+fn load(cluster, target) {
+    let seen = [];
+    let rounds = 0;
+    while rounds < 4000 {
+        rounds += 1;
+        cluster.ensure_config_map("default/load", #{ round: `${rounds}` });
+        let voters = 0;
+        let newest_agent = 0;
+        let oldest_server = 99;
+        let done = true;
+        for node in cluster.list("node") {
+            let version = node.status.nodeInfo.kubeletVersion;
+            if !(version in seen) { seen.push(version); }
+            if version != target { done = false; }
+            if "node-role.kubernetes.io/etcd" in node.metadata.labels {
+                if minor(version) < oldest_server { oldest_server = minor(version); }
+                let ready = false;
+                let votes = false;
+                for c in node.status.conditions {
+                    if c.type == "Ready" && c.status == "True" { ready = true; }
+                    if c.type == "EtcdIsVoter" && c.status == "True" { votes = true; }
+                }
+                if ready && votes { voters += 1; }
+            } else if minor(version) > newest_agent { newest_agent = minor(version); }
+        }
+        require(voters >= 2, `${voters} voters: the quorum hangs on a thread`);
+        require(newest_agent <= oldest_server, "an agent is newer than a server");
+        let web = cluster.get("deploy", "web");
+        let up = if "availableReplicas" in web.status { web.status.availableReplicas } else { 0 };
+        require(up >= 1, "the load's Deployment is down");
+        if done { break; }
+        sleep(5.seconds);
+    }
+    `rounds ${rounds}, versions ${seen}`
+}
+
+let ran = parallel(["upgrade", "load"], |what| {
+    let cluster = k3s::connect(site().hosts("server"));
+    if what == "upgrade" {
+        `went through ${cluster.ensure_upgrade("v1.36.3+k3s1", #{ via: ["v1.34.10+k3s1"], limit: 1 })}`
+    } else {
+        load(cluster, "v1.36.3+k3s1")
+    }
+});
+for line in ran { print(line); }
+"#;
+
+#[test]
+fn a_cluster_lives_through_upgrade_loss_and_replacement() {
+    let life = Life { b: Bench::new() };
+    site(&life.b, OLD);
+    life.deploy();
+    let born = life.ca();
+
+    // 1.33 -> 1.36 through every minor with load running
+    let upgraded = life.script(UPGRADE_UNDER_LOAD).expect(0);
+    let said = messages(&upgraded).join("\n");
+    for part in ["v1.34.10+k3s1", "v1.35.7+k3s1", NEW, "goes through v1.35.7+k3s1", "rounds"] {
+        assert!(said.contains(part), "{part} in\n{said}");
+    }
+    site(&life.b, NEW);
+    let again = life.run("recipes/upgrade.rhai", &[]).expect(0);
+    assert_eq!(again.finished()["changed"], 0, "a second upgrade changes nothing: {:?}", again.events());
+    assert_eq!(life.deploy()["changed"], 0, "the deploy recipe finds what the upgrade left");
+
+    // a backup, then something that is younger
+    let saved = life
+        .script(
+            "let c = k3s::connect(site().hosts(\"server\"));\nlet s = site().hosts(\"server\")[0];\n\
+             c.ensure_config_map(\"default/before\", #{ a: \"1\" });\nlet name = c.snapshot_etcd(s, \"backup\");\n\
+             print(\"SAVED \" + name + \" \" + c.copy_snapshot(s, name, \"backup\"));\n\
+             require(c.list_snapshots().len() >= 1, \"the cluster knows its snapshots\");\n\
+             c.ensure_config_map(\"default/later\", #{ a: \"1\" });\n",
+        )
+        .expect(0);
+    let line = messages(&saved).into_iter().find(|m| m.starts_with("SAVED ")).unwrap();
+    let name = line.split(' ').nth(1).unwrap().to_owned();
+    assert!(life.b.path(&format!("backup/{name}.token")).exists(), "the token lies beside the copy");
+
+    // two servers are lost: no quorum, then a restore, then the deploy recipe makes them anew
+    life.lose(&["k3s-cp2", "k3s-cp3"]);
+    let restored = life
+        .script(&format!(
+            "let c = k3s::restore_etcd(site().hosts(\"server\"), \"{name}\", #{{ folder: \"backup\" }});\n\
+             require(c.find(\"configmap\", \"before\") != (), \"what the snapshot has is there\");\n\
+             require(c.find(\"configmap\", \"later\") == (), \"what came after is not\");\n"
+        ))
+        .expect(0);
+    assert!(restored.finished()["changed"].as_u64().unwrap() > 0);
+    life.deploy();
+    assert_eq!(life.deploy()["changed"], 0);
+    assert_eq!(life.ca(), born, "it is the same cluster");
+
+    // a GPU worker of the same name
+    life.lose(&["k3s-gpu2"]);
+    let replaced = life.run("recipes/replace-node.rhai", &["--set", "name=k3s-gpu2", "--set", "lost=true"]).expect(0);
+    assert!(replaced.finished()["changed"].as_u64().unwrap() > 0);
+    let deployed = life.run("recipes/deploy.rhai", &[]).expect(0);
+    assert!(deployed.stdout.contains("5 nodes Ready, 4 GPUs allocatable"), "{:?}", messages(&deployed));
+
+    // server 1's disk is lost and made anew: it joins, it never makes a second cluster
+    life.lose(&["k3s-cp1"]);
+    life.deploy();
+    assert_eq!(life.ca(), born, "server 1 joined the cluster that lived");
+    let voters = life.script(
+        "let c = k3s::connect(site().hosts(\"server\"));\nrequire(c.check_servers([\"k3s-cp1\", \"k3s-cp2\", \"k3s-cp3\"]).len() == 0, \"three voters\");\n",
+    );
+    let _ = voters.expect(0);
+}

@@ -1,0 +1,135 @@
+//! The `kubernetes` surface on a small deployed lab: validation, sets, waits, guards, quotas, drains.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
+use gpuhost_tests::Bench;
+
+const SCRIPT: &str = r#"
+let cluster = k3s::connect(site().hosts("server"));
+
+/// The error that `work` ends in.
+fn failed(what, work) {
+    try { work.call(); } catch (err) { return err; }
+    throw `${what}: nothing failed`;
+}
+
+// A misspelt field: its path, a suggestion, and nothing was sent.
+let objects = [
+    #{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "sent" }, data: #{ a: "1" } },
+    #{ apiVersion: "apps/v1", kind: "Deployment", metadata: #{ name: "typo" }, spec: misspelt() },
+];
+fn misspelt() { #{ replica: 1, selector: #{}, template: #{} } } // behind a call: `check` cannot see it
+let err = failed("typo", || cluster.apply(objects));
+require(err.kind == "invalid" && err.message.contains("spec.replica"), `path: ${err.message}`);
+require(err.hint.contains("replicas"), `suggestion: ${err.hint}`);
+require(cluster.find("configmap", "sent") == (), "nothing of the list was sent");
+
+// The same for kinds of somebody's CRD.
+let chart = #{ apiVersion: "helm.cattle.io/v1", kind: "HelmChart", metadata: #{ name: "x", namespace: "kube-system" } };
+chart.spec = #{ chrt: "a" };
+let err = failed("crd", || cluster.apply(chart));
+require(err.message.contains("spec.chrt"), `crd: ${err.message}`);
+
+// Sets: what left the set goes, claims stay.
+let a = #{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "a" }, data: #{ x: "1" } };
+let b = #{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "b" }, data: #{ x: "1" } };
+let claim = #{ apiVersion: "v1", kind: "PersistentVolumeClaim", metadata: #{ name: "keep" }, spec: #{
+    accessModes: ["ReadWriteOnce"], resources: #{ requests: #{ storage: "1Gi" } },
+} };
+cluster.apply([a, b, claim], #{ prune: "demo" });
+require(cluster.apply([a, b, claim], #{ prune: "demo" }).len() == 0, "a second apply changes nothing");
+let gone = cluster.apply([a], #{ prune: "demo" });
+require(gone.len() == 1 && gone[0].what == "ConfigMap default/b", `pruned: ${gone}`);
+require(cluster.find("configmap", "b") == () && cluster.find("pvc", "keep") != (), "data stays");
+
+// Waits react to what happens meanwhile.
+let seen = parallel(["wait", "do"], |what| {
+    let cluster = k3s::connect(site().hosts("server"));
+    if what == "wait" {
+        cluster.wait_until("configmap", "late", 2.minutes, |o| if o == () { false } else { o.data.x })
+    } else {
+        sleep(20.seconds);
+        cluster.ensure_config_map("default/late", #{ x: "here" });
+        "done"
+    }
+});
+require(seen[0] == "here", `the closure's value: ${seen}`);
+let err = failed("wait", || cluster.wait_until("configmap", "never", 10.seconds, |o| o != ()));
+require(err.kind == "timeout" && err.last.contains("does not exist"), `last seen: ${err}`);
+
+// Classes and quotas.
+let class = #{ provisioner: "example.com/none", parameters: #{ a: "1" } };
+cluster.ensure_storage_class("archive", class);
+require(cluster.ensure_storage_class("archive", class).len() == 0, "a class is compared");
+class.parameters = #{ a: "2" };
+let err = failed("class", || cluster.ensure_storage_class("archive", class));
+require(err.kind == "conflict" && err.message.contains("parameters"), `immutable: ${err.message}`);
+cluster.ensure_quota("default/gpus", #{ "requests.nvidia.com/gpu": "2" });
+require(cluster.ensure_quota("default/gpus", #{ "requests.nvidia.com/gpu": "2" }).len() == 0, "a quota is compared");
+
+// A drain names the budget that holds it.
+let node = "muscle-a";
+cluster.apply(#{ apiVersion: "apps/v1", kind: "Deployment", metadata: #{ name: "one" }, spec: #{
+    replicas: 1, selector: #{ matchLabels: #{ app: "one" } },
+    template: #{ metadata: #{ labels: #{ app: "one" } }, spec: #{ nodeSelector: #{ "kubernetes.io/hostname": node },
+        containers: [#{ name: "c", image: "nginx:1.29" }] } },
+} });
+cluster.apply(#{ apiVersion: "policy/v1", kind: "PodDisruptionBudget", metadata: #{ name: "one" }, spec: #{
+    minAvailable: 1, selector: #{ matchLabels: #{ app: "one" } },
+} });
+cluster.wait("deploy", "one", "condition=Available", 5.minutes);
+let err = failed("drain", || cluster.drain(node, 30.seconds));
+require(err.kind == "timeout" && err.last.contains("disruption budget"), `drain: ${err.last}`);
+cluster.uncordon(node);
+
+// A namespace takes its claims along: they are named, and gone with it.
+cluster.ensure_namespace("shop");
+claim.metadata = #{ name: "till", namespace: "shop" };
+cluster.apply(claim);
+cluster.delete("namespace", "shop");
+require(cluster.find("namespace", "shop") == (), "the namespace is gone");
+print("ALL DONE");
+"#;
+
+/// Somebody else's object is not touched without being told.
+const FOREIGN: &str = r#"
+let cluster = k3s::connect(site().hosts("server"));
+let csi = cluster.get("deploy", "csi-nfs-controller", #{ namespace: "kube-system" });
+cluster.apply(#{ apiVersion: "apps/v1", kind: "Deployment",
+    metadata: #{ name: csi.metadata.name, namespace: "kube-system", labels: #{ mine: "yes" } }, spec: csi.spec });
+"#;
+
+#[test]
+fn the_client_does_what_it_says() {
+    let b = Bench::new();
+    let site = ["--lab", "--json", "--yes", "--site", "tests/sites/small.toml"];
+    let deploy = [&["run", "recipes/deploy.rhai"], &site[..]].concat();
+    let _ = b.run(&deploy).expect(0);
+    let path = b.path("client.rhai");
+    std::fs::write(&path, SCRIPT).unwrap();
+    let ran = b.run(&[&["run", path.to_str().unwrap()], &site[..]].concat());
+    assert_eq!(ran.code, 0, "{:#}\n{}", ran.finished()["error"], ran.stderr);
+    assert!(ran.stdout.contains("ALL DONE"), "{}", ran.stdout);
+    named(&ran);
+    std::fs::write(&path, FOREIGN).unwrap();
+    let ran = b.run(&[&["run", path.to_str().unwrap()], &site[..]].concat()).expect(4);
+    let error = ran.finished()["error"].to_string();
+    assert!(error.contains("Helm release") && error.contains("take_over"), "{error}");
+}
+
+fn named(ran: &gpuhost_tests::Ran) {
+    let asked = ran.events().into_iter().find(|e| e["event"] == "intent" && e["op"] == "kubernetes.delete");
+    let text = asked.unwrap_or_default().to_string();
+    assert!(text.contains("PersistentVolumeClaim shop/till"), "claims are named before a namespace goes: {text}");
+}
+
+#[test]
+fn check_knows_the_fields_of_objects() {
+    let b = Bench::new();
+    let path = b.path("typo.rhai");
+    let text = "let c = k3s::connect(site().hosts(\"server\"));\nc.apply(#{\n    apiVersion: \"v1\", kind: \"Service\",\n    metadata: #{ name: \"a\" },\n    spec: #{ port: [] },\n});\n";
+    std::fs::write(&path, text).unwrap();
+    let ran = b.run(&["check", path.to_str().unwrap(), "--site", "tests/sites/small.toml"]).expect(2);
+    let out = format!("{}{}", ran.stdout, ran.stderr);
+    for part in ["typo.rhai:5", "spec.port", "`ports`"] {
+        assert!(out.contains(part), "{part} in\n{out}");
+    }
+}
