@@ -336,6 +336,7 @@ pub fn start(lab: &Lab, w: &mut World, m: &Machine, u: &Unit) -> Result<Started,
     if k3s::is_unit(&u.name) || k3s::runs_k3s(&exec) {
         let process = k3s::process(m, u).map_err(|e| {
             set(w, m, &u.name, "failed", 203);
+            crate::kube::k3s_refused(w, m.vmid, &e);
             log(w, m.vmid, &u.name, &e);
             failed(u)
         })?;

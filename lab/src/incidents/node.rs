@@ -21,9 +21,12 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "k3s-config-broken",
         on: On::Node,
-        what: "a misspelt key got into K3s' configuration file, then it was restarted",
-        source: "K3s sources: urfave/cli refuses unknown flags of the configuration file",
-        make: |lab, w, t| k3s_config(lab, w, t, |c| c["node-lable"] = json!(["a=b"])),
+        what: "a hand edit left K3s' configuration file unreadable, then it was restarted",
+        source: "K3s sources, pkg/configfilearg: a file that is no YAML is fatal (an unknown key is only skipped)",
+        make: |lab, w, t| {
+            edit(lab, w, t, "/etc/rancher/k3s/config.yaml", |text| format!("{text}\nnode-label: [a=b\n"))?;
+            restart_k3s(lab, w, t)
+        },
         hands: None,
     },
     Fault {

@@ -19,7 +19,7 @@ use crate::Lab;
 use crate::world::World;
 use cx::with_cluster;
 
-pub use k3s::{guest_down, k3s_journal, k3s_start, k3s_stop, k3s_uninstalled, k3s_unit};
+pub use k3s::{guest_down, k3s_journal, k3s_refused, k3s_start, k3s_stop, k3s_uninstalled, k3s_unit};
 pub use state::{K3sProcess, Role, UnitState};
 
 /// Things that happen later.

@@ -72,6 +72,13 @@ pub fn k3s_start(lab: &Lab, w: &mut World, vmid: u32, mut start: K3sProcess) -> 
     Ok(())
 }
 
+/// K3s ended before it ran: what it said goes into its journal.
+pub fn k3s_refused(w: &mut World, vmid: u32, text: &str) {
+    if let Some(p) = w.k3s.get_mut(&vmid) {
+        p.journal.push(text.to_owned());
+    }
+}
+
 /// The state of the guest's K3s unit; `Failed("")` when it never ran or was stopped.
 #[must_use]
 pub fn k3s_unit(w: &World, vmid: u32) -> UnitState {
