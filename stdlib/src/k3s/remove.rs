@@ -10,7 +10,7 @@ use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::op::{Look, Op, OpScope};
 use crate::kubernetes::rest::Request;
-use crate::kubernetes::{Cluster, DeleteOptions, is_true};
+use crate::kubernetes::{Cluster, is_true};
 use crate::ssh::Host;
 
 /// Stops K3s with its pods and removes what it keeps, but nothing below mount points.
@@ -63,7 +63,7 @@ impl Cluster {
                 let op = Op::destroy("k3s", "leave_etcd", &name);
                 ctx.run_op(op, |s| async move { self.leave_etcd(&s, host.name(), limit).await }).await?;
             }
-            self.delete_object(ctx, "node", &name, &DeleteOptions::read(&rhai::Map::new())?).await?;
+            self.delete_object(ctx, "node", "", &name).await?;
         }
         self.drop_password(ctx, &name).await?;
         if o.lost {

@@ -162,7 +162,17 @@ impl Cluster {
     ///
     /// # Errors
     /// `denied` when declined or when somebody else takes care of it; `timeout` naming the finalizers that hold it.
-    pub async fn delete_object(&self, ctx: &Ctx, kind: &str, name: &str, o: &DeleteOptions) -> OpResult<bool> {
+    pub async fn delete_object(&self, ctx: &Ctx, kind: &str, ns: &str, name: &str) -> OpResult<bool> {
+        let timeout = crate::core::units::Duration::minutes(5);
+        let o = DeleteOptions { namespace: ns.to_owned(), take_over: false, timeout };
+        self.delete_with(ctx, kind, name, &o).await
+    }
+
+    /// As [`Cluster::delete_object`], with options.
+    ///
+    /// # Errors
+    /// Like [`Cluster::delete_object`].
+    pub async fn delete_with(&self, ctx: &Ctx, kind: &str, name: &str, o: &DeleteOptions) -> OpResult<bool> {
         let ns = o.namespace.clone();
         let op = Op::destroy("kubernetes", "delete", format!("{kind} {name}")).args(&(kind, &ns, name));
         let (kind, name) = (kind.to_owned(), name.to_owned());

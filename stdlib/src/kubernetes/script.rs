@@ -215,7 +215,7 @@ mod api {
     ) -> RhaiResultOf<bool> {
         let (cluster, kind, name) = (cluster.clone(), kind.to_owned(), name.to_owned());
         call(&ncc, |ctx| async move {
-            cluster.delete_object(&ctx, &kind, &name, &super::super::DeleteOptions::read(&options)?).await
+            cluster.delete_with(&ctx, &kind, &name, &super::super::DeleteOptions::read(&options)?).await
         })
     }
 
