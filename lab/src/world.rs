@@ -83,7 +83,7 @@ impl World {
     }
 
     /// Takes the next event that is due by now.
-    pub(crate) fn pop_due(&mut self) -> Option<Event> {
+    pub fn pop_due(&mut self) -> Option<Event> {
         let first = self.queue.first_entry().filter(|e| e.key().0 <= self.now_ms)?;
         Some(first.remove())
     }

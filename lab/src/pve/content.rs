@@ -300,11 +300,12 @@ fn list(w: &World, c: &Call, node: &str, id: &str) -> Reply {
     let owner = c.params.int("vmid").and_then(|v| u32::try_from(v).ok());
     let prefix = format!("{id}:");
     let all = w.pve.datastore_admin(who, id);
+    let may = w.pve.on_vms(who, "VM.Audit");
     let rows = w.pve.files.range(prefix.clone()..).take_while(|(v, _)| v.starts_with(&prefix)).filter(|(_, f)| {
         (f.node.is_empty() || f.node == node)
             && kind.as_ref().is_none_or(|k| *k == f.content)
             && owner.is_none_or(|o| o == f.vmid)
-            && (f.vmid == 0 || all || w.pve.has(who, &format!("/vms/{}", f.vmid), "VM.Audit"))
+            && (f.vmid == 0 || all || may.on(f.vmid))
     });
     data(rows.map(|(v, f)| row(w, v, f)).collect::<Vec<Value>>())
 }

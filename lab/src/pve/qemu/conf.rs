@@ -138,10 +138,17 @@ pub fn is_cloudinit(p: &props::Props) -> bool {
 /// Size of the boot disk in bytes, for the status pages.
 #[must_use]
 pub fn boot_disk_size(conf: &BTreeMap<String, String>) -> u64 {
-    let order = conf.get("boot").map(|b| props::read("boot", b)).unwrap_or_default();
-    let first = order.get("order").cloned().unwrap_or_default();
-    let all = drives(conf);
-    let pick = first.split(';').find_map(|d| all.iter().find(|(k, p)| k == d && !is_cdrom(p)));
-    let pick = pick.or_else(|| all.iter().find(|(k, p)| !is_cdrom(p) && k != "efidisk0" && k != "tpmstate0"));
-    pick.and_then(|(_, p)| props::disk_size(p.get("size")?)).unwrap_or(0)
+    // Lists of a thousand machines ask for this: the values are looked at, not parsed.
+    let size = |v: &str| {
+        let cdrom = v.contains("media=cdrom") || v.starts_with("none") || v.starts_with("cdrom");
+        let part = v.split(',').find_map(|p| p.strip_prefix("size="));
+        (!cdrom).then(|| part.and_then(props::disk_size).unwrap_or(0))
+    };
+    let order = conf.get("boot").and_then(|b| b.strip_prefix("order=")).unwrap_or_default();
+    let first = order.split(';').filter(|d| props::is_drive(d)).find_map(|d| size(conf.get(d)?));
+    let any = || {
+        let disks = conf.iter().filter(|(k, _)| props::is_drive(k) && *k != "efidisk0" && *k != "tpmstate0");
+        disks.filter_map(|(_, v)| size(v)).next()
+    };
+    first.or_else(any).unwrap_or(0)
 }
