@@ -31,6 +31,8 @@ pub struct NodeGpus {
     pub allocatable: i64,
     /// What running pods asked for.
     pub requested: i64,
+    /// Pods that may share one card.
+    pub replicas: i64,
     /// MIG state, when there is one.
     pub mig: String,
     /// Container runtimes of the node; `None` when it does not report them.
@@ -73,6 +75,7 @@ pub fn read_node(node: &Value) -> NodeGpus {
         capacity: quantity(&node["status"]["capacity"][RESOURCE]),
         allocatable: quantity(&node["status"]["allocatable"][RESOURCE]),
         requested: 0,
+        replicas: number("gpu.replicas").max(1),
         mig: text("mig.config.state"),
         runtimes,
     }
@@ -117,7 +120,8 @@ impl Inventory {
                 json!({
                     "node": n.node, "count": n.count, "product": n.product, "memory_mib": n.memory_mib,
                     "driver": n.driver, "capacity": n.capacity, "allocatable": n.allocatable,
-                    "requested": n.requested, "mig": n.mig,
+                    "requested": n.requested, "free": (n.allocatable - n.requested).max(0),
+                    "replicas": n.replicas, "mig": n.mig,
                 })
             })
             .collect();

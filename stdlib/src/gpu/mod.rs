@@ -1,25 +1,29 @@
 //! `gpu`: passthrough checks, the operator on K3s, inventory, test and diagnosis.
 mod diagnose;
 mod inventory;
+mod mig;
 mod operator;
 mod passthrough;
 mod patterns;
 mod script;
 mod stages;
 mod test;
+mod utilization;
 mod values;
 
 use crate::core::module::{ModuleDef, fn_options};
 
 pub use diagnose::{diagnose, examine};
 pub use inventory::{Inventory, NodeGpus, RESOURCE, inventory};
+pub use mig::{MigOptions, check_config, ensure_mig};
 pub use operator::{OperatorOptions, ensure_operator, policy_trouble};
 pub use passthrough::{device_problems, mapping_entries, passthrough_report, read_devices};
 pub use patterns::{Mend, Pattern, explain_log};
 pub use stages::{Broken, first_broken};
 pub(crate) use test::short_id;
 pub use test::{TestOptions, TestResult, run_test, test_pod};
-pub use values::operator_values;
+pub use utilization::{read_rows, utilization};
+pub use values::{Fit, Sharing, check_values, operator_values};
 
 /// What scripts see.
 #[must_use]
@@ -31,6 +35,7 @@ pub fn def() -> ModuleDef {
         module: script::module(),
         options: vec![
             fn_options("ensure_operator", "options", "OperatorOptions", OperatorOptions::FIELDS),
+            fn_options("ensure_mig", "options", "MigOptions", MigOptions::FIELDS),
             fn_options("run_test", "options", "TestOptions", TestOptions::FIELDS),
         ],
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::stages::{Broken, first_broken};
-use super::values::{as_map, check_driver, operator_values};
+use super::values::{Fit, Sharing, as_map, check_driver, check_values, operator_values};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::Class;
@@ -31,7 +31,13 @@ options! {
         driver: String,
         /// Nodes that have GPUs; default: every node where one is found.
         nodes: Vec<String> = Vec::new(),
-        /// More chart values, over the ones that fit K3s.
+        /// MIG strategy: `single` (every instance is a `nvidia.com/gpu`), `mixed`, or `none`.
+        mig: String = "single".to_owned(),
+        /// Pods that take turns on one card; 1 is a card per pod.
+        time_slicing: i64 = 1,
+        /// Pods that share one card at the same time through MPS; 1 is a card per pod.
+        mps: i64 = 1,
+        /// More chart values, over the ones that fit K3s. Keys that the chart ignores are refused.
         values: Value = Value::Null,
         /// How long the whole chain may take: the driver is built on each node.
         timeout: crate::core::units::Duration = crate::core::units::Duration::minutes(40),
@@ -44,21 +50,34 @@ options! {
 /// `timeout` naming the first broken rung of each node.
 pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &OperatorOptions) -> OpResult<()> {
     check_driver(&o.driver)?;
-    let op = Op::write("gpu", "ensure_operator", cluster.name()).class(Class::Adoptable).args(&(&o.version, &o.driver));
+    check_values(&o.values)?;
+    if !["single", "mixed", "none"].contains(&o.mig.as_str()) {
+        return Err(OpError::invalid(format!("option `mig`: `{}` is no strategy", o.mig)).hint("single, mixed or none"));
+    }
+    let sharing = Sharing::of(o.time_slicing, o.mps)?;
+    let op = Op::write("gpu", "ensure_operator", cluster.name()).class(Class::Adoptable).args(&(
+        &o.version,
+        &o.driver,
+        &o.mig,
+        o.time_slicing,
+        o.mps,
+    ));
     ctx.run_op(op, |s| async move {
         // the driver's pods are privileged: the namespace says so before the first one starts
         let labels = json!({"pod-security.kubernetes.io/enforce": "privileged"});
         let ns = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}});
         let apply = ApplyOptions { namespace: String::new(), take_over: false };
-        let planned = cluster.plan_objects(s.ctx(), vec![ns], &apply).await?;
+        let first: Vec<Value> = std::iter::once(ns).chain(sharing.config_map(NAMESPACE)).collect();
+        let planned = cluster.plan_objects(s.ctx(), first, &apply).await?;
         cluster.write_planned(&s, planned).await?;
         let extra = (!o.values.is_null()).then_some(&o.values);
+        let k3s = version_of(s.ctx(), cluster).await?;
         let release = ReleaseOptions {
             chart: "gpu-operator".to_owned(),
             repo: REPO.to_owned(),
             version: o.version.clone(),
             namespace: NAMESPACE.to_owned(),
-            values: as_map(&operator_values(&o.driver, extra)),
+            values: as_map(&operator_values(&Fit { k3s: &k3s, driver: &o.driver, mig: &o.mig, sharing }, extra)),
             timeout: crate::core::units::Duration::minutes(15),
             wait: false,
         };
@@ -68,15 +87,24 @@ pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &O
     .await
 }
 
+/// K3s version of the cluster, as its API server says it.
+async fn version_of(ctx: &Ctx, cluster: &Cluster) -> OpResult<String> {
+    let v = cluster.read_json(ctx, "/version").await?;
+    Ok(v["gitVersion"].as_str().unwrap_or_default().to_owned())
+}
+
 /// GPUs each node should have: from the site, else from its physical count, else one.
 pub(super) fn wanted(ctx: &Ctx, node: &Value) -> i64 {
     let name = node["metadata"]["name"].as_str().unwrap_or_default();
     let declared =
         ctx.site.as_ref().and_then(|s| s.nodes.iter().find(|n| n.name == name)).map(|n| i64::from(n.shape.gpu_count()));
-    let labels = &node["metadata"]["labels"];
-    let replicas = crate::kubernetes::quantity(&labels["nvidia.com/gpu.replicas"]).max(1);
-    let counted = crate::kubernetes::quantity(&labels["nvidia.com/gpu.count"]);
-    declared.filter(|n| *n > 0).unwrap_or(counted.max(1)) * replicas
+    let counted = crate::kubernetes::quantity(&node["metadata"]["labels"]["nvidia.com/gpu.count"]);
+    declared.filter(|n| *n > 0).unwrap_or(counted.max(1)) * shared(node)
+}
+
+/// Pods per card, as the node's label says.
+fn shared(node: &Value) -> i64 {
+    crate::kubernetes::quantity(&node["metadata"]["labels"]["nvidia.com/gpu.replicas"]).max(1)
 }
 
 async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOptions) -> OpResult<()> {
@@ -125,7 +153,10 @@ async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Ve
     for name in listed {
         match names.get(name) {
             None => return Err(OpError::not_found(format!("the cluster has no node `{name}`")).on(name)),
-            Some(node) => broken.extend(first_broken(node, &pods, wanted(ctx, node), o.driver != "preinstalled")),
+            Some(node) => {
+                let declared = wanted(ctx, node) / shared(node) * o.time_slicing.max(o.mps).max(shared(node));
+                broken.extend(first_broken(node, &pods, declared, o.driver != "preinstalled"));
+            }
         }
     }
     Ok((broken, policy_trouble(ctx, cluster).await?))

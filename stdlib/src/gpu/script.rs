@@ -110,4 +110,53 @@ mod api {
             Ok(super::super::operator::policy_trouble(&ctx, &cluster).await?.map_or(Dynamic::UNIT, Dynamic::from))
         })
     }
+
+    /// Cuts a node's cards into MIG instances (`all-1g.5gb`), or makes them whole again (`all-disabled`).
+    ///
+    /// The node is drained and its VM stopped and started: a passed-through card takes another MIG mode over only then.
+    /// Who holds GPUs on the node is named in the question.
+    ///
+    /// # Example
+    /// ```rhai
+    /// gpu::ensure_mig(cluster, "k3s-gpu1", "all-disabled");
+    /// ```
+    #[rhai_fn(name = "ensure_mig", return_raw)]
+    pub fn ensure_mig(ncc: NativeCallContext, cluster: Cluster, node: &str, config: &str) -> RhaiResultOf<bool> {
+        ensure_mig_with(ncc, cluster, node, config, Map::new())
+    }
+
+    /// Cuts a node's cards into MIG instances, within a time of your own.
+    ///
+    /// # Example
+    /// ```rhai
+    /// gpu::ensure_mig(cluster, "k3s-gpu1", "all-disabled", #{ timeout: 45.minutes });
+    /// ```
+    #[rhai_fn(name = "ensure_mig", return_raw)]
+    pub fn ensure_mig_with(
+        ncc: NativeCallContext,
+        cluster: Cluster,
+        node: &str,
+        config: &str,
+        options: Map,
+    ) -> RhaiResultOf<bool> {
+        let (node, config) = (node.to_owned(), config.to_owned());
+        call(&ncc, |ctx| async move {
+            let o = super::super::mig::MigOptions::read(&options)?;
+            super::super::mig::ensure_mig(&ctx, &cluster, &node, &config, &o).await
+        })
+    }
+
+    /// What every card of these hosts is doing now: one row per card.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(table(gpu::list_utilization(site().hosts("agent"))));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn list_utilization(ncc: NativeCallContext, hosts: Array) -> RhaiResultOf<Array> {
+        call(&ncc, |ctx| async move {
+            let rows = super::super::utilization::utilization(&ctx, &hosts_of(&hosts)?).await?;
+            rows.iter().map(to_script).collect()
+        })
+    }
 }

@@ -101,6 +101,8 @@ async fn test_node(
     if free <= 0 {
         return result("busy", 0, format!("all {} GPUs are in use", n.allocatable));
     }
+    // a shared card gives a pod one share: the plugin refuses more
+    let free = if n.replicas > 1 { 1 } else { free };
     match cluster.run_to_end(s, &test_pod(ns, &n.node, free, &o.image), o.timeout.0).await {
         Ok(end) if end.phase == "Succeeded" && end.log.contains("Test PASSED") => {
             let note = if free < n.allocatable {
