@@ -81,7 +81,7 @@ pub async fn ensure_mig(ctx: &Ctx, cluster: &Cluster, node: &str, config: &str, 
 
 /// Follows the manager; a mode that waits for power gets it.
 async fn settle(s: &OpScope, cluster: &Cluster, node: &str, limit: Duration) -> OpResult<()> {
-    if wait_state(s, cluster, node, limit).await? {
+    if wait_state(s, cluster, node, false, limit).await? {
         return Ok(());
     }
     let pve = Proxmox::connect_site(s.ctx()).await?;
@@ -91,8 +91,9 @@ async fn settle(s: &OpScope, cluster: &Cluster, node: &str, limit: Duration) -> 
     vm.shutdown(s.ctx()).await?;
     vm.start(s.ctx()).await?;
     cluster.wait_nodes_in(s, &[node.to_owned()], limit).await?;
-    if wait_state(s, cluster, node, limit).await? {
-        return Ok(());
+    match wait_state(s, cluster, node, true, limit).await {
+        Err(e) if e.is(crate::core::error::Kind::Timeout) => {}
+        other => return other.map(drop),
     }
     let mut e = OpError::failed("the cards did not take the MIG configuration").on(node);
     for pod in cluster.list_labelled(s.ctx(), "pod", super::operator::NAMESPACE, ("app", "nvidia-mig-manager")).await? {
@@ -111,8 +112,9 @@ async fn settle(s: &OpScope, cluster: &Cluster, node: &str, limit: Duration) -> 
     Err(e.hint("is the profile one of this card? `nvidia-smi mig -lgip` on the node lists them"))
 }
 
-/// True when the manager says success, false when it says that the mode waits for power.
-async fn wait_state(s: &OpScope, cluster: &Cluster, node: &str, limit: Duration) -> OpResult<bool> {
+/// True when the manager says success, false when it says that the mode waits for power. After a power cycle
+/// (`fresh`) its old word stands until the driver is loaded: then only success counts.
+async fn wait_state(s: &OpScope, cluster: &Cluster, node: &str, fresh: bool, limit: Duration) -> OpResult<bool> {
     // the manager notices the label within seconds; an old state must not be taken for the new one
     s.sleep(Duration::from_secs(20)).await?;
     s.wait_for("MIG configuration", Duration::from_secs(10), limit, || async {
@@ -122,7 +124,7 @@ async fn wait_state(s: &OpScope, cluster: &Cluster, node: &str, limit: Duration)
         };
         Ok(match label(&o, STATE) {
             "success" => Look::Ready(true),
-            "failed" => Look::Ready(false),
+            "failed" if !fresh => Look::Ready(false),
             other => Look::Pending(format!("{STATE}={other}")),
         })
     })
