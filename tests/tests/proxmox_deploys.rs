@@ -67,6 +67,7 @@ async fn cleanup(b: &Bed) -> OpResult<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_deploys -- --ignored`"]
 async fn twenty_deploys_in_a_row() {
     let dice = Arc::new(Dice(AtomicU64::new(20_261_125)));
     let b = Bed::between(SITE, Spec::homelab().unwrap(), rough(dice.clone())).await;
@@ -98,6 +99,7 @@ async fn twenty_deploys_in_a_row() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_deploys -- --ignored`"]
 async fn seven_full_clones_of_one_template_while_the_storage_is_slow() {
     for hold in [2_000, 6_000, 9_500] {
         let b = Bed::new().await;

@@ -90,17 +90,20 @@ async fn one_privilege_less(version: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_rights -- --ignored`"]
 async fn one_privilege_less_on_9() {
     one_privilege_less("9.1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_rights -- --ignored`"]
 async fn one_privilege_less_on_8() {
     one_privilege_less("8.4").await;
 }
 
 /// Safety rule 20: a bug in the tool, or a recipe that goes around it, cannot reach a foreign VM.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_rights -- --ignored`"]
 async fn the_recommended_role_cannot_touch_a_foreign_vm() {
     for version in ["9.1", "8.4"] {
         let b = bed(version).await;
