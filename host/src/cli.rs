@@ -37,6 +37,8 @@ pub enum Command {
     Drill(crate::drill::DrillArgs),
     /// Explain who holds the site's lock, and take it away if you agree.
     Unlock(crate::lock::command::UnlockArgs),
+    /// The site's machines for other tools: ssh, Ansible, /etc/hosts, JSON.
+    Inventory(InventoryArgs),
     /// Explain modules, functions and options; or write the reference.
     Doc(DocArgs),
     /// Write recipes, scripts and a site file of your own into a folder.
@@ -234,6 +236,20 @@ pub struct ServeArgs {
     pub common: Common,
 }
 
+/// Arguments of `inventory`.
+#[derive(Debug, Clone, Args)]
+pub struct InventoryArgs {
+    /// Site file (default: `site.toml`, `recipes/site.toml`).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// Format.
+    #[arg(long, value_enum, default_value = "json")]
+    pub format: crate::inventory::Format,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
 /// Arguments of `doc`.
 #[derive(Debug, Clone, Args)]
 pub struct DocArgs {
@@ -309,6 +325,7 @@ fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
         Command::Drift(a) => crate::plan::command::drift(&a, rt, &Arc::new(Screen::new(false))),
         Command::Drill(a) => crate::drill::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Unlock(a) => crate::lock::command::command(&a, rt, &Arc::new(Screen::new(false))),
+        Command::Inventory(a) => crate::inventory::command(&a, &Arc::new(Screen::new(false))),
         Command::Doc(a) => crate::doc::command(&a, &Arc::new(Screen::new(false))),
         Command::Init(a) => crate::init::command(&a, &Arc::new(Screen::new(false))),
         Command::Check(a) => crate::check::command::command(&a, &Arc::new(Screen::new(false))),

@@ -6,6 +6,7 @@ use gpuhost_stdlib::core::ctx::Consent;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::core::event::Change;
 use gpuhost_stdlib::core::op::Op;
+use gpuhost_stdlib::core::units::Secret;
 
 use crate::screen::Screen;
 
@@ -15,6 +16,8 @@ pub trait Person: Send + Sync {
     fn is_there(&self) -> bool;
     /// Their answer.
     fn ask(&self, prompt: &str) -> Option<String>;
+    /// Their answer, which is not shown while they type it.
+    fn ask_hidden(&self, prompt: &str) -> Option<String>;
 }
 
 impl Person for Screen {
@@ -23,6 +26,9 @@ impl Person for Screen {
     }
     fn ask(&self, prompt: &str) -> Option<String> {
         Screen::ask(self, prompt)
+    }
+    fn ask_hidden(&self, prompt: &str) -> Option<String> {
+        Screen::ask_hidden(self, prompt)
     }
 }
 
@@ -110,6 +116,14 @@ impl Consent for Answers {
         }
         Err(OpError::refused(format!("the removal of `{}` was declined", op.target)))
     }
+
+    fn secret(&self, question: &str) -> OpResult<Secret> {
+        let nobody = || OpError::denied(format!("nobody can be asked for the {question}"));
+        if self.lab || !self.person.is_there() {
+            return Err(nobody());
+        }
+        self.person.ask_hidden(&format!("{question}:")).map(Secret::new).ok_or_else(nobody)
+    }
 }
 
 #[cfg(test)]
@@ -124,6 +138,9 @@ mod tests {
         fn ask(&self, _: &str) -> Option<String> {
             None
         }
+        fn ask_hidden(&self, _: &str) -> Option<String> {
+            None
+        }
     }
     struct Says(&'static str);
     impl Person for Says {
@@ -131,6 +148,9 @@ mod tests {
             true
         }
         fn ask(&self, _: &str) -> Option<String> {
+            Some(self.0.to_owned())
+        }
+        fn ask_hidden(&self, _: &str) -> Option<String> {
             Some(self.0.to_owned())
         }
     }
@@ -148,6 +168,13 @@ mod tests {
         assert!(answers(Some("homelab"), false, Nobody).confirm("remove?", true).unwrap());
         assert!(answers(Some(""), true, Nobody).confirm("remove?", true).unwrap());
         assert!(answers(Some("other"), true, Nobody).confirm("remove?", true).is_err());
+    }
+
+    #[test]
+    fn secrets_are_asked_of_a_person_at_a_real_site_only() {
+        assert_eq!(answers(None, false, Says("pass")).secret("passphrase").unwrap().reveal(), "pass");
+        assert!(answers(None, false, Nobody).secret("passphrase").is_err());
+        assert!(answers(Some("homelab"), true, Says("pass")).secret("passphrase").is_err());
     }
 
     #[test]

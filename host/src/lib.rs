@@ -12,6 +12,7 @@ pub mod findings;
 pub mod header;
 pub mod help;
 pub mod init;
+pub mod inventory;
 pub mod labs;
 pub mod lock;
 pub mod plan;

@@ -129,4 +129,28 @@ impl Screen {
             }
         })
     }
+
+    /// As [`Screen::ask`], but what is typed is not shown.
+    #[must_use]
+    pub fn ask_hidden(&self, prompt: &str) -> Option<String> {
+        use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+        let input = std::io::stdin();
+        let shown = tcgetattr(&input).ok()?;
+        let mut hidden = shown.clone();
+        hidden.local_flags.remove(LocalFlags::ECHO);
+        hidden.local_flags.insert(LocalFlags::ECHONL);
+        tcsetattr(&input, SetArg::TCSADRAIN, &hidden).ok()?;
+        let answer = self.quietly(|| {
+            let mut o = std::io::stderr().lock();
+            write!(o, "{prompt} ").and_then(|()| o.flush()).ok();
+            drop(o);
+            let mut line = String::new();
+            match input.lock().read_line(&mut line) {
+                Ok(n) if n > 0 => Some(line.trim_end_matches(['\n', '\r']).to_owned()),
+                _ => None,
+            }
+        });
+        tcsetattr(&input, SetArg::TCSADRAIN, &shown).ok();
+        answer
+    }
 }

@@ -2,7 +2,9 @@
 pub mod bed;
 pub mod proxy;
 pub mod pve_schema;
+pub mod client;
 pub mod served;
+pub mod sshd;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -70,6 +70,11 @@ impl Plain {
             Event::Waiting { target, reason, .. } if self.verbose => {
                 self.line(2, &p.dim(&format!("wait    {target}: {reason}")));
             }
+            Event::Output { target, text, .. } if self.verbose => {
+                for l in text.lines() {
+                    self.line(2, &format!("{target}: {l}"));
+                }
+            }
             Event::Message { level, text } if level == "print" => self.screen.out(text),
             Event::Message { level, text } if level == "warn" => {
                 self.line(1, &format!("{} {text}", p.yellow("warning:")));

@@ -1,6 +1,8 @@
 //! systemd in a guest: unit files, what is enabled, what runs.
 use std::collections::BTreeMap;
 
+use gpuhost_stdlib::core::clock::BusyGuard;
+
 use super::fs::tree::{Kind, base};
 use super::fs::{Files, Who};
 use super::live::Machine;
@@ -503,14 +505,16 @@ pub async fn run_lines(m: &std::sync::Arc<Machine>, u: &Unit, lines: &[String]) 
     Ok(())
 }
 
-/// A transient service that `systemd-run` starts: it runs in the background.
+/// A transient service that `systemd-run` starts: it runs in the background. Its end comes with the busy mark that
+/// it worked under, so that no time passes until whoever waits for it goes on.
 pub fn transient(
     m: &std::sync::Arc<Machine>,
     name: &str,
     argv: Vec<String>,
     env: BTreeMap<String, String>,
     stay: bool,
-) {
+) -> tokio::sync::oneshot::Receiver<(i32, BusyGuard)> {
+    let (end, ended_at) = tokio::sync::oneshot::channel();
     let (m, name) = (m.clone(), name.to_owned());
     m.lab.with(|w| set(w, &m, &name, "active", 0));
     let mark = m.lab.clock().busy_guard();
@@ -532,8 +536,9 @@ pub fn transient(
             set(w, &m, &name, state, ended.code);
             with(w, m.vmid, |g| g.services.entry(name.clone()).or_default().pid = 0);
         });
-        drop(mark);
+        let _ = end.send((ended.code, mark));
     });
+    ended_at
 }
 
 /// Puts the unit files of a package in place and starts what Debian starts.

@@ -19,6 +19,7 @@ use super::event::{Change, Event, Proof, Recorder};
 use super::flight::{Effects, Flight};
 use super::op::Op;
 use super::retry::Spent;
+use super::units::Secret;
 use crate::site::Site;
 
 /// The result of every script function. The name matters: the editor stubs strip exactly it.
@@ -70,6 +71,13 @@ pub trait Consent: Send + Sync {
     /// # Errors
     /// `denied` (exit 4) when declined.
     fn destroy(&self, op: &Op, changes: &[Change]) -> OpResult<()>;
+    /// Asks for a secret at a terminal; what is typed is not shown.
+    ///
+    /// # Errors
+    /// `denied` when nobody can be asked.
+    fn secret(&self, question: &str) -> OpResult<Secret> {
+        Err(OpError::denied(format!("nobody can be asked for the {question}")))
+    }
 }
 
 /// One open step.

@@ -184,6 +184,17 @@ pub enum Event {
         /// Pause before the next one.
         pause_ms: u64,
     },
+    /// What a command of an op wrote, while it runs.
+    Output {
+        /// Op number.
+        id: u64,
+        /// Target of the op.
+        target: String,
+        /// `out` or `err`.
+        stream: String,
+        /// Whole lines, without the last newline.
+        text: String,
+    },
     /// An op ended.
     OpFinished {
         /// Op number.

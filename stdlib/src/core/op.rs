@@ -157,6 +157,14 @@ impl OpScope {
         }
     }
 
+    /// Hands on what the op's command writes (`stream` is `out` or `err`).
+    pub fn output(&self, stream: &str, text: impl Into<String>) {
+        let (stream, target) = (stream.to_owned(), self.op.target.clone());
+        if let Err(e) = self.ctx.emit(&Event::Output { id: self.id, target, stream, text: text.into() }) {
+            tracing::warn!("output lost: {e}");
+        }
+    }
+
     /// Looks every `every` until `look` finds it ready, at most for `limit`.
     ///
     /// # Errors

@@ -154,6 +154,14 @@ impl OptionValue for BTreeMap<String, String> {
             .collect()
     }
 }
+impl OptionValue for BTreeMap<String, Secret> {
+    const TYPE: &'static str = "Map of secrets";
+    const LITERAL: &'static str = "map";
+    fn read(v: &Dynamic) -> Result<Self, String> {
+        let map = Map::read(v)?;
+        map.iter().map(|(k, v)| Ok((k.to_string(), Secret::read(v)?))).collect()
+    }
+}
 impl OptionValue for serde_json::Value {
     const TYPE: &'static str = "any";
     fn read(v: &Dynamic) -> Result<Self, String> {

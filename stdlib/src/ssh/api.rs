@@ -72,14 +72,16 @@ pub mod ssh_module {
 
     /// Trusts one host key from now on: `key` is `type base64`, as in a `.pub` file.
     ///
+    /// A port other than 22 is written as in known_hosts: `[host]:port`.
+    ///
     /// # Example
     /// ```rhai
     /// ssh::pin_host_key("10.0.0.9", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ");
     /// ```
     #[rhai_fn(return_raw)]
     pub fn pin_host_key(ncc: NativeCallContext, host: &str, key: &str) -> RhaiResultOf<bool> {
-        let (host, key) = (host.to_owned(), key.to_owned());
-        call(&ncc, |ctx| async move { known_hosts::pin(&ctx, &host, 22, &[key]) })
+        let ((host, port), key) = (known_hosts::split_name(host), key.to_owned());
+        call(&ncc, |ctx| async move { known_hosts::pin(&ctx, &host, port, &[key]) })
     }
 
     /// Runs a shell command as root; a failure unless it exits with 0.
@@ -395,6 +397,28 @@ pub mod ssh_module {
     #[rhai_fn(global, get = "stderr", pure)]
     pub fn stderr(out: &mut Output) -> String {
         out.stderr.clone()
+    }
+
+    /// Standard output as bytes, for what is no text.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").read("head -c 16 /dev/urandom").stdout_bytes.len());
+    /// ```
+    #[rhai_fn(global, get = "stdout_bytes", pure)]
+    pub fn stdout_bytes(out: &mut Output) -> rhai::Blob {
+        out.bytes().to_vec()
+    }
+
+    /// Name of the signal that ended the command, for example `"KILL"`; `()` when none did.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(ssh::connect("k3s-cp1").read("true").signal);
+    /// ```
+    #[rhai_fn(global, get = "signal", pure)]
+    pub fn signal(out: &mut Output) -> Dynamic {
+        out.signal().map_or(Dynamic::UNIT, |s| s.to_owned().into())
     }
 
     /// Exit code.

@@ -11,18 +11,24 @@ use crate::core::event::Change;
 use crate::core::op::Op;
 use crate::core::units::{Duration as Span, show_duration};
 
-use super::conn::{Conn, Lost, Raw};
+use super::conn::{Conn, Feed, Lost, Raw, Taker};
 use super::host::Host;
 use super::options::{Output, RunOptions};
-use super::quote::quote;
-
-/// Longer programs travel on standard input: sshd passes a command as one argument of limited size.
-const LONGEST_ARGUMENT: usize = 60_000;
+use super::wrap::Line;
 
 /// The connection of one login, for the run.
 #[derive(Default)]
 struct Slot {
     conn: tokio::sync::Mutex<Option<Arc<Conn>>>,
+}
+
+/// What may be done when the connection ends while a command may be running.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// It only looks: it is run again.
+    Harmless,
+    /// Nobody knows what it did: that is the caller's.
+    Unknown,
 }
 
 impl Host {
@@ -44,12 +50,20 @@ impl Host {
         let op = Op::run("ssh", verb, self.name()).args(&json!([text, options.cwd, options.r#become]));
         let change = Change::new(self.name(), shorten(text), None, Some(json!("run")));
         ctx.run_op(op, |s| async move {
-            s.act(shorten(text), vec![change], self.exec_checked(s.ctx(), text, &options)).await
+            if !options.reattach {
+                return s.act(shorten(text), vec![change], self.exec_checked(s.ctx(), text, &options)).await;
+            }
+            let id = super::jobs::new_id();
+            let work = async {
+                let out = self.job(&s, &id, text, &options).await?;
+                checked(text, &options, out)
+            };
+            s.act(super::jobs::unit(&id), vec![change], work).await
         })
         .await
     }
 
-    /// Runs a shell command that its author declares to change nothing.
+    /// Runs a shell command that its author declares to change nothing. A lost connection is made anew.
     ///
     /// # Errors
     /// `failed` when its exit code is not 0.
@@ -63,7 +77,11 @@ impl Host {
     /// `failed` when its exit code is not among `ok_codes`.
     pub async fn read_with(&self, ctx: &Ctx, cmd: &str, options: &RunOptions) -> OpResult<Output> {
         let op = Op::read("ssh", "read", self.name()).args(&cmd);
-        ctx.run_op(op, |s| async move { self.exec_checked(s.ctx(), cmd, options).await }).await
+        ctx.run_op(op, |s| async move {
+            let out = self.exec_look(s.ctx(), cmd, &options.stdin.0, options).await?;
+            checked(cmd, options, out)
+        })
+        .await
     }
 
     /// A program as root, without journal entry and whatever its exit code: for the inside of other ops.
@@ -80,24 +98,24 @@ impl Host {
     /// `unreachable`, `denied`, `timeout`.
     pub async fn exec_with(&self, ctx: &Ctx, script: &str, stdin: &[u8], options: &RunOptions) -> OpResult<Output> {
         let start = ctx.clock.now_ms().await;
-        let raw = self.exec_bytes(ctx, script, stdin, options).await?;
+        let raw = self.exec_bytes(ctx, script, stdin, options, Again::Unknown).await?;
         let ms = ctx.clock.now_ms().await.saturating_sub(start);
-        Ok(Output {
-            stdout: String::from_utf8_lossy(&raw.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&raw.stderr).into_owned(),
-            code: raw.code,
-            duration: Span(Duration::from_millis(ms)),
-        })
+        Ok(Output::of(raw, Span(Duration::from_millis(ms))))
+    }
+
+    /// As [`Host::exec_with`] for a program that only looks: run again when the connection is lost meanwhile.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`, `timeout`.
+    pub async fn exec_look(&self, ctx: &Ctx, script: &str, stdin: &[u8], options: &RunOptions) -> OpResult<Output> {
+        let start = ctx.clock.now_ms().await;
+        let raw = self.exec_bytes(ctx, script, stdin, options, Again::Harmless).await?;
+        let ms = ctx.clock.now_ms().await.saturating_sub(start);
+        Ok(Output::of(raw, Span(Duration::from_millis(ms))))
     }
 
     async fn exec_checked(&self, ctx: &Ctx, text: &str, options: &RunOptions) -> OpResult<Output> {
-        let out = self.exec_with(ctx, text, options.stdin.as_bytes(), options).await?;
-        if options.ok_codes.contains(&out.code) {
-            return Ok(out);
-        }
-        let mut e = OpError::failed(format!("`{}` ended with exit code {}", shorten(text), out.code));
-        e.causes = out.last_words();
-        Err(e)
+        checked(text, options, self.exec_with(ctx, text, &options.stdin.0, options).await?)
     }
 
     pub(super) async fn exec_bytes(
@@ -106,107 +124,129 @@ impl Host {
         script: &str,
         stdin: &[u8],
         options: &RunOptions,
+        again: Again,
     ) -> OpResult<Raw> {
-        let (command, input) = self.command(script, stdin, options)?;
+        let line = self.line(ctx, script, stdin, options)?;
         // The host ends the command; ours is only the deadline for a host that hangs.
         let limit = options.timeout.0 + Duration::from_secs(15);
         let start = ctx.clock.now_ms().await;
-        let Some(raw) = ctx.clock.within(limit, self.send(ctx, &command, &input)).await else {
+        let Some(raw) = ctx.clock.within(limit, self.send(ctx, &line, again)).await else {
             self.forget_connection(ctx);
             return Err(self.took_too_long(script, options));
         };
-        let raw = raw?;
         let ms = ctx.clock.now_ms().await.saturating_sub(start);
+        self.finish(script, options, &line, raw?, ms)
+    }
+
+    /// Tells time limits and `sudo`'s refusals from what the command itself answered.
+    pub(super) fn finish(
+        &self,
+        script: &str,
+        options: &RunOptions,
+        line: &Line,
+        mut raw: Raw,
+        ms: u64,
+    ) -> OpResult<Raw> {
         if matches!(raw.code, 124 | 137) && Duration::from_millis(ms + 500) >= options.timeout.0 {
             return Err(self.took_too_long(script, options).last_seen(tail(&raw.stderr)));
         }
-        if raw.code == 1 && self.needs_sudo(options) && raw.stderr.starts_with(b"sudo: ") {
-            return Err(OpError::denied(format!("`{}` may not become root on {}", self.user(), self.name()))
-                .because(tail(&raw.stderr))
-                .hint(format!("allow it: `{} ALL=(ALL) NOPASSWD:ALL` in /etc/sudoers.d", self.user())));
+        let refused = match &line.mark {
+            None => raw.code == 1 && self.needs_sudo(options) && raw.stderr.starts_with(b"sudo: "),
+            Some(mark) => {
+                let at = raw.stderr.windows(mark.len()).position(|w| w == mark.as_bytes());
+                if let Some(at) = at {
+                    raw.stderr.drain(..(at + mark.len() + 1).min(raw.stderr.len()));
+                }
+                at.is_none()
+            }
+        };
+        if refused {
+            let e = OpError::denied(format!("`{}` may not become root on {}", self.user(), self.name()))
+                .because(tail(&raw.stderr));
+            return Err(match line.mark {
+                Some(_) => e.hint("is it the right password, and is the user allowed to use sudo?"),
+                None => e.hint(format!(
+                    "allow it: `{} ALL=(ALL) NOPASSWD:ALL` in /etc/sudoers.d, or pass `become_password`",
+                    self.user()
+                )),
+            });
         }
         Ok(raw)
     }
 
-    fn took_too_long(&self, script: &str, options: &RunOptions) -> OpError {
+    pub(super) fn took_too_long(&self, script: &str, options: &RunOptions) -> OpError {
         let limit = show_duration(options.timeout.0);
         OpError::timeout(format!("`{}` did not end within {limit}", shorten(script)))
             .hint("give it longer: `#{ timeout: 30.minutes }`")
     }
 
-    fn needs_sudo(&self, options: &RunOptions) -> bool {
-        options.r#become && self.user() != "root"
-    }
-
-    /// The command line that sshd gives to the login shell, and its standard input.
-    fn command(&self, script: &str, stdin: &[u8], options: &RunOptions) -> OpResult<(String, Vec<u8>)> {
-        let mut text = String::new();
-        for (k, v) in &options.env {
-            if k.is_empty() || !k.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                return Err(OpError::invalid(format!("option `env`: `{k}` is no variable name")));
-            }
-            text.push_str(&format!("export {k}={}\n", quote(v)));
-        }
-        if let Some(dir) = &options.cwd {
-            text.push_str(&format!("cd {} || exit 1\n", quote(dir)));
-        }
-        text.push_str(script);
-        let sudo = if self.needs_sudo(options) { "sudo -n " } else { "" };
-        let secs = options.timeout.0.as_secs().max(1);
-        let quoted = quote(&text);
-        if quoted.len() <= LONGEST_ARGUMENT {
-            return Ok((format!("{sudo}timeout -k 5 {secs} sh -c {quoted}"), stdin.to_vec()));
-        }
-        if !stdin.is_empty() {
-            return Err(OpError::invalid("a program of more than 60 kB cannot have standard input as well"));
-        }
-        // Read as one function first: what it runs must not read the program as its own input.
-        let program = format!("gpuhost_main() {{\n{text}\n}}\ngpuhost_main </dev/null\nexit $?\n");
-        Ok((format!("{sudo}timeout -k 5 {secs} sh -s"), program.into_bytes()))
-    }
-
     /// Sends a command over the run's connection; connects anew when that died before it started.
-    async fn send(&self, ctx: &Ctx, command: &str, stdin: &[u8]) -> OpResult<Raw> {
-        for last in [false, true] {
+    async fn send(&self, ctx: &Ctx, line: &Line, again: Again) -> OpResult<Raw> {
+        for last in [false, false, true] {
             let conn = self.connection(ctx).await?;
-            match conn.exec(ctx, command, stdin).await {
+            match conn.exec(ctx, &line.command, Feed::Bytes(&line.input), None).await {
                 Ok(raw) => {
                     ctx.edge();
                     return Ok(raw);
                 }
-                Err(Lost::NotSent(_)) if !last => self.forget_connection(ctx),
-                Err(Lost::NotSent(why)) => {
-                    return Err(OpError::unreachable(format!("lost the connection to {}", self.name())).because(why));
-                }
-                Err(Lost::Midway(why)) => {
-                    self.forget_connection(ctx);
-                    return Err(OpError::unreachable(format!(
-                        "lost the connection to {} during a command",
-                        self.name()
-                    ))
-                    .because(why)
-                    .hint("the command may have run; look at the host before you repeat it"));
+                Err(Lost::NotSent(_)) if !last => self.drop_connection(ctx, &conn).await,
+                Err(Lost::Midway(_)) if !last && again == Again::Harmless => self.drop_connection(ctx, &conn).await,
+                Err(lost) => {
+                    self.drop_connection(ctx, &conn).await;
+                    return Err(self.lost(lost));
                 }
             }
         }
-        Err(OpError::unreachable(format!("lost the connection to {}", self.name())))
+        Err(self.lost(Lost::NotSent("it broke again and again".to_owned())))
     }
 
-    fn cache_key(&self) -> String {
-        let l = self.login();
-        let jump = l.jump.as_ref().map_or("", |j| j.address());
-        format!("ssh {}@{}:{} {:?} {} {jump}", l.user, self.address(), l.port, l.key, l.agent)
+    /// As [`Host::send`], once, with input or output that cannot be had twice.
+    pub(super) async fn send_once(
+        &self,
+        ctx: &Ctx,
+        line: &Line,
+        feed: Feed<'_>,
+        taker: Option<Taker<'_>>,
+    ) -> OpResult<Raw> {
+        let conn = self.connection(ctx).await?;
+        match conn.exec(ctx, &line.command, feed, taker).await {
+            Ok(raw) => Ok(raw),
+            Err(lost) => {
+                self.drop_connection(ctx, &conn).await;
+                Err(self.lost(lost))
+            }
+        }
+    }
+
+    pub(super) fn lost(&self, lost: Lost) -> OpError {
+        let name = self.name();
+        match lost {
+            Lost::NotSent(why) => OpError::unreachable(format!("lost the connection to {name}")).because(why),
+            Lost::Midway(why) => OpError::unreachable(format!("lost the connection to {name} during a command"))
+                .because(why)
+                .hint("the command may have run; look at the host before you repeat it"),
+            Lost::Here(why) => OpError::failed("cannot keep what the command brings").because(why),
+        }
     }
 
     /// Drops the run's connection to this host: the next command connects anew.
     pub fn forget_connection(&self, ctx: &Ctx) {
-        ctx.forget(&self.cache_key());
+        ctx.forget(self.connection_key());
+    }
+
+    /// Drops this connection, unless a newer one took its place already.
+    pub(super) async fn drop_connection(&self, ctx: &Ctx, conn: &Arc<Conn>) {
+        let Some(slot) = ctx.cached::<Slot>(self.connection_key()) else { return };
+        let mut held = slot.conn.lock().await;
+        if held.as_ref().is_some_and(|c| Arc::ptr_eq(c, conn)) {
+            *held = None;
+        }
     }
 
     /// Boxed: a connection through another host is the same future inside itself.
     pub(super) fn connection<'a>(&'a self, ctx: &'a Ctx) -> BoxFuture<'a, OpResult<Arc<Conn>>> {
         Box::pin(async move {
-            let slot = super::shared(ctx, &self.cache_key(), Slot::default);
+            let slot = super::shared(ctx, self.connection_key(), Slot::default);
             let mut held = match slot.conn.try_lock() {
                 Ok(held) => held,
                 Err(_) => {
@@ -227,6 +267,20 @@ impl Host {
     }
 }
 
+/// An exit code that is not among the expected ones is a failure.
+pub(super) fn checked(text: &str, options: &RunOptions, out: Output) -> OpResult<Output> {
+    if options.ok_codes.contains(&out.code) {
+        return Ok(out);
+    }
+    let how = match out.signal() {
+        Some(name) => format!("was ended by signal {name}"),
+        None => format!("ended with exit code {}", out.code),
+    };
+    let mut e = OpError::failed(format!("`{}` {how}", shorten(text)));
+    e.causes = out.last_words();
+    Err(e)
+}
+
 /// The first line of a program, for messages.
 pub(super) fn shorten(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
@@ -235,7 +289,7 @@ pub(super) fn shorten(text: &str) -> String {
     if more || cut.len() < line.len() { format!("{cut} …") } else { cut }
 }
 
-fn tail(bytes: &[u8]) -> String {
+pub(super) fn tail(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default().trim().to_owned()
 }

@@ -1,4 +1,4 @@
-//! Files of a host: read, replaced at once, copied.
+//! Files of a host: read, replaced at once, copied both ways.
 use std::path::Path;
 
 use rhai::Map;
@@ -6,14 +6,16 @@ use serde_json::json;
 
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
-use crate::core::event::Change;
-use crate::core::op::Op;
-use crate::core::units::Duration;
+use crate::core::event::{Change, Class};
+use crate::core::op::{Op, OpScope};
 
-use super::ensure::WholeFile;
+use super::exec::{Again, tail};
+use super::folders;
 use super::host::Host;
 use super::options::{FileOptions, RunOptions};
 use super::quote::quote;
+use super::remote_file::{Wanted, digest, look, parse};
+use super::transfer::{Source, local_digest};
 
 /// Exit code of our own for "there is no such file".
 const ABSENT: i64 = 66;
@@ -25,18 +27,17 @@ impl Host {
     /// `failed` when it cannot be read.
     pub async fn read_file(&self, ctx: &Ctx, path: &str) -> OpResult<Option<Vec<u8>>> {
         let op = Op::read("ssh", "read_file", self.name()).args(&path);
-        ctx.run_op(op, |s| async move { self.fetch(s.ctx(), path).await }).await
+        ctx.run_op(op, |s| async move { self.content(s.ctx(), path).await }).await
     }
 
-    async fn fetch(&self, ctx: &Ctx, path: &str) -> OpResult<Option<Vec<u8>>> {
+    async fn content(&self, ctx: &Ctx, path: &str) -> OpResult<Option<Vec<u8>>> {
         let q = quote(path);
-        let script = format!("[ -e {q} ] || exit {ABSENT}\ncat {q}");
-        let raw = self.exec_bytes(ctx, &script, b"", &RunOptions::default()).await?;
+        let script = format!("[ -e {q} ] || exit {ABSENT}\ncat <{q}");
+        let raw = self.exec_bytes(ctx, &script, b"", &RunOptions::default(), Again::Harmless).await?;
         match raw.code {
             0 => Ok(Some(raw.stdout)),
             ABSENT => Ok(None),
-            _ => Err(OpError::failed(format!("cannot read {path}"))
-                .because(String::from_utf8_lossy(&raw.stderr).trim().to_owned())),
+            _ => Err(OpError::failed(format!("cannot read {path}")).because(tail(&raw.stderr))),
         }
     }
 
@@ -45,74 +46,120 @@ impl Host {
     /// # Errors
     /// `failed` when it cannot be written.
     pub async fn write_file(&self, ctx: &Ctx, path: &str, content: &[u8], options: FileOptions) -> OpResult<bool> {
-        self.put(ctx, "write_file", path, content, options).await
+        absolute(path)?;
+        options.check()?;
+        let digest = digest(content);
+        let op = Op::write("ssh", "write_file", self.name()).args(&json!([path, digest, options.mode, options.owner]));
+        ctx.run_op(op, |s| async move {
+            let text = std::str::from_utf8(content).ok().filter(|t| t.len() <= 65_536);
+            let wanted = Wanted { path, digest, len: content.len() as u64, options: &options, text };
+            self.put(&s, &wanted, &Source::Bytes(content)).await
+        })
+        .await
     }
 
-    /// Copies a local file (relative to the recipe's folder); says whether it changed.
+    /// Copies a local file or folder (relative to the recipe's folder); says whether something changed.
     ///
     /// # Errors
     /// `not_found` when there is no such local file; `denied` outside the granted paths.
     pub async fn copy_to(&self, ctx: &Ctx, local: &str, path: &str, options: FileOptions) -> OpResult<bool> {
+        absolute(path)?;
+        options.check()?;
         let full = crate::flow::files::granted(ctx, local)?;
-        let content = std::fs::read(&full)
-            .map_err(|e| OpError::not_found(format!("cannot read `{local}`")).because(e.to_string()))?;
-        self.put(ctx, "copy_to", path, &content, options).await
+        let absent = |e: std::io::Error| {
+            OpError::not_found(format!("cannot read `{local}`"))
+                .because(e.to_string())
+                .hint(format!("the path is taken from {}", ctx.base_dir.display()))
+        };
+        if std::fs::metadata(&full).map_err(absent)?.is_dir() {
+            return folders::copy_to(self, ctx, &full, path, options).await;
+        }
+        let (digest, len) = local_digest(&full).await.map_err(absent)?;
+        let op = Op::write("ssh", "copy_to", self.name()).args(&json!([path, digest, options.mode, options.owner]));
+        ctx.run_op(op, |s| async move { self.put_local(&s, &full, path, digest, len, &options).await }).await
     }
 
-    /// Copies a file of the host to a local path below the recipe's folder; says whether it changed.
+    /// One local file onto the host, inside an op.
+    pub(super) async fn put_local(
+        &self,
+        s: &OpScope,
+        full: &Path,
+        path: &str,
+        digest: String,
+        len: u64,
+        options: &FileOptions,
+    ) -> OpResult<bool> {
+        let text = if len <= 65_536 { std::fs::read_to_string(full).ok() } else { None };
+        let wanted = Wanted { path, digest, len, options, text: text.as_deref() };
+        self.put(s, &wanted, &Source::File(full)).await
+    }
+
+    /// Copies a file or folder of the host to a local path below the recipe's folder; says whether something changed.
     ///
     /// # Errors
     /// `not_found` when the host has no such file; `denied` outside the granted paths.
     pub async fn copy_from(&self, ctx: &Ctx, path: &str, local: &str) -> OpResult<bool> {
+        absolute(path)?;
         let full = crate::flow::files::granted(ctx, local)?;
         let op = Op::write("ssh", "copy_from", self.name()).args(&json!([path, local]));
         ctx.run_op(op, |s| async move {
-            let found = self.fetch(s.ctx(), path).await?;
-            let new = found.ok_or_else(|| OpError::not_found(format!("there is no file {path}")))?;
-            let old = std::fs::read(&full).ok();
-            if old.as_deref() == Some(new.as_slice()) {
-                return Ok(false);
-            }
-            let change = Change::new(
-                self.name(),
-                format!("local file {local}"),
-                old.map(|o| json!(format!("{} bytes", o.len()))),
-                Some(json!(format!("{} bytes", new.len()))),
+            let q = quote(path);
+            let script = format!(
+                "if [ -d {q} ]; then echo folder; elif [ -f {q} ]; then sha256sum <{q} && stat -L -c %s {q}; else exit {ABSENT}; fi"
             );
-            s.act(local, vec![change], async { save(&full, &new) }).await?;
-            Ok(true)
+            let out = self.exec_look(s.ctx(), &script, b"", &RunOptions::default()).await?;
+            if out.code == ABSENT {
+                return Err(OpError::not_found(format!("there is no file {path}")).hint("`ls` its folder on the host"));
+            }
+            if out.code != 0 {
+                return Err(OpError::failed(format!("cannot read {path}")).because(tail(out.stderr.as_bytes())));
+            }
+            if out.text() == "folder" {
+                return folders::copy_from(self, &s, path, &full, local).await;
+            }
+            let mut words = out.stdout.split_whitespace().filter(|w| *w != "-");
+            let digest = words.next().unwrap_or_default().to_owned();
+            let len = words.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            self.fetch(&s, path, &full, local, &digest, len).await
         })
         .await
     }
 
-    async fn put(
+    /// One file of the host onto this machine, inside an op.
+    pub(super) async fn fetch(
         &self,
-        ctx: &Ctx,
-        verb: &'static str,
+        s: &OpScope,
         path: &str,
-        content: &[u8],
-        options: FileOptions,
+        full: &Path,
+        local: &str,
+        digest: &str,
+        len: u64,
     ) -> OpResult<bool> {
-        let file = WholeFile::new(path, content, &options)?;
-        let op = Op::write("ssh", verb, self.name()).args(&json!([path, file.digest(), options.mode, options.owner]));
-        ctx.run_op(op, |s| async move {
-            let ctx = s.ctx();
-            let out = self.exec_raw(ctx, &file.look(), b"").await?;
-            let Some((change, act)) = file.differs(self.name(), out.text())? else { return Ok(false) };
-            let limits = RunOptions { timeout: Duration::minutes(40), ..RunOptions::default() };
-            s.act(path, vec![change], async {
-                let out = self.exec_with(ctx, &act, content, &limits).await?;
-                if out.code == 0 {
-                    return Ok(());
-                }
-                let mut e = OpError::failed(format!("cannot write {path}"));
-                e.causes = out.last_words();
-                Err(e)
-            })
-            .await?;
-            Ok(true)
-        })
-        .await
+        let old = local_digest(full).await.ok();
+        if old.as_ref().is_some_and(|(d, _)| d == digest) {
+            return Ok(false);
+        }
+        let before = old.map(|(_, n)| json!(format!("{n} bytes")));
+        let change =
+            Change::new(self.name(), format!("local file {local}"), before, Some(json!(format!("{len} bytes"))));
+        s.act(local, vec![change], self.download(s.ctx(), path, full, digest, len)).await?;
+        Ok(true)
+    }
+
+    async fn put(&self, s: &OpScope, wanted: &Wanted<'_>, source: &Source<'_>) -> OpResult<bool> {
+        let ctx = s.ctx();
+        let runs = wanted.options.runs();
+        let out = self.exec_look(ctx, &look(wanted.path, &wanted.digest), b"", &runs).await?;
+        if out.code != 0 {
+            return Err(OpError::failed(format!("cannot read {}", wanted.path)).because(tail(out.stderr.as_bytes())));
+        }
+        let Some(plan) = wanted.plan(self.name(), &parse(wanted.path, &out.stdout)?) else { return Ok(false) };
+        if let Some(diff) = plan.diff.as_ref().filter(|d| !d.is_empty()) {
+            s.output("diff", format!("{}\n{}", wanted.path, diff.trim_end()));
+        }
+        let change = plan.change.clone();
+        s.act(wanted.path, vec![change], self.upload(ctx, wanted, &plan, source, &runs)).await?;
+        Ok(true)
     }
 
     /// Installs packages; the same as `ensure` with that one key.
@@ -130,8 +177,7 @@ impl Host {
     /// # Errors
     /// `failed` with systemd's words.
     pub async fn restart_service(&self, ctx: &Ctx, name: &str) -> OpResult<()> {
-        let op =
-            Op::run("ssh", "restart_service", self.name()).class(crate::core::event::Class::Repeatable).args(&name);
+        let op = Op::run("ssh", "restart_service", self.name()).class(Class::Repeatable).args(&name);
         ctx.run_op(op, |s| async move {
             let change = Change::new(self.name(), format!("service {name}"), None, Some(json!("restarted")));
             s.act(format!("service {name}"), vec![change], async {
@@ -155,10 +201,12 @@ impl Host {
     }
 }
 
-fn save(path: &Path, content: &[u8]) -> OpResult<()> {
-    let fail = |e: std::io::Error| OpError::failed(format!("cannot write {}", path.display())).because(e.to_string());
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(fail)?;
+fn absolute(path: &str) -> OpResult<()> {
+    if !path.starts_with('/') {
+        return Err(OpError::invalid(format!("`{path}` is no absolute path of the host")).hint("begin it with `/`"));
     }
-    std::fs::write(path, content).map_err(fail)
+    if path.contains('\0') || path.ends_with('/') {
+        return Err(OpError::invalid(format!("`{}` is no path of a file", path.escape_debug())));
+    }
+    Ok(())
 }

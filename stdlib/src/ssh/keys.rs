@@ -2,13 +2,14 @@
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, PrivateKey};
+use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey};
 
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
+use crate::core::units::Secret;
 use crate::site::Site;
 
 /// The public half of the site's key, as one line for `authorized_keys`.
@@ -28,16 +29,99 @@ fn public_line(key: &PrivateKey) -> OpResult<String> {
 /// # Errors
 /// When it can neither be read nor made.
 pub fn load(ctx: &Ctx, reference: &str) -> OpResult<Arc<PrivateKey>> {
+    load_with(ctx, reference, None)
+}
+
+/// As [`load`]; a locked key is opened with the passphrase behind a reference, else with one asked for at the
+/// terminal. Opened once in a run.
+pub(super) fn load_with(ctx: &Ctx, reference: &str, passphrase: Option<&str>) -> OpResult<Arc<PrivateKey>> {
     let cache = format!("ssh key {reference}");
     if let Some(k) = ctx.cached::<PrivateKey>(&cache) {
         return Ok(k);
     }
-    let key = Arc::new(read(ctx, reference)?);
+    // Several hosts of one fan-out: the passphrase is asked for once.
+    let gate = super::shared(ctx, &format!("ssh key gate {reference}"), || Mutex::new(()));
+    let _held = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(k) = ctx.cached::<PrivateKey>(&cache) {
+        return Ok(k);
+    }
+    let found = match source(ctx, reference)? {
+        Source::Text(text) => parse(&text, reference)?,
+        Source::Made(key) => key,
+    };
+    let key = Arc::new(if found.is_encrypted() { open(ctx, &found, reference, passphrase)? } else { found });
     ctx.keep(cache, key.clone());
     Ok(key)
 }
 
-fn read(ctx: &Ctx, reference: &str) -> OpResult<PrivateKey> {
+fn open(ctx: &Ctx, locked: &PrivateKey, reference: &str, passphrase: Option<&str>) -> OpResult<PrivateKey> {
+    let print = locked.fingerprint(HashAlg::Sha256);
+    let given = match passphrase {
+        Some(p) => secret(ctx, "ssh passphrase", p)?,
+        None => ctx.consent.secret(&format!("passphrase of the ssh key {print} (`{reference}`)")).map_err(|e| {
+            e.because(format!("`{reference}` is locked with a passphrase"))
+                .hint("pass `passphrase: \"env:NAME\"`, or add the key to an ssh agent and pass `agent: true`")
+        })?,
+    };
+    ctx.hide(given.reveal());
+    locked.decrypt(given.reveal()).map_err(|e| {
+        OpError::denied(format!("the passphrase of the ssh key {print} (`{reference}`) is wrong"))
+            .because(e.to_string())
+            .hint("try it with `ssh-keygen -y -f FILE`")
+    })
+}
+
+/// A secret behind a reference, or asked for at the terminal (`ask`) once in a run.
+pub(super) fn secret(ctx: &Ctx, name: &str, reference: &str) -> OpResult<Secret> {
+    if reference != "ask" {
+        return ctx.secret_ref(name, reference);
+    }
+    let key = format!("asked {name}");
+    let gate = super::shared(ctx, &format!("{key} gate"), || Mutex::new(()));
+    let _held = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(s) = ctx.cached::<Secret>(&key) {
+        return Ok(s.as_ref().clone());
+    }
+    let given = ctx.consent.secret(name)?;
+    ctx.hide(given.reveal());
+    ctx.keep(key, Arc::new(given.clone()));
+    Ok(given)
+}
+
+/// The certificate of a key: the named file, else `KEY-cert.pub` beside a key file.
+pub(super) fn certificate(ctx: &Ctx, reference: &str, named: Option<&Path>) -> OpResult<Option<Certificate>> {
+    let beside = match (named, reference.split_once(':')) {
+        (Some(path), _) => path.to_owned(),
+        (None, Some(("file", name))) => {
+            let mut path = file_path(ctx, name).into_os_string();
+            path.push("-cert.pub");
+            PathBuf::from(path)
+        }
+        _ => return Ok(None),
+    };
+    let text = match std::fs::read_to_string(&beside) {
+        Ok(t) => t,
+        Err(_) if named.is_none() => return Ok(None),
+        Err(e) => {
+            return Err(OpError::not_found(format!("cannot read the certificate {}", beside.display()))
+                .because(e.to_string())
+                .hint("correct `certificate`"));
+        }
+    };
+    Certificate::from_openssh(text.trim()).map(Some).map_err(|e| {
+        OpError::invalid(format!("{} is no certificate", beside.display()))
+            .because(e.to_string())
+            .hint("it is what `ssh-keygen -s CA -I NAME -n USER KEY.pub` writes")
+    })
+}
+
+/// Where the text of a key comes from.
+enum Source {
+    Text(String),
+    Made(PrivateKey),
+}
+
+fn source(ctx: &Ctx, reference: &str) -> OpResult<Source> {
     let bad = || {
         OpError::invalid(format!("`{reference}` is no secret reference"))
             .hint("write `state:ssh_key`, `file:PATH` or `env:NAME`")
@@ -45,12 +129,12 @@ fn read(ctx: &Ctx, reference: &str) -> OpResult<PrivateKey> {
     let (scheme, name) = reference.split_once(':').ok_or_else(bad)?;
     match scheme {
         "state" => match ctx.secrets.get(name) {
-            Some(text) => parse(text, reference),
-            None => ensure_file(&ctx.state_dir.join(name), reference),
+            Some(text) => Ok(Source::Text(text.clone())),
+            None => ensure_file(&ctx.state_dir.join(name), reference).map(Source::Made),
         },
-        "file" => read_file(&file_path(ctx, name), reference),
+        "file" => read_text(&file_path(ctx, name), reference).map(Source::Text),
         "env" => match std::env::var(name) {
-            Ok(text) => parse(&text, reference),
+            Ok(text) => Ok(Source::Text(text)),
             Err(_) => Err(OpError::not_found(format!("environment variable `{name}` is not set"))
                 .hint(format!("set it, or change `ssh.key = \"{reference}\"` in the site file"))),
         },
@@ -59,7 +143,7 @@ fn read(ctx: &Ctx, reference: &str) -> OpResult<PrivateKey> {
 }
 
 /// `file:` paths are relative to the site file.
-fn file_path(ctx: &Ctx, name: &str) -> PathBuf {
+pub(super) fn file_path(ctx: &Ctx, name: &str) -> PathBuf {
     if let Some(rest) = name.strip_prefix("~/")
         && let Some(home) = std::env::var_os("HOME")
     {
@@ -69,31 +153,37 @@ fn file_path(ctx: &Ctx, name: &str) -> PathBuf {
     base.unwrap_or_else(|| ctx.base_dir.clone()).join(name)
 }
 
-fn read_file(path: &Path, reference: &str) -> OpResult<PrivateKey> {
+fn read_text(path: &Path, reference: &str) -> OpResult<String> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         OpError::not_found(format!("cannot read the ssh key {}", path.display()))
             .because(e.to_string())
-            .hint(format!("`{reference}` comes from `ssh.key` of the site file"))
+            .hint(format!("`{reference}` comes from `ssh.key` of the site file, from `key`, or from ~/.ssh/config"))
     })?;
     let mode = std::fs::metadata(path).map(|m| m.permissions().mode()).unwrap_or(0o600);
     if mode & 0o077 != 0 {
         return Err(OpError::denied(format!("the ssh key {} can be read by others", path.display()))
             .hint(format!("chmod 600 {}", path.display())));
     }
-    parse(&text, reference)
+    Ok(text)
 }
 
+fn read_file(path: &Path, reference: &str) -> OpResult<PrivateKey> {
+    parse(&read_text(path, reference)?, reference)
+}
+
+/// OpenSSH's own format, open or locked; other formats only without passphrase.
 fn parse(text: &str, reference: &str) -> OpResult<PrivateKey> {
-    let key = russh::keys::decode_secret_key(text, None).map_err(|e| {
-        let encrypted = matches!(e, russh::keys::Error::KeyIsEncrypted);
+    if let Ok(key) = PrivateKey::from_openssh(text) {
+        return Ok(key);
+    }
+    russh::keys::decode_secret_key(text, None).map_err(|e| {
         let err = OpError::invalid(format!("`{reference}` holds no usable private key")).because(e.to_string());
-        if encrypted {
-            err.hint("add it to an ssh agent and pass `agent: true`, or use a key without passphrase")
+        if matches!(e, russh::keys::Error::KeyIsEncrypted) {
+            err.hint("rewrite it in OpenSSH's format: `ssh-keygen -p -f FILE`")
         } else {
             err
         }
-    })?;
-    Ok(key)
+    })
 }
 
 /// Reads the key at `path`, or makes an ed25519 one there (0600). Two processes get the same key.

@@ -1,14 +1,21 @@
 //! Which host keys are trusted: our own pins first, then the user's `known_hosts`.
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use russh::keys::PublicKey;
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::{Certificate, HashAlg, PublicKey};
 use sha1::{Digest, Sha1};
 
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
+
+use super::pattern;
+
+/// Counts our own changes of the file: two within one tick of the file system look the same.
+const EDITION: &str = "known_hosts edition";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Marker {
@@ -50,17 +57,73 @@ pub enum Verdict {
 }
 
 impl KnownHosts {
-    /// Reads `<state_dir>/known_hosts` and, except in the lab, `~/.ssh/known_hosts`; absent files are empty.
+    /// Reads our own pins (`<state_dir>/known_hosts`), then `files`; absent files are empty. Kept while none of
+    /// the files changes.
+    pub(super) fn load(ctx: &Ctx, files: &[PathBuf]) -> Arc<Self> {
+        let paths: Vec<PathBuf> = std::iter::once(ctx.state_dir.join("known_hosts")).chain(files.to_vec()).collect();
+        let state: Vec<_> =
+            paths.iter().map(|p| std::fs::metadata(p).ok().map(|m| (m.len(), m.modified().ok()))).collect();
+        let edition = super::shared(ctx, EDITION, || AtomicU64::new(0)).load(Ordering::SeqCst);
+        let key = format!("known_hosts {edition} {paths:?} {state:?}");
+        super::shared(ctx, &key, || {
+            let mut all = KnownHosts::default();
+            for path in &paths {
+                if let Ok(text) = std::fs::read_to_string(path) {
+                    all.add(&text, &path.display().to_string());
+                }
+            }
+            all
+        })
+    }
+
+    /// Whether a certificate authority may vouch for the host.
     #[must_use]
-    pub fn load(state_dir: &Path, lab: bool) -> Self {
-        let mut all = KnownHosts::default();
-        let home = std::env::var_os("HOME").filter(|_| !lab).map(|h| Path::new(&h).join(".ssh/known_hosts"));
-        for path in [Some(state_dir.join("known_hosts")), home].into_iter().flatten() {
-            if let Ok(text) = std::fs::read_to_string(&path) {
-                all.add(&text, &path.display().to_string());
+    pub fn has_authority(&self, host: &str, port: u16) -> bool {
+        let name = name_of(host, port);
+        self.lines.iter().any(|l| l.marker == Marker::Authority && matches(&l.hosts, &name))
+    }
+
+    /// `Ok` when an authority that the files trust for this host says that the key is the host's; `now` in seconds.
+    ///
+    /// # Errors
+    /// `denied` with the reason.
+    pub fn accept_certificate(&self, host: &str, port: u16, cert: &Certificate, now: u64) -> OpResult<()> {
+        let shown = name_of(host, port);
+        let authority = PublicKey::from(cert.signature_key().clone());
+        let ca = authority.fingerprint(HashAlg::Sha256);
+        let no = |why: String| {
+            OpError::denied(format!("the host certificate of `{shown}` is not good"))
+                .because(why)
+                .hint("make a new one with `ssh-keygen -s CA -h -n NAMES HOST_KEY.pub`, or pin the host's key")
+        };
+        let of_host: Vec<&Line> = self.lines.iter().filter(|l| matches(&l.hosts, &shown)).collect();
+        let own = PublicKey::from(cert.public_key().clone());
+        for key in [&own, &authority] {
+            let (_, body) = parts(key);
+            if let Some(l) = of_host.iter().find(|l| l.marker == Marker::Revoked && l.key == body) {
+                return Err(no(format!("its key or its authority is revoked by {}", l.place)));
             }
         }
-        all
+        let (kind, body) = parts(&authority);
+        if !of_host.iter().any(|l| l.marker == Marker::Authority && l.kind == kind && l.key == body) {
+            return Err(no(format!("no @cert-authority line for this host has its authority {ca}")));
+        }
+        if cert.cert_type() != CertType::Host {
+            return Err(no("it is a certificate for users".to_owned()));
+        }
+        let plain = host.to_ascii_lowercase();
+        let names: Vec<String> = cert.valid_principals().iter().map(|p| p.to_ascii_lowercase()).collect();
+        if !names.iter().any(|p| pattern::wildcard(p, &plain)) {
+            let for_ = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
+            return Err(no(format!("it is for {for_}")));
+        }
+        if let Some((name, _)) = cert.critical_options().iter().next() {
+            return Err(no(format!("it has the critical option `{name}`")));
+        }
+        if now < cert.valid_after() || now >= cert.valid_before() {
+            return Err(no("it is not valid at this time".to_owned()));
+        }
+        cert.validate_at(now, [&ca]).map_err(|e| no(e.to_string()))
     }
 
     /// Adds the lines of one file; what cannot be read is skipped, as OpenSSH does.
@@ -114,14 +177,13 @@ impl KnownHosts {
     /// # Errors
     /// `denied` for every other verdict.
     pub fn accept(&self, host: &str, port: u16, key: &PublicKey) -> OpResult<()> {
-        let line = key.to_openssh().unwrap_or_default();
-        let mut parts = line.split_whitespace();
-        let (kind, body) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let print = key.fingerprint(russh::keys::HashAlg::Sha256);
+        let (kind, body) = parts(key);
+        let (kind, body) = (kind.as_str(), body.as_str());
+        let print = key.fingerprint(HashAlg::Sha256);
         let shown = name_of(host, port);
         let pin = format!(
             "`vm.ssh()` pins the keys of a site's VM through the guest agent; for another host compare {print} with \
-             what its console shows and call `ssh::pin_host_key(\"{host}\", \"{kind} {body}\")`"
+             what its console shows and call `ssh::pin_host_key(\"{shown}\", \"{kind} {body}\")`"
         );
         match self.check(host, port, kind, body) {
             Verdict::Known => Ok(()),
@@ -137,18 +199,42 @@ impl KnownHosts {
             Verdict::Changed(place) => Err(OpError::denied(format!("the host key of `{shown}` changed"))
                 .because(format!("it shows {kind} {print}, {place} has another"))
                 .hint(format!(
-                    "if the machine was made anew, `vm.ssh()` pins its new keys (or remove {place}); if not, somebody \
-                     may be in between"
+                    "if the machine was made anew, `vm.ssh()` pins its new keys (or remove the old ones: `ssh-keygen \
+                     -R '{shown}' -f {}`); if not, somebody may be in between",
+                    place.rsplit_once(':').map_or(place.as_str(), |(file, _)| file)
                 ))),
             Verdict::Revoked(place) => {
                 Err(OpError::denied(format!("the host key of `{shown}` is revoked")).because(format!("by {place}")))
             }
             Verdict::Authority(place) => {
                 Err(OpError::denied(format!("the host key of `{shown}` is not known ({kind} {print})"))
-                    .because(format!("{place} trusts a certificate authority, but host certificates are not read"))
+                    .because(format!("{place} trusts an authority, but the host shows a key without certificate"))
                     .hint(pin))
             }
         }
+    }
+}
+
+/// Type and base64 of a key.
+fn parts(key: &PublicKey) -> (String, String) {
+    let line = key.to_openssh().unwrap_or_default();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    (words.next().unwrap_or_default(), words.next().unwrap_or_default())
+}
+
+/// Host and port of `host`, `host:port`, `[host]:port`; an IPv6 address may stand alone.
+pub(super) fn split_name(text: &str) -> (String, u16) {
+    if let Some((host, port)) = text.strip_prefix('[').and_then(|t| t.split_once("]:"))
+        && let Ok(port) = port.parse()
+    {
+        return (host.to_owned(), port);
+    }
+    match text.split_once(':') {
+        Some((host, port)) if !port.contains(':') => match port.parse() {
+            Ok(p) => (host.to_owned(), p),
+            Err(_) => (text.to_owned(), 22),
+        },
+        _ => (text.trim_matches(['[', ']']).to_owned(), 22),
     }
 }
 
@@ -179,21 +265,9 @@ fn parse_line(raw: &str, place: String) -> Option<Line> {
     Some(Line { marker, hosts: first.to_owned(), kind: kind.to_owned(), key: key.to_owned(), place })
 }
 
-/// Whether a host field matches; a negated pattern that matches wins.
+/// Whether a host field matches: one hashed name, or patterns of which a negated one wins.
 fn matches(field: &str, name: &str) -> bool {
-    let mut hit = false;
-    for pattern in field.split(',') {
-        if let Some(p) = pattern.strip_prefix('!') {
-            if wildcard(&p.to_ascii_lowercase(), name) {
-                return false;
-            }
-        } else if pattern.starts_with("|1|") {
-            hit |= hashed(pattern, name);
-        } else {
-            hit |= wildcard(&pattern.to_ascii_lowercase(), name);
-        }
-    }
-    hit
+    if field.starts_with("|1|") { hashed(field, name) } else { pattern::list(field.split(','), &[name]) }
 }
 
 fn hashed(pattern: &str, name: &str) -> bool {
@@ -214,28 +288,6 @@ fn hmac_sha1(key: &[u8], text: &[u8]) -> Vec<u8> {
     Sha1::new().chain_update(block.map(|b| b ^ 0x5c)).chain_update(inner).finalize().to_vec()
 }
 
-fn wildcard(pattern: &str, name: &str) -> bool {
-    let (p, n): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    let (mut pi, mut ni, mut star, mut mark) = (0, 0, None, 0);
-    while ni < n.len() {
-        if pi < p.len() && p[pi] == '*' {
-            star = Some(pi);
-            mark = ni;
-            pi += 1;
-        } else if pi < p.len() && (p[pi] == '?' || p[pi] == n[ni]) {
-            pi += 1;
-            ni += 1;
-        } else if let Some(s) = star {
-            pi = s + 1;
-            mark += 1;
-            ni = mark;
-        } else {
-            return false;
-        }
-    }
-    p[pi..].iter().all(|c| *c == '*')
-}
-
 /// Trusts exactly `keys` (lines `type base64 …`) for a host from now on. Says whether the file changed.
 ///
 /// # Errors
@@ -245,8 +297,8 @@ pub fn pin(ctx: &Ctx, host: &str, port: u16, keys: &[String]) -> OpResult<bool> 
     for k in keys {
         let key = PublicKey::from_openssh(k.trim())
             .map_err(|e| OpError::invalid(format!("`{}` is no host key", k.trim())).because(e.to_string()))?;
-        let line = key.to_openssh().unwrap_or_default();
-        parsed.push(line.split_whitespace().take(2).collect::<Vec<_>>().join(" "));
+        let (kind, body) = self::parts(&key);
+        parsed.push(format!("{kind} {body}"));
     }
     if parsed.is_empty() {
         return Err(OpError::invalid(format!("no host keys given for `{host}`")));
@@ -254,6 +306,7 @@ pub fn pin(ctx: &Ctx, host: &str, port: u16, keys: &[String]) -> OpResult<bool> 
     // Several machines are pinned at the same time by one run.
     let gate = super::shared(ctx, "known_hosts gate", || Mutex::new(()));
     let _held = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    super::shared(ctx, EDITION, || AtomicU64::new(0)).fetch_add(1, Ordering::SeqCst);
     let path = ctx.state_dir.join("known_hosts");
     write_pins(&path, &name_of(host, port), &parsed)
         .map_err(|e| OpError::failed(format!("cannot write {}", path.display())).because(e.to_string()))

@@ -194,14 +194,7 @@ struct Bed {
 const NAME: &str = "node1.test";
 
 fn options(user: &str, key: &str) -> ConnectOptions {
-    ConnectOptions {
-        user: Some(user.to_owned()),
-        port: 22,
-        key: Some(key.to_owned()),
-        agent: false,
-        jump: None,
-        timeout: Span::secs(20),
-    }
+    ConnectOptions { user: Some(user.to_owned()), key: Some(key.to_owned()), ..ConnectOptions::default() }
 }
 
 async fn bed(limit: usize, pinned: bool) -> Bed {
@@ -236,7 +229,9 @@ fn context(clock: Clock, at: SocketAddr, dir: &std::path::Path) -> Ctx {
         refused: AtomicBool::new(false),
         op_seq: AtomicU64::new(0),
     };
-    Ctx::new(Arc::new(run))
+    let ctx = Ctx::new(Arc::new(run));
+    use_home(&ctx, &dir.join("home"));
+    ctx
 }
 
 async fn bed_on(clock: Clock, limit: usize, pinned: bool) -> Bed {

@@ -8,6 +8,7 @@ use crate::core::op::{Look, Op};
 
 use super::conn::may_come;
 use super::host::Host;
+use super::options::RunOptions;
 
 /// First boots make host keys and users: the rate at which it is worth to look again.
 const EVERY: Duration = Duration::from_secs(3);
@@ -62,7 +63,8 @@ impl Host {
             let change = Change::new(self.name(), "boot", Some(old.clone().into()), Some("new".into()));
             s.act(format!("boot {old}"), vec![change], async {
                 // Answers before it goes down; a connection that breaks off is no failure here.
-                let go = "(sleep 1; systemctl reboot) >/dev/null 2>&1 </dev/null & echo going";
+                let go =
+                    "(sleep 1; systemctl reboot || reboot || /sbin/reboot) >/dev/null 2>&1 </dev/null & echo going";
                 match self.exec_raw(ctx, go, b"").await {
                     Ok(out) if out.code == 0 => {}
                     Ok(out) => {
@@ -90,7 +92,7 @@ impl Host {
     }
 
     async fn boot_id(&self, ctx: &Ctx) -> OpResult<String> {
-        let out = self.exec_raw(ctx, "cat /proc/sys/kernel/random/boot_id", b"").await?;
+        let out = self.exec_look(ctx, "cat /proc/sys/kernel/random/boot_id", b"", &RunOptions::default()).await?;
         if out.code != 0 || out.text().is_empty() {
             let mut e = OpError::failed("cannot read the boot id");
             e.causes = out.last_words();

@@ -130,12 +130,13 @@ fn systemd_run(c: &mut Call) -> BoxFuture<'_, i32> {
             return 1;
         }
         let mut args = c.args.clone().into_iter().peekable();
-        let (mut wait, mut unit, mut quiet, mut stay) = (false, None, false, false);
+        let (mut wait, mut attached, mut unit, mut quiet, mut stay) = (false, false, None, false, false);
         let mut env: Vec<(String, String)> = Vec::new();
         while let Some(a) = args.peek().cloned().filter(|a| a.starts_with('-')) {
             args.next();
             match a.as_str() {
-                "--wait" | "--pipe" | "-P" | "--scope" | "--pty" | "-t" => wait = true,
+                "--wait" => wait = true,
+                "--pipe" | "-P" | "--scope" | "--pty" | "-t" => attached = true,
                 "--quiet" | "-q" => quiet = true,
                 "--remain-after-exit" | "-r" => stay = true,
                 "--unit" | "-u" => unit = args.next(),
@@ -175,10 +176,17 @@ fn systemd_run(c: &mut Call) -> BoxFuture<'_, i32> {
         if !quiet {
             c.complain(&format!("Running as unit: {name}"));
         }
-        if wait {
+        if attached {
             return run(c, nested).await;
         }
-        crate::guest::units::transient(&c.m, &name, nested.argv, nested.env, stay);
-        0
+        let ended = crate::guest::units::transient(&c.m, &name, nested.argv, nested.env, stay);
+        if !wait {
+            return 0;
+        }
+        // The service goes on when this waiting ends with its connection.
+        let lent = gpuhost_stdlib::core::clock::Clock::Virtual(c.m.lab.clock().clone()).lend();
+        let ended = ended.await;
+        drop(lent);
+        ended.map_or(1, |(code, _mark)| code)
     })
 }
