@@ -227,7 +227,7 @@ async fn exit_codes_signals_and_bytes_arrive() {
             assert_eq!((out.code, out.signal()), (code, Some(name)), "{reattach}");
         }
         let e = host.run(&y.ctx, "echo why >&2; kill -TERM $$; sleep 60", o(&[0])).await.unwrap_err();
-        assert!(e.message.ends_with("was ended by signal TERM") && e.causes == ["why"], "{e}");
+        assert!(e.message.ends_with("was ended by signal TERM") && e.causes == ["why"], "{e}: {:?}", e.causes);
         let random: Vec<u8> = {
             use std::io::Read as _;
             let mut b = Vec::new();

@@ -134,22 +134,17 @@ impl Host {
             self.forget_connection(ctx);
             return Err(self.took_too_long(script, options));
         };
+        let raw = raw?;
         let ms = ctx.clock.now_ms().await.saturating_sub(start);
-        self.finish(script, options, &line, raw?, ms)
-    }
-
-    /// Tells time limits and `sudo`'s refusals from what the command itself answered.
-    pub(super) fn finish(
-        &self,
-        script: &str,
-        options: &RunOptions,
-        line: &Line,
-        mut raw: Raw,
-        ms: u64,
-    ) -> OpResult<Raw> {
-        if matches!(raw.code, 124 | 137) && Duration::from_millis(ms + 500) >= options.timeout.0 {
+        if out_of_time(&raw, options, ms) {
+            self.end_stragglers(ctx, &line.id, options).await;
             return Err(self.took_too_long(script, options).last_seen(tail(&raw.stderr)));
         }
+        self.finish(options, &line, raw)
+    }
+
+    /// Tells `sudo`'s refusals from what the command itself answered.
+    pub(super) fn finish(&self, options: &RunOptions, line: &Line, mut raw: Raw) -> OpResult<Raw> {
         let refused = match &line.mark {
             None => raw.code == 1 && self.needs_sudo(options) && raw.stderr.starts_with(b"sudo: "),
             Some(mark) => {
@@ -265,6 +260,11 @@ impl Host {
             Ok(conn)
         })
     }
+}
+
+/// Whether the command was ended by its time limit.
+pub(super) fn out_of_time(raw: &Raw, options: &RunOptions, ms: u64) -> bool {
+    matches!(raw.code, 124 | 137) && Duration::from_millis(ms + 500) >= options.timeout.0
 }
 
 /// An exit code that is not among the expected ones is a failure.

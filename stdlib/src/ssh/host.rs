@@ -51,10 +51,17 @@ pub struct Host {
 
 impl Host {
     fn make(name: String, address: String, login: Login, node: Option<Arc<Node>>, known_as: Vec<String>) -> Self {
+        // With its names: behind other gateways the same address may be another machine.
         let via = login.jump.as_ref().map_or("", |j| j.inner.key.as_str());
         let key = format!(
-            "ssh {}@{address}:{} {:?} {:?} {:?} {} via ({via})",
-            login.user, login.port, login.key, login.certificate, login.password, login.agent
+            "ssh {} {}@{address}:{} {:?} {:?} {:?} {} via ({via})",
+            known_as.join(","),
+            login.user,
+            login.port,
+            login.key,
+            login.certificate,
+            login.password,
+            login.agent
         );
         Host { inner: Arc::new(Inner { name, address, login, node, known_as, key }) }
     }

@@ -17,7 +17,7 @@ if mkdir "$d" 2>/dev/null; then
     run='mkdir "$1/began" 2>/dev/null || exit 0
 echo $$ >"$1/pid"
 cd "$3" 2>/dev/null || cd /
-timeout -k 5 "$2" sh "$1/run" <"$1/in" >>"$1/out" 2>>"$1/err"
+(exec timeout -k 5 "$2" env GPUHOST_RUN="${1##*/}" sh "$1/run" <"$1/in" >>"$1/out" 2>>"$1/err")
 c=$?
 rm -f "$1/in" "$1/run"
 echo "$c" >"$1/code.new"

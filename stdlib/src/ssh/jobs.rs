@@ -9,7 +9,7 @@ use crate::core::op::OpScope;
 use crate::core::units::Duration as Span;
 
 use super::conn::{Feed, Lost, Raw};
-use super::exec::{shorten, tail};
+use super::exec::{out_of_time, shorten, tail};
 use super::host::Host;
 use super::options::{Output, RunOptions};
 use super::wrap::program;
@@ -72,7 +72,8 @@ impl Host {
         };
         let ms = ctx.clock.now_ms().await.saturating_sub(start);
         let raw = raw?;
-        if matches!(raw.code, 124 | 137) && Duration::from_millis(ms + 500) >= options.timeout.0 {
+        if out_of_time(&raw, options, ms) {
+            self.end_stragglers(ctx, id, options).await;
             return Err(self.took_too_long(script, options).last_seen(tail(&raw.stderr)));
         }
         Ok(Output::of(raw, Span(Duration::from_millis(ms))))
@@ -87,7 +88,7 @@ impl Host {
         let (inner, all) = (inner.to_string(), all.to_string());
         let secret = if options.secrets.is_empty() { "" } else { "secret" };
         let input = [text.as_bytes(), &options.stdin.0].concat();
-        let line = self.bare_line(ctx, START, &[id, &secs, &inner, &all, secret], input, options)?;
+        let line = self.bare_line(ctx, START, id, &[&secs, &inner, &all, secret], input, options)?;
         let (mut sent, mut pause) = (false, SHORTEST);
         loop {
             let conn = match self.connection(ctx).await {
@@ -103,7 +104,7 @@ impl Host {
             };
             let lost = match conn.exec(ctx, &line.command, Feed::Bytes(&line.input), None).await {
                 Ok(raw) => {
-                    let raw = self.finish(script, options, &line, raw, 0)?;
+                    let raw = self.finish(options, &line, raw)?;
                     let (said, mut raw) = said(raw, id);
                     match said {
                         Said::Code(code) => {

@@ -75,13 +75,14 @@ pub fn def() -> ModuleDef {
     }
 }
 
-/// Something that all users of a run share, made by the first.
+/// Something that all users of a run share, made by the first. `make` may use the cache itself; when two make it at
+/// the same time, both get the one that was kept first.
 fn shared<T: Any + Send + Sync>(ctx: &Ctx, key: &str, make: impl FnOnce() -> T) -> Arc<T> {
-    let mut cache = ctx.cache.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(found) = cache.get(key).and_then(|a| a.clone().downcast::<T>().ok()) {
+    if let Some(found) = ctx.cached::<T>(key) {
         return found;
     }
     let made = Arc::new(make());
-    cache.insert(key.to_owned(), made.clone());
-    made
+    let mut cache = ctx.cache.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = cache.entry(key.to_owned()).or_insert_with(|| made.clone());
+    kept.clone().downcast::<T>().unwrap_or(made)
 }

@@ -387,7 +387,7 @@ async fn files_and_wanted_state_over_the_wire() {
     let id = b.host.read(&b.ctx, "echo $(id -u):$(id -g)").await.unwrap().text().to_owned();
     let dir = tempfile::tempdir().unwrap();
     let path = format!("{}/a b/c'd", dir.path().display());
-    let o = || FileOptions { mode: Some("0600".into()), owner: Some(id.clone()) };
+    let o = || FileOptions { mode: Some("0600".into()), owner: Some(id.clone()), ..FileOptions::default() };
     let content: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
     assert_eq!(b.host.read_file(&b.ctx, &path).await.unwrap(), None);
     assert!(b.host.write_file(&b.ctx, &path, &content, o()).await.unwrap());

@@ -94,7 +94,7 @@ impl Host {
         let limit = runs.timeout.0;
         let sent = ctx.clock.within(limit, self.send_once(ctx, &line, Feed::Stream(feed), None)).await;
         let raw = sent.ok_or_else(|| OpError::timeout(format!("{} was not written in time", wanted.path)))??;
-        done(wanted.path, self.finish("write", runs, &line, raw, 0)?)
+        done(wanted.path, self.finish(runs, &line, raw)?)
     }
 
     /// Writes a new file over SFTP; false when the server or the folder does not have it.
@@ -145,7 +145,7 @@ impl Host {
         if !(by_sftp && self.sftp_get(ctx, path, &mut take).await?) {
             let line = self.line(ctx, &format!("cat <{}", quote(path)), b"", &runs)?;
             let raw = self.send_once(ctx, &line, Feed::Bytes(&line.input), Some(&mut take)).await?;
-            let raw = self.finish("read", &runs, &line, raw, 0)?;
+            let raw = self.finish(&runs, &line, raw)?;
             if raw.code != 0 {
                 return Err(OpError::failed(format!("cannot read {path}")).because(tail(&raw.stderr)));
             }

@@ -2,8 +2,9 @@
 //! Passwords and secrets go by standard input only: other users of a host can read command lines.
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
-use crate::core::units::Secret;
+use crate::core::units::{Duration as Span, Secret};
 
+use super::conn::Feed;
 use super::host::Host;
 use super::keys;
 use super::options::RunOptions;
@@ -12,12 +13,17 @@ use super::quote::quote;
 /// Longer programs travel on standard input: servers limit packets (dropbear: 32 kB) and single arguments.
 const LONGEST_ARGUMENT: usize = 30_000;
 
+/// Variable by which the processes of a command are found again.
+pub(super) const RUN: &str = "GPUHOST_RUN";
+
 /// A command line and its standard input.
 pub(super) struct Line {
     pub command: String,
     pub input: Vec<u8>,
     /// Appears on standard error once `sudo` took the password; everything up to it is `sudo`'s.
     pub mark: Option<String>,
+    /// What its processes have in their environment.
+    pub id: String,
 }
 
 impl Host {
@@ -39,7 +45,8 @@ impl Host {
     /// `script` as one command that is ended with its children after the time limit.
     pub(super) fn line(&self, ctx: &Ctx, script: &str, stdin: &[u8], options: &RunOptions) -> OpResult<Line> {
         let text = program(script, options)?;
-        let timeout = format!("timeout -k 5 {}", options.timeout.0.as_secs().max(1));
+        let id = super::jobs::new_id();
+        let timeout = format!("timeout -k 5 {} env {RUN}={id}", options.timeout.0.as_secs().max(1));
         let password = self.sudo_password(ctx, options)?;
         let prelude = Prelude::new(ctx, password.as_ref(), options)?;
         let quoted = quote(&text);
@@ -56,7 +63,7 @@ impl Host {
                 (format!("{timeout} sh -c {}", quote(read)), all)
             }
         };
-        Ok(prelude.around(self.sudo(options, password.is_some()), &tail, input))
+        Ok(prelude.around(self.sudo(options, password.is_some()), &tail, input, id))
     }
 
     /// `program` with `arguments` (not limited in time), which reads `input`.
@@ -64,14 +71,30 @@ impl Host {
         &self,
         ctx: &Ctx,
         program: &str,
+        id: &str,
         arguments: &[&str],
         input: Vec<u8>,
         options: &RunOptions,
     ) -> OpResult<Line> {
         let password = self.sudo_password(ctx, options)?;
         let prelude = Prelude::new(ctx, password.as_ref(), options)?;
-        let tail = format!("sh -c {} gpuhost {}", quote(program), super::quote::words(arguments));
-        Ok(prelude.around(self.sudo(options, password.is_some()), &tail, input))
+        let tail = format!("sh -c {} gpuhost {id} {}", quote(program), super::quote::words(arguments));
+        Ok(prelude.around(self.sudo(options, password.is_some()), &tail, input, id.to_owned()))
+    }
+
+    /// Kills what is left of a command that ran out of time: processes that did not listen to TERM after the first
+    /// of their group was gone, or that have a group of their own.
+    pub(super) async fn end_stragglers(&self, ctx: &Ctx, id: &str, options: &RunOptions) {
+        let script = format!(
+            "for f in $(grep -l {RUN}={id} /proc/[0-9]*/environ 2>/dev/null); do p=${{f#/proc/}}; \
+             kill -KILL \"${{p%/environ}}\"; done 2>/dev/null; true"
+        );
+        let quick = RunOptions { r#become: options.r#become, timeout: Span::secs(30), ..RunOptions::default() };
+        let Ok(line) = self.line(ctx, &script, b"", &quick) else { return };
+        let sent = ctx.clock.within(quick.timeout.0, self.send_once(ctx, &line, Feed::Bytes(&line.input), None)).await;
+        if !matches!(sent, Some(Ok(_))) {
+            tracing::warn!("{}: processes of a command that ran out of time may be left", self.name());
+        }
     }
 
     fn sudo(&self, options: &RunOptions, password: bool) -> &'static str {
@@ -146,11 +169,11 @@ impl Prelude {
         Ok(p)
     }
 
-    fn around(self, sudo: &str, tail: &str, input: Vec<u8>) -> Line {
+    fn around(self, sudo: &str, tail: &str, input: Vec<u8>, id: String) -> Line {
         if self.script.is_empty() {
-            return Line { command: format!("{sudo}{tail}"), input, mark: None };
+            return Line { command: format!("{sudo}{tail}"), input, mark: None, id };
         }
         let command = format!("{sudo}sh -c {}", quote(&format!("{}exec {tail}", self.script)));
-        Line { command, input: [self.input, input].concat(), mark: self.mark }
+        Line { command, input: [self.input, input].concat(), mark: self.mark, id }
     }
 }
