@@ -1,8 +1,8 @@
 //! Helpers of the whole-program tests.
 pub mod bed;
+pub mod client;
 pub mod proxy;
 pub mod pve_schema;
-pub mod client;
 pub mod served;
 pub mod sshd;
 

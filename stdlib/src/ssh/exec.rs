@@ -205,7 +205,10 @@ impl Host {
     ) -> OpResult<Raw> {
         let conn = self.connection(ctx).await?;
         match conn.exec(ctx, &line.command, feed, taker).await {
-            Ok(raw) => Ok(raw),
+            Ok(raw) => {
+                ctx.edge();
+                Ok(raw)
+            }
             Err(lost) => {
                 self.drop_connection(ctx, &conn).await;
                 Err(self.lost(lost))

@@ -104,6 +104,7 @@ impl Host {
             };
             let lost = match conn.exec(ctx, &line.command, Feed::Bytes(&line.input), None).await {
                 Ok(raw) => {
+                    ctx.edge();
                     let raw = self.finish(options, &line, raw)?;
                     let (said, mut raw) = said(raw, id);
                     match said {
