@@ -132,6 +132,8 @@ impl Host {
         let start = ctx.clock.now_ms().await;
         let Some(raw) = ctx.clock.within(limit, self.send(ctx, &line, again)).await else {
             self.forget_connection(ctx);
+            // It has ended, but what is left of it keeps its output open.
+            self.end_stragglers(ctx, &line.id, options).await;
             return Err(self.took_too_long(script, options));
         };
         let raw = raw?;

@@ -68,6 +68,7 @@ impl Host {
         };
         let Some(raw) = ctx.clock.within(limit, work).await else {
             self.forget_connection(ctx);
+            self.end_stragglers(ctx, id, options).await;
             return Err(self.took_too_long(script, options));
         };
         let ms = ctx.clock.now_ms().await.saturating_sub(start);
