@@ -164,7 +164,7 @@ pub mod group_module {
         write_file_options(ncc, hosts, path, text, Map::new())
     }
 
-    /// Makes a file have this text, mode and owner on every host; the names of those where it changed.
+    /// Makes a file have this text, mode and owner everywhere; names of the hosts that changed.
     ///
     /// # Example
     /// ```rhai

@@ -80,6 +80,7 @@ pub(super) fn put(path: &str, content: &[u8], mode: &str, owner: &str) -> String
     format!("{source} | put {path} {} {}", quote(mode), quote(owner))
 }
 
+#[allow(dead_code)] // as `WholeFile`
 impl File {
     /// As the act of `diff` when the content differs, but with the content on standard input.
     pub(super) fn put_from_stdin(&self, found: &str) -> String {

@@ -182,8 +182,10 @@ fn stopped(steps: &[Step], done: usize, code: Option<i64>, out: &Output) -> OpEr
 }
 
 /// One file whose content travels on standard input: any size, any bytes.
+#[allow(dead_code)] // goes with the next change of this folder
 pub(super) struct WholeFile(files::File);
 
+#[allow(dead_code)] // as above
 impl WholeFile {
     pub(super) fn new(path: &str, content: &[u8], o: &FileOptions) -> OpResult<Self> {
         wanted::absolute("path", path)?;
