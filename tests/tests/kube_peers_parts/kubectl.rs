@@ -19,6 +19,9 @@ pub const PARTS: &[(&str, Part)] = &[
     ("rights", rights),
 ];
 
+/// Parts that depend on the version of kubectl.
+pub const VARY: &[&str] = &["documents", "inside containers", "forwarded ports"];
+
 fn fresh(k: &Tool<'_>, ns: &str) {
     k.try_run(&format!("delete namespace {ns} --ignore-not-found --timeout=120s"));
     k.run(&format!("create namespace {ns}"));
