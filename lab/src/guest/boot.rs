@@ -48,6 +48,7 @@ pub fn power_on(lab: &Lab, w: &mut World, spec: BootSpec) {
         modules: Default::default(),
         sysctl: Default::default(),
         swaps: Vec::new(),
+        nft: Default::default(),
         services: Default::default(),
         journal: Vec::new(),
         dpkg_lock: None,
@@ -153,8 +154,14 @@ fn kernel(lab: &Lab, w: &mut World, g: &Guest) {
         }
         return;
     };
-    let _ = m.files.remove(&super::fs::Who::root(), "/run/systemd/system", true);
-    m.files.root().mkdirs("/run/systemd/system", 0o755, 0);
+    // /run is memory: nothing of an earlier boot is there.
+    let by = super::fs::Who::root();
+    for (name, _) in m.files.list(&by, "/run").unwrap_or_default() {
+        let _ = m.files.remove(&by, &format!("/run/{name}"), true);
+    }
+    for (dir, mode) in [("/run/lock", 0o1777), ("/run/systemd/system", 0o755)] {
+        m.files.root().mkdirs(dir, mode, 0);
+    }
     if m.files.text("/etc/machine-id").trim().is_empty() {
         let id = w.uuid().replace('-', "");
         m.files.place_file("/etc/machine-id", format!("{id}\n").as_bytes(), 0o444);

@@ -217,7 +217,6 @@ fn build(
     let mut b = Bash::builder()
         .fs(Arc::new(ShellFs::new(m.files.clone(), who.clone())))
         .rootfs(false)
-        .follow_symlinks(false)
         .username(&who.name)
         .hostname(if host.is_empty() { "localhost".to_owned() } else { host })
         .cwd(cwd)
@@ -251,7 +250,7 @@ impl Shell for Bashkit {
         env.extend(job.env);
         let cwd = job.cwd.unwrap_or_else(|| job.who.home.clone());
         let cwd = if m.files.exists(&cwd) { cwd } else { "/".to_owned() };
-        let text = without_block_tests(&job.script);
+        let text = with_block_tests(&job.script);
         let mut options = ExecOptions::new().positional(job.args);
         if let Some(a) = job.arg0 {
             options = options.arg0(a);
@@ -308,7 +307,7 @@ impl Session for Terminal {
     async fn line(&mut self, text: &str, out: mpsc::Sender<Chunk>) -> (i32, bool) {
         let first = text.split_whitespace().next().unwrap_or_default();
         let ends = matches!(first, "exit" | "logout");
-        let text = if first == "logout" { "exit".to_owned() } else { without_block_tests(text) };
+        let text = if first == "logout" { "exit".to_owned() } else { with_block_tests(text) };
         let code = execute(&mut self.bash, &text, ExecOptions::new(), &out).await;
         (code, ends)
     }
@@ -391,24 +390,18 @@ impl Builtin for Missing {
     }
 }
 
-/// The shell library has no block devices: `[ -b /dev/sdb ]` would always be false. In the lab's
-/// files a device exists or not, so the test for a block device becomes one for existence.
-fn without_block_tests(script: &str) -> String {
+/// The shell library has no block devices: `[ -b /dev/sdb ]` would always be false. The view of the files that
+/// it gets shows them with the set-user-id bit (which no device has), so that is what is asked for.
+fn with_block_tests(script: &str) -> String {
     if !script.contains(" -b ") {
         return script.to_owned();
     }
     let mut out = script.to_owned();
-    for (from, to) in [
-        ("[[ -b ", "[[ -e "),
-        ("[ -b ", "[ -e "),
-        ("[[ ! -b ", "[[ ! -e "),
-        ("[ ! -b ", "[ ! -e "),
-        ("test -b ", "test -e "),
-        ("test ! -b ", "test ! -e "),
-        ("&& -b ", "&& -e "),
-        ("|| -b ", "|| -e "),
-    ] {
-        out = out.replace(from, to);
+    for before in ["[[", "[", "[[ !", "[ !", "test", "test !", "&&", "||", "-a", "-o", "&& !", "|| !", "("] {
+        out = out.replace(&format!("{before} -b /"), &format!("{before} -u /"));
+        for quote in ["\"", "'", "$"] {
+            out = out.replace(&format!("{before} -b {quote}"), &format!("{before} -u {quote}"));
+        }
     }
     out
 }

@@ -253,6 +253,9 @@ pub struct Guest {
     pub dpkg_lock: Option<String>,
     /// What the kernel exports over NFS, as `exportfs -v` would tell.
     pub exports: Vec<Export>,
+    /// Packet filter tables of this boot: `family name` and what they hold.
+    #[serde(default)]
+    pub nft: BTreeMap<String, String>,
     /// Last process id given out.
     #[serde(default)]
     pub last_pid: u32,

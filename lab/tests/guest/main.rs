@@ -3,6 +3,7 @@
 mod bed;
 mod boot;
 mod disks;
+mod many;
 mod openssh;
 mod scripts;
 mod services;

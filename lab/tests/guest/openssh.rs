@@ -134,3 +134,38 @@ async fn forwarding_reaches_another_guest() {
     assert!(jump.handle.channel_open_direct_tcpip("10.0.0.99", 22, "127.0.0.1", 0).await.is_err());
     assert_eq!(bed.ssh("10.0.0.12").await.ok("hostname").await, "b2\n");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scp_moves_files_over_both_protocols() {
+    if !there("scp") {
+        return;
+    }
+    let bed = Bed::one().await;
+    let args = options(&bed).await;
+    let local = bed.dir.path().join("tree");
+    std::fs::create_dir_all(local.join("sub")).unwrap();
+    let bytes: Vec<u8> = (0..=255u8).cycle().take(150_000).collect();
+    std::fs::write(local.join("sub/bytes"), &bytes).unwrap();
+    std::fs::write(local.join("empty"), b"").unwrap();
+    // One file, the way of today's client.
+    let back = bed.dir.path().join("one");
+    let file = local.join("sub/bytes").display().to_string();
+    for (from, to) in [(file, "127.0.0.1:one".to_owned()), ("127.0.0.1:one".to_owned(), back.display().to_string())] {
+        let (code, out, err) = run("scp", [args.clone(), vec![from, to]].concat(), "").await;
+        assert_eq!(code, 0, "{out}{err}");
+    }
+    assert_eq!(std::fs::read(&back).unwrap(), bytes);
+    // A tree, the old way: a program at both ends.
+    let with =
+        |from: String, to: String| [vec!["-O".to_owned(), "-r".to_owned()], args.clone(), vec![from, to]].concat();
+    let back = bed.dir.path().join("back");
+    let there = local.display().to_string();
+    for (from, to) in [(there, "127.0.0.1:up".to_owned()), ("127.0.0.1:up".to_owned(), back.display().to_string())] {
+        let (code, out, err) = run("scp", with(from, to), "").await;
+        assert_eq!(code, 0, "{out}{err}");
+    }
+    assert_eq!(std::fs::read(back.join("sub/bytes")).unwrap(), bytes);
+    assert_eq!(std::fs::read(back.join("empty")).unwrap(), b"");
+    let (code, _, err) = run("scp", with("127.0.0.1:nosuch".into(), back.display().to_string()), "").await;
+    assert!(code != 0 && err.contains("No such file"), "{code} {err}");
+}

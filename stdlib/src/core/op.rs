@@ -62,6 +62,11 @@ impl Op {
         self.args = sum.iter().take(8).map(|b| format!("{b:02x}")).collect();
         self
     }
+    /// Key under which a run keeps what it has read about `target`. An op that changes the target makes it forget.
+    #[must_use]
+    pub fn knowledge_of(target: &str) -> String {
+        format!("about {target}")
+    }
     /// `module.verb`.
     #[must_use]
     pub fn name(&self) -> String {
@@ -128,9 +133,14 @@ impl OpScope {
         let out = work.await;
         drop(begun);
         let out = out?;
+        self.keep(changes);
+        Ok(out)
+    }
+
+    /// Counts changes that stay although the work around them failed.
+    pub fn keep(&self, changes: Vec<Change>) {
         self.ctx.count_changes(changes.len() as u64);
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
-        Ok(out)
     }
 
     /// The other side took the request under this reference.
@@ -252,6 +262,9 @@ impl Ctx {
             r = body(scope.clone()) => r,
         };
         let result = result.map_err(|e| self.dress(e, &op));
+        if op.effect != Effect::Read && (result.is_err() || !scope.changes().is_empty()) {
+            self.forget(&Op::knowledge_of(&op.target));
+        }
         // 5 outcome, 6 events
         let status = match &result {
             Ok(_) => Status::Ok,

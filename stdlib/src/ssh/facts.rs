@@ -1,4 +1,4 @@
-//! What a host is: system, hardware, packages, services, in one round trip.
+//! What a host is: system, hardware, packages, services, in one round trip, kept until an op changes the host.
 use rhai::{Array, Dynamic, Map};
 
 use crate::core::ctx::Ctx;
@@ -8,56 +8,69 @@ use crate::core::units::{Duration, Size};
 
 use super::host::Host;
 
-/// A tool that is absent leaves its section empty.
+/// A tool that is absent leaves its section empty. Nothing here may wait for a server that is gone: `df` is local.
 const PROGRAM: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; LC_ALL=C; export PATH LC_ALL\n\
-    s() { echo \"@@$1\"; shift; \"$@\" 2>/dev/null; }\n\
+    s() { echo; echo \"@@$1\"; shift; \"$@\" 2>/dev/null; }\n\
+    command -v getent >/dev/null 2>&1 || getent() { cat \"/etc/$1\"; }\n\
     s os cat /etc/os-release\n\
-    s kernel uname -r\ns arch uname -m\ns hostname hostname\n\
+    s kernel uname -r\ns arch uname -m\ns hostname cat /proc/sys/kernel/hostname\n\
     s cores nproc\ns cpu cat /proc/cpuinfo\ns memory cat /proc/meminfo\n\
     s uptime cat /proc/uptime\ns boot cat /proc/sys/kernel/random/boot_id\n\
     s disks lsblk -b -n -P -o NAME,TYPE,SIZE,SERIAL,FSTYPE,LABEL,MOUNTPOINT\n\
-    s mounts cat /proc/mounts\ns swap swapon --noheadings --bytes --show=NAME,SIZE\n\
+    s mounts cat /proc/mounts\ns space df -Plk\ns swap cat /proc/swaps\n\
     s links ip -o link show\ns addresses ip -o addr show\n\
+    if command -v dpkg-query >/dev/null 2>&1; then\n\
     s packages dpkg-query -W '-f=${db:Status-Status} ${Package} ${Version}\\n'\n\
+    else s packages rpm -qa --qf 'installed %{NAME} %{VERSION}-%{RELEASE}\\n'; fi\n\
     s services systemctl list-units --type=service --state=running --no-legend --plain\n\
-    s modules lsmod\ns pci lspci -Dnn\ns users getent passwd\n\
-    s time timedatectl show\ns virtual systemd-detect-virt\necho @@end\n";
+    s failed systemctl list-units --state=failed --no-legend --plain\n\
+    s modules cat /proc/modules\ns sysctl sysctl -a\n\
+    s pci lspci -Dnn\ns users getent passwd\ns zone readlink /etc/localtime\n\
+    s time timedatectl show\ns virtual systemd-detect-virt\necho; echo @@end\n";
+
+/// What an earlier call of this run found, and for which login.
+struct Known {
+    login: String,
+    facts: Map,
+}
 
 impl Host {
-    /// System, hardware, disks, network, packages and services as a map.
+    /// System, hardware, disks, network, packages and services as a map. A second call of the same run costs no
+    /// round trip unless an op changed this host in between.
     ///
     /// # Errors
     /// `unreachable`, `denied`; `failed` when the shell broke off.
     pub async fn facts(&self, ctx: &Ctx) -> OpResult<Map> {
         let op = Op::read("ssh", "facts", self.name());
+        let key = Op::knowledge_of(self.name());
+        let login = format!("{}@{}:{}", self.user(), self.address(), self.port());
         ctx.run_op(op, |s| async move {
+            if let Some(known) = s.ctx().cached::<Known>(&key).filter(|k| k.login == login) {
+                return Ok(known.facts.clone());
+            }
             let out = self.exec_raw(s.ctx(), PROGRAM, b"").await?;
-            if !out.stdout.ends_with("@@end\n") {
+            if !out.stdout.ends_with("\n@@end\n") {
                 let mut e = OpError::failed("the program that reads the facts did not finish");
                 e.causes = out.last_words();
                 return Err(e);
             }
-            Ok(parse(&out.stdout))
+            let facts = parse(&out.stdout);
+            s.ctx().keep(key, std::sync::Arc::new(Known { login, facts: facts.clone() }));
+            Ok(facts)
         })
         .await
     }
 }
 
 fn section<'a>(text: &'a str, name: &str) -> &'a str {
-    let head = format!("@@{name}\n");
-    let start = if text.starts_with(&head) {
-        head.len()
-    } else {
-        match text.find(&format!("\n{head}")) {
-            Some(i) => i + 1 + head.len(),
-            None => return "",
-        }
-    };
-    let rest = &text[start..];
-    if rest.starts_with("@@") {
-        return "";
+    let head = format!("\n@@{name}\n");
+    let Some(at) = text.find(&head) else { return "" };
+    let rest = &text[at + head.len()..];
+    match rest.find("\n@@") {
+        // The program's own empty line before the next mark.
+        Some(end) => &rest[..end],
+        None => rest,
     }
-    rest.find("\n@@").map_or(rest, |end| &rest[..end])
 }
 
 fn map<const N: usize>(list: [(&str, Dynamic); N]) -> Dynamic {
@@ -106,24 +119,27 @@ fn parse(text: &str) -> Map {
     put("cpu", cpu.map_or(String::new(), |(_, v)| v.trim().to_owned()).into());
     put("memory", kib(memory, "MemTotal:"));
     put("memory_available", kib(memory, "MemAvailable:"));
-    put("swap", list(get("swap"), |l| word(l, 0).to_owned().into()));
+    put("swap", get("swap").lines().filter(|l| l.starts_with('/')).map(swap).collect::<Array>().into());
     put("disks", get("disks").lines().map(disk).collect::<Array>().into());
     put(
         "mounts",
         get("mounts")
             .lines()
             .filter(|l| l.starts_with('/') || word(l, 2).starts_with("nfs"))
-            .map(mount)
+            .map(|l| mount(l, get("space")))
             .collect::<Array>()
             .into(),
     );
     put("nics", nics(get("links"), get("addresses")).into());
     put("packages", packages(get("packages")).into());
     put("services", list(get("services"), |l| word(l, 0).trim_end_matches(".service").to_owned().into()));
-    put("modules", get("modules").lines().skip(1).map(|l| word(l, 0).to_owned().into()).collect::<Array>().into());
+    put("failed", list(get("failed"), |l| word(l, 0).to_owned().into()));
+    put("modules", list(get("modules"), |l| word(l, 0).to_owned().into()));
+    put("sysctl", get("sysctl").lines().filter_map(pair).collect::<Map>().into());
     put("pci", list(get("pci"), pci));
-    put("users", list(get("users"), |l| l.split(':').next().unwrap_or_default().to_owned().into()));
-    put("timezone", setting(time, "Timezone").into());
+    put("users", get("users").lines().filter_map(user).collect::<Map>().into());
+    let zone = get("zone").trim().split_once("zoneinfo/").map(|(_, z)| z.to_owned());
+    put("timezone", zone.unwrap_or_else(|| setting(time, "Timezone")).into());
     put("time_synchronized", (setting(time, "NTPSynchronized") == "yes").into());
     m
 }
@@ -149,9 +165,45 @@ fn disk(line: &str) -> Dynamic {
     ])
 }
 
-fn mount(line: &str) -> Dynamic {
+fn mount(line: &str, space: &str) -> Dynamic {
     let w = |n: usize| -> Dynamic { word(line, n).replace("\\040", " ").into() };
-    map([("device", w(0)), ("path", w(1)), ("fs", w(2)), ("options", w(3))])
+    // `df -P`: device, kibibytes, used, free, percent, path.
+    let of = |l: &&str| l.splitn(2, "% ").nth(1).is_some_and(|p| p == word(line, 1).replace("\\040", " "));
+    let row = space.lines().find(of).unwrap_or_default();
+    let kib = |n: usize| Dynamic::from(Size(word(row, n).parse::<u64>().unwrap_or(0) * 1024));
+    map([
+        ("device", w(0)),
+        ("path", w(1)),
+        ("fs", w(2)),
+        ("options", w(3)),
+        ("size", kib(1)),
+        ("used", kib(2)),
+        ("free", kib(3)),
+    ])
+}
+
+/// `/swapfile file 1048572 0 -2` of /proc/swaps.
+fn swap(line: &str) -> Dynamic {
+    let kib = |n: usize| Dynamic::from(Size(word(line, n).parse::<u64>().unwrap_or(0) * 1024));
+    map([("path", word(line, 0).to_owned().into()), ("size", kib(2)), ("used", kib(3))])
+}
+
+/// `vm.swappiness = 60`.
+fn pair(line: &str) -> Option<(rhai::Identifier, Dynamic)> {
+    let (k, v) = line.split_once('=')?;
+    Some((k.trim().into(), v.trim().to_owned().into()))
+}
+
+/// `ada:x:1000:1000:Ada:/home/ada:/bin/bash`.
+fn user(line: &str) -> Option<(rhai::Identifier, Dynamic)> {
+    let f: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, shell] = f.as_slice() else { return None };
+    let number = |t: &str| Dynamic::from(t.parse::<i64>().unwrap_or(-1));
+    let text = |t: &str| Dynamic::from(t.to_owned());
+    Some((
+        (*name).into(),
+        map([("uid", number(uid)), ("gid", number(gid)), ("home", text(home)), ("shell", text(shell))]),
+    ))
 }
 
 /// `2: eth0: <…> … link/ether bc:24:… ` and `2: eth0    inet 10.0.0.11/24 …`.
@@ -192,7 +244,7 @@ fn pci(line: &str) -> Dynamic {
 mod tests {
     use super::*;
 
-    const SAMPLE: &str = "@@os\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n@@kernel\n6.1.0-25-cloud-amd64\n@@arch\nx86_64\n@@hostname\nn1\n@@cores\n16\n@@cpu\nmodel name\t: EPYC\n@@memory\nMemTotal:       16384 kB\nMemAvailable:   8192 kB\n@@uptime\n12.50 20.0\n@@boot\nabc\n@@disks\nNAME=\"sda\" TYPE=\"disk\" SIZE=\"1024\" SERIAL=\"gh-data-221\" FSTYPE=\"\" LABEL=\"x y\" MOUNTPOINT=\"\"\n@@mounts\n/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n@@swap\n@@links\n1: lo: <LOOPBACK> link/loopback 00\n2: eth0: <UP> mtu 1500\n    link/ether bc:24:11:00:00:01 brd\n@@addresses\n2: eth0    inet 10.0.0.11/24 brd\n@@packages\ninstalled curl 7.88\nconfig-files x 1\n@@services\nssh.service loaded active running OpenBSD\n@@modules\nModule Size Used by\nbr_netfilter 1 0\n@@pci\n0000:01:00.0 3D controller [0302]: NVIDIA Corporation GA100 [A100 PCIe 40GB] [10de:20f1] (rev a1)\n@@users\nroot:x:0:0::/root:/bin/bash\n@@time\nTimezone=Etc/UTC\nNTPSynchronized=yes\n@@virtual\nkvm\n@@end\n";
+    const SAMPLE: &str = "\n@@os\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_ID=\"12\"\n\n@@kernel\n6.1.0-25-cloud-amd64\n\n@@arch\nx86_64\n\n@@hostname\nn1\n\n@@cores\n16\n\n@@cpu\nmodel name\t: EPYC\n\n@@memory\nMemTotal:       16384 kB\nMemAvailable:   8192 kB\n\n@@uptime\n12.50 20.0\n\n@@boot\nabc\n\n@@disks\nNAME=\"sda\" TYPE=\"disk\" SIZE=\"1024\" SERIAL=\"gh-data-221\" FSTYPE=\"\" LABEL=\"x y\" MOUNTPOINT=\"\"\n\n@@mounts\n/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n\n@@space\nFilesystem 1024-blocks Used Available Capacity Mounted on\n/dev/sda1 100 40 60 40% /\n\n@@swap\nFilename Type Size Used Priority\n/swapfile file 2048 0 -2\n\n@@links\n1: lo: <LOOPBACK> link/loopback 00\n2: eth0: <UP> mtu 1500\n    link/ether bc:24:11:00:00:01 brd\n\n@@addresses\n2: eth0    inet 10.0.0.11/24 brd\n\n@@packages\ninstalled curl 7.88\nconfig-files x 1\n\n@@services\nssh.service loaded active running OpenBSD\n\n@@modules\nbr_netfilter 1 0 - Live 0\n\n@@sysctl\nvm.swappiness = 60\n\n@@pci\n0000:01:00.0 3D controller [0302]: NVIDIA Corporation GA100 [A100 PCIe 40GB] [10de:20f1] (rev a1)\n\n@@users\nroot:x:0:0::/root:/bin/bash\n\n@@zone\n/usr/share/zoneinfo/Etc/UTC\n\n@@time\nTimezone=Etc/UTC\nNTPSynchronized=yes\n\n@@virtual\nkvm\n\n@@end\n";
 
     #[test]
     fn a_sample_reads_into_types() {
@@ -213,6 +265,12 @@ mod tests {
         assert_eq!(m["mounts"].clone().into_array().unwrap().len(), 1);
         assert_eq!(m["packages"].clone().cast::<Map>()["curl"].to_string(), "7.88");
         assert!(m["time_synchronized"].as_bool().unwrap());
-        assert_eq!(section("@@a\n@@b\nx\n", "a"), "");
+        assert_eq!(first("mounts")["free"].clone().cast::<Size>(), Size(60 * 1024));
+        assert_eq!(first("swap")["size"].clone().cast::<Size>(), Size(2048 * 1024));
+        let of = |k: &str, n: &str| m[k].clone().cast::<Map>()[n].clone();
+        assert_eq!(of("sysctl", "vm.swappiness").to_string(), "60");
+        assert_eq!(of("users", "root").cast::<Map>()["uid"].as_int().unwrap(), 0);
+        assert_eq!(text("timezone"), "Etc/UTC");
+        assert_eq!(section("\n@@a\n\n@@b\nx\n", "a"), "");
     }
 }

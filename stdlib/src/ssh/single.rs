@@ -11,6 +11,9 @@ use super::host::Host;
 fn example(key: &str) -> &'static str {
     match key {
         "packages" => "[\"nfs-common\"]",
+        "package_lists" => "1.hours",
+        "firewall" => "#{ allow: [\"6443/tcp\"], allow_from: [\"10.0.0.0/16\"] }",
+        "commands" => "#{ seed: #{ command: \"date > /srv/seeded\", creates: \"/srv/seeded\" } }",
         "repositories" => "#{ tools: \"deb https://deb.lab.example stable main\" }",
         "files" => "#{ \"/etc/motd\": \"hello\\n\" }",
         "lines" => "#{ \"/etc/environment\": [\"TIER=lab\"] }",

@@ -35,7 +35,10 @@ fn metadata(n: &Node) -> Metadata {
         Kind::Link(_) => FileType::Symlink,
         Kind::Fifo => FileType::Fifo,
     };
-    Metadata { file_type, size: n.size(), mode: n.mode, modified: time, created: time }
+    // How the shell's `-b` finds block devices: see `shell::with_block_tests`.
+    let block = n.mode & 0o170_000 == 0o060_000;
+    let mode = if block { n.mode | 0o4000 } else { n.mode };
+    Metadata { file_type, size: n.size(), mode, modified: time, created: time }
 }
 
 #[async_trait]
@@ -73,11 +76,8 @@ impl FileSystem for ShellFs {
         Ok(self.files.remove(&self.who, &text(path), recursive)?)
     }
 
+    /// The link itself: the shell's outermost layer follows links, so that `[ -L ]` and `ls -l` see them.
     async fn stat(&self, path: &Path) -> Result<Metadata> {
-        Ok(metadata(&self.files.stat(&self.who, &text(path), true)?))
-    }
-
-    async fn lstat(&self, path: &Path) -> Result<Metadata> {
         Ok(metadata(&self.files.stat(&self.who, &text(path), false)?))
     }
 

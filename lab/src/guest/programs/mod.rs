@@ -14,8 +14,10 @@ mod kernel;
 mod mounts;
 mod network;
 mod nfs;
+mod nft;
 mod power;
 mod rights;
+mod scp;
 mod system;
 mod systemctl;
 mod timing;
@@ -91,6 +93,8 @@ pub fn table() -> Vec<Program> {
         mounts::PROGRAMS,
         network::PROGRAMS,
         nfs::PROGRAMS,
+        nft::PROGRAMS,
+        scp::PROGRAMS,
         cards::PROGRAMS,
         cloud::PROGRAMS,
         web::PROGRAMS,

@@ -1,4 +1,4 @@
-//! The network: `ip`, `ss`, `ping`, `resolvectl`, `nft`, and names.
+//! The network: `ip`, `ss`, `ping`, `resolvectl`, and names.
 use futures::future::BoxFuture;
 use serde_json::json;
 
@@ -15,7 +15,6 @@ pub(super) const PROGRAMS: &[Program] = &[
     }),
     now("/usr/bin/networkctl", |c| c.unsimulated("")),
     now("/usr/bin/ssh", |c| c.unsimulated("(from a guest)")),
-    now("/usr/bin/scp", |c| c.unsimulated("(from a guest)")),
     now("/usr/bin/ssh-keygen", ssh_keygen),
     now("/usr/bin/ssh-keyscan", |c| c.unsimulated("")),
     now("/usr/sbin/sshd", |c| if c.has(&["-t"]) { 0 } else { c.unsimulated("") }),

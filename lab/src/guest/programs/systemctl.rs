@@ -370,7 +370,10 @@ fn show(c: &mut Call, names: &[String]) -> i32 {
         want.extend(v.into_iter().flat_map(|v| v.split(',').map(str::to_owned).collect::<Vec<_>>()));
     }
     let value_only = c.has(&["--value", "-P"]);
-    for n in names {
+    for (i, n) in names.iter().enumerate() {
+        if i > 0 && !value_only {
+            c.line("");
+        }
         let u = load(&c.m.files, n);
         let name = u.as_ref().map_or_else(|| full(n), |u| u.name.clone());
         let (a, sub) = c.world(|w| state(w, c.m.vmid, &name));

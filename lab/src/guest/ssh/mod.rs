@@ -80,6 +80,8 @@ struct Open {
     tty: bool,
     stdin: Option<mpsc::Sender<Vec<u8>>>,
     kill: Option<tokio::sync::watch::Sender<Option<Sig>>>,
+    /// Whether it serves SFTP.
+    sftp: bool,
 }
 
 struct Connection {
@@ -166,7 +168,7 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
-        let open = Open { env: BTreeMap::new(), tty: false, stdin: None, kill: None, channel: None };
+        let open = Open { env: BTreeMap::new(), tty: false, stdin: None, kill: None, channel: None, sftp: false };
         let id = channel.id();
         self.channels.insert(id, Open { channel: Some(channel), ..open });
         reply.accept().await;
@@ -247,6 +249,9 @@ impl Handler for Connection {
         match (name, channel, self.who.clone()) {
             ("sftp", Some(channel), Some(who)) => {
                 session.channel_success(id)?;
+                if let Some(o) = self.channels.get_mut(&id) {
+                    o.sftp = true;
+                }
                 let server = sftp::Sftp::new(self.m.clone(), who);
                 tokio::spawn(async move {
                     // Serves in a task of its own; the channel closes when its stream is dropped.
@@ -266,9 +271,12 @@ impl Handler for Connection {
         Ok(())
     }
 
-    async fn channel_eof(&mut self, id: ChannelId, _: &mut Session) -> Result<(), Self::Error> {
-        if let Some(o) = self.channels.get_mut(&id) {
-            o.stdin = None;
+    async fn channel_eof(&mut self, id: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
+        let Some(o) = self.channels.get_mut(&id) else { return Ok(()) };
+        o.stdin = None;
+        if o.sftp {
+            // The client has all its answers; scp takes the status for its own.
+            session.exit_status_request(id, 0)?;
         }
         Ok(())
     }

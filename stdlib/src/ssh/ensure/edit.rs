@@ -5,8 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use crate::core::error::{OpError, OpResult};
 use crate::ssh::quote::quote;
 
-use super::files::{STAT, Stat, put, unreadable};
-use super::item::{Changed, Diff, Item, Part, Phase, text};
+use super::files::{Seen, unreadable};
+use super::item::{Changed, Diff, Item, Part, Phase, Probe, text};
+use super::program::put;
 
 /// Where the file is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +26,12 @@ pub(super) enum Edit {
     Setting { key: String, value: String },
     /// The mount point's line in fstab.
     Mount { at: String, line: String },
+    /// No line begins like this.
+    NoLine { begins: String },
     /// No swap line is active in fstab.
     NoSwap,
+    /// The line of a swap file in fstab.
+    Swap { path: String },
     /// Names of an address in /etc/hosts.
     Names { ip: String, names: Vec<String> },
 }
@@ -117,6 +122,24 @@ impl Edit {
                     }
                 }
             }
+            Edit::NoLine { begins } => {
+                let (gone, kept): (Vec<String>, Vec<String>) =
+                    std::mem::take(lines).into_iter().partition(|l| l.starts_with(begins));
+                *lines = kept;
+                (!gone.is_empty()).then(|| Part::new(format!("line in {place}"), text(gone.join("\n")), text("absent")))
+            }
+            Edit::Swap { path } => {
+                let line = format!("{path} none swap sw 0 0");
+                let there = |l: &str| {
+                    let mut words = l.split_whitespace();
+                    words.next() == Some(path.as_str()) && words.nth(1) == Some("swap")
+                };
+                if lines.iter().any(|l| there(l)) {
+                    return None;
+                }
+                lines.push(line.clone());
+                Some(Part::new(format!("swap in {place}"), None, text(line)))
+            }
             Edit::NoSwap => {
                 let mut found = Vec::new();
                 for l in lines.iter_mut() {
@@ -166,7 +189,7 @@ impl Place {
             Place::Keys(u) => format!("authorized_keys of {u}"),
         }
     }
-    /// Shell text that sets `p`, and the word for it.
+    /// Shell text that sets `p` (and `d`, its directory below the home).
     fn shell(&self) -> String {
         match self {
             Place::Path(p) => format!("p={}", quote(p)),
@@ -183,12 +206,41 @@ impl EditFile {
     fn edited(&self, old: Option<&str>) -> (String, Vec<Part>) {
         let place = self.place.shown();
         let mut lines: Vec<String> = match (old, self.header) {
-            (Some(t), _) => t.lines().map(str::to_owned).collect(),
+            // Not `lines()`: a carriage return at the end of a line is somebody's.
+            (Some(t), _) => t.strip_suffix('\n').unwrap_or(t).split('\n').map(str::to_owned).collect(),
             (None, Some(h)) => vec![h.to_owned()],
             (None, None) => Vec::new(),
         };
         let parts: Vec<Part> = self.edits.iter().filter_map(|e| e.apply(&mut lines, &place)).collect();
         (lines.join("\n") + "\n", parts)
+    }
+
+    fn content(&self, found: &str, seen: &Seen<'_>) -> OpResult<String> {
+        let bytes = STANDARD
+            .decode(seen.more.unwrap_or_default())
+            .map_err(|e| unreadable(&self.what(), found).because(e.to_string()))?;
+        String::from_utf8(bytes).map_err(|_| OpError::conflict(format!("{} is no UTF-8 text", self.place.shown())))
+    }
+
+    fn act(&self, new: &str, mode: &str, owner: &str) -> String {
+        let mut act = self.place.shell();
+        let mut path = "\"$p\"".to_owned();
+        match &self.place {
+            Place::Keys(u) => {
+                // The user owns the directory: a link there could lead us anywhere.
+                let u = quote(u);
+                act.push_str(&format!(
+                    "\nif [ -h \"$d\" ] || [ -h \"$p\" ]; then echo \"$d or $p is a link\"; return 1; fi\n\
+                     [ -d \"$d\" ] || {{ mkdir -p \"$d\" && chmod 0700 \"$d\" && chown {u}: \"$d\"; }} || return 1\n"
+                ));
+            }
+            Place::Path(p) => {
+                act.clear();
+                path = quote(p);
+            }
+        }
+        act.push_str(&put(&path, new.as_bytes(), mode, owner));
+        act
     }
 }
 
@@ -199,47 +251,43 @@ impl Item for EditFile {
     fn phase(&self) -> Phase {
         self.phase
     }
-    fn look(&self) -> String {
-        format!(
-            "{}; if [ -f \"$p\" ]; then {STAT} \"$p\"; base64 \"$p\" | tr -d '\\n'; else echo absent; fi",
-            self.place.shell()
-        )
+    fn probe(&self) -> Probe {
+        match &self.place {
+            Place::Path(p) => Probe::Text(p.clone()),
+            Place::Keys(_) => Probe::Shell(format!(
+                "{}; if [ -f \"$p\" ]; then echo \"file $(stat -L -c '%a %U:%G %u:%g' \"$p\")\"; base64 \"$p\"; \
+                 else echo absent; fi",
+                self.place.shell()
+            )),
+        }
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
-        let mut words = found.split_whitespace();
-        if self.only_existing && found.trim() == "absent" {
-            return Ok(None);
-        }
-        let (mode, owner, old) = if found.trim() == "absent" {
-            match &self.place {
-                Place::Path(_) => ("0644".to_owned(), "root:root".to_owned(), None),
-                Place::Keys(u) => ("0600".to_owned(), format!("{u}:"), None),
+        // The shell's own answer may have line ends in the base64 text.
+        let joined;
+        let found = match &self.place {
+            Place::Path(_) => found,
+            Place::Keys(_) => {
+                let mut lines = found.trim().lines();
+                let head = lines.next().unwrap_or_default().to_owned();
+                joined = format!("{head} {}", lines.collect::<String>());
+                joined.as_str()
             }
-        } else {
-            let stat = Stat::parse(&mut words).ok_or_else(|| unreadable(&self.what(), found))?;
-            let bytes = STANDARD
-                .decode(words.next().unwrap_or_default())
-                .map_err(|e| unreadable(&self.what(), found).because(e.to_string()))?;
-            let content = String::from_utf8(bytes)
-                .map_err(|_| OpError::conflict(format!("{} is no UTF-8 text", self.place.shown())))?;
-            (stat.mode.to_owned(), stat.ids.to_owned(), Some(content))
+        };
+        let seen = Seen::read(&self.what(), found)?;
+        let (mode, owner, old) = match seen.kind {
+            "absent" if self.only_existing => return Ok(None),
+            "absent" => match &self.place {
+                Place::Path(_) => ("0644".to_owned(), String::new(), None),
+                Place::Keys(u) => ("0600".to_owned(), format!("{u}:"), None),
+            },
+            "file" => (seen.mode.to_owned(), seen.ids.to_owned(), Some(self.content(found, &seen)?)),
+            _ => return Err(OpError::conflict(format!("{} is there, but is no file", self.place.shown()))),
         };
         let (new, parts) = self.edited(old.as_deref());
         if parts.is_empty() {
             return Ok(None);
         }
-        let mut act = self.place.shell();
-        if let Place::Keys(u) = &self.place {
-            // The user owns the directory: a link there could lead us anywhere.
-            let u = quote(u);
-            act.push_str(&format!(
-                "\n[ ! -L \"$d\" ] || {{ echo \"$d is a link\"; exit 1; }}\n\
-                 [ -d \"$d\" ] || {{ mkdir -p \"$d\" && chmod 0700 \"$d\" && chown {u}: \"$d\"; }} || exit 1"
-            ));
-        }
-        act.push('\n');
-        act.push_str(&put("\"$p\"", new.as_bytes(), &mode, &owner));
-        let diff = Diff { parts, act, path: None };
+        let diff = Diff::of(parts, self.act(&new, &mode, &owner));
         Ok(Some(match &self.place {
             Place::Path(p) => diff.at(p),
             Place::Keys(_) => diff,
@@ -266,7 +314,13 @@ mod tests {
         let add = Edit::Line { line: "b".into(), replaces: None };
         assert_eq!(run(Some("a\n"), vec![add.clone()]), ("a\nb\n".into(), 1));
         assert_eq!(run(Some("a\nb"), vec![add.clone()]), ("a\nb\n".into(), 0));
-        assert_eq!(run(None, vec![add]), ("# head\nb\n".into(), 1));
+        assert_eq!(run(None, vec![add.clone()]), ("# head\nb\n".into(), 1));
+        assert_eq!(run(Some("a\r\n\nc"), vec![add]), ("a\r\n\nc\nb\n".into(), 1));
+        let gone = Edit::NoLine { begins: "Port".into() };
+        assert_eq!(run(Some("Port 1\nX\nPort 2\n"), vec![gone]), ("X\n".into(), 1));
+        let swap = Edit::Swap { path: "/swapfile".into() };
+        assert_eq!(run(Some("/swapfile none swap sw,pri=1 0 0\n"), vec![swap.clone()]).1, 0);
+        assert_eq!(run(Some(""), vec![swap]).1, 1);
         let root = Edit::Line { line: "PermitRootLogin no".into(), replaces: Some("PermitRootLogin".into()) };
         let old = "X\nPermitRootLogin yes\nY\nPermitRootLogin maybe\n";
         assert_eq!(run(Some(old), vec![root]), ("X\nPermitRootLogin no\nY\n".into(), 1));

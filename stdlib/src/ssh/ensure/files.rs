@@ -1,12 +1,11 @@
 //! Wanted files, directories and links.
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use crate::core::error::{OpError, OpResult};
 use crate::ssh::quote::quote;
 
-use super::item::{Changed, Diff, Item, Part, Phase, text};
+use super::item::{Changed, Diff, Item, Part, Phase, Probe, text};
+use super::program::put;
 
 /// A whole file.
 pub(super) struct File {
@@ -34,34 +33,75 @@ pub(super) struct Link {
     pub phase: Phase,
 }
 
-/// Mode and owner as `stat -c '%a %U:%G %u:%g'` prints them.
-pub(super) struct Stat<'a> {
-    pub mode: &'a str,
-    pub names: &'a str,
-    pub ids: &'a str,
+/// Neither file nor link at a path.
+pub(super) struct Absent {
+    pub path: String,
+    pub phase: Phase,
 }
 
-pub(super) const STAT: &str = "stat -c '%a %U:%G %u:%g'";
+/// What is at a path: the answer to `Probe::Path`, `Digest` and `Text`.
+pub(super) struct Seen<'a> {
+    /// `file`, `dir`, `other`, `absent`: what is there, through links.
+    pub kind: &'a str,
+    /// Whether the path itself is a link.
+    pub link: bool,
+    /// Mode in octal.
+    pub mode: &'a str,
+    names: &'a str,
+    /// Numbers of user and group.
+    pub ids: &'a str,
+    /// Digest or text.
+    pub more: Option<&'a str>,
+}
 
-impl<'a> Stat<'a> {
-    pub(super) fn parse(words: &mut impl Iterator<Item = &'a str>) -> Option<Self> {
-        Some(Stat { mode: words.next()?, names: words.next()?, ids: words.next()? })
+impl<'a> Seen<'a> {
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// `failed` when it is none.
+    pub(super) fn read(what: &str, found: &'a str) -> OpResult<Self> {
+        let mut words = found.split_whitespace();
+        let kind = words.next().unwrap_or_default();
+        let link = kind.starts_with("link-");
+        let kind = kind.trim_start_matches("link-");
+        let stat = (words.next(), words.next(), words.next());
+        match (kind, stat) {
+            ("absent", _) => Ok(Seen { kind, link, mode: "", names: "", ids: "", more: None }),
+            ("file" | "dir" | "other", (Some(mode), Some(names), Some(ids))) => {
+                Ok(Seen { kind, link, mode, names, ids, more: words.next() })
+            }
+            _ => Err(unreadable(what, found)),
+        }
     }
 
-    pub(super) fn has_mode(&self, wanted: Option<&str>) -> bool {
+    fn has_mode(&self, wanted: Option<&str>) -> bool {
         let octal = |s: &str| u32::from_str_radix(s, 8).ok();
         wanted.is_none_or(|w| octal(w) == octal(self.mode))
     }
 
-    pub(super) fn has_owner(&self, wanted: Option<&str>) -> bool {
+    fn has_owner(&self, wanted: Option<&str>) -> bool {
         let Some(w) = wanted else { return true };
         let w = w.trim_end_matches(':');
         let user = |s: &'a str| s.split(':').next().unwrap_or_default();
         if w.contains(':') { w == self.names || w == self.ids } else { w == user(self.names) || w == user(self.ids) }
     }
+
+    /// Shell text that gives the wanted rights; `None` when they are right.
+    fn rights(&self, quoted: &str, mode: Option<&str>, owner: Option<&str>) -> Option<String> {
+        let mut act = Vec::new();
+        let right_owner = self.has_owner(owner);
+        if let Some(o) = owner.filter(|_| !right_owner) {
+            act.push(format!("chown {} {quoted}", quote(o)));
+        }
+        // A change of the owner takes the set-user-id bits away.
+        if let Some(m) = mode.filter(|_| !right_owner || !self.has_mode(mode)) {
+            act.push(format!("chmod {} {quoted}", quote(m)));
+        }
+        (!act.is_empty()).then(|| act.join(" && "))
+    }
 }
 
-/// `sha256:1a2b3c4d` of a content, short: contents may be secret and never enter journals.
+/// SHA-256 of a content. Contents may be secret and never enter journals.
 pub(super) fn digest(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -71,23 +111,37 @@ fn shown(digest: &str, mode: &str, owner: &str) -> String {
     format!("sha256:{short} {mode} {owner}")
 }
 
-/// Shell text that makes `content` the content of the file that the shell word `path` names.
-pub(super) fn put(path: &str, content: &[u8], mode: &str, owner: &str) -> String {
-    let source = match std::str::from_utf8(content) {
-        Ok(t) if !t.contains('\0') => format!("printf %s {}", quote(t)),
-        _ => format!("printf %s {} | base64 -d", STANDARD.encode(content)),
-    };
-    format!("{source} | put {path} {} {}", quote(mode), quote(owner))
+pub(super) fn unreadable(what: &str, found: &str) -> OpError {
+    OpError::failed(format!("cannot tell the state of {what}")).last_seen(found.trim().to_owned())
 }
 
 #[allow(dead_code)] // as `WholeFile`
 impl File {
-    /// As the act of `diff` when the content differs, but with the content on standard input.
-    pub(super) fn put_from_stdin(&self, found: &str) -> String {
-        let stat = Stat::parse(&mut found.split_whitespace()).filter(|_| found.trim() != "absent");
-        let kept = stat.map_or(("0644", "root:root"), |s| (s.mode, s.ids));
-        let (mode, owner) = (self.mode.as_deref().unwrap_or(kept.0), self.owner.as_deref().unwrap_or(kept.1));
-        format!("put {} {} {}", quote(&self.path), quote(mode), quote(owner))
+    /// What differs; `with_content` makes the act that writes, given mode and owner.
+    pub(super) fn differs(&self, found: &str, with_content: impl Fn(&str, &str) -> String) -> OpResult<Option<Diff>> {
+        let seen = Seen::read(&self.what(), found)?;
+        let wanted = digest(&self.content);
+        let (mode, owner) = (self.mode.as_deref(), self.owner.as_deref());
+        let new = |mode: &str, owner: &str| text(shown(&wanted, mode, owner));
+        if seen.kind == "dir" || seen.kind == "other" {
+            return Err(OpError::conflict(format!("{} is there, but is no file", self.path)));
+        }
+        if seen.kind == "absent" || seen.link {
+            // A link is replaced, not followed: what it points to belongs to somebody else.
+            let before = if seen.link { text("a link") } else { None };
+            let m = mode.unwrap_or("0644");
+            let part = Part::new(self.what(), before, new(m, owner.unwrap_or("root:root")));
+            return Ok(Some(Diff::one(part, with_content(m, owner.unwrap_or_default())).at(&self.path)));
+        }
+        let Some(sum) = seen.more else { return Err(unreadable(&self.what(), found)) };
+        let before = text(shown(sum, seen.mode, seen.names));
+        let after = new(mode.unwrap_or(seen.mode), owner.unwrap_or(seen.names));
+        if sum != wanted {
+            let act = with_content(mode.unwrap_or(seen.mode), owner.unwrap_or(seen.ids));
+            return Ok(Some(Diff::one(Part::new(self.what(), before, after), act).at(&self.path)));
+        }
+        let act = seen.rights(&quote(&self.path), mode, owner);
+        Ok(act.map(|a| Diff::one(Part::new(self.what(), before, after), a)))
     }
 }
 
@@ -98,53 +152,12 @@ impl Item for File {
     fn phase(&self) -> Phase {
         self.phase
     }
-    fn look(&self) -> String {
-        let p = quote(&self.path);
-        format!(
-            "if [ -f {p} ]; then {STAT} {p}; sha256sum <{p}; elif [ -e {p} ]; then echo other; else echo absent; fi"
-        )
+    fn probe(&self) -> Probe {
+        Probe::Digest(self.path.clone())
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
-        let mut words = found.split_whitespace();
-        let wanted = digest(&self.content);
-        let (mode, owner) = (self.mode.as_deref(), self.owner.as_deref());
-        let new = |mode: &str, owner: &str| text(shown(&wanted, mode, owner));
-        let q = quote(&self.path);
-        if found.trim() == "absent" {
-            let (mode, owner) = (mode.unwrap_or("0644"), owner.unwrap_or("root:root"));
-            let act = put(&q, &self.content, mode, owner);
-            return Ok(Some(Diff::one(Part::new(self.what(), None, new(mode, owner)), act).at(&self.path)));
-        }
-        if found.trim() == "other" {
-            return Err(OpError::conflict(format!("{} is there, but is no file", self.path)));
-        }
-        let (Some(stat), Some(sum)) = (Stat::parse(&mut words), words.next()) else {
-            return Err(unreadable(&self.what(), found));
-        };
-        let before = text(shown(sum, stat.mode, stat.names));
-        let after = new(mode.unwrap_or(stat.mode), owner.unwrap_or(stat.names));
-        if sum != wanted {
-            let act = put(&q, &self.content, mode.unwrap_or(stat.mode), owner.unwrap_or(stat.ids));
-            return Ok(Some(Diff::one(Part::new(self.what(), before, after), act).at(&self.path)));
-        }
-        let act = rights(&q, &stat, mode, owner);
-        Ok(act.map(|a| Diff::one(Part::new(self.what(), before, after), a)))
+        self.differs(found, |mode, owner| put(&quote(&self.path), &self.content, mode, owner))
     }
-}
-
-fn rights(quoted: &str, stat: &Stat<'_>, mode: Option<&str>, owner: Option<&str>) -> Option<String> {
-    let mut act = Vec::new();
-    if let Some(o) = owner.filter(|_| !stat.has_owner(owner)) {
-        act.push(format!("chown {} {quoted}", quote(o)));
-    }
-    if let Some(m) = mode.filter(|_| !stat.has_mode(mode)) {
-        act.push(format!("chmod {} {quoted}", quote(m)));
-    }
-    (!act.is_empty()).then(|| act.join(" && "))
-}
-
-pub(super) fn unreadable(what: &str, found: &str) -> OpError {
-    OpError::failed(format!("cannot tell the state of {what}")).last_seen(found.trim().to_owned())
 }
 
 impl Item for Directory {
@@ -154,25 +167,37 @@ impl Item for Directory {
     fn phase(&self) -> Phase {
         self.phase
     }
-    fn look(&self) -> String {
-        let p = quote(&self.path);
-        format!("if [ -d {p} ]; then {STAT} {p}; elif [ -e {p} ]; then echo other; else echo absent; fi")
+    fn probe(&self) -> Probe {
+        Probe::Path(self.path.clone())
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
         let q = quote(&self.path);
         let (mode, owner) = (self.mode.as_deref(), self.owner.as_deref());
-        if found.trim() == "absent" {
-            let (mode, owner) = (mode.unwrap_or("0755"), owner.unwrap_or("root:root"));
-            let act = format!("mkdir -p {q} && chmod {} {q} && chown {} {q}", quote(mode), quote(owner));
-            return Ok(Some(Diff::one(Part::new(self.what(), None, text(format!("{mode} {owner}"))), act)));
+        let seen = Seen::read(&self.what(), found)?;
+        match seen.kind {
+            "absent" if !seen.link => {
+                let mut act = format!("mkdir -p {q}");
+                // What the mask gives needs no further process.
+                if let Some(m) = mode.filter(|m| u32::from_str_radix(m, 8) != Ok(0o755)) {
+                    act.push_str(&format!(" && chmod {} {q}", quote(m)));
+                }
+                if let Some(o) = owner {
+                    let again = if mode.is_some_and(|m| m.len() == 4 && !m.starts_with('0')) { mode } else { None };
+                    act.push_str(&format!(" && chown {} {q}", quote(o)));
+                    // A change of the owner may take the set-group-id bit away.
+                    act.push_str(&again.map_or(String::new(), |m| format!(" && chmod {} {q}", quote(m))));
+                }
+                let after = text(format!("{} {}", mode.unwrap_or("0755"), owner.unwrap_or("root:root")));
+                Ok(Some(Diff::one(Part::new(self.what(), None, after), act)))
+            }
+            "dir" => {
+                let before = text(format!("{} {}", seen.mode, seen.names));
+                let after = text(format!("{} {}", mode.unwrap_or(seen.mode), owner.unwrap_or(seen.names)));
+                let act = seen.rights(&q, mode, owner);
+                Ok(act.map(|a| Diff::one(Part::new(self.what(), before, after), a)))
+            }
+            _ => Err(OpError::conflict(format!("{} is there, but is no directory", self.path))),
         }
-        if found.trim() == "other" {
-            return Err(OpError::conflict(format!("{} is there, but is no directory", self.path)));
-        }
-        let stat = Stat::parse(&mut found.split_whitespace()).ok_or_else(|| unreadable(&self.what(), found))?;
-        let before = text(format!("{} {}", stat.mode, stat.names));
-        let after = text(format!("{} {}", mode.unwrap_or(stat.mode), owner.unwrap_or(stat.names)));
-        Ok(rights(&q, &stat, mode, owner).map(|a| Diff::one(Part::new(self.what(), before, after), a)))
     }
 }
 
@@ -183,23 +208,56 @@ impl Item for Link {
     fn phase(&self) -> Phase {
         self.phase
     }
-    fn look(&self) -> String {
+    fn probe(&self) -> Probe {
         let p = quote(&self.path);
-        format!(
-            "if t=$(readlink {p} 2>/dev/null); then printf 'to %s' \"$t\"; elif [ -e {p} ]; then echo other; \
-             else echo absent; fi"
-        )
+        Probe::Shell(format!(
+            "if [ -h {p} ]; then printf 'to %s\\n' \"$(readlink {p})\"; elif [ -e {p} ]; then echo other; else echo absent; fi"
+        ))
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
-        let before = match found.strip_prefix("to ") {
-            Some(t) if t == self.target => return Ok(None),
+        let before = match found.strip_suffix('\n').unwrap_or(found).strip_prefix("to ") {
+            // The shell drops line ends at the end of a target.
+            Some(t) if t == self.target.trim_end_matches('\n') => return Ok(None),
             Some(t) => text(t),
             None if found.trim() == "absent" => None,
             None => return Err(OpError::conflict(format!("{} is there, but is no link", self.path))),
         };
         let parent = self.path.rsplit_once('/').map_or("/", |(d, _)| if d.is_empty() { "/" } else { d });
-        let act = format!("mkdir -p {} && ln -sfn {} {}", quote(parent), quote(&self.target), quote(&self.path));
+        let act = format!(
+            "{{ [ -d {0} ] || mkdir -p {0}; }} && ln -sfn -- {1} {2}",
+            quote(parent),
+            quote(&self.target),
+            quote(&self.path)
+        );
         Ok(Some(Diff::one(Part::new(self.what(), before, text(self.target.clone())), act).at(&self.path)))
+    }
+}
+
+impl Item for Absent {
+    fn what(&self) -> String {
+        format!("file {}", self.path)
+    }
+    fn phase(&self) -> Phase {
+        self.phase
+    }
+    fn probe(&self) -> Probe {
+        Probe::Path(self.path.clone())
+    }
+    fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
+        let seen = Seen::read(&self.what(), found)?;
+        let before = match (seen.kind, seen.link) {
+            ("absent", false) => return Ok(None),
+            (_, true) => text("a link"),
+            ("file", _) => text(format!("{} {}", seen.mode, seen.names)),
+            _ => {
+                return Err(OpError::conflict(format!(
+                    "{} is a directory or a device, which is not removed",
+                    self.path
+                )));
+            }
+        };
+        let act = format!("rm -f {}", quote(&self.path));
+        Ok(Some(Diff::one(Part::new(self.what(), before, text("absent")), act).at(&self.path)))
     }
 }
 
@@ -220,12 +278,15 @@ mod tests {
 
     #[test]
     fn a_file_that_is_right_needs_nothing() {
-        let found = format!("644 root:root 0:0\n{}  -", digest(b"hello\n"));
-        assert_eq!(file(Some("0644"), Some("root")).diff(&found, &Changed::new()).unwrap(), None);
-        assert_eq!(file(None, Some("0:0")).diff(&found, &Changed::new()).unwrap(), None);
-        let d = file(Some("0600"), Some("nobody")).diff(&found, &Changed::new()).unwrap().unwrap();
+        let none = Changed::new();
+        let found = format!("file 644 root:root 0:0 {}", digest(b"hello\n"));
+        assert_eq!(file(Some("0644"), Some("root")).diff(&found, &none).unwrap(), None);
+        assert_eq!(file(None, Some("0:0")).diff(&found, &none).unwrap(), None);
+        let d = file(Some("0600"), Some("nobody")).diff(&found, &none).unwrap().unwrap();
         assert_eq!(d.act, "chown nobody /etc/x && chmod 0600 /etc/x");
         assert_eq!(d.path, None);
+        let d = file(None, None).diff(&found.replace("file", "link-file"), &none).unwrap().unwrap();
+        assert_eq!(d.act, "put /etc/x 0644 '' 'hello\n'");
     }
 
     #[test]
@@ -234,14 +295,22 @@ mod tests {
         assert_eq!(d.parts[0].before, None);
         assert!(!format!("{:?}", d.parts).contains("hello"));
         assert_eq!(d.path.as_deref(), Some("/etc/x"));
-        let e = file(None, None).diff("other", &Changed::new()).unwrap_err();
+        let e = file(None, None).diff("dir 755 root:root 0:0", &Changed::new()).unwrap_err();
         assert_eq!(e.message, "/etc/x is there, but is no file");
     }
 
     #[test]
     fn links_compare_their_target() {
         let l = Link { path: "/a/b".into(), target: "/c".into(), phase: Phase::Files };
-        assert_eq!(l.diff("to /c", &Changed::new()).unwrap(), None);
-        assert_eq!(l.diff("to /d", &Changed::new()).unwrap().unwrap().act, "mkdir -p /a && ln -sfn /c /a/b");
+        assert_eq!(l.diff("to /c\n", &Changed::new()).unwrap(), None);
+        assert!(l.diff("to /d\n", &Changed::new()).unwrap().unwrap().act.ends_with("ln -sfn -- /c /a/b"));
+    }
+
+    #[test]
+    fn only_files_and_links_are_removed() {
+        let a = Absent { path: "/a".into(), phase: Phase::Files };
+        assert_eq!(a.diff("absent", &Changed::new()).unwrap(), None);
+        assert_eq!(a.diff("link-absent", &Changed::new()).unwrap().unwrap().act, "rm -f /a");
+        assert!(a.diff("dir 755 root:root 0:0", &Changed::new()).is_err());
     }
 }

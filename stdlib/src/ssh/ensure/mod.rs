@@ -1,16 +1,25 @@
 //! The wanted state of a host: one look for the whole map, at most one act for what differs.
 mod accounts;
+mod commands;
 mod edit;
 mod files;
+mod firewall;
 mod item;
+mod mounts;
+mod ntp;
 mod packages;
 mod program;
+mod questions;
 mod services;
+mod sources;
 mod specs;
 mod storage;
+mod swap;
 mod system;
 mod wanted;
 
+#[cfg(test)]
+mod survival;
 #[cfg(test)]
 mod tests;
 
@@ -20,16 +29,18 @@ use std::time::Duration;
 use rhai::Map;
 
 use crate::core::ctx::Ctx;
-use crate::core::error::{OpError, OpResult};
+use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::Change;
-use crate::core::op::{Look, Op, OpScope};
+use crate::core::op::{Op, OpScope};
 use crate::core::units::Duration as Span;
 
 use super::host::Host;
 use super::options::{FileOptions, Output, RunOptions};
+use super::quote::quote;
 use super::wait::{CLOUD_INIT, cloud_init};
 use item::{Item, Phase};
-use program::{Found, Step};
+use program::Step;
+use questions::{Found, Questions};
 use wanted::Wanted;
 
 pub(super) use specs::EnsureOptions;
@@ -39,6 +50,11 @@ const EVERY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 /// Package downloads over slow lines.
 const LONGEST_ACT: Span = Span::minutes(40);
+/// Digests of very large files on slow disks.
+const LONGEST_LOOK: Span = Span::minutes(10);
+
+/// How often a dropped connection is taken up again in one act.
+const RECONNECTS: usize = 5;
 
 impl Host {
     /// Brings the host into the wanted state (keys of `EnsureOptions`); returns what differed.
@@ -47,28 +63,28 @@ impl Host {
     /// `invalid` for unknown keys; `conflict` for what must not be changed; `failed` naming what was done
     /// and what was not.
     pub async fn ensure(&self, ctx: &Ctx, wanted: &Map) -> OpResult<Vec<Change>> {
-        let wanted = Wanted::read(wanted).map_err(|e| e.on(self.name()))?;
+        let wanted = Wanted::read(wanted, self.port()).map_err(|e| e.on(self.name()))?;
         let whats: Vec<String> = wanted.items.iter().map(|i| i.what()).collect();
         let op = Op::write("ssh", "ensure", self.name()).args(&whats);
-        ctx.run_op(op, |s| async move { self.reach(&s, &wanted).await }).await
+        ctx.run_op(op, |s| async move { self.reach(&s, &wanted.items).await }).await
     }
 
-    async fn reach(&self, s: &Arc<OpScope>, wanted: &Wanted) -> OpResult<Vec<Change>> {
+    async fn reach(&self, s: &Arc<OpScope>, items: &[Box<dyn Item>]) -> OpResult<Vec<Change>> {
         let ctx = s.ctx();
-        let mut found = self.look(ctx, wanted).await?;
-        let mut steps = program::plan(&wanted.items, &found)?;
+        let mut found = self.look(ctx, items).await?;
+        let mut steps = program::plan(items, &found.states)?;
         if steps.is_empty() {
             return Ok(Vec::new());
         }
         if found.cloud_init.contains("running") || found.cloud_init.contains("not ") {
             // Its packages and files are about to come: look again afterwards.
             self.wait_cloud_init(s).await?;
-            found = self.look(ctx, wanted).await?;
-            steps = program::plan(&wanted.items, &found)?;
+            found = self.look(ctx, items).await?;
+            steps = program::plan(items, &found.states)?;
         }
         let changes = self.changes(&steps);
         let marker = format!("ensure {}", self.name());
-        s.act(marker, changes.clone(), self.carry_out(s, wanted, &steps, &found)).await?;
+        s.act(marker, changes.clone(), self.carry_out(s, items, steps)).await?;
         Ok(changes)
     }
 
@@ -77,9 +93,17 @@ impl Host {
         parts.map(|p| Change::new(self.name(), p.what, p.before, p.after)).collect()
     }
 
-    async fn look(&self, ctx: &Ctx, wanted: &Wanted) -> OpResult<Found> {
-        let out = self.exec_raw(ctx, &program::compare(&wanted.items), b"").await?;
-        program::parse_compare(&out.stdout, wanted.items.len()).map_err(|mut e| {
+    /// Runs one of the two programs. It travels on standard input: file contents are nobody's business in a list
+    /// of processes, and there is no limit to its length.
+    async fn run_program(&self, ctx: &Ctx, program: &str, limit: Span) -> OpResult<Output> {
+        let options = RunOptions { timeout: limit, ..RunOptions::default() };
+        self.exec_with(ctx, "sh -s", &program::as_input(program), &options).await
+    }
+
+    async fn look(&self, ctx: &Ctx, items: &[Box<dyn Item>]) -> OpResult<Found> {
+        let questions = Questions::of(items.iter().map(AsRef::as_ref));
+        let out = self.run_program(ctx, &questions.program(), LONGEST_LOOK).await?;
+        questions.read(&out.stdout).map_err(|mut e| {
             e.causes.extend(out.last_words().into_iter().filter(|l| !l.starts_with('@')));
             e
         })
@@ -93,67 +117,75 @@ impl Host {
         .await
     }
 
-    async fn wait_lock(&self, s: &Arc<OpScope>, known: &str) -> OpResult<()> {
+    /// Acts until all is done. What was done counts, also when the rest was not.
+    async fn carry_out(&self, s: &Arc<OpScope>, items: &[Box<dyn Item>], mut steps: Vec<Step>) -> OpResult<()> {
         let ctx = s.ctx();
-        if known == "free" {
-            return Ok(());
-        }
-        s.wait_for("the package manager", EVERY, PATIENCE, || async {
-            let out = self.exec_raw(ctx, packages::LOCK_HOLDER, b"").await?;
-            Ok(match out.text() {
-                "free" => Look::Ready(()),
-                holder => Look::Pending(format!("{holder} holds its lock")),
-            })
-        })
-        .await
-    }
-
-    async fn carry_out(&self, s: &Arc<OpScope>, wanted: &Wanted, steps: &[Step], found: &Found) -> OpResult<()> {
-        let ctx = s.ctx();
-        if steps.iter().any(|s| s.phase == Phase::Packages) {
-            self.wait_lock(s, &found.lock).await?;
-        }
-        s.waiting(working_on(steps));
-        let options = RunOptions { timeout: LONGEST_ACT, ..RunOptions::default() };
+        s.waiting(working_on(&steps));
         let started = ctx.clock.now_ms().await;
-        let mut first = 0;
+        let mut done: Vec<Step> = Vec::new();
+        let mut reconnects = 0;
         loop {
-            let rest = &steps[first..];
-            let out = self.exec_with(ctx, &program::act(rest), b"", &options).await?;
-            let (done, code) = program::parse_act(&out.stdout);
-            if done == rest.len() {
-                break;
+            let program = program::act(items, &steps);
+            let out = match self.run_program(ctx, &program, LONGEST_ACT).await {
+                Ok(out) => out,
+                Err(e) if e.is(Kind::Unreachable) && reconnects < RECONNECTS => {
+                    // Everything here may be done again: what the old program still does ends with its step.
+                    reconnects += 1;
+                    s.waiting(format!("the connection: {}", e.message));
+                    s.sleep(EVERY).await?;
+                    let found = self.look(ctx, items).await.and_then(|f| program::plan(items, &f.states));
+                    let left = found.map_err(|e| self.broke_off(s, &done, e))?;
+                    let before = std::mem::replace(&mut steps, left);
+                    done.extend(before.into_iter().filter(|b| !steps.iter().any(|n| n.what == b.what)));
+                    if steps.is_empty() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Err(e) => return Err(self.broke_off(s, &done, e)),
+            };
+            let acted = program::read_act(items, &steps, &out.stdout)?;
+            if let Some(left) = acted.left {
+                return left.first().map_or(Ok(()), |step| Err(self.broke_off(s, &done, did_not_stay(step))));
             }
             // Somebody took the package lock between our look and our act.
-            let holder = rest.get(done).filter(|s| s.phase == Phase::Packages);
-            let holder = holder.and_then(|_| packages::lock_holder(&out.stderr));
-            let waited = ctx.clock.now_ms().await.saturating_sub(started);
+            let busy = acted.code == Some(program::BUSY) || packages::lock_holder(&out.stderr).is_some();
+            let holder = if busy { packages::lock_holder(&out.stderr) } else { None };
+            let waited = Duration::from_millis(ctx.clock.now_ms().await.saturating_sub(started));
+            let rest = steps.split_off(acted.done);
+            done.append(&mut steps);
             match holder {
-                Some(who) if Duration::from_millis(waited) < PATIENCE => {
+                Some(who) if of_packages(rest.first()) && waited < PATIENCE => {
                     s.waiting(format!("the package manager: {who} holds its lock"));
                     s.sleep(EVERY).await?;
-                    first += done;
+                    steps = rest;
                 }
-                _ => return Err(stopped(steps, first + done, code, &out)),
+                _ => return Err(self.broke_off(s, &done, stopped(&done, &rest, acted.code, &out))),
             }
         }
-        self.prove(ctx, wanted).await
     }
 
-    /// Looks again: what still differs did not stick.
-    async fn prove(&self, ctx: &Ctx, wanted: &Wanted) -> OpResult<()> {
-        let found = self.look(ctx, wanted).await?;
-        let left = program::plan(&wanted.items, &found)?;
-        let Some(step) = left.first() else { return Ok(()) };
-        let part = step.diff.parts.first();
-        let show = |v: Option<&serde_json::Value>| v.map_or_else(|| "absent".to_owned(), |v| v.to_string());
-        let now = part.map(|p| show(p.before.as_ref())).unwrap_or_default();
-        let want = part.map(|p| show(p.after.as_ref())).unwrap_or_default();
-        let what = part.map_or(step.what.as_str(), |p| p.what.as_str());
-        Err(OpError::failed(format!("{what} did not stay as it was set"))
-            .because(format!("it is {now}, wanted is {want}"))
-            .hint("something else on the host manages it"))
+    /// The changes that stay although the rest failed are counted and reported.
+    fn broke_off(&self, s: &Arc<OpScope>, done: &[Step], e: OpError) -> OpError {
+        s.keep(self.changes(done));
+        e
     }
+}
+
+fn of_packages(step: Option<&Step>) -> bool {
+    step.is_some_and(|s| matches!(s.phase, Phase::Packages | Phase::Lists))
+}
+
+/// The error of a change that the second look did not find.
+fn did_not_stay(step: &Step) -> OpError {
+    let part = step.diff.parts.first();
+    let show = |v: Option<&serde_json::Value>| v.map_or_else(|| "absent".to_owned(), |v| v.to_string());
+    let now = part.map(|p| show(p.before.as_ref())).unwrap_or_default();
+    let want = part.map(|p| show(p.after.as_ref())).unwrap_or_default();
+    let what = part.map_or(step.what.as_str(), |p| p.what.as_str());
+    OpError::failed(format!("{what} did not stay as it was set"))
+        .because(format!("it is {now}, wanted is {want}"))
+        .hint("something else on the host manages it")
 }
 
 /// What takes the time, in a few words.
@@ -166,17 +198,23 @@ fn working_on(steps: &[Step]) -> String {
 }
 
 /// The error of an act that stopped on the way.
-fn stopped(steps: &[Step], done: usize, code: Option<i64>, out: &Output) -> OpError {
+fn stopped(done: &[Step], rest: &[Step], code: Option<i64>, out: &Output) -> OpError {
     let names = |list: &[Step]| list.iter().map(|s| s.what.clone()).collect::<Vec<_>>().join(", ");
-    let at = steps.get(done).map_or("the last step", |s| s.what.as_str());
+    let at = rest.first().map_or("the last step", |s| s.what.as_str());
     let mut e = match code {
         Some(c) => OpError::failed(format!("could not bring about {at} (exit code {c})")),
         None => OpError::failed(format!("the host stopped working on {at} (exit code {})", out.code)),
     };
-    e.causes = out.last_words().into_iter().filter(|l| !l.starts_with('@')).collect();
-    let mut last = if done == 0 { "nothing was done".to_owned() } else { format!("done: {}", names(&steps[..done])) };
-    if done + 1 < steps.len() {
-        last.push_str(&format!("; not tried: {}", names(&steps[done + 1..])));
+    let said = Output { stderr: program::last_step(&out.stderr).to_owned(), ..out.clone() };
+    e.causes = said.last_words().into_iter().filter(|l| !l.starts_with('@')).collect();
+    let count = |n: usize| if n == 1 { "1 step".to_owned() } else { format!("{n} steps") };
+    let mut last = if done.is_empty() {
+        "nothing was done".to_owned()
+    } else {
+        format!("{} done: {}", count(done.len()), names(done))
+    };
+    if let Some(untried) = rest.get(1..).filter(|r| !r.is_empty()) {
+        last.push_str(&format!("; {} not tried: {}", count(untried.len()), names(untried)));
     }
     e.last_seen(last).hint("mend it and run the recipe again: what is done stays done")
 }
@@ -190,6 +228,7 @@ impl WholeFile {
     pub(super) fn new(path: &str, content: &[u8], o: &FileOptions) -> OpResult<Self> {
         wanted::absolute("path", path)?;
         wanted::check_mode(o.mode.as_deref())?;
+        wanted::check_owner(o.owner.as_deref())?;
         Ok(WholeFile(files::File {
             path: path.to_owned(),
             content: content.to_vec(),
@@ -204,20 +243,24 @@ impl WholeFile {
         files::digest(&self.0.content)
     }
 
+    /// The program that looks at it.
     pub(super) fn look(&self) -> String {
-        self.0.look()
+        self.questions().program()
     }
 
-    /// The change and the program that makes it from standard input.
+    fn questions(&self) -> Questions {
+        Questions::of([&self.0 as &dyn Item])
+    }
+
+    /// The change and the program that makes it from standard input; `found` is what the look printed.
     pub(super) fn differs(&self, host: &str, found: &str) -> OpResult<Option<(Change, String)>> {
-        let Some(diff) = self.0.diff(found, &item::Changed::new())? else { return Ok(None) };
+        let found = self.questions().read(&format!("{found}\n"))?;
+        let state = found.states.first().map_or("", String::as_str);
+        let q = quote(&self.0.path);
+        let from_stdin = |mode: &str, owner: &str| format!("put_stdin {q} {} {}", quote(mode), quote(owner));
+        let Some(diff) = self.0.differs(state, from_stdin)? else { return Ok(None) };
         let part = diff.parts.into_iter().next().unwrap_or_else(|| item::Part::new(self.0.what(), None, None));
         let change = Change::new(host, part.what, part.before, part.after);
-        // `path` is only set when the content differs; else the act is a chmod or chown.
-        let act = match (diff.path, self.0.put_from_stdin(found)) {
-            (Some(_), put) => format!("{}{put}", program::PUT),
-            (None, _) => diff.act,
-        };
-        Ok(Some((change, act)))
+        Ok(Some((change, format!("{}{}", program::PUT, diff.act))))
     }
 }

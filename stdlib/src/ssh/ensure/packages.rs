@@ -1,9 +1,12 @@
-//! Wanted packages (dpkg with apt, rpm with dnf).
+//! Wanted packages (dpkg with apt, rpm with dnf, apk) and the age of package lists.
+use std::time::Duration;
+
 use crate::core::error::OpResult;
-use crate::ssh::quote::{quote, words};
+use crate::core::units::show_duration;
+use crate::ssh::quote::words;
 
 use super::files::unreadable;
-use super::item::{Changed, Diff, Item, Part, Phase, text};
+use super::item::{Changed, Diff, Item, Part, Phase, Probe, text};
 
 /// All packages of one call: installed by one command.
 pub(super) struct Packages {
@@ -18,6 +21,14 @@ fn split(entry: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Names that package managers take as they are: no options, no patterns, no `name-` that would remove.
+pub(super) fn is_package(entry: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b"+-.:~=_^".contains(&b);
+    let (name, version) = split(entry);
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    first && entry.bytes().all(ok) && !name.ends_with('-') && version != Some("")
+}
+
 impl Item for Packages {
     fn what(&self) -> String {
         match self.list.as_slice() {
@@ -28,91 +39,122 @@ impl Item for Packages {
     fn phase(&self) -> Phase {
         Phase::Packages
     }
-    fn look(&self) -> String {
-        let names = words(self.list.iter().map(|e| split(e).0));
-        format!(
-            "for n in {names}; do\n\
-             if command -v dpkg-query >/dev/null 2>&1; then\n\
-             s=$(dpkg-query -W -f='${{db:Status-Status}} ${{Version}}' \"$n\" 2>/dev/null) || s=absent\n\
-             else s=$(rpm -q --qf 'installed %{{VERSION}}-%{{RELEASE}}' \"$n\" 2>/dev/null) || s=absent; fi\n\
-             echo \"$n ${{s:-absent}}\"\ndone"
-        )
+    fn probe(&self) -> Probe {
+        Probe::Packages(self.list.iter().map(|e| split(e).0.to_owned()).collect())
     }
     fn diff(&self, found: &str, changed: &Changed) -> OpResult<Option<Diff>> {
+        if found.trim() == "none" {
+            return Err(unreadable(&self.what(), "neither dpkg, rpm nor apk is there"));
+        }
         let mut parts = Vec::new();
         let mut wanted = Vec::new();
         for entry in &self.list {
             let (name, version) = split(entry);
-            let state = found
-                .lines()
-                .filter_map(|l| l.split_once(' '))
-                .find(|(n, _)| *n == name)
-                .map(|(_, s)| s.trim())
-                .ok_or_else(|| unreadable(&format!("package {name}"), found))?;
-            let have = state.strip_prefix("installed ");
-            if have.is_some_and(|h| version.is_none_or(|v| v == h)) {
+            let line =
+                found.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).find(|l| l.first() == Some(&name));
+            let (state, have) = match line.as_deref() {
+                Some([_, state, have, ..]) => (*state, Some(*have)),
+                Some([_, state]) => (*state, None),
+                _ => ("absent", None),
+            };
+            let installed = state == "installed";
+            if installed && version.is_none_or(|v| have == Some(v) || have == Some("any")) {
                 continue;
             }
-            let before = have.or(Some(state).filter(|s| *s != "absent" && !s.starts_with("not-installed")));
-            parts.push(Part::new(
-                format!("package {name}"),
-                before.and_then(text),
-                text(version.unwrap_or("installed")),
-            ));
+            // What is removed but for its settings still has a line, without or with a version.
+            let before =
+                if installed { have } else { Some(state).filter(|s| !matches!(*s, "absent" | "not-installed")) };
+            let what = format!("package {name}");
+            parts.push(Part::new(what, before.and_then(text), text(version.unwrap_or("installed"))));
             wanted.push(entry.as_str());
         }
         if parts.is_empty() {
             return Ok(None);
         }
         // New package sources are only seen after an update.
-        let fresh = changed.iter().any(|p| p.starts_with("/etc/apt/") || p.starts_with("/etc/yum.repos.d/"));
-        Ok(Some(Diff { parts, act: install(&wanted, fresh), path: None }))
+        let fresh = changed.iter().any(|p| p.starts_with("/etc/apt/"));
+        Ok(Some(Diff::of(parts, install(&wanted, fresh))))
     }
 }
 
+const APT: &str = "apt-get -y -q -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold";
+
+/// Ends the step with the code of "busy" and the holder's name when somebody else has the package manager.
+/// The lock files' inodes are looked for in the kernel's list of locks: no process but one `stat`.
+const NOT_BUSY: &str = "i=$(stat -c %i /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock 2>/dev/null)\n\
+    if [ -n \"$i\" ] && [ -r /proc/locks ]; then\n\
+    i=\" $(echo $i) \"\n\
+    while read -r a a a a p n a; do\n\
+    case $i in *\" ${n##*:} \"*)\n\
+    c=; [ ! -r \"/proc/$p/comm\" ] || read -r c <\"/proc/$p/comm\"\n\
+    echo \"gpuhost: the package manager is held by ${c:-somebody} (pid $p)\" >&2; return 75;; esac\n\
+    done </proc/locks; fi";
+
 fn install(list: &[&str], update_first: bool) -> String {
-    let apt = "apt-get -y -q -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold";
     let names = words(list);
     let dnf = words(list.iter().map(|e| e.replacen('=', "-", 1)));
-    let first = if update_first { format!("{apt} update && ") } else { String::new() };
+    let first = if update_first { format!("{APT} update && ") } else { String::new() };
     // A fresh image has no package lists, old ones name files that are gone: update and try once more.
     format!(
-        "if command -v apt-get >/dev/null 2>&1; then\n\
-         {first}{{ {apt} install {names} || {{ {apt} update && {apt} install {names}; }}; }}\n\
-         else dnf -y install {dnf}; fi"
+        "if command -v apt-get >/dev/null 2>&1; then\n{NOT_BUSY}\n\
+         {first}{{ {APT} install {names} || {{ {APT} update && {APT} install {names}; }}; }}\n\
+         elif command -v dnf >/dev/null 2>&1; then dnf -y install {dnf}\n\
+         else apk add {names}; fi"
     )
 }
 
-/// Prints who holds the package manager's lock, or `free`.
-pub(super) const LOCK_HOLDER: &str = "h=free\n\
-    for f in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock; do\n\
-    [ -e \"$f\" ] && [ -r /proc/locks ] || continue\n\
-    i=$(stat -c %i \"$f\" 2>/dev/null) || continue\n\
-    p=$(grep \":$i \" /proc/locks 2>/dev/null | head -n 1 | tr -s ' ' | cut -d' ' -f5)\n\
-    [ -n \"$p\" ] && h=\"$(cat \"/proc/$p/comm\" 2>/dev/null) (pid $p)\"\ndone\necho \"$h\"";
+/// Package lists that are not older than this.
+pub(super) struct Lists {
+    pub age: Duration,
+}
+
+/// Touched by every update, ours included; the folder itself when nothing was ever updated.
+const STAMP: &str = "/var/lib/apt/periodic/update-success-stamp";
+
+impl Item for Lists {
+    fn what(&self) -> String {
+        "package lists".to_owned()
+    }
+    fn phase(&self) -> Phase {
+        Phase::Lists
+    }
+    fn probe(&self) -> Probe {
+        Probe::Shell(format!(
+            "if command -v apt-get >/dev/null 2>&1; then f={STAMP}; else f=/var/cache/dnf/gpuhost.stamp; fi\n\
+             if [ -e \"$f\" ]; then echo \"$(($(date +%s) - $(stat -c %Y \"$f\")))\"; else echo never; fi"
+        ))
+    }
+    fn diff(&self, found: &str, changed: &Changed) -> OpResult<Option<Diff>> {
+        let age = match found.trim() {
+            "never" => None,
+            n => Some(n.parse::<i64>().map_err(|_| unreadable(&self.what(), found))?),
+        };
+        let sources = changed.iter().any(|p| p.starts_with("/etc/apt/") || p.starts_with("/etc/yum.repos.d/"));
+        if !sources && age.is_some_and(|a| a < i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX)) {
+            return Ok(None);
+        }
+        let before =
+            age.map(|a| show_duration(Duration::from_secs(a.unsigned_abs()))).and_then(|a| text(format!("{a} old")));
+        let act = format!(
+            "if command -v apt-get >/dev/null 2>&1; then\n{NOT_BUSY}\n\
+             {APT} update && mkdir -p /var/lib/apt/periodic && touch {STAMP}\n\
+             elif command -v dnf >/dev/null 2>&1; then dnf -q makecache && touch /var/cache/dnf/gpuhost.stamp\n\
+             else apk update && mkdir -p /var/cache/dnf && touch /var/cache/dnf/gpuhost.stamp; fi"
+        );
+        Ok(Some(Diff::one(Part::new(self.what(), before, text("updated")), act)))
+    }
+}
 
 /// Who held the lock, when that is why a package command failed.
 pub(super) fn lock_holder(stderr: &str) -> Option<String> {
+    if let Some(who) = stderr.lines().rev().find_map(|l| l.strip_prefix("gpuhost: the package manager is held by ")) {
+        return Some(who.to_owned());
+    }
     let line = stderr.lines().rev().find(|l| l.contains("Could not get lock") || l.contains("Unable to lock"))?;
     match line.split_once("held by process ") {
         Some((_, who)) => Some(format!("process {}", who.trim_end_matches('.'))),
         None => Some("another package manager".to_owned()),
     }
-}
-
-/// A package source.
-pub(super) fn source_path(name: &str) -> String {
-    format!("/etc/apt/sources.list.d/{name}.list")
-}
-
-/// Where the key of a package source goes.
-pub(super) fn keyring_path(name: &str) -> String {
-    format!("/etc/apt/keyrings/{name}.asc")
-}
-
-/// Makes `name` safe as a file name.
-pub(super) fn is_file_name(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with('.') && quote(name) == name && !name.contains('/')
 }
 
 #[cfg(test)]
@@ -122,13 +164,35 @@ mod tests {
     #[test]
     fn only_what_is_missing_is_installed() {
         let p = Packages { list: vec!["curl".into(), "nfs-common".into(), "k=1.2".into(), "half".into()] };
-        let found = "curl installed 7.88\nnfs-common absent\nk installed 1.1\nhalf config-files 3\n";
+        let found = "curl installed 7.88\ncurl:amd64 installed 7.88\nk installed 1.1\nhalf config-files 3\n";
         let d = p.diff(found, &Changed::new()).unwrap().unwrap();
         assert_eq!(d.parts.len(), 3);
+        assert_eq!(d.parts[2].before, text("config-files"));
         assert!(d.act.contains("install nfs-common k=1.2 half ||"), "{}", d.act);
         assert!(d.act.contains("dnf -y install nfs-common k-1.2 half"), "{}", d.act);
         let all = "curl installed 1\nnfs-common installed 2\nk installed 1.2\nhalf installed 3";
         assert_eq!(p.diff(all, &Changed::new()).unwrap(), None);
+        assert!(p.diff("none\n", &Changed::new()).is_err());
+    }
+
+    #[test]
+    fn names_are_neither_options_nor_patterns_nor_removals() {
+        for good in ["g++", "libc6:i386", "chrony=4.3-2+deb12u1", "linux-headers-6.1.0-25-cloud-amd64"] {
+            assert!(is_package(good), "{good}");
+        }
+        for bad in ["", "-y", "vim-", "a b", "x*", "$(id)", "a/stable", "../x.deb", "a=", "vim-=1"] {
+            assert!(!is_package(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_have_an_age() {
+        let l = Lists { age: Duration::from_secs(3600) };
+        assert_eq!(l.diff("120\n", &Changed::new()).unwrap(), None);
+        assert!(l.diff("3600\n", &Changed::new()).unwrap().is_some());
+        assert!(l.diff("never\n", &Changed::new()).unwrap().is_some());
+        let new = Changed::from(["/etc/apt/sources.list.d/x.list".to_owned()]);
+        assert!(l.diff("120\n", &new).unwrap().is_some());
     }
 
     #[test]
@@ -137,5 +201,7 @@ mod tests {
                  E: Unable to acquire the dpkg frontend lock";
         assert_eq!(lock_holder(e).as_deref(), Some("process 812 (unattended-upgr)"));
         assert_eq!(lock_holder("E: Unable to locate package x"), None);
+        let ours = "gpuhost: the package manager is held by apt-get (pid 7)\n";
+        assert_eq!(lock_holder(ours).as_deref(), Some("apt-get (pid 7)"));
     }
 }

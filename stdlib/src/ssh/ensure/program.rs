@@ -1,84 +1,53 @@
-//! The two shell programs of `ensure`: one that looks, one that acts; and what they print.
-use crate::core::error::{OpError, OpResult};
+//! The program that acts: the steps in order, then a second look at what they changed; and what it prints.
+use std::fmt::Write as _;
+
+use crate::core::error::OpResult;
+use crate::ssh::quote::quote;
 
 use super::item::{Changed, Diff, Item, Phase};
-use super::packages::LOCK_HOLDER;
+use super::questions::{NOTES, Questions, note};
 
-const PATH: &str =
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH\nLC_ALL=C; export LC_ALL\n";
+/// What both programs begin with. Small systems have no `getent`.
+pub(super) const PRELUDE: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH\n\
+    LC_ALL=C; export LC_ALL\numask 022\n\
+    command -v getent >/dev/null 2>&1 || getent() { grep \"^$2:\" \"/etc/$1\"; }\n";
 
-/// Replaces a file at once: content on standard input, then path, mode, owner.
-pub(super) const PUT: &str = "put() {\n\
+/// Replaces a file at once. `put PATH MODE OWNER TEXT`, `put64` with base64, `put_stdin` with standard input.
+/// The new file is made beside the old one, by nobody else, and readable by nobody else until it is complete.
+/// An empty owner keeps what the maker gives.
+pub(super) const PUT: &str = "put_new() {\n\
     d=${1%/*}; [ -n \"$d\" ] || d=/\n\
     [ -d \"$d\" ] || mkdir -p \"$d\" || return 1\n\
-    t=\"$d/.gpuhost.$$\"\n\
-    ( umask 077; cat >\"$t\" ) && chmod \"$2\" \"$t\" && chown \"$3\" \"$t\" && mv -f \"$t\" \"$1\" && return 0\n\
-    rm -f \"$t\"; return 1\n}\n";
+    t=\"${d%/}/.gpuhost.$$\"\n\
+    [ ! -e \"$t\" ] || rm -f \"$t\" || return 1\n\
+    umask 077; set -C\n}\n\
+    put_end() {\n\
+    r=$?; set +C; umask 022\n\
+    if [ $r -eq 0 ]; then\n\
+    if [ -n \"$3\" ] && { [ \"$3\" != 0:0 ] || [ -g \"$d\" ]; }; then chown \"$3\" \"$t\" || r=1; fi\n\
+    [ $r -ne 0 ] || chmod \"$2\" \"$t\" || r=1\n\
+    [ $r -ne 0 ] || mv -f \"$t\" \"$1\" || r=1\n\
+    fi\n\
+    [ $r -eq 0 ] || { rm -f \"$t\"; return 1; }\n\
+    [ ! -x /usr/sbin/restorecon ] || /usr/sbin/restorecon \"$1\" >/dev/null 2>&1\n\
+    return 0\n}\n\
+    put() { put_new \"$@\" || return 1; printf %s \"$4\" >\"$t\"; put_end \"$@\"; }\n\
+    put64() { put_new \"$@\" || return 1; printf %s \"$4\" | base64 -d >\"$t\"; put_end \"$@\"; }\n\
+    put_stdin() { put_new \"$@\" || return 1; cat >\"$t\"; put_end \"$@\"; }\n";
 
-/// What the looking program found.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Found {
-    /// Status word of cloud-init, `absent` without it.
-    pub cloud_init: String,
-    /// Who holds the package manager.
-    pub lock: String,
-    /// State per item.
-    pub states: Vec<String>,
+/// Exit code of a step that found the package manager busy; its last words name the holder.
+pub(super) const BUSY: i64 = 75;
+
+/// Parts the steps' own words on standard error.
+const MARK: &str = "\\n@step\\n";
+
+/// What the last step that was begun had to say.
+pub(super) fn last_step(stderr: &str) -> &str {
+    stderr.rsplit_once("\n@step\n").map_or(stderr, |(_, words)| words)
 }
 
-/// The program that looks at every item.
-pub(super) fn compare(items: &[Box<dyn Item>]) -> String {
-    let mut out = String::from(PATH);
-    out.push_str("c=absent; command -v cloud-init >/dev/null 2>&1 && c=$(cloud-init status 2>/dev/null | sed -n 's/^status: //p')\n");
-    out.push_str("echo \"@cloud ${c:-unknown}\"\n");
-    out.push_str(&format!("v=$( {LOCK_HOLDER} )\necho \"@lock $v\"\n"));
-    for (i, item) in items.iter().enumerate() {
-        out.push_str(&format!("v=$( {}\n)\nprintf '@%s %s\\n' {i} \"$v\"\n", item.look()));
-    }
-    out.push_str("echo @end\n");
-    out
-}
-
-/// Reads what [`compare`]'s program printed.
-///
-/// # Errors
-/// `failed` when it did not come to its end.
-pub(super) fn parse_compare(stdout: &str, count: usize) -> OpResult<Found> {
-    let mut found = Found { cloud_init: String::new(), lock: "free".to_owned(), states: vec![String::new(); count] };
-    let mut current: Option<usize> = None;
-    let mut seen = 0;
-    for line in stdout.lines() {
-        if line == "@end" {
-            return if seen == count { Ok(found) } else { Err(broken(stdout)) };
-        }
-        let marker = line.strip_prefix('@').map(|rest| rest.split_once(' ').unwrap_or((rest, "")));
-        match marker {
-            Some(("cloud", word)) if seen == 0 => word.clone_into(&mut found.cloud_init),
-            Some(("lock", word)) if seen == 0 => word.clone_into(&mut found.lock),
-            // Numbers come in order, so a state that looks like a marker is still a state.
-            Some((n, rest)) if n.parse() == Ok(seen) && seen < count => {
-                rest.clone_into(&mut found.states[seen]);
-                current = Some(seen);
-                seen += 1;
-            }
-            _ => {
-                if let Some(i) = current {
-                    found.states[i].push('\n');
-                    found.states[i].push_str(line);
-                }
-            }
-        }
-    }
-    Err(broken(stdout))
-}
-
-fn broken(stdout: &str) -> OpError {
-    let e = OpError::failed("the program that compares the host's state did not finish");
-    match stdout.lines().last() {
-        Some(l) => e.last_seen(l.chars().take(120).collect::<String>()),
-        None => e,
-    }
-}
+/// Exit code of the acting program when a step failed: one that no tool before the shell (sudo, timeout) has.
+const STOPPED: u8 = 70;
 
 /// One step of the acting program.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,87 +55,165 @@ pub(super) struct Step {
     pub what: String,
     pub diff: Diff,
     pub phase: Phase,
+    /// Item it is for; `None` for the reload.
+    pub item: Option<usize>,
 }
 
 /// What has to be done, in order.
 ///
 /// # Errors
 /// When a state found must not be changed by us.
-pub(super) fn plan(items: &[Box<dyn Item>], found: &Found) -> OpResult<Vec<Step>> {
+pub(super) fn plan(items: &[Box<dyn Item>], states: &[String]) -> OpResult<Vec<Step>> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|i| items[*i].phase());
     let mut changed = Changed::new();
     let mut steps: Vec<Step> = Vec::new();
+    // A unit file that is newer than what systemd knows was written by a run that died before its reload.
+    let stale = states.iter().zip(items).any(|(s, i)| i.phase() == Phase::Services && s.contains(" reload"));
     let mut reloaded = false;
     for i in order {
         let item = &items[i];
         if item.phase() > Phase::Reload && !reloaded {
             reloaded = true;
-            if changed.iter().any(|p| p.starts_with("/etc/systemd/system/") || p == "/etc/fstab") {
+            if stale || changed.iter().any(|p| of_systemd(p) || p == "/etc/fstab") {
                 steps.push(reload());
             }
         }
-        let Some(diff) = item.diff(&found.states[i], &changed)? else { continue };
+        let Some(diff) = item.diff(&states[i], &changed)? else { continue };
         changed.extend(diff.path.clone());
-        steps.push(Step { what: item.what(), diff, phase: item.phase() });
+        steps.push(Step { what: item.what(), diff, phase: item.phase(), item: Some(i) });
     }
-    if !reloaded && changed.iter().any(|p| p.starts_with("/etc/systemd/system/")) {
+    if !reloaded && changed.iter().any(|p| of_systemd(p)) {
         steps.push(reload());
     }
     Ok(steps)
 }
 
-fn reload() -> Step {
-    let diff = Diff { parts: Vec::new(), act: "systemctl daemon-reload".to_owned(), path: None };
-    Step { what: "systemd's units".to_owned(), diff, phase: Phase::Reload }
+fn of_systemd(path: &str) -> bool {
+    path.starts_with("/etc/systemd/system/")
 }
 
-/// The program that acts; it stops at the first step that fails.
-pub(super) fn act(steps: &[Step]) -> String {
-    let mut out = String::from(PATH);
+fn reload() -> Step {
+    let act = "[ ! -d /run/systemd/system ] || systemctl daemon-reload".to_owned();
+    Step { what: "systemd's units".to_owned(), diff: Diff::of(Vec::new(), act), phase: Phase::Reload, item: None }
+}
+
+/// The second look: at what the steps changed.
+fn proof<'a>(items: &'a [Box<dyn Item>], steps: &[Step]) -> (Vec<usize>, Questions) {
+    let touched: Vec<usize> = steps.iter().filter_map(|s| s.item).collect();
+    let of_items: Vec<&'a dyn Item> = touched.iter().map(|i| items[*i].as_ref()).collect();
+    let questions = Questions::of(of_items);
+    (touched, questions)
+}
+
+/// The program that acts; it stops at the first step that fails, and looks again when none did.
+pub(super) fn act(items: &[Box<dyn Item>], steps: &[Step]) -> String {
+    let mut out = String::from(PRELUDE);
     out.push_str("DEBIAN_FRONTEND=noninteractive; NEEDRESTART_MODE=l; export DEBIAN_FRONTEND NEEDRESTART_MODE\n");
     out.push_str(PUT);
-    for (i, step) in steps.iter().enumerate() {
-        out.push_str(&format!(
-            "(\n{}\n) </dev/null >&2\nr=$?; echo \"@{i} $r\"; [ $r -eq 0 ] || exit 1\n",
-            step.diff.act
-        ));
+    let owed: Vec<String> = steps.iter().filter_map(|s| s.diff.restarts.as_deref()).map(note).collect();
+    if !owed.is_empty() {
+        let _ = writeln!(out, "mkdir -p {NOTES} && for n in {}; do true >\"$n\"; done", owed.join(" "));
     }
+    for (i, step) in steps.iter().enumerate() {
+        let paid =
+            step.diff.restarts.as_deref().map_or(String::new(), |u| format!("[ $r -ne 0 ] || rm -f {}\n", note(u)));
+        let _ = writeln!(
+            out,
+            "step() {{\n{}\n}}\nprintf '{MARK}' >&2; step </dev/null >&2\nr=$?; echo \"@{i} $r\"\n{paid}[ $r -eq 0 ] || exit {STOPPED}",
+            step.diff.act
+        );
+    }
+    out.push_str(&proof(items, steps).1.program());
     out
 }
 
-/// How many steps succeeded, and the exit code of the one that did not.
-pub(super) fn parse_act(stdout: &str) -> (usize, Option<i64>) {
-    let mut done = 0;
-    for line in stdout.lines() {
-        let Some((n, code)) = line.strip_prefix('@').and_then(|r| r.split_once(' ')) else { continue };
+/// What the acting program did.
+pub(super) struct Acted {
+    /// Steps that succeeded.
+    pub done: usize,
+    /// Exit code of the one that did not.
+    pub code: Option<i64>,
+    /// What still differs: empty when all is as wanted. `None` when it did not come so far.
+    pub left: Option<Vec<Step>>,
+}
+
+/// Reads what [`act`]'s program printed.
+///
+/// # Errors
+/// When a state found afterwards must not be changed by us.
+pub(super) fn read_act(items: &[Box<dyn Item>], steps: &[Step], stdout: &str) -> OpResult<Acted> {
+    let mut acted = Acted { done: 0, code: None, left: None };
+    for line in stdout.lines().take(steps.len()) {
+        let Some((n, code)) = line.strip_prefix('@').and_then(|r| r.split_once(' ')) else { break };
         match (n.parse::<usize>(), code.trim().parse::<i64>()) {
-            (Ok(_), Ok(0)) => done += 1,
-            (Ok(_), Ok(code)) => return (done, Some(code)),
-            _ => {}
+            (Ok(n), Ok(0)) if n == acted.done => acted.done += 1,
+            (Ok(_), Ok(code)) => {
+                acted.code = Some(code);
+                return Ok(acted);
+            }
+            _ => break,
         }
     }
-    (done, None)
+    if acted.done < steps.len() {
+        return Ok(acted);
+    }
+    let (touched, questions) = proof(items, steps);
+    let found = questions.read(stdout)?;
+    let mut left = Vec::new();
+    for (i, state) in touched.iter().zip(&found.states) {
+        if let Some(diff) = items[*i].diff(state, &Changed::new())? {
+            let what = items[*i].what();
+            left.push(Step { what, diff, phase: items[*i].phase(), item: Some(*i) });
+        }
+    }
+    acted.left = Some(left);
+    Ok(acted)
+}
+
+/// A program as the standard input of `sh -s`. It is read as one function first: what it runs must not read the
+/// program as its own input. Nothing of it is seen in a list of processes.
+pub(super) fn as_input(program: &str) -> Vec<u8> {
+    format!("gpuhost_main() {{\n{program}\n}}\ngpuhost_main </dev/null\nexit $?\n").into_bytes()
+}
+
+/// Shell text that makes `content` the content of the file at `path`, which is a shell word.
+pub(super) fn put(path: &str, content: &[u8], mode: &str, owner: &str) -> String {
+    use base64::Engine as _;
+    let (mode, owner) = (quote(mode), quote(owner));
+    match std::str::from_utf8(content) {
+        Ok(t) if !t.contains('\0') => format!("put {path} {mode} {owner} {}", quote(t)),
+        _ => {
+            let coded = base64::engine::general_purpose::STANDARD.encode(content);
+            format!("put64 {path} {mode} {owner} {coded}")
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn steps(n: usize) -> Vec<Step> {
+        (0..n).map(|_| reload()).collect()
+    }
+
     #[test]
-    fn states_may_have_several_lines() {
-        let out = "@cloud done\n@lock free\n@0 a\nb\n@7 c\n@1 \n@end\n";
-        let f = parse_compare(out, 2).unwrap();
-        assert_eq!(f.states, vec!["a\nb\n@7 c".to_owned(), String::new()]);
-        assert_eq!(f.cloud_init, "done");
-        assert!(parse_compare("@cloud done\n@0 a\n", 1).is_err());
-        assert!(parse_compare("@cloud done\n@end\n", 1).is_err());
+    fn only_the_last_step_speaks() {
+        assert_eq!(last_step("\n@step\nSetting up x\n\n@step\nno such user\n"), "no such user\n");
+        assert_eq!(last_step("sudo: no\n"), "sudo: no\n");
+        assert!(act(&[], &steps(1)).contains("printf '\\n@step\\n' >&2; step "), "{}", act(&[], &steps(1)));
     }
 
     #[test]
     fn acts_report_where_they_stopped() {
-        assert_eq!(parse_act("@0 0\n@1 0\n"), (2, None));
-        assert_eq!(parse_act("@0 0\n@1 100\n"), (1, Some(100)));
-        assert_eq!(parse_act(""), (0, None));
+        let read = |n: usize, out: &str| {
+            let a = read_act(&[], &steps(n), out).unwrap();
+            (a.done, a.code, a.left.is_some())
+        };
+        assert_eq!(read(2, "@0 0\n@1 0\n\n@cloud\ndone\n\n@end\n"), (2, None, true));
+        assert_eq!(read(2, "@0 0\n@1 100\n"), (1, Some(100), false));
+        assert_eq!(read(1, ""), (0, None, false));
+        assert!(read_act(&[], &steps(1), "@0 0\n").is_err());
     }
 }

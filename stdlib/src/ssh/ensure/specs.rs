@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 
 use rhai::{Dynamic, Map};
 
+use crate::core::units::{Duration, Size};
 use crate::options;
 
 options! {
@@ -10,16 +11,18 @@ options! {
     pub struct EnsureOptions {
         /// Packages that are installed: `["nfs-common", "chrony=4.3-2"]`.
         packages: Vec<String> = Vec::new(),
-        /// Package sources by name: a `deb …` line, or `#{ line, key }` with the signing key's text.
+        /// Package lists (`apt-get update`) are not older than this, for example `1.hours`.
+        package_lists: Option<Duration> = None,
+        /// Package sources by name: a `deb …` line, or `#{ line, key }` (dnf: `#{ baseurl, key }`) with its signing key.
         repositories: Map = Map::new(),
-        /// Files by path: the text, or `#{ content, mode, owner }`.
+        /// Files by path: the text, or `#{ content, mode, owner }`; `()` for no file.
         files: Map = Map::new(),
-        /// Lines that files have, by path: a list of texts or `#{ line, replaces }` (beginning of the line to replace).
+        /// Lines of files, by path: texts, `#{ line, replaces }` (beginning of the old line) or `#{ remove }` (beginning).
         lines: Map = Map::new(),
         /// Directories: a list of paths, or a map of path to `#{ mode, owner }`.
         directories: Option<Dynamic> = None,
-        /// Symbolic links: path to target.
-        links: BTreeMap<String, String> = BTreeMap::new(),
+        /// Symbolic links: path to target; `()` for no link.
+        links: Map = Map::new(),
         /// Users by name: `#{ uid, groups, shell, home, system, sudo, authorized_keys }`.
         users: Map = Map::new(),
         /// Groups: a list of names, or a map of name to number.
@@ -30,8 +33,8 @@ options! {
         sysctl: BTreeMap<String, String> = BTreeMap::new(),
         /// Kernel modules that are loaded, now and at boot.
         modules: Vec<String> = Vec::new(),
-        /// `"off"`: no swap, now and at boot.
-        swap: Option<String> = None,
+        /// `"off"`, the size of `/swapfile`, or `#{ path, size }`; now and at boot.
+        swap: Option<Dynamic> = None,
         /// Services by name: `"running"`, `"stopped"`, or `#{ state, enabled, restart_on }`.
         services: Map = Map::new(),
         /// systemd units by file name: their text.
@@ -48,10 +51,14 @@ options! {
         hosts_entries: Map = Map::new(),
         /// Time zone, for example `"Europe/Berlin"`.
         timezone: Option<String> = None,
-        /// Time servers (systemd-timesyncd).
+        /// Time servers, for chrony or systemd-timesyncd.
         ntp: Vec<String> = Vec::new(),
         /// Limits of login sessions: domain (`"*"`) to `#{ nofile: 1048576 }`.
         limits: Map = Map::new(),
+        /// What may come in: `#{ allow, allow_from, interfaces }`, or `"off"`. The port of SSH always may.
+        firewall: Option<Dynamic> = None,
+        /// Commands that run while something is missing, by name: `#{ command, creates }` or `#{ command, unless }`.
+        commands: Map = Map::new(),
     }
 }
 
@@ -81,19 +88,23 @@ options! {
     /// A line.
     pub struct LineSpec {
         /// The line.
-        line: String,
+        line: Option<String> = None,
         /// Beginning of the line it takes the place of.
         replaces: Option<String> = None,
+        /// Beginning of lines that go, instead of a line.
+        remove: Option<String> = None,
     }
 }
 
 options! {
     /// A package source.
     pub struct RepositorySpec {
-        /// The `deb …` line.
-        line: String,
-        /// Text of the signing key; goes to `/etc/apt/keyrings/NAME.asc`.
-        key: Option<String> = None,
+        /// The `deb …` line, for apt.
+        line: Option<String> = None,
+        /// Where the packages lie, for dnf.
+        baseurl: Option<String> = None,
+        /// The signing key (text or blob), which signs this source only.
+        key: Option<Dynamic> = None,
     }
 }
 
@@ -164,5 +175,39 @@ options! {
         fs: String = "ext4".to_owned(),
         /// Label.
         label: Option<String> = None,
+    }
+}
+
+options! {
+    /// A swap file.
+    pub struct SwapSpec {
+        /// Its path.
+        path: String = "/swapfile".to_owned(),
+        /// Its size.
+        size: Size,
+    }
+}
+
+options! {
+    /// What may come in from the network.
+    pub struct FirewallSpec {
+        /// Ports: `6443/tcp`, `30000-32767/tcp`, `8472/udp from 10.0.0.0/16`.
+        allow: Vec<String> = Vec::new(),
+        /// Networks that may reach everything.
+        allow_from: Vec<String> = Vec::new(),
+        /// Interfaces on which everything may come in, for example those of pods.
+        interfaces: Vec<String> = Vec::new(),
+    }
+}
+
+options! {
+    /// A guarded command.
+    pub struct CommandSpec {
+        /// The shell command.
+        command: String,
+        /// It runs while there is nothing at this path.
+        creates: Option<String> = None,
+        /// It runs while this command fails, which changes nothing.
+        unless: Option<String> = None,
     }
 }

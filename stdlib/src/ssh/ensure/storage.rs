@@ -1,9 +1,9 @@
-//! Wanted file systems and mounts. A file system is only made on a device named by id and proven blank.
+//! Wanted file systems. A file system is only made on a device named by id and proven blank.
 use crate::core::error::{OpError, OpResult};
 use crate::ssh::quote::quote;
 
 use super::files::unreadable;
-use super::item::{Changed, Diff, Item, Part, Phase, text};
+use super::item::{Changed, Diff, Item, Part, Phase, Probe, text};
 
 /// Kinds that can be made.
 pub(super) const KINDS: [&str; 2] = ["ext4", "xfs"];
@@ -17,11 +17,12 @@ pub(super) struct Filesystem {
 
 /// Shell text: prints `absent`, `blank`, or `used KEY=VALUE …`; `p` is the device.
 /// Blank is what both blkid (exit code 2) and wipefs prove, with nothing on or in it; all else counts as used.
-const PROBE: &str = "if [ ! -e \"$p\" ]; then echo absent; else\n\
+const PROBE: &str = "if [ ! -e \"$p\" ]; then echo absent\n\
+    elif ! command -v wipefs >/dev/null 2>&1; then echo \"used UNKNOWN=no-wipefs-to-look-with\"; else\n\
     b=$(blkid -p -o export \"$p\" 2>/dev/null); r=$?\n\
     w=$(wipefs -n \"$p\" 2>/dev/null); s=$?\n\
     n=$(lsblk -n -o NAME \"$p\" 2>/dev/null | wc -l)\n\
-    if [ -n \"$b\" ]; then echo \"used\" $b\n\
+    if [ -n \"$b\" ]; then printf 'used %s\\n' \"$(printf %s \"$b\" | tr '\\n' ' ')\"\n\
     elif [ \"$r\" -ne 2 ]; then echo \"used BLKID=$r\"\n\
     elif [ \"$s\" -ne 0 ]; then echo \"used WIPEFS=$s\"\n\
     elif [ -n \"$w\" ]; then echo 'used SIGNATURE=unknown'\n\
@@ -39,8 +40,8 @@ impl Item for Filesystem {
     fn phase(&self) -> Phase {
         Phase::Filesystems
     }
-    fn look(&self) -> String {
-        format!("p={}; {PROBE}", quote(&self.device))
+    fn probe(&self) -> Probe {
+        Probe::Shell(format!("p={}; {PROBE}", quote(&self.device)))
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
         let shown = match &self.label {
@@ -54,8 +55,8 @@ impl Item for Filesystem {
                 let label = self.label.as_ref().map_or(String::new(), |l| format!("-L {} ", quote(l)));
                 // Looks once more right before: what was proven blank may have been filled meanwhile.
                 let act = format!(
-                    "p={}\ns=$({PROBE})\n[ \"$s\" = blank ] || {{ echo \"$p is no longer blank: $s\"; exit 1; }}\n\
-                     mkfs.{} {label}\"$p\" || exit 1\nudevadm settle >/dev/null 2>&1 || true",
+                    "p={}\ns=$({PROBE})\n[ \"$s\" = blank ] || {{ echo \"$p is no longer blank: $s\"; return 1; }}\n\
+                     mkfs.{} {label}\"$p\" || return 1\nudevadm settle >/dev/null 2>&1 || true",
                     quote(&self.device),
                     self.fs
                 );
@@ -73,31 +74,6 @@ impl Item for Filesystem {
             }
             _ => Err(unreadable(&self.what(), found)),
         }
-    }
-}
-
-/// Something mounted (its fstab line is an edit of its own).
-pub(super) struct Mount {
-    pub path: String,
-}
-
-impl Item for Mount {
-    fn what(&self) -> String {
-        format!("mount {}", self.path)
-    }
-    fn phase(&self) -> Phase {
-        Phase::Mounts
-    }
-    fn look(&self) -> String {
-        format!("if mountpoint -q {}; then echo mounted; else echo absent; fi", quote(&self.path))
-    }
-    fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
-        if found.trim() == "mounted" {
-            return Ok(None);
-        }
-        let p = quote(&self.path);
-        let act = format!("mkdir -p {p} && mount {p}");
-        Ok(Some(Diff::one(Part::new(self.what(), None, text("mounted")), act)))
     }
 }
 

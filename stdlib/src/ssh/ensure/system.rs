@@ -1,8 +1,8 @@
-//! Wanted kernel settings, modules, swap, host name and time zone.
+//! Wanted kernel settings, modules, host name and time zone.
 use crate::core::error::OpResult;
 use crate::ssh::quote::quote;
 
-use super::item::{Changed, Diff, Item, Part, Phase, text};
+use super::item::{Changed, Diff, Item, Part, Phase, Probe, text};
 
 /// A kernel parameter as it is now (the drop-in for the next boot is an edit of its own).
 pub(super) struct Sysctl {
@@ -21,14 +21,14 @@ impl Item for Sysctl {
     fn phase(&self) -> Phase {
         Phase::Sysctl
     }
-    fn look(&self) -> String {
-        format!("sysctl -n {} 2>/dev/null || echo absent", quote(&self.key))
+    fn probe(&self) -> Probe {
+        Probe::Sysctl(self.key.clone())
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
         if squeezed(found) == squeezed(&self.value) {
             return Ok(None);
         }
-        let before = Some(squeezed(found)).filter(|f| f != "absent").and_then(text);
+        let before = Some(squeezed(found)).filter(|f| !f.is_empty()).and_then(text);
         let part = Part::new(self.what(), before, text(self.value.clone()));
         let act = format!("sysctl -q -w {}", quote(&format!("{}={}", self.key, self.value)));
         Ok(Some(Diff::one(part, act)))
@@ -47,37 +47,12 @@ impl Item for KernelModule {
     fn phase(&self) -> Phase {
         Phase::Modules
     }
-    fn look(&self) -> String {
-        let seen = self.name.replace('-', "_");
-        format!(
-            "if [ -d {} ] || lsmod 2>/dev/null | grep -q {}; then echo loaded; else echo absent; fi",
-            quote(&format!("/sys/module/{seen}")),
-            quote(&format!("^{seen}[[:space:]]"))
-        )
+    fn probe(&self) -> Probe {
+        Probe::Module(self.name.replace('-', "_"))
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
         let part = Part::new(self.what(), None, text("loaded"));
         Ok((found.trim() != "loaded").then(|| Diff::one(part, format!("modprobe {}", quote(&self.name)))))
-    }
-}
-
-/// No swap in use.
-pub(super) struct SwapOff;
-
-impl Item for SwapOff {
-    fn what(&self) -> String {
-        "swap".to_owned()
-    }
-    fn phase(&self) -> Phase {
-        Phase::Swap
-    }
-    fn look(&self) -> String {
-        "swapon --noheadings --show=NAME 2>/dev/null | tr '\\n' ' '".to_owned()
-    }
-    fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
-        let devices = squeezed(found);
-        let part = Part::new("swap", text(devices.clone()), text("off"));
-        Ok((!devices.is_empty()).then(|| Diff::one(part, "swapoff -a")))
     }
 }
 
@@ -91,8 +66,9 @@ impl Item for Hostname {
     fn phase(&self) -> Phase {
         Phase::Identity
     }
-    fn look(&self) -> String {
-        "echo \"$(hostname) $(cat /etc/hostname 2>/dev/null)\"".to_owned()
+    fn probe(&self) -> Probe {
+        let live = "read -r h </proc/sys/kernel/hostname; f=; [ ! -r /etc/hostname ] || read -r f </etc/hostname";
+        Probe::Shell(format!("{live}; echo \"$h $f\""))
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
         let mut words = found.split_whitespace();
@@ -101,7 +77,13 @@ impl Item for Hostname {
             return Ok(None);
         }
         let part = Part::new("hostname", text(live), text(self.0.clone()));
-        Ok(Some(Diff::one(part, format!("hostnamectl set-hostname {}", quote(&self.0)))))
+        // Without systemd running, by hand.
+        let act = format!(
+            "if [ -d /run/systemd/system ] && hostnamectl set-hostname {0} 2>/dev/null; then return 0; fi\n\
+             echo {0} >/etc/hostname && hostname {0}",
+            quote(&self.0)
+        );
+        Ok(Some(Diff::one(part, act)))
     }
 }
 
@@ -115,8 +97,8 @@ impl Item for Timezone {
     fn phase(&self) -> Phase {
         Phase::Identity
     }
-    fn look(&self) -> String {
-        "readlink /etc/localtime 2>/dev/null || echo absent".to_owned()
+    fn probe(&self) -> Probe {
+        Probe::Shell("readlink /etc/localtime 2>/dev/null || echo absent".to_owned())
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
         let now = found.trim().split_once("zoneinfo/").map(|(_, z)| z);
@@ -125,7 +107,7 @@ impl Item for Timezone {
         }
         let zone = format!("/usr/share/zoneinfo/{}", self.0);
         let act = format!(
-            "[ ! -d /usr/share/zoneinfo ] || [ -e {z} ] || {{ echo 'no such time zone'; exit 1; }}\n\
+            "[ ! -d /usr/share/zoneinfo ] || [ -e {z} ] || {{ echo 'no such time zone'; return 1; }}\n\
              ln -sfn {z} /etc/localtime && printf '%s\\n' {n} >/etc/timezone",
             z = quote(&zone),
             n = quote(&self.0)
@@ -142,15 +124,13 @@ mod tests {
     fn values_compare_without_regard_to_blanks() {
         let s = Sysctl { key: "net.ipv4.tcp_rmem".into(), value: "4096 87380 6291456".into() };
         assert_eq!(s.diff("4096\t87380\t6291456\n", &Changed::new()).unwrap(), None);
-        let d = s.diff("absent", &Changed::new()).unwrap().unwrap();
+        let d = s.diff("", &Changed::new()).unwrap().unwrap();
         assert_eq!(d.parts[0].before, None);
         assert_eq!(d.act, "sysctl -q -w 'net.ipv4.tcp_rmem=4096 87380 6291456'");
     }
 
     #[test]
-    fn swap_hostname_zone() {
-        assert_eq!(SwapOff.diff(" \n", &Changed::new()).unwrap(), None);
-        assert!(SwapOff.diff("/dev/sda2 /swap ", &Changed::new()).unwrap().is_some());
+    fn hostname_and_zone() {
         assert_eq!(Hostname("a".into()).diff("a a", &Changed::new()).unwrap(), None);
         assert!(Hostname("a".into()).diff("a b", &Changed::new()).unwrap().is_some());
         let z = Timezone("Europe/Berlin".into());
