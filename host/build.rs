@@ -11,7 +11,7 @@ fn sources(dir: &Path, out: &mut Vec<(PathBuf, String)>) -> io::Result<()> {
             sources(&path, out)?;
         } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("core/op.rs") {
             let text = fs::read_to_string(&path)?;
-            let code = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
             out.push((path, code));
         }
     }
