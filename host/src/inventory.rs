@@ -190,6 +190,7 @@ fn hosts(site: &Site) -> String {
 mod tests {
     use super::*;
 
+    /// The default site; `more` goes into its last table, `[connect]`.
     fn site(more: &str) -> Arc<Site> {
         let text = format!("{}\n{more}", crate::embed::get("recipes/site.toml").unwrap());
         let text = sources::Text { name: "/project/site.toml".to_owned(), text };
@@ -215,7 +216,7 @@ mod tests {
     #[test]
     fn routes_of_the_site_are_followed() {
         let ip = site("").nodes[0].ip.clone();
-        let s = site(&format!("[connect]\n\"{ip}:22\" = \"127.0.0.1:40022\"\n"));
+        let s = site(&format!("\"{ip}:22\" = \"127.0.0.1:40022\"\n"));
         let text = ssh_config(&s, &access(&s, Path::new("/state")));
         let first: Vec<&str> = text.lines().skip(2).take(4).map(str::trim).collect();
         assert_eq!(first[0], "HostName 127.0.0.1");

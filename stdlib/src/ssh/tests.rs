@@ -326,8 +326,8 @@ async fn waiting_for_a_slot_does_not_hold_time() {
     // Real time only as an emergency brake: a mark that is held while waiting would stop time for ever.
     let all = tokio::time::timeout(Duration::from_secs(60), b.ctx.clock.join_all(work)).await.unwrap();
     assert!(all.iter().all(Result::is_ok));
-    // Four at a time: 20 s, 40 s, 60 s.
-    assert!((60_000..80_000).contains(&time.now_ms()), "{}", time.now_ms());
+    // Fewer at a time than were asked for: the last ones wait for the first, who take 20 s.
+    assert!((40_000..80_000).contains(&time.now_ms()), "{}", time.now_ms());
     assert_eq!(time.busy(), 1);
     drop(mark);
     // A command that never ends is ended on our clock.
