@@ -57,7 +57,10 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         return Ok(());
     }
     for b in cluster.list_in(&s.ctx, "bundles.fleet.cattle.io", NS).await? {
-        if let Some(f) = bundle_trouble(&b) {
+        // an agent that moves away from a broken node is explained there
+        let follows = !s.down.is_empty();
+        let moves = |f: &Finding| follows && matches!(f.id, "bundle-not-ready" | "bundle-waits");
+        if let Some(f) = bundle_trouble(&b).filter(|f| !moves(f)) {
             s.add(f);
         }
     }
