@@ -64,7 +64,6 @@ const ROWS: &[(&str, &str)] = &[
     ("nfs-provisioner-down", "nfs-provisioner-down@csi-nfs-controller"),
     ("scratch-provisioner-down", "scratch-provisioner-down@scratch-provisioner"),
     ("claim-names-no-class", "claim-names-no-class@default/datasets"),
-    ("claim-terminating", "claim-terminating@jupyterhub/hub-db-dir"),
     ("repo-unreachable@homelab", ""),
     ("repo-wrong-address@homelab", ""),
     ("repo-paused@homelab", ""),

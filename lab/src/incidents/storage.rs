@@ -166,35 +166,4 @@ pub(super) const FAULTS: &[Fault] = &[
             })
         }),
     },
-    Fault {
-        name: "claim-terminating",
-        on: On::Cluster,
-        what: "a claim was deleted while a pod still uses it",
-        source: "Kubernetes documentation: storage object in use protection; seed: PVC Terminating by finalizer",
-        make: |lab, w, _| {
-            cluster(lab, w, |cx| {
-                let stamp = cx.stamp();
-                let there = cx.update("persistentvolumeclaims", "jupyterhub", "hub-db-dir", |o| {
-                    o["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]);
-                    o["metadata"]["deletionTimestamp"] = json!(stamp);
-                    o["metadata"]["deletionGracePeriodSeconds"] = json!(0);
-                });
-                there
-                    .then_some(())
-                    .ok_or_else(|| "the cluster has no JupyterHub whose claim could be deleted".to_owned())
-            })
-        },
-        // what is deleted cannot be undeleted: the data has to be moved to another claim
-        hands: Some(|lab, w, _| {
-            cluster(lab, w, |cx| {
-                cx.update("persistentvolumeclaims", "jupyterhub", "hub-db-dir", |o| {
-                    if let Some(m) = o["metadata"].as_object_mut() {
-                        m.shift_remove("deletionTimestamp");
-                        m.shift_remove("deletionGracePeriodSeconds");
-                    }
-                });
-                Ok(())
-            })
-        }),
-    },
 ];
