@@ -93,7 +93,10 @@ fn play(b: &Bench, name: &str, text: &str) -> Vec<String> {
         .filter_map(|e| e["text"].as_str().filter(|t| t.starts_with("EXAMPLE ")).map(str::to_owned))
         .collect();
     if ran.code != 0 && bad.is_empty() {
-        bad.push(format!("{name} ended with {}:\n{text}\n{}\n{}", ran.code, ran.finished()["error"], ran.stderr));
+        let found: Vec<String> =
+            ran.events().iter().filter(|e| e["event"] == "finding").map(ToString::to_string).collect();
+        let error = ran.finished()["error"].to_string();
+        bad.push(format!("{name} ended with {}:\n{text}\n{error}\n{}\n{}", ran.code, found.join("\n"), ran.stderr));
     }
     bad
 }

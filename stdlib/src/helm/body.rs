@@ -114,7 +114,7 @@ impl Release {
     pub async fn drift(&self, ctx: &Ctx) -> OpResult<Vec<Change>> {
         let newest = self.revision(ctx, None).await?;
         let mut out = Vec::new();
-        for object in self.objects(ctx, &newest).await? {
+        for mut object in self.objects(ctx, &newest).await? {
             let subject = describe(&object);
             let Ok(kind) = self.cluster.kind_of(ctx, &object).await else {
                 out.push(Change::new(
@@ -133,6 +133,9 @@ impl Release {
                 out.push(Change::new(&self.name, subject, None, Some("present".into())));
                 continue;
             }
+            if live.ok() {
+                keep_marks(&mut object, &live.json());
+            }
             // what the API server would make of it: defaults and other people's fields play no part
             let q = query(&[("fieldManager", "helm"), ("force", "true"), ("dryRun", "All")]);
             let would = self.cluster.send(ctx, &Request::apply(format!("{path}{q}"), &object)).await?;
@@ -141,6 +144,23 @@ impl Release {
             }
         }
         Ok(out)
+    }
+}
+
+/// What helm itself writes on the objects of a release: it stands on them and not in the manifest.
+const MARKS: [(&str, &str); 3] = [
+    ("labels", "app.kubernetes.io/managed-by"),
+    ("annotations", "meta.helm.sh/release-name"),
+    ("annotations", "meta.helm.sh/release-namespace"),
+];
+
+/// Takes helm's own marks over from the live object.
+fn keep_marks(object: &mut Value, live: &Value) {
+    for (part, key) in MARKS {
+        let mark = &live["metadata"][part][key];
+        if mark.is_string() && object["metadata"][part][key].is_null() {
+            object["metadata"][part][key] = mark.clone();
+        }
     }
 }
 
@@ -168,6 +188,14 @@ pub fn secret_of(name: &str, namespace: &str, number: i64, data: &str, seconds: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn marks_of_helm_are_no_drift() {
+        let live = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "Helm", "mine": "x"}}});
+        let mut object = json!({"metadata": {"name": "a"}});
+        keep_marks(&mut object, &live);
+        assert_eq!(object, json!({"metadata": {"name": "a", "labels": {"app.kubernetes.io/managed-by": "Helm"}}}));
+    }
 
     #[test]
     fn values_differ_by_path() {

@@ -32,7 +32,7 @@ pub mod api {
     ///
     /// # Example
     /// ```rhai
-    /// let shared = pve.list_storage("pve1").filter(|s| s.is_shared);
+    /// let common = pve.list_storage("pve1").filter(|s| s.is_shared);
     /// ```
     #[rhai_fn(global, return_raw, pure)]
     pub fn list_storage(ncc: NativeCallContext, pve: &mut Proxmox, pve_node: &str) -> RhaiResultOf<Array> {
