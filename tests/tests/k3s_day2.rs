@@ -155,7 +155,10 @@ fn a_cluster_lives_through_upgrade_loss_and_replacement() {
     site(&life.b, NEW);
     let again = life.run("recipes/upgrade.rhai", &[]).expect(0);
     assert_eq!(again.finished()["changed"], 0, "a second upgrade changes nothing: {:?}", again.events());
-    assert_eq!(life.deploy()["changed"], 0, "the deploy recipe finds what the upgrade left");
+    // The GPU operator's toolkit settings follow the K3s minor.
+    let adapted = life.deploy();
+    assert!(adapted["changed"].as_u64().unwrap() <= 1, "the deploy recipe finds what the upgrade left: {adapted}");
+    assert_eq!(life.deploy()["changed"], 0, "and changes nothing once it has followed");
 
     // a backup, then something that is younger
     let saved = life
