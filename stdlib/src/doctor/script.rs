@@ -25,7 +25,9 @@ fn look(ncc: &NativeCallContext, part: Part) -> RhaiResultOf<Array> {
 mod api {
     use super::*;
 
-    /// Walks the whole site and returns its findings: `#{ id, area, target, cause, evidence, fix, next }`.
+    /// Walks the whole site and returns what is wrong with it.
+    ///
+    /// Each finding is `#{ id, area, target, cause, evidence, fix, next }`.
     ///
     /// # Example
     /// ```rhai
@@ -98,7 +100,9 @@ mod api {
         call(&ncc, |ctx| async move { c.ensure_replicas(&ctx, &ns, &name, replicas).await })
     }
 
-    /// Deletes the pods with label `app`, which their owner makes anew; on one node, or on all when it is empty. Asks first.
+    /// Deletes the pods with label `app`, which their owner makes anew; asks first.
+    ///
+    /// On one node, or on all when `node` is empty.
     ///
     /// # Example
     /// ```rhai
@@ -179,7 +183,9 @@ mod api {
         call(&ncc, |ctx| async move { Ok(c.orphans(&ctx).await?.into_iter().map(Dynamic::from).collect()) })
     }
 
-    /// Says that Fleet has not polled a repository for three intervals; an empty text when it has.
+    /// Says that Fleet has not polled a repository for three intervals.
+    ///
+    /// An empty text when it has.
     ///
     /// # Example
     /// ```rhai

@@ -84,7 +84,7 @@ mod api {
         })
     }
 
-    /// Walks the chain of each GPU node, from the hypervisor to the scheduler, and names its first broken link.
+    /// Names the first broken link of each GPU node, from the hypervisor to the scheduler.
     ///
     /// # Example
     /// ```rhai
@@ -111,7 +111,9 @@ mod api {
         })
     }
 
-    /// Cuts a node's cards into MIG instances (`all-1g.5gb`), or makes them whole again (`all-disabled`).
+    /// Cuts a node's cards into MIG instances, or makes them whole again.
+    ///
+    /// `all-1g.5gb` and its like cut, `all-disabled` makes whole.
     ///
     /// The node is drained and its VM stopped and started: a passed-through card takes another MIG mode over only then.
     /// Who holds GPUs on the node is named in the question.

@@ -108,7 +108,7 @@ impl Cluster {
         }
         let oldest =
             servers.iter().map(|(_, f)| f.version.clone()).min_by_key(|v| version_numbers(v)).unwrap_or_default();
-        let path = self.path(ctx, &oldest, version, o, &servers[0].0).await?;
+        let path = self.path(ctx, &oldest, version, o, servers[0].0).await?;
         let steps = if path.is_empty() { vec![version.to_owned()] } else { path };
         if oldest != version {
             for (release, chart, asks) in self.releases_against(ctx, version).await? {

@@ -22,7 +22,7 @@ options! {
         /// Text that Proxmox shows with it.
         notes: Option<String> = None,
         /// Whether pruning leaves it alone.
-        protected: bool = false,
+        keep: bool = false,
     }
 }
 
@@ -52,7 +52,7 @@ impl Vm {
             s.act(format!("vzdump {}", self.vmid()), vec![change], async {
                 let r = request::vzdump(&self.at, storage, &o.mode, &o.compress)
                     .set("notes-template", o.notes.clone())
-                    .set("protected", o.protected.then_some(1));
+                    .set("protected", o.keep.then_some(1));
                 self.pve.change(&s, "the backup", &r, LIMIT).await?;
                 let list = self.pve.send(ctx, &request::storage_content(self.pve_node(), storage, "backup")).await?;
                 newest(&list, self.vmid()).ok_or_else(|| {

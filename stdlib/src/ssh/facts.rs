@@ -168,7 +168,7 @@ fn disk(line: &str) -> Dynamic {
 fn mount(line: &str, space: &str) -> Dynamic {
     let w = |n: usize| -> Dynamic { word(line, n).replace("\\040", " ").into() };
     // `df -P`: device, kibibytes, used, free, percent, path.
-    let of = |l: &&str| l.splitn(2, "% ").nth(1).is_some_and(|p| p == word(line, 1).replace("\\040", " "));
+    let of = |l: &&str| l.split_once("% ").is_some_and(|(_, p)| p == word(line, 1).replace("\\040", " "));
     let row = space.lines().find(of).unwrap_or_default();
     let kib = |n: usize| Dynamic::from(Size(word(row, n).parse::<u64>().unwrap_or(0) * 1024));
     map([

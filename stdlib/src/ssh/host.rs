@@ -132,7 +132,7 @@ impl Host {
             timeout: found
                 .connect_timeout
                 .filter(|_| options.timeout == ConnectOptions::default().timeout)
-                .map_or(options.timeout, |s| Duration::secs(s)),
+                .map_or(options.timeout, Duration::secs),
             jump: None,
         };
         let hops = options.jump.iter().flat_map(|j| j.split(',')).map(|h| h.trim().to_owned());

@@ -47,7 +47,7 @@ pub(super) fn load_with(ctx: &Ctx, reference: &str, passphrase: Option<&str>) ->
     }
     let found = match source(ctx, reference)? {
         Source::Text(text) => parse(&text, reference)?,
-        Source::Made(key) => key,
+        Source::Made(key) => *key,
     };
     let key = Arc::new(if found.is_encrypted() { open(ctx, &found, reference, passphrase)? } else { found });
     ctx.keep(cache, key.clone());
@@ -118,7 +118,7 @@ pub(super) fn certificate(ctx: &Ctx, reference: &str, named: Option<&Path>) -> O
 /// Where the text of a key comes from.
 enum Source {
     Text(String),
-    Made(PrivateKey),
+    Made(Box<PrivateKey>),
 }
 
 fn source(ctx: &Ctx, reference: &str) -> OpResult<Source> {
@@ -130,7 +130,7 @@ fn source(ctx: &Ctx, reference: &str) -> OpResult<Source> {
     match scheme {
         "state" => match ctx.secrets.get(name) {
             Some(text) => Ok(Source::Text(text.clone())),
-            None => ensure_file(&ctx.state_dir.join(name), reference).map(Source::Made),
+            None => ensure_file(&ctx.state_dir.join(name), reference).map(|k| Source::Made(Box::new(k))),
         },
         "file" => read_text(&file_path(ctx, name), reference).map(Source::Text),
         "env" => match std::env::var(name) {

@@ -69,11 +69,9 @@ pub(super) fn parse(path: &str, out: &str) -> OpResult<Found> {
     let mut lines = out.lines();
     let unreadable = || OpError::failed(format!("cannot tell the state of {path}")).last_seen(out.trim().to_owned());
     match lines.next().map(str::trim) {
-        Some("absent") => return Ok(Found::Absent),
-        Some("other") => {
-            return Err(OpError::conflict(format!("{path} is there, but is no file"))
-                .hint("remove it by hand, or choose another path"));
-        }
+        Some("absent") => Ok(Found::Absent),
+        Some("other") => Err(OpError::conflict(format!("{path} is there, but is no file"))
+            .hint("remove it by hand, or choose another path")),
         Some(stat) => {
             let words: Vec<&str> = stat.split_whitespace().collect();
             let (&[mode, names, ids, _], Some(digest)) = (words.as_slice(), lines.next()) else {

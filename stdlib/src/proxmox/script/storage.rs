@@ -145,7 +145,9 @@ pub mod api {
         call(&ncc, |ctx| async move { Ok(pve.tasks(&ctx, &o).await?.into_iter().map(Dynamic::from).collect()) })
     }
 
-    /// Waits for the end of a task and gives its warnings; an error with its last lines when it failed.
+    /// Waits for the end of a task and gives its warnings.
+    ///
+    /// An error with its last lines when it failed.
     ///
     /// # Example
     /// ```rhai
