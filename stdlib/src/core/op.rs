@@ -130,7 +130,8 @@ impl OpScope {
             changes: changes.clone(),
         })?;
         let begun = self.ctx.effects.begin(&self.ctx.flight, format!("{} {}", self.op.name(), self.op.target));
-        let out = work.await;
+        // On the heap: ops nest, and their futures would nest on the stack of whoever polls them.
+        let out = Box::pin(work).await;
         drop(begun);
         let out = out?;
         self.keep(changes);
@@ -259,7 +260,8 @@ impl Ctx {
         // 3 cancellation reaches every waiting op; 2 and 4 happen inside the body (`act`)
         let result = tokio::select! { biased;
             () = self.landed() => Err(OpError::interrupted()),
-            r = body(scope.clone()) => r,
+            // On the heap, as in `act`.
+            r = Box::pin(body(scope.clone())) => r,
         };
         let result = result.map_err(|e| self.dress(e, &op));
         if op.effect != Effect::Read && (result.is_err() || !scope.changes().is_empty()) {
