@@ -333,7 +333,7 @@ async fn waiting_for_a_slot_does_not_hold_time() {
     // A command that never ends is ended on our clock.
     let _mark = b.ctx.clock.busy();
     let o = RunOptions { timeout: Span::secs(2), ..RunOptions::default() };
-    let e = b.host.run(&b.ctx, "true; : vsleep", o).await.unwrap_err();
+    let e = b.host.exec_with(&b.ctx, "true; : vsleep", b"", &o).await.unwrap_err();
     assert!(e.is(Kind::Timeout) && e.message.ends_with("did not end within 2s"), "{e}");
 }
 
