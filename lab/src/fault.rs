@@ -193,7 +193,7 @@ fn chance(seed: u64, op: &str, target: &str, n: u64) -> Option<Fault> {
         return None;
     }
     let roll = mix(seed, &[op, target], n);
-    if roll % ONE_IN != 0 {
+    if !roll.is_multiple_of(ONE_IN) {
         return None;
     }
     let of = |list: &[Fault]| list.get((roll / ONE_IN % list.len() as u64) as usize).cloned();

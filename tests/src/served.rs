@@ -1,4 +1,5 @@
 //! A lab served by a process of its own, for tests that kill and restart the other side.
+#![allow(clippy::disallowed_methods)] // a child process starts in real time
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

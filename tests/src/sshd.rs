@@ -1,5 +1,6 @@
 //! Real `sshd` instances on loopback ports, each in mount and process namespaces of its own (root only): the users
 //! below exist for it and nowhere else, and everything that it starts ends with it.
+#![allow(clippy::zombie_processes)] // waited for where the server is dropped
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

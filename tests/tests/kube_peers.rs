@@ -4,8 +4,11 @@ mod kube_peers_parts;
 
 use kube_peers_parts::{Served, helm, kubectl, python};
 
+/// A name and what is done to the lab.
+type Part<'a> = (String, Box<dyn FnOnce(&Served) + 'a>);
+
 /// Runs parts one after another on one lab; every one that fails is named.
-fn all(lab: &Served, parts: Vec<(String, Box<dyn FnOnce(&Served) + '_>)>) {
+fn all(lab: &Served, parts: Vec<Part<'_>>) {
     let mut failed = Vec::new();
     for (name, part) in parts {
         let begun = std::time::Instant::now();
@@ -24,7 +27,7 @@ fn real_clients_work_with_the_lab() {
         println!("skipped: GPUHOST_KUBE_PEERS=1 runs kubectl, helm and the Python client against a served lab");
         return;
     }
-    let mut parts: Vec<(String, Box<dyn FnOnce(&Served)>)> = Vec::new();
+    let mut parts: Vec<Part<'_>> = Vec::new();
     for (version, path) in kube_peers_parts::kubectls() {
         // The newer one repeats only what differs between versions of kubectl.
         let all = version == "installed" || parts.is_empty();

@@ -143,7 +143,7 @@ async fn fakepve_is_deployed_to_twice_and_cleaned_up() {
             vm.remove(&ctx, &RemoveVm { delete_data: true }).await.unwrap_or_else(|e| panic!("{}", told(&e)));
         }
     }
-    let o = TemplateOptions::of_site(&*ctx.site().unwrap());
+    let o = TemplateOptions::of_site(&ctx.site().unwrap());
     assert!(pve.remove_template(&ctx, &o).await.unwrap_or_else(|e| panic!("{}", told(&e))));
     assert!(pve.remove_pool(&ctx).await.unwrap_or_else(|e| panic!("{}", told(&e))));
     let left: Vec<u32> = pve.rows(&ctx).await.unwrap().into_iter().map(|r| r.at.vmid).collect();

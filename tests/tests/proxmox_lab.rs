@@ -90,6 +90,8 @@ async fn seven_machines_at_once() {
 async fn every_shape_is_made_and_then_left_alone() {
     let b = Bed::new().await;
     let t = b.empty_template().await;
+    let o = MappingOptions { device: "10de:20f1".to_owned(), count: 8, node: None };
+    b.pve.ensure_pci_mapping(&b.ctx, "gpuhost-a100", &o).await.unwrap_or_else(|e| panic!("{}", told(&e)));
     for node in &b.site.nodes {
         let made = b.pve.ensure_vm(&b.ctx, node, &off(&t)).await;
         made.unwrap_or_else(|e| panic!("{}", told(&e)));

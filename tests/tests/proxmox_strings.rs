@@ -16,7 +16,7 @@ fn same_value(have: &str, want: &Value) -> bool {
 
 /// What differs between our parse and the recorded one; `but` are keys that the server adds by itself.
 fn parse_differs(key: &str, text: &str, want: &Value, but: &[&str]) -> Option<String> {
-    let Some(want) = want.as_object() else { return None };
+    let want = want.as_object()?;
     let have = match props::parse(key, text) {
         Ok(p) => p,
         Err(e) => return Some(format!("refused: {e}")),

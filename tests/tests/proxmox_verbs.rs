@@ -203,7 +203,7 @@ async fn on_two_nodes(site: &str, shared: bool, templates: usize) {
     assert!(r.is_ok(), "{r}");
     let before = b.world();
     let t = b.template().await;
-    let made = b.lab.with(|w| w.pve.vms.values().filter(|v| v.conf.get("template").is_some()).count());
+    let made = b.lab.with(|w| w.pve.vms.values().filter(|v| v.conf.contains_key("template")).count());
     assert_eq!((made, t.copies.len()), (templates, templates - 1));
     b.changed();
     assert_eq!(b.template().await, t);

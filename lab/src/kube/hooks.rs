@@ -146,7 +146,9 @@ fn behind(lab: &Lab, w: &mut World, req: &ServiceRequest, cluster: &str, service
     let ports = arr(service, "/spec/ports");
     let port = ports
         .iter()
-        .find(|p| req.port.is_empty() || p["name"] == req.port.as_str() || p["port"].to_string() == req.port)
+        .find(|p| {
+            req.port.is_empty() || p["name"] == req.port.as_str() || req.port.parse().is_ok_and(|n: u64| p["port"] == n)
+        })
         .cloned()
         .unwrap_or_default();
     let pod = w.clusters.get(cluster).and_then(|c| {

@@ -269,7 +269,7 @@ fn progress(d: &mut Value, before: &Value, stamp: &str, now: u64, current: &str,
         ("Unknown", "DeploymentPaused", "Deployment is paused".to_owned())
     } else if done {
         ("True", "NewReplicaSetAvailable", format!("ReplicaSet \"{current}\" has successfully progressed."))
-    } else if !moved && now.saturating_sub(since) > limit || !moved && old["reason"] == "ProgressDeadlineExceeded" {
+    } else if !moved && (now.saturating_sub(since) > limit || old["reason"] == "ProgressDeadlineExceeded") {
         ("False", "ProgressDeadlineExceeded", format!("ReplicaSet \"{current}\" has timed out progressing."))
     } else {
         ("True", "ReplicaSetUpdated", format!("ReplicaSet \"{current}\" is progressing."))

@@ -168,7 +168,7 @@ fn base64_text(text: &str) -> Result<(), String> {
     let padding = letters.filter(|i| data[*i] == b'=' && data[*i..].iter().all(|b| *b == b'=') && data.len() - i <= 2);
     let bad = match (letters, padding) {
         (Some(i), None) => Some(i),
-        _ if data.len() % 4 != 0 => Some(data.len() / 4 * 4),
+        _ if !data.len().is_multiple_of(4) => Some(data.len() / 4 * 4),
         _ => None,
     };
     bad.map_or(Ok(()), |i| Err(format!("illegal base64 data at input byte {i}")))

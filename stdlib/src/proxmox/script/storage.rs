@@ -32,7 +32,7 @@ pub mod api {
     ///
     /// # Example
     /// ```rhai
-    /// let common = pve.list_storage("pve1").filter(|s| s.is_shared);
+    /// let common = pve.list_storage("pve1").filter(|s| s.is_on_all_nodes);
     /// ```
     #[rhai_fn(global, return_raw, pure)]
     pub fn list_storage(ncc: NativeCallContext, pve: &mut Proxmox, pve_node: &str) -> RhaiResultOf<Array> {
@@ -192,7 +192,7 @@ pub mod api {
         texts(storage.content())
     }
     /// Whether all hypervisor nodes see the same volumes.
-    #[rhai_fn(global, get = "is_shared", pure)]
+    #[rhai_fn(global, get = "is_on_all_nodes", pure)]
     pub fn storage_is_shared(storage: &mut Storage) -> bool {
         storage.is_shared()
     }
