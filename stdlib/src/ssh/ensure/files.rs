@@ -115,7 +115,6 @@ pub(super) fn unreadable(what: &str, found: &str) -> OpError {
     OpError::failed(format!("cannot tell the state of {what}")).last_seen(found.trim().to_owned())
 }
 
-#[allow(dead_code)] // as `WholeFile`
 impl File {
     /// What differs; `with_content` makes the act that writes, given mode and owner.
     pub(super) fn differs(&self, found: &str, with_content: impl Fn(&str, &str) -> String) -> OpResult<Option<Diff>> {

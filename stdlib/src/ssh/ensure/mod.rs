@@ -35,8 +35,7 @@ use crate::core::op::{Op, OpScope};
 use crate::core::units::Duration as Span;
 
 use super::host::Host;
-use super::options::{FileOptions, Output, RunOptions};
-use super::quote::quote;
+use super::options::{Output, RunOptions};
 use super::wait::{CLOUD_INIT, cloud_init};
 use item::{Item, Phase};
 use program::Step;
@@ -217,50 +216,4 @@ fn stopped(done: &[Step], rest: &[Step], code: Option<i64>, out: &Output) -> OpE
         last.push_str(&format!("; {} not tried: {}", count(untried.len()), names(untried)));
     }
     e.last_seen(last).hint("mend it and run the recipe again: what is done stays done")
-}
-
-/// One file whose content travels on standard input: any size, any bytes.
-#[allow(dead_code)] // goes with the next change of this folder
-pub(super) struct WholeFile(files::File);
-
-#[allow(dead_code)] // as above
-impl WholeFile {
-    pub(super) fn new(path: &str, content: &[u8], o: &FileOptions) -> OpResult<Self> {
-        wanted::absolute("path", path)?;
-        wanted::check_mode(o.mode.as_deref())?;
-        wanted::check_owner(o.owner.as_deref())?;
-        Ok(WholeFile(files::File {
-            path: path.to_owned(),
-            content: content.to_vec(),
-            mode: o.mode.clone(),
-            owner: o.owner.clone(),
-            phase: Phase::Files,
-            noun: "file",
-        }))
-    }
-
-    pub(super) fn digest(&self) -> String {
-        files::digest(&self.0.content)
-    }
-
-    /// The program that looks at it.
-    pub(super) fn look(&self) -> String {
-        self.questions().program()
-    }
-
-    fn questions(&self) -> Questions {
-        Questions::of([&self.0 as &dyn Item])
-    }
-
-    /// The change and the program that makes it from standard input; `found` is what the look printed.
-    pub(super) fn differs(&self, host: &str, found: &str) -> OpResult<Option<(Change, String)>> {
-        let found = self.questions().read(&format!("{found}\n"))?;
-        let state = found.states.first().map_or("", String::as_str);
-        let q = quote(&self.0.path);
-        let from_stdin = |mode: &str, owner: &str| format!("put_stdin {q} {} {}", quote(mode), quote(owner));
-        let Some(diff) = self.0.differs(state, from_stdin)? else { return Ok(None) };
-        let part = diff.parts.into_iter().next().unwrap_or_else(|| item::Part::new(self.0.what(), None, None));
-        let change = Change::new(host, part.what, part.before, part.after);
-        Ok(Some((change, format!("{}{}", program::PUT, diff.act))))
-    }
 }
