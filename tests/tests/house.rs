@@ -13,7 +13,8 @@ fn files(dir: &Path, ext: &[&str], out: &mut Vec<PathBuf>) {
         let p = e.path();
         let name = e.file_name().to_string_lossy().into_owned();
         if p.is_dir() {
-            if name != "target" && !name.starts_with('.') {
+            // `editor/` is written by the program.
+            if !["target", "editor"].contains(&name.as_str()) && !name.starts_with('.') {
                 files(&p, ext, out);
             }
         } else if ext.iter().any(|x| name.ends_with(x)) {
