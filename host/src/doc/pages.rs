@@ -50,7 +50,8 @@ pub fn write(r: &Reference, dir: &Path) -> OpResult<usize> {
 fn own(r: &Reference, module: &str) -> Vec<Function> {
     let pick = |f: &&Function| !f.standard && f.module == module && f.form != Form::Operator && !hidden(&f.name);
     let mut list: Vec<Function> = r.functions.iter().filter(pick).cloned().collect();
-    list.sort_by(|a, b| (&a.name, a.params.len()).cmp(&(&b.name, b.params.len())));
+    // Overloads of one arity too: the pages are compared with those in the tree.
+    list.sort_by_cached_key(|f| (f.name.clone(), f.params.len(), f.signature()));
     list
 }
 
