@@ -1,5 +1,7 @@
 //! What needs care before it breaks: certificates, snapshots, volumes without a claim, repositories that are not polled.
 use base64::Engine;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::core::ctx::Ctx;
@@ -7,57 +9,12 @@ use crate::core::error::{OpError, OpResult};
 use crate::core::op::Op;
 use crate::kubernetes::{Cluster, epoch_seconds};
 
-/// `notAfter` of a certificate (DER) in seconds since 1970.
+/// `notAfter` of a certificate (PEM) in seconds since 1970.
 #[must_use]
-pub fn not_after(der: &[u8]) -> Option<i64> {
-    // Certificate -> TBSCertificate -> [version] serial algorithm issuer validity{notBefore, notAfter}
-    let (tbs, _) = content(der).and_then(|(c, _)| content(c))?;
-    let mut rest = tbs;
-    if rest.first() == Some(&0xa0) {
-        rest = content(rest)?.1;
-    }
-    for _ in 0..3 {
-        rest = content(rest)?.1;
-    }
-    let (validity, _) = content(rest)?;
-    let (_, after) = content(validity)?;
-    let text = std::str::from_utf8(content(after)?.0).ok()?;
-    let text = text.trim_end_matches('Z');
-    let full = match text.len() {
-        // UTCTime has two digits of the year
-        12 => format!("{}{text}", if text < "50" { "20" } else { "19" }),
-        14 => text.to_owned(),
-        _ => return None,
-    };
-    let part = |a: usize, b: usize| full.get(a..b).unwrap_or_default();
-    epoch_seconds(&format!(
-        "{}-{}-{}T{}:{}:{}Z",
-        part(0, 4),
-        part(4, 6),
-        part(6, 8),
-        part(8, 10),
-        part(10, 12),
-        part(12, 14)
-    ))
-}
-
-/// Content of the first DER element, and what follows it.
-fn content(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let first = usize::from(*der.get(1)?);
-    let (len, from) = if first < 0x80 {
-        (first, 2)
-    } else {
-        let n = first & 0x7f;
-        let bytes = der.get(2..2 + n)?;
-        (bytes.iter().fold(0usize, |l, b| (l << 8) | usize::from(*b)), 2 + n)
-    };
-    Some((der.get(from..from + len)?, der.get(from + len..)?))
-}
-
-fn pem_to_der(pem: &str) -> Option<Vec<u8>> {
-    let body: String =
-        pem.lines().skip_while(|l| !l.contains("BEGIN")).skip(1).take_while(|l| !l.contains("END")).collect();
-    base64::engine::general_purpose::STANDARD.decode(body.trim()).ok()
+pub fn not_after(pem: &[u8]) -> Option<i64> {
+    let der = CertificateDer::from_pem_slice(pem).ok()?;
+    let (_, cert) = x509_parser::parse_x509_certificate(&der).ok()?;
+    Some(cert.validity().not_after.timestamp())
 }
 
 impl Cluster {
@@ -70,22 +27,23 @@ impl Cluster {
     /// Days that the certificates of the kubeconfig are still valid.
     ///
     /// # Errors
-    /// `unreachable`; `failed` for a kubeconfig without certificates.
+    /// `unreachable`; `failed` for a kubeconfig without certificates and for a cluster without node leases.
     pub async fn certificates(&self, ctx: &Ctx) -> OpResult<Vec<(&'static str, i64)>> {
-        let bad = || OpError::failed("the kubeconfig has no certificates").on(self.name());
-        let k: Value = serde_saphyr::from_str(self.kubeconfig().reveal()).map_err(|_| bad())?;
-        let now = self.server_seconds(ctx).await?.ok_or_else(bad)?;
+        let bad = |what: &str| OpError::failed(what.to_owned()).on(self.name());
+        let k: Value = serde_saphyr::from_str(self.kubeconfig().reveal())
+            .map_err(|e| bad("the kubeconfig is not YAML").because(e.to_string()))?;
+        let now = self.server_seconds(ctx).await?;
+        let now = now.ok_or_else(|| bad("no node has a lease: the servers' time is not known"))?;
         let parts = [
             ("client certificate", &k["users"][0]["user"]["client-certificate-data"]),
             ("cluster's CA", &k["clusters"][0]["cluster"]["certificate-authority-data"]),
         ];
         let mut out = Vec::new();
         for (name, data) in parts {
-            let bytes = base64::engine::general_purpose::STANDARD
-                .decode(data.as_str().unwrap_or_default())
-                .map_err(|_| bad())?;
-            let der = pem_to_der(&String::from_utf8_lossy(&bytes)).ok_or_else(bad)?;
-            let end = not_after(&der).ok_or_else(bad)?;
+            let text = data.as_str().ok_or_else(|| bad(&format!("the kubeconfig has no {name}")))?;
+            let pem = base64::engine::general_purpose::STANDARD.decode(text).ok();
+            let end = pem.as_deref().and_then(not_after);
+            let end = end.ok_or_else(|| bad(&format!("the {name} of the kubeconfig cannot be read")))?;
             out.push((name, (end - now).div_euclid(86_400)));
         }
         Ok(out)
@@ -147,32 +105,15 @@ impl Cluster {
 mod tests {
     use super::*;
 
-    fn der(tag: u8, inside: &[u8]) -> Vec<u8> {
-        let mut out = vec![tag];
-        if inside.len() < 0x80 {
-            out.push(inside.len() as u8);
-        } else {
-            out.extend([0x82, (inside.len() >> 8) as u8, inside.len() as u8]);
-        }
-        out.extend_from_slice(inside);
-        out
-    }
-
     #[test]
     fn the_end_of_a_certificate_is_read() {
-        let validity = [der(0x17, b"261101000000Z"), der(0x17, b"310203040506Z")].concat();
-        let parts = [
-            der(0xa0, &der(2, &[2])),
-            der(2, &[1; 200]),
-            der(0x30, &[]),
-            der(0x30, &[]),
-            der(0x30, &validity),
-            der(0x30, &[]),
-        ];
-        let cert = der(0x30, &der(0x30, &parts.concat()));
-        assert_eq!(not_after(&cert), epoch_seconds("2031-02-03T04:05:06Z"));
-        assert_eq!(not_after(&[1, 2, 3]), None);
-        let pem = "-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n";
-        assert_eq!(pem_to_der(pem).unwrap(), [1, 2, 3]);
+        let mut wanted = rcgen::CertificateParams::new(vec!["k3s".to_owned()]).unwrap();
+        wanted.not_after = rcgen::date_time_ymd(2031, 2, 3);
+        // the text of this serial number contains "END", as a line of any certificate may
+        wanted.serial_number = Some([0x10, 0xd0, 0xc4, 1, 0x10, 0xd0, 0xc4, 1, 0x10, 0xd0, 0xc4].to_vec().into());
+        let pem = wanted.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        assert_eq!(pem.matches("END").count(), 2, "{pem}");
+        assert_eq!(not_after(pem.as_bytes()), epoch_seconds("2031-02-03T00:00:00Z"));
+        assert_eq!(not_after(b"-----BEGIN CERTIFICATE-----\nAQID\n-----END CERTIFICATE-----\n"), None);
     }
 }

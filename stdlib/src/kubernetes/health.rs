@@ -15,16 +15,7 @@ const STALE_SECONDS: i64 = 60;
 /// Seconds since 1970 of `2026-11-23T03:04:05.678Z`.
 #[must_use]
 pub fn epoch_seconds(text: &str) -> Option<i64> {
-    let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
-    let (y, m, d) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (h, min, s) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    // days from civil (Howard Hinnant)
-    let y = if m <= 2 { y - 1 } else { y };
-    let era = y.div_euclid(400);
-    let yoe = y - era * 400;
-    let doy = (153 * (m + if m > 2 { -3 } else { 9 }) + 2) / 5 + d - 1;
-    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
-    Some((era * 146_097 + doe - 719_468) * 86_400 + h * 3600 + min * 60 + s)
+    Some(text.parse::<k8s_openapi::jiff::Timestamp>().ok()?.as_second())
 }
 
 fn by_name(list: &[Value]) -> BTreeMap<&str, &Value> {
