@@ -5,6 +5,7 @@ pub mod proxy;
 pub mod pve_schema;
 pub mod served;
 pub mod sshd;
+pub mod turn;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gpuhost_tests::served::Served;
-use gpuhost_tests::{Bench, Ran, root};
+use gpuhost_tests::{Bench, Ran};
 use serde_json::Value;
 
 /// How a killed run is continued.
@@ -170,7 +170,7 @@ impl Matrix {
         let all: Vec<(usize, Vec<Way>)> = if whole {
             (1..=self.points).map(|k| (k, WAYS.to_vec())).collect()
         } else {
-            let seed = commit();
+            let seed = gpuhost_tests::turn::turn();
             (0..share)
                 .map(|i| {
                     let k = (seed.wrapping_mul(31).wrapping_add(i * self.points / share + seed % 97)) % self.points + 1;
@@ -232,13 +232,6 @@ fn difference(want: &Value, found: &Value) -> String {
     let less = a.iter().filter(|l| !b.contains(l)).map(|l| format!("- {}", l.trim()));
     let more = b.iter().filter(|l| !a.contains(l)).map(|l| format!("+ {}", l.trim()));
     less.chain(more).take(30).collect::<Vec<_>>().join("\n")
-}
-
-/// A number that changes with every commit.
-fn commit() -> usize {
-    let out = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root()).output();
-    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    usize::from_str_radix(text.get(..7).unwrap_or("1"), 16).unwrap_or(1)
 }
 
 fn site() -> String {
