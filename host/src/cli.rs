@@ -29,12 +29,18 @@ pub enum Command {
     Lab(LabArgs),
     /// What earlier runs did: list, show, follow and verify their journals.
     Runs(crate::runs::command::RunsArgs),
-    /// Say what a recipe would change, by rehearsing it in a copy of the lab's world. Exit code 10: changes.
+    /// Read the site, change nothing, and write a lab world that looks like it.
+    Snapshot(crate::snapshot::command::SnapshotArgs),
+    /// Say what a recipe would change, by rehearsing it in a likeness of the site. Exit code 10: changes.
     Plan(crate::plan::command::PlanArgs),
     /// Say what differs from the `deploy` recipe. Exit code 10: something does.
     Drift(crate::plan::command::DriftArgs),
     /// Run a recipe on the lab under one seed of faults after the other, and report how it ended.
     Drill(crate::drill::DrillArgs),
+    /// Put a run into one file without secrets: journal, recipes, site, seed.
+    Bug(crate::bug::command::BugArgs),
+    /// Run what is in such a file again, on the lab.
+    Replay(crate::bug::command::ReplayArgs),
     /// Explain who holds the site's lock, and take it away if you agree.
     Unlock(crate::lock::command::UnlockArgs),
     /// The site's machines for other tools: ssh, Ansible, /etc/hosts, JSON.
@@ -85,6 +91,24 @@ pub struct RunArgs {
     /// Common options.
     #[command(flatten)]
     pub common: Common,
+}
+
+impl RunArgs {
+    /// Those of a run on a lab of this program's own, which agrees to every question.
+    #[must_use]
+    pub fn of_lab(recipe: &str, set: &[String], state_dir: Option<PathBuf>) -> Self {
+        RunArgs {
+            recipe: recipe.to_owned(),
+            site: None,
+            lab: true,
+            set: set.to_vec(),
+            yes: Some(String::new()),
+            faults: None,
+            plan: None,
+            json: false,
+            common: Common { state_dir, verbose: false },
+        }
+    }
 }
 
 /// Arguments of `check`.
@@ -321,9 +345,12 @@ fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
         Command::Repl(a) => crate::repl::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Lab(a) => crate::labs::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Runs(a) => crate::runs::command::command(&a, rt, &Arc::new(Screen::new(false))),
+        Command::Snapshot(a) => crate::snapshot::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Plan(a) => crate::plan::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Drift(a) => crate::plan::command::drift(&a, rt, &Arc::new(Screen::new(false))),
         Command::Drill(a) => crate::drill::command(&a, rt, &Arc::new(Screen::new(false))),
+        Command::Bug(a) => crate::bug::command::bug(&a, &Arc::new(Screen::new(false))),
+        Command::Replay(a) => crate::bug::command::replay(&a, rt, &Arc::new(Screen::new(false))),
         Command::Unlock(a) => crate::lock::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Inventory(a) => crate::inventory::command(&a, &Arc::new(Screen::new(false))),
         Command::Doc(a) => crate::doc::command(&a, &Arc::new(Screen::new(false))),

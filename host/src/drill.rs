@@ -145,17 +145,9 @@ impl Drill<'_> {
         };
         let (far, here) = crate::labs::open_folder(self.rt, folder, &self.site)?;
         crate::labs::faults::set(faults.as_deref(), Some(&here))?;
-        let args = RunArgs {
-            recipe: self.recipe.name.clone(),
-            site: self.args.site.clone(),
-            lab: true,
-            set: self.args.set.clone(),
-            yes: Some(String::new()),
-            faults,
-            plan: None,
-            json: false,
-            common: Common { state_dir: Some(dir.to_owned()), verbose: false },
-        };
+        let mut args = RunArgs::of_lab(&self.recipe.name, &self.args.set, Some(dir.to_owned()));
+        args.site.clone_from(&self.args.site);
+        args.faults = faults;
         let place = Place {
             site: Some(self.site.clone()),
             far,

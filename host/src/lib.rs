@@ -1,5 +1,6 @@
 //! The gpuhost program as a library: command line, engine, checker, progress, journal, REPL, reference.
 //! The only crate that prints.
+pub mod bug;
 pub mod check;
 pub mod cli;
 pub mod consent;
@@ -27,6 +28,7 @@ pub mod runs;
 pub mod screen;
 pub mod session;
 pub mod signals;
+pub mod snapshot;
 pub mod sources;
 pub mod statedir;
 pub mod when;

@@ -110,6 +110,31 @@ pub fn new_id() -> String {
 }
 
 impl Session {
+    /// A session for a command of its own: no journal, no plan, no parameters.
+    #[must_use]
+    pub fn bare(
+        rt: &tokio::runtime::Handle,
+        screen: &Arc<Screen>,
+        site: &Arc<Site>,
+        far: Far,
+        yes: Option<String>,
+        stop: Stop,
+    ) -> Self {
+        Session::open(Ask {
+            rt: rt.clone(),
+            screen: screen.clone(),
+            far,
+            site: Some(site.clone()),
+            base_dir: ".".into(),
+            params: BTreeMap::new(),
+            yes,
+            stop,
+            id: new_id(),
+            doubts: Doubts::default(),
+            gate: None,
+        })
+    }
+
     /// Builds the context of a run; sinks are added to `fan` by the caller.
     #[must_use]
     pub fn open(ask: Ask) -> Self {

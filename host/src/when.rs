@@ -26,6 +26,21 @@ pub fn iso(ms: u64) -> String {
     format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}.{:03}Z", ms % 1000)
 }
 
+/// Milliseconds since 1970 of what [`iso`] wrote.
+#[must_use]
+pub fn parse(text: &str) -> Option<u64> {
+    let n = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
+    let (y, mo, d) = (n(0, 4)?, n(5, 7)?, n(8, 10)?);
+    // The other half of the same algorithm.
+    let y = if mo <= 2 { y - 1 } else { y };
+    let era = y.div_euclid(400);
+    let yoe = y - era * 400;
+    let doy = (153 * (mo + if mo > 2 { -3 } else { 9 }) + 2) / 5 + d - 1;
+    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468;
+    let secs = days * 86_400 + n(11, 13)? * 3600 + n(14, 16)? * 60 + n(17, 19)?;
+    u64::try_from(secs * 1000 + n(20, 23)?).ok()
+}
+
 /// `20261123T033000Z`, for file names.
 #[must_use]
 pub fn stamp(ms: u64) -> String {
@@ -54,6 +69,10 @@ mod tests {
     fn dates_are_civil() {
         assert_eq!(iso(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(iso(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        for ms in [0, 951_782_400_123, 1_795_404_600_999] {
+            assert_eq!(parse(&iso(ms)), Some(ms));
+        }
+        assert_eq!(parse("soon"), None);
         assert_eq!(stamp(1_795_404_600_000), "20261123T033000Z");
     }
 }

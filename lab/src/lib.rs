@@ -7,6 +7,7 @@ pub mod guest;
 pub mod incidents;
 pub mod kube;
 pub mod pve;
+pub mod seed;
 pub mod spec;
 pub mod tls;
 pub mod volume;

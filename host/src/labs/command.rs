@@ -128,7 +128,11 @@ fn reset(
     let Some((site, text)) = site(screen, site_file)? else { return Ok(Exit::Usage) };
     let state_dir = crate::statedir::resolve(state)?;
     let folder = mine(&state_dir, &site)?;
-    start::fill(rt, screen, folder, &site, &text, &state_dir, from)?;
+    start::Filling { rt, screen, site: &site, state_dir: &state_dir, start: from }.fill(
+        folder,
+        &super::world::born(&site)?,
+        &text.text,
+    )?;
     screen.out(&format!("[LAB] {} starts over: {}", site.name, format!("{from:?}").to_lowercase()));
     Ok(Exit::Done)
 }
@@ -139,7 +143,11 @@ fn serve(args: &ServeArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
     super::serve::pace(args.speed.as_deref())?;
     let folder = mine(&state_dir, &site)?;
     let folder = match args.start {
-        Some(from) => start::fill(rt, screen, folder, &site, &text, &state_dir, from)?,
+        Some(from) => start::Filling { rt, screen, site: &site, state_dir: &state_dir, start: from }.fill(
+            folder,
+            &super::world::born(&site)?,
+            &text.text,
+        )?,
         None => folder,
     };
     super::serve::run(args, rt, screen, folder, &site, &text)

@@ -35,6 +35,16 @@ pub fn of(state_dir: &Path, site: &Site) -> PathBuf {
     state_dir.join("lab").join(&site.uuid)
 }
 
+/// Writes a world into a lab's folder that this process holds.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn save_to(dir: &Path, world: &Value) -> OpResult<()> {
+    let path = dir.join("world.json");
+    let text = json!({ "gpuhost_lab": VERSION, "world": world }).to_string();
+    crate::statedir::write_private(&path, text.as_bytes()).map_err(|e| failed("write", &path, &e))
+}
+
 impl Folder {
     /// Takes the exclusive lock of the site's lab, if it is free.
     ///
@@ -119,9 +129,7 @@ impl Folder {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, world: &Value) -> OpResult<()> {
-        let path = self.dir.join("world.json");
-        let text = json!({ "gpuhost_lab": VERSION, "world": world }).to_string();
-        crate::statedir::write_private(&path, text.as_bytes()).map_err(|e| failed("write", &path, &e))
+        save_to(&self.dir, world)
     }
 
     /// Forgets world and keys of the lab; the lock stays held.

@@ -1,4 +1,5 @@
 //! The lab as the far side of a run: in this process, or served by another one.
+pub mod autosave;
 pub mod command;
 pub mod control;
 pub mod faults;
@@ -28,12 +29,14 @@ use crate::session::Far;
 use crate::signals::Stop;
 use folder::Folder;
 
-/// A lab that runs in this process. Its world is saved when it is closed.
+/// A lab that runs in this process. Its world is saved when it is closed, and meanwhile in runs.
 pub struct InProcess {
     lab: Lab,
     folder: Folder,
     /// Holds time while no script runs.
     mark: Option<BusyGuard>,
+    /// Saves while a run works.
+    autosave: Option<autosave::Autosave>,
 }
 
 impl InProcess {
@@ -59,13 +62,18 @@ impl InProcess {
             .map_err(|e| OpError::failed("the lab does not start").because(e.to_string()))?;
         let mark = Some(lab.clock().busy_guard());
         lab.clock().set_mode(Mode::Instant);
-        Ok(InProcess { lab, folder, mark })
+        Ok(InProcess { lab, folder, mark, autosave: None })
     }
 
     /// What the lab stood in for, in its own words.
     #[must_use]
     pub fn not_rehearsed(&self) -> Vec<String> {
         self.lab.with(|w| w.not_rehearsed.iter().cloned().collect())
+    }
+
+    /// Saves the world now and then while a run works: a killed one goes on where it was.
+    pub fn save_meanwhile(&mut self, rt: &tokio::runtime::Handle) {
+        self.autosave = Some(autosave::Autosave::start(rt, self.lab.clone(), self.folder.dir().to_owned()));
     }
 
     /// Lets time go from here on (a served lab is its own master).
@@ -94,6 +102,9 @@ impl InProcess {
     pub fn close(mut self, rt: &tokio::runtime::Handle) -> OpResult<Folder> {
         let hold = self.lab.clock().busy_guard();
         self.lab.clock().set_mode(Mode::Explicit);
+        if let Some(a) = self.autosave.take() {
+            a.stop();
+        }
         let world = rt.block_on(self.lab.snapshot());
         self.lab.stop();
         self.mark.take();
@@ -114,7 +125,11 @@ pub fn open(
     stop: &Stop,
 ) -> OpResult<(Far, Option<InProcess>)> {
     match Folder::lock(state_dir, site)? {
-        folder::Locked::Mine(f) => open_folder(rt, f, site).map(|(far, here)| (far, Some(here))),
+        folder::Locked::Mine(f) => {
+            let (far, mut here) = open_folder(rt, f, site)?;
+            here.save_meanwhile(rt);
+            Ok((far, Some(here)))
+        }
         folder::Locked::Elsewhere(f) => Ok((join::folder(&f, site, stop)?, None)),
     }
 }

@@ -17,7 +17,7 @@ use super::{InProcess, world};
 use crate::cli::ServeArgs;
 use crate::exit::Exit;
 use crate::screen::Screen;
-use crate::session::{Ask, Far, Session};
+use crate::session::{Far, Session};
 use crate::sources::Text;
 
 /// How fast time flows for foreign clients when nothing else is said.
@@ -167,19 +167,7 @@ fn ssh_key(
     }
     let mut far = Far::real(None, state)?;
     far.lab = true;
-    let session = Session::open(Ask {
-        rt: rt.clone(),
-        screen: screen.clone(),
-        far,
-        site: Some(site.clone()),
-        base_dir: ".".into(),
-        params: std::collections::BTreeMap::new(),
-        yes: None,
-        stop: crate::signals::Stop::default(),
-        id: crate::session::new_id(),
-        doubts: crate::runs::doubt::Doubts::default(),
-        gate: None,
-    });
+    let session = Session::bare(rt, screen, site, far, None, crate::signals::Stop::default());
     gpuhost_stdlib::ssh::keys::load(&Ctx::new(session.run), reference)?;
     Ok(state.join(reference.strip_prefix("state:").unwrap_or("ssh_key")))
 }

@@ -2,13 +2,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use gpuhost_lab::world::World;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
 use sha2::{Digest, Sha256};
 
 use super::folder::Folder;
-use super::world;
-use crate::cli::{Common, RunArgs};
+use crate::cli::RunArgs;
 use crate::exit::Exit;
 use crate::run::{Place, Show};
 use crate::screen::Screen;
@@ -28,35 +28,42 @@ pub enum Start {
 
 const TEMPLATE: &str = "let pve = proxmox::connect(site().proxmox);\npve.ensure_template(site().template);\n";
 
-/// Makes the folder's world anew.
-///
-/// # Errors
-/// When the recipe that fills it fails.
-pub fn fill(
-    rt: &tokio::runtime::Handle,
-    screen: &Arc<Screen>,
-    folder: Folder,
-    site: &Arc<Site>,
-    text: &Text,
-    state_dir: &Path,
-    start: Start,
-) -> OpResult<Folder> {
-    folder.clear()?;
-    let born = serde_json::to_value(world::born(site)?).map_err(|e| OpError::failed(e.to_string()))?;
-    folder.save(&born)?;
-    let recipe = match start {
-        Start::Empty => return Ok(folder),
-        Start::Template => Text { name: "<gpuhost>/template.rhai".to_owned(), text: TEMPLATE.to_owned() },
-        Start::Deployed => embedded_deploy()?,
-    };
-    let cache = cache(state_dir, text, start)?;
-    if cache.is_dir() {
-        copy(&cache, folder.dir())?;
-        return Ok(folder);
+/// What fills a world.
+pub struct Filling<'a> {
+    /// Runtime.
+    pub rt: &'a tokio::runtime::Handle,
+    /// Terminal.
+    pub screen: &'a Arc<Screen>,
+    /// Site.
+    pub site: &'a Arc<Site>,
+    /// State directory; filled worlds are kept below it.
+    pub state_dir: &'a Path,
+    /// Where the world begins.
+    pub start: Start,
+}
+
+impl Filling<'_> {
+    /// Makes the folder's world anew, from `born` on. `key` is what the filled world depends on beside this program.
+    ///
+    /// # Errors
+    /// When the recipe that fills it fails.
+    pub fn fill(&self, folder: Folder, born: &World, key: &str) -> OpResult<Folder> {
+        folder.clear()?;
+        folder.save(&serde_json::to_value(born).map_err(|e| OpError::failed(e.to_string()))?)?;
+        let recipe = match self.start {
+            Start::Empty => return Ok(folder),
+            Start::Template => Text { name: "<gpuhost>/template.rhai".to_owned(), text: TEMPLATE.to_owned() },
+            Start::Deployed => embedded_deploy()?,
+        };
+        let cache = cache(self.state_dir, key, self.start)?;
+        if cache.is_dir() {
+            copy(&cache, folder.dir())?;
+            return Ok(folder);
+        }
+        let folder = run(self.rt, self.screen, folder, self.site, recipe, self.state_dir)?;
+        copy(folder.dir(), &cache)?;
+        Ok(folder)
     }
-    let folder = run(rt, screen, folder, site, recipe, state_dir)?;
-    copy(folder.dir(), &cache)?;
-    Ok(folder)
 }
 
 fn embedded_deploy() -> OpResult<Text> {
@@ -74,17 +81,7 @@ fn run(
     state_dir: &Path,
 ) -> OpResult<Folder> {
     let (far, here) = super::open_folder(rt, folder, site)?;
-    let args = RunArgs {
-        recipe: recipe.name.clone(),
-        site: None,
-        lab: true,
-        set: Vec::new(),
-        yes: Some(String::new()),
-        faults: None,
-        plan: None,
-        json: false,
-        common: Common { state_dir: None, verbose: false },
-    };
+    let args = RunArgs::of_lab(&recipe.name, &[], None);
     let place = Place {
         site: Some(site.clone()),
         far,
@@ -103,12 +100,12 @@ fn run(
 }
 
 /// The cached start of this very program for this very site file.
-fn cache(state_dir: &Path, text: &Text, start: Start) -> OpResult<PathBuf> {
+fn cache(state_dir: &Path, key: &str, start: Start) -> OpResult<PathBuf> {
     let fail = |e: std::io::Error| OpError::failed("this program cannot read itself").because(e.to_string());
     let exe = std::fs::read(std::env::current_exe().map_err(fail)?).map_err(fail)?;
     let mut sum = Sha256::new();
     sum.update(&exe);
-    sum.update(text.text.as_bytes());
+    sum.update(key.as_bytes());
     let hex: String = sum.finalize().iter().take(10).map(|b| format!("{b:02x}")).collect();
     Ok(state_dir.join("lab").join("cache").join(format!("{hex}-{start:?}").to_lowercase()))
 }

@@ -11,8 +11,16 @@ use gpuhost_stdlib::site::Site;
 /// # Errors
 /// When keys cannot be made.
 pub fn born(site: &Site) -> OpResult<World> {
+    born_of(&spec(site)?, site)
+}
+
+/// A fresh world of this hardware for `site`.
+///
+/// # Errors
+/// When keys cannot be made.
+pub fn born_of(spec: &Spec, site: &Site) -> OpResult<World> {
     let fail = |e: String| OpError::failed("the lab's world cannot be made").because(e);
-    let mut w = World::new(&spec(site)?).map_err(fail)?;
+    let mut w = World::new(spec).map_err(fail)?;
     if let Some((url, branch)) = repository(site) {
         let files = crate::embed::all().iter().filter(|(p, _)| p.starts_with("recipes/gitops/"));
         let files: std::collections::BTreeMap<_, _> = files.map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect();

@@ -15,7 +15,7 @@ use crate::labs;
 use crate::run::show_error;
 use crate::runs::machine;
 use crate::screen::Screen;
-use crate::session::{Ask, Far, Session};
+use crate::session::{Far, Session};
 use crate::sources;
 
 /// Arguments of `unlock`.
@@ -61,19 +61,7 @@ fn run(args: &UnlockArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> 
         None if args.lab => labs::open(rt, &state_dir, &site, &stop)?,
         None => (Far::real(Some(&site), &state_dir)?, None),
     };
-    let session = Session::open(Ask {
-        rt: rt.clone(),
-        screen: screen.clone(),
-        far,
-        site: Some(site.clone()),
-        base_dir: ".".into(),
-        params: std::collections::BTreeMap::new(),
-        yes: args.yes.clone(),
-        stop,
-        id: crate::session::new_id(),
-        doubts: crate::runs::doubt::Doubts::default(),
-        gate: None,
-    });
+    let session = Session::bare(rt, screen, &site, far, args.yes.clone(), stop);
     let ctx = Ctx::new(session.run.clone());
     let mark = ctx.clock.busy();
     let done = rt.block_on(unlock(&ctx, screen, &site));

@@ -6,7 +6,7 @@ use clap::Args;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 
 use super::gate::Gate;
-use super::rehearse::Rehearsal;
+use super::rehearse::{Rehearsal, Source};
 use super::{Plan, show};
 use crate::check;
 use crate::cli::Common;
@@ -43,10 +43,10 @@ struct WorldArgs {
     /// Site file (default: `site.toml` next to the recipe).
     #[arg(long, value_name = "FILE")]
     site: Option<PathBuf>,
-    /// Rehearse in a copy of the site's lab as it is now.
-    #[arg(long, required_unless_present = "against")]
+    /// Rehearse in a copy of the site's lab as it is now (default: in a snapshot of the site, taken now).
+    #[arg(long, conflicts_with = "against")]
     lab: bool,
-    /// Rehearse in a saved world (`world.json` of a lab's folder).
+    /// Rehearse in a saved world: of `gpuhost snapshot`, or `world.json` of a lab's folder.
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// The plan as JSON.
@@ -88,7 +88,8 @@ fn make(
     screen: &Arc<Screen>,
 ) -> OpResult<Exit> {
     let recipe = sources::recipe(recipe)?;
-    let site_text = sources::site(world.site.as_deref(), Some(&recipe), true)?
+    let embedded = world.lab || world.against.is_some();
+    let site_text = sources::site(world.site.as_deref(), Some(&recipe), embedded)?
         .ok_or_else(|| OpError::invalid("a plan needs a site file").hint("pass one: `--site recipes/site.toml`"))?;
     let loaded = sources::load_site(&site_text);
     let checked = check::command::recipe(&recipe);
@@ -106,17 +107,13 @@ fn make(
         }
     };
     let state_dir = crate::statedir::resolve(world.common.state_dir.as_deref())?;
-    let rehearsal = Rehearsal {
-        rt,
-        screen,
-        recipe,
-        files: checked.files,
-        site,
-        site_text,
-        set: set.to_vec(),
-        state_dir,
-        against: world.against.clone(),
+    let source = match &world.against {
+        Some(path) => Source::File(path.clone()),
+        None if world.lab => Source::Lab,
+        None => Source::Site(Box::new(crate::snapshot::command::far(&site, &site_text.text, &state_dir)?)),
     };
+    let rehearsal =
+        Rehearsal { rt, screen, recipe, files: checked.files, site, site_text, set: set.to_vec(), state_dir, source };
     let done = rehearsal.run()?;
     if world.json {
         screen.out(&serde_json::to_string(&done.plan).unwrap_or_default());

@@ -117,6 +117,9 @@ mod tests {
             effects: vec![e],
             seconds: 0.0,
             steps: Vec::new(),
+            path: Vec::new(),
+            needs: Vec::new(),
+            snapshot: String::new(),
             assumed: Vec::new(),
         }
     }

@@ -1,6 +1,9 @@
-//! Plans: a recipe rehearsed in a copy of the lab's world, what it would change, and runs that do no more than that.
+//! Plans: a recipe rehearsed in a likeness of the site or a copy of its lab, what it would change, and runs that do no
+//! more than that.
 pub mod command;
 pub mod gate;
+mod needs;
+mod path;
 pub mod rehearse;
 pub mod show;
 
@@ -48,6 +51,15 @@ pub struct Plan {
     pub seconds: f64,
     /// The same for every step: name and seconds.
     pub steps: Vec<(String, f64)>,
+    /// What determines how long it takes: step, target and seconds, in order.
+    #[serde(default)]
+    pub path: Vec<(String, String, f64)>,
+    /// What the run must be allowed to do: module, effect and targets.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// When the snapshot was taken that it was rehearsed in; empty for a lab's own world.
+    #[serde(default)]
+    pub snapshot: String,
     /// What the rehearsal could not know.
     pub assumed: Vec<String>,
 }
@@ -67,7 +79,7 @@ impl Plan {
         let bad = |why: String| {
             OpError::invalid(format!("cannot read the plan `{}`", path.display()))
                 .because(why)
-                .hint("make one: `gpuhost plan R --lab --out PLAN`")
+                .hint("make one: `gpuhost plan R --out PLAN`")
         };
         let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
         let plan: Plan = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;

@@ -1,4 +1,5 @@
-//! The rehearsal: the recipe runs in a copy of a lab's world, and its journal becomes the plan.
+//! The rehearsal: the recipe runs in a copy of a lab's world or in the likeness of the site, and its journal becomes
+//! the plan.
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,14 +10,16 @@ use gpuhost_stdlib::site::Site;
 use serde_json::Value;
 
 use super::{Plan, Planned, VERSION};
-use crate::cli::{Common, RunArgs};
+use crate::cli::RunArgs;
 use crate::exit::Exit;
 use crate::header;
 use crate::labs::folder::{self, Folder, Locked};
 use crate::record::read::{self, Past};
 use crate::run::{Place, Show};
 use crate::screen::Screen;
+use crate::session::Far;
 use crate::signals::Stop;
+use crate::snapshot::{Camera, Notes};
 use crate::sources::Text;
 
 /// What is rehearsed.
@@ -37,8 +40,18 @@ pub struct Rehearsal<'a> {
     pub set: Vec<String>,
     /// State directory with the lab.
     pub state_dir: PathBuf,
-    /// A saved world to take instead of the lab's.
-    pub against: Option<PathBuf>,
+    /// Which world it is rehearsed in.
+    pub source: Source,
+}
+
+/// Which world a recipe is rehearsed in.
+pub enum Source {
+    /// A copy of the site's lab as it is now.
+    Lab,
+    /// A saved world.
+    File(PathBuf),
+    /// A snapshot of the site, taken now.
+    Site(Box<Far>),
 }
 
 /// A rehearsal's end: the plan, and the error it ended in, if it did.
@@ -50,12 +63,43 @@ pub struct Rehearsed {
 }
 
 /// A folder of its own that goes with the value.
-struct Stage(PathBuf);
+pub struct Stage(PathBuf);
+
+impl Stage {
+    /// A new one below the state directory.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(state_dir: &Path) -> OpResult<Self> {
+        let stage = Stage(state_dir.join("plan").join(crate::session::new_id()));
+        crate::statedir::private_dir(&stage.0)?;
+        Ok(stage)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Stage {
     fn drop(&mut self) {
         std::fs::remove_dir_all(&self.0).ok();
     }
+}
+
+fn not_copied(e: &std::io::Error) -> OpError {
+    OpError::failed("the world cannot be copied").because(e.to_string())
+}
+
+fn copy_state(from: &Path, to: &Path) -> OpResult<()> {
+    for f in std::fs::read_dir(from).into_iter().flatten().flatten() {
+        if f.path().is_file() {
+            std::fs::copy(f.path(), to.join(f.file_name())).map_err(|e| not_copied(&e))?;
+        }
+    }
+    Ok(())
 }
 
 impl Rehearsal<'_> {
@@ -64,25 +108,30 @@ impl Rehearsal<'_> {
     /// # Errors
     /// When the world cannot be copied, or the run cannot begin.
     pub fn run(&self) -> OpResult<Rehearsed> {
-        let stage = Stage(self.state_dir.join("plan").join(crate::session::new_id()));
-        crate::statedir::private_dir(&stage.0)?;
-        self.copy_world(&stage.0)?;
+        let stage = Stage::new(&self.state_dir)?;
+        let notes = match &self.source {
+            Source::Lab => {
+                self.copy_world(&stage.0)?;
+                Notes::default()
+            }
+            Source::File(path) => self.unpack(path, &stage.0)?,
+            Source::Site(far) => {
+                let camera = Camera {
+                    rt: self.rt,
+                    screen: self.screen,
+                    site: &self.site,
+                    site_text: &self.site_text,
+                    state_dir: &self.state_dir,
+                };
+                camera.take((**far).clone(), &stage.0)?
+            }
+        };
         let folder = match Folder::lock(&stage.0, &self.site)? {
             Locked::Mine(f) => f,
             Locked::Elsewhere(f) => return Err(f.busy()),
         };
         let (far, here) = crate::labs::open_folder(self.rt, folder, &self.site)?;
-        let args = RunArgs {
-            recipe: self.recipe.name.clone(),
-            site: None,
-            lab: true,
-            set: self.set.clone(),
-            yes: Some(String::new()),
-            faults: None,
-            plan: None,
-            json: false,
-            common: Common { state_dir: Some(stage.0.clone()), verbose: false },
-        };
+        let args = RunArgs::of_lab(&self.recipe.name, &self.set, Some(stage.0.clone()));
         let stop = Stop::default();
         crate::signals::watch(self.rt, stop.cancel.clone());
         let place = Place {
@@ -105,34 +154,52 @@ impl Rehearsal<'_> {
             Exit::Done | Exit::Proof => None,
             _ => Some(serde_json::from_value(end["error"].clone()).unwrap_or_else(|_| OpError::failed("unknown"))),
         };
-        Ok(Rehearsed { plan: self.plan(&past, &end), error })
+        Ok(Rehearsed { plan: self.plan(&past, &end, &notes), error })
     }
 
     /// The lab's world and keys, copied: the rehearsal leaves no trace in them.
     fn copy_world(&self, stage: &Path) -> OpResult<()> {
-        let fail = |e: std::io::Error| OpError::failed("the lab's world cannot be copied").because(e.to_string());
         let (from, to) = (folder::of(&self.state_dir, &self.site), folder::of(stage, &self.site));
         crate::statedir::private_dir(&to.join("state"))?;
         // Held while it is copied: nobody changes it meanwhile.
         let held = Folder::lock(&self.state_dir, &self.site)?;
-        if let (Locked::Elsewhere(f), None) = (&held, &self.against) {
+        if let Locked::Elsewhere(f) = &held {
             return Err(f.busy());
         }
-        let world = self.against.clone().unwrap_or_else(|| from.join("world.json"));
+        let world = from.join("world.json");
         match std::fs::copy(&world, to.join("world.json")) {
             Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && self.against.is_none() => {}
-            Err(e) => return Err(fail(e).on(world.display().to_string())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(not_copied(&e).on(world.display().to_string())),
         }
-        for f in std::fs::read_dir(from.join("state")).into_iter().flatten().flatten() {
-            if f.path().is_file() {
-                std::fs::copy(f.path(), to.join("state").join(f.file_name())).map_err(fail)?;
-            }
-        }
-        Ok(())
+        copy_state(&from.join("state"), &to.join("state"))
     }
 
-    fn plan(&self, past: &Past, end: &Value) -> Plan {
+    /// A saved world with its keys: a snapshot's own, else those of the site's lab.
+    fn unpack(&self, world: &Path, stage: &Path) -> OpResult<Notes> {
+        let to = folder::of(stage, &self.site);
+        crate::statedir::private_dir(&to.join("state"))?;
+        let text = std::fs::read_to_string(world).map_err(|e| not_copied(&e).on(world.display().to_string()))?;
+        let saved: Value = serde_json::from_str(&text).unwrap_or_default();
+        crate::statedir::write_private(&to.join("world.json"), text.as_bytes()).map_err(|e| not_copied(&e))?;
+        let Ok(notes) = serde_json::from_value::<Notes>(saved["snapshot"].clone()) else {
+            copy_state(&folder::of(&self.state_dir, &self.site).join("state"), &to.join("state"))?;
+            return Ok(Notes::default());
+        };
+        if notes.site != self.site.uuid {
+            return Err(OpError::refused(format!("the world `{}` is of another site", world.display()))
+                .because(format!("it is of {}, this site is {}", notes.site, self.site.uuid))
+                .hint("take a new one: `gpuhost snapshot --site FILE`"));
+        }
+        for (name, text) in &notes.state {
+            let name = Path::new(name).file_name().unwrap_or_default();
+            crate::statedir::write_private(&to.join("state").join(name), text.as_bytes())
+                .map_err(|e| not_copied(&e))?;
+        }
+        Ok(notes)
+    }
+
+    fn plan(&self, past: &Past, end: &Value, notes: &Notes) -> Plan {
         let mut ops: BTreeMap<u64, (Effect, Vec<String>)> = BTreeMap::new();
         let mut effects = Vec::new();
         for line in &past.lines {
@@ -153,6 +220,7 @@ impl Rehearsal<'_> {
                 _ => {}
             }
         }
+        let needs = super::needs::of(&effects);
         let header = past.lines.first().map(|l| l.raw["header"].clone()).unwrap_or_default();
         let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
         let steps = list(&end["steps"]);
@@ -168,7 +236,14 @@ impl Rehearsal<'_> {
                 .iter()
                 .map(|s| (s["name"].as_str().unwrap_or_default().to_owned(), s["seconds"].as_f64().unwrap_or(0.0)))
                 .collect(),
-            assumed: list(&end["not_rehearsed"]).iter().filter_map(|t| t.as_str().map(str::to_owned)).collect(),
+            path: super::path::critical(past),
+            needs,
+            snapshot: notes.taken.clone(),
+            assumed: notes
+                .doubts()
+                .into_iter()
+                .chain(list(&end["not_rehearsed"]).iter().filter_map(|t| t.as_str().map(str::to_owned)))
+                .collect(),
         }
     }
 }

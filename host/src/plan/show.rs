@@ -73,9 +73,22 @@ pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
         for (name, s) in plan.steps.iter().filter(|(_, s)| *s >= 1.0) {
             screen.out(&p.dim(&format!("  {:>8}  {name}", seconds(*s))));
         }
+        if !plan.path.is_empty() {
+            screen.out("critical path (what determines how long it takes):");
+            for (step, target, s) in &plan.path {
+                screen.out(&p.dim(&format!("  {:>8}  {target}  ({step})", seconds(*s))));
+            }
+        }
+        screen.out("the run needs:");
+        for n in &plan.needs {
+            screen.out(&format!("  - {n}"));
+        }
+    }
+    if !plan.snapshot.is_empty() {
+        screen.out(&p.dim(&format!("rehearsed in a likeness of the site as read at {}", plan.snapshot)));
     }
     if !plan.assumed.is_empty() {
-        screen.out("assumed, because the lab stands in for it:");
+        screen.out("assumed, because it could not be read or the lab stands in for it:");
         for a in &plan.assumed {
             screen.out(&format!("  - {a}"));
         }

@@ -22,7 +22,7 @@ mod permissions;
 mod pool;
 mod power;
 mod remove_vm;
-pub(crate) mod request;
+pub mod request;
 mod script;
 mod seed;
 mod shape;

@@ -172,6 +172,12 @@ fn read_file(path: &Path, reference: &str) -> OpResult<PrivateKey> {
 }
 
 /// OpenSSH's own format, open or locked; other formats only without passphrase.
+/// The public half of a private key's text as one line; `None` for text that holds no open key.
+#[must_use]
+pub fn public_half(text: &str) -> Option<String> {
+    public_line(&parse(text, "").ok()?).ok()
+}
+
 fn parse(text: &str, reference: &str) -> OpResult<PrivateKey> {
     if let Ok(key) = PrivateKey::from_openssh(text) {
         return Ok(key);
