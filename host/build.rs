@@ -23,6 +23,37 @@ fn literals(code: &str) -> Vec<String> {
     code.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
+/// The arguments of a call whose text begins behind its opening parenthesis.
+fn arguments(code: &str) -> Vec<&str> {
+    let (mut depth, mut quoted, mut start) = (0, false, 0);
+    let mut out = Vec::new();
+    for (i, c) in code.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth > 0 => depth -= 1,
+            ')' => {
+                out.push(code[start..i].trim());
+                break;
+            }
+            ',' if depth == 0 => {
+                out.push(code[start..i].trim());
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// A literal that can be a verb.
+fn verb_of(argument: &str) -> Option<String> {
+    let word = argument.strip_prefix('"')?.strip_suffix('"')?;
+    let is_verb = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    is_verb.then(|| word.to_owned())
+}
+
 /// Verbs of an op: in place, or passed to the function that makes it.
 fn verbs(all: &[(PathBuf, String)], file: &Path, before: &str, expression: &str) -> Vec<String> {
     let here = literals(expression);
@@ -30,12 +61,13 @@ fn verbs(all: &[(PathBuf, String)], file: &Path, before: &str, expression: &str)
         return here;
     }
     let name = before.rfind("fn ").and_then(|i| before[i + 3..].split(['(', '<']).next()).unwrap_or_default();
-    let calls = [format!(".{name}(ctx, \""), format!(".{name}(&ctx, \"")];
+    let call = format!("{name}(");
+    let call = call.as_str();
     let near = all.iter().filter(|(p, _)| p.parent() == file.parent());
     let mut out: Vec<String> = near
-        .flat_map(|(_, code)| calls.iter().flat_map(|c| code.split(c.as_str()).skip(1)).map(|r| r.split('"').next()))
-        .flatten()
-        .map(str::to_owned)
+        .flat_map(|(_, code)| code.match_indices(call).map(move |(i, _)| (&code[..i], &code[i + call.len()..])))
+        .filter(|(before, _)| before.ends_with('.') || before.ends_with([' ', '(', '\n']) && !before.ends_with("fn "))
+        .filter_map(|(_, rest)| arguments(rest).into_iter().find_map(verb_of))
         .collect();
     out.sort();
     out.dedup();
@@ -43,15 +75,25 @@ fn verbs(all: &[(PathBuf, String)], file: &Path, before: &str, expression: &str)
 }
 
 /// `(module, verb, effect, class)` of every op that is no read.
-fn ops(all: &[(PathBuf, String)]) -> Vec<[String; 4]> {
+///
+/// An op in a form that is not understood ends the build: the table is the promise of what a crash leaves behind.
+fn ops(all: &[(PathBuf, String)]) -> Result<Vec<[String; 4]>, String> {
     let mut out = Vec::new();
     for (effect, default) in [("write", "repeatable"), ("destroy", "adoptable"), ("run", "ask")] {
         let start = format!("Op::{effect}(");
         for (file, code) in all {
             for (at, _) in code.match_indices(&start) {
                 let rest = &code[at + start.len()..];
-                let Some((module, rest)) = rest.split_once(',') else { continue };
-                let Some(module) = literals(module).into_iter().next() else { continue };
+                let unknown = || {
+                    let line = code[..at].lines().count();
+                    format!(
+                        "{}:{line}: the class of this op cannot be read (host/build.rs): write `{start}\"module\", \
+                         \"verb\", …)`, or pass the verb as a literal to the function that makes it",
+                        file.display()
+                    )
+                };
+                let (module, rest) = rest.split_once(',').ok_or_else(unknown)?;
+                let module = literals(module).into_iter().next().ok_or_else(unknown)?;
                 let verb = rest.split_once(',').map_or(rest, |(v, _)| v);
                 let statement = rest.split_once(';').map_or(rest, |(s, _)| s);
                 let statement = statement.split("|s|").next().unwrap_or_default();
@@ -59,7 +101,11 @@ fn ops(all: &[(PathBuf, String)]) -> Vec<[String; 4]> {
                     .into_iter()
                     .find(|c| statement.contains(&format!("Class::{c}")))
                     .map_or_else(|| default.to_owned(), str::to_lowercase);
-                for verb in verbs(all, file, &code[..at], verb) {
+                let verbs = verbs(all, file, &code[..at], verb);
+                if verbs.is_empty() {
+                    return Err(unknown());
+                }
+                for verb in verbs {
                     out.push([module.clone(), verb, effect.to_owned(), class.clone()]);
                 }
             }
@@ -67,7 +113,7 @@ fn ops(all: &[(PathBuf, String)]) -> Vec<[String; 4]> {
     }
     out.sort();
     out.dedup();
-    out
+    Ok(out)
 }
 
 fn collect(dir: &Path, out: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -109,7 +155,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     sources(&dir, &mut all)?;
     all.sort();
     let mut text = String::from("&[\n");
-    for [module, verb, effect, class] in ops(&all) {
+    for [module, verb, effect, class] in ops(&all)? {
         writeln!(text, "    ({module:?}, {verb:?}, {effect:?}, {class:?}),")?;
     }
     text.push_str("]\n");

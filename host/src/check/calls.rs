@@ -86,6 +86,19 @@ fn note_param(call: &Call<'_>, params: &mut Vec<ParamUse>) {
     });
 }
 
+/// A function of the file is taken before a method of the same name and number of arguments.
+fn hidden(scene: &Scene<'_>, call: &Call<'_>, own: &[usize], known: &[&Function], out: &mut Vec<Finding>) {
+    let n = call.args.len();
+    if !call.method || !own.contains(&n) {
+        return;
+    }
+    let Some(method) = known.iter().find(|f| f.form == Form::Method && f.arity() == n) else { return };
+    let text = format!("`.{}(…)` calls this file's function `{}`, not `{}`", call.name, call.name, method.signature());
+    let mut finding = scene.at(call.pos, text, Some("give the function another name".to_owned()));
+    finding.warning = true;
+    out.push(finding);
+}
+
 /// A call without a module: own functions, the language level, methods.
 fn plain(scene: &Scene<'_>, call: &Call<'_>, out: &mut Vec<Finding>) {
     if KEYWORDS.contains(&call.name) {
@@ -101,6 +114,7 @@ fn plain(scene: &Scene<'_>, call: &Call<'_>, out: &mut Vec<Finding>) {
         .named(call.name)
         .filter(|f| f.global && matches!(f.form, Form::Function | Form::Method))
         .collect();
+    hidden(scene, call, &own, &known, out);
     if own.is_empty() && known.is_empty() {
         let what = if call.method { "method" } else { "function" };
         // The recipe's own functions first, then ours, then the language's.

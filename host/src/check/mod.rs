@@ -379,6 +379,12 @@ mod tests {
         let f = findings("import \"no/such\" as x;\nx::y();");
         assert!(f[0].starts_with("1:8: cannot find the import `no/such`"), "{f:?}");
         assert!(findings("let a = foo;")[0].starts_with("1:9: unknown variable `foo`"));
+        let f = findings("fn ensure(name) { name }\nlet h = ssh::connect(\"a\");\nh.ensure(#{});");
+        assert!(f[0].contains("calls this file's function `ensure`"), "{f:?}");
+        assert_eq!(
+            findings("fn ensure(a, b) { a }\nensure(ssh::connect(\"a\"), 1).ensure(#{});"),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub fn of(effects: &[Planned]) -> Vec<String> {
                 Some((_, privileges, place)) => at.entry(place).or_default().extend(privileges.split_whitespace()),
                 None => drop(unknown.insert(e.op.as_str())),
             },
+            "nfs" if verb.ends_with("_class") => drop(objects.insert(module)),
             "ssh" | "k3s" | "nfs" => drop(shells.insert(e.target.as_str())),
             "kubernetes" | "helm" | "gpu" => drop(objects.insert(module)),
             _ => {}

@@ -54,3 +54,67 @@ impl Doubts {
         self.0.get(&(op.name(), op.target.clone(), op.args.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use serde_json::json;
+
+    use super::super::classes::OPS;
+    use super::*;
+    use crate::record::journal;
+
+    /// A journal of a run that died in the middle of one effect of every op of the table.
+    fn died(dir: &Path, outcome: bool) {
+        let head = json!({"v": 1, "ts": "2026-01-01T00:00:00.000Z", "event": "run_started", "recipe": "r", "site": "s",
+            "header": {"site_uuid": "u"}, "lab": true});
+        let mut text = format!("{head}\n");
+        for (id, (module, verb, effect, class)) in OPS.iter().enumerate() {
+            let op = format!("{module}.{verb}");
+            let common =
+                json!({"v": 1, "ts": "2026-01-01T00:00:01.000Z", "id": id, "op": op, "target": "t", "lab": true});
+            let line = |more: serde_json::Value| {
+                let mut out = common.clone();
+                for (k, v) in more.as_object().into_iter().flatten() {
+                    out[k] = v.clone();
+                }
+                out
+            };
+            let started = json!({"event": "op_started", "effect": effect, "class": class, "args": "a", "step": []});
+            writeln!(text, "{}", line(started)).unwrap();
+            writeln!(text, "{}", line(json!({"event": "intent", "marker": "m", "args": "a", "changes": []}))).unwrap();
+            writeln!(text, "{}", line(json!({"event": "accepted", "reference": "R"}))).unwrap();
+            if outcome {
+                let end = json!({"event": "op_finished", "status": "ok", "changes": [], "ms": 1, "error": null});
+                writeln!(text, "{}", line(end)).unwrap();
+            }
+        }
+        let folder = journal::folder(dir);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("20260101T000000Z-aaaa.ndjson"), text).unwrap();
+    }
+
+    #[test]
+    fn of_every_op_in_the_table_exactly_those_of_class_ask_are_asked_about() {
+        let dir = tempfile::tempdir().unwrap();
+        died(dir.path(), false);
+        let doubts = Doubts::of(dir.path(), "u", true);
+        for (module, verb, _, class) in OPS {
+            let mut op = Op::run(module, verb, "t");
+            op.args = "a".to_owned();
+            let about = doubts.about(&op);
+            assert_eq!(about.is_some(), *class == "ask", "{module}.{verb} is {class}");
+            if let Some((run, d)) = about {
+                let facts = (run.as_str(), d.accepted.as_deref(), d.since.as_str());
+                assert_eq!(facts, ("aaaa", Some("R"), "2026-01-01T00:00:01.000Z"), "{module}.{verb}");
+            }
+            op.args = "b".to_owned();
+            assert!(doubts.about(&op).is_none(), "{module}.{verb} with other arguments");
+        }
+        assert!(Doubts::of(dir.path(), "v", true).0.is_empty(), "another site");
+        assert!(Doubts::of(dir.path(), "u", false).0.is_empty(), "the real one");
+        died(dir.path(), true);
+        assert!(Doubts::of(dir.path(), "u", true).0.is_empty(), "every outcome is known");
+    }
+}

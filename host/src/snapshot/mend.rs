@@ -14,6 +14,10 @@ use super::guests::{Habits, Inside, host};
 use super::probe::{self, Probe};
 use super::{Notes, Swap};
 
+/// Kernel parameters that count or are drawn.
+const COUNTERS: [&str; 6] =
+    ["kernel.random.", "kernel.ns_last_pid", "kernel.pty.nr", "fs.file-nr", "fs.inode", "fs.dentry"];
+
 /// Contents of files by node and path, in the world's words.
 pub type Files = BTreeMap<String, BTreeMap<String, String>>;
 
@@ -48,6 +52,35 @@ pub async fn fetch(ctx: &Ctx, site: &Site, theirs: &Inside, mine: &Inside, swap:
             .to_owned(),
     );
     out
+}
+
+/// Installs and removes what differs in packages beyond the image; says whether anything did.
+///
+/// # Errors
+/// When a likeness does not answer.
+pub async fn packages(ctx: &Ctx, site: &Site, theirs: &Inside, mine: &Inside, habits: &Habits) -> OpResult<bool> {
+    let mut any = false;
+    for (name, t) in &theirs.0 {
+        let Some(m) = mine.0.get(name) else { continue };
+        let differ = |a: &Probe, b: &Probe| -> Vec<String> {
+            let names = a.packages.keys().filter(|n| !b.packages.contains_key(*n) && habits.packages.contains(*n));
+            names.cloned().collect()
+        };
+        let (gone, new) = (differ(m, t), differ(t, m));
+        let mut script = String::new();
+        if !gone.is_empty() {
+            script += &format!("apt-get remove -y {} >/dev/null 2>&1\n", words(&gone));
+        }
+        if !new.is_empty() {
+            script += &format!("apt-get update >/dev/null 2>&1; apt-get install -y {} >/dev/null 2>&1\n", words(&new));
+        }
+        if !script.is_empty() {
+            any = true;
+            let pve = Proxmox::connect_site(ctx).await?;
+            host(ctx, &pve, site, name).await?.exec_raw(ctx, &format!("{script}true\n"), b"").await?;
+        }
+    }
+    Ok(any)
 }
 
 /// What is carried over.
@@ -93,19 +126,12 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// What is no file: packages, modules, kernel parameters, swap, blank disks.
+    /// What is no file: versions of packages, modules, kernel parameters, swap, blank disks.
     fn state(&self, node: &Node, t: &Probe, m: &Probe) {
         self.lab.with(|w| {
             let Some(g) = w.guests.get_mut(&node.vmid) else { return };
-            for name in m.packages.keys().filter(|n| !t.packages.contains_key(*n)) {
-                if g.facts.packages.remove(name).is_none() {
-                    g.facts.removed.insert(name.clone());
-                }
-            }
             for (name, version) in &t.packages {
-                if m.packages.get(name) != Some(version)
-                    && (m.packages.contains_key(name) || self.habits.packages.contains(name))
-                {
+                if m.packages.get(name).is_some_and(|own| own != version) {
                     g.facts.packages.insert(name.clone(), version.clone());
                 }
             }
@@ -117,8 +143,10 @@ impl Repair<'_> {
                     g.modules.remove(name);
                 }
             }
-            for key in &self.habits.sysctl {
-                if let Some(v) = t.sysctl.get(key).filter(|v| m.sysctl.get(key) != Some(v)) {
+            for (key, v) in &t.sysctl {
+                let own = m.sysctl.get(key);
+                let known = own.is_some() || self.habits.sysctl.contains(key);
+                if own != Some(v) && known && !COUNTERS.iter().any(|c| key.starts_with(c)) {
                     g.sysctl.insert(key.clone(), v.clone());
                 }
             }

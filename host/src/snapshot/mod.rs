@@ -166,7 +166,14 @@ impl Filling<'_> {
         let bare = inside.bare(site, lab);
         lab.with(|w| guests::renew(lab, w, site, &bare, notes));
         work(ours, true, |ctx| rt.block_on(guests::wait(ctx, site, &bare)))?;
-        let mine = work(ours, true, |ctx| Ok(rt.block_on(guests::read(ctx, site, &inside.names(), &habits, notes))))?;
+        let names = inside.names();
+        let look = |notes: &mut Notes| {
+            work(ours, true, |ctx| Ok(rt.block_on(guests::read(ctx, site, &names, &habits, notes))))
+        };
+        let mut mine = look(notes)?;
+        if work(ours, true, |ctx| rt.block_on(mend::packages(ctx, site, &inside, &mine, &habits)))? {
+            mine = look(notes)?;
+        }
         let files = work(live, false, |ctx| Ok(rt.block_on(mend::fetch(ctx, site, &inside, &mine, swap, notes))))?;
         let repair = mend::Repair { site, lab, theirs: &inside, mine: &mine, habits: &habits };
         work(ours, true, |ctx| rt.block_on(repair.all(ctx, &files, notes)))?;

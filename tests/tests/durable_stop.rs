@@ -1,0 +1,128 @@
+//! Ctrl-C once and twice, what nobody can know afterwards and therefore asks, and a holder of the lock that slept past its
+//! lease.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use gpuhost_tests::served::Served;
+use gpuhost_tests::{Bench, Ran};
+use serde_json::Value;
+
+const SITE: &str = "tests/sites/small.toml";
+const MACHINE: &str = "let pve = proxmox::connect(site().proxmox);\n\
+    let t = pve.ensure_template(site().template);\n\
+    let vm = pve.ensure_vm(site().get_node(\"shelf\"), #{ template: t });\n\
+    vm.wait_ready(15.minutes);\n";
+
+fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args([format!("-{name}"), pid]).status().unwrap().success());
+}
+
+/// A run that has written a line with `word`.
+fn until(mut c: Command, word: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while out.read_line(&mut line).unwrap() > 0 {
+        if line.contains(word) {
+            return (child, out);
+        }
+        line.clear();
+    }
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    panic!("the run ended before `{word}`: {text}");
+}
+
+fn end(mut child: Child, mut out: BufReader<std::process::ChildStdout>) -> (i32, String) {
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    (child.wait().unwrap().code().unwrap_or(-1), text)
+}
+
+struct Bed {
+    b: Bench,
+    lab: Served,
+}
+
+impl Bed {
+    /// A served lab with one machine; then time goes at `speed`.
+    fn new(speed: &str) -> Self {
+        let b = Bench::new();
+        let first = Served::start(&b, SITE, &[]);
+        let bed = Bed { b, lab: first };
+        let _ = Ran::of(&bed.command("machine", MACHINE, &[]).output().unwrap()).expect(0);
+        let Bed { b, lab } = bed;
+        lab.stop();
+        let lab = Served::start(&b, SITE, &["--speed", speed]);
+        Bed { b, lab }
+    }
+
+    fn command(&self, name: &str, text: &str, more: &[&str]) -> Command {
+        let path = self.b.path(&format!("{name}.rhai"));
+        std::fs::write(&path, text).unwrap();
+        let site = self.lab.site.display().to_string();
+        let mut args = vec!["run", path.to_str().unwrap(), "--site", &site, "--json"];
+        args.extend_from_slice(more);
+        self.b.command(&args)
+    }
+
+    fn shown(&self) -> Value {
+        serde_json::from_str(&self.b.run(&["runs", "show", "--json"]).expect(0).stdout).unwrap()
+    }
+}
+
+const LONG: &str = "let h = proxmox::connect(site().proxmox).find_vm(\"shelf\").ssh();\nh.run(\"sleep SECONDS; touch /root/done\");\n\
+    h.run(\"touch /root/more\");\n";
+
+#[test]
+fn ctrl_c_lets_the_effect_under_way_end_and_a_second_one_leaves_it_in_doubt() {
+    let bed = Bed::new("1");
+    let (child, out) = until(bed.command("short", &LONG.replace("SECONDS", "10"), &[]), "\"intent\"");
+    signal(&child, "INT");
+    let (code, said) = end(child, out);
+    assert_eq!(code, 130, "{said}");
+    assert!(said.contains("nothing new begins") && said.contains("left for 1 effect: ssh.run shelf"), "{said}");
+    let show = bed.shown();
+    assert_eq!(show["doubts"], serde_json::json!([]), "it has ended: {show:#}");
+    assert_eq!(show["deeds"].as_array().unwrap().iter().filter(|d| d["op"] == "ssh.run").count(), 1, "{show:#}");
+
+    let (child, out) = until(bed.command("long", &LONG.replace("SECONDS", "3000"), &[]), "\"intent\"");
+    signal(&child, "INT");
+    std::thread::sleep(Duration::from_millis(500));
+    signal(&child, "INT");
+    let (code, said) = end(child, out);
+    assert_eq!(code, 130, "{said}");
+    assert!(said.contains("stopped at once"), "{said}");
+    let show = bed.shown();
+    assert_eq!(show["doubts"][0]["op"], "ssh.run", "{show:#}");
+
+    // The next run cannot know whether it happened: it says since when, and asks; nobody is there to answer.
+    let asked = Ran::of(&bed.command("long", &LONG.replace("SECONDS", "3000"), &[]).output().unwrap()).expect(4);
+    assert!(asked.stderr.contains("may or may not") && asked.stderr.contains("ssh.run on shelf"), "{}", asked.stderr);
+    // Another command is not in doubt.
+    let other = "proxmox::connect(site().proxmox).find_vm(\"shelf\").ssh().run(\"true\");";
+    let _ = Ran::of(&bed.command("other", other, &[]).output().unwrap()).expect(0);
+}
+
+#[test]
+fn a_holder_that_slept_past_its_lease_stops_before_the_next_effect() {
+    // Twelve seconds of this machine are the two minutes of a lease.
+    let bed = Bed::new("10");
+    let text = "let pve = proxmox::connect(site().proxmox);\nlet h = pve.find_vm(\"shelf\").ssh();\n\
+        h.run(\"touch /root/first\");\nprint(\"holding\");\nsleep(20.seconds);\nh.run(\"touch /root/second\");\n";
+    let (child, out) = until(bed.command("sleeper", text, &[]), "holding");
+    signal(&child, "STOP");
+    std::thread::sleep(Duration::from_secs(20));
+    signal(&child, "CONT");
+    let (code, said) = end(child, out);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("does not hold the site's lock any more"), "{said}");
+    let seen = "print(proxmox::connect(site().proxmox).find_vm(\"shelf\").ssh().read(\"ls /root\").stdout);";
+    let seen = Ran::of(&bed.command("seen", seen, &[]).output().unwrap()).expect(0);
+    assert!(seen.stdout.contains("first") && !seen.stdout.contains("second"), "{}", seen.stdout);
+}
