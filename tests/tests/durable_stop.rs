@@ -114,7 +114,7 @@ fn a_holder_that_slept_past_its_lease_stops_before_the_next_effect() {
     // Twelve seconds of this machine are the two minutes of a lease.
     let bed = Bed::new("10");
     let text = "let pve = proxmox::connect(site().proxmox);\nlet h = pve.find_vm(\"shelf\").ssh();\n\
-        h.run(\"touch /root/first\");\nprint(\"holding\");\nsleep(20.seconds);\nh.run(\"touch /root/second\");\n";
+        h.run(\"touch /root/alpha\");\nprint(\"holding\");\nsleep(20.seconds);\nh.run(\"touch /root/omega\");\n";
     let (child, out) = until(bed.command("sleeper", text, &[]), "holding");
     signal(&child, "STOP");
     std::thread::sleep(Duration::from_secs(20));
@@ -124,5 +124,5 @@ fn a_holder_that_slept_past_its_lease_stops_before_the_next_effect() {
     assert!(said.contains("does not hold the site's lock any more"), "{said}");
     let seen = "print(proxmox::connect(site().proxmox).find_vm(\"shelf\").ssh().read(\"ls /root\").stdout);";
     let seen = Ran::of(&bed.command("seen", seen, &[]).output().unwrap()).expect(0);
-    assert!(seen.stdout.contains("first") && !seen.stdout.contains("second"), "{}", seen.stdout);
+    assert!(seen.stdout.contains("alpha") && !seen.stdout.contains("omega"), "{}", seen.stdout);
 }

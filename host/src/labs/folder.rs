@@ -2,6 +2,7 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use gpuhost_lab::guest::state::CloudStatus;
 use gpuhost_lab::world::World;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
@@ -33,6 +34,13 @@ fn failed(what: &str, path: &Path, e: &dyn std::fmt::Display) -> OpError {
 #[must_use]
 pub fn of(state_dir: &Path, site: &Site) -> PathBuf {
     state_dir.join("lab").join(&site.uuid)
+}
+
+/// Commands that ran when the world was saved are gone, and with them the locks that they held.
+fn settle(world: &mut World) {
+    for g in world.guests.values_mut().filter(|g| g.cloud_init != CloudStatus::Running) {
+        g.dpkg_lock = None;
+    }
 }
 
 /// Writes a world into a lab's folder that this process holds.
@@ -119,8 +127,9 @@ impl Folder {
         if saved["gpuhost_lab"] != json!(VERSION) {
             return Err(OpError::invalid(format!("another version of gpuhost wrote `{}`", path.display())).hint(reset));
         }
-        let world =
+        let mut world =
             serde_json::from_value(saved["world"].clone()).map_err(|e| failed("read", &path, &e).hint(reset))?;
+        settle(&mut world);
         Ok(Some(world))
     }
 

@@ -8,6 +8,9 @@ use crate::record::read::Past;
 /// Shorter parts are not worth a line.
 const SHORTEST_MS: u64 = 1000;
 
+/// From and to, in milliseconds.
+type Spans = Vec<(u64, u64)>;
+
 struct Op {
     step: Vec<String>,
     target: String,
@@ -19,7 +22,7 @@ pub fn critical(past: &Past) -> Vec<(String, String, f64)> {
     let mut open: BTreeMap<u64, Op> = BTreeMap::new();
     // By step: for every target its busy spans.
     let mut order: Vec<Vec<String>> = Vec::new();
-    let mut spans: BTreeMap<(Vec<String>, String), Vec<(u64, u64)>> = BTreeMap::new();
+    let mut spans: BTreeMap<(Vec<String>, String), Spans> = BTreeMap::new();
     for line in &past.lines {
         let at = crate::when::parse(&line.ts).unwrap_or(0);
         match &line.event {

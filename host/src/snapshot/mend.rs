@@ -14,9 +14,17 @@ use super::guests::{Habits, Inside, host};
 use super::probe::{self, Probe};
 use super::{Notes, Swap};
 
-/// Kernel parameters that count or are drawn.
-const COUNTERS: [&str; 6] =
-    ["kernel.random.", "kernel.ns_last_pid", "kernel.pty.nr", "fs.file-nr", "fs.inode", "fs.dentry"];
+/// Kernel parameters that count, are drawn, or are set as something else.
+const OTHERS: [&str; 8] = [
+    "kernel.random.",
+    "kernel.ns_last_pid",
+    "kernel.pty.nr",
+    "kernel.hostname",
+    "kernel.domainname",
+    "fs.file-nr",
+    "fs.inode",
+    "fs.dentry",
+];
 
 /// Contents of files by node and path, in the world's words.
 pub type Files = BTreeMap<String, BTreeMap<String, String>>;
@@ -146,7 +154,7 @@ impl Repair<'_> {
             for (key, v) in &t.sysctl {
                 let own = m.sysctl.get(key);
                 let known = own.is_some() || self.habits.sysctl.contains(key);
-                if own != Some(v) && known && !COUNTERS.iter().any(|c| key.starts_with(c)) {
+                if own != Some(v) && known && !OTHERS.iter().any(|c| key.starts_with(c)) {
                     g.sysctl.insert(key.clone(), v.clone());
                 }
             }
