@@ -88,6 +88,18 @@ impl World {
         Some(first.remove())
     }
 
+    /// Takes the next event if it is due and one of those that `pick` means.
+    pub fn pop_due_if(&mut self, pick: impl Fn(&Event) -> bool) -> Option<Event> {
+        let first = self.queue.first_entry().filter(|e| e.key().0 <= self.now_ms && pick(e.get()))?;
+        Some(first.remove())
+    }
+
+    /// Whether `event` is due within `ms`.
+    #[must_use]
+    pub fn is_pending_within(&self, ms: u64, event: &Event) -> bool {
+        self.queue.range(..=(self.now_ms + ms, u64::MAX)).any(|(_, e)| e == event)
+    }
+
     /// Whether `event` is pending.
     #[must_use]
     pub fn is_pending(&self, event: &Event) -> bool {

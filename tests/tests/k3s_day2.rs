@@ -139,9 +139,7 @@ let ran = parallel(["upgrade", "load"], |what| {
 for line in ran { print(line); }
 "#;
 
-/// Passes, but not always: now and then the lab leaves drained pods `ending` for ever, and the drain times out.
 #[test]
-#[ignore = "the lab's race of drained pods: `cargo test --workspace --test k3s_day2 -- --ignored`"]
 fn a_cluster_lives_through_upgrade_loss_and_replacement() {
     let life = Life { b: Bench::new() };
     site(&life.b, OLD);

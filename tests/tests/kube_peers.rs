@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 mod kube_peers_parts;
 
-use kube_peers_parts::{Served, helm, kubectl, python};
+use kube_peers_parts::{Served, everyday, helm, kubectl, ours, python};
 
 /// A name and what is done to the lab.
 type Part<'a> = (String, Box<dyn FnOnce(&Served) + 'a>);
@@ -23,15 +23,12 @@ fn all(lab: &Served, parts: Vec<Part<'_>>) {
 
 #[test]
 fn real_clients_work_with_the_lab() {
-    if std::env::var_os("GPUHOST_KUBE_PEERS").is_none() {
-        println!("skipped: GPUHOST_KUBE_PEERS=1 runs kubectl, helm and the Python client against a served lab");
-        return;
-    }
     let mut parts: Vec<Part<'_>> = Vec::new();
     for (version, path) in kube_peers_parts::kubectls() {
         // The newer one repeats only what differs between versions of kubectl.
         let all = version == "installed" || parts.is_empty();
-        for (name, part) in kubectl::PARTS.iter().filter(|p| all || kubectl::VARY.contains(&p.0)) {
+        for (name, part) in kubectl::PARTS.iter().chain(everyday::PARTS).filter(|p| all || kubectl::VARY.contains(&p.0))
+        {
             let path = path.clone();
             parts.push((format!("kubectl {version}: {name}"), Box::new(move |lab| part(&lab.kubectl(&path)))));
         }
@@ -47,6 +44,7 @@ fn real_clients_work_with_the_lab() {
         println!("skipped: neither kubectl nor helm is at hand (see .ci/peers)");
         return;
     }
+    parts.push(("our own client".into(), Box::new(ours::forwarded)));
     let lab = Served::start();
     all(&lab, parts);
 }

@@ -79,6 +79,22 @@ cluster.wait("deploy", "one", "condition=Available", 5.minutes);
 let err = failed("drain", || cluster.drain(node, 30.seconds));
 require(err.kind == "timeout" && err.last.contains("disruption budget"), `drain: ${err.last}`);
 cluster.uncordon(node);
+cluster.delete("pdb", "one");
+cluster.delete("deploy", "one");
+
+// What tolerates everything comes right back to a cordoned node: the drain sees off those it found, and ends.
+cluster.apply(#{ apiVersion: "apps/v1", kind: "Deployment", metadata: #{ name: "clings" }, spec: #{
+    replicas: 1, selector: #{ matchLabels: #{ app: "clings" } },
+    template: #{ metadata: #{ labels: #{ app: "clings" } }, spec: #{ nodeSelector: #{ "kubernetes.io/hostname": node },
+        tolerations: [#{ operator: "Exists" }], containers: [#{ name: "c", image: "nginx:1.29" }] } },
+} });
+cluster.wait("deploy", "clings", "condition=Available", 5.minutes);
+let before = cluster.list("pod", #{ labels: #{ app: "clings" } })[0].metadata.uid;
+cluster.drain(node, 5.minutes);
+let after = cluster.list("pod", #{ labels: #{ app: "clings" } }).filter(|p| p.metadata.uid == before);
+require(after.len() == 0, "the pod that was there has gone");
+cluster.uncordon(node);
+cluster.delete("deploy", "clings");
 
 // A namespace takes its claims along: they are named, and gone with it.
 cluster.ensure_namespace("shop");

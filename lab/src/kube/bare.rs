@@ -29,9 +29,11 @@ pub fn node(lab: &Lab, cluster: &str, name: &str) {
     lab.with(|w| {
         with_cluster(lab, w, cluster, |cx| {
             let size = json!({"cpu": "64", "memory": "256Gi", "pods": "250", "ephemeral-storage": "400Gi"});
+            let n = cx.c.nodes.len();
+            let range = format!("10.{}.{}.0/24", 42 + n / 256, n % 256);
             cx.create(json!({"apiVersion": "v1", "kind": "Node",
                 "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
-                "spec": {"podCIDR": "10.42.0.0/16"}}));
+                "spec": {"podCIDR": range}}));
             cx.update("nodes", "", name, |o| {
                 o["status"]["capacity"] = size.clone();
                 o["status"]["allocatable"] = size;

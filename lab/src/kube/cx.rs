@@ -19,11 +19,20 @@ pub struct Cx<'a> {
 
 /// Works on cluster `id` and lets its controllers settle afterwards.
 pub fn with_cluster<T>(lab: &Lab, w: &mut World, id: &str, f: impl FnOnce(&mut Cx) -> T) -> Option<T> {
+    work(lab, w, id, true, f)
+}
+
+/// As [`with_cluster`] for steps of pods and writes of clients: only what they change decides who looks again.
+pub fn with_pods<T>(lab: &Lab, w: &mut World, id: &str, f: impl FnOnce(&mut Cx) -> T) -> Option<T> {
+    work(lab, w, id, false, f)
+}
+
+fn work<T>(lab: &Lab, w: &mut World, id: &str, wide: bool, f: impl FnOnce(&mut Cx) -> T) -> Option<T> {
     let mut c = w.clusters.remove(id)?;
     c.store.at(w.now_ms);
     let mut cx = Cx { lab, w, c: &mut c };
     let out = f(&mut cx);
-    super::controllers::settle(&mut cx);
+    super::controllers::settle(&mut cx, wide);
     w.clusters.insert(id.to_owned(), c);
     Some(out)
 }
@@ -108,6 +117,18 @@ impl Cx<'_> {
                 if e.reason != "AlreadyExists" {
                     tracing::warn!(message = %e.message, "a controller's object was refused");
                 }
+                false
+            }
+        }
+    }
+
+    /// Creates a pod for `owner`; a refusal becomes the owner's event. Says whether it did.
+    pub fn create_pod(&mut self, owner: &Value, pod: Value, controller: &str) -> bool {
+        let now = self.w.now_ms;
+        match self.c.store.create(now, pod) {
+            Ok(_) => true,
+            Err(e) => {
+                self.event(owner, false, "FailedCreate", &format!("Error creating: {}", e.message), controller);
                 false
             }
         }

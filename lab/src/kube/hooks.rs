@@ -94,7 +94,7 @@ pub fn api_up(w: &World, cluster: &str, vmid: u32) -> bool {
 /// Objects of `cluster` were written by a client: the controllers will look at them.
 pub fn changed(_lab: &Lab, w: &mut World, cluster: &str) {
     let event = crate::world::Event::Kube(super::KubeEvent::Reconcile { cluster: cluster.to_owned() });
-    if !w.is_pending(&event) {
+    if !w.is_pending_within(100, &event) {
         w.schedule(100, event);
     }
 }

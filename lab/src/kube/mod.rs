@@ -8,6 +8,7 @@ pub mod cx;
 pub mod hooks;
 pub mod k3s;
 pub mod objects;
+pub mod podmap;
 pub mod schema;
 pub mod state;
 pub mod store;
@@ -16,8 +17,8 @@ pub mod text;
 use serde::{Deserialize, Serialize};
 
 use crate::Lab;
-use crate::world::World;
-use cx::with_cluster;
+use crate::world::{Event, World};
+use cx::{with_cluster, with_pods};
 
 pub use k3s::{guest_down, k3s_journal, k3s_refused, k3s_start, k3s_stop, k3s_uninstalled, k3s_unit};
 pub use state::{K3sProcess, Role, UnitState};
@@ -139,16 +140,27 @@ impl Live {
     }
 }
 
+/// Steps of pods that are settled together at most.
+const TOGETHER: usize = 255;
+
 /// Handles an event that is due.
 pub fn handle(lab: &Lab, w: &mut World, e: KubeEvent) {
     use controllers::{jobs, kubelet};
     match e {
         KubeEvent::Start { vmid, generation, stage } => k3s::stage(lab, w, vmid, generation, stage),
         KubeEvent::Reconcile { cluster } => {
-            with_cluster(lab, w, &cluster, |_| ());
+            with_pods(lab, w, &cluster, |_| ());
         }
         KubeEvent::Pod { cluster, uid, step } => {
-            with_cluster(lab, w, &cluster, |cx| kubelet::step(cx, &uid, step));
+            with_pods(lab, w, &cluster, |cx| {
+                kubelet::step(cx, &uid, step);
+                // What falls due at the same moment is settled together.
+                for _ in 0..TOGETHER {
+                    let same = |e: &Event| matches!(e, Event::Kube(KubeEvent::Pod { cluster: c, .. }) if *c == cluster);
+                    let Some(Event::Kube(KubeEvent::Pod { uid, step, .. })) = cx.w.pop_due_if(same) else { return };
+                    kubelet::step(cx, &uid, step);
+                }
+            });
         }
         KubeEvent::JobRetry { cluster, ns, name, failed } => {
             with_cluster(lab, w, &cluster, |cx| jobs::retry(cx, &ns, &name, failed));

@@ -235,7 +235,7 @@ pub struct Cluster {
     /// Nodes beside their objects.
     pub nodes: BTreeMap<String, NodeRt>,
     /// Pods beside their objects, by uid.
-    pub pods: BTreeMap<String, PodRt>,
+    pub pods: super::podmap::Pods,
     /// Data of persistent volumes by PV name.
     pub volumes: BTreeMap<String, VolumeData>,
     /// Service addresses given out so far.

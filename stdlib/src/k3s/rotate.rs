@@ -26,8 +26,14 @@ options! {
     }
 }
 
-/// Script that rotates with the tokens on standard input: they are on no command line of ours.
-const ROTATE: &str = "IFS= read -r old; IFS= read -r new\nexport K3S_TOKEN=\"$old\"\nk3s token rotate --token \"$old\" --new-token \"$new\" 2>&1\n";
+/// What `k3s token rotate` asks of its server, asked by curl: `k3s` takes the new token on its command line only, where
+/// every user of the machine can read it. Tokens travel on standard input, as curl's configuration.
+const ROTATE: &str = "curl -fsS --cacert /var/lib/rancher/k3s/server/tls/server-ca.crt -K - https://127.0.0.1:6443/v1-k3s/token && sleep 1\n";
+
+/// curl's configuration for [`ROTATE`]. Tokens are letters, digits and colons: nothing to escape.
+fn rotation(old: &str, new: &str) -> String {
+    format!("request = \"PUT\"\nuser = \"server:{old}\"\ndata = \"{{\\\"newToken\\\":\\\"{new}\\\"}}\"\n")
+}
 
 impl Cluster {
     /// Makes K3s issue new leaf certificates on every node, one server at a time.
@@ -90,7 +96,7 @@ impl Cluster {
             crate::site::write_private(&ctx.state_file(&kept), old.as_bytes())?;
             ctx.message("info", format!("the old token is kept as state file `{kept}`: older snapshots need it"));
             let op = Op::write("k3s", "rotate_token", lead.name()).class(Class::Adoptable);
-            let stdin = format!("{}\n{new}\n", found.token);
+            let stdin = rotation(old, &new);
             ctx.run_op(op, |s| async move {
                 let change = Change::new(lead.name(), "cluster token", Some("***".into()), Some("*** (new)".into()));
                 let work = checked(s.ctx(), lead, ROTATE, stdin.as_bytes(), "the token cannot be rotated");
@@ -195,5 +201,12 @@ mod tests {
         );
         assert!(with_token(&found("new"), "new", "K10a::server:new").is_none());
         assert_eq!(fresh_token().len(), 64);
+    }
+
+    #[test]
+    fn tokens_travel_on_standard_input_only() {
+        let stdin = rotation("old", "new");
+        assert!(!ROTATE.contains('$'), "nothing is filled into the command line");
+        assert_eq!(stdin, "request = \"PUT\"\nuser = \"server:old\"\ndata = \"{\\\"newToken\\\":\\\"new\\\"}\"\n");
     }
 }

@@ -1,5 +1,5 @@
 //! Draining a node: who holds its GPUs, what has no other copy, and evictions that respect disruption budgets.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,6 +16,9 @@ use crate::core::op::{Look, Op, OpScope};
 
 /// Prefix of extended resources that people wait for.
 const GPUS: &str = "nvidia.com/";
+
+/// Taint of a cordoned node.
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// GPUs that a pod asks for, of any resource name (`nvidia.com/gpu`, MIG slices).
 #[must_use]
@@ -57,9 +60,28 @@ fn is_evictable(pod: &Value) -> bool {
     !daemon && !mirror && !done
 }
 
+/// Whether a pod may be placed on a cordoned node: what replaces it may come right back.
+fn ignores_cordon(pod: &Value) -> bool {
+    let tolerations = pod["spec"]["tolerations"].as_array();
+    tolerations.into_iter().flatten().any(|t| {
+        let key = t["key"].as_str().unwrap_or_default();
+        let effect = matches!(t["effect"].as_str(), None | Some("" | "NoSchedule"));
+        let exists = t["operator"] == "Exists";
+        effect
+            && (exists && key.is_empty()
+                || key == UNSCHEDULABLE && (exists || t["value"].as_str().is_none_or(str::is_empty)))
+    })
+}
+
+/// The pods a drain still has to see off: those it began with, and what slipped in before the cordon held.
+fn remaining(now: Vec<Value>, begun_with: &BTreeSet<String>) -> Vec<Value> {
+    let known = |p: &Value| p["metadata"]["uid"].as_str().is_some_and(|u| begun_with.contains(u));
+    now.into_iter().filter(|p| known(p) || !ignores_cordon(p)).collect()
+}
+
 impl Cluster {
     /// Cordons a node and evicts its pods (daemon sets stay); waits until they are gone. Holders of GPUs come first
-    /// in the question.
+    /// in the question. A pod that tolerates the cordon and comes back meanwhile is left alone.
     ///
     /// # Errors
     /// `denied` when declined; `timeout` naming the pods that stay and why.
@@ -80,16 +102,19 @@ impl Cluster {
                     Change::new(node, describe(p), Some(words.into()), None)
                 })
                 .collect();
-            s.act(format!("node {node}"), changes, self.evict_all(&s, node, limit)).await
+            s.act(format!("node {node}"), changes, self.evict_all(&s, node, &pods, limit)).await
         })
         .await
     }
 
-    async fn evict_all(&self, s: &OpScope, node: &str, limit: Duration) -> OpResult<()> {
+    async fn evict_all(&self, s: &OpScope, node: &str, pods: &[Value], limit: Duration) -> OpResult<()> {
+        let uid = |p: &Value| p["metadata"]["uid"].as_str().map(str::to_owned);
+        let begun_with: BTreeSet<String> = pods.iter().filter_map(uid).collect();
+        let begun_with = &begun_with;
         self.wait_watching(s, &format!("drain of {node}"), Target::all("pod", ""), limit, || async {
             let pods = match self.evictable(s.ctx(), node).await {
                 Err(e) if super::waits_on(&e) => return Ok(Look::Pending(super::seen(&e))),
-                other => other?,
+                other => remaining(other?, begun_with),
             };
             let mut held = Vec::new();
             for pod in &pods {
@@ -151,5 +176,27 @@ mod tests {
         let plain = json!({"metadata": {"ownerReferences": [{"kind": "ReplicaSet", "controller": true}]}, "spec": {"containers": [{}]}});
         assert_eq!((eviction_words(&plain), is_evictable(&plain)), (String::new(), true));
         assert!(!is_evictable(&json!({"metadata": {"ownerReferences": [{"kind": "DaemonSet"}]}})));
+    }
+
+    #[test]
+    fn what_comes_back_to_a_cordoned_node_does_not_hold_the_drain() {
+        let pod =
+            |uid: &str, tolerations: Value| json!({"metadata": {"uid": uid}, "spec": {"tolerations": tolerations}});
+        let all = json!([{"operator": "Exists"}]);
+        let begun_with = BTreeSet::from(["old".to_owned()]);
+        let left = |pods: Vec<Value>| remaining(pods, &begun_with).len();
+        assert_eq!(left(vec![pod("old", all.clone()), pod("back", all)]), 1);
+        assert_eq!(
+            left(vec![pod("back", json!([{"key": UNSCHEDULABLE, "operator": "Exists", "effect": "NoSchedule"}]))]),
+            0
+        );
+        // what was placed between the look and the cordon goes too
+        assert_eq!(
+            left(vec![pod(
+                "late",
+                json!([{"operator": "Exists", "effect": "NoExecute"}, {"key": "gpu", "operator": "Exists"}])
+            )]),
+            1
+        );
     }
 }

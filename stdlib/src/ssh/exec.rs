@@ -31,6 +31,22 @@ pub(super) enum Again {
     Unknown,
 }
 
+/// Whether `sudo -n` itself refused: the command has not run, so there is no output, and the last line is one of
+/// its refusals (warnings such as `sudo: unable to resolve host` come before a command that does run).
+fn sudo_refused(raw: &Raw) -> bool {
+    const REFUSALS: &[&str] = &[
+        "sudo: a password is required",
+        "sudo: a terminal is required",
+        "sudo: no tty present",
+        "sudo: sorry, you must have a tty",
+        "sudo: account validation failure",
+    ];
+    let text = String::from_utf8_lossy(&raw.stderr);
+    let last = text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or_default();
+    let forbidden = last.contains("is not in the sudoers file") || last.contains("is not allowed to execute");
+    raw.stdout.is_empty() && (forbidden || REFUSALS.iter().any(|r| last.starts_with(r)))
+}
+
 impl Host {
     /// Runs a shell command as root (see `RunOptions`), journalled as not idempotent.
     ///
@@ -148,7 +164,7 @@ impl Host {
     /// Tells `sudo`'s refusals from what the command itself answered.
     pub(super) fn finish(&self, options: &RunOptions, line: &Line, mut raw: Raw) -> OpResult<Raw> {
         let refused = match &line.mark {
-            None => raw.code == 1 && self.needs_sudo(options) && raw.stderr.starts_with(b"sudo: "),
+            None => raw.code == 1 && self.needs_sudo(options) && sudo_refused(&raw),
             Some(mark) => {
                 let at = raw.stderr.windows(mark.len()).position(|w| w == mark.as_bytes());
                 if let Some(at) = at {
@@ -297,4 +313,26 @@ pub(super) fn shorten(text: &str) -> String {
 pub(super) fn tail(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_failed_is_not_taken_for_a_refusal_of_sudo() {
+        let raw = |out: &str, err: &str| Raw { stdout: out.into(), stderr: err.into(), code: 1 };
+        for refusal in [
+            "sudo: a password is required\n",
+            "sudo: unable to resolve host a: Name or service not known\nsudo: a password is required\n",
+            "ops is not in the sudoers file.\n",
+            "Sorry, user ops is not allowed to execute '/usr/bin/sh -c true' as root on a.\n",
+        ] {
+            assert!(sudo_refused(&raw("", refusal)), "{refusal}");
+        }
+        for failure in ["sudo: unable to resolve host a: Name or service not known\n", "", "grep: x: No such file\n"] {
+            assert!(!sudo_refused(&raw("", failure)), "{failure}");
+        }
+        assert!(!sudo_refused(&raw("half a line", "sudo: a password is required\n")), "the command ran");
+    }
 }

@@ -1,6 +1,8 @@
 //! A served lab and the programs that are tried against it.
+pub mod everyday;
 pub mod helm;
 pub mod kubectl;
+pub mod ours;
 pub mod python;
 
 use std::io::Write;
@@ -53,7 +55,7 @@ pub fn python() -> Option<PathBuf> {
 /// A lab in a process of its own.
 pub struct Served {
     child: Child,
-    bench: Bench,
+    pub bench: Bench,
     pub kubeconfig: PathBuf,
 }
 
@@ -173,6 +175,14 @@ impl Tool<'_> {
         let said = self.feed(&line.split_whitespace().collect::<Vec<_>>(), document);
         assert_eq!(said.code, 0, "{line}\nout: {}\nerr: {}", said.out, said.err);
         said.out
+    }
+
+    /// Runs it with a variable in its environment; it has to succeed. Its output.
+    pub fn with_variable(&self, (name, value): (&str, &str), line: &[&str]) -> String {
+        let out = self.command(line).env(name, value).stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "{line:?}\nout: {text}\nerr: {}", String::from_utf8_lossy(&out.stderr));
+        text
     }
 
     /// Runs it; it has to fail. What it said on both streams.

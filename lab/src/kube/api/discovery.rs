@@ -16,6 +16,7 @@ const CUSTOM: &[&str] = &["delete", "deletecollection", "get", "list", "patch", 
 
 fn verbs(k: &Kind) -> &'static [&'static str] {
     match (k.create_only, k.custom) {
+        _ if k.read_only => &["get", "list"],
         (true, _) => &["create"],
         (false, true) => CUSTOM,
         _ => VERBS,
@@ -30,7 +31,14 @@ fn storage_hash(k: &Kind) -> String {
 }
 
 fn kinds(call: &Call<'_>) -> Vec<Arc<Kind>> {
-    call.lab.with(|w| w.clusters.get(call.cluster).map(|c| c.store.kinds().cloned().collect()).unwrap_or_default())
+    call.lab.with(|w| {
+        let Some(c) = w.clusters.get(call.cluster) else { return Vec::new() };
+        let mut all: Vec<Arc<Kind>> = c.store.kinds().cloned().collect();
+        if super::metrics::up(c) {
+            all.extend(super::metrics::kinds());
+        }
+        all
+    })
 }
 
 /// Versions of every group but the core one, in order of appearance.
@@ -57,7 +65,7 @@ fn group(name: &str, versions: &[String]) -> Value {
 
 fn resource(k: &Kind) -> Vec<Value> {
     let mut main = json!({"name": k.plural, "singularName": k.singular, "namespaced": k.namespaced, "kind": k.kind, "verbs": verbs(k)});
-    if !k.create_only {
+    if !k.create_only && !k.read_only {
         main["storageVersionHash"] = json!(storage_hash(k));
     }
     if !k.short.is_empty() {
@@ -103,6 +111,7 @@ fn subs(k: &Kind) -> Vec<Sub> {
     match (k.group.as_str(), k.plural.as_str()) {
         ("", "pods") => {
             out.push(sub("log", "Pod", &["get"]));
+            out.push(sub("ephemeralcontainers", "Pod", CHANGE));
             out.push(Sub { group: Some(("policy", "v1")), ..sub("eviction", "Eviction", &["create"]) });
             out.push(sub("binding", "Binding", &["create"]));
             out.push(sub("exec", "PodExecOptions", OPEN));

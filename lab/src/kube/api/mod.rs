@@ -7,6 +7,7 @@ pub mod gojson;
 pub mod health;
 pub mod hpa;
 pub mod listen;
+pub mod metrics;
 pub mod openapi;
 pub mod options;
 pub mod patch;
@@ -201,6 +202,12 @@ async fn trouble(call: &Call<'_>, t: &route::Target) -> Option<Response<Body>> {
 }
 
 async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
+    if target.group == metrics::GROUP {
+        return match metrics::serve(call, target) {
+            Ok(a) => answered(&a, &call.req.accept),
+            Err(f) => failed(&f),
+        };
+    }
     let Some(kind) =
         call.lab.with(|w| w.clusters.get(call.cluster)?.store.kind_at(&target.group, &target.version, &target.plural))
     else {

@@ -79,6 +79,16 @@ pub fn allowed(store: &Store, user: &User, a: &Ask<'_>) -> bool {
     user.admin() || rules(store, user, a.namespace).iter().any(|r| allows(r, a))
 }
 
+/// Whether `user` may use `verb` on a path that is no resource (`/healthz`).
+#[must_use]
+pub fn allowed_path(store: &Store, user: &User, verb: &str, path: &str) -> bool {
+    let fits = |p: &str| p == path || p.strip_suffix('*').is_some_and(|start| path.starts_with(start));
+    rules(store, user, "").iter().any(|r| {
+        let paths = r["nonResourceURLs"].as_array();
+        has(&r["verbs"], verb) && paths.into_iter().flatten().filter_map(Value::as_str).any(fits)
+    })
+}
+
 /// Refuses what the caller may not do.
 ///
 /// # Errors

@@ -25,12 +25,12 @@ pub fn create(call: &Call<'_>, kind: &Kind, _t: &Target) -> Result<Answer, Failu
         "SelfSubjectAccessReview" | "LocalSubjectAccessReview" | "SubjectAccessReview" => access(call, &body["spec"])?,
         "SelfSubjectRulesReview" => {
             let ns = body["spec"]["namespace"].as_str().unwrap_or("default").to_owned();
-            let rules = if call.user.admin() {
-                vec![json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]})]
-            } else {
-                read::store(call, "roles", |s| Ok(rbac::rules(s, &call.user, &ns)))?
-            };
-            json!({"resourceRules": rules, "nonResourceRules": [], "incomplete": false})
+            let rules = read::store(call, "roles", |s| Ok(rbac::rules(s, &call.user, &ns)))?;
+            let (paths, mut rules): (Vec<_>, Vec<_>) = rules.into_iter().partition(|r| r["nonResourceURLs"].is_array());
+            if rules.is_empty() && call.user.admin() {
+                rules.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
+            }
+            json!({"resourceRules": rules, "nonResourceRules": paths, "incomplete": false})
         }
         "SelfSubjectReview" => json!({"userInfo": {"username": call.user.name, "groups": call.user.groups}}),
         other => {
@@ -57,6 +57,12 @@ fn access(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
             User { name: name.to_owned(), groups, uid: String::new() }
         }
     };
+    let path = spec["nonResourceAttributes"]["path"].as_str();
+    if let Some(path) = path {
+        let verb = spec["nonResourceAttributes"]["verb"].as_str().unwrap_or_default();
+        let allowed = user.admin() || read::store(call, "roles", |s| Ok(rbac::allowed_path(s, &user, verb, path)))?;
+        return Ok(json!({"allowed": allowed}));
+    }
     let ask = Ask {
         verb: word("verb"),
         group: word("group"),

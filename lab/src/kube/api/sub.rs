@@ -23,7 +23,10 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
         ("eviction", "POST") if kind.plural == "pods" => evict::serve(call, kind, t),
         ("binding", "POST") if kind.plural == "pods" => bind(call, kind, t),
         ("token", "POST") if kind.plural == "serviceaccounts" => token(call, kind, t),
-        ("ephemeralcontainers" | "resize", _) => {
+        ("ephemeralcontainers", "GET") if kind.plural == "pods" => read::get(call, kind, t),
+        ("ephemeralcontainers", "PUT") if kind.plural == "pods" => write::replace_sub(call, kind, t, sub),
+        ("ephemeralcontainers", "PATCH") if kind.plural == "pods" => patch::patch_sub(call, kind, t, sub),
+        ("resize", _) => {
             let why = format!("{}/{sub} is not simulated: add it to lab/src/kube/api/sub.rs", kind.plural);
             Err(Failure::new(501, "NotImplemented", why))
         }

@@ -1,4 +1,6 @@
 //! DaemonSets: one pod on each node that the selector takes and whose taints are tolerated.
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::super::cx::Cx;
@@ -45,9 +47,9 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let template = template(&set);
     let hash = hash_name(&ordered(&set["spec"]["template"]), 10);
     revisions::ensure(cx, &set, ns, &format!("{name}-{hash}"), &hash);
-    let nodes: Vec<Value> = cx.list("nodes").into_iter().cloned().collect();
-    let wanted: Vec<String> = nodes
-        .iter()
+    let wanted: Vec<String> = cx
+        .list("nodes")
+        .into_iter()
         .filter(|n| scheduler::fits_node(&template["spec"], n).is_none())
         .map(|n| s(n, "/metadata/name").to_owned())
         .collect();
@@ -60,13 +62,20 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
             (s(p, "/metadata/name").to_owned(), target(p), ended, rev)
         })
         .collect();
+    let meant: BTreeSet<&String> = wanted.iter().collect();
     for (pod, node, ended, _) in &have {
-        if *ended || !wanted.contains(node) {
+        if *ended || !meant.contains(node) {
             cx.delete("pods", ns, pod);
         }
     }
+    let running: BTreeSet<&String> = have.iter().filter(|h| !h.2).map(|h| &h.1).collect();
+    let leaving: BTreeSet<String> = pods::owned(cx, ns, &uid)
+        .into_iter()
+        .filter(|p| !p["metadata"]["deletionTimestamp"].is_null())
+        .map(target)
+        .collect();
     for node in &wanted {
-        if !have.iter().any(|h| &h.1 == node && !h.2) && !leaving(cx, ns, &uid, node) {
+        if !running.contains(node) && !leaving.contains(node) {
             create(cx, &set, &template, name, node, &hash);
         }
     }
@@ -84,10 +93,6 @@ fn target(pod: &Value) -> String {
         n => n,
     }
     .to_owned()
-}
-
-fn leaving(cx: &Cx, ns: &str, uid: &str, node: &str) -> bool {
-    pods::owned(cx, ns, uid).into_iter().any(|p| target(p) == node && !p["metadata"]["deletionTimestamp"].is_null())
 }
 
 fn create(cx: &mut Cx, set: &Value, template: &Value, name: &str, node: &str, hash: &str) {
@@ -120,8 +125,9 @@ fn roll(cx: &mut Cx, ns: &str, uid: &str, hash: &str, limit: i64, wanted: &[Stri
 
 fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, hash: &str, wanted: &[String]) {
     let (mut current, mut ready, mut updated, mut misplaced) = (0, 0, 0, 0);
+    let meant: BTreeSet<&String> = wanted.iter().collect();
     for p in pods::owned(cx, ns, uid).into_iter().filter(|p| pods::is_active(p)) {
-        if !wanted.contains(&target(p)) {
+        if !meant.contains(&target(p)) {
             misplaced += 1;
             continue;
         }

@@ -14,10 +14,7 @@ fn number(v: &Value, pointer: &str, default: i64) -> i64 {
 }
 
 fn sets_of<'a>(cx: &'a Cx, ns: &str, uid: &str) -> Vec<&'a Value> {
-    cx.list_in(SETS, ns)
-        .into_iter()
-        .filter(|r| arr(r, "/metadata/ownerReferences").iter().any(|o| s(o, "/uid") == uid))
-        .collect()
+    cx.c.store.owned(SETS, ns, uid)
 }
 
 /// One ReplicaSet as its Deployment counts it.
@@ -316,9 +313,11 @@ pub fn replicaset(cx: &mut Cx, ns: &str, name: &str) {
         .filter(|p| pods::is_active(p))
         .map(|p| (pods::is_ready(p), s(p, "/metadata/name").to_owned()))
         .collect();
+    let mut refused = false;
     for _ in active.len() as i64..want {
         let pod = pods::of_template(&r, &r["spec"]["template"], "", &format!("{name}-"), &[]);
-        if !cx.create(pod) {
+        refused = !cx.create_pod(&r, pod, "replicaset-controller");
+        if refused {
             break;
         }
     }
@@ -334,7 +333,14 @@ pub fn replicaset(cx: &mut Cx, ns: &str, name: &str) {
         total += 1;
         ready += i64::from(pods::is_ready(p));
     }
+    let stamp = cx.stamp();
     cx.update(SETS, ns, name, |r| {
+        let failing = arr(r, "/status/conditions").iter().any(|c| c["type"] == "ReplicaFailure");
+        if refused {
+            set_condition(r, &stamp, "ReplicaFailure", "True", "FailedCreate", "pods are refused, see the events");
+        } else if failing && let Some(m) = r["status"].as_object_mut() {
+            m.shift_remove("conditions");
+        }
         r["status"]["observedGeneration"] = r["metadata"]["generation"].clone();
         r["status"]["replicas"] = json!(total);
         for (k, v) in [("fullyLabeledReplicas", total), ("readyReplicas", ready), ("availableReplicas", ready)] {

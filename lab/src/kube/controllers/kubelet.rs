@@ -1,4 +1,6 @@
 //! Kubelets: what happens to a pod after it has a node, step by step in lab time.
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::super::KubeEvent;
@@ -9,34 +11,27 @@ use super::behaviour::{self, Run};
 use super::logs::{append, repeat, rotate};
 use super::needs::{references, runtime};
 use super::status::{self, Container, View};
-use super::{claims, effects, images, pods, shell};
+use super::{claims, effects, ephemeral, images, pods, shell};
 
 pub use super::lost::{evict, guest_back, guest_gone, node_silent};
 
 /// A pod appeared, got a node, or is being deleted.
 pub fn look(cx: &mut Cx, ns: &str, name: &str) {
     let Some(pod) = cx.get("pods", ns, name).cloned() else {
-        let gone: Vec<String> =
-            cx.c.pods.iter().filter(|(_, p)| p.ns == ns && p.name == name).map(|(u, _)| u.clone()).collect();
-        for uid in gone {
-            if let Some(rt) = cx.c.pods.remove(&uid) {
-                effects::gone(cx, &uid, &rt);
-            }
+        for (uid, rt) in cx.c.pods.remove_named(ns, name, "") {
+            effects::gone(cx, &uid, &rt);
         }
         return;
     };
     let uid = s(&pod, "/metadata/uid").to_owned();
     let node = s(&pod, "/spec/nodeName").to_owned();
-    let stale: Vec<String> =
-        cx.c.pods.iter().filter(|(u, p)| p.ns == ns && p.name == name && **u != uid).map(|(u, _)| u.clone()).collect();
-    for u in stale {
-        if let Some(rt) = cx.c.pods.remove(&u) {
-            effects::gone(cx, &u, &rt);
-        }
+    for (u, rt) in cx.c.pods.remove_named(ns, name, &uid) {
+        effects::gone(cx, &u, &rt);
     }
     if !pod["metadata"]["deletionTimestamp"].is_null() {
         return stop(cx, &pod, &uid);
     }
+    ephemeral::start(cx, &pod);
     if node.is_empty() || cx.c.pods.contains_key(&uid) || matches!(s(&pod, "/status/phase"), "Succeeded" | "Failed") {
         return;
     }
@@ -80,6 +75,7 @@ fn block(cx: &mut Cx, uid: &str, pod: &Value, reason: &str, text: &str) {
     if known && waiting {
         return;
     }
+    let node = rt.node.clone();
     text.clone_into(&mut rt.why);
     rt.tries = if known { rt.tries + 1 } else { 0 };
     if !reason.is_empty() && rt.tries < 12 {
@@ -88,14 +84,37 @@ fn block(cx: &mut Cx, uid: &str, pod: &Value, reason: &str, text: &str) {
         let event = KubeEvent::Pod { cluster: cx.c.id.clone(), uid: uid.to_owned(), step: rt.step };
         cx.later(pause, event);
     }
+    cx.c.pods.block(&node, uid);
     if !reason.is_empty() {
         cx.event(pod, false, reason, text, "kubelet");
     }
 }
 
-/// Pods that wait for something outside try again; called when anything has changed.
-pub fn retry_blocked(cx: &mut Cx) {
-    let blocked: Vec<String> = cx.c.pods.iter().filter(|(_, p)| p.blocked).map(|(u, _)| u.clone()).collect();
+/// How long blocked pods wait at most before all of them try again, in milliseconds.
+const PATIENCE: u64 = 2000;
+
+/// What has changed, as far as it decides which blocked pods try again.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Nodes that changed, or on which pods did.
+    pub nodes: BTreeSet<String>,
+    /// Something that may concern any pod.
+    pub wide: bool,
+}
+
+/// Pods that wait for something outside try again: those it concerns at once, the others before long.
+pub fn retry_blocked(cx: &mut Cx, touched: &Touched) {
+    let now = cx.now();
+    let Some(pause) = cx.c.pods.untried(now) else { return };
+    let blocked = if touched.wide || pause >= PATIENCE {
+        cx.c.pods.all_blocked(now)
+    } else {
+        if cx.c.pods.is_to_look(now, PATIENCE) {
+            let (cluster, resource) = (cx.c.id.clone(), "pods".to_owned());
+            cx.later(PATIENCE, KubeEvent::Look { cluster, resource, ns: String::new(), name: String::new() });
+        }
+        cx.c.pods.blocked_on(&touched.nodes)
+    };
     for uid in blocked {
         advance(cx, &uid);
     }
@@ -112,7 +131,9 @@ pub fn step(cx: &mut Cx, uid: &str, step: u64) {
 fn advance(cx: &mut Cx, uid: &str) {
     let Some(rt) = cx.c.pods.get(uid).cloned() else { return };
     let Some(pod) = cx.get("pods", &rt.ns, &rt.name).cloned() else {
-        cx.c.pods.remove(uid);
+        if let Some(rt) = cx.c.pods.remove(uid) {
+            effects::gone(cx, uid, &rt);
+        }
         return;
     };
     if !cx.c.nodes.get(&rt.node).is_some_and(|n| n.posting) && rt.stage != PodStage::Stopping {
@@ -346,6 +367,9 @@ pub fn script_ended(cx: &mut Cx, uid: &str, container: &str, code: i64) {
         return;
     }
     let Some(pod) = cx.get("pods", &rt.ns, &rt.name).cloned() else { return };
+    if ephemeral::ended(cx, &pod, container, code) {
+        return;
+    }
     match arr(&pod, "/spec/initContainers").iter().position(|c| s(c, "/name") == container) {
         Some(i) if rt.stage == PodStage::Init(i) && code == 0 => next_init(cx, uid, &rt, &pod, i),
         Some(i) if rt.stage == PodStage::Init(i) => crash(cx, uid, &pod, container, "", code),

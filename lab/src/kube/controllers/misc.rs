@@ -10,6 +10,8 @@ pub fn namespace(cx: &mut Cx, name: &str) {
     if ns["metadata"]["deletionTimestamp"].is_null() {
         if cx.get("serviceaccounts", name, "default").is_none() {
             cx.create(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}}));
+        }
+        if !cx.c.members.is_empty() && cx.get("configmaps", name, "kube-root-ca.crt").is_none() {
             let ca = cx.c.ca.cert.clone();
             cx.create(json!({"apiVersion": "v1", "kind": "ConfigMap",
                 "metadata": {"name": "kube-root-ca.crt", "namespace": name}, "data": {"ca.crt": ca}}));
@@ -38,12 +40,7 @@ fn ns_of<'a>(cx: &'a Cx, name: &str) -> &'a serde_json::Value {
 
 /// The namespaces that wait to be empty look again.
 pub fn ending_namespaces(cx: &mut Cx) {
-    let ending: Vec<String> = cx
-        .list("namespaces")
-        .into_iter()
-        .filter(|n| !n["metadata"]["deletionTimestamp"].is_null())
-        .map(|n| s(n, "/metadata/name").to_owned())
-        .collect();
+    let ending: Vec<String> = cx.c.store.index().ending().cloned().collect();
     for name in ending {
         namespace(cx, &name);
     }
@@ -74,6 +71,7 @@ pub fn node(cx: &mut Cx, name: &str) {
 /// Applications whose objects only report that they are fine.
 pub fn apps(cx: &mut Cx) {
     for (resource, kind) in [
+        ("apiservices.apiregistration.k8s.io", "Available"),
         ("prometheuses.monitoring.coreos.com", "Available"),
         ("alertmanagers.monitoring.coreos.com", "Available"),
         ("certificates.cert-manager.io", "Ready"),

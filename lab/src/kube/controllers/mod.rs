@@ -1,4 +1,5 @@
 //! The control loops: what changed since they last looked decides who looks again, until nothing changes.
+pub mod autoscalers;
 pub mod behaviour;
 pub mod budgets;
 pub mod claims;
@@ -7,6 +8,7 @@ pub mod daemonsets;
 pub mod deployments;
 pub mod effects;
 pub mod endpoints;
+pub mod ephemeral;
 pub mod fleet;
 pub mod gpu;
 pub mod helm;
@@ -57,6 +59,8 @@ enum Work {
     Schedule,
     Pod(String, String),
     Endpoints(String),
+    Refused(String),
+    Autoscalers(String),
     Policy,
     Repos,
     Apps,
@@ -64,33 +68,60 @@ enum Work {
     Node(String),
 }
 
-/// Lets the controllers work until nothing changes any more.
-pub fn settle(cx: &mut Cx) {
+/// Lets the controllers work until nothing changes any more. `wide`: what began it may concern any pod.
+pub fn settle(cx: &mut Cx, wide: bool) {
+    let mut touched = kubelet::Touched { wide, ..kubelet::Touched::default() };
     for _ in 0..300 {
         let now = cx.now();
         cx.c.store.at(now);
-        let work = pending(cx);
-        if work.is_empty() {
+        let work = pending(cx, &mut touched);
+        if work.is_empty() && !touched.wide {
             return;
         }
         for item in work {
             run(cx, item);
         }
-        kubelet::retry_blocked(cx);
+        kubelet::retry_blocked(cx, &std::mem::take(&mut touched));
         misc::ending_namespaces(cx);
     }
     tracing::warn!("the lab's controllers did not settle");
 }
 
-fn pending(cx: &mut Cx) -> BTreeSet<Work> {
+fn pending(cx: &mut Cx, touched: &mut kubelet::Touched) -> BTreeSet<Work> {
     let mut work = BTreeSet::new();
     let version = cx.c.store.version();
     match cx.c.store.since(cx.c.seen) {
-        Some(changes) => changes.for_each(|c| route(c, &mut work)),
-        None => everything(cx, &mut work),
+        Some(changes) => changes.for_each(|c| {
+            touch(c, touched);
+            route(c, &mut work);
+        }),
+        None => {
+            touched.wide = true;
+            everything(cx, &mut work);
+        }
     }
     cx.c.seen = version;
     work
+}
+
+/// Notes whom a change may concern that waits.
+fn touch(c: &Change, touched: &mut kubelet::Touched) {
+    match &*c.resource {
+        "pods" => drop(touched.nodes.insert(s(&c.object, "/spec/nodeName").to_owned())),
+        "nodes" => drop(touched.nodes.insert(s(&c.object, "/metadata/name").to_owned())),
+        "events"
+        | "leases.coordination.k8s.io"
+        | "endpoints"
+        | "endpointslices.discovery.k8s.io"
+        | "controllerrevisions.apps"
+        | "deployments.apps"
+        | "replicasets.apps"
+        | "daemonsets.apps"
+        | "statefulsets.apps"
+        | "poddisruptionbudgets.policy"
+        | "resourcequotas" => {}
+        _ => touched.wide = true,
+    }
 }
 
 /// The log does not reach back far enough: look at all there is.
@@ -130,8 +161,10 @@ fn route(c: &Change, work: &mut BTreeSet<Work>) {
     match &*c.resource {
         "namespaces" => drop(work.insert(Work::Namespace(name))),
         "customresourcedefinitions.apiextensions.k8s.io" => drop(work.insert(Work::Definition(name))),
-        "deployments.apps" => drop(work.insert(Work::Deployment(ns, name))),
+        "horizontalpodautoscalers.autoscaling" => drop(work.insert(Work::Autoscalers(ns))),
+        "deployments.apps" => work.extend([Work::Autoscalers(ns.clone()), Work::Deployment(ns, name)]),
         "statefulsets.apps" => {
+            work.insert(Work::Autoscalers(ns.clone()));
             work.insert(Work::StatefulSet(ns, name));
         }
         "daemonsets.apps" => {
@@ -149,7 +182,8 @@ fn route(c: &Change, work: &mut BTreeSet<Work>) {
             work.insert(Work::Apps);
         }
         "cronjobs.batch" => drop(work.insert(Work::Cron(ns, name))),
-        "poddisruptionbudgets.policy" | "resourcequotas" => drop(work.insert(Work::Endpoints(ns))),
+        "poddisruptionbudgets.policy" => drop(work.insert(Work::Endpoints(ns))),
+        "resourcequotas" => work.extend([Work::Endpoints(ns.clone()), Work::Refused(ns)]),
         "pods" => pod(c, work),
         "nodes" => node(c, work),
         "services" => drop(work.insert(Work::Service(ns, name))),
@@ -164,7 +198,8 @@ fn route(c: &Change, work: &mut BTreeSet<Work>) {
         | "ingresses.networking.k8s.io"
         | "certificates.cert-manager.io"
         | "issuers.cert-manager.io"
-        | "clusterissuers.cert-manager.io" => {
+        | "clusterissuers.cert-manager.io"
+        | "apiservices.apiregistration.k8s.io" => {
             work.insert(Work::Apps);
         }
         "secrets" if s(&c.object, "/type") != "helm.sh/release.v1" => drop(work.insert(Work::Values(ns, name))),
@@ -185,7 +220,11 @@ fn pod(c: &Change, work: &mut BTreeSet<Work>) {
     if c.op == Op::Added || s(&c.object, "/spec/nodeName").is_empty() {
         work.insert(Work::Schedule);
     }
-    if c.op == Op::Deleted || moved("/spec/nodeName") || moved("/metadata/deletionTimestamp") {
+    if c.op == Op::Deleted
+        || moved("/spec/nodeName")
+        || moved("/metadata/deletionTimestamp")
+        || moved("/spec/ephemeralContainers")
+    {
         work.insert(Work::Pod(ns.clone(), name));
     }
     if c.op == Op::Deleted || moved("/status/conditions") || moved("/status/phase") {
@@ -233,6 +272,7 @@ pub fn look_again(cx: &mut Cx, resource: &str, ns: &str, name: &str) {
     match resource {
         "deployments.apps" => deployments::deployment(cx, ns, name),
         "cronjobs.batch" => cronjobs::due(cx, ns, name),
+        "horizontalpodautoscalers.autoscaling" => autoscalers::due(cx, ns, name),
         "jobs.batch" => jobs::reconcile(cx, ns, name),
         "persistentvolumeclaims" => claims::reconcile(cx),
         _ => {}
@@ -265,6 +305,15 @@ fn run(cx: &mut Cx, work: Work) {
             endpoints::reconcile(cx, &ns);
             budgets::reconcile(cx, &ns);
             quotas::reconcile(cx, &ns);
+        }
+        Work::Autoscalers(ns) => autoscalers::reconcile(cx, &ns),
+        Work::Refused(ns) => {
+            let sets = cx.list_in("replicasets.apps", &ns).into_iter();
+            let failing = |r: &&Value| arr(r, "/status/conditions").iter().any(|c| c["type"] == "ReplicaFailure");
+            let names: Vec<String> = sets.filter(failing).map(|r| s(r, "/metadata/name").to_owned()).collect();
+            for name in names {
+                deployments::replicaset(cx, &ns, &name);
+            }
         }
         Work::Policy => gpu::reconcile(cx),
         Work::Repos => fleet::reconcile(cx),

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use super::super::cx::{Cx, is_true, owner_ref};
-use super::super::text::{arr, s};
+use super::super::text::s;
 
 /// Makes a pod of `template` for `owner`.
 #[must_use]
@@ -30,10 +30,7 @@ pub fn of_template(owner: &Value, template: &Value, name: &str, generate: &str, 
 /// Pods that `uid` owns.
 #[must_use]
 pub fn owned<'a>(cx: &'a Cx, ns: &str, uid: &str) -> Vec<&'a Value> {
-    cx.list_in("pods", ns)
-        .into_iter()
-        .filter(|p| arr(p, "/metadata/ownerReferences").iter().any(|o| s(o, "/uid") == uid))
-        .collect()
+    cx.c.store.owned("pods", ns, uid)
 }
 
 /// Neither ended nor being deleted.

@@ -1,67 +1,36 @@
 //! The scheduler: which node a pod fits on, and the words it has when none does.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::super::cx::{Cx, key, set_condition};
+use super::super::store::index::Requests;
+pub use super::super::store::index::requests;
 use super::super::text::{arr, expression, milli, s};
 use super::{claims, pods};
 
+const UNLIKE: &str = "node(s) didn't match Pod's node affinity/selector";
+
 /// Places every pod that waits for a node.
 pub fn schedule(cx: &mut Cx) {
-    let waiting: Vec<Value> = cx
-        .list("pods")
-        .into_iter()
-        .filter(|p| s(p, "/spec/nodeName").is_empty() && pods::is_active(p))
-        .cloned()
-        .collect();
+    let waiting: Vec<Value> = cx.c.store.unplaced().cloned().collect();
     if waiting.is_empty() {
         return;
     }
-    let nodes: Vec<Value> = cx.list("nodes").into_iter().cloned().collect();
-    let mut used = usage(cx);
-    for pod in waiting {
-        place(cx, &pod, &nodes, &mut used);
+    let nodes: Vec<Arc<Value>> = cx.c.store.all("nodes", "").cloned().collect();
+    let mut used = cx.c.store.index().requested().clone();
+    for (i, pod) in waiting.iter().enumerate() {
+        place(cx, pod, &nodes, &mut used, i);
     }
 }
 
-type Usage = BTreeMap<String, BTreeMap<String, i64>>;
+type Usage = BTreeMap<String, Requests>;
 
-/// What scheduled pods request, by node and resource, in thousandths.
-fn usage(cx: &Cx) -> Usage {
-    let mut used = Usage::new();
-    for p in cx.list("pods") {
-        let node = s(p, "/spec/nodeName");
-        if node.is_empty() || matches!(s(p, "/status/phase"), "Succeeded" | "Failed") {
-            continue;
-        }
-        add(used.entry(node.to_owned()).or_default(), &requests(p));
-    }
-    used
-}
-
-fn add(to: &mut BTreeMap<String, i64>, what: &BTreeMap<String, i64>) {
+fn add(to: &mut Requests, what: &Requests) {
     for (k, v) in what {
         *to.entry(k.clone()).or_default() += v;
     }
-}
-
-/// What a pod requests (limits stand in where there is no request), with itself as one of `pods`.
-#[must_use]
-pub fn requests(pod: &Value) -> BTreeMap<String, i64> {
-    let mut sum = BTreeMap::from([("pods".to_owned(), 1000)]);
-    for c in arr(pod, "/spec/containers") {
-        let mut own: BTreeMap<&String, i64> = BTreeMap::new();
-        for part in ["limits", "requests"] {
-            for (k, v) in c["resources"][part].as_object().into_iter().flatten() {
-                own.insert(k, milli(v));
-            }
-        }
-        for (k, v) in own {
-            *sum.entry(k.clone()).or_default() += v;
-        }
-    }
-    sum
 }
 
 /// Number of a resource that a pod requests.
@@ -99,7 +68,7 @@ pub fn fits_node(spec: &Value, node: &Value) -> Option<String> {
                 && arr(t, "/matchFields").iter().all(|e| expression(e, |_| Some(name)))
         });
     if !selected || !affine {
-        return Some("node(s) didn't match Pod's node affinity/selector".to_owned());
+        return Some(UNLIKE.to_owned());
     }
     for taint in arr(node, "/spec/taints") {
         if matches!(s(taint, "/effect"), "NoSchedule" | "NoExecute") && !tolerates(spec, taint) {
@@ -117,11 +86,12 @@ pub fn fits_node(spec: &Value, node: &Value) -> Option<String> {
     None
 }
 
-fn lacks(pod: &Value, node: &Value, used: &Usage) -> Option<String> {
+fn lacks(wants: &Requests, node: &Value, used: &Usage) -> Option<String> {
     let none = BTreeMap::new();
     let used = used.get(s(node, "/metadata/name")).unwrap_or(&none);
-    for (resource, want) in requests(pod) {
-        let free = milli(&node["status"]["allocatable"][&resource]) - used.get(&resource).copied().unwrap_or(0);
+    for (resource, want) in wants {
+        let want = *want;
+        let free = milli(&node["status"]["allocatable"][resource]) - used.get(resource).copied().unwrap_or(0);
         if want > free && want > 0 {
             return Some(if resource == "pods" {
                 "Too many pods".to_owned()
@@ -133,21 +103,50 @@ fn lacks(pod: &Value, node: &Value, used: &Usage) -> Option<String> {
     None
 }
 
-fn place(cx: &mut Cx, pod: &Value, nodes: &[Value], used: &mut Usage) {
+/// Feasible nodes that are enough to choose from, as the real scheduler stops looking in large clusters.
+const ENOUGH: usize = 100;
+
+/// The only node a daemon pod is meant for.
+fn meant_for(pod: &Value) -> Option<&str> {
+    let at = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    match arr(pod, at) {
+        [term] => match arr(term, "/matchFields") {
+            [f] if s(f, "/key") == "metadata.name" && s(f, "/operator") == "In" => match arr(f, "/values") {
+                [one] => one.as_str(),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn place(cx: &mut Cx, pod: &Value, nodes: &[Arc<Value>], used: &mut Usage, turn: usize) {
     let volumes = match claims::wanted_by(cx, pod) {
         Ok(v) => v,
         Err(text) => return unschedulable(cx, pod, &format!("0/{} nodes are available: {text}.", nodes.len())),
     };
+    let wants = requests(pod);
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut fitting: Vec<&Value> = Vec::new();
-    for n in nodes {
+    let only = meant_for(pod);
+    // Small clusters are looked at from their first node; in large ones every pod begins elsewhere.
+    let start = if nodes.len() > ENOUGH { turn * ENOUGH % nodes.len() } else { 0 };
+    for n in nodes[start..].iter().chain(&nodes[..start]) {
+        if only.is_some_and(|o| o != s(n, "/metadata/name")) {
+            *reasons.entry(UNLIKE.to_owned()).or_default() += 1;
+            continue;
+        }
         let why = fits_node(&pod["spec"], n)
             .or_else(|| repelled(cx, pod, n))
             .or_else(|| claims::keeps_away(cx, &volumes, n))
-            .or_else(|| lacks(pod, n, used));
+            .or_else(|| lacks(&wants, n, used));
         match why {
             None => fitting.push(n),
             Some(text) => *reasons.entry(text).or_default() += 1,
+        }
+        if fitting.len() >= ENOUGH {
+            break;
         }
     }
     let chosen = fitting.into_iter().max_by_key(|n| score(pod, n, used)).map(|n| s(n, "/metadata/name").to_owned());
@@ -157,7 +156,7 @@ fn place(cx: &mut Cx, pod: &Value, nodes: &[Value], used: &mut Usage) {
     if claims::await_binding(cx, &volumes, &node) {
         return;
     }
-    add(used.entry(node.clone()).or_default(), &requests(pod));
+    add(used.entry(node.clone()).or_default(), &wants);
     bind(cx, pod, &node);
 }
 

@@ -3,7 +3,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::super::container::{self, shell};
-use super::super::cx::{Cx, with_cluster};
+use super::super::cx::{Cx, with_pods};
 use super::super::state::PodStage;
 use super::super::text::{arr, s};
 use super::behaviour::{self, Run};
@@ -25,9 +25,7 @@ pub fn start(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>)
         let log = async {
             while let Some(Chunk::Out(b) | Chunk::Err(b)) = rx.recv().await {
                 let text = String::from_utf8_lossy(&b).into_owned();
-                lab.with(|w| {
-                    with_cluster(&lab, w, &inside.cluster, |cx| logs::write(cx, &uid, &inside.container, &text))
-                });
+                lab.with(|w| with_pods(&lab, w, &inside.cluster, |cx| logs::write(cx, &uid, &inside.container, &text)));
             }
         };
         let code = tokio::select! { biased;
@@ -43,7 +41,7 @@ pub fn start(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>)
         }
         let honest = if images::plain(&inside.image) || code != i64::from(shell::NOT_FOUND) { code } else { 0 };
         lab.with(|w| {
-            with_cluster(&lab, w, &inside.cluster, |cx| kubelet::script_ended(cx, &uid, &inside.container, honest));
+            with_pods(&lab, w, &inside.cluster, |cx| kubelet::script_ended(cx, &uid, &inside.container, honest));
         });
         lab.kube().wrote();
         drop(mark);
@@ -94,7 +92,7 @@ pub fn probe(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>,
             () = inside.stop.cancelled() => return drop(mark),
         };
         lab.with(|w| {
-            with_cluster(&lab, w, &inside.cluster, |cx| kubelet::probed(cx, &uid, code == 0, period_ms, &text));
+            with_pods(&lab, w, &inside.cluster, |cx| kubelet::probed(cx, &uid, code == 0, period_ms, &text));
         });
         drop(mark);
     });

@@ -54,7 +54,10 @@ pub fn write(cx: &mut Cx, ns: &str, name: &str, view: &View) {
     let pod_ip = if cx.get("pods", ns, name).is_some_and(|p| p["spec"]["hostNetwork"] == true) {
         host.clone()
     } else {
-        pod_address(cx, &node, &uid)
+        match s(pod, "/status/podIP") {
+            "" => pod_address(cx, &node, &uid),
+            ip => ip.to_owned(),
+        }
     };
     cx.update("pods", ns, name, |p| {
         let inits = arr(p, "/spec/initContainers").len();
@@ -168,10 +171,11 @@ fn list(p: &Value, at: &str, stamp: &str, old: &str, state: impl Fn(usize) -> (C
     Value::Array(out)
 }
 
-/// Address of a pod in its node's pod network.
+/// A free address for a pod in its node's pod network.
 fn pod_address(cx: &Cx, node: &str, uid: &str) -> String {
     let net = cx.get("nodes", "", node).map(|n| s(n, "/spec/podCIDR").to_owned()).unwrap_or_default();
     let base: Vec<&str> = net.split('.').take(3).collect();
-    let n = u32::from_str_radix(&sha256(uid)[..4], 16).unwrap_or(2) % 250 + 2;
-    format!("{}.{n}", base.join("."))
+    let first = u32::from_str_radix(&sha256(uid)[..4], 16).unwrap_or(2);
+    let address = |i: u32| format!("{}.{}", base.join("."), (first + i) % 253 + 2);
+    (0..253).map(address).find(|ip| !cx.c.store.index().is_taken(ip)).unwrap_or_else(|| address(0))
 }

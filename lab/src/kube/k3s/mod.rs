@@ -7,6 +7,7 @@ pub mod membership;
 pub mod node;
 pub mod packaged;
 pub mod reset;
+pub mod roles;
 pub mod serve;
 pub mod snapshot;
 pub mod tokens;

@@ -134,13 +134,15 @@ fn new_node(cx: &Cx, vmid: u32, p: &Process, ip: &str) -> Value {
         }
         taints.push(taint);
     }
-    let cidr = cx.c.nodes.len().saturating_sub(1);
     let base = match s(&cx.c.config, "/cluster-cidr").split(',').next() {
         Some(t) if !t.is_empty() => t.to_owned(),
         _ => "10.42.0.0/16".to_owned(),
     };
     let net: Vec<&str> = base.split('.').take(2).collect();
-    let pod_cidr = format!("{}.{cidr}.0/24", net.join("."));
+    let taken: std::collections::BTreeSet<&str> = cx.list("nodes").into_iter().map(|n| s(n, "/spec/podCIDR")).collect();
+    let range = |n: usize| format!("{}.{n}.0/24", net.join("."));
+    let free = (0..=taken.len()).find(|n| !taken.contains(range(*n).as_str())).unwrap_or_default();
+    let pod_cidr = range(free);
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": p.node, "labels": labels, "annotations": {
@@ -311,20 +313,28 @@ pub fn silent(lab: &Lab, w: &mut World, id: &str, node: &str) {
 /// Whether the kubelet of a node runs.
 #[must_use]
 pub fn posts(w: &World, id: &str, node: &str) -> bool {
-    w.k3s.iter().any(|(vmid, p)| {
-        p.node == node
-            && p.cluster.as_deref() == Some(id)
-            && matches!(p.unit, Some(UnitState::Active | UnitState::Activating))
-            && !p.waiting
-            && guest::is_up(w, *vmid)
-    })
+    w.k3s.iter().any(|(vmid, p)| p.node == node && runs(w, id, *vmid, p))
+}
+
+fn runs(w: &World, id: &str, vmid: u32, p: &Process) -> bool {
+    p.cluster.as_deref() == Some(id)
+        && matches!(p.unit, Some(UnitState::Active | UnitState::Activating))
+        && !p.waiting
+        && guest::is_up(w, vmid)
 }
 
 /// Renews the leases and heartbeats of all nodes whose kubelets run: they are computed when somebody looks.
 pub fn heartbeats(w: &mut World, id: &str) {
     let Some(c) = w.clusters.get(id) else { return };
-    let running: Vec<String> = c.nodes.iter().filter(|(_, n)| n.posting).map(|(name, _)| name.clone()).collect();
-    let alive: Vec<String> = running.into_iter().filter(|n| posts(w, id, n)).collect();
+    let posting = |p: &&Process| c.nodes.get(&p.node).is_some_and(|n| n.posting);
+    let alive: Vec<String> = w
+        .k3s
+        .iter()
+        .filter(|(v, p)| runs(w, id, **v, p))
+        .map(|(_, p)| p)
+        .filter(posting)
+        .map(|p| p.node.clone())
+        .collect();
     let Some(c) = w.clusters.get_mut(id) else { return };
     c.store.at(w.now_ms);
     let renew = super::super::text::stamp_micro(w.now_ms);

@@ -34,6 +34,8 @@ pub struct Kind {
     pub categories: Vec<String>,
     /// Only `create` is offered (reviews).
     pub create_only: bool,
+    /// Only `get` and `list` are offered (metrics).
+    pub read_only: bool,
     /// Name of the type in the built-in definitions; empty for custom kinds.
     pub type_name: String,
     /// Defined by a CustomResourceDefinition.

@@ -147,6 +147,13 @@ fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
             });
         }
     }
+    if kind.kind == "Pod" && frozen(old) != frozen(new) {
+        out.push(Cause {
+            reason: "FieldValueForbidden",
+            field: "spec".into(),
+            message: "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)".into(),
+        });
+    }
     if kind.kind == "Service"
         && old["spec"]["clusterIP"] != new["spec"]["clusterIP"]
         && old["spec"]["clusterIP"].is_string()
@@ -164,6 +171,27 @@ fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
             message: "Forbidden: field is immutable when `immutable` is set".into(),
         });
     }
+}
+
+/// What of a pod's spec never changes.
+fn frozen(pod: &Value) -> Value {
+    let mut spec = pod["spec"].clone();
+    let Some(m) = spec.as_object_mut() else { return spec };
+    for list in ["containers", "initContainers"] {
+        for c in m.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            c["image"] = Value::Null;
+        }
+    }
+    for free in [
+        "activeDeadlineSeconds",
+        "tolerations",
+        "terminationGracePeriodSeconds",
+        "schedulingGates",
+        "ephemeralContainers",
+    ] {
+        m.shift_remove(free);
+    }
+    spec
 }
 
 fn body(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
@@ -188,9 +216,15 @@ fn body(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
         out.push(Cause::required("spec", ""));
     }
     match kind.kind.as_str() {
-        "Pod" => containers(&obj["spec"], "spec", out),
+        "Pod" => containers(&obj["spec"], "spec", &[], out),
         "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" => {
-            containers(&obj["spec"]["template"]["spec"], "spec.template.spec", out);
+            let claims: Vec<&str> = obj["spec"]["volumeClaimTemplates"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|c| c["metadata"]["name"].as_str())
+                .collect();
+            containers(&obj["spec"]["template"]["spec"], "spec.template.spec", &claims, out);
             template_labels(obj, out);
             let policy = &obj["spec"]["template"]["spec"]["restartPolicy"];
             let job = kind.kind == "Job";
@@ -248,7 +282,8 @@ fn template_labels(obj: &Value, out: &mut Vec<Cause>) {
     }
 }
 
-fn containers(spec: &Value, path: &str, out: &mut Vec<Cause>) {
+/// Containers of a pod; `claims` are volumes that come from elsewhere (claim templates).
+fn containers(spec: &Value, path: &str, claims: &[&str], out: &mut Vec<Cause>) {
     if spec["containers"].as_array().is_none_or(Vec::is_empty) {
         if !out.iter().any(|c| c.field == format!("{path}.containers")) {
             out.push(Cause::required(format!("{path}.containers"), ""));
@@ -275,7 +310,7 @@ fn containers(spec: &Value, path: &str, out: &mut Vec<Cause>) {
             seen.push(name);
             for (j, m) in c["volumeMounts"].as_array().into_iter().flatten().enumerate() {
                 let v = m["name"].as_str().unwrap_or_default();
-                if !volumes.contains(&v) {
+                if !volumes.contains(&v) && !claims.contains(&v) {
                     out.push(Cause {
                         reason: "FieldValueNotFound",
                         field: format!("{at}.volumeMounts[{j}].name"),

@@ -42,7 +42,7 @@ pub enum Deleted {
     Marked(Arc<Value>),
 }
 
-const FOREGROUND: &str = "foregroundDeletion";
+pub(super) const FOREGROUND: &str = "foregroundDeletion";
 
 impl Store {
     /// Deletes an object, as a controller: dependents go too, finalizers are honoured.
@@ -179,18 +179,11 @@ impl Store {
     /// Objects that name `uid` as an owner: (resource, namespace, name).
     #[must_use]
     pub fn dependents(&self, uid: &str) -> Vec<(String, String, String)> {
-        if uid.is_empty() {
-            return Vec::new();
-        }
-        let owned =
-            |o: &Value| o["metadata"]["ownerReferences"].as_array().is_some_and(|a| a.iter().any(|r| r["uid"] == uid));
-        let mut out = Vec::new();
-        for (resource, map) in &self.objects {
-            for o in map.values().filter(|o| owned(o)) {
-                out.push((resource.clone(), meta::namespace(o).to_owned(), meta::name(o).to_owned()));
-            }
-        }
-        out
+        let split = |(resource, key): &super::index::Place| {
+            let (ns, name) = key.split_once('/')?;
+            Some((resource.to_string(), ns.to_owned(), name.to_owned()))
+        };
+        self.index.owned(uid).filter_map(split).collect()
     }
 
     /// Deletes dependents of `uid`, or takes the reference out where another owner lives.
@@ -241,7 +234,8 @@ impl Store {
 
     /// Ends what only waited for others: empty terminating namespaces, foreground owners without dependents.
     fn settle(&mut self) {
-        let ending: Vec<Arc<Value>> = self.all("namespaces", "").filter(|n| meta::deleting(n)).cloned().collect();
+        let names = self.index.ending();
+        let ending: Vec<Arc<Value>> = names.filter_map(|n| self.arc("namespaces", "", n)).cloned().collect();
         for n in ending {
             let name = meta::name(&n).to_owned();
             if self.remains(&name).is_empty()
@@ -251,12 +245,9 @@ impl Store {
                 self.commit(&kind, "", &name, None);
             }
         }
-        let mut waiting = Vec::new();
-        for (resource, map) in &self.objects {
-            for o in map.values().filter(|o| meta::deleting(o) && meta::finalizers(o).contains(&FOREGROUND)) {
-                waiting.push((resource.clone(), o.clone()));
-            }
-        }
+        let held = self.index.foreground.iter();
+        let waiting: Vec<(String, Arc<Value>)> =
+            held.filter_map(|(r, k)| Some((r.to_string(), self.objects.get(&**r)?.get(k)?.clone()))).collect();
         for (resource, o) in waiting {
             if !self.dependents(meta::uid(&o)).is_empty() {
                 continue;

@@ -14,11 +14,12 @@ impl Store {
         let name = meta::name(regarding).to_owned();
         let now = meta::time(self.now_ms);
         let same = self
-            .all("events", &ns)
+            .index
+            .events(meta::uid(regarding))
+            .filter_map(|k| self.objects.get("events")?.get(k))
             .find(|e| {
-                let o = &e["involvedObject"];
-                o["name"] == name.as_str()
-                    && o["uid"] == regarding["metadata"]["uid"]
+                e["involvedObject"]["name"] == name.as_str()
+                    && meta::namespace(e) == ns
                     && e["reason"] == reason
                     && e["message"] == message
                     && e["type"] == kind

@@ -5,6 +5,7 @@ pub mod delete;
 pub mod event;
 pub mod failure;
 pub mod fields;
+pub mod index;
 pub mod meta;
 pub mod patch;
 pub mod selector;
@@ -76,6 +77,7 @@ pub struct Store {
     log: VecDeque<Change>,
     forgotten: u64,
     bell: Bell,
+    index: index::Index,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,6 +107,11 @@ impl From<Saved> for Store {
             ..Store::default()
         };
         store.refresh_kinds();
+        for (resource, map) in &store.objects {
+            for (key, o) in map {
+                store.index.note(resource, key, None, Some(o));
+            }
+        }
         store
     }
 }
@@ -175,6 +182,26 @@ impl Store {
             .flat_map(move |m| m.range(prefix.clone()..))
             .take_while(move |(k, _)| k.starts_with(&upto))
             .map(|(_, v)| v)
+    }
+
+    /// What is looked up often.
+    #[must_use]
+    pub fn index(&self) -> &index::Index {
+        &self.index
+    }
+
+    /// Objects of a resource in a namespace that name `uid` as an owner, in key order.
+    #[must_use]
+    pub fn owned(&self, resource: &str, ns: &str, uid: &str) -> Vec<&Value> {
+        let Some(map) = self.objects.get(resource) else { return Vec::new() };
+        let mine = self.index.owned(uid).filter(|(r, _)| **r == *resource).filter_map(|(_, key)| map.get(key));
+        mine.map(AsRef::as_ref).filter(|o| meta::namespace(o) == ns).collect()
+    }
+
+    /// Pods that wait for a node.
+    pub fn unplaced(&self) -> impl Iterator<Item = &Value> {
+        let map = self.objects.get("pods");
+        self.index.unplaced().filter_map(move |k| map?.get(k)).map(AsRef::as_ref)
     }
 
     /// Every resource that has or had objects.
@@ -257,11 +284,13 @@ impl Store {
             Some(mut v) => {
                 meta::edit(&mut v, |m| m.insert("resourceVersion".into(), self.rv.to_string().into()));
                 let v = Arc::new(v);
-                let before = map.insert(key, v.clone());
+                let before = map.insert(key.clone(), v.clone());
+                self.index.note(&resource, &key, before.as_deref(), Some(&v));
                 (if before.is_some() { Op::Modified } else { Op::Added }, v, before)
             }
             None => {
                 let before = map.remove(&key);
+                self.index.note(&resource, &key, before.as_deref(), None);
                 let mut old = before.as_deref().cloned().unwrap_or_default();
                 meta::edit(&mut old, |m| m.insert("resourceVersion".into(), self.rv.to_string().into()));
                 (Op::Deleted, Arc::new(old), before)

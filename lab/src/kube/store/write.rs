@@ -100,6 +100,7 @@ impl Store {
         if self.get(&kind.resource(), &ns, &name).is_some() {
             return Err(Failure::already_exists(kind, &name));
         }
+        crate::kube::controllers::quotas::admit(self, kind, &ns, &obj)?;
         if !o.manager.is_empty() {
             fields::track_as_sent(kind, None, &mut obj, plain, o, self.now_ms);
         }
@@ -189,6 +190,23 @@ impl Store {
             }
             if let Some(m) = managed {
                 new["metadata"]["managedFields"] = m;
+            }
+        } else if subresource == "ephemeralcontainers" {
+            let asked = new["spec"].get("ephemeralContainers").cloned().unwrap_or_default();
+            let managed = new["metadata"].get("managedFields").cloned();
+            *new = old.clone();
+            new["spec"]["ephemeralContainers"] = asked;
+            if let Some(m) = managed {
+                new["metadata"]["managedFields"] = m;
+            }
+        } else if kind.kind == "Pod" && kind.group.is_empty() {
+            match old["spec"].get("ephemeralContainers") {
+                Some(e) => new["spec"]["ephemeralContainers"] = e.clone(),
+                None => drop(new["spec"].as_object_mut().and_then(|m| m.shift_remove("ephemeralContainers"))),
+            }
+            match old.get("status") {
+                Some(s) => new["status"] = s.clone(),
+                None => drop(new.as_object_mut().and_then(|o| o.shift_remove("status"))),
             }
         } else if kind.status && !(kind.kind == "Node" && subresource == "*") {
             match old.get("status") {

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Socket, Target, container, protocol, terminal, upgrade};
+use super::{Socket, Target, container, protocol, statuses, terminal, upgrade};
 use crate::kube::api::{Body, Call};
 use crate::kube::container::{Inside, enter, shell, spec};
 use crate::kube::controllers::{images, kubelet};
-use crate::kube::cx::with_cluster;
+use crate::kube::cx::{with_cluster, with_pods};
 use crate::kube::schema::Kind;
 use crate::kube::store::Failure;
 use crate::kube::text::{arr, s};
@@ -45,8 +45,7 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target, attach: bool) -> Result<h
     if argv.is_empty() && !attach {
         return Err(Failure::bad_request("you must specify at least 1 command for the container"));
     }
-    let all = arr(&pod, "/status/containerStatuses").iter().chain(arr(&pod, "/status/initContainerStatuses"));
-    let running = all.clone().any(|c| s(c, "/name") == name && c["state"]["running"].is_object());
+    let running = statuses(&pod).any(|c| s(c, "/name") == name && c["state"]["running"].is_object());
     if !running && !attach {
         let why = format!("unable to upgrade connection: container not found (\"{name}\")");
         return Err(Failure::new(500, "InternalError", format!("Internal error occurred: {why}")));
@@ -92,14 +91,20 @@ async fn run(socket: Socket, inside: &Inside, w: Wanted) {
     let listen = async move {
         let mut tx = Some(tx).filter(|_| stdin);
         while let Some(Ok(m)) = from.next().await {
-            match m {
-                Message::Binary(b) if b.len() > 1 && b[0] == STDIN => {
+            // The Python client sends what is text as text.
+            let data = match m {
+                Message::Binary(b) => b.to_vec(),
+                Message::Text(t) => t.as_bytes().to_vec(),
+                Message::Close(_) => return,
+                _ => continue,
+            };
+            match data.split_first() {
+                Some((&STDIN, rest)) if !rest.is_empty() => {
                     if let Some(t) = &tx {
-                        let _ = t.send(b[1..].to_vec()).await;
+                        let _ = t.send(rest.to_vec()).await;
                     }
                 }
-                Message::Binary(b) if b.len() > 1 && b[0] == CLOSE && b[1] == STDIN => tx = None,
-                Message::Close(_) => return,
+                Some((&CLOSE, [STDIN])) => tx = None,
                 _ => {}
             }
         }
@@ -168,7 +173,7 @@ async fn attach(inside: &Inside, w: &Wanted, rx: mpsc::Receiver<Vec<u8>>, say: &
         if ended {
             let uid = s(&inside.pod, "/metadata/uid").to_owned();
             inside.lab.with(|w| {
-                with_cluster(&inside.lab, w, &inside.cluster, |cx| {
+                with_pods(&inside.lab, w, &inside.cluster, |cx| {
                     kubelet::script_ended(cx, &uid, &inside.container, i64::from(code))
                 });
             });
@@ -179,14 +184,17 @@ async fn attach(inside: &Inside, w: &Wanted, rx: mpsc::Receiver<Vec<u8>>, say: &
     let uid = s(&inside.pod, "/metadata/uid").to_owned();
     let mut seen = 0;
     loop {
+        let ephemeral = arr(&inside.pod, "/spec/ephemeralContainers").iter().any(|c| s(c, "/name") == inside.container);
         let (text, over) = inside.lab.with(|w| {
             let Some(c) = w.clusters.get(&inside.cluster) else { return (String::new(), true) };
             let Some(rt) = c.pods.get(&uid) else { return (String::new(), true) };
             let lines = rt.log.get(&inside.container).map(|l| l.lines.as_slice()).unwrap_or_default();
             let fresh: String = lines.iter().skip(seen).map(|l| format!("{}\n", l.1)).collect();
             seen = lines.len();
-            let phase = c.store.get("pods", &rt.ns, &rt.name).map_or("", |p| s(p, "/status/phase"));
-            (fresh, matches!(phase, "Succeeded" | "Failed"))
+            let Some(p) = c.store.get("pods", &rt.ns, &rt.name) else { return (fresh, true) };
+            let mut ended = statuses(p).filter(|c| s(c, "/name") == inside.container);
+            let gone = ephemeral && ended.any(|c| c["state"]["terminated"].is_object());
+            (fresh, gone || matches!(s(p, "/status/phase"), "Succeeded" | "Failed"))
         });
         if !text.is_empty() && say.send((STDOUT, text.into_bytes())).await.is_err() {
             return status(0);

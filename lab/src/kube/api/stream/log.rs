@@ -6,13 +6,13 @@ use http::Response;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 
-use super::{Target, container};
+use super::{Target, container, statuses};
 use crate::Lab;
 use crate::kube::api::{Body, Call, text};
 use crate::kube::schema::Kind;
 use crate::kube::state::Log;
 use crate::kube::store::{Cause, Failure, meta};
-use crate::kube::text::{arr, s};
+use crate::kube::text::s;
 
 /// How a client wants to see a log.
 #[derive(Debug, Clone, Default)]
@@ -90,8 +90,7 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>,
     let waiting = |why: &str| {
         Failure::bad_request(format!("container \"{name}\" in pod \"{pod_name}\" is waiting to start: {why}"))
     };
-    let statuses = arr(&pod, "/status/containerStatuses").iter().chain(arr(&pod, "/status/initContainerStatuses"));
-    let status = statuses.clone().find(|c| s(c, "/name") == name).cloned().unwrap_or_default();
+    let status = statuses(&pod).find(|c| s(c, "/name") == name).cloned().unwrap_or_default();
     let began = status["state"]["running"].is_object()
         || status["state"]["terminated"].is_object()
         || status["lastState"]["terminated"].is_object();
@@ -149,8 +148,7 @@ impl Follower {
             let rt = c.pods.get(&self.uid)?;
             let pod = c.store.get("pods", &rt.ns, &rt.name);
             let over = pod.is_none_or(|p| {
-                let all = arr(p, "/status/containerStatuses").iter().chain(arr(p, "/status/initContainerStatuses"));
-                let ended = all.clone().find(|c| s(c, "/name") == self.container);
+                let ended = statuses(p).find(|c| s(c, "/name") == self.container);
                 matches!(s(p, "/status/phase"), "Succeeded" | "Failed")
                     || ended.is_some_and(|c| {
                         c["state"]["terminated"].is_object() || s(c, "/state/waiting/reason") == "CrashLoopBackOff"

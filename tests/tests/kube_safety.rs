@@ -1,0 +1,180 @@
+//! The safety rules that concern the cluster and its data (6, 7, 10, 11, 12, 13), and what our own client does inside
+//! it: commands in containers, kubeconfig files, rotations. One small deployed lab, one case after the other.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
+use std::os::unix::fs::PermissionsExt;
+
+use gpuhost_tests::{Bench, Ran};
+
+const CONNECT: &str = "let cluster = k3s::connect(site().hosts(\"server\"));\n\
+    fn failed(what, work) { try { work.call(); } catch (err) { return err; } throw `${what}: nothing failed`; }\n";
+
+struct Small {
+    b: Bench,
+}
+
+impl Small {
+    /// The small site, deployed.
+    fn deployed() -> Small {
+        let b = Bench::new();
+        let text = std::fs::read_to_string(gpuhost_tests::root().join("tests/sites/small.toml")).unwrap();
+        std::fs::write(b.path("site.toml"), text).unwrap();
+        let small = Small { b };
+        let _ = small.recipe("recipes/deploy.rhai", &["--yes"]).expect(0);
+        small
+    }
+
+    fn recipe(&self, recipe: &str, more: &[&str]) -> Ran {
+        let site = self.b.path("site.toml").display().to_string();
+        let mut args = vec!["run", recipe, "--lab", "--json", "--site", &site];
+        args.extend_from_slice(more);
+        self.b.run(&args)
+    }
+
+    /// Runs a script against the cluster.
+    fn script(&self, text: &str, more: &[&str]) -> Ran {
+        let path = self.b.path("step.rhai");
+        std::fs::write(&path, format!("{CONNECT}{text}")).unwrap();
+        self.recipe(path.to_str().unwrap(), more)
+    }
+
+    /// Runs a script that has to end well.
+    fn good(&self, name: &str, text: &str) {
+        let ran = self.script(text, &["--yes"]);
+        assert_eq!(ran.code, 0, "{name}: {:#}\n{}", ran.finished()["error"], ran.stderr);
+        println!("{name}: ok");
+    }
+
+    /// Runs a script that nobody answers for: it is refused, and says `word`.
+    fn refused(&self, name: &str, text: &str, word: &str) {
+        let ran = self.script(text, &[]);
+        let error = ran.finished()["error"].to_string();
+        assert_eq!(ran.code, 4, "{name}: {error}\n{}", ran.stderr);
+        assert!(error.contains(word), "{name}: no `{word}` in {error}");
+        println!("{name}: refused");
+    }
+}
+
+/// Commands in containers and kubeconfig files by our own client.
+const INSIDE: &str = r#"
+cluster.apply(#{ apiVersion: "v1", kind: "Pod", metadata: #{ name: "box" }, spec: #{
+    containers: [#{ name: "c", image: "busybox", command: ["sleep", "infinity"] }, #{ name: "d", image: "busybox", command: ["sleep", "infinity"] }],
+} });
+cluster.wait("pod", "box", "condition=Ready", 5.minutes);
+let end = cluster.exec("box", ["sh", "-c", "echo out; echo bad >&2; exit 3"], #{ ok_codes: [3] });
+require(end.stdout == "out\n" && end.stderr == "bad\n" && end.code == 3, `exec: ${end}`);
+require(cluster.exec("box", ["cat"], #{ stdin: "through", container: "d" }).stdout == "through", "standard input");
+let err = failed("code", || cluster.exec("box", ["sh", "-c", "echo why >&2; exit 9"]));
+require(err.kind == "failed" && err.message.contains("exit code 9") && err.causes[0].contains("why"), `${err}`);
+let err = failed("program", || cluster.exec("box", ["no-such-program"]));
+require(err.kind == "failed" && `${err.causes}`.contains("not found"), `missing program: ${err.causes}`);
+let err = failed("container", || cluster.exec("box", ["true"], #{ container: "nope" }));
+require(err.kind == "failed" && err.message.contains("nope"), `missing container: ${err}`);
+require(failed("pod", || cluster.exec("nobody", ["true"])).kind == "not_found", "a missing pod");
+let err = failed("time", || cluster.exec("box", ["sleep", "600"], #{ timeout: 5.seconds }));
+require(err.kind == "timeout", `time limit: ${err}`);
+require(failed("port", || cluster.port_forward("box", 70000, #{})).kind == "invalid", "no port");
+require(failed("pod", || cluster.port_forward("nobody", 80, #{})).kind == "not_found", "a missing pod");
+let port = cluster.port_forward("box", 80, #{});
+require(port > 1023 && port == cluster.port_forward("box", 80, #{}), "one port for one goal");
+cluster.delete("pod", "box");
+
+require(cluster.write_kubeconfig("kc/config", #{}), "written");
+require(!cluster.write_kubeconfig("kc/config", #{}), "and left alone");
+require(cluster.write_kubeconfig("kc/merged", #{ merge: true }), "merged");
+require(!cluster.write_kubeconfig("kc/merged", #{ merge: true }), "and left alone");
+let err = failed("address", || cluster.write_kubeconfig("kc/other", #{ address: "192.168.50.99" }));
+require(err.kind == "invalid" || err.kind == "unreachable", `an address the certificate does not carry: ${err}`);
+require(failed("home", || cluster.write_kubeconfig("~/.kube/config", #{})).kind == "denied", "a lab's never goes home");
+"#;
+
+/// Rules 6 and 10: other owners, default reclaim, what goes with a namespace.
+const OWNERS: &str = r#"
+// Rule 6: what Fleet has set belongs to Fleet, what a release has belongs to Helm.
+cluster.apply(#{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "fleets", labels: #{ "objectset.rio.cattle.io/hash": "abc" },
+    annotations: #{ "objectset.rio.cattle.io/id": "default-bundle", "meta.helm.sh/release-name": "r", "meta.helm.sh/release-namespace": "default" } }, data: #{ a: "1" } });
+let map = #{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "fleets" }, data: #{ a: "2" } };
+let err = failed("foreign", || cluster.apply(map));
+require(err.kind == "denied" || err.kind == "conflict", `another owner: ${err}`);
+require(cluster.get("configmap", "fleets").data.a == "1", "nothing was written");
+// Rule 10: what may hold data is retained unless somebody says otherwise.
+require(cluster.get("sc", "shelf").reclaimPolicy == "Retain", "the NFS class retains");
+cluster.ensure_storage_class("plain", #{ provisioner: "example.com/none" });
+require(cluster.get("sc", "plain").reclaimPolicy == "Retain", "retained by default");
+cluster.ensure_namespace("shop");
+cluster.apply(#{ apiVersion: "v1", kind: "PersistentVolumeClaim", metadata: #{ name: "till", namespace: "shop" }, spec: #{
+    accessModes: ["ReadWriteOnce"], storageClassName: "shelf", resources: #{ requests: #{ storage: "1Gi" } } } });
+cluster.wait("pvc", "till", "phase=Bound", 2.minutes, #{ namespace: "shop" });
+"#;
+
+/// Rule 11: a file system is made only on a device named by id that is blank.
+const DISKS: &str = r#"
+let host = site().hosts("storage")[0];
+let err = failed("letter", || nfs::ensure_server(host, #{ device: "/dev/sda", path: "/export/other", label: "other" }));
+require(err.kind == "invalid" || err.kind == "denied" || err.kind == "conflict", `a device by its letter: ${err}`);
+let used = host.read("ls /dev/disk/by-id | head -1").stdout.trim();
+let err = failed("used", || nfs::ensure_server(host, #{ device: `/dev/disk/by-id/${used}`, path: "/export/other", label: "other" }));
+require(err.kind != "timeout", `a disk in use: ${err}`);
+require(host.read("df /export/k8s").stdout.contains("/export/k8s"), "the data is where it was");
+"#;
+
+#[test]
+fn the_cluster_and_its_data_are_safe() {
+    let small = Small::deployed();
+    std::fs::create_dir_all(small.b.path("kc")).unwrap();
+    std::fs::write(
+        small.b.path("kc/merged"),
+        "apiVersion: v1\nkind: Config\nclusters: [{name: mine, cluster: {server: 'https://x'}}]\nusers: []\n\
+         contexts: [{name: mine, context: {cluster: mine, user: me}}]\ncurrent-context: mine\n",
+    )
+    .unwrap();
+    small.good("our client inside", INSIDE);
+    let config = small.b.path("kc/config");
+    assert_eq!(std::fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(
+        text.contains("lab-") && text.contains("certificate-authority-data") && !text.contains("insecure"),
+        "{text}"
+    );
+    let merged = std::fs::read_to_string(small.b.path("kc/merged")).unwrap();
+    assert!(merged.contains("current-context: mine") && merged.contains("lab-"), "{merged}");
+
+    small.good("rules 6 and 10", OWNERS);
+    // Rule 7: data goes only when somebody says so.
+    small.refused("rule 7: a claim", "cluster.delete(\"pvc\", \"till\", #{ namespace: \"shop\" });\n", "till");
+    small.refused("rule 7: a namespace with a claim", "cluster.delete(\"namespace\", \"shop\");\n", "shop");
+    small.refused("rule 7: a CRD", "cluster.delete(\"crd\", \"helmcharts.helm.cattle.io\");\n", "helmcharts");
+    small.good("rule 7: nothing went", "cluster.get(\"pvc\", \"till\", #{ namespace: \"shop\" }); cluster.get(\"crd\", \"helmcharts.helm.cattle.io\");\n");
+    small.good("rule 11", DISKS);
+
+    // Rotations leave a cluster that deploys without a change, and the old token is kept for older snapshots.
+    let state = |name: &str| {
+        let labs = std::fs::read_dir(small.b.path("state/lab")).unwrap().flatten();
+        let files = labs.flat_map(|l| std::fs::read_dir(l.path().join("state")).into_iter().flatten().flatten());
+        files
+            .map(|f| f.path())
+            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(name)))
+            .collect::<Vec<_>>()
+    };
+    let token = || std::fs::read_to_string(&state("attic_token").into_iter().min().unwrap()).unwrap();
+    let old = token();
+    let ran = small.recipe("recipes/rotate-token.rhai", &["--yes"]).expect(0);
+    assert!(!ran.stdout.contains(old.trim()) && !ran.stdout.contains(token().trim()), "no token is printed");
+    assert_ne!(token(), old);
+    assert!(state("attic_token.before-").iter().any(|p| std::fs::read_to_string(p).unwrap().trim() == old.trim()));
+    let _ = small.recipe("recipes/rotate-certificates.rhai", &["--yes"]).expect(0);
+    assert_eq!(small.recipe("recipes/deploy.rhai", &["--yes"]).expect(0).finished()["changed"], 0);
+
+    // Rule 12: what was fixed at birth is refused before any write, never "fixed".
+    let site = small.b.path("site.toml");
+    let text = std::fs::read_to_string(&site).unwrap();
+    std::fs::write(&site, text.replace("cis = false", "cis = false\ncluster_cidr = \"10.99.0.0/16\"")).unwrap();
+    let ran = small.recipe("recipes/deploy.rhai", &["--yes"]);
+    let error = ran.finished()["error"].to_string();
+    assert!(matches!(ran.code, 2 | 4), "{}: {error}\n{}", ran.code, ran.stderr);
+    std::fs::write(&site, text).unwrap();
+
+    // Rule 7: cleanup keeps the data and says so.
+    let ran = small.recipe("recipes/cleanup.rhai", &["--yes"]).expect(0);
+    assert!(ran.stdout.contains("kept: "), "{}", ran.stdout);
+    assert!(ran.stdout.contains("shop/till"), "the claims are named: {}", ran.stdout);
+}
