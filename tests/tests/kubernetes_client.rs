@@ -132,7 +132,10 @@ fn the_client_does_what_it_says() {
 }
 
 fn named(ran: &gpuhost_tests::Ran) {
-    let asked = ran.events().into_iter().find(|e| e["event"] == "intent" && e["op"] == "kubernetes.delete");
+    let asked = ran.events().into_iter().find(|e| {
+        let target = e["target"].as_str().unwrap_or_default();
+        e["event"] == "intent" && e["op"] == "kubernetes.delete" && target.contains("shop")
+    });
     let text = asked.unwrap_or_default().to_string();
     assert!(text.contains("PersistentVolumeClaim shop/till"), "claims are named before a namespace goes: {text}");
 }

@@ -4,3 +4,4 @@ mod bed;
 mod controllers;
 mod recorded;
 mod rest;
+mod scale;

@@ -28,7 +28,7 @@ options! {
 
 /// What `k3s token rotate` asks of its server, asked by curl: `k3s` takes the new token on its command line only, where
 /// every user of the machine can read it. Tokens travel on standard input, as curl's configuration.
-const ROTATE: &str = "curl -fsS --cacert /var/lib/rancher/k3s/server/tls/server-ca.crt -K - https://127.0.0.1:6443/v1-k3s/token && sleep 1\n";
+const ROTATE: &str = "cat | curl -fsS --cacert /var/lib/rancher/k3s/server/tls/server-ca.crt -K - https://127.0.0.1:6443/v1-k3s/token\nr=$?\nsleep 1\nexit $r\n";
 
 /// curl's configuration for [`ROTATE`]. Tokens are letters, digits and colons: nothing to escape.
 fn rotation(old: &str, new: &str) -> String {
@@ -206,7 +206,10 @@ mod tests {
     #[test]
     fn tokens_travel_on_standard_input_only() {
         let stdin = rotation("old", "new");
-        assert!(!ROTATE.contains('$'), "nothing is filled into the command line");
+        assert!(
+            !ROTATE.contains("token \"") && ROTATE.matches('$').count() == 2,
+            "nothing is filled into the command line"
+        );
         assert_eq!(stdin, "request = \"PUT\"\nuser = \"server:old\"\ndata = \"{\\\"newToken\\\":\\\"new\\\"}\"\n");
     }
 }

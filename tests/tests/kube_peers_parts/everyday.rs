@@ -69,7 +69,7 @@ fn editing(k: &Tool<'_>) {
     holds(&k.run("rollout history deployment/web -n edit --revision=3"), &["A:", "b"]);
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: '1'}\n";
     k.with("create -n edit -f -", map);
-    holds(&k.with("replace -n edit -f -", &map.replace('1', "2")), &["configmap/c replaced"]);
+    holds(&k.with("replace -n edit -f -", &map.replace("'1'", "'2'")), &["configmap/c replaced"]);
     holds(&k.with("replace --force -n edit -f -", map), &["configmap/c replaced"]);
     holds(&k.run("get cm -n edit"), &["kube-root-ca.crt", "c "]);
     holds(&k.fails("wait pod/nope -n edit --for=condition=Ready --timeout=1s"), &["NotFound"]);

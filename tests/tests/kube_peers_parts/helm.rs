@@ -69,5 +69,5 @@ pub fn releases(lab: &Served, program: &Path, version: &str) {
     holds(&helm.run(&format!("test {name} {at} --timeout 3m")), &["Succeeded"]);
     holds(&helm.fails(&format!("install {name} {chart} {at}")), &["in use"]);
     holds(&helm.run(&format!("uninstall {name} {at} --wait --timeout 3m")), &["uninstalled"]);
-    assert!(!helm.run(&format!("list {at} -a")).contains(&name));
+    assert!(!helm.run(&format!("list {at}")).contains(&name));
 }

@@ -174,7 +174,7 @@ fn inside(k: &Tool<'_>) {
     holds(&k.fails("logs talker -n in -c nope"), &["nope"]);
     let crash = "apiVersion: v1\nkind: Pod\nmetadata: {name: crash}\nspec:\n  containers:\n  - {name: c, image: busybox, command: [sh, -c, 'echo run; exit 1']}\n";
     k.with("apply -n in -f -", crash);
-    k.run("wait pod/crash -n in --for=jsonpath={.status.containerStatuses[0].restartCount}=1 --timeout=120s");
+    k.run("wait pod/crash -n in --for=jsonpath={.status.containerStatuses[0].lastState.terminated.reason}=Error --timeout=300s");
     holds(&k.run("logs crash -n in --previous"), &["run"]);
     holds(&k.run("get pod crash -n in"), &["crash"]);
     k.run("delete namespace in --timeout=120s");

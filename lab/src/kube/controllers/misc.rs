@@ -27,7 +27,9 @@ pub fn namespace(cx: &mut Cx, name: &str) {
         return;
     }
     for (resource, object) in left {
-        cx.delete(&resource, name, &object);
+        if cx.get(&resource, name, &object).is_some_and(|o| o["metadata"]["deletionTimestamp"].is_null()) {
+            cx.delete(&resource, name, &object);
+        }
     }
     if cx.c.store.remains(name).is_empty() {
         cx.remove("namespaces", "", name);

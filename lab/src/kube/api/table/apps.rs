@@ -229,7 +229,7 @@ fn cron_job(r: &Row<'_>) -> Vec<Value> {
         r.name(),
         json!(r.text("/spec/schedule")),
         json!(r.or("/spec/timeZone", "<none>")),
-        json!(r.at("/spec/suspend").as_bool().unwrap_or(false)),
+        json!(if r.at("/spec/suspend").as_bool().unwrap_or(false) { "True" } else { "False" }),
         json!(r.list("/status/active").len()),
         json!(last),
         r.age(),
