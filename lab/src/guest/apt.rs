@@ -60,7 +60,7 @@ pub const CATALOGUE: &[Package] = &[
     p("jq", "1.6-2.1+deb12u1", &[], &["jq"]),
     p("libnfsidmap1", "1:2.6.2-4+deb12u1", &[], &[]),
     p("linux-headers-amd64", "6.1.148-1", &[], &[]),
-    p("linux-headers-6.1.0-39-amd64", "6.1.148-1", &[], &[]),
+    p("linux-headers-6.1.0-39-cloud-amd64", "6.1.148-1", &[], &[]),
     p("linux-headers-cloud-amd64", "6.1.148-1", &[], &[]),
     p("lsb-release", "12.0-1", &[], &["lsb_release"]),
     p("lsof", "4.95.0-1", &[], &["lsof"]),

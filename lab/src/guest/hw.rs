@@ -221,7 +221,7 @@ pub fn sysctls(g: &Guest) -> Vec<(String, String)> {
 }
 
 /// Version of the running kernel.
-pub const KERNEL: &str = "6.1.0-39-amd64";
+pub const KERNEL: &str = "6.1.0-39-cloud-amd64";
 
 /// Version of the kernel that a guest runs.
 #[must_use]

@@ -402,7 +402,7 @@ fn files() -> Vec<(&'static str, String, u32)> {
         ("/root/.bashrc", "# ~/.bashrc\n".into(), 0o644),
         ("/etc/systemd/timesyncd.conf", "[Time]\n#NTP=\n".into(), 0o644),
         ("/etc/cloud/cloud.cfg", "users:\n  - default\ndisable_root: true\npreserve_hostname: false\nssh_deletekeys: true\n".into(), 0o644),
-        ("/boot/vmlinuz-6.1.0-39-amd64", "kernel\n".into(), 0o644),
+        ("/boot/vmlinuz-6.1.0-39-cloud-amd64", "kernel\n".into(), 0o644),
         ("/usr/share/zoneinfo/Etc/UTC", "TZif2\n".into(), 0o644),
         ("/usr/share/zoneinfo/UTC", "TZif2\n".into(), 0o644),
         ("/usr/share/zoneinfo/Europe/Berlin", "TZif2\n".into(), 0o644),

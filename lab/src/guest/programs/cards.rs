@@ -2,6 +2,24 @@
 use super::{Body, Call, Program, now};
 use crate::spec::PciSpec;
 
+// The table of nvidia-smi 580.
+const EDGE: &str = "+-----------------------------------------------------------------------------------------+";
+const RULE: &str = "+-----------------------------------------+------------------------+----------------------+";
+const HEAD: &str = "\
++-----------------------------------------+------------------------+----------------------+
+| GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
+| Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
+|                                         |                        |               MIG M. |
+|=========================================+========================+======================|";
+const PROCESSES: &str = "
++-----------------------------------------------------------------------------------------+
+| Processes:                                                                              |
+|  GPU   GI   CI              PID   Type   Process name                        GPU Memory |
+|        ID   ID                                                               Usage      |
+|=========================================================================================|
+|  No running processes found                                                             |
++-----------------------------------------------------------------------------------------+";
+
 pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/bin/lspci", lspci),
     // Comes with the driver, not with a package.
@@ -235,10 +253,16 @@ fn nvidia_smi(c: &mut Call) -> i32 {
         }
         return 0;
     }
-    c.line(&format!("+-----------------------------------------------------------------------------------------+\n| NVIDIA-SMI {driver:<18} Driver Version: {driver:<14} CUDA Version: 13.0     |\n|-----------------------------------------+------------------------+----------------------+"));
+    c.line(&format!("{EDGE}\n| NVIDIA-SMI {driver:<23}Driver Version: {driver:<15}CUDA Version: 13.0     |\n{HEAD}"));
     for (i, p) in cards.iter().enumerate() {
-        c.line(&format!("| {i:>3}  {:<30} On   | 00000000:{} Off |                    0 |\n| N/A   34C    P0             36W /  250W |       4MiB / {:>6}MiB |      0%      Default |", model(p), guest_address(i).to_uppercase(), memory(p)));
+        let mode = if state(i).exclusive { "E. Process" } else { "Default" };
+        let mig = if state(i).mig { "Enabled" } else { "Disabled" };
+        let at = guest_address(i).to_uppercase();
+        c.line(&format!("|{i:>4}  {:<31}On  |   00000000:{at} Off |                    0 |", model(p)));
+        let used = format!("4MiB / {:>6}MiB", memory(p));
+        c.line(&format!("| N/A   34C    P0             36W /  250W |{used:>23} |      0%{mode:>13} |"));
+        c.line(&format!("|{:41}|{:24}|{mig:>21} |\n{RULE}", "", ""));
     }
-    c.line("+-----------------------------------------------------------------------------------------+");
+    c.line(PROCESSES);
     0
 }

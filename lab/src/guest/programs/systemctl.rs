@@ -497,15 +497,23 @@ fn lines(c: &Call, unit: Option<&str>) -> Vec<String> {
         })
         .unwrap_or_default();
     if kube || unit.is_none() {
-        let now = journal::stamp(c.m.lab.clock().now_ms());
-        let tag = unit.map_or("k3s", |u| u.trim_end_matches(".service")).to_owned();
-        all.extend(
-            c.world(|w| crate::kube::k3s_journal(w, c.m.vmid))
-                .into_iter()
-                .map(|l| format!("{now} {host} {tag}[1301]: {l}")),
-        );
+        let (tag, pid) = k3s_process(c, unit);
+        let mut at = journal::stamp(c.m.lab.clock().now_ms());
+        for l in c.world(|w| crate::kube::k3s_journal(w, c.m.vmid)) {
+            at = journal::stamp_within(&l).unwrap_or(at);
+            all.push(format!("{at} {host} {tag}[{pid}]: {l}"));
+        }
     }
     all
+}
+
+/// Name and process id of K3s on this machine.
+fn k3s_process(c: &Call, unit: Option<&str>) -> (String, u32) {
+    let found = c.guest(|g| {
+        let is_it = |n: &str| unit.map_or_else(|| k3s::is_unit(n), |u| u == n);
+        g.services.iter().find(|(n, _)| is_it(n)).map(|(n, s)| (n.trim_end_matches(".service").to_owned(), s.pid))
+    });
+    found.flatten().unwrap_or_else(|| ("k3s".to_owned(), 1200))
 }
 
 fn journalctl(c: &mut Call) -> i32 {

@@ -186,6 +186,7 @@ fn refresh(cx: &mut Cx, vmid: u32, p: &Process, ip: &str) {
     let fresh = capacity(cx, vmid, p);
     let guest = cx.w.guests.get(&vmid);
     let (uuid, boot_id) = guest.map(|g| (g.spec.uuid.clone(), g.boot_id.clone())).unwrap_or_default();
+    let kernel = guest.map_or(crate::guest::hw::KERNEL, crate::guest::hw::running_kernel).to_owned();
     let handlers = runtime_handlers(&p.runtimes);
     let args = json!([if p.start.role == Role::Server { "server" } else { "agent" }]).to_string();
     let hash = sha256(&p.start.config.to_string()).to_uppercase();
@@ -206,7 +207,7 @@ fn refresh(cx: &mut Cx, vmid: u32, p: &Process, ip: &str) {
         n["status"]["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": 10250}});
         n["status"]["nodeInfo"] = json!({
             "architecture": "amd64", "bootID": boot_id, "systemUUID": uuid, "machineID": uuid.replace('-', ""),
-            "containerRuntimeVersion": containerd(&p.start.version), "kernelVersion": "6.1.0-49-cloud-amd64",
+            "containerRuntimeVersion": containerd(&p.start.version), "kernelVersion": kernel,
             "kubeProxyVersion": "", "kubeletVersion": p.start.version, "operatingSystem": "linux",
             "osImage": "Debian GNU/Linux 12 (bookworm)",
         });
