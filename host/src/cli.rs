@@ -297,11 +297,18 @@ pub fn main() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(c) => c,
         Err(e) => {
-            e.print().ok();
+            let screen = Screen::new(false);
+            if e.kind() == clap::error::ErrorKind::DisplayHelp {
+                let text = e.render();
+                let text = if screen.paint_out().0 { text.ansi().to_string() } else { text.to_string() };
+                screen.prose(text.trim_end());
+            } else {
+                e.print().ok();
+            }
             if e.kind() == clap::error::ErrorKind::DisplayHelp
                 && let Some(text) = crate::help::recipe(std::env::args().skip(1))
             {
-                Screen::new(false).out(text.trim_end());
+                screen.prose(text.trim_end());
             }
             return if e.use_stderr() { Exit::Usage } else { Exit::Done };
         }

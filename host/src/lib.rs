@@ -15,6 +15,7 @@ pub mod help;
 pub mod init;
 pub mod inventory;
 pub mod labs;
+pub mod lead;
 pub mod lock;
 pub mod plan;
 pub mod policy;

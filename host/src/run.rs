@@ -16,6 +16,7 @@ use crate::exit::Exit;
 use crate::header;
 use crate::labs::folder::Folder;
 use crate::labs::{self, InProcess};
+use crate::lead::Lead;
 use crate::plan::gate::Gate;
 use crate::record::journal::Journal;
 use crate::record::jsonl::JsonLines;
@@ -37,12 +38,13 @@ enum Ending {
 /// Runs `gpuhost run`.
 #[must_use]
 pub fn command(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Exit {
+    screen.leads(Lead::of(args));
     match prepare(args, rt, screen) {
         Ok(job) => job.go().0,
         Err(Stop::Error(e, exit)) => {
             show_error(screen, &e, None);
             if args.json {
-                screen.out(&early_end(&e, exit, false).to_string());
+                screen.out(&early_end(&e, exit, args.lab).to_string());
             }
             exit
         }
@@ -50,7 +52,7 @@ pub fn command(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>
             crate::findings::show(screen, &list, args.json);
             if args.json {
                 let e = OpError::invalid("findings before anything ran");
-                screen.out(&early_end(&e, Exit::Usage, false).to_string());
+                screen.out(&early_end(&e, Exit::Usage, args.lab).to_string());
             }
             Exit::Usage
         }
@@ -337,14 +339,14 @@ impl Job {
     }
 
     fn rerun(&self) -> String {
-        let mut words = vec!["gpuhost run".to_owned(), self.args.recipe.clone()];
+        let mut words = vec!["gpuhost run".to_owned(), crate::lead::word(&self.args.recipe)];
         if let Some(s) = &self.args.site {
-            words.push(format!("--site {}", s.display()));
+            words.push(format!("--site {}", crate::lead::word(&s.display().to_string())));
         }
         if self.args.lab {
             words.push("--lab".to_owned());
         }
-        words.extend(self.args.set.iter().map(|s| format!("--set {s}")));
+        words.extend(self.args.set.iter().map(|s| format!("--set {}", crate::lead::word(s))));
         words.join(" ")
     }
 

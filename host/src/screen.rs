@@ -1,8 +1,11 @@
 //! The one place that writes to the terminal: results to stdout, progress and errors to stderr.
 use std::io::{BufRead, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use indicatif::MultiProgress;
+
+use crate::lead::Lead;
+use crate::render::fold::fold;
 
 /// Whether this output may carry colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,7 @@ pub struct Screen {
     gate: Mutex<()>,
     paint: Paint,
     paint_out: Paint,
+    lead: OnceLock<Lead>,
 }
 
 impl Screen {
@@ -64,6 +68,7 @@ impl Screen {
             gate: Mutex::new(()),
             paint: Paint(colour && err_tty),
             paint_out: Paint(colour && std::io::stdout().is_terminal()),
+            lead: OnceLock::new(),
         }
     }
 
@@ -101,8 +106,32 @@ impl Screen {
         });
     }
 
-    /// A line (or several) on stderr.
+    /// Where the commands lead that are named from now on. Only the first call has an effect.
+    pub fn leads(&self, lead: Lead) {
+        self.lead.set(lead).ok();
+    }
+
+    /// The commands in `text` lead to where this run is.
+    #[must_use]
+    pub fn led(&self, text: &str) -> String {
+        self.lead.get().map_or_else(|| text.to_owned(), |l| l.show(text))
+    }
+
+    /// Prose on stdout: folded on a terminal.
+    pub fn prose(&self, text: &str) {
+        match console::Term::stdout().size_checked() {
+            Some((_, columns)) => self.out(&fold(text, columns.into())),
+            None => self.out(text),
+        }
+    }
+
+    /// A line (or several) on stderr; folded on a terminal.
     pub fn err(&self, text: &str) {
+        let text = self.led(text);
+        let text = match console::Term::stderr().size_checked() {
+            Some((_, columns)) => fold(&text, columns.into()),
+            None => text,
+        };
         self.quietly(|| {
             let mut o = std::io::stderr().lock();
             writeln!(o, "{text}").and_then(|()| o.flush()).ok();

@@ -6,6 +6,7 @@ pub mod git;
 pub mod guest;
 pub mod incidents;
 pub mod kube;
+pub mod lan;
 pub mod pve;
 pub mod seed;
 pub mod spec;

@@ -55,6 +55,9 @@ pub struct World {
     /// Git repositories that clusters can reach, by URL.
     #[serde(default)]
     pub remotes: BTreeMap<String, crate::git::Remote>,
+    /// What else is on the network.
+    #[serde(default)]
+    pub lan: crate::lan::Lan,
     /// What the lab stood in for during runs, for the honest report.
     pub not_rehearsed: std::collections::BTreeSet<String>,
     /// Earliest due time, for the clock's alarm. Not saved.

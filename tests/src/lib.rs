@@ -1,6 +1,7 @@
 //! Helpers of the whole-program tests.
 pub mod bed;
 pub mod client;
+pub mod play;
 pub mod proxy;
 pub mod pve_schema;
 pub mod served;
@@ -84,6 +85,13 @@ impl Ran {
     #[must_use]
     pub fn events(&self) -> Vec<serde_json::Value> {
         self.stdout.lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
+    }
+
+    /// Messages of a `--json` run of one level: `print`, `warn`, `info`.
+    #[must_use]
+    pub fn said(&self, level: &str) -> Vec<String> {
+        let of = |e: &serde_json::Value| e["event"] == "message" && e["level"] == level;
+        self.events().iter().filter(|e| of(e)).filter_map(|e| e["text"].as_str().map(str::to_owned)).collect()
     }
 
     /// Fails the test unless the exit code is `code`.

@@ -4,7 +4,7 @@ use gpuhost_stdlib::core::options::closest;
 use gpuhost_stdlib::site::Finding;
 use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 
-use super::literals::{fits_option, fits_param, literal};
+use super::literals::{fits_option, fits_param, literal, measured};
 use super::{ParamUse, Scene};
 use crate::reference::{Form, Function};
 
@@ -40,7 +40,14 @@ pub fn check(scene: &Scene<'_>, out: &mut Vec<Finding>, params: &mut Vec<ParamUs
                 visit(scene, c, false, *pos, out, params);
             }
             Some(ASTNode::Expr(Expr::MethodCall(c, pos))) => visit(scene, c, true, *pos, out, params),
-            Some(ASTNode::Expr(Expr::Dot(x, ..))) => site_property(scene, &x.lhs, &x.rhs, out),
+            Some(ASTNode::Expr(Expr::Dot(x, ..))) => {
+                site_property(scene, &x.lhs, &x.rhs, out);
+                // In `list[0].name` the tree has `0.name` below the index.
+                let indexed = path.len() > 1 && matches!(path[path.len() - 2], ASTNode::Expr(Expr::Index(..)));
+                if !indexed {
+                    unit(scene, &x.lhs, &x.rhs, out);
+                }
+            }
             Some(ASTNode::Expr(Expr::Variable(v, _, pos))) if !v.2.is_empty() => {
                 let module: Vec<&str> = v.2.path.iter().map(|i| i.name.as_str()).collect();
                 constant(scene, &module.join("::"), &v.1, *pos, out);
@@ -77,7 +84,8 @@ fn visit(
 
 fn note_param(call: &Call<'_>, params: &mut Vec<ParamUse>) {
     let Some(Expr::StringConstant(name, _)) = call.args.first() else { return };
-    let default = call.args.get(1).and_then(literal).map(|l| l.shown.trim_matches('`').to_owned());
+    let default =
+        call.args.get(1).and_then(|e| measured(e).or_else(|| literal(e).map(|l| l.shown.trim_matches('`').to_owned())));
     params.push(ParamUse {
         name: name.to_string(),
         default: default.unwrap_or_default(),
@@ -296,6 +304,25 @@ fn option(
         && let Some(text) = wrong.first()
     {
         out.push(scene.at(value.position(), format!("option `{key}`: {text}"), None));
+    }
+}
+
+/// `5.minute`: what a whole number has is known.
+fn unit(scene: &Scene<'_>, lhs: &Expr, rhs: &Expr, out: &mut Vec<Finding>) {
+    let Expr::IntegerConstant(n, _) = lhs else { return };
+    let first = match rhs {
+        Expr::Dot(x, ..) | Expr::Index(x, ..) => &x.lhs,
+        other => other,
+    };
+    let Expr::Property(p, pos) = first else { return };
+    let known: Vec<&Function> = scene.reference.members("int").filter(|f| f.form == Form::Property).collect();
+    if !known.iter().any(|f| f.name == p.2.as_str()) {
+        let known: Vec<&str> = known.iter().filter(|f| !f.standard).map(|f| f.name.as_str()).collect();
+        let hint = match closest(&p.2, known.iter().copied()) {
+            Some(k) => format!("did you mean `{n}.{k}`?"),
+            None => format!("units: {}", known.join(", ")),
+        };
+        out.push(scene.at(*pos, format!("a number has no `{}`", p.2), Some(hint)));
     }
 }
 

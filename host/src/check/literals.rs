@@ -30,6 +30,26 @@ pub fn literal(e: &Expr) -> Option<Literal<'_>> {
     }
 }
 
+/// A number with a unit (`5.minutes`, `16.gib`) as people write it.
+#[must_use]
+pub fn measured(e: &Expr) -> Option<String> {
+    let Expr::Dot(x, ..) = e else { return None };
+    let (Expr::IntegerConstant(n, _), Expr::Property(p, _)) = (&x.lhs, &x.rhs) else { return None };
+    let n = u64::try_from(*n).ok()?;
+    let seconds = |each: u64| n.checked_mul(each).map(|s| Duration::secs(s).to_string());
+    let bytes = |shift: u32| n.checked_mul(1 << shift).map(|b| Size(b).to_string());
+    match p.2.as_str() {
+        "seconds" => seconds(1),
+        "minutes" => seconds(60),
+        "hours" => seconds(3600),
+        "days" => seconds(86_400),
+        "mib" => bytes(20),
+        "gib" => bytes(30),
+        "tib" => bytes(40),
+        _ => None,
+    }
+}
+
 /// A closure: name of its function and the variables it captures, with their places.
 #[must_use]
 pub fn closure(e: &Expr) -> Option<(String, Vec<(String, Position)>)> {

@@ -108,7 +108,9 @@ impl Scene<'_> {
 pub struct Checker {
     engine: Engine,
     reference: Reference,
-    exports: BTreeMap<String, Exports>,
+    exports: BTreeMap<String, Option<Exports>>,
+    /// Modules that do not exist and have been reported.
+    known: BTreeSet<String>,
     out: Checked,
 }
 
@@ -124,7 +126,13 @@ impl Checker {
     pub fn new() -> Self {
         let mut engine = crate::engine::plain();
         engine.set_optimization_level(OptimizationLevel::None);
-        Checker { engine, reference: Reference::builtin(), exports: BTreeMap::new(), out: Checked::default() }
+        Checker {
+            engine,
+            reference: Reference::builtin(),
+            exports: BTreeMap::new(),
+            known: BTreeSet::new(),
+            out: Checked::default(),
+        }
     }
 
     /// Checks a recipe with everything it imports.
@@ -136,22 +144,17 @@ impl Checker {
         self.out
     }
 
-    fn file(&mut self, name: &str, text: &str) -> Exports {
+    /// What a file offers; `None` when that cannot be said.
+    fn file(&mut self, name: &str, text: &str) -> Option<Exports> {
         if let Some(known) = self.exports.get(name) {
             return known.clone();
         }
         self.out.files.push(name.to_owned());
         // Known before its imports are followed: a circle ends here.
-        self.exports.insert(name.to_owned(), Exports::default());
-        let ast = match self.engine.compile(text) {
-            Ok(ast) => ast,
-            Err(e) => {
-                self.parse_error(name, &e.0, e.1);
-                return Exports::default();
-            }
-        };
+        self.exports.insert(name.to_owned(), None);
+        let ast = self.compile(name, text)?;
         let exports = exports(&ast);
-        self.exports.insert(name.to_owned(), exports.clone());
+        self.exports.insert(name.to_owned(), Some(exports.clone()));
         let imports = self.imports(name, &ast);
         let (variables, keys) = names(&ast);
         let scene = Scene {
@@ -174,7 +177,47 @@ impl Checker {
         }
         closures::check(&scene, &mut found);
         self.out.findings.extend(found);
-        exports
+        Some(exports)
+    }
+
+    /// The tree of a file. An unknown variable or module ends the parser: each is noted, taken for known, and the
+    /// rest is read on, so that one mistake does not hide the others.
+    fn compile(&mut self, name: &str, text: &str) -> Option<AST> {
+        let mut scope = rhai::Scope::new();
+        let mut last = None;
+        loop {
+            let e = match self.engine.compile_with_scope(&scope, text) {
+                Ok(ast) => {
+                    self.engine.set_strict_variables(true);
+                    return Some(ast);
+                }
+                Err(e) => e,
+            };
+            match e.0.as_ref() {
+                rhai::ParseErrorType::VariableUndefined(v) if !scope.contains(v) => {
+                    self.parse_error(name, &e.0, e.1);
+                    scope.push_dynamic(v.clone(), rhai::Dynamic::UNIT);
+                }
+                // Inside a function, which sees nothing from outside: the rest is read without names.
+                rhai::ParseErrorType::VariableUndefined(_) if self.engine.strict_variables() => {
+                    if last != Some(e.1) {
+                        self.parse_error(name, &e.0, e.1);
+                    }
+                    self.engine.set_strict_variables(false);
+                }
+                rhai::ParseErrorType::ModuleUndefined(m) if !self.known.contains(m) => {
+                    self.parse_error(name, &e.0, e.1);
+                    self.known.insert(m.clone());
+                    self.engine.register_static_module(m, rhai::Module::new().into());
+                }
+                _ => {
+                    self.parse_error(name, &e.0, e.1);
+                    self.engine.set_strict_variables(true);
+                    return None;
+                }
+            }
+            last = Some(e.1);
+        }
     }
 
     fn parse_error(&mut self, file: &str, kind: &rhai::ParseErrorType, pos: Position) {
@@ -225,7 +268,7 @@ impl Checker {
                     warning: false,
                 });
             }
-            let exports = found.map(|f| self.file(&f.source, &f.text));
+            let exports = found.and_then(|f| self.file(&f.source, &f.text));
             out.insert(alias, exports);
         }
         out

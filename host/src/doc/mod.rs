@@ -23,7 +23,7 @@ pub fn command(args: &DocArgs, screen: &Arc<Screen>) -> Exit {
     };
     match done {
         Ok(text) => {
-            screen.out(text.trim_end());
+            screen.prose(text.trim_end());
             Exit::Done
         }
         Err(e) => {
@@ -49,6 +49,13 @@ pub fn lookup(reference: &Reference, what: &str) -> OpResult<String> {
     }
     if let Some(text) = terminal::type_page(reference, what) {
         return Ok(text);
+    }
+    // `vm.start`: the page writes methods with the name of a value.
+    if what.contains('.') {
+        let found = terminal::functions(reference, "", name);
+        if !found.is_empty() {
+            return Ok(found.join("\n"));
+        }
     }
     let e = OpError::not_found(format!("nothing is called `{what}`"));
     let ours = reference.functions.iter().filter(|f| !f.standard);

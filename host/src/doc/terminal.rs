@@ -132,8 +132,13 @@ pub fn full(r: &Reference, f: &Function) -> String {
 pub fn tidy(default: &str) -> String {
     let d = default.trim();
     let d = d.strip_suffix(".to_owned()").or_else(|| d.strip_suffix(".into()")).unwrap_or(d);
+    let d = d.strip_prefix("rhai::").or_else(|| d.strip_prefix("crate::core::units::")).unwrap_or(d);
+    let d = d.strip_prefix("Dynamic::from(").and_then(|r| r.strip_suffix(')')).unwrap_or(d);
+    if let Some(list) = d.strip_prefix("vec![").and_then(|r| r.strip_suffix(']')) {
+        return format!("[{list}]");
+    }
     match d {
-        "None" => "none".to_owned(),
+        "None" | "Dynamic::UNIT" | "Value::Null" | "Stdin::default()" => "none".to_owned(),
         "Vec::new()" | "Array::new()" => "[]".to_owned(),
         "BTreeMap::new()" | "Map::new()" => "#{}".to_owned(),
         "String::new()" => "\"\"".to_owned(),

@@ -36,8 +36,16 @@ pub fn register(e: &mut Engine) {
         .with_params_info(["seconds: f64", "()"])
         .with_comments(["/// Waits this many seconds on the run's clock; `wait_until` is nearly always better."])
         .set_into_module(&mut m, |ncc: NativeCallContext, s: f64| sleep(&ncc, s));
-    FuncRegistration::new("exit").set_into_module(&mut m, |ncc: NativeCallContext| no_exit(&ncc));
-    FuncRegistration::new("exit").set_into_module(&mut m, |ncc: NativeCallContext, _: Dynamic| no_exit(&ncc));
-    FuncRegistration::new("timestamp").set_into_module(&mut m, |ncc: NativeCallContext| no_timestamp(&ncc));
+    let exit = [
+        "/// An error: it would end the run as a success; stop with `throw \"why\"` or `require(condition, \"why\")`.",
+    ];
+    FuncRegistration::new("exit").with_comments(exit).set_into_module(&mut m, |ncc: NativeCallContext| no_exit(&ncc));
+    FuncRegistration::new("exit")
+        .with_params_info(["value: ?", "any"])
+        .with_comments(exit)
+        .set_into_module(&mut m, |ncc: NativeCallContext, _: Dynamic| no_exit(&ncc));
+    FuncRegistration::new("timestamp")
+        .with_comments(["/// An error: it reads this machine's clock and not the run's; use `now()`."])
+        .set_into_module(&mut m, |ncc: NativeCallContext| no_timestamp(&ncc));
     e.register_global_module(m.into());
 }

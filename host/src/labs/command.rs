@@ -2,7 +2,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gpuhost_lab::world::World;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
 use serde_json::json;
@@ -60,19 +59,6 @@ fn with_site(
     Ok(Exit::Done)
 }
 
-/// Clusters of which a server runs.
-fn alive(w: &World) -> usize {
-    w.clusters.values().filter(|c| c.members.keys().any(|v| w.guests.contains_key(v))).count()
-}
-
-fn summary(w: &World) -> serde_json::Value {
-    json!({
-        "time": crate::when::iso(w.now_ms), "vms": w.pve.vms.len(), "running": w.guests.len(),
-        "clusters": alive(w), "pending_events": w.queue.len(),
-        "hypervisor": gpuhost_lab::pve::world_diff_view(w), "in_clusters": super::view::clusters(w),
-    })
-}
-
 fn status(args: &StatusArgs, screen: &Screen) -> OpResult<Exit> {
     let Some((site, _)) = site(screen, args.site.as_deref())? else { return Ok(Exit::Usage) };
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
@@ -86,10 +72,16 @@ fn status(args: &StatusArgs, screen: &Screen) -> OpResult<Exit> {
         (true, false) => "in use",
         _ => "at rest",
     };
-    let world = folder.load()?;
+    // A served lab says what it is now; what is saved may be older.
+    let live = if served { super::orders::look(&folder).ok() } else { None };
+    let saved = if held && live.is_none() { " (as last saved)" } else { "" };
+    let world = match live {
+        Some(v) => Some(v),
+        None => folder.load()?.as_ref().map(super::view::look),
+    };
     if args.json {
         let out = json!({
-            "lab": true, "site": site.name, "state": word, "folder": folder.dir(), "world": world.as_ref().map(summary),
+            "lab": true, "site": site.name, "state": word, "folder": folder.dir(), "world": world,
         });
         screen.out(&out.to_string());
         return Ok(Exit::Done);
@@ -100,13 +92,11 @@ fn status(args: &StatusArgs, screen: &Screen) -> OpResult<Exit> {
         screen.out("  world    none yet; the first run with `--lab` makes one");
         return Ok(Exit::Done);
     };
-    let saved = if held { " (as last saved)" } else { "" };
-    screen.out(&format!("  time     {}{saved}", crate::when::iso(w.now_ms)));
-    screen.out(&format!("  clusters {}", alive(&w)));
-    for (id, vm) in &w.pve.vms {
-        let name = vm.conf.get("name").map_or("", String::as_str);
-        let state = if vm.run.is_some() { "running" } else { "stopped" };
-        screen.out(&format!("  vm {id:<6} {name:<28} {state}"));
+    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    screen.out(&format!("  time     {}{saved}", text(&w["time"])));
+    screen.out(&format!("  clusters {}", w["clusters"]));
+    for m in w["machines"].as_array().into_iter().flatten() {
+        screen.out(&format!("  vm {:<6} {:<28} {}", text(&m["vmid"]), text(&m["name"]), text(&m["state"])));
     }
     Ok(Exit::Done)
 }

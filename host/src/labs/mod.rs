@@ -139,10 +139,7 @@ pub fn open(
 /// # Errors
 /// When the world cannot be read or the servers do not start.
 pub fn open_folder(rt: &tokio::runtime::Handle, folder: Folder, site: &Site) -> OpResult<(Far, InProcess)> {
-    let world = match folder.load()? {
-        Some(w) => w,
-        None => world::born(site)?,
-    };
+    let world = world::of(&folder, site)?;
     let routes = Routes::default();
     let sink = Arc::new(routes::Feed(routes.clone()));
     let state = folder.state_dir()?;

@@ -25,6 +25,8 @@ const UNNOTICED: Duration = Duration::from_secs(15 * 60);
 /// Something that happens to a lab.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Order {
+    /// Nothing: what there is now, as JSON.
+    Look,
     /// An incident, `name@target`.
     Fault(String),
     /// What only hands can do about one.
@@ -50,6 +52,7 @@ pub enum Order {
 /// Why it cannot be done.
 pub fn carry_out(lab: &Lab, order: &Order) -> Result<String, String> {
     match order {
+        Order::Look => Ok(lab.with(|w| super::view::look(w)).to_string()),
         Order::Fault(text) => incidents::make(lab, text).map(|f| format!("{text}: {}", f.what)),
         Order::ByHand(text) => incidents::by_hand(lab, text).map(|()| format!("{text}: done by hand")),
         Order::Commit { url, branch, folder, files, message } => lab
@@ -64,7 +67,7 @@ fn give(rt: &tokio::runtime::Handle, state_dir: &Path, site: &Arc<Site>, order: 
     match Folder::lock(state_dir, site)? {
         Locked::Elsewhere(folder) => served(&folder, order).and_then(|r| r.map_err(refused)),
         Locked::Mine(folder) => {
-            let world = folder.load()?.map_or_else(|| world::born(site), Ok)?;
+            let world = world::of(&folder, site)?;
             let sink = Arc::new(routes::Feed(Routes::default()));
             let here = InProcess::start(rt, folder, world, sink)?;
             let done = carry_out(here.lab(), order);
@@ -76,6 +79,16 @@ fn give(rt: &tokio::runtime::Handle, state_dir: &Path, site: &Arc<Site>, order: 
             done.map_err(refused)
         }
     }
+}
+
+/// What a served lab is now.
+///
+/// # Errors
+/// When it does not answer.
+pub fn look(folder: &Folder) -> OpResult<serde_json::Value> {
+    let text = served(folder, &Order::Look)?.map_err(OpError::failed)?;
+    serde_json::from_str(&text)
+        .map_err(|e| OpError::failed("the served lab says nothing of itself").because(e.to_string()))
 }
 
 fn served(folder: &Folder, order: &Order) -> OpResult<Result<String, String>> {

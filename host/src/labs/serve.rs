@@ -71,10 +71,7 @@ pub fn run(
     let cancel = CancellationToken::new();
     crate::signals::watch(rt, cancel.clone());
     let io = |e: std::io::Error| OpError::failed("the lab cannot be served").because(e.to_string());
-    let world = match folder.load()? {
-        Some(w) => w,
-        None => world::born(site)?,
-    };
+    let world = world::of(&folder, site)?;
     let api = world::api_addr(site)?;
     let front = Front::new(rt, &addresses(site, &api)).map_err(io)?;
     let dir = folder.dir().join("serve");

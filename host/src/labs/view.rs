@@ -18,6 +18,21 @@ const FLEETING: [&str; 12] = [
     "volumeattachments.storage.k8s.io",
 ];
 
+/// The world as `gpuhost lab status` shows it.
+#[must_use]
+pub fn look(w: &World) -> Value {
+    let alive = w.clusters.values().filter(|c| c.members.keys().any(|v| w.guests.contains_key(v))).count();
+    let machines = w.pve.vms.iter().map(|(id, vm)| {
+        let state = if vm.run.is_some() { "running" } else { "stopped" };
+        json!({ "vmid": id, "name": vm.conf.get("name"), "state": state })
+    });
+    json!({
+        "time": crate::when::iso(w.now_ms), "vms": w.pve.vms.len(), "running": w.guests.len(),
+        "clusters": alive, "pending_events": w.queue.len(), "machines": machines.collect::<Vec<_>>(),
+        "hypervisor": gpuhost_lab::pve::world_diff_view(w), "in_clusters": clusters(w),
+    })
+}
+
 /// Members and objects of every cluster that lives.
 #[must_use]
 pub fn clusters(w: &World) -> Value {

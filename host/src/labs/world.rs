@@ -1,10 +1,14 @@
 //! The world that a site's lab starts with: the lab's own hardware under the site's names.
 use std::collections::BTreeSet;
 
+use gpuhost_lab::lan::Lan;
 use gpuhost_lab::spec::{Download, NodeSpec, Spec, StorageSpec};
 use gpuhost_lab::world::World;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
-use gpuhost_stdlib::site::Site;
+use gpuhost_stdlib::site::{RoleKind, Site};
+
+/// Address of a file server that the site file names only by name.
+const ELSEWHERE: &str = "198.51.100.9";
 
 /// A fresh world for `site`.
 ///
@@ -21,6 +25,7 @@ pub fn born(site: &Site) -> OpResult<World> {
 pub fn born_of(spec: &Spec, site: &Site) -> OpResult<World> {
     let fail = |e: String| OpError::failed("the lab's world cannot be made").because(e);
     let mut w = World::new(spec).map_err(fail)?;
+    surround(&mut w, site);
     if let Some((url, branch)) = repository(site) {
         let files = crate::embed::all().iter().filter(|(p, _)| p.starts_with("recipes/gitops/"));
         let files: std::collections::BTreeMap<_, _> = files.map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect();
@@ -29,12 +34,47 @@ pub fn born_of(spec: &Spec, site: &Site) -> OpResult<World> {
     Ok(w)
 }
 
+/// What the site file takes for granted on its network is there in the lab: the API's name leads to the servers, and
+/// somebody else's file server exports. Nobody has rehearsed that, and the run says so.
+pub fn surround(w: &mut World, site: &Site) {
+    w.lan = Lan::default();
+    let is_ip = |t: &str| t.parse::<std::net::Ipv4Addr>().is_ok();
+    let text =
+        |table: &toml::Table, key: &str| table.get(key).and_then(toml::Value::as_str).unwrap_or_default().to_owned();
+    let address = text(&site.k3s, "address");
+    if !address.is_empty() && !is_ip(&address) {
+        let servers = site.nodes.iter().filter(|n| n.kind == RoleKind::Server).map(|n| n.ip.clone());
+        w.not_rehearsed.insert(format!("the DNS record of {address}: here it leads to the servers"));
+        w.lan.names.insert(address, servers.collect());
+    }
+    let server = text(&site.storage, "nfs_server");
+    if server.is_empty() || site.nodes.iter().any(|n| n.ip == server || n.name == server) {
+        return;
+    }
+    w.not_rehearsed.insert(format!("the file server {server}: here it takes every mount, and keeps nothing"));
+    let ip = if is_ip(&server) { server.clone() } else { ELSEWHERE.to_owned() };
+    if ip != server {
+        w.lan.names.insert(server, vec![ip.clone()]);
+    }
+    w.lan.shares.insert(ip, vec![text(&site.storage, "nfs_path")]);
+}
+
+/// The world in the folder, or a fresh one.
+///
+/// # Errors
+/// When it cannot be read or made.
+pub fn of(folder: &super::folder::Folder, site: &Site) -> OpResult<World> {
+    let Some(mut w) = folder.load()? else { return born(site) };
+    surround(&mut w, site);
+    Ok(w)
+}
+
 /// Address and branch of the repository that the site's Fleet follows.
 #[must_use]
 pub fn repository(site: &Site) -> Option<(String, String)> {
     let fleet = site.platform.get("fleet")?;
     let text = |k: &str| fleet.get(k).and_then(toml::Value::as_str).map(str::to_owned);
-    Some((text("repo")?, text("branch").unwrap_or_else(|| "master".to_owned())))
+    Some((text("repo")?, text("branch").unwrap_or_else(|| "main".to_owned())))
 }
 
 /// `host:port` of the site's hypervisor.

@@ -75,7 +75,11 @@ impl Plain {
                     self.line(2, &format!("{target}: {l}"));
                 }
             }
-            Event::Message { level, text } if level == "print" => self.screen.out(text),
+            // A recipe's own words are shown as they are, but for the next thing to type.
+            Event::Message { level, text } if level == "print" => match text.rsplit_once("Next: ") {
+                Some((before, next)) => self.screen.out(&format!("{before}Next: {}", self.screen.led(next))),
+                None => self.screen.out(text),
+            },
             Event::Message { level, text } if level == "warn" => {
                 self.line(1, &format!("{} {text}", p.yellow("warning:")));
             }

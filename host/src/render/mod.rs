@@ -1,5 +1,6 @@
 //! The one error renderer: what failed, where in the recipe, why, and what to type next.
 pub mod explain;
+pub mod fold;
 
 use std::fmt::Write as _;
 

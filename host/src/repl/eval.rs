@@ -154,6 +154,9 @@ impl Evaluator {
 
     /// `help(proxmox::ensure_vm)` names a function, which is no value: as a text it works.
     fn quoted_help(&self, line: &str) -> Option<String> {
+        if line.trim() == "help" {
+            return Some("help()".to_owned());
+        }
         let inner = line.trim().trim_end_matches(';').strip_prefix("help(")?.strip_suffix(')')?.trim();
         let is_path = !inner.is_empty() && inner.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '.'));
         (is_path && !self.scope.contains(inner)).then(|| format!("help(\"{inner}\")"))

@@ -25,6 +25,7 @@ use input::Help;
 /// Runs `gpuhost repl`.
 #[must_use]
 pub fn command(args: &ReplArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Exit {
+    screen.leads(crate::lead::Lead::new(args.site.as_deref(), args.lab));
     match open(args, rt, screen) {
         Ok(exit) => exit,
         Err(e) => {

@@ -148,6 +148,15 @@ fn share(
     let ip = super::query::name_to_ip(w, m, host)
         .ok_or_else(|| format!("mount.nfs4: Failed to resolve server {host}: Name or service not known"))?;
     let fail = |why: &str| format!("mount.nfs4: mounting {}:{path} failed, reason given by server: {why}", host);
+    // A file server that is none of the machines: what is on it stays with each mount.
+    match w.lan.exports(&ip, path) {
+        Some(true) => {
+            options.extend(["vers=4.2".to_owned(), "proto=tcp".to_owned(), format!("addr={ip}")]);
+            return Ok((wish.source.clone(), Backing::Tmpfs));
+        }
+        Some(false) => return Err(fail("No such file or directory")),
+        None => {}
+    }
     let Some(server) = super::query::by_ip(w, &ip) else {
         return Err(format!("mount.nfs4: Connection timed out for {}:{path} on {}", host, wish.target));
     };

@@ -54,6 +54,9 @@ pub(crate) fn name_to_ip(w: &World, m: &Machine, name: &str) -> Option<String> {
     if let Some(ip) = hit.and_then(|l| l.split_whitespace().next()) {
         return Some(ip.to_owned());
     }
+    if let Some(ip) = w.lan.names.get(name).and_then(|a| a.first()) {
+        return Some(ip.clone());
+    }
     let domain = w.guests.get(&m.vmid).and_then(|g| g.net.as_ref()).and_then(|n| n.domain.clone()).unwrap_or_default();
     let short = name.strip_suffix(&format!(".{domain}")).unwrap_or(name);
     w.guests.keys().copied().find(|id| hostname(w, *id).as_deref() == Some(short)).and_then(|id| ip(w, id))
@@ -156,6 +159,11 @@ pub fn nfs_allows(w: &World, server_ip: &str, path: &str, client_ip: &str) -> Re
         "access denied by server" => format!("mount.nfs: access denied by server while mounting {server_ip}:{path}"),
         why => format!("mount.nfs: mounting {server_ip}:{path} failed, reason given by server: {why}"),
     };
+    match w.lan.exports(server_ip, path) {
+        Some(true) => return Ok(()),
+        Some(false) => return Err(refused("No such file or directory")),
+        None => {}
+    }
     let server = by_ip(w, server_ip).ok_or_else(|| refused("Connection timed out"))?;
     nfs::allowed(w, server, path, client_ip).map(|_| ()).map_err(|e| refused(&e))
 }

@@ -38,6 +38,7 @@ impl World {
             clusters: BTreeMap::new(),
             cards: BTreeMap::new(),
             remotes: BTreeMap::new(),
+            lan: crate::lan::Lan::default(),
             not_rehearsed: BTreeSet::new(),
             dirty_alarm: false,
         };

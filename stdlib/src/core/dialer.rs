@@ -63,7 +63,8 @@ impl Dialer {
             (Some(to), _) => Ok((to.ip().to_string(), to.port())),
             (None, Reach::Direct) => Ok((host.to_owned(), port)),
             (None, Reach::RoutesOnly) => Err(OpError::unreachable(format!("connection to {key} refused"))
-                .because("nothing listens there in the lab")),
+                .because("nothing listens there in the lab")
+                .hint("the lab has the machines of the site file: does this one run? `gpuhost lab status`")),
         }
     }
 
@@ -73,9 +74,11 @@ impl Dialer {
     /// `unreachable` with the system's reason.
     pub async fn connect(&self, host: &str, port: u16) -> OpResult<tokio::net::TcpStream> {
         let (h, p) = self.resolve(host, port)?;
-        let s = tokio::net::TcpStream::connect((h.as_str(), p))
-            .await
-            .map_err(|e| OpError::unreachable(format!("cannot connect to {host}:{port}")).because(e.to_string()))?;
+        let s = tokio::net::TcpStream::connect((h.as_str(), p)).await.map_err(|e| {
+            OpError::unreachable(format!("cannot connect to {host}:{port}"))
+                .because(e.to_string())
+                .hint("is the machine on, and the address right?")
+        })?;
         s.set_nodelay(true).ok();
         Ok(s)
     }

@@ -14,15 +14,19 @@ pub(super) fn module() -> rhai::Module {
     exported_module!(api)
 }
 
-fn normal(p: &Path) -> PathBuf {
+/// The path without `.` and `..`, and with the links of its existing part followed: where it really leads.
+fn real(p: &Path) -> PathBuf {
     let mut out = PathBuf::new();
-    for c in p.components() {
+    let whole = std::path::absolute(p).unwrap_or_else(|_| p.to_owned());
+    for c in whole.components() {
         match c {
             Component::ParentDir => {
                 out.pop();
             }
-            Component::CurDir => {}
             c => out.push(c),
+        }
+        if let Ok(target) = out.canonicalize() {
+            out = target;
         }
     }
     out
@@ -30,11 +34,11 @@ fn normal(p: &Path) -> PathBuf {
 
 /// The path if the run may use it: below the project folder or a path of `[permissions].files`.
 pub(crate) fn granted(ctx: &Ctx, path: &str) -> OpResult<PathBuf> {
-    let full = normal(&ctx.base_dir.join(path));
-    let mut roots = vec![normal(&ctx.base_dir)];
+    let full = real(&ctx.base_dir.join(path));
+    let mut roots = vec![real(&ctx.base_dir)];
     if let Some(site) = &ctx.site {
         let list = site.permissions.get("files").and_then(toml::Value::as_array);
-        roots.extend(list.into_iter().flatten().filter_map(toml::Value::as_str).map(|p| normal(&ctx.base_dir.join(p))));
+        roots.extend(list.into_iter().flatten().filter_map(toml::Value::as_str).map(|p| real(&ctx.base_dir.join(p))));
     }
     if roots.iter().any(|r| full.starts_with(r)) {
         return Ok(full);
@@ -174,6 +178,18 @@ mod api {
     pub fn to_yaml(ncc: NativeCallContext, value: Dynamic) -> RhaiResultOf<String> {
         let v: serde_json::Value = rhai::serde::from_dynamic(&value)?;
         parse("YAML", serde_saphyr::to_string(&v).map_err(|e| e.to_string())).map_err(|e| e.into_rhai(&ncc))
+    }
+
+    /// A value as JSON text.
+    ///
+    /// # Example
+    /// ```rhai
+    /// require(to_json([1, "x"]) == "[1,\"x\"]", "compact");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn to_json(ncc: NativeCallContext, value: Dynamic) -> RhaiResultOf<String> {
+        let v: serde_json::Value = rhai::serde::from_dynamic(&value)?;
+        parse("JSON", serde_json::to_string(&v).map_err(|e| e.to_string())).map_err(|e| e.into_rhai(&ncc))
     }
 
     /// SHA-256 of a text, in hex.

@@ -95,7 +95,8 @@ mod api {
 
     /// Runs a check and notes PASS, WARN or FAIL; with a FAIL the run ends with exit code 3.
     ///
-    /// PASS shows the closure's text, if it returns one. An error is a FAIL with its cause; `warn` inside makes a WARN.
+    /// PASS shows the closure's text, if it returns one. `false` or an error is a FAIL, with its cause; `warn` inside
+    /// makes a WARN.
     ///
     /// # Example
     /// ```rhai
@@ -116,6 +117,10 @@ mod api {
                 let e = OpError::from_rhai(&e);
                 let text = fail_text(&e);
                 Proof { name: name.to_owned(), verdict: Verdict::Fail, text, next: e.hint }
+            }
+            Ok(v) if v.as_bool() == Ok(false) => {
+                let next = Some("let the check say why: `require(condition, \"text\")`".to_owned());
+                Proof { name: name.to_owned(), verdict: Verdict::Fail, text: "it does not hold".to_owned(), next }
             }
             Ok(_) if !warned.is_empty() => {
                 Proof { name: name.to_owned(), verdict: Verdict::Warn, text: warned.join("; "), next: None }

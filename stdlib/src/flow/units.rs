@@ -79,6 +79,16 @@ mod api {
     pub fn show_secret(s: &mut Secret) -> String {
         s.to_string()
     }
+    /// Equality.
+    #[rhai_fn(global, name = "==")]
+    pub fn eq_secret(a: Secret, b: Secret) -> bool {
+        a.reveal() == b.reveal()
+    }
+    /// Inequality.
+    #[rhai_fn(global, name = "!=")]
+    pub fn ne_secret(a: Secret, b: Secret) -> bool {
+        a.reveal() != b.reveal()
+    }
     /// Sum.
     #[rhai_fn(global, name = "+")]
     pub fn add_duration(a: Duration, b: Duration) -> Duration {
@@ -93,6 +103,11 @@ mod api {
     #[rhai_fn(global, name = "*")]
     pub fn mul_duration(a: Duration, n: i64) -> Duration {
         Duration(a.0.saturating_mul(u32::try_from(n).unwrap_or(0)))
+    }
+    /// Multiple.
+    #[rhai_fn(global, name = "*")]
+    pub fn times_duration(n: i64, a: Duration) -> Duration {
+        mul_duration(a, n)
     }
     /// Equality.
     #[rhai_fn(global, name = "==")]
@@ -138,6 +153,11 @@ mod api {
     #[rhai_fn(global, name = "*")]
     pub fn mul_size(a: Size, n: i64) -> Size {
         Size(a.0.saturating_mul(u64::try_from(n).unwrap_or(0)))
+    }
+    /// Multiple.
+    #[rhai_fn(global, name = "*")]
+    pub fn times_size(n: i64, a: Size) -> Size {
+        mul_size(a, n)
     }
     /// Equality.
     #[rhai_fn(global, name = "==")]

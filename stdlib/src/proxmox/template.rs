@@ -323,7 +323,8 @@ fn lacks(m: &Machine) -> Vec<&'static str> {
 }
 
 fn notes(o: &TemplateOptions) -> String {
-    let packages = o.packages.join(", ");
+    // A description loses blanks at its end: an empty list has a sign of its own.
+    let packages = if o.packages.is_empty() { "-".to_owned() } else { o.packages.join(", ") };
     format!("Template of gpuhost.\nimage: {}\npackages: {packages}", o.image_url.as_deref().unwrap_or(""))
 }
 

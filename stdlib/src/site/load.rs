@@ -45,8 +45,12 @@ fn sorted(mut f: Vec<Finding>) -> Vec<Finding> {
 }
 
 fn check_keys(src: &Source, out: &mut Vec<Finding>) {
-    let tops: Vec<&str> =
-        SECTIONS.iter().map(|s| s.path.split('.').next().unwrap_or(s.path)).chain(["connect", "platform"]).collect();
+    let mut tops: Vec<&str> = Vec::new();
+    for top in SECTIONS.iter().map(|s| s.path.split('.').next().unwrap_or(s.path)).chain(["connect", "platform"]) {
+        if !tops.contains(&top) {
+            tops.push(top);
+        }
+    }
     for key in src.table.keys() {
         if !tops.contains(&key.as_str()) {
             out.push(unknown(src, key, key, "section", tops.iter().copied()));
@@ -83,7 +87,7 @@ fn check_each(src: &Source, parent: &str, fields: &'static [Field], out: &mut Ve
     }
 }
 
-fn at<'a>(src: &'a Source, path: &str) -> Option<&'a toml::Value> {
+pub(super) fn at<'a>(src: &'a Source, path: &str) -> Option<&'a toml::Value> {
     let mut parts = path.split('.');
     let mut v = src.table.get(parts.next()?)?;
     for p in parts {
@@ -143,6 +147,7 @@ fn check_type(ty: &str, v: &toml::Value) -> Result<(), String> {
     };
     let want = |what: &str| Err(format!("expected {what}, found {}", found()));
     match (ty, v) {
+        ("int", toml::Value::Integer(n)) if *n < 0 => want("a whole number of 0 or more"),
         ("int", toml::Value::Integer(_))
         | ("bool", toml::Value::Boolean(_))
         | ("string", toml::Value::String(_))
@@ -275,6 +280,7 @@ pub(crate) fn derived_mac(uuid: &str, vmid: u32) -> String {
 fn check_meaning(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     check_names(src, site, out);
     check_addresses(src, site, out);
+    super::sense::check(src, site, out);
     if uuid::Uuid::parse_str(&site.uuid).is_err() {
         out.push(src.value(
             "site.uuid",

@@ -3,6 +3,7 @@ mod load;
 pub mod schema;
 mod script;
 mod secrets;
+mod sense;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -67,8 +67,11 @@ async fn open(ctx: &Ctx, host: &Host) -> OpResult<Conn> {
         Ok(h) => h,
         Err(e) => {
             let refused = refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
-            return Err(refused
-                .unwrap_or_else(|| OpError::unreachable(format!("no SSH at {address}:{port}")).because(plain(&e))));
+            return Err(refused.unwrap_or_else(|| {
+                OpError::unreachable(format!("no SSH at {address}:{port}"))
+                    .because(plain(&e))
+                    .hint("does sshd listen there?")
+            }));
         }
     };
     log_in(ctx, host, &way, &mut handle).await?;

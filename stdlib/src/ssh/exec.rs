@@ -299,7 +299,11 @@ pub(super) fn checked(text: &str, options: &RunOptions, out: Output) -> OpResult
     };
     let mut e = OpError::failed(format!("`{}` {how}", shorten(text)));
     e.causes = out.last_words();
-    Err(e)
+    Err(if out.signal().is_some() {
+        e.hint("somebody or the system ended it: look at the host's journal")
+    } else {
+        e.hint(format!("if {} is no failure here: `#{{ ok_codes: [0, {}] }}`", out.code, out.code))
+    })
 }
 
 /// The first line of a program, for messages.

@@ -196,7 +196,7 @@ fn ping(c: &mut Call) -> BoxFuture<'_, i32> {
         let gateway = c.guest(|g| g.net.as_ref().and_then(|n| n.gateway.clone())).flatten();
         let up = ip.starts_with("127.")
             || gateway.as_deref() == Some(ip.as_str())
-            || c.world(|w| query::by_ip(w, &ip).is_some());
+            || c.world(|w| query::by_ip(w, &ip).is_some() || w.lan.shares.contains_key(&ip));
         c.pause(count * if up { 1000 } else { 1000 + 1000 }).await;
         c.line(&format!("PING {host} ({ip}) 56(84) bytes of data."));
         for i in 1..=count {

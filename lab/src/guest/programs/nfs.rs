@@ -58,6 +58,10 @@ fn showmount(c: &mut Call) -> i32 {
     let m = c.m.clone();
     let text = c.world(|w| {
         let ip = query::name_to_ip(w, &m, &host).unwrap_or_default();
+        if let Some(dirs) = w.lan.shares.get(&ip) {
+            let list: String = dirs.iter().map(|d| format!("{d} *\n")).collect();
+            return Ok(format!("Export list for {host}:\n{list}"));
+        }
         let vmid = if ip.starts_with("127.") { Some(m.vmid) } else { query::by_ip(w, &ip) };
         let vmid = vmid.ok_or_else(|| format!("clnt_create: RPC: Port mapper failure - Timed out ({host})"))?;
         let on = |u: &str| crate::guest::units::state(w, vmid, u).0 == "active";

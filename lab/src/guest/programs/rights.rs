@@ -63,8 +63,8 @@ const READERS: &[&str] = &[
 ];
 
 /// Whether a command reads its standard input. A real child inherits it and reads nothing unless it wants to;
-/// here it is handed over, so it must not be taken from who comes next.
-fn reads_input(argv: &[String]) -> bool {
+/// here it is handed over, so it must not be taken from who comes next. `text` reads a script.
+fn reads_input(argv: &[String], text: &dyn Fn(&str) -> String) -> bool {
     let name = |a: &str| a.rsplit('/').next().unwrap_or_default().to_owned();
     let Some(first) = argv.first().map(|a| name(a)) else { return false };
     if READERS.contains(&first.as_str()) || argv.iter().any(|a| a == "/dev/stdin" || a == "-" || a == "@-") {
@@ -74,13 +74,17 @@ fn reads_input(argv: &[String]) -> bool {
         "bash" | "sh" => match shell_call(argv) {
             Some((_, ShellText::Command(text), _)) => text_reads_input(&text),
             Some((_, ShellText::Input, _)) => true,
-            None => false,
+            None => argv[1..].iter().find(|a| !a.starts_with('-')).is_some_and(|file| text_reads_input(&text(file))),
         },
         "env" | "timeout" | "nice" | "nohup" | "sudo" | "stdbuf" | "setsid" | "ionice" | "runuser" | "flock" => {
             (1..argv.len()).any(|i| {
                 (READERS.contains(&name(&argv[i]).as_str()) || matches!(name(&argv[i]).as_str(), "bash" | "sh"))
-                    && reads_input(&argv[i..])
+                    && reads_input(&argv[i..], text)
             })
+        }
+        _ if argv[0].contains('/') => {
+            let script = text(&argv[0]);
+            script.starts_with("#!/bin/") && text_reads_input(&script)
         }
         _ => false,
     }
@@ -148,7 +152,12 @@ fn shell_call(argv: &[String]) -> Option<(String, ShellText, Vec<String>)> {
 /// Starts a nested command; its standard input is that of the call, if it reads one.
 pub(super) async fn spawn(c: &mut Call, n: Nested) -> Child {
     let _ = c.flush().await;
-    let stdin = if reads_input(&n.argv) { input(c).await } else { Stdin::Bytes(Vec::new()) };
+    let script = |path: &str| match path.strip_prefix('/') {
+        Some(_) => c.m.files.text(path),
+        None => c.m.files.text(&format!("{}/{path}", n.cwd.trim_end_matches('/'))),
+    };
+    let reads = reads_input(&n.argv, &script);
+    let stdin = if reads { input(c).await } else { Stdin::Bytes(Vec::new()) };
     let mut job = Job { env: n.env, cwd: Some(n.cwd), tty: c.tty, ..Job::of(n.who, "") };
     let is_shell = n.argv.first().is_some_and(|a| {
         matches!(a.as_str(), "bash" | "sh" | "/bin/bash" | "/bin/sh" | "/usr/bin/bash" | "/usr/bin/sh")

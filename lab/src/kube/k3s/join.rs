@@ -69,11 +69,14 @@ fn found(lab: &Lab, w: &mut World, vmid: u32, p: &Process) {
 /// The guest whose running server answers at `url`.
 fn server_at(w: &World, url: &str) -> Option<(u32, String)> {
     let host = url.strip_prefix("https://")?.split(['/', ':']).next()?;
-    let holder = w.clusters.values().find_map(|c| c.vips.get(host).copied());
-    let vmid = holder.or_else(|| guest::by_ip(w, host)).or_else(|| by_name(w, host))?;
-    let p = w.k3s.get(&vmid)?;
-    let up = p.start.role == Role::Server && p.unit == Some(UnitState::Active) && guest::is_up(w, vmid);
-    up.then(|| p.cluster.clone()).flatten().filter(|id| has_quorum(w, id)).map(|id| (vmid, id))
+    // A name may stand for several servers: any that answers will do.
+    w.lan.addresses(host).iter().find_map(|at| {
+        let holder = w.clusters.values().find_map(|c| c.vips.get(at).copied());
+        let vmid = holder.or_else(|| guest::by_ip(w, at)).or_else(|| by_name(w, at))?;
+        let p = w.k3s.get(&vmid)?;
+        let up = p.start.role == Role::Server && p.unit == Some(UnitState::Active) && guest::is_up(w, vmid);
+        up.then(|| p.cluster.clone()).flatten().filter(|id| has_quorum(w, id)).map(|id| (vmid, id))
+    })
 }
 
 fn by_name(w: &World, host: &str) -> Option<u32> {

@@ -158,7 +158,9 @@ pub mod api {
         call(&ncc, |ctx| async move {
             let found = pve.find_vm(&ctx, &id).await?;
             found.ok_or_else(|| {
-                OpError::not_found(format!("there is no VM `{id}` that this token sees")).on(id.to_string())
+                OpError::not_found(format!("there is no VM `{id}` that this token sees"))
+                    .on(id.to_string())
+                    .hint("`list_vms()` gives those that it sees")
             })
         })
     }

@@ -1,0 +1,106 @@
+//! What a site file may say in each place, but not together: addresses in use, networks that overlap, disks that are missing.
+use std::net::Ipv4Addr;
+
+use super::load::at;
+use super::source::{Finding, Source};
+use super::types::{RoleKind, Site};
+
+/// Adds what contradicts itself.
+pub(super) fn check(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    taken(src, site, out);
+    overlaps(src, site, out);
+    storage(src, site, out);
+    if let Some(device) = site.gpu.get("device").and_then(toml::Value::as_str) {
+        let id = |s: &str| s.len() == 4 && s.bytes().all(|b| b.is_ascii_hexdigit());
+        if !device.split_once(':').is_some_and(|(vendor, device)| id(vendor) && id(device)) {
+            let hint = "for example `10de:20f1`; `lspci -nn` on the hypervisor shows it in brackets".to_owned();
+            out.push(src.value("gpu.device", format!("`{device}` is not of the form `vendor:device`"), Some(hint)));
+        }
+    }
+}
+
+/// The host part of a URL.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, r)| r);
+    rest.split(['/', ':']).next().unwrap_or(rest)
+}
+
+/// Nodes whose address is somebody else's.
+fn taken(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    let Some((net, len)) = super::parse_cidr(&site.network.cidr) else { return };
+    let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+    let (first, last) = (u32::from(net) & mask, u32::from(net) | !mask);
+    for (i, n) in site.nodes.iter().enumerate() {
+        let Ok(ip) = n.ip.parse::<Ipv4Addr>() else { continue };
+        let (what, whose) = if n.ip == site.network.gateway {
+            ("is the gateway's".to_owned(), "network.gateway")
+        } else if n.ip == host_of(&site.proxmox.url) {
+            ("is the hypervisor's".to_owned(), "proxmox.url")
+        } else if len < 31 && [first, last].contains(&u32::from(ip)) {
+            (format!("is no machine's in {}", site.network.cidr), "network.cidr")
+        } else {
+            continue;
+        };
+        let hint = format!("choose another one; see `{whose}`");
+        out.push(src.value(&format!("nodes.{i}.ip"), format!("address `{}` {what}", n.ip), Some(hint)));
+    }
+    let address = site.k3s.get("address").and_then(toml::Value::as_str).unwrap_or_default();
+    let vip = site.k3s.get("vip").and_then(toml::Value::as_bool).unwrap_or(false);
+    if vip && let Some(n) = site.nodes.iter().find(|n| n.ip == address) {
+        let hint = "a virtual IP is a free address of the subnet, or leave `vip` out".to_owned();
+        out.push(src.value(
+            "k3s.address",
+            format!("the virtual IP `{address}` is the address of {}", n.name),
+            Some(hint),
+        ));
+    }
+}
+
+/// Networks of nodes, pods and services that share addresses.
+fn overlaps(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    let k3s = |key: &str, default: &str| site.k3s.get(key).and_then(toml::Value::as_str).unwrap_or(default).to_owned();
+    let nets = [
+        ("network.cidr", site.network.cidr.clone()),
+        ("k3s.cluster_cidr", k3s("cluster_cidr", "10.42.0.0/16")),
+        ("k3s.service_cidr", k3s("service_cidr", "10.43.0.0/16")),
+    ];
+    for (i, (key, cidr)) in nets.iter().enumerate() {
+        for (other, theirs) in &nets[..i] {
+            let (Some((a, la)), Some((b, lb))) = (super::parse_cidr(cidr), super::parse_cidr(theirs)) else { continue };
+            let mask = u32::MAX.checked_shl(32 - u32::from(la.min(lb))).unwrap_or(0);
+            if u32::from(a) & mask != u32::from(b) & mask {
+                continue;
+            }
+            // The key that is written in the file; a default stands nowhere.
+            let place = if at(src, key).is_some() { key } else { other };
+            let (own, own_key, of, of_key) =
+                if place == key { (cidr, key, theirs, other) } else { (theirs, other, cidr, key) };
+            let hint = format!("nodes, pods and services each need a network of their own: change `{own_key}`");
+            out.push(src.value(own_key, format!("`{own}` overlaps `{of_key}` {of}"), Some(hint)));
+        }
+    }
+}
+
+/// Somebody has to serve the share, and has to have a disk for it.
+fn storage(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    if site.storage.is_empty() || site.storage.contains_key("nfs_server") {
+        return;
+    }
+    let mut machines = site.nodes.iter().filter(|n| n.kind == RoleKind::Storage).peekable();
+    if machines.peek().is_none() {
+        let hint = "declare one, or name an existing server: `nfs_server = \"10.0.0.9\"`".to_owned();
+        let text = "nobody serves `nfs_path`: no node has a role of kind `storage`";
+        out.push(src.value("storage", text, Some(hint)));
+    }
+    for n in machines.filter(|n| n.shape.data.is_none()) {
+        let hint = "for example `data = \"2 TiB\"`: the disk that `nfs_path` is on".to_owned();
+        let f = src.value(
+            &format!("roles.{}", n.role),
+            format!("{} is of kind `storage` but has no `data` disk", n.name),
+            Some(hint),
+        );
+        if !out.contains(&f) {
+            out.push(f);
+        }
+    }
+}
