@@ -474,13 +474,13 @@ impl Job {
         }
         self.screen.out(&line);
         for f in self.struck() {
-            self.screen.out(&format!("{tag}fault: {f}"));
+            self.screen.prose(&format!("{tag}fault: {f}"));
         }
         let left = self.not_rehearsed();
         if run.lab && !left.is_empty() {
             self.screen.out(&format!("{tag}not rehearsed, the lab stood in for:"));
             for l in left {
-                self.screen.out(&format!("{tag}  - {l}"));
+                self.screen.prose(&format!("{tag}  - {l}"));
             }
         }
         if self.args.common.verbose || exit == Exit::Internal {

@@ -47,6 +47,15 @@ impl Paint {
     }
 }
 
+/// Prose for stdout: folded to the width of the terminal, if it is one.
+#[must_use]
+pub fn fitting(text: &str) -> String {
+    match console::Term::stdout().size_checked() {
+        Some((_, columns)) => fold(text, columns.into()),
+        None => text.to_owned(),
+    }
+}
+
 /// The terminal, shared by everything that prints or asks.
 pub struct Screen {
     bars: Option<MultiProgress>,
@@ -119,10 +128,7 @@ impl Screen {
 
     /// Prose on stdout: folded on a terminal.
     pub fn prose(&self, text: &str) {
-        match console::Term::stdout().size_checked() {
-            Some((_, columns)) => self.out(&fold(text, columns.into())),
-            None => self.out(text),
-        }
+        self.out(&fitting(text));
     }
 
     /// A line (or several) on stderr; folded on a terminal.

@@ -33,7 +33,23 @@ pub fn with_modules(modules: Vec<ModuleDef>) -> Engine {
         }
     }
     builtins::register(&mut e);
+    name_types(&mut e);
     e
+}
+
+/// `type_of` and the engine's own messages say `Vm`, as the reference does.
+fn name_types(e: &mut Engine) {
+    macro_rules! named { ($($ty:ty),* $(,)?) => { $(
+        let name = std::any::type_name::<$ty>();
+        e.register_type_with_name::<$ty>(name.rsplit("::").next().unwrap_or(name));
+    )* } }
+    use gpuhost_stdlib::core::units::{Duration, Secret, Size};
+    use gpuhost_stdlib::{helm, kubernetes, nfs, proxmox, site, ssh};
+    named!(Duration, Secret, Size, kubernetes::Cluster, helm::Release, nfs::Export, site::Node);
+    named!(ssh::Host, ssh::Group, ssh::Output, ssh::Tunnel);
+    named!(proxmox::Proxmox, proxmox::Vm, proxmox::PveNode, proxmox::Storage, proxmox::Task, proxmox::Report);
+    named!(proxmox::Template);
+    e.register_type_with_name::<gpuhost_stdlib::core::error::OpError>("Error");
 }
 
 fn rules(e: &mut Engine) {

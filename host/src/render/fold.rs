@@ -32,6 +32,14 @@ fn is_listing(body: &str) -> bool {
     rest.starts_with('|') || rest.starts_with("-->")
 }
 
+/// Where the second column of a table begins.
+fn column(body: &str) -> Option<usize> {
+    let rest = body.trim_start_matches(' ');
+    let i = rest.find("  ")?;
+    let gap = rest[i..].chars().take_while(|c| *c == ' ').count();
+    Some(body.chars().count() - rest[i..].chars().count() + gap)
+}
+
 /// Column at which the continuation of `body` begins.
 fn hang(body: &str, width: usize) -> usize {
     let indent = body.chars().take_while(|c| *c == ' ').count();
@@ -43,12 +51,7 @@ fn hang(body: &str, width: usize) -> usize {
     {
         return body.chars().count() - text.trim_start().chars().count();
     }
-    // The second column of a table, unless it leaves too little room.
-    let column = rest.find("  ").map(|i| {
-        let gap = rest[i..].chars().take_while(|c| *c == ' ').count();
-        indent + rest[..i].chars().count() + gap
-    });
-    column.filter(|c| *c <= width / 2).unwrap_or(indent + 4)
+    column(body).filter(|c| *c <= width / 2).unwrap_or(indent + 4)
 }
 
 fn line(text: &str, width: usize) -> String {
@@ -59,6 +62,13 @@ fn line(text: &str, width: usize) -> String {
     let tag = if plain(text).starts_with("[LAB] ") { text.find(' ').map_or(0, |i| i + 1) } else { 0 };
     let (tag, body) = text.split_at(tag);
     let room = width - seen(tag);
+    // A first column that leaves too little room stands alone.
+    if plain(body) == body && column(body).is_some_and(|c| c > room / 2 && c < body.chars().count()) {
+        let at = column(body).and_then(|c| body.char_indices().nth(c)).map_or(0, |(i, _)| i);
+        let margin = " ".repeat(body.chars().take_while(|c| *c == ' ').count() + 4);
+        let rest = line(&format!("{tag}{margin}{}", &body[at..]), width);
+        return format!("{tag}{}\n{rest}", body[..at].trim_end());
+    }
     let indent = " ".repeat(hang(&plain(body), room));
     let mut lines: Vec<String> = Vec::new();
     let mut now: String = body.chars().take_while(|c| *c == ' ').collect();
@@ -96,6 +106,8 @@ mod tests {
         assert_eq!(fold(hint, 60).lines().nth(1), Some("            functions see no outer variables"));
         let table = "  one   aaaa bbbb cccc dddd eeee ffff gggg hhhh";
         assert_eq!(fold(table, 40), "  one   aaaa bbbb cccc dddd eeee ffff\n        gggg hhhh");
+        let wide = "  a.function(of: many, words: here) -> x  Says what it does.";
+        assert_eq!(fold(wide, 44), "  a.function(of: many, words: here) -> x\n      Says what it does.");
     }
 
     #[test]
