@@ -194,7 +194,7 @@ fn every_module_function_and_method_is_explained() {
         ("ensure_vm", "networks"),
         ("pve.ensure_vm", "ensure_vm"),
         ("ssh::ensure", "packages"),
-        ("int", "minutes"),
+        ("minutes", "So many minutes"),
         ("step", "Names a part"),
         ("exit", "throw"),
         ("timestamp", "now()"),

@@ -40,6 +40,7 @@ require(h.write_file(at, "one\n", #{ mode: "0640" }) && !h.write_file(at, "one\n
 require(h.read_file(at) == "one\n" && h.read_file(at + ".not") == (), "reads");
 require(h.run("stat -c '%a %U' \"$F\"", #{ env: #{ F: at } }).stdout == "640 root\n", "mode and owner");
 require(h.write_file(at, "two\n") && h.run("stat -c %a \"$F\"", #{ env: #{ F: at } }).stdout == "640\n", "mode is kept");
+require(h.write_file(DIR + "/public", "one\n") && h.write_file(DIR + "/public", "two\n"), "its difference is kept");
 write_file("local.txt", "both ways\n");
 require(h.copy_to("local.txt", DIR + "/far.txt") && !h.copy_to("local.txt", DIR + "/far.txt"), "copies there once");
 require(h.copy_from(DIR + "/far.txt", "back.txt") && !h.copy_from(DIR + "/far.txt", "back.txt"), "and back once");
