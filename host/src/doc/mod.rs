@@ -58,6 +58,10 @@ pub fn lookup(reference: &Reference, what: &str) -> OpResult<String> {
         }
     }
     let e = OpError::not_found(format!("nothing is called `{what}`"));
+    let there = reference.functions.iter().filter(|f| !module.is_empty() && f.module == module);
+    if let Some(k) = closest(name, there.map(|f| f.name.as_str())) {
+        return Err(e.hint(format!("did you mean `{module}::{k}`?")));
+    }
     let ours = reference.functions.iter().filter(|f| !f.standard);
     let names = reference.modules.keys().map(String::as_str).chain(ours.map(|f| f.name.as_str()));
     Err(match closest(name, names) {

@@ -103,7 +103,7 @@ mod tests {
         );
         assert!(out.lines().all(|l| l.len() <= 60));
         let hint = "   = hint:  declare it with `let`, or pass it in; functions see no outer variables";
-        assert_eq!(fold(hint, 60).lines().nth(1), Some("            functions see no outer variables"));
+        assert_eq!(fold(hint, 60).lines().nth(1), Some("            see no outer variables"));
         let table = "  one   aaaa bbbb cccc dddd eeee ffff gggg hhhh";
         assert_eq!(fold(table, 40), "  one   aaaa bbbb cccc dddd eeee ffff\n        gggg hhhh");
         let wide = "  a.function(of: many, words: here) -> x  Says what it does.";

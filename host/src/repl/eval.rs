@@ -219,7 +219,7 @@ impl Evaluator {
 
 fn say(ncc: &NativeCallContext, text: &str) {
     if let Ok(ctx) = gpuhost_stdlib::core::ctx::Ctx::of(ncc) {
-        ctx.message("print", &crate::screen::fitting(text.trim_end()));
+        ctx.message("print", crate::screen::fitting(text.trim_end()));
     }
 }
 
