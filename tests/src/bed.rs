@@ -1,10 +1,10 @@
 //! A lab with a run on it, for tests of the typed client inside one process.
-#![allow(clippy::unwrap_used, missing_docs)] // a test stops at the first surprise
-use std::collections::{BTreeMap, HashMap};
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)] // a test stops at the first surprise
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gpuhost_lab::pve::state::{Acl, Pool};
@@ -21,6 +21,7 @@ use gpuhost_stdlib::proxmox::{At, EnsureVm, Proxmox, RemoveVm, Removed, Request,
 use gpuhost_stdlib::site::{self, Site};
 
 use crate::proxy::{Decide, Proxy};
+use crate::pve_schema;
 
 pub struct Sink(Routes);
 impl RouteSink for Sink {
@@ -75,7 +76,19 @@ pub struct Bed {
     _dir: tempfile::TempDir,
 }
 
+/// Where a bed keeps what is said on the Proxmox API.
+const RECORD: &str = "api.jsonl";
+
+/// The methods of the mission that the beds of this test program have used so far, by release.
+static USED: Mutex<BTreeMap<String, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
+
 pub const SITE: &str = include_str!("../../recipes/site.toml");
+
+/// Whether `GPUHOST_TESTS_FULL` asks for every case of the long loops; without it a test takes a few of them.
+#[must_use]
+pub fn full() -> bool {
+    std::env::var_os("GPUHOST_TESTS_FULL").is_some()
+}
 
 impl Bed {
     pub async fn new() -> Bed {
@@ -102,6 +115,7 @@ impl Bed {
         let (ca, leaf) = (world.pve.ca.cert.clone(), world.pve.leaf.clone());
         let routes = Routes::default();
         let lab = Lab::start(world, dir.path(), Mode::Instant, Arc::new(Sink(routes.clone()))).await.unwrap();
+        lab.record_api(&dir.path().join(RECORD)).unwrap();
         let proxy = match decide {
             None => None,
             Some(d) => {
@@ -260,14 +274,68 @@ fn new_run(
     }
 }
 
+impl Bed {
+    /// Lines of a recipe on this bed's run, in a thread like those of the program.
+    ///
+    /// # Panics
+    /// When the recipe fails.
+    pub async fn script(&self, text: &str) -> rhai::Dynamic {
+        let (run, text) = (self.ctx.run().clone(), text.to_owned());
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let work = move || {
+            let mut engine = gpuhost::engine::plain();
+            gpuhost::engine::attach(&mut engine, &run);
+            tell.send(engine.eval::<rhai::Dynamic>(&text).map_err(|e| said(*e))).ok();
+        };
+        std::thread::Builder::new().stack_size(64 << 20).spawn(work).unwrap();
+        told.await.unwrap().unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Holds everything that was said against the official schemas, where those are at hand.
+    fn judge(&self) {
+        let text = std::fs::read_to_string(self._dir.path().join(RECORD)).unwrap_or_default();
+        let Some(verdict) = pve_schema::judge(&text) else { return };
+        let bad = verdict.bad.iter().cloned().collect::<Vec<_>>().join("\n");
+        assert!(
+            bad.is_empty(),
+            "of {} exchanges with the Proxmox API these do not fit the schema:\n{bad}",
+            verdict.seen
+        );
+        let release = self.lab.with(|w| w.pve.version.clone());
+        let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = used.entry(release.clone()).or_default();
+        used.extend(verdict.methods.iter().cloned());
+        let all = pve_schema::Verdict { methods: used.clone(), ..Default::default() };
+        let (seen, of, _) = all.coverage(&release);
+        println!(
+            "PVE {release}: {} exchanges of this bed fit the schema; {seen} of {of} methods used so far",
+            verdict.seen
+        );
+    }
+}
+
 impl Drop for Bed {
     fn drop(&mut self) {
         self.lab.stop();
+        if !std::thread::panicking() {
+            self.judge();
+        }
     }
 }
 
 pub fn told(e: &OpError) -> String {
     format!("{} {}: {} {:?} hint {:?} last {:?}", e.op, e.target, e.message, e.causes, e.hint, e.last)
+}
+
+/// Everything that an error of a recipe says.
+fn said(e: rhai::EvalAltResult) -> String {
+    let own = match &e {
+        rhai::EvalAltResult::ErrorRuntime(value, at) => {
+            value.clone().try_cast::<OpError>().map(|e| format!("{} ({at})", told(&e)))
+        }
+        _ => None,
+    };
+    own.unwrap_or_else(|| e.to_string())
 }
 
 /// Ends a test with everything that an error says: `.unwrap_or_else(ok)`.

@@ -114,7 +114,6 @@ async fn deploy(ctx: &Ctx, pve: &Proxmox) -> OpResult<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_fakepve -- --ignored`"]
 async fn fakepve_is_deployed_to_twice_and_cleaned_up() {
     let Some(python) = python() else {
         println!("skipped: no fakepve below $GPUHOST_PEERS (`.ci/peers` installs it)");

@@ -1,11 +1,12 @@
 //! Least privilege: the recommended role is enough, misses nothing silently, and cannot reach a foreign VM.
+//! One privilege less: a third of them by default, every one with `GPUHOST_TESTS_FULL=1`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 use std::time::Duration;
 
 use gpuhost_lab::spec::Spec;
 use gpuhost_stdlib::core::error::OpResult;
 use gpuhost_stdlib::proxmox::{Request, TemplateOptions};
-use gpuhost_tests::bed::{Bed, SITE, start, told};
+use gpuhost_tests::bed::{Bed, SITE, full, start, told};
 use serde_json::{Value, json};
 
 /// One server without GPUs: all that Proxmox has to do for a deploy, in its smallest form.
@@ -55,10 +56,14 @@ async fn one_privilege_less(version: &str) {
     deploy(&b).await.unwrap_or_else(|e| panic!("the printed role is enough on {version}: {}", told(&e)));
     cleanup(&b).await;
     let roles: Vec<(String, Vec<String>)> = lines.iter().filter_map(|l| role_line(l)).collect();
-    let mut named = 0;
+    let (mut named, mut tried) = (0, 0);
     let mut superfluous = Vec::new();
     for (role, all) in &roles {
-        for gone in all {
+        for (i, gone) in all.iter().enumerate() {
+            if !full() && i % 3 != usize::from(version.starts_with('8')) {
+                continue;
+            }
+            tried += 1;
             let left: Vec<String> = all.iter().filter(|p| *p != gone).cloned().collect();
             b.lab.with(|w| w.pve.access.roles.insert(role.clone(), left.into_iter().collect()));
             let r = b.pve.check_permissions(&b.ctx).await;
@@ -84,26 +89,23 @@ async fn one_privilege_less(version: &str) {
         }
     }
     println!(
-        "PVE {version}: {named} missing privileges are named by the deploy itself; not missed by it: {superfluous:?}"
+        "PVE {version}: of {tried} missing privileges the deploy itself names {named}, and misses not: {superfluous:?}"
     );
-    assert!(named >= 15, "{named} named, {superfluous:?}");
+    assert!(named * 2 >= tried, "{named} of {tried} named, {superfluous:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_rights -- --ignored`"]
 async fn one_privilege_less_on_9() {
     one_privilege_less("9.1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_rights -- --ignored`"]
 async fn one_privilege_less_on_8() {
     one_privilege_less("8.4").await;
 }
 
 /// Safety rule 20: a bug in the tool, or a recipe that goes around it, cannot reach a foreign VM.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_rights -- --ignored`"]
 async fn the_recommended_role_cannot_touch_a_foreign_vm() {
     for version in ["9.1", "8.4"] {
         let b = bed(version).await;

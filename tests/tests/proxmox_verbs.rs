@@ -14,7 +14,6 @@ fn read<T>(read: fn(&rhai::Map) -> gpuhost_stdlib::core::error::OpResult<T>, scr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_verbs -- --ignored`"]
 async fn power_snapshots_and_disks() {
     let b = Bed::new().await;
     let t = b.empty_template().await;
@@ -64,7 +63,6 @@ async fn power_snapshots_and_disks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_verbs -- --ignored`"]
 async fn nodes_storages_tasks_and_reports() {
     let b = Bed::new().await;
     let node = b.pve.pve_node(&b.ctx, "pve1").await.unwrap_or_else(ok);
@@ -105,7 +103,6 @@ async fn nodes_storages_tasks_and_reports() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_verbs -- --ignored`"]
 async fn no_card_is_promised_twice() {
     let b = Bed::new().await;
     let t = b.empty_template().await;
@@ -133,7 +130,6 @@ async fn no_card_is_promised_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_verbs -- --ignored`"]
 async fn an_administrator_sets_up_roles_tokens_and_grants_once() {
     for version in ["9.1", "8.4"] {
         let b = Bed::on(SITE, Spec { pve_version: version.to_owned(), ..Spec::homelab().unwrap() }).await;
@@ -235,19 +231,16 @@ fn spread(storage: &str, full: bool) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_verbs -- --ignored`"]
 async fn local_storage_has_a_template_on_each_node() {
     on_two_nodes(&spread("local-zfs", true), false, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_verbs -- --ignored`"]
 async fn linked_clones_on_each_node() {
     on_two_nodes(&spread("local-zfs", false), false, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "to be run once against the lab's rewritten API: `cargo test --workspace --test proxmox_verbs -- --ignored`"]
 async fn shared_storage_has_one_template_for_all_nodes() {
     on_two_nodes(&spread("tank", true), true, 1).await;
 }

@@ -260,17 +260,21 @@ fn begin(w: &mut World, upid: &str, j: &Backup, vmid: u32) -> Step {
     ] {
         task::log(w, upid, line);
     }
-    let mut bytes = 0;
     for (key, p) in saved_drives(&vm.conf) {
         let volid = conf::volume(&p).unwrap_or_default().to_owned();
         let size = p.get("size").cloned().unwrap_or_default();
         task::log(w, upid, format!("INFO: include disk '{key}' '{volid}' {size}"));
-        bytes += w.volumes.get(&volid).map_or(0, space::real_bytes);
     }
     if let Some(vm) = w.pve.vms.get_mut(&vmid) {
         vm.conf.insert("lock".into(), "backup".into());
     }
-    Step::Next(1500 + bytes / (100 << 10))
+    Step::Next(reading_ms(w, &vm.conf))
+}
+
+/// How long it takes to read a VM's drives.
+fn reading_ms(w: &World, c: &BTreeMap<String, String>) -> u64 {
+    let volumes = saved_drives(c).into_iter().filter_map(|(_, p)| w.volumes.get(conf::volume(&p)?));
+    1500 + volumes.map(space::real_bytes).sum::<u64>() / (100 << 10)
 }
 
 /// The drives that a backup holds.
@@ -336,7 +340,9 @@ fn write(w: &mut World, upid: &str, j: &Backup, vmid: u32) -> Result<(), String>
         }
     }
     let at = text::clock(w.now_ms);
-    task::log(w, upid, format!("INFO: Finished Backup of VM {vmid} (00:00:01)"));
+    let s = reading_ms(w, &conf) / 1000;
+    let took = format!("{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+    task::log(w, upid, format!("INFO: Finished Backup of VM {vmid} ({took})"));
     task::log(w, upid, format!("INFO: Backup finished at {at}"));
     Ok(())
 }

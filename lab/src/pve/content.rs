@@ -67,8 +67,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
         ("GET", ["import-metadata"]) => import_metadata(w, c, id),
         ("GET", ["file-restore", ..]) => Err(ApiError::fail("file restore is not supported for this storage")),
         ("GET", ["rrddata"]) => {
-            c.params.check(&[req(t("timeframe")), t("cf")])?;
             need(w, "Datastore.Audit|Datastore.AllocateSpace")?;
+            c.params.check(&[req(t("timeframe")), t("cf")])?;
             let (total, used) = space::usage(w, id, node);
             data(super::nodes::history(w, &[("total", json!(total)), ("used", json!(used))]))
         }
@@ -323,13 +323,13 @@ fn alloc_size(v: &str) -> bool {
 
 fn allocate(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
     let p = &c.params;
+    w.pve.need(c.who()?, &format!("/storage/{id}"), "Datastore.AllocateSpace")?;
     p.check(&[
         req(vmid("vmid")),
         req(t("filename")),
         req(pat("size", alloc_size)),
         with(e("format", &["raw", "qcow2", "subvol", "vmdk"]), "size"),
     ])?;
-    w.pve.need(c.who()?, &format!("/storage/{id}"), "Datastore.AllocateSpace")?;
     let owner = p.int("vmid").and_then(|v| u32::try_from(v).ok()).unwrap_or(0);
     let file = p.text("filename");
     let asked = p.text("size");
@@ -442,6 +442,13 @@ pub fn format_of(content: &str, name: &str) -> &'static str {
 }
 
 fn download_request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
+    let who = c.who()?.clone();
+    let store = format!("/storage/{id}");
+    let net = w.pve.has(&who, &format!("/nodes/{node}"), "Sys.AccessNetwork")
+        || (w.pve.has(&who, "/", "Sys.Audit") && w.pve.has(&who, "/", "Sys.Modify"));
+    if !w.pve.has(&who, &store, "Datastore.AllocateTemplate") || !net {
+        return Err(super::qemu::create::bare_denial());
+    }
     let p = &c.params;
     p.check(&[
         req(e("content", &["iso", "vztmpl", "import"])),
@@ -452,13 +459,6 @@ fn download_request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
         t("compression"),
         b("verify-certificates"),
     ])?;
-    let who = c.who()?.clone();
-    let store = format!("/storage/{id}");
-    let net = w.pve.has(&who, &format!("/nodes/{node}"), "Sys.AccessNetwork")
-        || (w.pve.has(&who, "/", "Sys.Audit") && w.pve.has(&who, "/", "Sys.Modify"));
-    if !w.pve.has(&who, &store, "Datastore.AllocateTemplate") || !net {
-        return Err(super::qemu::create::bare_denial());
-    }
     let (content, filename) = (p.text("content"), p.text("filename"));
     file_name(&content, &filename)?;
     space::usable(w, id, &content).map_err(ApiError::fail)?;
@@ -487,8 +487,8 @@ fn download_request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
 /// # Errors
 /// The server's refusal.
 pub fn url_metadata(w: &World, c: &Call, node: &str) -> Reply {
-    c.params.check(&[req(pat("url", is_url)), b("verify-certificates")])?;
     w.pve.need(c.who()?, &format!("/nodes/{node}"), "Sys.AccessNetwork")?;
+    c.params.check(&[req(pat("url", is_url)), b("verify-certificates")])?;
     let url = c.params.text("url");
     let d = w.pve.downloads.iter().find(|d| d.url == url);
     let d = d.ok_or_else(|| ApiError::fail("invalid server response: '404 Not Found'"))?;

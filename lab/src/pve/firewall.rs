@@ -197,8 +197,8 @@ fn scoped(w: &mut World, c: &Call, method: &str, s: &Scope, path: &[&str]) -> Re
         ("PUT", ["options"]) => {
             let mut spec = s.options.to_vec();
             spec.extend([delete(), digest_param()]);
-            c.params.check(&spec)?;
             w.pve.need(c.who()?, &s.write.0, s.write.1)?;
+            c.params.check(&spec)?;
             let key = format!("firewall/{}", s.name);
             let mut row = w.pve.settings.get(&key).cloned().unwrap_or_default();
             unchanged(&c.params, &sections::digest(&row))?;

@@ -136,6 +136,7 @@ fn resources(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
     };
     match (method, path) {
         ("GET", []) => {
+            w.pve.need(c.who()?, SYS.0, SYS.1)?;
             c.params.check(&[e("type", &["ct", "vm"])])?;
             let mut all = RESOURCES.list(w, c)?;
             let kind = c.params.get("type");
@@ -178,12 +179,13 @@ fn resources(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             Ok(out)
         }
         ("DELETE", [sid]) => {
+            w.pve.need(c.who()?, CONSOLE.0, CONSOLE.1)?;
             c.params.check(&[b("purge")])?;
             RESOURCES.remove(w, c, &full(sid))
         }
         ("POST", [sid, "migrate" | "relocate"]) => {
-            c.params.check(&[req(node("node"))])?;
             w.pve.need(c.who()?, CONSOLE.0, CONSOLE.1)?;
+            c.params.check(&[req(node("node"))])?;
             let sid = full(sid);
             let to = c.params.text("node");
             let vmid = vmid_of(&sid).filter(|_| w.pve.table(RESOURCES.table).contains_key(&sid));
@@ -269,6 +271,7 @@ fn rules(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
     };
     match (method, path) {
         ("GET", []) => {
+            w.pve.need(c.who()?, SYS.0, SYS.1)?;
             c.params.check(&[t("resource"), e("type", &["node-affinity", "resource-affinity"])])?;
             let (kind, sid) = (c.params.get("type"), c.params.get("resource"));
             let mut all = RULES.list(w, c)?;
@@ -284,6 +287,7 @@ fn rules(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
         ("POST", []) => RULES.create(w, c, check),
         ("GET", [id]) => RULES.get(w, c, id),
         ("PUT", [id]) => {
+            w.pve.need(c.who()?, CONSOLE.0, CONSOLE.1)?;
             let mut spec = RULES.fields.to_vec();
             spec.iter_mut().for_each(|f| f.required = f.name == "type");
             spec.extend([super::params::digest(), super::params::delete()]);

@@ -51,8 +51,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
         ("POST", []) => {
             let mut spec = fields.clone();
             spec.push(cid("id"));
-            c.params.check(&spec)?;
             may(w, "Sys.Modify")?;
+            c.params.check(&spec)?;
             let mut row = Row::from([("type".into(), json!("vzdump")), ("enabled".into(), json!(1))]);
             fill(&mut row, &c.params, &fields)?;
             schedule(&mut row, &c.params, true)?;
@@ -76,8 +76,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
         ("PUT", [id]) => {
             let mut spec = fields.clone();
             spec.extend([super::params::delete(), super::params::digest()]);
-            c.params.check(&spec)?;
             may(w, "Sys.Modify")?;
+            c.params.check(&spec)?;
             if c.params.0.is_empty() {
                 return Err(ApiError::fail("no options specified"));
             }

@@ -24,6 +24,7 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
         ("GET", ["usb" | "dir"]) => data(json!([])),
         ("GET", ["pci"]) => list(w, c),
         ("POST", ["pci"]) => {
+            w.pve.need(who, "/mapping/pci", "Mapping.Modify")?;
             p.check(&[
                 req(f("id", config_id)),
                 req(t("map")),
@@ -31,7 +32,6 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
                 b("mdev"),
                 b("live-migration-capable"),
             ])?;
-            w.pve.need(who, "/mapping/pci", "Mapping.Modify")?;
             let id = p.text("id");
             let map = entries(c)?;
             if w.pve.mappings.contains_key(&id) {
@@ -60,6 +60,7 @@ fn one(w: &mut World, c: &Call, method: &str, id: &str) -> Reply {
             data(view(m, &digest))
         }
         "PUT" => {
+            w.pve.need(who, &path, "Mapping.Modify")?;
             p.check(&[
                 t("map"),
                 t("description"),
@@ -68,7 +69,6 @@ fn one(w: &mut World, c: &Call, method: &str, id: &str) -> Reply {
                 super::params::digest(),
                 super::params::delete(),
             ])?;
-            w.pve.need(who, &path, "Mapping.Modify")?;
             if p.get("digest").is_some_and(|d| d != digest(w)) {
                 return Err(ApiError::fail(
                     "update hardware mapping failed: detected modified configuration - file changed by other user? Try again.",
@@ -94,8 +94,8 @@ fn one(w: &mut World, c: &Call, method: &str, id: &str) -> Reply {
             null()
         }
         "DELETE" => {
-            p.check(&[])?;
             w.pve.need(who, "/mapping/pci", "Mapping.Modify")?;
+            p.check(&[])?;
             // As on the server: deleting one that is not there is fine.
             w.pve.mappings.remove(id);
             null()

@@ -12,52 +12,19 @@ use super::task::{self, Job};
 use crate::world::World;
 use gpuhost_stdlib::wire::pve::props::Prop;
 
-const TYPES: &[&str] = &[
-    "bridge",
-    "bond",
-    "eth",
-    "alias",
-    "vlan",
-    "fabric",
-    "OVSBridge",
-    "OVSBond",
-    "OVSPort",
-    "OVSIntPort",
-    "vnet",
-    "unknown",
-];
-const TYPES_8: &[&str] =
-    &["bridge", "bond", "eth", "alias", "vlan", "OVSBridge", "OVSBond", "OVSPort", "OVSIntPort", "vnet", "unknown"];
-const ASKED: &[&str] = &[
-    "bridge",
-    "bond",
-    "eth",
-    "alias",
-    "vlan",
-    "fabric",
-    "OVSBridge",
-    "OVSBond",
-    "OVSPort",
-    "OVSIntPort",
-    "vnet",
-    "any_bridge",
-    "any_local_bridge",
-    "include_sdn",
-];
-const ASKED_8: &[&str] = &[
-    "bridge",
-    "bond",
-    "eth",
-    "alias",
-    "vlan",
-    "OVSBridge",
-    "OVSBond",
-    "OVSPort",
-    "OVSIntPort",
-    "vnet",
-    "any_bridge",
-    "any_local_bridge",
-];
+/// The kinds of interfaces: a list for each release and question, in the server's order.
+macro_rules! kinds {
+    ($($new:literal)?; $($last:literal),+) => {
+        &[
+            "bridge", "bond", "eth", "alias", "vlan", $($new,)? "OVSBridge", "OVSBond", "OVSPort", "OVSIntPort",
+            "vnet", $($last),+
+        ]
+    };
+}
+const TYPES: &[&str] = kinds!("fabric"; "unknown");
+const TYPES_8: &[&str] = kinds!(; "unknown");
+const ASKED: &[&str] = kinds!("fabric"; "any_bridge", "any_local_bridge", "include_sdn");
+const ASKED_8: &[&str] = kinds!(; "any_bridge", "any_local_bridge");
 const BONDS: &[&str] = &[
     "balance-rr",
     "active-backup",

@@ -75,8 +75,8 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
             data(status(w, node))
         }
         ("POST", ["status"]) => {
-            c.params.check(&[req(e("command", &["reboot", "shutdown"]))])?;
             need("Sys.PowerMgmt")?;
+            c.params.check(&[req(e("command", &["reboot", "shutdown"]))])?;
             down(lab, w, node, c.params.text("command") == "reboot");
             null()
         }
@@ -88,8 +88,8 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
             data(json!({ "time": s, "localtime": s, "timezone": zone }))
         }
         ("PUT", ["time"]) => {
-            c.params.check(&[req(t("timezone"))])?;
             need("Sys.Modify")?;
+            c.params.check(&[req(t("timezone"))])?;
             store(w, "time", node, c, &[t("timezone")])
         }
         ("GET", ["dns"]) => {
@@ -101,8 +101,8 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
             data(v)
         }
         ("PUT", ["dns"]) => {
-            c.params.check(&[req(t("search")), t("dns1"), t("dns2"), t("dns3")])?;
             need("Sys.Modify")?;
+            c.params.check(&[req(t("search")), t("dns1"), t("dns2"), t("dns3")])?;
             store(w, "dns", node, c, &[t("search"), t("dns1"), t("dns2"), t("dns3")])
         }
         ("GET", ["config"]) => {
@@ -117,8 +117,8 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
         ("PUT", ["config"]) => {
             let fields =
                 [short("description", 65_536), range("startall-onboot-delay", 0, 300), t("wakeonlan"), t("acme")];
-            c.params.check(&[&fields[..], &[super::params::delete(), super::params::digest()]].concat())?;
             need("Sys.Modify")?;
+            c.params.check(&[&fields[..], &[super::params::delete(), super::params::digest()]].concat())?;
             store(w, "config", node, c, &fields)
         }
         ("GET", ["hosts"]) => {
@@ -137,8 +137,8 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
             data(json!([]))
         }
         ("GET", ["hardware", "pci"]) => {
-            c.params.check(&[t("pci-class-blacklist"), b("verbose")])?;
             w.pve.need(who, "/", "Sys.Audit|Sys.Modify")?;
+            c.params.check(&[t("pci-class-blacklist"), b("verbose")])?;
             data(pci(w, c, node))
         }
         ("GET", ["hardware", "pci", _]) => data(subdirs("method", &["mdev"])),
@@ -176,8 +176,8 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
             }]))
         }
         ("GET", ["rrddata"]) => {
-            c.params.check(&[req(t("timeframe")), t("cf")])?;
             need("Sys.Audit")?;
+            c.params.check(&[req(t("timeframe")), t("cf")])?;
             data(history(w, &figures(w, node)))
         }
         ("GET", ["syslog"]) => {

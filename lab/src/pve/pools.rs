@@ -22,6 +22,9 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
     let id = in_path.clone().or_else(|| p.get("poolid"));
     match method {
         "GET" => {
+            if let Some(id) = &in_path {
+                w.pve.need(c.who()?, &format!("/pool/{id}"), "Pool.Audit")?;
+            }
             p.check(&[id_param, e("type", &["qemu", "lxc", "storage"])])?;
             match (&in_path, id) {
                 (Some(id), _) => data(detail(w, c, id)?),
@@ -30,9 +33,9 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             }
         }
         "POST" if in_path.is_none() => {
-            p.check(&[id_param, t("comment")])?;
             let id = id.unwrap_or_default();
             w.pve.need(c.who()?, &format!("/pool/{id}"), "Pool.Allocate")?;
+            p.check(&[id_param, t("comment")])?;
             if w.pve.pools.contains_key(&id) {
                 return Err(ApiError::fail(format!("create pool failed: pool '{id}' already exists")));
             }
@@ -40,13 +43,15 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             null()
         }
         "PUT" => {
-            p.check(&[id_param, t("comment"), t("vms"), t("storage"), b("delete"), b("allow-move")])?;
-            update(w, c, &id.unwrap_or_default())
-        }
-        "DELETE" => {
-            p.check(&[id_param])?;
             let id = id.unwrap_or_default();
             w.pve.need(c.who()?, &format!("/pool/{id}"), "Pool.Allocate")?;
+            p.check(&[id_param, t("comment"), t("vms"), t("storage"), b("delete"), b("allow-move")])?;
+            update(w, c, &id)
+        }
+        "DELETE" => {
+            let id = id.unwrap_or_default();
+            w.pve.need(c.who()?, &format!("/pool/{id}"), "Pool.Allocate")?;
+            p.check(&[id_param])?;
             let pool = w.pve.pools.get(&id);
             let pool = pool.ok_or_else(|| ApiError::fail(format!("delete pool failed: pool '{id}' does not exist")))?;
             if let Some(v) = pool.vms.first() {
@@ -106,7 +111,6 @@ fn update(w: &mut World, c: &Call, id: &str) -> Reply {
     let p = &c.params;
     let who = c.who()?;
     let fail = |t: String| ApiError::fail(format!("update pools failed: {t}"));
-    w.pve.need(who, &format!("/pool/{id}"), "Pool.Allocate")?;
     let mut pool = w.pve.pools.get(id).cloned().ok_or_else(|| fail(format!("pool '{id}' does not exist")))?;
     if let Some(text) = p.get("comment") {
         pool.comment = text;

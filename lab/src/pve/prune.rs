@@ -109,10 +109,15 @@ fn kept(rules: &BTreeMap<&str, u64>, times: &[u64]) -> Vec<bool> {
 /// The server's refusal.
 pub fn route(w: &mut World, c: &Call, method: &str, node: &str, id: &str) -> Reply {
     let p = &c.params;
-    p.check(&[f("prune-backups", keep_format), e("type", &["qemu", "lxc"]), super::params::vmid("vmid")])?;
     let who = c.who()?.clone();
-    let privs = if method == "GET" { "Datastore.Audit|Datastore.AllocateSpace" } else { "Datastore.AllocateSpace" };
-    w.pve.need(&who, &format!("/storage/{id}"), privs)?;
+    let need = |privs: &str| w.pve.need(&who, &format!("/storage/{id}"), privs);
+    if method == "GET" {
+        need("Datastore.Audit|Datastore.AllocateSpace")?;
+    }
+    p.check(&[f("prune-backups", keep_format), e("type", &["qemu", "lxc"]), super::params::vmid("vmid")])?;
+    if method == "DELETE" {
+        need("Datastore.AllocateSpace")?;
+    }
     let own = w.pve.storages.get(id).and_then(|s| s.extra.get("prune-backups").cloned());
     let keep = p.get("prune-backups").or(own).unwrap_or_else(|| "keep-all=1".into());
     let vmid = p.int("vmid").and_then(|v| u32::try_from(v).ok());

@@ -99,8 +99,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             null()
         }
         ("DELETE", [id]) => {
-            c.params.check(&[])?;
             w.pve.need(c.who()?, "/access", "Sys.Modify")?;
+            c.params.check(&[])?;
             if builtin.contains_key(*id) {
                 return Err(ApiError::fail(format!("auto-generated role '{id}' cannot be deleted")));
             }
@@ -132,10 +132,10 @@ pub fn acl_list(w: &World, c: &Call) -> Reply {
 /// The server's refusal.
 pub fn acl_put(w: &mut World, c: &Call) -> Reply {
     let p = &c.params;
-    p.check(&[req(t("path")), req(t("roles")), t("users"), t("groups"), t("tokens"), b("propagate"), b("delete")])?;
     let who = c.who()?.clone();
     let path = format!("/{}", p.text("path").split('/').filter(|x| !x.is_empty()).collect::<Vec<_>>().join("/"));
     may_modify(w, &who, &path)?;
+    p.check(&[req(t("path")), req(t("roles")), t("users"), t("groups"), t("tokens"), b("propagate"), b("delete")])?;
     if !p.flag("delete") && !is_path(&path) {
         return Err(ApiError::param("path", format!("invalid ACL path '{}'", p.text("path"))));
     }

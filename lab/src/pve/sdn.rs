@@ -94,8 +94,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             data(subdirs("id", &["vnets", "zones", "controllers", "ipams", "dns"]))
         }
         ("PUT", []) => {
-            c.params.check(&[t("lock-token"), b("release-lock")])?;
             w.pve.need(&who, "/sdn", "SDN.Allocate")?;
+            c.params.check(&[t("lock-token"), b("release-lock")])?;
             for kind in ["zones", "vnets"] {
                 let now = w.pve.table(&format!("sdn/{kind}")).clone();
                 let running = format!("sdn/running/{kind}");

@@ -148,6 +148,9 @@ pub struct Vm {
     pub born_ms: u64,
     /// Config: what runs, or will run at the next start.
     pub conf: BTreeMap<String, String>,
+    /// What the task that clones it has not written into its config yet; empty when it is complete.
+    #[serde(default)]
+    pub unwritten: BTreeMap<String, String>,
     /// Changes that wait for a restart.
     #[serde(default)]
     pub pending: BTreeMap<String, String>,

@@ -12,39 +12,17 @@ use super::state::Storage;
 use crate::world::World;
 use gpuhost_stdlib::wire::pve::props::{Prop, Ty};
 
-const TYPES: &[&str] = &[
-    "btrfs",
-    "cephfs",
-    "cifs",
-    "dir",
-    "esxi",
-    "iscsi",
-    "iscsidirect",
-    "lvm",
-    "lvmthin",
-    "nfs",
-    "pbs",
-    "rbd",
-    "zfs",
-    "zfspool",
-];
-const TYPES_8: &[&str] = &[
-    "btrfs",
-    "cephfs",
-    "cifs",
-    "dir",
-    "esxi",
-    "glusterfs",
-    "iscsi",
-    "iscsidirect",
-    "lvm",
-    "lvmthin",
-    "nfs",
-    "pbs",
-    "rbd",
-    "zfs",
-    "zfspool",
-];
+/// The kinds of storages, in the server's order.
+macro_rules! kinds {
+    ($($old:literal)?) => {
+        &[
+            "btrfs", "cephfs", "cifs", "dir", "esxi", $($old,)? "iscsi", "iscsidirect", "lvm", "lvmthin", "nfs", "pbs",
+            "rbd", "zfs", "zfspool",
+        ]
+    };
+}
+const TYPES: &[&str] = kinds!();
+const TYPES_8: &[&str] = kinds!("glusterfs");
 /// Kinds whose volumes the lab can make.
 const SERVED: &[&str] = &["btrfs", "cephfs", "cifs", "dir", "iscsi", "lvm", "lvmthin", "nfs", "pbs", "rbd", "zfspool"];
 const CONTENT: &[&str] = &["images", "rootdir", "vztmpl", "backup", "iso", "snippets", "import", "none"];
@@ -190,8 +168,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             data(view(w, id, s))
         }
         ("POST", []) => {
-            p.check(&fields(w.pve.is_8(), true))?;
             w.pve.need(who, "/storage", "Datastore.Allocate")?;
+            p.check(&fields(w.pve.is_8(), true))?;
             let (id, kind) = (p.text("storage"), p.text("type"));
             if w.pve.storages.contains_key(&id) {
                 return Err(ApiError::fail(format!("create storage failed: storage ID '{id}' already defined")));
@@ -220,8 +198,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             data(json!({ "storage": id, "type": kind }))
         }
         ("PUT", [id]) => {
-            p.check(&fields(w.pve.is_8(), false))?;
             w.pve.need(who, "/storage", "Datastore.Allocate")?;
+            p.check(&fields(w.pve.is_8(), false))?;
             unchanged(p, &sections::digest(&w.pve.storages))?;
             let s = w
                 .pve
@@ -232,8 +210,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             data(json!({ "storage": id, "type": s.kind }))
         }
         ("DELETE", [id]) => {
-            p.check(&[])?;
             w.pve.need(who, "/storage", "Datastore.Allocate")?;
+            p.check(&[])?;
             w.pve
                 .storages
                 .remove(*id)

@@ -318,10 +318,12 @@ pub fn finish(w: &mut World, upid: &str, error: Option<String>) {
 /// Aborts a running task: what it had begun is taken back where the real worker does so.
 pub fn abort(w: &mut World, upid: &str) {
     let Some(t) = w.pve.tasks.get(upid).filter(|t| t.running()) else { return };
-    let job = t.job.clone();
+    let (job, begun) = (t.job.clone(), t.step > 0);
     let why = match &job {
         Job::Clone(j) => {
-            qemu::clone::undo(w, j);
+            if begun {
+                qemu::clone::undo(w, j);
+            }
             "clone failed: interrupted by signal".to_owned()
         }
         Job::Create(j) => {

@@ -17,6 +17,8 @@ use crate::world::World;
 /// The server's refusal.
 pub fn request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
     let p = &c.params;
+    let who = c.who()?.clone();
+    w.pve.need(&who, &format!("/storage/{id}"), "Datastore.AllocateTemplate")?;
     p.check(&[
         req(e("content", &["iso", "vztmpl", "import"])),
         short("filename", 255),
@@ -24,8 +26,6 @@ pub fn request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
         with(e("checksum-algorithm", &["md5", "sha1", "sha224", "sha256", "sha384", "sha512"]), "checksum"),
         t("tmpfilename"),
     ])?;
-    let who = c.who()?.clone();
-    w.pve.need(&who, &format!("/storage/{id}"), "Datastore.AllocateTemplate")?;
     let Some(file) = &c.file else {
         return Err(ApiError { bare: true, ..ApiError::status(400, "Bad Request") });
     };

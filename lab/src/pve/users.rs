@@ -82,8 +82,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             data(json!({}))
         }
         ("PUT", [id, "unlock-tfa"]) => {
-            c.params.check(&[])?;
             modify(w)?;
+            c.params.check(&[])?;
             w.pve.access.users.get(*id).ok_or_else(|| missing(id))?;
             // Nobody is ever locked out here.
             data(json!(0))
@@ -115,8 +115,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             null()
         }
         ("DELETE", [id]) => {
-            c.params.check(&[])?;
             modify(w)?;
+            c.params.check(&[])?;
             if *id == "root@pam" {
                 return Err(ApiError::fail("delete user failed: user 'root@pam' is required"));
             }

@@ -156,3 +156,50 @@ async fn wrong_parameters_are_refused_as_the_schema_of_9_1_says() {
 async fn wrong_parameters_are_refused_as_the_schema_of_8_4_says() {
     refused("8.4").await;
 }
+
+/// Whether a method declares a right on a path that the request's own path names.
+fn guarded(e: &Value) -> bool {
+    if e["perm"]["user"] == "all" {
+        return false;
+    }
+    let check = &e["perm"]["check"];
+    let first = if check[0] == "and" { &check[1] } else { check };
+    let Some(place) = first[1].as_str().filter(|_| first[0] == "perm") else { return false };
+    let mut names = place.split('{').skip(1).filter_map(|p| p.split('}').next());
+    names.all(|n| e["p"].as_str().is_some_and(|p| p.contains(&format!("{{{n}}}"))))
+}
+
+/// As on the server missing rights are told before wrong parameters.
+async fn rights_first(release: &str) {
+    let Some(all) = schema(release, true) else {
+        println!("skipped: no API schema beside the checkout");
+        return;
+    };
+    let bed = bed(release).await;
+    bed.lab.with(|w| {
+        let t = gpuhost_lab::pve::state::Token { secret: "s".into(), privsep: true, ..Default::default() };
+        w.pve.access.users.get_mut("root@pam").unwrap().tokens.insert("none".into(), t);
+    });
+    let none = bed.token("root@pam!none", "s");
+    let unknown = Map::from_iter([("zz-unknown".to_owned(), json!("1"))]);
+    let (mut bad, mut seen) = (Vec::new(), 0);
+    for e in all.iter().filter(|e| guarded(e)) {
+        let (method, template) = (e["m"].as_str().unwrap(), e["p"].as_str().unwrap());
+        if template.ends_with("/upload") {
+            continue;
+        }
+        let (code, body) = ask(&none, method, &fill(template, ""), &unknown).await;
+        seen += 1;
+        if code != 403 {
+            bad.push(format!("{method} {template}: {code} {body}"));
+        }
+    }
+    println!("{release}: {seen} methods with a declared right, {} of them look at parameters first", bad.len());
+    assert!(seen > 70 && bad.is_empty(), "{release}:\n{}", bad.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_rights_are_told_before_wrong_parameters() {
+    rights_first("9.1").await;
+    rights_first("8.4").await;
+}

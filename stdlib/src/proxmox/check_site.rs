@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::core::ctx::Ctx;
 use crate::core::error::OpResult;
-use crate::core::op::Op;
+use crate::core::op::{Op, OpScope};
 use crate::core::units::Size;
 use crate::site::Site;
 use crate::wire::pve::marker::Ownership;
@@ -57,10 +57,10 @@ impl Proxmox {
     /// What the requests met.
     pub async fn check_site(&self, ctx: &Ctx) -> OpResult<Report> {
         let site = ctx.site()?;
-        ctx.run_op(Op::read("proxmox", "check_site", &site.name), |_| async {
+        ctx.run_op(Op::read("proxmox", "check_site", &site.name), |s| async move {
             let mut r = Report::new(format!("site {} on {}", site.name, self.url()));
             let up = self.check_nodes(ctx, &site, &mut r).await?;
-            let missing = self.check_ids(ctx, &site, &mut r).await?;
+            let missing = self.check_ids(&s, &site, &mut r).await?;
             for node in &up {
                 self.check_storages(ctx, &site, node, &missing, &mut r).await?;
                 self.check_bridge(ctx, &site, node, &mut r).await?;
@@ -96,11 +96,11 @@ impl Proxmox {
     }
 
     /// Ids must be free or ours. Returns those that are free.
-    async fn check_ids(&self, ctx: &Ctx, site: &Site, r: &mut Report) -> OpResult<BTreeSet<u32>> {
+    async fn check_ids(&self, s: &OpScope, site: &Site, r: &mut Report) -> OpResult<BTreeSet<u32>> {
         let mut free = BTreeSet::new();
         let mut own = 0;
         for n in &site.nodes {
-            match self.place(ctx, n.vmid, &n.pve_node).await? {
+            match self.settled_place(s, n.vmid, &n.pve_node).await? {
                 Place::Free => {
                     free.insert(n.vmid);
                 }
@@ -119,14 +119,14 @@ impl Proxmox {
             }
         }
         r.pass(format!("{} machine ids are free, {own} are this site's", free.len()));
-        self.check_template(ctx, site, r).await?;
+        self.check_template(s, site, r).await?;
         Ok(free)
     }
 
-    async fn check_template(&self, ctx: &Ctx, site: &Site, r: &mut Report) -> OpResult<()> {
+    async fn check_template(&self, s: &OpScope, site: &Site, r: &mut Report) -> OpResult<()> {
         let t = &site.template;
         let near = t.pve_node.as_deref().unwrap_or(&site.proxmox.pve_node);
-        match (self.place(ctx, t.vmid, near).await?, t.existing) {
+        match (self.settled_place(s, t.vmid, near).await?, t.existing) {
             (Place::Free, true) => r.fail(
                 format!("the existing template {} is not there", t.vmid),
                 "correct `template.vmid`, or leave `existing` out to have it made",

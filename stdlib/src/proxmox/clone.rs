@@ -1,4 +1,4 @@
-//! Cloning: a queue per storage, retries only after a look, the marker from the first instant.
+//! Cloning: a queue per storage, retries only after a look, the marker in the clone request itself.
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -143,19 +143,14 @@ impl Job<'_> {
 
     /// Whether the machine is there after all: never repeat blindly. A broken clone takes itself away.
     async fn arrived(&self) -> OpResult<bool> {
-        let every = Duration::from_secs(3);
-        self.s
-            .wait_for("the clone", every, CLONE, || async {
-                match self.pve.place(self.ctx(), self.node.vmid, &self.node.pve_node).await? {
-                    Place::Free => Ok(Look::Ready(false)),
-                    Place::Hidden => Err(not_ours(&marker::hidden(self.node.vmid), "take its id")),
-                    Place::Taken(m) => {
-                        let m = self.own(*m)?;
-                        Ok(m.lock().map_or(Look::Ready(true), |l| Look::Pending(format!("locked ({l})"))))
-                    }
-                }
-            })
-            .await
+        match self.pve.settled_place(self.s, self.node.vmid, &self.node.pve_node).await? {
+            Place::Free => Ok(false),
+            Place::Hidden => Err(not_ours(&marker::hidden(self.node.vmid), "take its id")),
+            Place::Taken(m) => {
+                let m = self.own(*m)?;
+                self.unlocked(m).await.map(|_| true)
+            }
+        }
     }
 
     fn explain(&self, e: OpError, template: &Template) -> OpError {

@@ -5,38 +5,18 @@ use serde_json::{Map, Value};
 
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
+use crate::wire::pve::live::{AT_ONCE, is_cloud_init};
 use crate::wire::pve::props;
 
 use super::inventory::Machine;
 use super::wanted::{Wanted, WantedDisk};
 
-/// Keys that a running machine takes over at once; all others wait for its next start.
-const AT_ONCE: &[&str] = &[
-    "name",
-    "description",
-    "tags",
-    "onboot",
-    "startup",
-    "protection",
-    "shares",
-    "hookscript",
-    "vmstatestorage",
-    "cpulimit",
-    "cpuunits",
-];
-/// Keys that cloud-init reads at the next boot.
-const AT_BOOT: &[&str] =
-    &["ipconfig", "nameserver", "searchdomain", "ciuser", "sshkeys", "ciupgrade", "cicustom", "citype"];
-
 fn base(key: &str) -> &str {
     props::numbered(key).0
 }
-fn waits_for_boot(key: &str) -> bool {
-    AT_BOOT.contains(&base(key))
-}
 /// Network cards and disks are plugged in while the machine runs.
 fn waits_for_start(key: &str) -> bool {
-    !AT_ONCE.contains(&key) && !waits_for_boot(key) && base(key) != "net" && !key.contains("disk")
+    !AT_ONCE.contains(&key) && !is_cloud_init(key) && base(key) != "net" && !key.contains("disk")
 }
 
 /// What has to be done.
@@ -158,7 +138,7 @@ impl Differ<'_> {
         if waits_for_start(what) {
             self.d.restart.push(what.to_owned());
         }
-        if waits_for_boot(what) {
+        if is_cloud_init(what) {
             self.d.boot.push(what.to_owned());
         }
     }
@@ -322,7 +302,7 @@ pub fn waiting_changes(pending: &Value) -> Vec<String> {
     let all = pending.as_array().map(Vec::as_slice).unwrap_or_default();
     let waits = |p: &&Value| p.get("pending").is_some() || p["delete"].as_i64().is_some_and(|d| d > 0);
     // Cloud-init data is written into its drive at each start anyway.
-    let text = all.iter().filter(waits).filter_map(|p| p["key"].as_str()).filter(|k| !waits_for_boot(k));
+    let text = all.iter().filter(waits).filter_map(|p| p["key"].as_str()).filter(|k| !is_cloud_init(k));
     text.map(str::to_owned).collect()
 }
 

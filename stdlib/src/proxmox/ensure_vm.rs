@@ -55,7 +55,7 @@ impl Proxmox {
         let op = Op::write("proxmox", "ensure_vm", &node.name).class(Class::Adoptable).args(&identity);
         ctx.run_op(op, |s| async move {
             let job = Job { pve: self, s: &s, site: &site, node, want: &want, restart: o.restart, making: false };
-            let m = match self.place(ctx, node.vmid, &node.pve_node).await? {
+            let m = match self.settled_place(&s, node.vmid, &node.pve_node).await? {
                 Place::Free => {
                     let template = self.template_of(ctx, &site, &o.template).await?;
                     self.refuse_missing_cards(ctx, node, &want).await?;
@@ -128,7 +128,7 @@ impl Job<'_> {
     }
 
     /// Waits until no task holds the machine's lock: an earlier run's clone may still be going on.
-    async fn unlocked(&self, m: Machine) -> OpResult<Machine> {
+    pub(super) async fn unlocked(&self, m: Machine) -> OpResult<Machine> {
         if m.lock().is_none() {
             return Ok(m);
         }

@@ -47,8 +47,8 @@ impl Proxmox {
         Ok(Some(members.iter().filter_map(|m| u32::try_from(m["vmid"].as_u64()?).ok()).collect()))
     }
 
-    /// Comment of the site's pool; `None` when there is no pool.
-    async fn check_pool(&self, ctx: &Ctx, site: &Site) -> OpResult<Option<String>> {
+    /// Comment of the site's pool; `None` when there is no pool, an error when it is another site's.
+    pub(super) async fn check_pool(&self, ctx: &Ctx, site: &Site) -> OpResult<Option<String>> {
         let name = site.pool();
         let Some(pool) = self.read_pool(ctx, &name).await? else { return Ok(None) };
         let found = pool["comment"].as_str().unwrap_or_default();

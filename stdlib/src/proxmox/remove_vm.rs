@@ -73,7 +73,7 @@ impl Vm {
         let op = Op::destroy("proxmox", "remove_vm", self.name()).args(&o.delete_data);
         ctx.run_op(op, |s| async move {
             let site = ctx.site()?;
-            let m = match self.pve.place(ctx, self.vmid(), self.pve_node()).await? {
+            let m = match self.pve.settled_place(&s, self.vmid(), self.pve_node()).await? {
                 Place::Free => return Ok(Removed::default()),
                 Place::Hidden => return Err(not_ours(&marker::hidden(self.vmid()), "remove it")),
                 Place::Taken(m) => *m,

@@ -135,7 +135,7 @@ pub fn pending(at: &At) -> Request {
 pub fn status(at: &At) -> Request {
     get(at.path("/status/current"))
 }
-/// A full or linked clone; `description` carries the marker from the first instant.
+/// A full or linked clone; `description` carries the marker, which Proxmox writes with the clone's first drive.
 pub fn clone(from: &At, newid: u32, name: &str, pool: &str, description: &str, full: bool) -> Request {
     post(
         from.path("/clone"),

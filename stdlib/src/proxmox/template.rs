@@ -148,7 +148,7 @@ impl Proxmox {
         let identity = (name, at.vmid, &o.image_url, &o.image_sha256, &o.packages);
         let op = Op::write("proxmox", "ensure_template", name).class(Class::Adoptable).args(&identity);
         ctx.run_op(op, |s| async move {
-            let half_made = match self.place(ctx, at.vmid, &at.node).await? {
+            let half_made = match self.settled_place(&s, at.vmid, &at.node).await? {
                 Place::Free => None,
                 Place::Hidden => return Err(not_ours(&marker::hidden(at.vmid), "make the template there")),
                 Place::Taken(m) => {
@@ -225,7 +225,7 @@ impl Proxmox {
     /// was perhaps never made.
     async fn remove_one_template(&self, ctx: &Ctx, site: &Site, name: &str, at: &At, strict: bool) -> OpResult<bool> {
         ctx.run_op(Op::destroy("proxmox", "remove_template", name), |s| async move {
-            let m = match self.place(ctx, at.vmid, &at.node).await? {
+            let m = match self.settled_place(&s, at.vmid, &at.node).await? {
                 Place::Free => return Ok(false),
                 Place::Hidden if !strict => return Ok(false),
                 Place::Hidden => return Err(not_ours(&marker::hidden(at.vmid), "remove it")),
@@ -255,6 +255,8 @@ impl Proxmox {
         let site = ctx.site()?;
         let storage = self.section().image_storage.clone();
         ctx.run_op(Op::destroy("proxmox", "remove_content", &storage), |s| async move {
+            // Two sites of one name: whose the files are, the pool says.
+            self.check_pool(ctx, &site).await?;
             let mut found: BTreeMap<String, String> = BTreeMap::new();
             for (_, at) in places(&site) {
                 for content in ["import", "iso"] {
@@ -300,9 +302,23 @@ impl Proxmox {
             }
             Err(e) => return Err(e.into()),
         };
-        let ours = format!("/gpuhost-{}-", site.name);
         let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
-        Ok(all.iter().filter_map(|v| v["volid"].as_str()).filter(|v| v.contains(&ours)).map(str::to_owned).collect())
+        let named: Vec<&str> = all.iter().filter_map(|v| v["volid"].as_str()).collect();
+        let ours = format!("/{}-", site.pool());
+        if !named.iter().any(|v| v.contains(&ours)) {
+            return Ok(Vec::new());
+        }
+        let others = self.longer_names(ctx, site).await?;
+        let mine = |v: &&&str| v.contains(&ours) && !others.iter().any(|o| v.contains(&format!("/{o}-")));
+        Ok(named.iter().filter(mine).map(|v| (*v).to_owned()).collect())
+    }
+
+    /// Pools of sites whose name begins with ours: the files of site `lab-2` look like those of `lab`.
+    async fn longer_names(&self, ctx: &Ctx, site: &Site) -> OpResult<Vec<String>> {
+        let pools = self.send(ctx, &request::get("/pools")).await?;
+        let names = pools.as_array().into_iter().flatten().filter_map(|p| p["poolid"].as_str());
+        let begins = format!("{}-", site.pool());
+        Ok(names.filter(|n| n.starts_with(&begins)).map(str::to_owned).collect())
     }
 }
 

@@ -1,4 +1,5 @@
-//! Full and linked clones.
+//! Full and linked clones. As on the server a clone begins as an almost empty, locked config; its settings are written
+//! with its first drive, and it joins its pool when all is done and the lock is gone.
 use std::collections::BTreeMap;
 
 use gpuhost_stdlib::wire::pve::props::{self, Prop, Props};
@@ -34,7 +35,21 @@ pub struct Clone {
     /// Snapshot of the source that is cloned instead of its present state.
     #[serde(default)]
     pub snapname: Option<String>,
+    /// Name of the clone.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its description instead of the source's.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Pool that it joins at the end.
+    #[serde(default)]
+    pub pool: Option<String>,
 }
+
+/// The notes of a clone's config before its settings are in it.
+const TEMPORARY: &str = " qmclone temporary file";
+/// How long a worker waits for the locks of both configs.
+const LOCK_MS: u64 = 1000;
 
 /// Parts of a copy, for the progress lines.
 const CHUNKS: u32 = 10;
@@ -45,6 +60,11 @@ const CHUNKS: u32 = 10;
 /// The server's refusal.
 pub fn request(w: &mut World, c: &Call, node: &str, source: u32) -> Reply {
     let p = &c.params;
+    let who = c.who()?;
+    let newid = u32::try_from(p.int("newid").unwrap_or(0)).unwrap_or(0);
+    let pool = p.get("pool");
+    w.pve.need(who, &format!("/vms/{source}"), "VM.Clone")?;
+    w.pve.need_vm(who, newid, pool.as_deref(), "VM.Allocate").map_err(|_| create::bare_denial())?;
     p.check(&[
         req(vmid("newid")),
         f("name", dns_name),
@@ -57,11 +77,6 @@ pub fn request(w: &mut World, c: &Call, node: &str, source: u32) -> Reply {
         node_param("target"),
         n("bwlimit"),
     ])?;
-    let who = c.who()?;
-    let newid = u32::try_from(p.int("newid").unwrap_or(0)).unwrap_or(0);
-    let pool = p.get("pool");
-    w.pve.need(who, &format!("/vms/{source}"), "VM.Clone")?;
-    w.pve.need_vm(who, newid, pool.as_deref(), "VM.Allocate").map_err(|_| create::bare_denial())?;
     if let Some(pl) = &pool
         && !w.pve.pools.contains_key(pl)
     {
@@ -90,32 +105,21 @@ pub fn request(w: &mut World, c: &Call, node: &str, source: u32) -> Reply {
         storage: p.get("storage"),
         format: p.get("format"),
         snapname: p.get("snapname"),
+        name: p.get("name"),
+        description: p.get("description"),
+        pool,
     };
     let vm = as_of(&vm, job.snapname.as_deref()).map_err(ApiError::fail)?;
     checks(w, &job, &vm)?;
-    if w.pve.vms.contains_key(&newid) {
-        return Err(ApiError::fail(format!("unable to create VM {newid}: config file already exists")));
-    }
-    let mut new = offspring(w, &vm, &target);
-    let name = p.get("name").unwrap_or_else(|| {
-        let old = vm.conf.get("name").cloned().unwrap_or_else(|| source.to_string());
-        format!("Copy-of-VM-{old}")
-    });
-    new.conf.insert("name".into(), name);
-    if let Some(d) = p.get("description") {
-        let d = d.trim_end_matches('\n').to_owned();
-        if d.is_empty() {
-            new.conf.remove("description")
-        } else {
-            new.conf.insert("description".into(), d)
-        };
-    }
-    new.conf.insert("lock".into(), "clone".into());
-    w.pve.vms.insert(newid, new);
-    if let Some(pl) = pool.and_then(|pl| w.pve.pools.get_mut(&pl)) {
-        pl.vms.insert(newid);
-    }
+    is_new(w, newid).map_err(ApiError::fail)?;
     spawn(w, c, node, "qmclone", source, Job::Clone(job))
+}
+
+fn is_new(w: &World, vmid: u32) -> Result<(), String> {
+    if w.pve.vms.contains_key(&vmid) {
+        return Err(format!("unable to create VM {vmid}: config file already exists"));
+    }
+    Ok(())
 }
 
 /// A VM as it was when a snapshot was made.
@@ -173,7 +177,7 @@ fn copied_always(key: &str, p: &Props) -> bool {
 }
 
 /// The clone's config: everything but identity, locks, leftovers and the drives that are copied.
-fn offspring(w: &mut World, vm: &Vm, node: &str) -> Vm {
+fn offspring(w: &mut World, j: &Clone, vm: &Vm) -> BTreeMap<String, String> {
     let mut conf: BTreeMap<String, String> = vm.conf.clone();
     conf.retain(|k, _| !matches!(k.as_str(), "template" | "lock" | "parent") && props::numbered(k).0 != "unused");
     for (k, p) in conf::drives(&vm.conf) {
@@ -194,7 +198,66 @@ fn offspring(w: &mut World, vm: &Vm, node: &str) -> Vm {
     if conf.contains_key("vmgenid") {
         conf.insert("vmgenid".into(), w.uuid());
     }
-    Vm { node: node.to_owned(), conf, born_ms: w.now_ms, ..Vm::default() }
+    let name = j.name.clone().unwrap_or_else(|| {
+        let old = vm.conf.get("name").cloned().unwrap_or_else(|| j.source.to_string());
+        format!("Copy-of-VM-{old}")
+    });
+    conf.insert("name".into(), name);
+    // An empty one counts as none given.
+    if let Some(d) = j.description.as_deref().map(|d| d.trim_end_matches('\n')).filter(|d| !d.is_empty()) {
+        conf.insert("description".into(), d.to_owned());
+    }
+    conf.insert("lock".into(), "clone".into());
+    conf
+}
+
+/// Takes the locks of both configs; then the new VM is there, as an empty config.
+fn begin(w: &mut World, upid: &str, j: &Clone) -> Result<Step, String> {
+    let has = |w: &World, vmid: u32| w.pve.tasks.get(upid).is_some_and(|t| t.locks.iter().any(|l| l.0 == vmid));
+    let running = w.pve.vms.get(&j.source).is_some_and(|v| v.run.is_some());
+    for (vmid, shared) in [(j.source, !running), (j.vmid, false)] {
+        if !has(w, vmid)
+            && let Some(wait) = task::lock(w, upid, vmid, shared, LOCK_MS)
+        {
+            return Ok(wait);
+        }
+    }
+    let vm = super::task_vm(w, upid, j.source)?;
+    unlocked(vm)?;
+    let vm = as_of(vm, j.snapname.as_deref())?;
+    is_new(w, j.vmid)?;
+    task::log(w, upid, format!("creating a clone of VM {} with ID {}", j.source, j.vmid));
+    let unwritten = offspring(w, j, &vm);
+    let conf = [("lock", "clone"), ("description", TEMPORARY)].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let new = Vm { node: j.node.clone(), conf: conf.into(), unwritten, born_ms: w.now_ms, ..Vm::default() };
+    w.pve.vms.insert(j.vmid, new);
+    Ok(Step::Next(300))
+}
+
+/// Writes what is known of the clone into its config.
+fn write(w: &mut World, vmid: u32) {
+    if let Some(vm) = w.pve.vms.get_mut(&vmid).filter(|v| !v.unwritten.is_empty()) {
+        vm.conf = vm.unwritten.clone();
+    }
+}
+
+/// The last two steps: the lock goes and the config moves to its node, then the VM joins its pool.
+fn finish(w: &mut World, j: &Clone) -> Step {
+    write(w, j.vmid);
+    match w.pve.vms.get_mut(&j.vmid).filter(|v| !v.unwritten.is_empty()) {
+        Some(vm) => {
+            vm.conf.remove("lock");
+            vm.unwritten.clear();
+            vm.node.clone_from(&j.target);
+            Step::Next(20)
+        }
+        None => {
+            if let Some(pool) = j.pool.as_ref().and_then(|p| w.pve.pools.get_mut(p)) {
+                pool.vms.insert(j.vmid);
+            }
+            Step::Done
+        }
+    }
 }
 
 /// The drives that are copied, by key.
@@ -208,26 +271,12 @@ fn work(w: &World, j: &Clone) -> Vec<(String, Props)> {
 /// Runs a step of the clone: per drive one allocation and the parts of the copy.
 pub fn run(w: &mut World, upid: &str, j: &Clone, n: u32) -> Step {
     if n == 0 {
-        let running = w.pve.vms.get(&j.source).is_some_and(|v| v.run.is_some());
-        if let Some(wait) = task::lock(w, upid, j.source, !running, 1000) {
-            if matches!(wait, Step::Fail(_)) {
-                undo(w, j);
-            }
-            return wait;
-        }
-        if let Some(t) = w.pve.tasks.get_mut(upid) {
-            t.locks.push((j.vmid, false));
-        }
-        task::log(w, upid, format!("creating a clone of VM {} with ID {}", j.source, j.vmid));
-        return Step::Next(300);
+        return begin(w, upid, j).into();
     }
     let (drive_no, part) = ((n - 1) / (CHUNKS + 1), (n - 1) % (CHUNKS + 1));
     let drives = work(w, j);
     let Some((key, p)) = drives.get(drive_no as usize) else {
-        if let Some(vm) = w.pve.vms.get_mut(&j.vmid) {
-            vm.conf.remove("lock");
-        }
-        return Step::Done;
+        return finish(w, j);
     };
     let step = if part == 0 { allocate(w, upid, j, key, p) } else { copy(w, upid, j, key, part) };
     step.unwrap_or_else(|e| {
@@ -300,13 +349,16 @@ fn allocate(w: &mut World, upid: &str, j: &Clone, key: &str, p: &Props) -> Resul
     new.insert("file".into(), volid);
     new.insert("size".into(), props::print_disk_size(size));
     if let Some(vm) = w.pve.vms.get_mut(&j.vmid) {
-        vm.conf.insert(key.to_owned(), props::print(key, &new));
+        vm.unwritten.insert(key.to_owned(), props::print(key, &new));
     }
     Ok(Step::Next(wait))
 }
 
 fn copy(w: &mut World, upid: &str, j: &Clone, key: &str, part: u32) -> Result<Step, String> {
-    let value = w.pve.vms.get(&j.vmid).and_then(|v| v.conf.get(key)).cloned().unwrap_or_default();
+    if part == CHUNKS {
+        write(w, j.vmid);
+    }
+    let value = w.pve.vms.get(&j.vmid).and_then(|v| v.unwritten.get(key)).cloned().unwrap_or_default();
     let p = props::read(key, &value);
     let volid = conf::volume(&p).unwrap_or_default().to_owned();
     let Some(volume) = w.volumes.get(&volid) else { return Ok(Step::Next(0)) };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
+use gpuhost_stdlib::wire::pve::live::{AT_ONCE, is_cloud_init};
 use gpuhost_stdlib::wire::pve::props::{self, Prop};
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
@@ -85,6 +86,10 @@ pub fn get(w: &World, c: &Call, node: &str, vmid: u32) -> Reply {
     conf::view(vm, c.params.flag("current"))
 }
 
+/// One of these opens the door; which of them each option takes is looked at afterwards.
+const ANY: &str = "VM.Config.Disk|VM.Config.CDROM|VM.Config.CPU|VM.Config.Memory|VM.Config.Network|VM.Config.HWType|\
+    VM.Config.Options|VM.Config.Cloudinit";
+
 const OWN: [Prop; 5] = [short("digest", 40), t("delete"), t("revert"), b("skiplock"), b("force")];
 /// What only `POST` takes.
 const OWN_POST: [Prop; 2] =
@@ -97,8 +102,9 @@ const OWN_POST: [Prop; 2] =
 pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
     let p = &c.params;
     let own: Vec<Prop> = if c.method == "POST" { [&OWN[..], &OWN_POST[..]].concat() } else { OWN.to_vec() };
-    p.check_with(&own, option_check)?;
     let who = c.who()?;
+    w.pve.need(who, &format!("/vms/{vmid}"), ANY)?;
+    p.check_with(&own, option_check)?;
     if p.flag("skiplock") && !who.is_root() {
         return Err(ApiError::param("skiplock", "Only root may use this option."));
     }
@@ -124,9 +130,6 @@ pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
         if option_check(k).is_none() {
             return Err(ApiError::param("revert", format!("unknown option '{k}'")));
         }
-    }
-    if !w.pve.vms.contains_key(&vmid) {
-        w.pve.need(who, &format!("/vms/{vmid}"), "VM.Config.Options")?;
     }
     super::vm(w, node, vmid)?;
     for (k, v) in &set {
@@ -167,6 +170,7 @@ pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
 /// # Errors
 /// The server's refusal.
 pub fn unlink(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
+    w.pve.need(c.who()?, &format!("/vms/{vmid}"), "VM.Config.Disk")?;
     c.params.check(&[req(t("idlist")), b("force")])?;
     let mut call = c.clone();
     call.method = "PUT".into();
@@ -197,35 +201,13 @@ pub fn run(w: &mut World, upid: &str, j: &Change, n: u32) -> Step {
     }
 }
 
-/// Options that take effect at once on a running VM.
-const AT_ONCE: &[&str] = &[
-    "name",
-    "description",
-    "tags",
-    "onboot",
-    "startup",
-    "protection",
-    "shares",
-    "hookscript",
-    "lock",
-    "vmstatestorage",
-    "autostart",
-    "boot",
-    "hotplug",
-    "cicustom",
-    "cipassword",
-    "citype",
-    "ciupgrade",
-    "ciuser",
-    "nameserver",
-    "searchdomain",
-    "sshkeys",
-];
+/// More options that take effect at once on a running VM, none of which the client sets on one.
+const ALSO_AT_ONCE: &[&str] = &["lock", "autostart", "boot", "hotplug"];
 
 fn hotplugs(key: &str, running: bool) -> bool {
     let (base, n) = props::numbered(key);
-    let hot = matches!((base, n), ("net" | "ipconfig" | "unused" | "scsi" | "virtio" | "usb", Some(_)));
-    !running || AT_ONCE.contains(&key) || hot
+    let hot = matches!((base, n), ("net" | "unused" | "scsi" | "virtio" | "usb", Some(_)));
+    !running || AT_ONCE.contains(&key) || ALSO_AT_ONCE.contains(&key) || is_cloud_init(key) || hot
 }
 
 /// Applies a change: at once where it can be, else as pending. Answers the milliseconds it takes.

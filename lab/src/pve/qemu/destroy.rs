@@ -15,9 +15,9 @@ use gpuhost_stdlib::wire::pve::props;
 /// The server's refusal.
 pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
     let p = &c.params;
-    p.check(&[b("skiplock"), b("purge"), b("destroy-unreferenced-disks")])?;
     let who = c.who()?;
     w.pve.need(who, &format!("/vms/{vmid}"), "VM.Allocate")?;
+    p.check(&[b("skiplock"), b("purge"), b("destroy-unreferenced-disks")])?;
     if p.flag("skiplock") && !who.is_root() {
         return Err(ApiError::param("skiplock", "Only root may use this option."));
     }
@@ -101,8 +101,8 @@ pub fn run(w: &mut World, upid: &str, vmid: u32, purge: bool, unref: bool, step:
 /// # Errors
 /// The server's refusal.
 pub fn template_request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
-    c.params.check(&[e("disk", drive::names(false))])?;
     w.pve.need(c.who()?, &format!("/vms/{vmid}"), "VM.Allocate")?;
+    c.params.check(&[e("disk", drive::names(false))])?;
     let disk = c.params.get("disk");
     let vm = super::vm(w, node, vmid)?;
     unlocked(vm).map_err(ApiError::fail)?;

@@ -60,8 +60,8 @@ fn mapped(vm: &Vm) -> Vec<(String, String)> {
 /// # Errors
 /// The server's refusal.
 pub fn precondition(w: &World, c: &Call, node: &str, vmid: u32) -> Reply {
-    c.params.check(&[node_param("target")])?;
     w.pve.need(c.who()?, &format!("/vms/{vmid}"), "VM.Migrate")?;
+    c.params.check(&[node_param("target")])?;
     let vm = super::vm(w, node, vmid)?;
     unlocked(vm).map_err(ApiError::fail)?;
     let mapped = mapped(vm);
@@ -131,6 +131,8 @@ fn target_storage(pairs: &[(String, String)], here: &str) -> String {
 /// The server's refusal.
 pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
     let p = &c.params;
+    let who = c.who()?.clone();
+    w.pve.need(&who, &format!("/vms/{vmid}"), "VM.Migrate")?;
     p.check(&[
         req(node_param("target")),
         b("online"),
@@ -142,8 +144,6 @@ pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
         n("bwlimit"),
         b("with-conntrack-state"),
     ])?;
-    let who = c.who()?.clone();
-    w.pve.need(&who, &format!("/vms/{vmid}"), "VM.Migrate")?;
     let to = p.text("target");
     if to == node {
         return Err(ApiError::param("target", "target is local node."));

@@ -101,8 +101,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
         }
         ("PUT" | "POST", ["config"]) => config::request(w, c, node, vmid),
         ("GET", ["pending"]) => {
-            c.params.check(&[])?;
             need(w, "VM.Audit")?;
+            c.params.check(&[])?;
             conf::pending_view(vm(w, node, vmid)?)
         }
         ("POST", ["clone"]) => clone::request(w, c, node, vmid),
@@ -112,8 +112,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
         ("POST", ["template"]) => destroy::template_request(w, c, node, vmid),
         ("GET", ["status"]) => data(subdirs("subdir", &["current", "start", "stop", "reset", "shutdown", "reboot"])),
         ("GET", ["status", "current"]) => {
-            c.params.check(&[])?;
             need(w, "VM.Audit")?;
+            c.params.check(&[])?;
             data(status::current(w, node, vmid)?)
         }
         ("POST", ["status", verb]) => power::request(w, c, node, vmid, verb),
@@ -124,8 +124,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
         (_, ["firewall", more @ ..]) => super::firewall::vm(w, c, method, vmid, more),
         ("GET", ["feature"]) => feature(w, c, node, vmid),
         ("GET", ["rrddata"]) => {
-            c.params.check(&[req(t("timeframe")), t("cf")])?;
             need(w, "VM.Audit")?;
+            c.params.check(&[req(t("timeframe")), t("cf")])?;
             let now = status::current(w, node, vmid)?;
             let keys = ["cpu", "maxmem", "mem", "maxdisk", "disk", "netin", "netout"];
             data(super::nodes::history(w, &keys.map(|k| (k, now[k].clone()))))
@@ -139,8 +139,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
         ("GET", ["migrate"]) => migrate::precondition(w, c, node, vmid),
         ("POST", ["migrate"]) => migrate::request(w, c, node, vmid),
         ("PUT", ["sendkey"]) => {
-            c.params.check(&[req(t("key")), b("skiplock")])?;
             need(w, "VM.Console")?;
+            c.params.check(&[req(t("key")), b("skiplock")])?;
             if vm(w, node, vmid)?.run.is_none() {
                 return Err(ApiError::fail(format!("VM {vmid} not running")));
             }
@@ -152,8 +152,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
 
 /// `GET feature`: whether a VM can be cloned, copied or snapshotted as it is.
 fn feature(w: &World, c: &Call, node: &str, vmid: u32) -> Reply {
-    c.params.check(&[req(e("feature", &["snapshot", "clone", "copy"])), cid("snapname")])?;
     w.pve.need(c.who()?, &format!("/vms/{vmid}"), "VM.Audit")?;
+    c.params.check(&[req(e("feature", &["snapshot", "clone", "copy"])), cid("snapname")])?;
     let vm = vm(w, node, vmid)?;
     let snapshots = snapshot::freezable(w, vm).is_ok();
     let volumes = conf::drives(&vm.conf).into_iter().filter(|(_, p)| !conf::is_cdrom(p));

@@ -50,6 +50,8 @@ pub enum To {
 pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
     let p = &c.params;
     let names = drive::names(true);
+    let who = c.who()?;
+    w.pve.need(who, &format!("/vms/{vmid}"), "VM.Config.Disk")?;
     p.check(&[
         req(e("disk", names)),
         vmid_param("target-vmid"),
@@ -61,8 +63,6 @@ pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
         b("delete"),
         n("bwlimit"),
     ])?;
-    let who = c.who()?;
-    w.pve.need(who, &format!("/vms/{vmid}"), "VM.Config.Disk")?;
     let disk = p.text("disk");
     let both = |text: &str| {
         let row = |k: &str| (k.to_owned(), text.to_owned());

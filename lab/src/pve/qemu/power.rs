@@ -18,9 +18,9 @@ use crate::{Lab, guest};
 pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32, verb: &str) -> Reply {
     let p = &c.params;
     let Some(spec) = parameters(w.pve.is_8(), verb) else { return Err(c.unknown()) };
-    p.check(&spec)?;
     let who = c.who()?;
     w.pve.need(who, &format!("/vms/{vmid}"), "VM.PowerMgmt")?;
+    p.check(&spec)?;
     for k in ["skiplock", "stateuri", "migratedfrom", "migration_type", "migration_network", "keepActive", "force-cpu"]
     {
         if p.get(k).is_some_and(|v| v != "0") && !who.is_root() {

@@ -20,8 +20,8 @@ fn size_pattern(v: &str) -> bool {
 /// The server's refusal.
 pub fn request(w: &mut World, c: &Call, node: &str, vmid: u32) -> Reply {
     let size = Prop { rule: Rule::Pattern(size_pattern), ..opt("size", Ty::Str) };
-    c.params.check(&[req(e("disk", drive::names(false))), req(size), short("digest", 40), b("skiplock")])?;
     w.pve.need(c.who()?, &format!("/vms/{vmid}"), "VM.Config.Disk")?;
+    c.params.check(&[req(e("disk", drive::names(false))), req(size), short("digest", 40), b("skiplock")])?;
     let job = Job::Resize { vmid, disk: c.params.text("disk"), size: c.params.text("size") };
     spawn(w, c, node, "resize", vmid, job)
 }

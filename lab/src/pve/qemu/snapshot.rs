@@ -28,8 +28,8 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, vmid: u32, path:
         }
         ("POST", []) => {
             let name = Prop { max_len: Some(40), ..cid("snapname") };
-            c.params.check(&[req(name), b("vmstate"), t("description")])?;
             need(w, "VM.Snapshot")?;
+            c.params.check(&[req(name), b("vmstate"), t("description")])?;
             let vm = super::vm(w, node, vmid)?;
             let name = c.params.text("snapname");
             if name == "current" || name == "pending" {
@@ -41,20 +41,20 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, vmid: u32, path:
         }
         ("GET", [_]) => data(subdirs("cmd", &["config", "rollback"])),
         ("DELETE", [name]) => {
-            c.params.check(&[b("force")])?;
             need(w, "VM.Snapshot")?;
+            c.params.check(&[b("force")])?;
             spawn(w, c, node, "qmdelsnapshot", vmid, Job::DelSnapshot { vmid, name: (*name).to_owned() })
         }
         ("POST", [name, "rollback"]) => {
-            c.params.check(&[b("start")])?;
             need(w, "VM.Snapshot|VM.Snapshot.Rollback")?;
+            c.params.check(&[b("start")])?;
             let job = Job::Rollback { vmid, name: (*name).to_owned(), start: c.params.flag("start") };
             spawn(w, c, node, "qmrollback", vmid, job)
         }
         ("GET" | "PUT", [name, "config"]) => {
             let text = [t("description")];
-            c.params.check(if method == "PUT" { &text[..] } else { &[] })?;
             need(w, if method == "GET" { "VM.Snapshot|VM.Snapshot.Rollback|VM.Audit" } else { "VM.Snapshot" })?;
+            c.params.check(if method == "PUT" { &text[..] } else { &[] })?;
             super::vm(w, node, vmid)?;
             let missing = || ApiError::fail(format!("snapshot '{name}' does not exist"));
             let s = w.pve.vms.get_mut(&vmid).and_then(|v| v.snapshots.get_mut(*name)).ok_or_else(missing)?;

@@ -121,9 +121,11 @@ pub mod api {
     pub fn list_owned(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<Array> {
         let pve = pve.clone();
         call(&ncc, |ctx| async move {
-            ctx.run_op(Op::read("proxmox", "list_owned", pve.url()), |_| async {
-                let owned = pve.owned(&ctx).await?;
-                Ok(owned.iter().map(|(m, _)| Dynamic::from(pve.handle(&ctx, m))).collect::<Array>())
+            let (pve, run) = (&pve, &ctx);
+            ctx.run_op(Op::read("proxmox", "list_owned", pve.url()), |s| async move {
+                pve.settle_declared(&s).await?;
+                let owned = pve.owned(run).await?;
+                Ok(owned.iter().map(|(m, _)| Dynamic::from(pve.handle(run, m))).collect::<Array>())
             })
             .await
         })

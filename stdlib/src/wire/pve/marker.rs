@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 const OPEN: &str = "<!-- gpuhost ";
 const CLOSE: &str = " -->";
 
-/// What the marker says. It is written with the VM (a parameter of create and clone), so a VM never
-/// exists without it; the SMBIOS uuid follows as soon as it is known.
+/// What the marker says. It is a parameter of create and clone: a VM that is complete is never without it, one that is
+/// being made carries a lock instead. The SMBIOS uuid follows as soon as it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
     /// Format.

@@ -1,4 +1,5 @@
-//! Proxmox VE: config strings, UPIDs, ownership marker.
+//! Proxmox VE: config strings, UPIDs, ownership marker, what a running VM takes over.
+pub mod live;
 pub mod marker;
 pub mod props;
 pub mod upid;
