@@ -94,11 +94,13 @@ fn privilege(pve8: bool, verb: &str) -> &'static str {
     }
 }
 
-/// Checks rights, state and reachability of the agent. The flag says whether reaching it takes time.
-fn ready(w: &World, c: &Call, node: &str, t: &Target) -> Result<(), (ApiError, bool)> {
-    let who = c.who().map_err(|e| (e, false))?;
-    let privs = privilege(w.pve.is_8(), &t.verb);
-    w.pve.need(who, &format!("/vms/{}", t.vmid), privs).map_err(|e| (e, false))?;
+/// Whether the sender may ask the agent.
+fn allowed(w: &World, c: &Call, t: &Target) -> Result<(), ApiError> {
+    w.pve.need(c.who()?, &format!("/vms/{}", t.vmid), privilege(w.pve.is_8(), &t.verb))
+}
+
+/// Checks state and reachability of the agent. The flag says whether reaching it takes time.
+fn ready(w: &World, node: &str, t: &Target) -> Result<(), (ApiError, bool)> {
     let node = if node == "localhost" { w.pve.nodes.keys().next().map_or("", String::as_str) } else { node };
     let vm = qemu::vm(w, node, t.vmid).map_err(|e| (e, false))?;
     let fail = |text: String| (ApiError::fail(text), false);
@@ -117,10 +119,11 @@ pub async fn maybe_async(lab: &Lab, c: &Call) -> Option<Reply> {
     if !VERBS.contains(&(c.method.as_str(), t.verb.as_str())) {
         return None;
     }
-    if let Err(e) = parameters(c, &t.verb, lab.with(|w| w.pve.is_8())) {
+    let checked = lab.with(|w| allowed(w, c, &t).and_then(|()| parameters(c, &t.verb, w.pve.is_8())));
+    if let Err(e) = checked {
         return Some(Err(e));
     }
-    if let Err((e, slow)) = lab.with(|w| ready(w, c, &node, &t)) {
+    if let Err((e, slow)) = lab.with(|w| ready(w, &node, &t)) {
         if slow {
             lab.clock().sleep(REACH).await;
         }
@@ -140,7 +143,7 @@ pub async fn maybe_async(lab: &Lab, c: &Call) -> Option<Reply> {
     })
 }
 
-/// Checks the parameters of a verb, before anything else.
+/// Checks the parameters of a verb.
 fn parameters(c: &Call, verb: &str, old: bool) -> Result<(), ApiError> {
     let p = &c.params;
     match verb {

@@ -50,7 +50,10 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
     let who = c.who()?;
     let need = |w: &World, p: &str| w.pve.need(who, &format!("/storage/{id}"), p);
     match (method, rest) {
-        ("GET", []) => data(subdirs("subdir", &["content", "status", "upload", "download-url", "rrd", "prunebackups"])),
+        ("GET", []) => {
+            need(w, "Datastore.Audit|Datastore.AllocateSpace")?;
+            data(subdirs("subdir", &["content", "status", "upload", "download-url", "rrd", "prunebackups"]))
+        }
         ("GET", ["status"]) => {
             need(w, "Datastore.Audit|Datastore.AllocateSpace")?;
             data(status(w, id, node))

@@ -101,6 +101,11 @@ pub fn same(key: &str, want: &str, have: &str) -> bool {
     }
 }
 
+/// Our tags and those that the user has added.
+fn all_tags(want: &str, have: &str) -> String {
+    sorted(want.split(';').chain(have.split([';', ',', ' ']).filter(|t| !want.split(';').any(|w| w == *t)))).join(";")
+}
+
 fn absent_means(key: &str) -> Option<&'static str> {
     match key {
         "onboot" | "protection" | "numa" => Some("0"),
@@ -149,6 +154,8 @@ impl Differ<'_> {
         if effective.as_deref().is_some_and(|h| same(key, want, h)) {
             return;
         }
+        let merged = (key == "tags").then(|| all_tags(want, have.as_deref().unwrap_or_default()));
+        let want = merged.as_deref().unwrap_or(want);
         self.d.set.insert(key.to_owned(), want.into());
         let (before, after) = match key {
             "sshkeys" => (have.map(|h| count_keys(&h)), count_keys(want)),
