@@ -2,7 +2,6 @@
 //! an op, every op that began has ended, the run says how it ended, and nothing is an internal error.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use gpuhost_tests::{Bench, root};
 use serde_json::Value;
@@ -107,15 +106,10 @@ fn sound(journal: &[Value], what: &str) {
 }
 
 fn seed() -> u64 {
-    if let Some(n) = std::env::var("GPUHOST_MUTATION").ok().and_then(|n| n.parse().ok()) {
-        return n;
-    }
-    let out = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root()).output();
-    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    u64::from_str_radix(text.get(..6).unwrap_or("1"), 16).unwrap_or(1)
+    std::env::var("GPUHOST_MUTATION").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
 }
 
-/// `GPUHOST_MUTATIONS=30 cargo test --workspace --test durable_mutations` tries more of them.
+/// `GPUHOST_MUTATIONS=30 GPUHOST_MUTATION=100 cargo test --workspace --test durable_mutations` tries others.
 #[test]
 fn the_journal_is_whole_whatever_happens() {
     let n: u64 = std::env::var("GPUHOST_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(6);
