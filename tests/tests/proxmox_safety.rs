@@ -99,6 +99,7 @@ async fn rule_3_the_marker_is_complete_and_the_users_notes_stay_around_it() {
     for part in [UUID, "k3s-cp1", "\"vmid\":201", uuid] {
         assert!(notes.contains(part), "{part} in {notes}");
     }
+    assert_eq!(b.lab.with(|w| w.pve.vms[&201].conf["tags"].clone()), "gpuhost;server", "not those of its template");
     let edited = format!("rack 4, ask Ada first\n\n{notes}\n\nlast seen well");
     b.ask("PUT", "/nodes/pve1/qemu/201/config", json!({ "description": edited, "tags": "mine" })).await;
     b.changed();

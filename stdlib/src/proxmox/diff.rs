@@ -154,7 +154,9 @@ impl Differ<'_> {
         if effective.as_deref().is_some_and(|h| same(key, want, h)) {
             return;
         }
-        let merged = (key == "tags").then(|| all_tags(want, have.as_deref().unwrap_or_default()));
+        // A clone that is just made carries its template's tags: they are nobody's.
+        let grown = self.m.marker().is_some_and(|k| k.smbios.is_some());
+        let merged = (key == "tags" && grown).then(|| all_tags(want, have.as_deref().unwrap_or_default()));
         let want = merged.as_deref().unwrap_or(want);
         self.d.set.insert(key.to_owned(), want.into());
         let (before, after) = match key {
