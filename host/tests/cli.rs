@@ -295,7 +295,7 @@ fn doc_explains_and_suggests() {
     assert!(out(&b.run(&["doc", "ssh::connect"])).contains("Options"));
     let o = b.run(&["doc", "ssh::conect"]);
     assert_eq!(o.status.code(), Some(2));
-    assert!(err(&o).contains("did you mean `connect`?"), "{}", err(&o));
+    assert!(err(&o).contains("did you mean `ssh::connect`?"), "{}", err(&o));
     let o = b.run(&["doc", "--write", "ref"]);
     assert_eq!(o.status.code(), Some(0), "{}", err(&o));
     assert!(b.path("ref/reference/site-file.md").exists());

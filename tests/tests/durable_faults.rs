@@ -1,9 +1,8 @@
 //! Faults on the lab: rules, seeds, drills. Every run ends converged or in a named error that a clean run mends.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 use std::collections::BTreeMap;
-use std::process::Command;
 
-use gpuhost_tests::{Bench, Ran, root};
+use gpuhost_tests::{Bench, Ran};
 use serde_json::Value;
 
 const SITE: &str = "tests/sites/small.toml";
@@ -12,12 +11,6 @@ fn deploy(b: &Bench, more: &[&str]) -> Ran {
     let mut args = vec!["run", "recipes/deploy.rhai", "--lab", "--json", "--site", SITE];
     args.extend_from_slice(more);
     b.run(&args)
-}
-
-fn commit() -> u64 {
-    let out = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(root()).output();
-    let text = out.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    u64::from_str_radix(text.get(..6).unwrap_or("1"), 16).unwrap_or(1)
 }
 
 #[test]
@@ -89,7 +82,7 @@ fn drills_end_converged_or_in_a_named_error() {
     let whole = std::env::var("GPUHOST_DRILL").ok().and_then(|n| n.parse::<u64>().ok());
     let (first, seeds) = match whole {
         Some(n) => (1, n),
-        None => (commit() % 100_000, 5),
+        None => (gpuhost_tests::turn::turn() as u64 % 100_000, 5),
     };
     let b = Bench::new();
     let (first, n) = (first.to_string(), seeds.to_string());

@@ -350,10 +350,14 @@ where
 }
 
 impl OpError {
-    /// As a Rhai error with the position of the calling script line.
+    /// As a Rhai error with the position of the calling script line. What failed on a target outside of an op bears
+    /// the name of the function that was called.
     #[must_use]
     pub fn into_rhai(mut self, ncc: &NativeCallContext) -> Box<EvalAltResult> {
         let pos = ncc.call_position();
+        if self.op.is_empty() && !self.target.is_empty() {
+            self.op = ncc.fn_name().to_owned();
+        }
         if self.place.is_none() {
             self.place = Some(Place {
                 file: ncc.call_source().unwrap_or_default().to_owned(),
