@@ -21,17 +21,17 @@ pub fn namespace(cx: &mut Cx, name: &str) {
         }
         return;
     }
-    let left = cx.c.store.remains(name);
-    if left.is_empty() {
+    if cx.c.store.is_bare(name) {
         cx.remove("namespaces", "", name);
         return;
     }
+    let left = cx.c.store.remains(name);
     for (resource, object) in left {
         if cx.get(&resource, name, &object).is_some_and(|o| o["metadata"]["deletionTimestamp"].is_null()) {
             cx.delete(&resource, name, &object);
         }
     }
-    if cx.c.store.remains(name).is_empty() {
+    if cx.c.store.is_bare(name) {
         cx.remove("namespaces", "", name);
     }
 }

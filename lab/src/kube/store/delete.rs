@@ -240,7 +240,7 @@ impl Store {
         let ending: Vec<Arc<Value>> = names.filter_map(|n| self.arc("namespaces", "", n)).cloned().collect();
         for n in ending {
             let name = meta::name(&n).to_owned();
-            if self.remains(&name).is_empty()
+            if self.is_bare(&name)
                 && meta::finalizers(&n).is_empty()
                 && let Some(kind) = self.kind_for("namespaces")
             {
@@ -266,6 +266,14 @@ impl Store {
                 });
             }
         }
+    }
+
+    /// Whether nothing is left in a namespace; events do not hold it.
+    #[must_use]
+    pub fn is_bare(&self, ns: &str) -> bool {
+        let prefix = format!("{ns}/");
+        let mut held = self.objects.iter().filter(|(resource, _)| *resource != "events");
+        held.all(|(_, map)| map.range(prefix.clone()..).next().is_none_or(|(k, _)| !k.starts_with(&prefix)))
     }
 
     /// What is left in a namespace: (resource, name).
