@@ -14,7 +14,7 @@ use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::OpResult;
 use gpuhost_stdlib::proxmox::{Proxmox, RemoveVm, TemplateOptions};
 use gpuhost_stdlib::site;
-use gpuhost_tests::bed::{Allow, SITE, Tape, start, told};
+use gpuhost_tests::bed::{Allow, SITE, Tape, start, told, with_a_foreign_share};
 
 /// The interpreter of fakepve's own environment, when it is there.
 fn python() -> Option<PathBuf> {
@@ -68,7 +68,8 @@ fn site_text(port: u16) -> String {
     let token = text.find("token_id = ").unwrap();
     let token_end = token + text[token..].match_indices('\n').nth(1).unwrap().0;
     let user = "user = \"root@pam\"\npassword = \"env:UNUSED\"";
-    format!("{}{user}{}{}{}", &text[..token], &text[token_end..first], &text[first..third], &text[after..])
+    let parts = [&text[..token], user, &text[token_end..first], &text[first..third], &text[after..]];
+    with_a_foreign_share(&parts.concat())
 }
 
 fn run(dir: &Path, site: site::Site, ca: String, routes: Routes) -> Ctx {

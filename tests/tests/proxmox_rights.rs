@@ -6,7 +6,7 @@ use std::time::Duration;
 use gpuhost_lab::spec::Spec;
 use gpuhost_stdlib::core::error::OpResult;
 use gpuhost_stdlib::proxmox::{Request, TemplateOptions};
-use gpuhost_tests::bed::{Bed, SITE, full, start, told};
+use gpuhost_tests::bed::{Bed, SITE, full, start, told, with_a_foreign_share};
 use serde_json::{Value, json};
 
 /// One server without GPUs: all that Proxmox has to do for a deploy, in its smallest form.
@@ -14,7 +14,7 @@ fn minimal() -> String {
     let first = SITE.find("[[nodes]]").unwrap();
     let second = first + 1 + SITE[first + 1..].find("[[nodes]]").unwrap();
     let after = SITE.find("[k3s]").unwrap();
-    format!("{}{}{}", &SITE[..first], &SITE[first..second], &SITE[after..])
+    with_a_foreign_share(&format!("{}{}{}", &SITE[..first], &SITE[first..second], &SITE[after..]))
 }
 
 async fn bed(version: &str) -> Bed {
