@@ -67,7 +67,7 @@ fn deeds(b: &Bench) -> BTreeMap<String, Vec<String>> {
 
 #[test]
 fn a_seed_replays_to_the_same_faults_ops_and_outcome() {
-    let seed = format!("random:{}", commit() % 1000);
+    let seed = format!("random:{}", gpuhost_tests::turn::turn() as u64 % 1000);
     let [one, two] = [0, 1].map(|_| {
         let b = Bench::new();
         let ran = deploy(&b, &["--faults", &seed]);
