@@ -161,7 +161,7 @@ fn the_cluster_and_its_data_are_safe() {
             .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(name)))
             .collect::<Vec<_>>()
     };
-    let token = || std::fs::read_to_string(&state("attic_token").into_iter().min().unwrap()).unwrap();
+    let token = || std::fs::read_to_string(state("attic_token").into_iter().min().unwrap()).unwrap();
     let old = token();
     let ran = small.recipe("recipes/rotate-token.rhai", &["--yes"]).expect(0);
     assert!(!ran.stdout.contains(old.trim()) && !ran.stdout.contains(token().trim()), "no token is printed");
