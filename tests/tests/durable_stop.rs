@@ -33,6 +33,7 @@ fn until(mut c: Command, word: &str) -> (Child, BufReader<std::process::ChildStd
     }
     let mut text = String::new();
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    child.wait().unwrap();
     panic!("the run ended before `{word}`: {text}");
 }
 
