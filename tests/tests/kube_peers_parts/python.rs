@@ -59,8 +59,8 @@ for e in watch.Watch().stream(apps.list_namespaced_deployment, ns, timeout_secon
     if (e["object"].status.available_replicas or 0) == 2: break
 else: raise SystemExit("never available")
 assert apps.read_namespaced_deployment_scale("web", ns).spec.replicas == 2
-apps.patch_namespaced_deployment_scale("web", ns, {"spec": {"replicas": 3}})
 pod = core.list_namespaced_pod(ns, label_selector="app=web").items[0].metadata.name
+apps.patch_namespaced_deployment_scale("web", ns, {"spec": {"replicas": 3}})
 assert core.read_namespaced_pod_log(pod, ns) is not None
 out = stream(core.connect_get_namespaced_pod_exec, pod, ns, command=["sh", "-c", "echo $HOSTNAME; echo bad >&2"], stderr=True, stdin=False, stdout=True, tty=False)
 assert pod in out and "bad" in out, out
