@@ -107,7 +107,7 @@ async fn a_backup_brings_a_machine_back() {
             pve.get_storage("nas").list_content(#{{ content: "backup", vmid: vm.vmid }}).map(|v| v.volid)"#
         ))
         .await;
-    assert_eq!(listed.into_typed_array::<String>().unwrap(), [volid.clone()]);
+    assert_eq!(listed.into_typed_array::<String>().unwrap(), std::slice::from_ref(&volid));
     b.ask("PUT", &format!("/nodes/pve1/qemu/{id}/config"), json!({ "cores": 63, "protection": 0 })).await;
     b.ask("PUT", &format!("/nodes/pve1/qemu/{id}/config"), json!({ "delete": "scsi2" })).await;
     // Foreign backups and running machines are refused before anything is lost.
