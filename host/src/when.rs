@@ -41,11 +41,11 @@ pub fn parse(text: &str) -> Option<u64> {
     u64::try_from(secs * 1000 + n(20, 23)?).ok()
 }
 
-/// `20261123T033000Z`, for file names.
+/// `20261123T033000.250Z`, for file names: their order is the order of time, also within a second.
 #[must_use]
 pub fn stamp(ms: u64) -> String {
     let (y, mo, d, h, mi, s) = parts(ms);
-    format!("{y:04}{mo:02}{d:02}T{h:02}{mi:02}{s:02}Z")
+    format!("{y:04}{mo:02}{d:02}T{h:02}{mi:02}{s:02}.{:03}Z", ms % 1000)
 }
 
 /// Milliseconds since 1970 on this machine's clock.
@@ -73,6 +73,6 @@ mod tests {
             assert_eq!(parse(&iso(ms)), Some(ms));
         }
         assert_eq!(parse("soon"), None);
-        assert_eq!(stamp(1_795_404_600_000), "20261123T033000Z");
+        assert_eq!(stamp(1_795_404_600_250), "20261123T033000.250Z");
     }
 }
