@@ -160,6 +160,8 @@ pub struct LabArgs {
 pub enum LabCommand {
     /// Show the world of this site's lab.
     Status(StatusArgs),
+    /// Show what every simulated behaviour rests on: recordings, source, documentation or an estimate.
+    Grades(GradesArgs),
     /// Forget the world and start over.
     Reset(ResetArgs),
     /// Let an incident happen: `NAME@TARGET`, with its symptoms after a quarter of an hour of lab time.
@@ -177,6 +179,23 @@ pub struct StatusArgs {
     #[arg(long, value_name = "FILE")]
     pub site: Option<PathBuf>,
     /// As one line of JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `lab grades`.
+#[derive(Debug, Clone, Args)]
+pub struct GradesArgs {
+    /// Only what this site's lab has met so far.
+    #[arg(long)]
+    pub met: bool,
+    /// Site file (default: `site.toml`, `recipes/site.toml`, else the one of this program).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// As JSON lines.
     #[arg(long)]
     pub json: bool,
     /// Common options.

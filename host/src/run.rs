@@ -14,6 +14,8 @@ use crate::cli::RunArgs;
 use crate::engine;
 use crate::exit::Exit;
 use crate::header;
+use crate::labs::calibrate::{Expected, Source};
+use crate::labs::closing::{Closing, Said};
 use crate::labs::folder::Folder;
 use crate::labs::{self, InProcess};
 use crate::lead::Lead;
@@ -99,10 +101,13 @@ pub struct Job {
     site: Option<Arc<Site>>,
     session: Session,
     journal: std::path::PathBuf,
+    state_dir: std::path::PathBuf,
     panics: Panics,
     wall_start: u64,
     /// The lab, when it runs in this process.
     world: Option<InProcess>,
+    /// Where the lab takes orders, when another process runs it.
+    control: Option<String>,
     show: Show,
     header: Value,
 }
@@ -190,7 +195,7 @@ pub fn job(
     let params = crate::session::params(&args.set)?;
     let wall_start = crate::when::wall_ms();
     let Place { site, far, world, state_dir, stop, header, gate } = place;
-    let lab = far.lab;
+    let (lab, control) = (far.lab, far.control.clone());
     let id = crate::session::new_id();
     let doubts = site.as_ref().map(|s| Doubts::of(&state_dir, &s.uuid, lab)).unwrap_or_default();
     let session = Session::open(Ask {
@@ -221,9 +226,11 @@ pub fn job(
         site,
         session,
         journal,
+        state_dir,
         panics: Panics::watch(),
         wall_start,
         world,
+        control,
         show,
         header,
     })
@@ -365,7 +372,9 @@ impl Job {
         self.session.release();
         let wall_ms = crate::when::wall_ms().saturating_sub(self.wall_start);
         let site_ms = run.rt.block_on(run.clock.now_ms()).saturating_sub(site_start);
-        let end = self.end(exit, error.as_deref(), wall_ms, site_ms);
+        let closing = self.closing();
+        let end = self.end(exit, error.as_deref(), (wall_ms, site_ms), closing.as_ref());
+        let on_hardware = closing.as_ref().map(|_| self.expected(&end["steps"]));
         if let Err(e) = Ctx::new(run.clone()).emit(&Event::RunFinished(end)) {
             show_error(&self.screen, &e, None);
         }
@@ -382,7 +391,7 @@ impl Job {
             self.screen.err(self.session.redactor.clean(text.trim_end()).as_str());
         }
         if self.show == Show::Progress {
-            self.summary(exit, failed_proofs, wall_ms, site_ms);
+            self.summary(exit, failed_proofs, (wall_ms, site_ms), closing.zip(on_hardware));
         }
         match self.world.map(|w| w.close(&run.rt)) {
             Some(Err(e)) => {
@@ -406,17 +415,32 @@ impl Job {
         &self.journal
     }
 
-    fn not_rehearsed(&self) -> Vec<String> {
-        let mut list = labs::honest::list(&self.session.fan.ops());
-        let own = self.session.run.not_rehearsed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        list.extend(own);
-        list.extend(self.world.iter().flat_map(InProcess::not_rehearsed));
-        let mut seen = std::collections::BTreeSet::new();
-        list.retain(|t| seen.insert(t.clone()));
-        list
+    /// What the run could not show; nothing for a real one.
+    fn closing(&self) -> Option<Closing> {
+        if !self.session.run.lab {
+            return None;
+        }
+        let said = match (&self.world, &self.control) {
+            (Some(w), _) => Said::by(w.lab()),
+            // A lab that has gone meanwhile says nothing any more; the run itself has failed by that.
+            (None, Some(at)) => labs::orders::said(at).unwrap_or_default(),
+            (None, None) => Said::default(),
+        };
+        let blind = self.session.run.not_rehearsed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(Closing::of(&self.session.fan.ops(), &blind, &said))
     }
 
-    fn end(&self, exit: Exit, error: Option<&OpError>, wall_ms: u64, site_ms: u64) -> Value {
+    /// How long it may take on hardware, out of the steps of a lab run.
+    fn expected(&self, steps: &Value) -> Expected {
+        Source {
+            state_dir: &self.state_dir,
+            recipe: &self.recipe.name,
+            site: self.site.as_ref().map_or("", |s| &s.uuid),
+        }
+        .expect(steps)
+    }
+
+    fn end(&self, exit: Exit, error: Option<&OpError>, (wall_ms, site_ms): (u64, u64), closing: Option<&Closing>) -> Value {
         let run = &self.session.run;
         let steps: Vec<Value> = self
             .session
@@ -437,8 +461,11 @@ impl Job {
             "journal": self.journal.display().to_string(),
         });
         if let Some(m) = end.as_object_mut() {
-            if run.lab {
-                m.insert("not_rehearsed".to_owned(), json!(self.not_rehearsed()));
+            if let Some(c) = closing {
+                m.insert("not_rehearsed".to_owned(), json!(c.not_rehearsed));
+                m.insert("grades".to_owned(), c.grades());
+                let expected = self.expected(&m["steps"]);
+                m.insert("on_hardware".to_owned(), json!(expected));
             }
             if self.args.faults.is_some() {
                 m.insert("faults".to_owned(), json!(self.struck()));
@@ -453,7 +480,7 @@ impl Job {
         end
     }
 
-    fn summary(&self, exit: Exit, failed_proofs: usize, wall_ms: u64, site_ms: u64) {
+    fn summary(&self, exit: Exit, failed_proofs: usize, (wall_ms, site_ms): (u64, u64), lab: Option<(Closing, Expected)>) {
         let run = &self.session.run;
         let p = self.screen.paint_out();
         let word = match exit {
@@ -476,15 +503,27 @@ impl Job {
         for f in self.struck() {
             self.screen.prose(&format!("{tag}fault: {f}"));
         }
-        let left = self.not_rehearsed();
-        if run.lab && !left.is_empty() {
-            self.screen.out(&format!("{tag}not rehearsed, the lab stood in for:"));
-            for l in left {
-                self.screen.prose(&format!("{tag}  - {l}"));
-            }
+        if let Some((closing, on_hardware)) = lab {
+            self.honest(&tag, &closing, &on_hardware);
         }
         if self.args.common.verbose || exit == Exit::Internal {
             self.screen.err(&p.dim(&format!("journal: {}", self.journal.display())));
+        }
+    }
+
+    /// What a lab run is worth.
+    fn honest(&self, tag: &str, closing: &Closing, on_hardware: &Expected) {
+        if on_hardware.range.high >= 1.0 {
+            self.screen.prose(&format!("{tag}on hardware: {}", on_hardware.words()));
+        }
+        if let Some(text) = closing.summary() {
+            self.screen.prose(&format!("{tag}{text}"));
+        }
+        if !closing.not_rehearsed.is_empty() {
+            self.screen.out(&format!("{tag}not rehearsed, the lab stood in for:"));
+            for l in &closing.not_rehearsed {
+                self.screen.prose(&format!("{tag}  - {l}"));
+            }
         }
     }
 

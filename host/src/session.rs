@@ -31,6 +31,8 @@ pub struct Far {
     pub secrets: BTreeMap<String, String>,
     /// Whether it is a lab.
     pub lab: bool,
+    /// Where a lab of another process takes orders.
+    pub control: Option<String>,
     /// Where keys and tokens for it live.
     pub state_dir: PathBuf,
 }
@@ -60,6 +62,7 @@ impl Far {
             dialer: Dialer::new(routes, Reach::Direct),
             secrets: BTreeMap::new(),
             lab: false,
+            control: None,
             state_dir,
         })
     }
@@ -167,7 +170,7 @@ impl Session {
             cache: Mutex::new(HashMap::new()),
             proofs: Mutex::new(Vec::new()),
             redact: Mutex::new(Vec::new()),
-            not_rehearsed: Mutex::new(Vec::new()),
+            not_rehearsed: Mutex::default(),
             changed: AtomicU64::new(0),
             refused: AtomicBool::new(false),
             op_seq: AtomicU64::new(0),

@@ -3,6 +3,7 @@
 pub mod card;
 pub mod fault;
 pub mod git;
+pub mod grades;
 pub mod guest;
 pub mod incidents;
 pub mod kube;

@@ -60,6 +60,9 @@ pub struct World {
     pub lan: crate::lan::Lan,
     /// What the lab stood in for during runs, for the honest report.
     pub not_rehearsed: std::collections::BTreeSet<String>,
+    /// Keys of the simulated behaviours that were met (see [`crate::grades`]).
+    #[serde(default)]
+    pub met: std::collections::BTreeSet<String>,
     /// Earliest due time, for the clock's alarm. Not saved.
     #[serde(skip)]
     pub(crate) dirty_alarm: bool,

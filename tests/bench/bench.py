@@ -179,7 +179,7 @@ def prepare(args):
     os.makedirs(s.dir, exist_ok=True)
     s.bed("image")
     if args.peers:
-        subprocess.run([f"{s.peers}/setup.sh", f"{s.dir}/ctl-root", f"{s.dir}/venv"], check=True)
+        subprocess.run([f"{s.peers}/setup.sh", f"{s.dir}/ctl-root", f"{s.dir}/venv"], check=True, cwd=s.dir)
 
 
 def run(args):

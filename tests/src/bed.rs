@@ -244,7 +244,7 @@ impl Bed {
 }
 
 /// A run on `lab` that may do everything.
-pub fn new_run(
+fn new_run(
     lab: &Lab,
     routes: Routes,
     site: Arc<Site>,
@@ -273,7 +273,7 @@ pub fn new_run(
         cache: Mutex::new(HashMap::new()),
         proofs: Mutex::new(Vec::new()),
         redact: Mutex::new(Vec::new()),
-        not_rehearsed: Mutex::new(Vec::new()),
+        not_rehearsed: Mutex::default(),
         changed: AtomicU64::new(0),
         refused: AtomicBool::new(false),
         op_seq: AtomicU64::new(0),

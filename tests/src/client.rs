@@ -83,7 +83,7 @@ pub fn ctx(dir: &Path, home: &Path, routes: Routes, answer: Option<&str>) -> (Ct
         cache: Mutex::new(HashMap::new()),
         proofs: Mutex::new(Vec::new()),
         redact: Mutex::new(Vec::new()),
-        not_rehearsed: Mutex::new(Vec::new()),
+        not_rehearsed: Mutex::default(),
         changed: AtomicU64::new(0),
         refused: AtomicBool::new(false),
         op_seq: AtomicU64::new(0),

@@ -171,3 +171,34 @@ fn recipes_stay_in_their_folder_wherever_they_are_started() {
     let recipe = p.file("play.rhai", &format!("print(read_file(\"{far}\"));"));
     assert!(p.b.run(&["run", &recipe, "--lab", "--site", &grant]).expect(0).stdout.contains("theirs"));
 }
+
+#[test]
+fn once_happens_once_on_whichever_machine() {
+    let p = Play::new();
+    let text = "once(\"note\", || { print(\"it happens\"); 7 });";
+    let first = p.text(text, &[]).expect(0);
+    assert!(first.stdout.contains("it happens"), "{}", first.stdout);
+    // Another operator's machine: the same world, no journal of the run before.
+    let other = p.copy();
+    std::fs::remove_dir_all(other.b.path("state/runs")).unwrap();
+    let second = other.text(text, &[]).expect(0);
+    assert!(!second.stdout.contains("it happens") && second.stdout.contains("changed: 0"), "{}", second.stdout);
+    // What began and did not end is a human's.
+    let broken = "once(\"broken\", || { throw \"half way\"; });";
+    assert!(p.text(broken, &[]).expect(1).stderr.contains("half way"));
+    let refused = p.text(broken, &[]);
+    assert_eq!(refused.code, 4, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("was begun and has not ended") && refused.stderr.contains("forget_once(\"broken\")"),
+        "{}",
+        refused.stderr
+    );
+    let _ = p.text("require(forget_once(\"broken\") && !forget_once(\"broken\"), \"forgotten\");", &[]).expect(0);
+    let ran = p.text("require(once(\"broken\", || 1) == 1, \"again\");", &[]).expect(0);
+    assert!(ran.stdout.contains("changed: 2"), "{}", ran.stdout);
+    // The marks go with the site's pool.
+    let _ = p
+        .text("let pve = proxmox::connect(site().proxmox); pve.ensure_pool(); pve.remove_pool();", &["--yes"])
+        .expect(0);
+    assert!(!p.hypervisor()["pools"].to_string().contains("-once-"), "{}", p.hypervisor()["pools"]);
+}

@@ -95,7 +95,7 @@ fn run(dir: &Path, site: site::Site, ca: String, routes: Routes) -> Ctx {
         cache: Mutex::new(HashMap::new()),
         proofs: Mutex::new(Vec::new()),
         redact: Mutex::new(Vec::new()),
-        not_rehearsed: Mutex::new(Vec::new()),
+        not_rehearsed: Mutex::default(),
         changed: AtomicU64::new(0),
         refused: AtomicBool::new(false),
         op_seq: AtomicU64::new(0),

@@ -63,6 +63,8 @@ const VERBS: &[(&str, &str)] = &[
 /// Nouns and language words that are complete as they are.
 const WORDS: &[&str] = &[
     "step",
+    "once",
+    "forget_once",
     "parallel",
     "retry",
     "param",
@@ -77,8 +79,6 @@ const WORDS: &[&str] = &[
     "table",
     "template",
     "template_file",
-    "lint",
-    "versions",
     "sha256",
     "node",
     "nodes",

@@ -35,6 +35,7 @@ pub fn write(r: &Reference, dir: &Path) -> OpResult<usize> {
         put(format!("{name}.md"), page(r, name, name, docs))?;
     }
     put("site-file.md".to_owned(), site_page())?;
+    put("lab-grades.md".to_owned(), crate::labs::closing::page(GENERATED))?;
     put("in-doubt.md".to_owned(), crate::runs::classes::page(GENERATED))?;
     let editor = dir.join("editor");
     std::fs::create_dir_all(&editor).map_err(fail)?;

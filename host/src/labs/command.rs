@@ -1,14 +1,15 @@
-//! `gpuhost lab status|reset|serve`.
+//! `gpuhost lab status|grades|reset|serve`.
 use std::path::Path;
 use std::sync::Arc;
 
+use gpuhost_lab::grades::BEHAVIOURS;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
 use serde_json::json;
 
 use super::folder::{Folder, Locked};
 use super::start::{self, Start};
-use crate::cli::{LabArgs, LabCommand, ServeArgs, StatusArgs};
+use crate::cli::{GradesArgs, LabArgs, LabCommand, ServeArgs, StatusArgs};
 use crate::exit::Exit;
 use crate::run::show_error;
 use crate::screen::Screen;
@@ -19,6 +20,7 @@ use crate::sources::{self, Text};
 pub fn command(args: &LabArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Exit {
     let done = match &args.command {
         LabCommand::Status(a) => status(a, screen),
+        LabCommand::Grades(a) => grades(a, screen),
         LabCommand::Reset(a) => reset(rt, screen, a.site.as_deref(), a.common.state_dir.as_deref(), a.start),
         LabCommand::Serve(a) => serve(a, rt, screen),
         LabCommand::Fault(a) => with_site(screen, a.site.as_deref(), a.common.state_dir.as_deref(), |site, dir| {
@@ -97,6 +99,29 @@ fn status(args: &StatusArgs, screen: &Screen) -> OpResult<Exit> {
     screen.out(&format!("  clusters {}", w["clusters"]));
     for m in w["machines"].as_array().into_iter().flatten() {
         screen.out(&format!("  vm {:<6} {:<28} {}", text(&m["vmid"]), text(&m["name"]), text(&m["state"])));
+    }
+    Ok(Exit::Done)
+}
+
+fn grades(args: &GradesArgs, screen: &Screen) -> OpResult<Exit> {
+    let met = match args.met {
+        false => None,
+        true => {
+            let Some((site, _)) = site(screen, args.site.as_deref())? else { return Ok(Exit::Usage) };
+            let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
+            let folder = match Folder::lock(&state_dir, &site)? {
+                Locked::Mine(f) | Locked::Elsewhere(f) => f,
+            };
+            Some(folder.load()?.map(|w| w.met).unwrap_or_default())
+        }
+    };
+    let rows = BEHAVIOURS.iter().filter(|b| met.as_ref().is_none_or(|m| m.contains(b.key)));
+    for b in rows {
+        if args.json {
+            screen.out(&json!(b).to_string());
+        } else {
+            screen.out(&format!("{:<9} {:<60} {}", b.grade.word(), b.what, b.from));
+        }
     }
     Ok(Exit::Done)
 }

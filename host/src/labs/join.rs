@@ -64,6 +64,7 @@ pub fn folder(folder: &Folder, site: &Site, stop: &Stop) -> OpResult<Far> {
         ]
         .into(),
         lab: true,
+        control: Some(serving.control),
         state_dir: hello.state_dir,
     })
 }
@@ -85,6 +86,7 @@ pub fn address(addr: &str, site: &Site, stop: &Stop) -> OpResult<Far> {
         dialer: Dialer::new(routes, Reach::RoutesOnly),
         secrets: std::collections::BTreeMap::new(),
         lab: true,
+        control: Some(addr.to_owned()),
         state_dir: hello.state_dir,
     })
 }

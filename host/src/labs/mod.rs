@@ -1,5 +1,7 @@
 //! The lab as the far side of a run: in this process, or served by another one.
 pub mod autosave;
+pub mod calibrate;
+pub mod closing;
 pub mod command;
 pub mod control;
 pub mod faults;
@@ -63,12 +65,6 @@ impl InProcess {
         let mark = Some(lab.clock().busy_guard());
         lab.clock().set_mode(Mode::Instant);
         Ok(InProcess { lab, folder, mark, autosave: None })
-    }
-
-    /// What the lab stood in for, in its own words.
-    #[must_use]
-    pub fn not_rehearsed(&self) -> Vec<String> {
-        self.lab.with(|w| w.not_rehearsed.iter().cloned().collect())
     }
 
     /// Saves the world now and then while a run works: a killed one goes on where it was.
@@ -176,6 +172,7 @@ fn far(lab: &Lab, site: &Site, routes: Routes, state_dir: std::path::PathBuf) ->
         dialer: Dialer::new(routes, Reach::RoutesOnly),
         secrets: [(name.to_owned(), secret), ("proxmox_ca".to_owned(), ca)].into(),
         lab: true,
+        control: None,
         state_dir,
     })
 }

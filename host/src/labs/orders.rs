@@ -13,6 +13,7 @@ use gpuhost_stdlib::site::Site;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::closing::Said;
 use super::folder::{Folder, Locked};
 use super::join::{SERVING, Serving};
 use super::{InProcess, routes, world};
@@ -27,6 +28,8 @@ const UNNOTICED: Duration = Duration::from_secs(15 * 60);
 pub enum Order {
     /// Nothing: what there is now, as JSON.
     Look,
+    /// Nothing: what it stood in for and which behaviours were met, as JSON.
+    Said,
     /// An incident, `name@target`.
     Fault(String),
     /// What only hands can do about one.
@@ -53,6 +56,7 @@ pub enum Order {
 pub fn carry_out(lab: &Lab, order: &Order) -> Result<String, String> {
     match order {
         Order::Look => Ok(lab.with(|w| super::view::look(w)).to_string()),
+        Order::Said => serde_json::to_string(&Said::by(lab)).map_err(|e| e.to_string()),
         Order::Fault(text) => incidents::make(lab, text).map(|f| format!("{text}: {}", f.what)),
         Order::ByHand(text) => incidents::by_hand(lab, text).map(|()| format!("{text}: done by hand")),
         Order::Commit { url, branch, folder, files, message } => lab
@@ -92,14 +96,28 @@ pub fn look(folder: &Folder) -> OpResult<serde_json::Value> {
 }
 
 fn served(folder: &Folder, order: &Order) -> OpResult<Result<String, String>> {
+    let text = std::fs::read_to_string(folder.dir().join(SERVING)).map_err(|_| folder.busy())?;
+    let serving: Serving = serde_json::from_str(&text).map_err(|_| folder.busy())?;
+    at(&serving.control, order)
+}
+
+/// What the lab that takes orders at `control` stood in for.
+///
+/// # Errors
+/// When it does not answer.
+pub fn said(control: &str) -> OpResult<Said> {
+    let text = at(control, &Order::Said)?.map_err(OpError::failed)?;
+    serde_json::from_str(&text)
+        .map_err(|e| OpError::failed("the served lab says nothing of itself").because(e.to_string()))
+}
+
+fn at(control: &str, order: &Order) -> OpResult<Result<String, String>> {
     let lost = |e: &dyn std::fmt::Display| {
         OpError::unreachable("the served lab does not answer")
             .because(e.to_string())
             .hint("is `gpuhost lab serve` still running?")
     };
-    let text = std::fs::read_to_string(folder.dir().join(SERVING)).map_err(|_| folder.busy())?;
-    let serving: Serving = serde_json::from_str(&text).map_err(|_| folder.busy())?;
-    let mut stream = TcpStream::connect(&serving.control).map_err(|e| lost(&e))?;
+    let mut stream = TcpStream::connect(control).map_err(|e| lost(&e))?;
     let line = serde_json::to_string(order).unwrap_or_default();
     writeln!(stream, "do {line}").map_err(|e| lost(&e))?;
     for line in BufReader::new(stream).lines() {

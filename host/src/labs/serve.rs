@@ -80,11 +80,10 @@ pub fn run(
     let mut here = InProcess::start(rt, folder, world, Arc::new(front.clone()))?;
     let lab = here.lab().clone();
     let hello = {
-        let (lab, uuid, state) = (lab.clone(), site.uuid.clone(), state.clone());
+        let (uuid, state) = (site.uuid.clone(), state.clone());
         move || Hello {
             site: uuid.clone(),
             state_dir: state.clone(),
-            not_rehearsed: lab.with(|w| w.not_rehearsed.iter().cloned().collect()),
         }
     };
     let orders = {

@@ -14,6 +14,8 @@ use gpuhost_stdlib::core::event::{Change, Effect};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::labs::calibrate::Expected;
+
 /// Version of the file.
 const VERSION: u32 = 1;
 
@@ -51,6 +53,9 @@ pub struct Plan {
     pub seconds: f64,
     /// The same for every step: name and seconds.
     pub steps: Vec<(String, f64)>,
+    /// What it may take on hardware.
+    #[serde(default)]
+    pub on_hardware: Expected,
     /// What determines how long it takes: step, target and seconds, in order.
     #[serde(default)]
     pub path: Vec<(String, String, f64)>,

@@ -68,13 +68,13 @@ pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
         screen.out(&format!(
             "{n} {what} in {} effects; expected to take {}",
             plan.effects.len(),
-            seconds(plan.seconds)
+            plan.on_hardware.words()
         ));
-        for (name, s) in plan.steps.iter().filter(|(_, s)| *s >= 1.0) {
-            screen.out(&p.dim(&format!("  {:>8}  {name}", seconds(*s))));
+        for s in plan.on_hardware.steps.iter().filter(|s| s.range.high >= 1.0) {
+            screen.out(&p.dim(&format!("  {:>18}  {}", s.range.words(), s.name)));
         }
         if !plan.path.is_empty() {
-            screen.out("critical path (what determines how long it takes):");
+            screen.out("critical path (what determines how long it takes, in the lab's time):");
             for (step, target, s) in &plan.path {
                 screen.out(&p.dim(&format!("  {:>8}  {target}  ({step})", seconds(*s))));
             }

@@ -30,6 +30,7 @@ fn later(w: &mut World, delay: u64, vmid: u32, boot: u64, stage: BootStage) {
 /// Starts a machine.
 pub fn power_on(lab: &Lab, w: &mut World, spec: BootSpec) {
     let vmid = spec.vmid;
+    w.meets("guest/boot");
     power_off(lab, w, vmid);
     let system = spec.disks.iter().find(|d| bootable(w, &d.volid)).map(|d| d.volid.clone()).unwrap_or_default();
     let mut guest = Guest {

@@ -40,6 +40,7 @@ impl World {
             remotes: BTreeMap::new(),
             lan: crate::lan::Lan::default(),
             not_rehearsed: BTreeSet::new(),
+            met: BTreeSet::new(),
             dirty_alarm: false,
         };
         w.pve = Pve {

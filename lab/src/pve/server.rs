@@ -136,6 +136,7 @@ async fn read(lab: &Lab, r: Request<Incoming>, path: Vec<String>) -> Result<Call
 /// Carries a request out, with what goes wrong on the way.
 async fn carry_out(lab: &Lab, call: &Call, ours: bool) -> Result<Reply, Cut> {
     let since = lab.clock().now_ms();
+    lab.with(|w| areas(call).into_iter().for_each(|a| w.meets(a)));
     let (op, target) = trouble::address(lab, call);
     let fault = lab.faults().strike(&op, &target);
     let reply = match &fault {
@@ -147,6 +148,42 @@ async fn carry_out(lab: &Lab, call: &Call, ours: bool) -> Result<Reply, Cut> {
     };
     record::note(lab, call, ours, since, &reply);
     Ok(reply)
+}
+
+/// The behaviours that a request meets, for their grades.
+fn areas(call: &Call) -> [&'static str; 2] {
+    let path: Vec<&str> = call.path.iter().map(String::as_str).collect();
+    let write = call.method != "GET";
+    let area = match &path[..] {
+        ["access", "groups" | "domains", ..] => "pve/groups",
+        ["access", ..] => "pve/access",
+        ["cluster", "mapping", ..] => "pve/mapping",
+        ["cluster", "ha", ..] => "pve/ha",
+        ["cluster", "backup", ..] => "pve/jobs",
+        ["cluster", "sdn", ..] => "pve/sdn",
+        ["cluster", "firewall", ..] | ["nodes", _, "firewall", ..] | ["nodes", _, "qemu", _, "firewall", ..] => {
+            "pve/firewall"
+        }
+        ["cluster", ..] => "pve/cluster",
+        ["pools", ..] => "pve/pools",
+        ["nodes", _, "storage", _, "prunebackups"] => "pve/prune",
+        ["nodes", _, "storage", ..] => "pve/content",
+        ["nodes", _, "tasks", ..] => "pve/task",
+        ["nodes", _, "network", ..] => "pve/network",
+        ["nodes", _, "vzdump", ..] => "pve/backup",
+        ["nodes", _, "qemu", _, "clone"] => "pve/qemu/clone",
+        ["nodes", _, "qemu", _, "migrate"] => "pve/qemu/migrate",
+        ["nodes", _, "qemu", _, "move_disk"] => "pve/qemu/move_disk",
+        ["nodes", _, "qemu", _, "snapshot", ..] => "pve/qemu/snapshot",
+        ["nodes", _, "qemu", _, "agent", ..] => "pve/agent",
+        ["nodes", _, "qemu", _, "status", "start"] => "pve/qemu/pci",
+        ["nodes", _, "qemu", _, "status", _] if write => "pve/qemu/power",
+        ["nodes", _, "qemu", ..] if write => "pve/space",
+        ["nodes", _, "qemu", ..] => "pve/qemu/",
+        ["nodes", ..] => "pve/nodes",
+        _ => "pve/",
+    };
+    [area, if write { "pve/task" } else { "pve/acl" }]
 }
 
 /// Runs a request, waiting for a config lock as long as the server does.

@@ -1,7 +1,6 @@
 //! A bare control plane and a client that speaks to its handlers without a socket.
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use gpuhost_lab::kube::api::auth::User;
 use gpuhost_lab::kube::api::route::Query;
@@ -14,22 +13,10 @@ use gpuhost_stdlib::core::clock::Mode;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-/// Where the servers of a bed listen.
-#[derive(Default)]
-pub struct Places(Mutex<BTreeMap<String, SocketAddr>>);
-impl RouteSink for Places {
-    fn up(&self, addr: &str, at: SocketAddr) {
-        self.0.lock().unwrap().insert(addr.to_owned(), at);
-    }
-    fn down(&self, addr: &str) {
-        self.0.lock().unwrap().remove(addr);
-    }
-}
-#[allow(dead_code)] // for the bench, which serves the API
-impl Places {
-    pub fn get(&self, addr: &str) -> Option<SocketAddr> {
-        self.0.lock().unwrap().get(addr).copied()
-    }
+struct Nowhere;
+impl RouteSink for Nowhere {
+    fn up(&self, _: &str, _: SocketAddr) {}
+    fn down(&self, _: &str) {}
 }
 
 /// What the API answered.
@@ -51,8 +38,6 @@ impl Answer {
 pub struct Bed {
     pub lab: Lab,
     pub cluster: String,
-    #[allow(dead_code)] // for the bench
-    pub places: Arc<Places>,
     _dir: Arc<tempfile::TempDir>,
 }
 
@@ -71,10 +56,9 @@ impl Bed {
         rustls::crypto::ring::default_provider().install_default().ok();
         let world = World::new(&Spec::homelab().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let places = Arc::new(Places::default());
-        let lab = Lab::start(world, dir.path(), mode, places.clone()).await.unwrap();
+        let lab = Lab::start(world, dir.path(), mode, Arc::new(Nowhere)).await.unwrap();
         let cluster = bare::cluster(&lab);
-        Bed { lab, cluster, places, _dir: Arc::new(dir) }
+        Bed { lab, cluster, _dir: Arc::new(dir) }
     }
 
     pub async fn send(&self, method: &str, path: &str, kind: &str, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
@@ -88,7 +72,7 @@ impl Bed {
             accept: header("accept"),
             content_type: kind.to_owned(),
             agent: "python-urllib3/2.5.0".to_owned(),
-            headers: headers.iter().map(|(k, v)| (k.to_lowercase(), (*v).to_owned())).collect(),
+            headers: Vec::new(),
             body: body.into(),
             upgrade: None,
             client: Client::Foreign,

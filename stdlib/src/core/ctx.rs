@@ -1,7 +1,7 @@
 //! What one run shares: clock, dialer, recorder, consent, cancellation, counters, caches.
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -126,8 +126,8 @@ pub struct Run {
     pub proofs: Mutex<Vec<Proof>>,
     /// Values that must never be printed.
     pub redact: Mutex<Vec<String>>,
-    /// Things a lab run could not rehearse, in the recipe's words.
-    pub not_rehearsed: Mutex<Vec<String>>,
+    /// What a lab run could not rehearse, and the recipe lines that wanted it.
+    pub not_rehearsed: Mutex<BTreeMap<String, BTreeSet<String>>>,
     /// Changes so far.
     pub changed: AtomicU64,
     /// Set when an op of this run was refused.
@@ -141,6 +141,8 @@ pub struct Run {
 pub struct Ctx {
     run: Arc<Run>,
     steps: Vec<Arc<StepScope>>,
+    /// `file:line` of the recipe that called; empty outside of a script.
+    place: Arc<str>,
     /// Effects under way in this call.
     pub(crate) effects: Effects,
 }
@@ -171,7 +173,7 @@ impl Ctx {
     /// Wraps a run; no step is open.
     #[must_use]
     pub fn new(run: Arc<Run>) -> Self {
-        Ctx { run, steps: open_steps(), effects: Effects::default() }
+        Ctx { run, steps: open_steps(), place: "".into(), effects: Effects::default() }
     }
 
     /// The run of the script that calls a native function.
@@ -183,7 +185,21 @@ impl Ctx {
             .tag()
             .and_then(|t| t.clone().try_cast::<Arc<Run>>())
             .ok_or_else(|| OpError::invalid("no run is active").into_rhai(ncc))?;
-        Ok(Ctx::new(run))
+        let mut ctx = Ctx::new(run);
+        if ctx.lab {
+            let place = place_at(ncc);
+            ctx.place = format!("{}:{}", place.file, place.line).into();
+        }
+        Ok(ctx)
+    }
+
+    /// Notes that the lab could not rehearse `what`, which this place of the recipe wants.
+    pub fn blind(&self, what: String) {
+        let mut list = self.not_rehearsed.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = list.entry(what).or_default();
+        if !self.place.is_empty() {
+            places.insert(self.place.to_string());
+        }
     }
 
     /// The shared run.
@@ -359,11 +375,7 @@ impl OpError {
             self.op = ncc.fn_name().to_owned();
         }
         if self.place.is_none() {
-            self.place = Some(Place {
-                file: ncc.call_source().unwrap_or_default().to_owned(),
-                line: pos.line().unwrap_or(0),
-                column: pos.position().unwrap_or(0),
-            });
+            self.place = Some(place_at(ncc));
         }
         if self.steps.is_empty() {
             self.steps = open_steps().last().map(|s| s.path.clone()).unwrap_or_default();
@@ -408,6 +420,11 @@ impl OpError {
             }
         }
     }
+}
+
+/// The line of the script that calls a native function.
+fn place_at(ncc: &NativeCallContext) -> Place {
+    Place { file: ncc.call_source().unwrap_or_default().to_owned(), ..place_of(ncc.call_position()) }
 }
 
 fn place_of(pos: rhai::Position) -> Place {

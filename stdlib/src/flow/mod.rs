@@ -1,6 +1,7 @@
 //! The language level: steps, fan-out, waiting, proofs, units, files.
 mod fanout;
 pub(crate) mod files;
+mod once;
 mod proofs;
 mod steps;
 mod tables;
@@ -14,9 +15,15 @@ use crate::core::module::{ModuleDef, fn_options};
 #[must_use]
 pub fn def() -> ModuleDef {
     let mut module = Module::new();
-    for part in
-        [steps::module(), fanout::module(), proofs::module(), units::module(), files::module(), tables::module()]
-    {
+    for part in [
+        steps::module(),
+        fanout::module(),
+        proofs::module(),
+        units::module(),
+        files::module(),
+        tables::module(),
+        once::module(),
+    ] {
         module.combine(part);
     }
     ModuleDef {

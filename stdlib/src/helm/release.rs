@@ -23,6 +23,8 @@ pub struct Revision {
     pub app_version: String,
     /// What Helm said, for example `Install complete`.
     pub description: String,
+    /// The chart's notes.
+    pub notes: String,
     /// When it was last deployed.
     pub deployed: String,
     /// Values given by the user.
@@ -62,6 +64,7 @@ pub fn read_revision(secret: &Value) -> Option<Revision> {
         version: text(&meta["version"]),
         app_version: text(&meta["appVersion"]),
         description: text(&info["description"]),
+        notes: text(&info["notes"]),
         deployed: text(&info["last_deployed"]),
         values: release["config"].clone(),
     })

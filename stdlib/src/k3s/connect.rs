@@ -122,6 +122,51 @@ async fn try_connect(ctx: &Ctx, host: &Host, hosts: &[Host]) -> OpResult<Cluster
     Ok(cluster)
 }
 
+/// Name of the current context, and host and port of its server.
+fn current(kubeconfig: &str) -> OpResult<(String, String, u16)> {
+    let bad = |why: String| {
+        OpError::invalid("the kubeconfig cannot be read")
+            .because(why)
+            .hint("`kubectl config view --raw --minify` prints one")
+    };
+    let k: Value = serde_saphyr::from_str(kubeconfig).map_err(|e| bad(e.to_string()))?;
+    let named = |list: &str, name: &Value| {
+        let all = k[list].as_array().into_iter().flatten();
+        all.into_iter().find(|e| e["name"] == *name && name.is_string()).cloned()
+    };
+    let context =
+        named("contexts", &k["current-context"]).ok_or_else(|| bad("it has no current context".to_owned()))?;
+    let cluster = named("clusters", &context["context"]["cluster"])
+        .ok_or_else(|| bad("its context has no cluster".to_owned()))?;
+    let server = cluster["cluster"]["server"].as_str().unwrap_or_default();
+    let uri: http::Uri = server.parse().map_err(|e| bad(format!("`{server}`: {e}")))?;
+    let host =
+        uri.host().filter(|h| !h.is_empty()).ok_or_else(|| bad(format!("`{server}` is no address of a server")))?;
+    let name = context["name"].as_str().unwrap_or_default().to_owned();
+    Ok((name, host.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(443)))
+}
+
+/// Connects to the cluster of a kubeconfig's current context. Its nodes are not known as machines: what needs SSH to
+/// a server (joining, upgrades, snapshots) takes [`connect`].
+///
+/// # Errors
+/// `invalid` when it is no kubeconfig; `denied` for a lab's in a run on the real site; `unreachable`.
+pub async fn connect_kubeconfig(ctx: &Ctx, kubeconfig: Secret) -> OpResult<Cluster> {
+    let (name, host, port) = current(kubeconfig.reveal())?;
+    if name.starts_with("lab-") && !ctx.lab {
+        return Err(OpError::refused(format!("`{name}` is the cluster of a lab, and this run is not"))
+            .on(host)
+            .hint("add `--lab`, or pass the kubeconfig of the real cluster"));
+    }
+    let op = Op::read("k3s", "connect_kubeconfig", &host);
+    ctx.run_op(op, |s| async move {
+        let cluster = Cluster::new(name, kubeconfig, vec![(host, port)]);
+        cluster.read_json(s.ctx(), "/version").await?;
+        Ok(cluster)
+    })
+    .await
+}
+
 /// The handle over all servers; keeps the kubeconfig in the state directory.
 pub(super) fn make_cluster(ctx: &Ctx, text: &str, address: &str, hosts: &[Host]) -> OpResult<Cluster> {
     let name = context_name(ctx);
@@ -154,5 +199,10 @@ mod tests {
             (Some("lab-x"), Some("lab-x"))
         );
         assert!(rewrite_kubeconfig("a: 1", "x", "y").is_err());
+        let rewritten = rewrite_kubeconfig(text, "fd00::11", "lab-x").unwrap();
+        assert_eq!(current(&rewritten).unwrap(), ("lab-x".to_owned(), "fd00::11".to_owned(), 6443));
+        let other = rewritten.replace("current-context: lab-x", "current-context: other");
+        assert!(current(&other).unwrap_err().causes[0].contains("no current context"));
+        assert!(current("").is_err() && current("a: [").is_err());
     }
 }

@@ -6,6 +6,7 @@ use rhai::{Array, Map};
 use super::options::{AgentOptions, RemoveOptions, ServerOptions};
 use crate::core::ctx::{RhaiResultOf, call};
 use crate::core::error::{OpError, OpResult};
+use crate::core::units::Secret;
 use crate::kubernetes::Cluster;
 use crate::ssh::Host;
 
@@ -66,6 +67,21 @@ mod api {
         call(&ncc, |ctx| async move { super::super::connect::connect(&ctx, &hosts_of(&hosts)?).await })
     }
 
+    /// Connects to the cluster of a kubeconfig's current context.
+    ///
+    /// For clusters whose servers are not reached by SSH: what needs a server as a machine (joining, upgrades, snapshots)
+    /// takes `k3s::connect`.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let same = k3s::connect_kubeconfig(cluster.kubeconfig);
+    /// require(same.list_nodes().len() > 0, "it answers");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn connect_kubeconfig(ncc: NativeCallContext, kubeconfig: Secret) -> RhaiResultOf<Cluster> {
+        call(&ncc, |ctx| async move { super::super::connect::connect_kubeconfig(&ctx, kubeconfig).await })
+    }
+
     /// Makes a host an agent of the cluster: joined, Ready, labelled as its role says.
     ///
     /// # Example
@@ -92,21 +108,6 @@ mod api {
     ) -> RhaiResultOf<()> {
         let cluster = cluster.clone();
         call(&ncc, |ctx| async move { cluster.ensure_agent(&ctx, &host, &AgentOptions::read(&options)?).await })
-    }
-
-    /// Refuses (`denied`) to take a server out of service while the quorum hangs on it.
-    ///
-    /// That is so when the others that vote are too few without it. Nothing happens for other nodes, and for a server
-    /// that is down already.
-    ///
-    /// # Example
-    /// ```rhai
-    /// cluster.check_quorum("k3s-cp2");
-    /// ```
-    #[rhai_fn(global, return_raw, pure)]
-    pub fn check_quorum(ncc: NativeCallContext, cluster: &mut Cluster, node: &str) -> RhaiResultOf<()> {
-        let (cluster, node) = (cluster.clone(), node.to_owned());
-        call(&ncc, |ctx| async move { cluster.keep_quorum(&ctx, &node).await })
     }
 
     /// Drains a node, deletes it from the cluster and removes K3s from its machine. Asks first.

@@ -19,6 +19,7 @@ mod making;
 mod mapping;
 mod moves;
 mod node;
+mod once;
 mod permissions;
 mod pool;
 mod power;

@@ -106,6 +106,9 @@ impl Proxmox {
                 ctx.message("info", format!("pool {name} stays: it still holds VM {}", ids.join(", ")));
                 return Ok(false);
             }
+            for key in self.once_keys(ctx, &site).await? {
+                self.forget_once(ctx, &key).await?;
+            }
             let change = Change::new(&name, "pool", Some(comment(&site).into()), None);
             s.act(format!("pool {name}"), vec![change], async {
                 let gone = async || Ok(self.read_pool(ctx, &name).await?.is_none());

@@ -371,10 +371,12 @@ fn check_names(src: &Source, site: &Site, out: &mut Vec<Finding>) {
             Some("lower-case letters, digits and `-`".to_owned()),
         ));
     }
-    if site.name.contains("-lock-") {
-        // The lock of site `a` is the pool `gpuhost-a-lock-1`: it would be the pool of a site `a-lock-1`.
-        let what = format!("`{}` contains `-lock-`, which names locks of sites", site.name);
-        out.push(src.value("site.name", what, Some("another name".to_owned())));
+    // The lock of site `a` is the pool `gpuhost-a-lock-1`: it would be the pool of a site `a-lock-1`.
+    for (part, names) in [("-lock-", "locks"), ("-once-", "marks")] {
+        if site.name.contains(part) {
+            let what = format!("`{}` contains `{part}`, which names {names} of sites", site.name);
+            out.push(src.value("site.name", what, Some("another name".to_owned())));
+        }
     }
     let mut seen: BTreeMap<(&str, String), usize> = BTreeMap::new();
     seen.insert(("vmid", site.template.vmid.to_string()), src.line("template.vmid"));

@@ -10,6 +10,7 @@ use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::op::Op;
 use crate::core::units::{Duration as Span, show_duration};
+use crate::wire::blind;
 
 use super::conn::{Conn, Feed, Lost, Raw, Taker};
 use super::host::Host;
@@ -45,6 +46,15 @@ fn sudo_refused(raw: &Raw) -> bool {
     let last = text.lines().rfind(|l| !l.trim().is_empty()).unwrap_or_default();
     let forbidden = last.contains("is not in the sudoers file") || last.contains("is not allowed to execute");
     raw.stdout.is_empty() && (forbidden || REFUSALS.iter().any(|r| last.starts_with(r)))
+}
+
+/// What a command answered. What the lab does not simulate is noted with the recipe's line.
+pub(super) fn output(ctx: &Ctx, raw: Raw, ms: u64) -> Output {
+    let out = Output::of(raw, Span(Duration::from_millis(ms)));
+    if ctx.lab {
+        blind::programs(&out.stderr).for_each(|name| ctx.blind(blind::program(name)));
+    }
+    out
 }
 
 impl Host {
@@ -116,7 +126,7 @@ impl Host {
         let start = ctx.clock.now_ms().await;
         let raw = self.exec_bytes(ctx, script, stdin, options, Again::Unknown).await?;
         let ms = ctx.clock.now_ms().await.saturating_sub(start);
-        Ok(Output::of(raw, Span(Duration::from_millis(ms))))
+        Ok(output(ctx, raw, ms))
     }
 
     /// As [`Host::exec_with`] for a program that only looks: run again when the connection is lost meanwhile.
@@ -127,7 +137,7 @@ impl Host {
         let start = ctx.clock.now_ms().await;
         let raw = self.exec_bytes(ctx, script, stdin, options, Again::Harmless).await?;
         let ms = ctx.clock.now_ms().await.saturating_sub(start);
-        Ok(Output::of(raw, Span(Duration::from_millis(ms))))
+        Ok(output(ctx, raw, ms))
     }
 
     async fn exec_checked(&self, ctx: &Ctx, text: &str, options: &RunOptions) -> OpResult<Output> {

@@ -77,7 +77,7 @@ impl Host {
             self.end_stragglers(ctx, id, options).await;
             return Err(self.took_too_long(script, options).last_seen(tail(&raw.stderr)));
         }
-        Ok(Output::of(raw, Span(Duration::from_millis(ms))))
+        Ok(super::exec::output(ctx, raw, ms))
     }
 
     /// Starts the command or attaches to it, until it has ended.

@@ -224,7 +224,7 @@ fn context(clock: Clock, at: SocketAddr, dir: &std::path::Path) -> Ctx {
         cache: Mutex::new(HashMap::new()),
         proofs: Mutex::new(Vec::new()),
         redact: Mutex::new(Vec::new()),
-        not_rehearsed: Mutex::new(Vec::new()),
+        not_rehearsed: Mutex::default(),
         changed: AtomicU64::new(0),
         refused: AtomicBool::new(false),
         op_seq: AtomicU64::new(0),

@@ -18,8 +18,6 @@ pub struct Hello {
     pub site: String,
     /// Where keys and tokens of runs on this lab live.
     pub state_dir: std::path::PathBuf,
-    /// What the lab stood in for so far.
-    pub not_rehearsed: Vec<String>,
 }
 
 /// A change of the routes.

@@ -11,7 +11,7 @@ use super::server::{Control, Hello, Pace, RouteNews};
 async fn served(clock: &VirtualClock) -> (String, tokio::sync::broadcast::Sender<RouteNews>, Routes) {
     let (news, _) = tokio::sync::broadcast::channel(16);
     let routes = Routes::default();
-    let hello = Hello { site: "s".to_owned(), state_dir: "/nowhere".into(), not_rehearsed: vec!["a board".to_owned()] };
+    let hello = Hello { site: "s".to_owned(), state_dir: "/nowhere".into() };
     let pace = Pace { alone: Mode::Explicit, shared: Mode::Instant };
     let control = Control::new(clock.clone(), routes.clone(), news.clone(), pace, Arc::new(move || hello.clone()));
     let (at, _task) = control.listen().await.unwrap();
@@ -38,7 +38,7 @@ async fn time_is_shared_and_marks_come_back() {
         let mine = mine.clone();
         tokio::task::spawn_blocking(move || Shared::connect(&addr, Some(mine), || {}).unwrap()).await.unwrap()
     };
-    assert_eq!(hello.not_rehearsed, ["a board"]);
+    assert_eq!(hello.site, "s");
     assert!(mine.get("10.0.0.2:8006").is_some());
     let clock = Clock::Remote(Arc::new(shared));
     let mark = clock.busy();

@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use bashkit::{Command, CommandContext, CommandInput, CommandOutput, CommandStatus, async_trait};
 use futures::future::BoxFuture;
+use gpuhost_stdlib::wire::blind;
 
 use super::fs::Who;
 use super::fs::tree::normalise;
@@ -77,43 +78,47 @@ const fn of(package: &'static str, p: Program) -> Program {
     Program { package, ..p }
 }
 
+/// All programs, by the file that simulates them.
+const GROUPS: &[(&str, &[Program])] = &[
+    ("guest/programs/rights", rights::PROGRAMS),
+    ("guest/programs/accounts", accounts::PROGRAMS),
+    ("guest/programs/files", files::PROGRAMS),
+    ("guest/programs/hosts", hosts::PROGRAMS),
+    ("guest/programs/apt", apt::PROGRAMS),
+    ("guest/programs/systemctl", systemctl::PROGRAMS),
+    ("guest/programs/kernel", kernel::PROGRAMS),
+    ("guest/programs/system", system::PROGRAMS),
+    ("guest/programs/disks", disks::PROGRAMS),
+    ("guest/programs/mounts", mounts::PROGRAMS),
+    ("guest/programs/network", network::PROGRAMS),
+    ("guest/programs/nfs", nfs::PROGRAMS),
+    ("guest/programs/nft", nft::PROGRAMS),
+    ("guest/programs/scp", scp::PROGRAMS),
+    ("guest/programs/cards", cards::PROGRAMS),
+    ("guest/programs/cloud", cloud::PROGRAMS),
+    ("guest/programs/web", web::PROGRAMS),
+    ("guest/programs/k3s", k3s::PROGRAMS),
+    ("guest/programs/power", power::PROGRAMS),
+    ("guest/programs/timing", timing::PROGRAMS),
+    ("guest/programs/date", date::PROGRAMS),
+];
+
 /// All programs.
 #[must_use]
 pub fn table() -> Vec<Program> {
-    [
-        rights::PROGRAMS,
-        accounts::PROGRAMS,
-        files::PROGRAMS,
-        hosts::PROGRAMS,
-        apt::PROGRAMS,
-        systemctl::PROGRAMS,
-        kernel::PROGRAMS,
-        system::PROGRAMS,
-        disks::PROGRAMS,
-        mounts::PROGRAMS,
-        network::PROGRAMS,
-        nfs::PROGRAMS,
-        nft::PROGRAMS,
-        scp::PROGRAMS,
-        cards::PROGRAMS,
-        cloud::PROGRAMS,
-        web::PROGRAMS,
-        k3s::PROGRAMS,
-        power::PROGRAMS,
-        timing::PROGRAMS,
-        date::PROGRAMS,
-    ]
-    .concat()
+    GROUPS.iter().flat_map(|(_, list)| list.iter().copied()).collect()
 }
 
 pub(crate) use date::show as show_date;
 pub(crate) use kernel::apply_sysctl_files;
 pub(crate) use timing::duration;
 
-fn find(name: &str) -> Option<Program> {
+/// A program with the file that simulates it.
+fn find(name: &str) -> Option<(&'static str, Program)> {
     use std::sync::LazyLock;
-    static BY_NAME: LazyLock<HashMap<&'static str, Program>> =
-        LazyLock::new(|| table().into_iter().map(|p| (p.name(), p)).collect());
+    static BY_NAME: LazyLock<HashMap<&'static str, (&'static str, Program)>> = LazyLock::new(|| {
+        GROUPS.iter().flat_map(|(file, list)| list.iter().map(|p| (p.name(), (*file, *p)))).collect()
+    });
     BY_NAME.get(name).copied()
 }
 
@@ -127,8 +132,8 @@ pub fn known(name: &str) -> bool {
 /// Records and words that something is not simulated.
 #[must_use]
 pub fn not_simulated(m: &Machine, name: &str) -> String {
-    m.lab.with(|w| w.not_rehearsed.insert(format!("program `{name}` (lab/src/guest/programs/)")));
-    format!("{name}: not simulated by the lab (lab/src/guest/programs/)\n")
+    m.lab.with(|w| w.not_rehearsed.insert(blind::program(name)));
+    format!("{name}: {} (lab/src/guest/programs/)\n", blind::NOT_SIMULATED)
 }
 
 /// Who and where a shell is.
@@ -226,7 +231,11 @@ async fn run(
         out: Vec::new(),
         err: Vec::new(),
     };
-    let code = match find(name).map(|p| p.body) {
+    let found = find(name);
+    if let Some((file, _)) = found {
+        at.m.lab.with(|w| w.meets(file));
+    }
+    let code = match found.map(|(_, p)| p.body) {
         Some(Body::Now(f)) => f(&mut call),
         Some(Body::Later(f)) => f(&mut call).await,
         None => {

@@ -158,6 +158,7 @@ impl Handler for Connection {
     }
 
     async fn auth_succeeded(&mut self, session: &mut Session) -> Result<(), Self::Error> {
+        self.m.lab.with(|w| w.meets("guest/ssh"));
         self.client = if session.remote_sshid().starts_with(OURS) { Client::Ours } else { Client::Foreign };
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! The Kubernetes API over HTTPS: what kubectl, helm and client libraries talk to.
 pub mod auth;
-mod counters;
 pub mod decode;
 pub mod discovery;
 pub mod evict;
@@ -124,10 +123,9 @@ fn failed(f: &Failure) -> Response<Body> {
 }
 
 fn answered(a: &Answer, accept: &str) -> Response<Body> {
-    let yaml = if read::yaml(accept) { serde_saphyr::to_string(&a.body).ok() } else { None };
-    let mut r = match yaml {
-        Some(yaml) => text(a.code, "application/yaml", yaml),
-        None => json(a.code, &a.body),
+    let mut r = match serde_saphyr::to_string(&a.body) {
+        Ok(yaml) if read::yaml(accept) => text(a.code, "application/yaml", yaml),
+        _ => json(a.code, &a.body),
     };
     for w in &a.warnings {
         let quoted = w.replace('\\', "\\\\").replace('"', "\\\"");
@@ -156,7 +154,10 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
     };
     let call = Call { lab, cluster, vmid, user, req };
     let route = route::parse(&req.path);
-    let known = lab.with(|w| w.clusters.contains_key(cluster));
+    let known = lab.with(|w| {
+        area(&route, req.method.as_str()).iter().for_each(|k| w.meets(k));
+        w.clusters.contains_key(cluster)
+    });
     if !known {
         return failed(&Failure::new(503, "ServiceUnavailable", "apiserver not ready"));
     }
@@ -166,7 +167,6 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
             failed(&Failure::new(500, "InternalError", "etcdserver: request timed out"))
         }
         Route::Version => json(200, &health::version(&call)),
-        Route::Unknown if req.path == "/metrics" && may_see(&call, "/metrics") => counters::page(&call),
         Route::OpenApi(path) => openapi::serve(&call, &path),
         Route::Discovery(path) => discovery::serve(&call, &path),
         Route::Object(target) => match trouble(&call, &target).await {
@@ -177,10 +177,17 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
     }
 }
 
-/// Whether the caller may read a path that is no resource.
-fn may_see(call: &Call<'_>, path: &str) -> bool {
-    let rule = |c: &Cluster| rbac::allowed_path(&c.store, &call.user, "get", path);
-    call.user.admin() || call.lab.with(|w| w.clusters.get(call.cluster).is_some_and(rule))
+/// The behaviours that a request meets, for their grades.
+fn area(route: &Route, method: &str) -> &'static [&'static str] {
+    match route {
+        Route::OpenApi(_) => &["kube/api/openapi", "kube/schema"],
+        Route::Object(t) if t.group == metrics::GROUP => &["kube/api/metrics"],
+        Route::Object(t) if matches!(t.sub.as_deref(), Some("exec" | "attach" | "log" | "portforward")) => {
+            &["kube/api/stream", "kube/container"]
+        }
+        Route::Object(_) if method != "GET" => &["kube/api/", "kube/store", "kube/schema", "kube/api/rbac"],
+        _ => &["kube/api/", "kube/api/rbac"],
+    }
 }
 
 /// What goes wrong with a request for objects, if anything does.

@@ -3,6 +3,7 @@ mod platform;
 mod system;
 mod values;
 
+use gpuhost_stdlib::wire::blind;
 use serde_json::Value;
 
 /// What a release asks for.
@@ -37,6 +38,8 @@ pub struct Chart {
     pub objects: Vec<Value>,
     /// The chart's own values, as far as they are known.
     pub values: Value,
+    /// What the release's notes say; for a chart that is not in the catalogue, that its workload is not simulated.
+    pub notes: String,
 }
 
 type Render = fn(&Wanted) -> (Vec<&'static str>, Vec<Value>);
@@ -112,10 +115,15 @@ pub fn render(w: &Wanted) -> Result<Chart, String> {
             version: "37.1.1".to_owned(),
             crds: Vec::new(),
             values: Value::Null,
+            notes: String::new(),
         });
     }
-    let host = w.repo.trim_start_matches("https://").trim_end_matches('/');
+    let of = if w.repo.is_empty() { &w.chart } else { &w.repo };
+    let host = of.trim_start_matches("https://").trim_start_matches("oci://").trim_end_matches('/');
     let in_repo: Vec<&Entry> = CATALOGUE.iter().filter(|e| e.repos.iter().any(|r| host.starts_with(r))).collect();
+    if in_repo.is_empty() && !unheard(host) {
+        return Ok(foreign(w));
+    }
     if in_repo.is_empty() {
         return Err(format!(
             "Error: looks like \"{}\" is not a valid chart repository or cannot be reached: Get \"{}/index.yaml\": dial tcp: lookup {}: no such host",
@@ -158,7 +166,28 @@ pub fn render(w: &Wanted) -> Result<Chart, String> {
         crds,
         objects,
         values: values::of(e.name),
+        notes: String::new(),
     })
+}
+
+/// A chart that the catalogue does not have: its release is recorded, with the remark that nothing runs for it.
+fn foreign(w: &Wanted) -> Chart {
+    let name = w.chart.trim_end_matches(".tgz").rsplit('/').next().unwrap_or_default().to_owned();
+    Chart {
+        version: if w.version.is_empty() { "0.0.0".to_owned() } else { w.version.clone() },
+        crds: Vec::new(),
+        objects: Vec::new(),
+        values: Value::Null,
+        notes: format!("{} is {}", blind::chart(&name), blind::NOT_SIMULATED),
+        name,
+    }
+}
+
+/// Whether no DNS server knows a host: names that are reserved for documentation and tests (RFC 2606).
+fn unheard(host: &str) -> bool {
+    let name = host.split(['/', ':']).next().unwrap_or_default();
+    let top = name.rsplit('.').next().unwrap_or_default();
+    !name.contains('.') || matches!(top, "example" | "invalid" | "test" | "localhost")
 }
 
 #[cfg(test)]
@@ -183,6 +212,10 @@ mod tests {
         assert!(render(&wanted("rancher", rancher, "2.13.6")).is_ok());
         assert!(render(&wanted("rancher", rancher, "9.9.9")).unwrap_err().contains("no chart version found"));
         assert!(render(&wanted("rancher", "https://nowhere.example", "1")).unwrap_err().contains("no such host"));
+        let own = render(&wanted("nginx", "https://charts.bitnami.com/bitnami", "18.1.0")).unwrap();
+        assert!(own.objects.is_empty() && own.notes.contains(blind::NOT_SIMULATED), "{}", own.notes);
+        let oci = render(&wanted("oci://ghcr.io/traefik/helm/traefik", "", "37.0.0")).unwrap();
+        assert_eq!((oci.name.as_str(), oci.version.as_str()), ("traefik", "37.0.0"));
         let mut old = wanted("rancher", rancher, "2.13.6");
         old.kubernetes = "v1.36.3+k3s1".into();
         assert!(render(&old).unwrap_err().contains("incompatible with Kubernetes"));

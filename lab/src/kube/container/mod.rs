@@ -40,8 +40,7 @@ impl Containers {
     /// All containers of a pod end.
     pub fn end_pod(&self, uid: &str) {
         let held = self.with(|m| {
-            let own = m.range((uid.to_owned(), String::new())..).take_while(|(k, _)| k.0 == uid);
-            let keys: Vec<_> = own.map(|(k, _)| k.clone()).collect();
+            let keys: Vec<_> = m.keys().filter(|k| k.0 == uid).cloned().collect();
             keys.into_iter().filter_map(|k| m.remove(&k)).collect::<Vec<_>>()
         });
         held.iter().for_each(|h| h.stop.cancel());

@@ -98,6 +98,7 @@ pub fn scripted(cx: &Cx, c: &Value) -> Option<Run> {
 #[must_use]
 pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
     let image = s(c, "/image");
+    ["kube/controllers/behaviour", "kube/controllers/images"].iter().for_each(|k| cx.w.meets(k));
     if let Some(run) = gpu::run_of(cx, pod, c, node) {
         return run;
     }

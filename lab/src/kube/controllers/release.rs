@@ -78,6 +78,9 @@ pub fn record(cx: &mut Cx, ns: &str, name: &str, c: &Chart, values: &Value) {
             "lock": null, "templates": [], "values": c.values, "schema": null, "files": []},
         "manifest": manifest(c), "hooks": [],
     });
+    if !c.notes.is_empty() {
+        body["info"]["notes"] = json!(c.notes);
+    }
     if values.as_object().is_some_and(|v| !v.is_empty()) {
         body["config"] = values.clone();
     }

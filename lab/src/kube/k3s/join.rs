@@ -14,6 +14,7 @@ fn process(w: &World, vmid: u32) -> Option<Process> {
 /// A server looks for its datastore, else for a server to join, else it founds a cluster.
 pub fn server_boot(lab: &Lab, w: &mut World, vmid: u32) {
     let Some(p) = process(w, vmid) else { return };
+    ["kube/k3s", "guest/k3s"].iter().for_each(|k| w.meets(k));
     let on_disk = w.clusters.values().find(|c| c.on_disk.contains_key(&vmid)).map(|c| c.id.clone());
     let is_marked = guest::has_file(lab, w, vmid, files::MARK);
     match on_disk {
@@ -263,6 +264,7 @@ pub fn ready(lab: &Lab, w: &mut World, vmid: u32) {
 /// An agent asks its server for the configuration.
 pub fn agent_boot(lab: &Lab, w: &mut World, vmid: u32) {
     let Some(p) = process(w, vmid) else { return };
+    ["kube/k3s", "guest/k3s"].iter().for_each(|k| w.meets(k));
     // `Type=exec`: systemd calls it active as soon as it runs.
     if let Some(p) = w.k3s.get_mut(&vmid) {
         p.unit = Some(UnitState::Active);

@@ -1,4 +1,5 @@
 //! The agent's side of Fleet: a bundle's objects as a Helm release of the bundle's name, drift, and what is wrong with it.
+use gpuhost_stdlib::wire::blind;
 use serde_json::{Value, json};
 
 use super::bundle::Bundle;
@@ -27,7 +28,7 @@ fn set_id(bundle: &str) -> String {
 }
 
 /// Objects that the bundle wants, dressed as Helm and Fleet dress them.
-fn wanted(cx: &Cx, b: &Bundle) -> Result<(Vec<&'static str>, Vec<Value>), String> {
+fn wanted(cx: &mut Cx, b: &Bundle) -> Result<(Vec<&'static str>, Vec<Value>), String> {
     if let Some(e) = &b.error {
         return Err(e.clone());
     }
@@ -48,6 +49,10 @@ fn wanted(cx: &Cx, b: &Bundle) -> Result<(Vec<&'static str>, Vec<Value>), String
             values: helm["values"].clone(),
         };
         let c = charts::render(&w)?;
+        cx.w.meets("kube/charts");
+        if !c.notes.is_empty() {
+            cx.w.not_rehearsed.insert(blind::chart(&c.name));
+        }
         crds = c.crds;
         all.extend(c.objects);
     }
