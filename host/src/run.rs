@@ -440,7 +440,13 @@ impl Job {
         .expect(steps)
     }
 
-    fn end(&self, exit: Exit, error: Option<&OpError>, (wall_ms, site_ms): (u64, u64), closing: Option<&Closing>) -> Value {
+    fn end(
+        &self,
+        exit: Exit,
+        error: Option<&OpError>,
+        (wall_ms, site_ms): (u64, u64),
+        closing: Option<&Closing>,
+    ) -> Value {
         let run = &self.session.run;
         let steps: Vec<Value> = self
             .session
@@ -480,7 +486,13 @@ impl Job {
         end
     }
 
-    fn summary(&self, exit: Exit, failed_proofs: usize, (wall_ms, site_ms): (u64, u64), lab: Option<(Closing, Expected)>) {
+    fn summary(
+        &self,
+        exit: Exit,
+        failed_proofs: usize,
+        (wall_ms, site_ms): (u64, u64),
+        lab: Option<(Closing, Expected)>,
+    ) {
         let run = &self.session.run;
         let p = self.screen.paint_out();
         let word = match exit {

@@ -133,7 +133,12 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("card", "graphics cards", Estimate, "no card was measured"),
     row("fault", "faults by rule or seed", Docs, "used for drills only"),
     row("git", "the Git remote", Docs, "protocol documentation of Git"),
-    row("incidents", "incidents and their symptoms", Docs, "recordings, documentation, issue threads: each names its own"),
+    row(
+        "incidents",
+        "incidents and their symptoms",
+        Docs,
+        "recordings, documentation, issue threads: each names its own",
+    ),
     row("lan", "what else is on the network", Estimate, "lab specification"),
     row("tls", "certificates", Source, "rustls and rcgen"),
     row("volume", "contents of disks", Estimate, "only what is written is kept"),

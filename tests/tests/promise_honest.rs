@@ -54,13 +54,19 @@ fn a_run_says_on_what_it_stands_and_how_long_hardware_may_take() {
     let rows = |more: &[&str]| p.b.run(&[&["lab", "grades", "--site", p.site()], more].concat()).expect(0).stdout;
     let (every, met) = (rows(&[]), rows(&["--met"]));
     assert!(met.lines().count() > 20 && met.lines().count() < every.lines().count(), "{met}");
-    assert!(every.lines().all(|l| ["recorded", "source", "docs", "estimate"].iter().any(|g| l.starts_with(g))), "{every}");
+    assert!(
+        every.lines().all(|l| ["recorded", "source", "docs", "estimate"].iter().any(|g| l.starts_with(g))),
+        "{every}"
+    );
 }
 
 #[test]
 fn real_runs_calibrate_the_steps_of_later_rehearsals() {
     let p = Play::new();
-    let recipe = p.file("steps.rhai", "step(\"one\", || sleep(param(\"wait\", 10.minutes)));\nstep(\"two\", || sleep(10.minutes * 0));\n");
+    let recipe = p.file(
+        "steps.rhai",
+        "step(\"one\", || sleep(param(\"wait\", 10.minutes)));\nstep(\"two\", || sleep(10.minutes * 0));\n",
+    );
     // Without `--lab` and without a host to reach this is a real run.
     let real = p.b.run(&["run", &recipe, "--site", p.site(), "--json", "--set", "wait=1s"]).expect(0);
     assert_eq!(real.finished()["lab"], false);

@@ -110,8 +110,7 @@ impl Source<'_> {
             .filter_map(|s| {
                 let name = s["name"].as_str().filter(|n| outermost(n))?;
                 let changes = s["changed"].as_u64().is_some_and(|n| n > 0);
-                let same: Vec<f64> =
-                    measured.iter().filter(|m| m.0 == name && m.1 == changes).map(|m| m.2).collect();
+                let same: Vec<f64> = measured.iter().filter(|m| m.0 == name && m.1 == changes).map(|m| m.2).collect();
                 let lab = s["seconds"].as_f64().unwrap_or(0.0);
                 let range = match &same[..] {
                     [] => Range { low: lab * GUESS.0, high: lab * GUESS.1 },
@@ -167,7 +166,9 @@ mod tests {
             v["lab"] = json!(lab);
             text.push_str(&format!("{v}\n"));
         };
-        line(json!({"event": "run_started", "recipe": "recipes/deploy.rhai", "site": "s", "header": {"site_uuid": site}}));
+        line(
+            json!({"event": "run_started", "recipe": "recipes/deploy.rhai", "site": "s", "header": {"site_uuid": site}}),
+        );
         for (name, changed, ms) in steps {
             line(json!({"event": "step_finished", "path": [name], "status": "ok", "changed": changed, "ms": ms}));
         }

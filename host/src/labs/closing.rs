@@ -39,7 +39,8 @@ impl Closing {
         let mut list = honest::list(ops);
         for (what, places) in blind {
             let places: Vec<&str> = places.iter().map(String::as_str).collect();
-            let from = if places.is_empty() { String::new() } else { format!(": rehearsal blind from {}", places.join(", ")) };
+            let from =
+                if places.is_empty() { String::new() } else { format!(": rehearsal blind from {}", places.join(", ")) };
             list.push(format!("{what}{from}"));
         }
         list.extend(said.stood_in.iter().filter(|t| !blind.contains_key(*t)).cloned());

@@ -120,7 +120,7 @@ fn grades(args: &GradesArgs, screen: &Screen) -> OpResult<Exit> {
         if args.json {
             screen.out(&json!(b).to_string());
         } else {
-            screen.out(&format!("{:<9} {:<60} {}", b.grade.word(), b.what, b.from));
+            screen.out(&format!("{:<9} {:<64} {}", b.grade.word(), b.what, b.from));
         }
     }
     Ok(Exit::Done)

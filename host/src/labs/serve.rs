@@ -81,10 +81,7 @@ pub fn run(
     let lab = here.lab().clone();
     let hello = {
         let (uuid, state) = (site.uuid.clone(), state.clone());
-        move || Hello {
-            site: uuid.clone(),
-            state_dir: state.clone(),
-        }
+        move || Hello { site: uuid.clone(), state_dir: state.clone() }
     };
     let orders = {
         let lab = lab.clone();

@@ -116,6 +116,7 @@ mod tests {
             made: String::new(),
             effects: vec![e],
             seconds: 0.0,
+            on_hardware: Default::default(),
             steps: Vec::new(),
             path: Vec::new(),
             needs: Vec::new(),

@@ -13,7 +13,7 @@ use super::{Plan, Planned, VERSION};
 use crate::cli::RunArgs;
 use crate::exit::Exit;
 use crate::header;
-use crate::labs::calibrate::Source;
+use crate::labs::calibrate;
 use crate::labs::folder::{self, Folder, Locked};
 use crate::record::read::{self, Past};
 use crate::run::{Place, Show};
@@ -237,8 +237,12 @@ impl Rehearsal<'_> {
                 .iter()
                 .map(|s| (s["name"].as_str().unwrap_or_default().to_owned(), s["seconds"].as_f64().unwrap_or(0.0)))
                 .collect(),
-            on_hardware: Source { state_dir: &self.state_dir, recipe: &self.recipe.name, site: &self.site.uuid }
-                .expect(&end["steps"]),
+            on_hardware: calibrate::Source {
+                state_dir: &self.state_dir,
+                recipe: &self.recipe.name,
+                site: &self.site.uuid,
+            }
+            .expect(&end["steps"]),
             path: super::path::critical(past),
             needs,
             snapshot: notes.taken.clone(),

@@ -29,7 +29,8 @@ mod tests {
 
     #[test]
     fn programs_are_read_out_of_what_was_said() {
-        let said = format!("a line\nfoo: {NOT_SIMULATED} (lab/x)\nsh: 3: /opt/bar: {NOT_SIMULATED} (lab/x)\nbaz: not found");
+        let said =
+            format!("a line\nfoo: {NOT_SIMULATED} (lab/x)\nsh: 3: /opt/bar: {NOT_SIMULATED} (lab/x)\nbaz: not found");
         assert_eq!(programs(&said).collect::<Vec<_>>(), ["foo"]);
     }
 }

@@ -116,9 +116,8 @@ pub(crate) use timing::duration;
 /// A program with the file that simulates it.
 fn find(name: &str) -> Option<(&'static str, Program)> {
     use std::sync::LazyLock;
-    static BY_NAME: LazyLock<HashMap<&'static str, (&'static str, Program)>> = LazyLock::new(|| {
-        GROUPS.iter().flat_map(|(file, list)| list.iter().map(|p| (p.name(), (*file, *p)))).collect()
-    });
+    static BY_NAME: LazyLock<HashMap<&'static str, (&'static str, Program)>> =
+        LazyLock::new(|| GROUPS.iter().flat_map(|(file, list)| list.iter().map(|p| (p.name(), (*file, *p)))).collect());
     BY_NAME.get(name).copied()
 }
 
