@@ -1,5 +1,6 @@
 //! The simulated GPU homelab: Proxmox API over TLS, guests over SSH with a real shell language,
 //! Kubernetes API. One serialisable [`world::World`], one virtual clock, real sockets on loopback.
+pub mod bash;
 pub mod card;
 pub mod fault;
 pub mod git;

@@ -1,41 +1,23 @@
 //! Runs shell scripts in a guest. The language is bashkit's, behind a trait of our own; the programs are the lab's.
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bashkit::{
-    Bash, Builtin, BuiltinContext, Command, CommandContext, CommandResolver, CommandStatus, ExecOptions, ExecResult,
-    ExecutionLimits, SessionLimits, async_trait,
-};
-use tokio::sync::{Mutex, Notify, mpsc};
+use bashkit::{Bash, Builtin, BuiltinContext, CommandResolver, ExecOptions, ExecResult, async_trait};
+use tokio::sync::mpsc;
 
 use super::fs::Who;
 use super::fs::image::{SHELL_BUILTINS, SHELL_PROGRAMS};
 use super::fs::shellfs::ShellFs;
 use super::live::Machine;
 use super::programs;
+use crate::bash::{self, LiveIn};
+
+pub use crate::bash::{Chunk, Stdin};
 
 /// PATH of root and of sudo.
 pub const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// PATH of other users.
 pub const USER_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
-
-/// What a command reads.
-pub enum Stdin {
-    /// All of it is there.
-    Bytes(Vec<u8>),
-    /// It arrives while the command runs; the sender is dropped at its end.
-    Live(mpsc::Receiver<Vec<u8>>),
-}
-
-/// What a command writes, in order.
-#[derive(Debug)]
-pub enum Chunk {
-    /// Standard output.
-    Out(Vec<u8>),
-    /// Standard error.
-    Err(Vec<u8>),
-}
 
 /// A script to run.
 pub struct Job {
@@ -204,24 +186,13 @@ fn build(
     tty: bool,
     pipe: Option<Arc<LiveIn>>,
 ) -> Bash {
-    let limits = ExecutionLimits::cli()
-        .timeout(Duration::from_secs(86_400))
-        .max_input_bytes(64 << 20)
-        .max_stdout_bytes(256 << 20)
-        .max_stderr_bytes(64 << 20)
-        .max_work_units(u64::MAX / 2)
-        .max_aggregate_input_bytes(u64::MAX / 2)
-        .max_live_intermediate_bytes(1 << 30);
     let host = m.files.text("/etc/hostname").trim().to_owned();
     let ctx = programs::Context { m: m.clone(), who: who.clone(), tty };
-    let mut b = Bash::builder()
+    let mut b = bash::builder()
         .fs(Arc::new(ShellFs::new(m.files.clone(), who.clone())))
-        .rootfs(false)
         .username(&who.name)
         .hostname(if host.is_empty() { "localhost".to_owned() } else { host })
         .cwd(cwd)
-        .limits(limits)
-        .session_limits(SessionLimits::unlimited())
         .builtin_filter(|n| SHELL_PROGRAMS.contains(&n) || SHELL_BUILTINS.contains(&n))
         .env("UID", who.uid.to_string())
         .env("EUID", who.uid.to_string())
@@ -238,7 +209,7 @@ fn build(
         for program in programs::on_path(m, path) {
             b = b.command(program.name(), programs::Named(ctx.clone(), program));
         }
-        b = b.command("__stdin", Feed(p.clone())).command("__done", Done(p));
+        b = p.commands(b);
     }
     b.build()
 }
@@ -255,19 +226,9 @@ impl Shell for Bashkit {
         if let Some(a) = job.arg0 {
             options = options.arg0(a);
         }
-        let (text, pipe) = match job.stdin {
-            Stdin::Bytes(b) => {
-                options = options.stdin(b);
-                (text, None)
-            }
-            Stdin::Live(rx) => {
-                let pipe = Arc::new(LiveIn { rx: Mutex::new(rx), done: Notify::new() });
-                // A subshell, so that `exit` in the script still lets `__done` end the reader.
-                (format!("__stdin | {{ (\n{text}\n); __rc=$?; __done; exit $__rc; }}"), Some(pipe))
-            }
-        };
+        let (text, options, pipe) = bash::with_input(text, job.stdin, options);
         let mut bash = build(&m, &job.who, &env, &cwd, job.tty, pipe);
-        execute(&mut bash, &text, options, &out).await
+        bash::execute(&mut bash, "bash", &text, options, &out).await
     }
 
     fn session(&self, m: Arc<Machine>, who: Who) -> Box<dyn Session> {
@@ -275,27 +236,6 @@ impl Shell for Bashkit {
         let bash = build(&m, &who, &env, &who.home, true, None);
         Box::new(Terminal { bash })
     }
-}
-
-async fn execute(bash: &mut Bash, text: &str, options: ExecOptions, out: &mpsc::Sender<Chunk>) -> i32 {
-    let (o, e) = (out.clone(), out.clone());
-    let result = bash
-        .execute(text)
-        .options(options)
-        .stdout_fn(move |b| send(o.clone(), Chunk::Out(b)))
-        .stderr_fn(move |b| send(e.clone(), Chunk::Err(b)))
-        .await;
-    match result {
-        Ok(r) => r.exit_code,
-        Err(e) => {
-            let _ = out.send(Chunk::Err(format!("bash: {e}\n").into_bytes())).await;
-            if matches!(e, bashkit::Error::Parse { .. }) { 2 } else { 1 }
-        }
-    }
-}
-
-async fn send(out: mpsc::Sender<Chunk>, chunk: Chunk) -> bashkit::Result<()> {
-    out.send(chunk).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe).into())
 }
 
 struct Terminal {
@@ -308,63 +248,16 @@ impl Session for Terminal {
         let first = text.split_whitespace().next().unwrap_or_default();
         let ends = matches!(first, "exit" | "logout");
         let text = if first == "logout" { "exit".to_owned() } else { with_block_tests(text) };
-        let code = execute(&mut self.bash, &text, ExecOptions::new(), &out).await;
+        let code = bash::execute(&mut self.bash, "bash", &text, ExecOptions::new(), &out).await;
         (code, ends)
     }
 
     fn incomplete(&self, text: &str) -> bool {
-        match self.bash.analyze(text) {
-            Err(bashkit::Error::Parse { message, .. }) => {
-                let m = message.to_lowercase();
-                m.contains("unterminated")
-                    || m.contains("unexpected end")
-                    || m.contains("eof")
-                    || m.contains("expected '")
-            }
-            _ => text.trim_end().ends_with('\\'),
-        }
+        bash::incomplete(&self.bash, text)
     }
 
     fn cwd(&self) -> String {
-        self.bash.shell_state_view().cwd.to_string_lossy().into_owned()
-    }
-}
-
-/// Standard input that arrives while the script runs.
-struct LiveIn {
-    rx: Mutex<mpsc::Receiver<Vec<u8>>>,
-    done: Notify,
-}
-
-struct Feed(Arc<LiveIn>);
-
-#[async_trait]
-impl Command for Feed {
-    async fn execute(&self, ctx: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
-        let mut rx = self.0.rx.lock().await;
-        loop {
-            tokio::select! {
-                chunk = rx.recv() => match chunk {
-                    Some(b) => {
-                        if ctx.stdout.write_all(&b).await.is_err() {
-                            return Ok(CommandStatus::success());
-                        }
-                    }
-                    None => return Ok(CommandStatus::success()),
-                },
-                () = self.0.done.notified() => return Ok(CommandStatus::success()),
-            }
-        }
-    }
-}
-
-struct Done(Arc<LiveIn>);
-
-#[async_trait]
-impl Command for Done {
-    async fn execute(&self, _: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
-        self.0.done.notify_one();
-        Ok(CommandStatus::success())
+        bash::cwd(&self.bash)
     }
 }
 

@@ -1,26 +1,16 @@
 //! Running commands in a container: one command, or a shell that keeps its state from line to line.
 use std::sync::Arc;
-use std::time::Duration;
 
-use bashkit::{
-    Bash, Builtin, BuiltinContext, Command, CommandContext, CommandResolver, CommandStatus, ExecOptions, ExecResult,
-    ExecutionLimits, SessionLimits, async_trait,
-};
-use tokio::sync::{Mutex, Notify, mpsc};
+use bashkit::{Bash, Builtin, BuiltinContext, CommandResolver, ExecOptions, ExecResult, async_trait};
+use tokio::sync::mpsc;
 
 use super::programs::{NAMES, Tool};
 use super::{Inside, files};
+use crate::bash::{self, Chunk, LiveIn};
 use crate::guest::fs::image::{SHELL_BUILTINS, SHELL_PROGRAMS};
-use crate::guest::shell::Chunk;
 use crate::kube::cx::with_cluster;
 
-/// What a command reads.
-pub enum Input {
-    /// All of it is there.
-    Bytes(Vec<u8>),
-    /// It arrives while the command runs.
-    Live(mpsc::Receiver<Vec<u8>>),
-}
+pub use crate::bash::Stdin as Input;
 
 /// Why a command did not start.
 pub const NOT_FOUND: i32 = 127;
@@ -70,23 +60,12 @@ pub fn has(program: &str) -> bool {
         || matches!(name, "sh" | "bash" | "ash" | "tar" | "printenv" | "true" | "false" | "test" | "pwd" | "ls")
 }
 
-fn build(i: &Inside, pipe: Option<Arc<Live>>) -> Bash {
-    let limits = ExecutionLimits::cli()
-        .timeout(Duration::from_secs(86_400))
-        .max_input_bytes(64 << 20)
-        .max_stdout_bytes(256 << 20)
-        .max_stderr_bytes(64 << 20)
-        .max_work_units(u64::MAX / 2)
-        .max_aggregate_input_bytes(u64::MAX / 2)
-        .max_live_intermediate_bytes(1 << 30);
-    let mut b = Bash::builder()
+fn build(i: &Inside, pipe: Option<Arc<LiveIn>>) -> Bash {
+    let mut b = bash::builder()
         .fs(i.fs.clone())
-        .rootfs(false)
         .username("root")
         .hostname(i.env.get("HOSTNAME").cloned().unwrap_or_default())
         .cwd(&i.cwd)
-        .limits(limits)
-        .session_limits(SessionLimits::unlimited())
         .env("UID", "0")
         .env("EUID", "0")
         .command_resolver(Arc::new(Unknown));
@@ -97,7 +76,7 @@ fn build(i: &Inside, pipe: Option<Arc<Live>>) -> Bash {
         b = b.command(*name, Tool(i.clone(), name));
     }
     if let Some(p) = pipe {
-        b = b.command("__stdin", Feed(p.clone())).command("__done", Done(p));
+        b = p.commands(b);
     }
     b.build()
 }
@@ -105,42 +84,11 @@ fn build(i: &Inside, pipe: Option<Arc<Live>>) -> Bash {
 /// Runs a command line and returns its exit status; volumes are kept afterwards.
 pub async fn run(i: &Inside, argv: &[String], input: Input, out: &mpsc::Sender<Chunk>) -> i32 {
     let (text, args) = script(argv);
-    let mut options = ExecOptions::new().positional(args);
-    let (text, pipe) = match input {
-        Input::Bytes(b) => {
-            options = options.stdin(b);
-            (text, None)
-        }
-        Input::Live(rx) => {
-            let pipe = Arc::new(Live { rx: Mutex::new(rx), done: Notify::new() });
-            (format!("__stdin | {{ (\n{text}\n); __rc=$?; __done; exit $__rc; }}"), Some(pipe))
-        }
-    };
+    let (text, options, pipe) = bash::with_input(text, input, ExecOptions::new().positional(args));
     let mut bash = build(i, pipe);
-    let code = execute(&mut bash, &text, options, out).await;
+    let code = bash::execute(&mut bash, "sh", &text, options, out).await;
     keep(i).await;
     code
-}
-
-async fn execute(bash: &mut Bash, text: &str, options: ExecOptions, out: &mpsc::Sender<Chunk>) -> i32 {
-    let (o, e) = (out.clone(), out.clone());
-    let result = bash
-        .execute(text)
-        .options(options)
-        .stdout_fn(move |b| send(o.clone(), Chunk::Out(b)))
-        .stderr_fn(move |b| send(e.clone(), Chunk::Err(b)))
-        .await;
-    match result {
-        Ok(r) => r.exit_code,
-        Err(e) => {
-            let _ = out.send(Chunk::Err(format!("sh: {e}\n").into_bytes())).await;
-            if matches!(e, bashkit::Error::Parse { .. }) { 2 } else { 1 }
-        }
-    }
-}
-
-async fn send(out: mpsc::Sender<Chunk>, chunk: Chunk) -> bashkit::Result<()> {
-    out.send(chunk).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe).into())
 }
 
 /// Writes the data of volumes back into the world.
@@ -171,7 +119,7 @@ impl Shell {
     /// Runs a line; the second value says whether the shell ended.
     pub async fn line(&mut self, text: &str, out: &mpsc::Sender<Chunk>) -> (i32, bool) {
         let ends = matches!(text.split_whitespace().next(), Some("exit" | "logout"));
-        let code = execute(&mut self.bash, text, ExecOptions::new(), out).await;
+        let code = bash::execute(&mut self.bash, "sh", text, ExecOptions::new(), out).await;
         keep(&self.inside).await;
         (code, ends)
     }
@@ -179,53 +127,13 @@ impl Shell {
     /// Whether `text` needs more lines to be complete.
     #[must_use]
     pub fn incomplete(&self, text: &str) -> bool {
-        match self.bash.analyze(text) {
-            Err(bashkit::Error::Parse { message, .. }) => {
-                let m = message.to_lowercase();
-                ["unterminated", "unexpected end", "eof", "expected '"].iter().any(|w| m.contains(w))
-            }
-            _ => text.trim_end().ends_with('\\'),
-        }
+        bash::incomplete(&self.bash, text)
     }
 
     /// What a terminal shows before a line.
     #[must_use]
     pub fn prompt(&self) -> String {
-        format!("{} # ", self.bash.shell_state_view().cwd.to_string_lossy())
-    }
-}
-
-/// Standard input that arrives while a script runs.
-struct Live {
-    rx: Mutex<mpsc::Receiver<Vec<u8>>>,
-    done: Notify,
-}
-
-struct Feed(Arc<Live>);
-
-#[async_trait]
-impl Command for Feed {
-    async fn execute(&self, ctx: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
-        let mut rx = self.0.rx.lock().await;
-        loop {
-            tokio::select! {
-                chunk = rx.recv() => match chunk {
-                    Some(b) if ctx.stdout.write_all(&b).await.is_ok() => {}
-                    _ => return Ok(CommandStatus::success()),
-                },
-                () = self.0.done.notified() => return Ok(CommandStatus::success()),
-            }
-        }
-    }
-}
-
-struct Done(Arc<Live>);
-
-#[async_trait]
-impl Command for Done {
-    async fn execute(&self, _: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
-        self.0.done.notify_one();
-        Ok(CommandStatus::success())
+        format!("{} # ", bash::cwd(&self.bash))
     }
 }
 

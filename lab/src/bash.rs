@@ -1,0 +1,135 @@
+//! What guests and containers have in common when a script runs: its limits, output as it comes, input that arrives
+//! meanwhile, lines of a terminal.
+use std::sync::Arc;
+use std::time::Duration;
+
+use bashkit::{
+    Bash, BashBuilder, Command, CommandContext, CommandStatus, ExecOptions, ExecutionLimits, SessionLimits, async_trait,
+};
+use tokio::sync::{Mutex, Notify, mpsc};
+
+/// What a command reads.
+pub enum Stdin {
+    /// All of it is there.
+    Bytes(Vec<u8>),
+    /// It arrives while the command runs; the sender is dropped at its end.
+    Live(mpsc::Receiver<Vec<u8>>),
+}
+
+/// What a command writes, in order.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Standard output.
+    Out(Vec<u8>),
+    /// Standard error.
+    Err(Vec<u8>),
+}
+
+/// A shell without files of the machine that runs it, and with room for what real hosts do.
+#[must_use]
+pub fn builder() -> BashBuilder {
+    let limits = ExecutionLimits::cli()
+        .timeout(Duration::from_secs(86_400))
+        .max_input_bytes(64 << 20)
+        .max_stdout_bytes(256 << 20)
+        .max_stderr_bytes(64 << 20)
+        .max_work_units(u64::MAX / 2)
+        .max_aggregate_input_bytes(u64::MAX / 2)
+        .max_live_intermediate_bytes(1 << 30);
+    Bash::builder().rootfs(false).limits(limits).session_limits(SessionLimits::unlimited())
+}
+
+/// Standard input that arrives while a script runs.
+pub struct LiveIn {
+    rx: Mutex<mpsc::Receiver<Vec<u8>>>,
+    done: Notify,
+}
+
+impl LiveIn {
+    /// The commands that a script from [`with_input`] uses.
+    #[must_use]
+    pub fn commands(self: Arc<Self>, b: BashBuilder) -> BashBuilder {
+        b.command("__stdin", Feed(self.clone())).command("__done", Done(self))
+    }
+}
+
+/// A script with its input: options for what is there, a pipe for what is still to come.
+#[must_use]
+pub fn with_input(text: String, input: Stdin, options: ExecOptions) -> (String, ExecOptions, Option<Arc<LiveIn>>) {
+    match input {
+        Stdin::Bytes(b) => (text, options.stdin(b), None),
+        Stdin::Live(rx) => {
+            let pipe = Arc::new(LiveIn { rx: Mutex::new(rx), done: Notify::new() });
+            // A subshell, so that `exit` in the script still lets `__done` end the reader.
+            (format!("__stdin | {{ (\n{text}\n); __rc=$?; __done; exit $__rc; }}"), options, Some(pipe))
+        }
+    }
+}
+
+/// Runs a script; `name` is the shell's in its own error messages.
+pub async fn execute(bash: &mut Bash, name: &str, text: &str, options: ExecOptions, out: &mpsc::Sender<Chunk>) -> i32 {
+    let (o, e) = (out.clone(), out.clone());
+    let result = bash
+        .execute(text)
+        .options(options)
+        .stdout_fn(move |b| send(o.clone(), Chunk::Out(b)))
+        .stderr_fn(move |b| send(e.clone(), Chunk::Err(b)))
+        .await;
+    match result {
+        Ok(r) => r.exit_code,
+        Err(e) => {
+            let _ = out.send(Chunk::Err(format!("{name}: {e}\n").into_bytes())).await;
+            if matches!(e, bashkit::Error::Parse { .. }) { 2 } else { 1 }
+        }
+    }
+}
+
+async fn send(out: mpsc::Sender<Chunk>, chunk: Chunk) -> bashkit::Result<()> {
+    out.send(chunk).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe).into())
+}
+
+/// Whether a line at a terminal needs more lines to be complete.
+#[must_use]
+pub fn incomplete(bash: &Bash, text: &str) -> bool {
+    match bash.analyze(text) {
+        Err(bashkit::Error::Parse { message, .. }) => {
+            let m = message.to_lowercase();
+            ["unterminated", "unexpected end", "eof", "expected '"].iter().any(|w| m.contains(w))
+        }
+        _ => text.trim_end().ends_with('\\'),
+    }
+}
+
+/// The working directory of a shell.
+#[must_use]
+pub fn cwd(bash: &Bash) -> String {
+    bash.shell_state_view().cwd.to_string_lossy().into_owned()
+}
+
+struct Feed(Arc<LiveIn>);
+
+#[async_trait]
+impl Command for Feed {
+    async fn execute(&self, ctx: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
+        let mut rx = self.0.rx.lock().await;
+        loop {
+            tokio::select! {
+                chunk = rx.recv() => match chunk {
+                    Some(b) if ctx.stdout.write_all(&b).await.is_ok() => {}
+                    _ => return Ok(CommandStatus::success()),
+                },
+                () = self.0.done.notified() => return Ok(CommandStatus::success()),
+            }
+        }
+    }
+}
+
+struct Done(Arc<LiveIn>);
+
+#[async_trait]
+impl Command for Done {
+    async fn execute(&self, _: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
+        self.0.done.notify_one();
+        Ok(CommandStatus::success())
+    }
+}
