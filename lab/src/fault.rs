@@ -23,6 +23,8 @@ pub enum Fault {
     Slow(u64),
     /// The task that the request starts fails with this text.
     TaskFails(String),
+    /// The task that the request starts does its work and ends with this warning.
+    TaskWarns(String),
     /// A lock of Proxmox cannot be had in time; nothing is done.
     Lock,
     /// The disk is full: the task or the command fails for that.
@@ -40,6 +42,7 @@ impl fmt::Display for Fault {
             Fault::Timeout => f.write_str("timeout"),
             Fault::Slow(ms) => write!(f, "slow {}s", ms / 1000),
             Fault::TaskFails(text) => write!(f, "task-fails {text:?}"),
+            Fault::TaskWarns(text) => write!(f, "task-warns {text:?}"),
             Fault::Lock => f.write_str("lock"),
             Fault::DiskFull => f.write_str("disk-full"),
             Fault::AgentSilent => f.write_str("agent-silent"),
@@ -64,15 +67,16 @@ impl Fault {
             "disk-full" => none(Fault::DiskFull),
             "agent-silent" => none(Fault::AgentSilent),
             "slow" => seconds(rest).map(|s| Fault::Slow(s * 1000)),
-            "task-fails" => {
-                let inner = rest.strip_prefix('"').and_then(|r| r.strip_suffix('"'));
-                inner.map(|t| Fault::TaskFails(t.to_owned())).ok_or_else(|| "write `task-fails \"why\"`".to_owned())
+            "task-fails" | "task-warns" => {
+                let inner = rest.strip_prefix('"').and_then(|r| r.strip_suffix('"')).map(str::to_owned);
+                let made = if word == "task-fails" { Fault::TaskFails } else { Fault::TaskWarns };
+                inner.map(made).ok_or_else(|| format!("write `{word} \"why\"`"))
             }
             _ => match word.strip_prefix("http").unwrap_or(word).parse::<u16>() {
                 Ok(code) if (400..=599).contains(&code) => none(Fault::Http(code)),
                 _ => Err(format!(
                     "no fault `{word}`; there are http500, 596, reset, drop-mid, timeout, slow 30s, lock, disk-full, \
-                     agent-silent, task-fails \"why\""
+                     agent-silent, task-fails \"why\", task-warns \"what\""
                 )),
             },
         }
@@ -291,6 +295,7 @@ mod tests {
             "disk-full",
             "agent-silent",
             "task-fails \"no space\"",
+            "task-warns \"something is odd\"",
         ];
         for text in all {
             assert_eq!(Fault::parse(text).unwrap().to_string(), text);

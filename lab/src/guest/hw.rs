@@ -223,6 +223,9 @@ pub fn sysctls(g: &Guest) -> Vec<(String, String)> {
 /// Version of the running kernel.
 pub const KERNEL: &str = "6.1.0-39-cloud-amd64";
 
+/// Its build, as `uname -v` says it.
+pub const KERNEL_VERSION: &str = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.148-1 (2025-08-26)";
+
 /// Version of the kernel that a guest runs.
 #[must_use]
 pub fn running_kernel(g: &Guest) -> &str {

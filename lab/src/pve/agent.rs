@@ -185,8 +185,8 @@ fn answer(w: &World, c: &Call, t: &Target) -> Reply {
             "version": "12 (bookworm)",
             "version-id": "12",
             "machine": "x86_64",
-            "kernel-release": "6.1.0-40-cloud-amd64",
-            "kernel-version": "#1 SMP PREEMPT_DYNAMIC Debian 6.1.153-1",
+            "kernel-release": w.guests.get(&vmid).map(guest::hw::running_kernel),
+            "kernel-version": guest::hw::KERNEL_VERSION,
         }),
         "info" => {
             let names = [

@@ -371,10 +371,26 @@ pub fn restorable(w: &World, who: &Who, archive: &str) -> Result<(), ApiError> {
 /// # Errors
 /// The message the task ends with.
 pub fn restore(w: &mut World, upid: &str, j: &Restore, n: u32) -> Result<Step, String> {
+    restore_step(w, upid, j, n).inspect_err(|_| {
+        qemu::unlock_config(w, j.vmid, "create");
+        let line = "error before or during data restore, some or all disks were not completely restored. VM";
+        task::log(w, upid, format!("{line} {} state is NOT cleaned up.", j.vmid));
+    })
+}
+
+fn restore_step(w: &mut World, upid: &str, j: &Restore, n: u32) -> Result<Step, String> {
+    let failed = |e: String| format!("unable to restore VM {} - {e}", j.vmid);
+    let old = w.pve.vms.get(&j.vmid);
+    // The text of the server has two dashes.
+    if old.is_some_and(|v| v.conf.get("protection").is_some_and(|p| p == "1")) {
+        return Err(failed("- protection mode enabled".into()));
+    }
+    if old.is_some_and(|v| v.run.is_some()) {
+        return Err(failed("vm is running".into()));
+    }
     if let Some(wait) = task::lock(w, upid, j.vmid, false, 10_000) {
         return Ok(wait);
     }
-    let failed = |e: String| format!("unable to restore VM {} - {e}", j.vmid);
     let Some(Content::Backup { conf: saved, disks }) = w.volumes.get(&j.archive).map(|v| v.content.clone()) else {
         return Err(failed(format!("volume '{}' does not exist", j.archive)));
     };

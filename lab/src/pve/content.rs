@@ -71,7 +71,7 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
         ("GET", ["file-restore", ..]) => Err(ApiError::fail("file restore is not supported for this storage")),
         ("GET", ["rrddata"]) => {
             need(w, "Datastore.Audit|Datastore.AllocateSpace")?;
-            c.params.check(&[req(t("timeframe")), t("cf")])?;
+            c.params.check(crate::pve::nodes::HISTORY)?;
             let (total, used) = space::usage(w, id, node);
             data(super::nodes::history(w, &[("total", json!(total)), ("used", json!(used))]))
         }

@@ -177,11 +177,12 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
         }
         ("GET", ["rrddata"]) => {
             need("Sys.Audit")?;
-            c.params.check(&[req(t("timeframe")), t("cf")])?;
+            c.params.check(HISTORY)?;
             data(history(w, &figures(w, node)))
         }
         ("GET", ["syslog"]) => {
             need("Sys.Syslog")?;
+            c.params.check(&[n("limit"), n("start"), t("since"), t("until"), t("service")])?;
             Ok(super::reply::Out { total: Some(1), ..json!([{ "n": 1, "t": "no content" }]).into() })
         }
         ("GET", ["aplinfo"]) => data(json!([{
@@ -242,6 +243,12 @@ fn store(w: &mut World, what: &str, node: &str, c: &Call, fields: &[Prop]) -> Re
     w.pve.settings.insert(format!("{what}/{node}"), row);
     null()
 }
+
+/// Parameters of figures over time.
+pub const HISTORY: &[Prop] = &[
+    Prop { required: true, ..e("timeframe", &["hour", "day", "week", "month", "year"]) },
+    e("cf", &["AVERAGE", "MAX"]),
+];
 
 /// An hour of figures, one a minute, as they are now.
 #[must_use]

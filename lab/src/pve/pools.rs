@@ -39,6 +39,11 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             if w.pve.pools.contains_key(&id) {
                 return Err(ApiError::fail(format!("create pool failed: pool '{id}' already exists")));
             }
+            let missing = id.rsplit_once('/').map(|(up, _)| up).filter(|up| !w.pve.pools.contains_key(*up));
+            if let Some(up) = missing {
+                let text = format!("create pool failed: parent '{up}' of pool '{id}' does not exist");
+                return Err(ApiError::fail(text));
+            }
             w.pve.pools.insert(id, Pool { comment: p.text("comment"), ..Pool::default() });
             null()
         }
@@ -54,12 +59,17 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             p.check(&[id_param])?;
             let pool = w.pve.pools.get(&id);
             let pool = pool.ok_or_else(|| ApiError::fail(format!("delete pool failed: pool '{id}' does not exist")))?;
-            if let Some(v) = pool.vms.first() {
-                let text = format!("delete pool failed: pool '{id}' is not empty (contains VM {v})");
-                return Err(ApiError::fail(text));
-            }
-            if let Some(s) = pool.storages.first() {
-                let text = format!("delete pool failed: pool '{id}' is not empty (contains storage '{s}')");
+            // What a pool names and nobody has any more does not hold it.
+            let below = format!("{id}/");
+            let held = match (w.pve.pools.keys().find(|o| o.starts_with(&below)), pool.storages.first()) {
+                (Some(pool), _) => Some(format!("pool '{pool}'")),
+                (None, storage) => {
+                    let vm = pool.vms.iter().find(|v| w.pve.vms.contains_key(v)).map(|v| format!("VM {v}"));
+                    vm.or_else(|| storage.map(|s| format!("storage '{s}'")))
+                }
+            };
+            if let Some(held) = held {
+                let text = format!("delete pool failed: pool '{id}' is not empty (contains {held})");
                 return Err(ApiError::fail(text));
             }
             w.pve.pools.remove(&id);

@@ -1,4 +1,11 @@
 //! Which request goes to which handler. An endpoint that is missing here is answered `501`.
+//!
+//! The order is the server's. `rest_handler` (`PVE/HTTPServer.pm` of proxmox/pve-manager) looks for the method
+//! (`find_handler`), lays the parameters over those of the path and refuses contradictions, checks the rights that the
+//! method declares (`check_api2_permissions`), forwards to another node or to the privileged daemon, and only then calls
+//! `handle`, which validates the parameters (`src/PVE/RESTHandler.pm` of proxmox/pve-common). So missing rights are told
+//! before wrong parameters, except where a method declares none and asks for rights in its own code, as creating a VM does
+//! for its options.
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

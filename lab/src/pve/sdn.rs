@@ -197,10 +197,10 @@ fn crud(w: &mut World, c: &Call, method: &str, s: &Section, path: &[&str]) -> Re
             if used {
                 return Err(ApiError::fail(format!("delete sdn zone object failed: zone {id} is used by vnet")));
             }
-            if w.pve.tables.contains_key(&format!("sdn/subnets/{id}")) {
+            if !w.pve.table(&format!("sdn/subnets/{id}")).is_empty() {
                 return Err(ApiError::fail("delete sdn vnet object failed: Subnet is used"));
             }
-            s.remove(w, c, id)
+            s.remove(w, &if w.pve.is_8() { c.clone() } else { plain(c) }, id)
         }
         _ => Err(c.unknown()),
     }

@@ -344,6 +344,10 @@ pub fn abort(w: &mut World, upid: &str) {
             }
             "interrupted by signal".to_owned()
         }
+        Job::Restore(j) => {
+            qemu::unlock_config(w, j.vmid, "create");
+            "interrupted by signal".to_owned()
+        }
         _ => "interrupted by signal".to_owned(),
     };
     finish(w, upid, Some(why));

@@ -80,7 +80,7 @@ pub async fn before(lab: &Lab, fault: &Fault) -> Result<Option<Reply>, Cut> {
         }
         Fault::Lock => answer(ApiError::fail("can't lock file '/var/lock/pve-manager/fault.lck' - got timeout")),
         Fault::AgentSilent => answer(ApiError::fail("QEMU guest agent is not running")),
-        Fault::DropMid | Fault::TaskFails(_) | Fault::DiskFull => Ok(None),
+        Fault::DropMid | Fault::TaskFails(_) | Fault::TaskWarns(_) | Fault::DiskFull => Ok(None),
     }
 }
 
@@ -92,6 +92,12 @@ pub fn after(lab: &Lab, fault: &Fault, reply: Reply) -> Result<Reply, Cut> {
     let text = match fault {
         Fault::DropMid => return Err(Cut),
         Fault::TaskFails(text) => text.as_str(),
+        Fault::TaskWarns(text) => {
+            if let Ok(upid) = reply.as_ref().map(|o| o.data.as_str().unwrap_or_default()) {
+                lab.with(|w| task::warn(w, upid, text));
+            }
+            return Ok(reply);
+        }
         Fault::DiskFull => "write failed: No space left on device",
         _ => return Ok(reply),
     };

@@ -3,7 +3,7 @@ use std::io::{Error, ErrorKind, Result};
 
 use super::tree::{Node, Nodes, Tree, parent};
 use crate::Lab;
-use crate::guest::hw::{self, KERNEL, blocks, sysctls};
+use crate::guest::hw::{self, KERNEL_VERSION, blocks, running_kernel, sysctls};
 use crate::guest::state::{Guest, Stage};
 use crate::world::World;
 
@@ -226,8 +226,9 @@ fn proc(b: &mut Builder, w: &World, g: &Guest) {
     let up = w.now_ms.saturating_sub(g.booted_ms) as f64 / 1000.0;
     b.line("/proc/uptime", &format!("{up:.2} {:.2}", up * f64::from(g.spec.cores)));
     b.line("/proc/loadavg", "0.08 0.03 0.01 1/142 1204");
-    b.line("/proc/version", &format!("Linux version {KERNEL} (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40) #1 SMP PREEMPT_DYNAMIC Debian 6.1.148-1 (2025-08-26)"));
-    b.line("/proc/cmdline", &format!("BOOT_IMAGE=/boot/vmlinuz-{KERNEL} root=PARTUUID=5a1c3d20 ro console=tty0 console=ttyS0,115200 earlyprintk=ttyS0,115200 consoleblank=0"));
+    let kernel = running_kernel(g);
+    b.line("/proc/version", &format!("Linux version {kernel} (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40) {KERNEL_VERSION}"));
+    b.line("/proc/cmdline", &format!("BOOT_IMAGE=/boot/vmlinuz-{kernel} root=PARTUUID=5a1c3d20 ro console=tty0 console=ttyS0,115200 earlyprintk=ttyS0,115200 consoleblank=0"));
     b.file(
         "/proc/filesystems",
         "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\nnodev\toverlay\n\text4\n\tvfat\n\txfs\n",

@@ -1,7 +1,7 @@
 //! What the machine is: `uname`, `nproc`, `free`, `uptime`, `ps`, `lscpu`, `df`.
 use super::{Call, Program, now};
 use crate::guest::fs::virtuals::memory;
-use crate::guest::hw::running_kernel;
+use crate::guest::hw::{KERNEL_VERSION, running_kernel};
 use crate::guest::journal;
 
 pub(super) const PROGRAMS: &[Program] = &[
@@ -20,7 +20,6 @@ pub(super) const PROGRAMS: &[Program] = &[
 ];
 
 fn uname(c: &mut Call) -> i32 {
-    const VERSION: &str = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.148-1 (2025-08-26)";
     let host = c.guest(|g| g.hostname.clone()).unwrap_or_default();
     let kernel = c.guest(|g| running_kernel(g).to_owned()).unwrap_or_default();
     let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
@@ -30,7 +29,7 @@ fn uname(c: &mut Call) -> i32 {
         ('s', "--kernel-name", "Linux"),
         ('n', "--nodename", host.as_str()),
         ('r', "--kernel-release", kernel.as_str()),
-        ('v', "--kernel-version", VERSION),
+        ('v', "--kernel-version", KERNEL_VERSION),
         ('m', "--machine", "x86_64"),
     ] {
         if all || flags.contains(f) || c.has(&[long]) {

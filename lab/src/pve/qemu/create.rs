@@ -119,10 +119,7 @@ fn restore(w: &mut World, c: &Call, node: &str, id: u32, archive: &str, options:
     let old = w.pve.vms.get(&id).cloned();
     match &old {
         Some(vm) if !p.flag("force") => return fail(format!("VM {id} already exists on node '{}'", vm.node)),
-        Some(vm) if vm.conf.get("protection").is_some_and(|v| v == "1") => {
-            return fail("protection mode enabled".into());
-        }
-        Some(vm) if vm.run.is_some() => return fail("vm is running".into()),
+        // Protection and a running VM are found out by the task.
         Some(vm) => {
             if let Err(e) = super::unlocked(vm) {
                 return fail(e);

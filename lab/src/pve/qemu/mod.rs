@@ -125,7 +125,7 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -
         ("GET", ["feature"]) => feature(w, c, node, vmid),
         ("GET", ["rrddata"]) => {
             need(w, "VM.Audit")?;
-            c.params.check(&[req(t("timeframe")), t("cf")])?;
+            c.params.check(crate::pve::nodes::HISTORY)?;
             let now = status::current(w, node, vmid)?;
             let keys = ["cpu", "maxmem", "mem", "maxdisk", "disk", "netin", "netout"];
             data(super::nodes::history(w, &keys.map(|k| (k, now[k].clone()))))

@@ -287,6 +287,9 @@ fn prepare(w: &mut World, upid: &str, vmid: u32) -> Result<u64, String> {
         task::log(w, upid, e);
         return Err("start failed: QEMU exited with code 1".into());
     }
+    if vm.conf.get("bios").is_some_and(|b| b == "ovmf") && !vm.conf.contains_key("efidisk0") {
+        task::warn(w, upid, "no efidisk configured! Using temporary efivars disk.");
+    }
     // Cards pin all memory: about 0.3 s per GiB, and two seconds of reset each.
     let pinned = if cards.is_empty() { 0 } else { mib * 300 / 1024 + 2000 * cards.len() as u64 };
     Ok(1500 + pinned)

@@ -101,6 +101,15 @@ def work(i):
     assert pve.qemu(vmid + 500).config.get()["net0"] != vm.config.get()["net0"]
     refused(500, "already exists", lambda: pve.qemu.create(vmid=vmid + 500, archive=backup["volid"]))
     wait(pve.qemu.create(vmid=vmid + 500, archive=backup["volid"], storage="local-zfs", force=1))
+    # Protection, and a machine that runs, are found out by the task, which leaves no lock behind.
+    pve.qemu(vmid + 500).config.put(protection=1)
+    wait(pve.qemu.create(vmid=vmid + 500, archive=backup["volid"], force=1),
+         ok=f"unable to restore VM {vmid + 500} - - protection mode enabled")
+    pve.qemu(vmid + 500).config.put(protection=0)
+    wait(pve.qemu(vmid + 500).status.start.post())
+    wait(pve.qemu.create(vmid=vmid + 500, archive=backup["volid"], force=1), ok=f"unable to restore VM {vmid + 500} - vm is")
+    assert "lock" not in pve.qemu(vmid + 500).config.get()
+    wait(pve.qemu(vmid + 500).status.stop.post())
     wait(pve.qemu(vmid + 500).delete(purge=1))
     pve.storage("local").content(backup["volid"]).put(protected=1, notes="keep")
     refused(500, "protected", lambda: pve.storage("local").content(backup["volid"]).delete())
@@ -167,6 +176,21 @@ def work(i):
     assert any(n["iface"] == "vmbr9" for n in pve.network.get(type="bridge"))
     pve.network("vmbr9").delete()
     wait(pve.network.put())
+    refused(500, "parent 'qx' of pool", lambda: root.pools.create(poolid="qx/sub"))
+    root.pools.create(poolid="qx")
+    root.pools.create(poolid="qx/sub")
+    refused(500, "contains pool 'qx/sub'", lambda: root.pools.delete(poolid="qx"))
+    root.pools.delete(poolid="qx/sub")
+    root.pools.delete(poolid="qx")
+    root.cluster.sdn.zones.create(zone="zx", type="vlan", bridge="vmbr0")
+    root.cluster.sdn.vnets.create(vnet="vx", zone="zx", tag=5)
+    root.cluster.sdn.vnets("vx").subnets.create(subnet="10.9.0.0/24", type="subnet")
+    refused(500, "Subnet is used", lambda: root.cluster.sdn.vnets("vx").delete())
+    root.cluster.sdn.vnets("vx").subnets("zx-10.9.0.0-24").delete()
+    root.cluster.sdn.vnets("vx").delete()
+    root.cluster.sdn.zones("zx").delete()
+    assert len(pve.rrddata.get(timeframe="hour")) > 10
+    refused(400, "enumeration 'hour, day, week, month, year'", lambda: pve.qemu(100).rrddata.get(timeframe="eon"))
     tasks = pve.tasks.get(limit=5, typefilter="qmclone")
     assert len(tasks) >= 2 and all(t["type"] == "qmclone" and t["status"] == "OK" for t in tasks), tasks
     assert pve.tasks.get(errors=1)[0]["status"] != "OK"
