@@ -108,8 +108,17 @@ async fn a_backup_brings_a_machine_back() {
         ))
         .await;
     assert_eq!(listed.into_typed_array::<String>().unwrap(), std::slice::from_ref(&volid));
-    b.ask("PUT", &format!("/nodes/pve1/qemu/{id}/config"), json!({ "cores": 63, "protection": 0 })).await;
-    b.ask("PUT", &format!("/nodes/pve1/qemu/{id}/config"), json!({ "delete": "scsi2" })).await;
+    let put = async |body| b.ask("PUT", &format!("/nodes/pve1/qemu/{id}/config"), body).await;
+    put(json!({ "cores": 63, "protection": 0 })).await;
+    put(json!({ "delete": "scsi2" })).await;
+    // Older than the protection is the backup: it has to be there afterwards all the same.
+    b.lab.with(|w| match &mut w.volumes.get_mut(&volid).unwrap().content {
+        gpuhost_lab::volume::Content::Backup { conf, .. } => {
+            assert_eq!(conf.remove("protection").as_deref(), Some("1"))
+        }
+        other => panic!("{other:?}"),
+    });
+    put(json!({ "protection": 1 })).await;
     // Foreign backups and running machines are refused before anything is lost.
     let refused = b
         .script(&format!(
@@ -129,7 +138,7 @@ async fn a_backup_brings_a_machine_back() {
     assert!(e.stop.is_some() && e.message.contains("not a backup of VM"), "{}", told_of(&e));
     assert_eq!(conf(&b, id, "cores"), "63");
     let _ = b.script(&format!("{HEAD}pve.get_vm(\"nfs1\").restore(\"{volid}\");")).await;
-    assert_eq!(conf(&b, id, "cores"), cores);
+    assert_eq!((conf(&b, id, "cores"), conf(&b, id, "protection").as_str()), (cores, "1"));
     assert_eq!(conf(&b, id, "scsi0").split(',').nth(1), disk.split(',').nth(1));
     assert!(conf(&b, id, "scsi2").contains("serial=gh-data-"), "the data disk is back: {}", conf(&b, id, "scsi2"));
     let whose = b.script(&format!("{HEAD}pve.get_vm(\"nfs1\").ownership()")).await.into_string().unwrap();

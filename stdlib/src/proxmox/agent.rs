@@ -95,6 +95,11 @@ impl Vm {
         .await
     }
 
+    /// Whether SSH listens there; what does not answer at all is not waited for.
+    async fn listens(&self, ctx: &Ctx, ip: &str) -> bool {
+        ctx.clock.within(EVERY, ctx.dialer.connect(ip, 22)).await.is_some_and(|s| s.is_ok())
+    }
+
     fn agent_hint(&self, e: OpError) -> OpError {
         if e.last.as_deref().is_some_and(|l| l.contains("agent does not answer")) {
             let id = self.vmid();
@@ -113,7 +118,14 @@ impl Vm {
         ctx.run_op(Op::read("proxmox", "wait_ready", self.name()), |s| async move {
             s.wait_for("the machine", EVERY, limit, || async {
                 if let Err(e) = self.pve.send(ctx, &request::agent_ping(&self.at)).await {
-                    return not_yet(self, e).map(Look::Pending);
+                    let (silent, why) = (e.is(&Fault::NoAgent), not_yet(self, e)?);
+                    // Booting, or up without an agent?
+                    return Ok(Look::Pending(match &self.node {
+                        Some(n) if silent && self.listens(ctx, &n.ip).await => {
+                            format!("SSH listens at {}, but the guest agent does not answer", n.ip)
+                        }
+                        _ => why,
+                    }));
                 }
                 let (mac, ip) = match &self.node {
                     Some(n) => (Some(n.mac.as_str()), Some(n.ip.as_str())),

@@ -1,14 +1,15 @@
 //! Backups by vzdump and their return.
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
-use crate::core::op::Op;
+use crate::core::op::{Op, OpScope};
 use crate::options;
 
+use super::ensure_vm::CONFIG;
 use super::request;
 use super::types::Vm;
 
@@ -83,11 +84,33 @@ impl Vm {
             }
             let change = Change::new(self.name(), "disks", Some("present state".into()), Some(volid.into()));
             s.act(format!("restore {volid}"), vec![change], async {
-                self.pve.change(&s, "the restore", &request::restore(&self.at, volid), LIMIT).await
+                let protected = self.protect(&s, false).await?;
+                let done = self.pve.change(&s, "the restore", &request::restore(&self.at, volid), LIMIT).await;
+                // The backup may be older than the protection, and a failed restore leaves the machine without it.
+                if !protected {
+                    return done;
+                }
+                let back = self.protect(&s, true).await;
+                done.and(back.map(|_| ()))
             })
             .await
         })
         .await
+    }
+}
+
+impl Vm {
+    /// Switches the protection against removal on or off; says whether it was the other way before.
+    pub(super) async fn protect(&self, s: &OpScope, on: bool) -> OpResult<bool> {
+        let m = self.read(s.ctx()).await?;
+        if m.get("protection").is_some_and(|p| p == "1") == on {
+            return Ok(false);
+        }
+        let set = Map::from_iter([("protection".to_owned(), Value::from(u8::from(on)))]);
+        let r = request::put_config(&self.at, set, &[], m.digest().as_deref());
+        let what = if on { "switching protection on" } else { "switching protection off" };
+        self.pve.change(s, what, &r, CONFIG).await?;
+        Ok(true)
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
-use crate::core::op::{Look, OpScope};
+use crate::core::op::OpScope;
 use crate::wire::pve::props;
 
 use super::diff::same;
@@ -22,8 +22,6 @@ use super::types::Proxmox;
 
 const TRIES: u32 = 6;
 const FIRST_WAIT: u64 = 3;
-/// A lock such as `backup` is held for as long as its task runs.
-const LOCKED: Duration = Duration::from_secs(3600);
 /// Clocks of hypervisor and operator may differ by this much when a lost task is looked for.
 const SKEW_S: u64 = 120;
 
@@ -130,7 +128,11 @@ impl Proxmox {
             s.sleep(Duration::from_secs(wait)).await?;
             wait *= 2;
             match miss.fault {
-                Fault::Locked(_) => self.wait_unlocked(s, r).await?,
+                Fault::Locked(_) => {
+                    if let Some(at) = r.vm() {
+                        self.wait_unlocked(s, "the VM's lock", &at).await?;
+                    }
+                }
                 Fault::Unreachable => match self.look_for(s, what, r, began, limit).await? {
                     Some(outcome) => return outcome.map_err(|m| m.error),
                     None if self.is_done(s.ctx(), r).await?.is_none() => return Err(unknown(what, miss.error)),
@@ -298,18 +300,6 @@ impl Proxmox {
             wait *= 2;
         }
         Err(OpError::failed(format!("{what} was tried {TRIES} times")))
-    }
-
-    async fn wait_unlocked(&self, s: &OpScope, r: &Request) -> OpResult<()> {
-        let Some(at) = r.vm() else { return Ok(()) };
-        s.wait_for("the VM's lock", Duration::from_secs(3), LOCKED, || async {
-            let config = self.config(s.ctx(), &at).await?.unwrap_or_default();
-            Ok(match config.get("lock").and_then(Value::as_str) {
-                Some(l) => Look::Pending(format!("locked ({l})")),
-                None => Look::Ready(()),
-            })
-        })
-        .await
     }
 }
 

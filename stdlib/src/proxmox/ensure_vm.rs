@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::{Change, Class};
-use crate::core::op::{Look, Op, OpScope};
+use crate::core::op::{Op, OpScope};
 use crate::site::{Node, Site};
 use crate::wire::pve::marker::{self, Marker, Ownership};
 use crate::wire::pve::props;
@@ -22,7 +22,6 @@ use super::wanted::{Wanted, WantedDisk, new_disk, wanted};
 
 pub(super) const CONFIG: Duration = Duration::from_secs(300);
 const START: Duration = Duration::from_secs(1200);
-const LOCKED: Duration = Duration::from_secs(3600);
 
 /// What the steps of one `ensure_vm` share.
 pub(super) struct Job<'a> {
@@ -132,15 +131,8 @@ impl Job<'_> {
         if m.lock().is_none() {
             return Ok(m);
         }
-        self.s
-            .wait_for("the machine's lock", Duration::from_secs(3), LOCKED, || async {
-                let m = self.read().await?;
-                Ok(match m.lock() {
-                    None => Look::Ready(m),
-                    Some(l) => Look::Pending(format!("locked ({l})")),
-                })
-            })
-            .await
+        self.pve.wait_unlocked(self.s, "the machine's lock", &m.at).await?;
+        self.read().await
     }
 
     /// The description with a complete marker; the user's own text stays unless the recipe has notes.
@@ -172,6 +164,9 @@ impl Job<'_> {
 
     async fn converge(&self, m: Machine) -> OpResult<Machine> {
         let d = self.diff(&m)?;
+        if let Some(text) = overridden(self.want.keys.get("cicustom").cloned().or_else(|| m.get("cicustom"))) {
+            self.ctx().message("warn", format!("{}: {text}", self.node.name));
+        }
         let running = self.is_running(&m.at).await?;
         if d.is_empty() {
             return self.pending(m, running).await;
@@ -286,6 +281,18 @@ impl Job<'_> {
     }
 }
 
+/// What files of one's own for cloud-init take out of our hands.
+fn overridden(cicustom: Option<String>) -> Option<String> {
+    let custom = props::read("cicustom", &cicustom?);
+    let lost: Vec<&str> = [("user", "the user and the keys of [ssh]"), ("network", "address and gateway")]
+        .iter()
+        .filter(|(k, _)| custom.contains_key(*k))
+        .map(|(_, what)| *what)
+        .collect();
+    (!lost.is_empty())
+        .then(|| format!("`cicustom` replaces {}: additions belong into its `vendor=` part", lost.join(", ")))
+}
+
 fn show(c: &Change) -> String {
     let side = |v: &Option<Value>| match v {
         None => "nothing".to_owned(),
@@ -298,4 +305,18 @@ fn show(c: &Change) -> String {
 /// Whether somebody else changed the VM between our look and our write.
 fn is_stale(e: &OpError) -> bool {
     e.is(Kind::Conflict) && e.causes.iter().any(|c| c.contains("checksum mismatch") || c.contains("detected modified"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_of_ones_own_is_pointed_out() {
+        let told = |t: &str| overridden(Some(t.to_owned()));
+        assert_eq!(told("vendor=local:snippets/a.yml"), None);
+        assert!(told("user=local:snippets/a.yml,vendor=local:snippets/b.yml").unwrap().contains("keys of [ssh]"));
+        assert!(told("network=local:snippets/a.yml").unwrap().contains("address"));
+        assert_eq!(overridden(None), None);
+    }
 }

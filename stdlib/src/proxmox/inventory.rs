@@ -11,6 +11,7 @@ use crate::wire::pve::marker::{self, Expected, Marker, Ownership, Seen, Verdict}
 
 use super::error::{ApiResult, Fault};
 use super::request::{self, At};
+use super::template::places;
 use super::types::{Proxmox, Vm};
 
 /// One VM of `/cluster/resources`.
@@ -267,27 +268,20 @@ impl Proxmox {
     pub async fn find_vm(&self, ctx: &Ctx, id: &rhai::Dynamic) -> OpResult<Option<Vm>> {
         let id = id.clone().flatten();
         ctx.run_op(Op::read("proxmox", "find_vm", id.to_string()), |_| async {
-            let vmid = match id.as_int() {
-                Ok(n) => u32::try_from(n).map_err(|_| OpError::invalid(format!("`{n}` is not a VM id")))?,
-                Err(_) => {
-                    let name = id.to_string();
-                    let rows = self.rows(ctx).await?;
-                    let named: Vec<&Row> = rows.iter().filter(|r| r.name == name).collect();
-                    match named[..] {
-                        [] => return Ok(None),
-                        [one] => one.at.vmid,
-                        _ => {
-                            let ids: Vec<String> = named.iter().map(|r| r.at.vmid.to_string()).collect();
-                            return Err(OpError::conflict(format!(
-                                "several VMs are called `{name}`: {}",
-                                ids.join(", ")
-                            ))
-                            .hint("give the id instead of the name"));
-                        }
-                    }
+            let near = self.section().pve_node.clone();
+            let (at, name) = match id.as_int() {
+                Ok(n) => {
+                    let vmid = u32::try_from(n).map_err(|_| OpError::invalid(format!("`{n}` is not a VM id")))?;
+                    (At::new(near, vmid), None)
                 }
+                Err(_) => match self.named(ctx, &id.to_string()).await? {
+                    Some(at) => (at, Some(id.to_string())),
+                    None => return Ok(None),
+                },
             };
-            match self.place(ctx, vmid, &self.section().pve_node).await? {
+            let vmid = at.vmid;
+            match self.place(ctx, vmid, &at.node).await? {
+                Place::Taken(m) if name.is_some_and(|n| m.name() != n) => Ok(None),
                 Place::Taken(m) => Ok(Some(self.handle(ctx, &m))),
                 Place::Free => Ok(None),
                 Place::Hidden => {
@@ -297,6 +291,26 @@ impl Proxmox {
             }
         })
         .await
+    }
+
+    /// Where a VM of this name is, or would be. Lists show a new VM's name only after up to ten seconds: what the
+    /// site declares is looked for at its id.
+    async fn named(&self, ctx: &Ctx, name: &str) -> OpResult<Option<At>> {
+        let rows = self.rows(ctx).await?;
+        let found: Vec<&Row> = rows.iter().filter(|r| r.name == name).collect();
+        match found[..] {
+            [one] => Ok(Some(one.at.clone())),
+            [] => {
+                let Some(site) = ctx.site.as_deref() else { return Ok(None) };
+                let node = site.nodes.iter().find(|n| n.name == name).map(|n| At::new(&n.pve_node, n.vmid));
+                Ok(node.or_else(|| places(site).into_iter().find(|p| p.0 == name).map(|p| p.1)))
+            }
+            _ => {
+                let ids: Vec<String> = found.iter().map(|r| r.at.vmid.to_string()).collect();
+                Err(OpError::conflict(format!("several VMs are called `{name}`: {}", ids.join(", ")))
+                    .hint("give the id instead of the name"))
+            }
+        }
     }
 
     /// Every VM that this site made and may change: nodes, template, keepers of data disks.

@@ -11,7 +11,8 @@ use crate::core::error::OpResult;
 use crate::core::op::{Look, OpScope};
 
 use super::inventory::{Machine, Place};
-use super::request;
+use super::locked::Orphaned;
+use super::request::{self, At};
 use super::template::places;
 use super::types::Proxmox;
 
@@ -39,15 +40,21 @@ impl Proxmox {
     pub(super) async fn settled_place(&self, s: &OpScope, vmid: u32, near: &str) -> OpResult<Place> {
         let made = std::sync::atomic::AtomicBool::new(false);
         let looks = std::sync::atomic::AtomicU32::new(0);
+        let orphaned = Orphaned::default();
         let order = std::sync::atomic::Ordering::Relaxed;
         s.wait_for(&format!("the making of VM {vmid}"), EVERY, MAKING, || async {
             let place = self.place(s.ctx(), vmid, near).await?;
             let pending = match &place {
                 Place::Free => None,
-                Place::Hidden => self.makes_one(s.ctx(), near).await?.then(|| "a task makes a VM".to_owned()),
+                Place::Hidden if self.makes_one(s.ctx(), near).await? => Some("a task makes a VM".to_owned()),
+                Place::Hidden => {
+                    self.not_half_made(s.ctx(), &At::new(near, vmid)).await?;
+                    None
+                }
                 Place::Taken(m) if m.is_being_made() => {
                     made.store(true, order);
-                    Some(format!("locked ({})", m.lock().unwrap_or_default()))
+                    let lock = m.lock().unwrap_or_default();
+                    Some(self.lock_state(s.ctx(), &m.at, &lock, &orphaned).await?)
                 }
                 Place::Taken(m) => {
                     let late = made.load(order) && m.pool.is_none() && looks.fetch_add(1, order) < PATIENCE;

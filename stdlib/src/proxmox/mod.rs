@@ -15,6 +15,7 @@ mod inventory;
 mod iso;
 mod keeper;
 pub mod lint;
+mod locked;
 mod making;
 mod mapping;
 mod moves;

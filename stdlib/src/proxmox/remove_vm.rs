@@ -1,8 +1,6 @@
 //! Removing machines: only our own, only the volumes in their own config, data kept unless it is named.
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpResult};
 use crate::core::event::Change;
@@ -11,7 +9,6 @@ use crate::options;
 use crate::wire::pve::marker::{self, Marker, Ownership};
 use crate::wire::pve::props;
 
-use super::ensure_vm::CONFIG;
 use super::inventory::{Machine, Place, not_ours};
 use super::keeper;
 use super::request;
@@ -115,14 +112,8 @@ impl Vm {
 
     /// Destroys the stopped VM with the volumes that its config lists, and checks that it is gone.
     pub(super) async fn destroy(&self, s: &OpScope) -> OpResult<()> {
-        let m = self.read(s.ctx()).await?;
-        if m.get("protection").is_some_and(|p| p == "1") {
-            let mut off = Map::new();
-            off.insert("protection".to_owned(), Value::from(0));
-            let r = request::put_config(&self.at, off, &[], m.digest().as_deref());
-            self.pve.change(s, "switching protection off", &r, CONFIG).await?;
-        }
-        if !m.is_template() {
+        self.protect(s, false).await?;
+        if !self.read(s.ctx()).await?.is_template() {
             return self.pve.change(s, "the removal", &request::destroy(&self.at), DESTROY).await;
         }
         // Linked clones of ours may be on their way out at the same time; those of others make Proxmox refuse,
@@ -148,7 +139,7 @@ impl Vm {
 mod tests {
     use super::*;
     use crate::proxmox::request::At;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     #[test]
     fn only_volumes_of_the_config_are_listed_and_data_is_told_apart() {

@@ -121,7 +121,9 @@ impl Proxmox {
         match outcome(&exit) {
             Outcome::Ok => Ok(Ok(())),
             Outcome::Warnings => {
-                for w in self.last_words(ctx, upid).await.iter().filter(|l| l.contains("WARN")) {
+                // They may stand far above: a copy of a disk says much.
+                let lines = self.task_lines(ctx, upid).await.unwrap_or_default();
+                for w in lines.iter().filter(|l| l.starts_with("WARN")) {
                     ctx.message("warn", format!("{}: {what}: {w}", s.op().target));
                 }
                 Ok(Ok(()))

@@ -383,17 +383,7 @@ impl Build<'_> {
     /// Takes away what is left of a build that broke off: ours, and never used.
     async fn clear(&self, m: &Machine) -> OpResult<()> {
         let ctx = self.ctx();
-        let there = self
-            .s
-            .wait_for("the end of an earlier build step", Duration::from_secs(3), DOWNLOAD, || async {
-                let Some(config) = self.pve.config(ctx, &m.at).await? else { return Ok(Look::Ready(false)) };
-                match config.get("lock").and_then(Value::as_str) {
-                    Some(l) => Ok(Look::Pending(format!("locked ({l})"))),
-                    None => Ok(Look::Ready(true)),
-                }
-            })
-            .await?;
-        if !there {
+        if self.pve.wait_unlocked(self.s, "the end of an earlier build step", &m.at).await?.is_none() {
             return Ok(());
         }
         let vm = self.pve.handle(ctx, m);

@@ -90,6 +90,8 @@ pub mod api {
 
     /// Lists the VMs that the token sees.
     ///
+    /// Proxmox renews this list every ten seconds: names and states of new VMs may be older than that.
+    ///
     /// # Example
     /// ```rhai
     /// for vm in pve.list_vms() { print(`${vm.vmid} ${vm.name}`); }
