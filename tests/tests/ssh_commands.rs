@@ -50,6 +50,15 @@ impl Yard {
         };
         Host::connect(&self.ctx, "one.test", &o).unwrap()
     }
+
+    /// So many commands at the same time, all of which answer.
+    async fn at_once(&self, host: &Host, n: usize) {
+        let work: Vec<_> =
+            (0..n).map(|i| async move { host.exec_raw(&self.ctx, &format!("echo {i}"), b"").await }).collect();
+        for (i, out) in self.ctx.clock.join_all(work).await.into_iter().enumerate() {
+            assert_eq!(out.unwrap().text(), i.to_string());
+        }
+    }
 }
 
 /// Waits for what another process is about to do.
@@ -65,15 +74,7 @@ async fn until(what: &str, mut seen: impl FnMut() -> bool) {
 async fn two_hundred_at_once_and_none_fails() {
     let Some(y) = Yard::open("") else { return };
     let host = y.host("root", None);
-    let work: Vec<_> = (0..200)
-        .map(|i| {
-            let (host, ctx) = (&host, &y.ctx);
-            async move { host.exec_raw(ctx, &format!("echo {i}"), b"").await }
-        })
-        .collect();
-    for (i, out) in y.ctx.clock.join_all(work).await.into_iter().enumerate() {
-        assert_eq!(out.unwrap().text(), i.to_string());
-    }
+    y.at_once(&host, 200).await;
     for i in 0..30 {
         assert_eq!(host.exec_raw(&y.ctx, &format!("echo {i}"), b"").await.unwrap().text(), i.to_string());
     }
@@ -83,16 +84,7 @@ async fn two_hundred_at_once_and_none_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_with_one_session_is_enough() {
     let Some(y) = Yard::open("MaxSessions 1\n") else { return };
-    let host = y.host("root", None);
-    let work: Vec<_> = (0..40)
-        .map(|i| {
-            let (host, ctx) = (&host, &y.ctx);
-            async move { host.exec_raw(ctx, &format!("echo {i}"), b"").await }
-        })
-        .collect();
-    for (i, out) in y.ctx.clock.join_all(work).await.into_iter().enumerate() {
-        assert_eq!(out.unwrap().text(), i.to_string());
-    }
+    y.at_once(&y.host("root", None), 40).await;
     assert_eq!(y.server.logins(), 1);
 }
 

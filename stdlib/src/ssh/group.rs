@@ -1,6 +1,7 @@
 //! Several hosts at the same time.
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rhai::{Array, Dynamic, Map};
 
@@ -65,14 +66,24 @@ impl Group {
         F: Fn(&'a Host) -> Fut,
         Fut: Future<Output = OpResult<T>>,
     {
+        // Each lane takes the next host when it is done with one: a slow host holds up nobody but itself.
+        let next = AtomicUsize::new(0);
+        let lane = || async {
+            let mut answers = Vec::new();
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(host) = self.hosts.get(i) else { return answers };
+                answers.push((i, host, work(host).await));
+            }
+        };
+        let lanes = (0..AT_ONCE.min(self.hosts.len())).map(|_| lane()).collect();
+        let mut answers: Vec<_> = ctx.clock.join_all(lanes).await.into_iter().flatten().collect();
+        answers.sort_by_key(|a| a.0);
         let (mut done, mut failed) = (Vec::new(), Vec::new());
-        for part in self.hosts.chunks(AT_ONCE) {
-            let all = ctx.clock.join_all(part.iter().map(&work).collect()).await;
-            for (host, answer) in part.iter().zip(all) {
-                match answer {
-                    Ok(t) => done.push((host, t)),
-                    Err(e) => failed.push(e.on(host.name())),
-                }
+        for (_, host, answer) in answers {
+            match answer {
+                Ok(t) => done.push((host, t)),
+                Err(e) => failed.push(e.on(host.name())),
             }
         }
         if failed.is_empty() {

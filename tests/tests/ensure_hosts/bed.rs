@@ -54,6 +54,13 @@ pub fn missing() -> Option<String> {
     }
 }
 
+/// Why there can be no host with dnf, if so.
+pub fn no_dnf() -> Option<String> {
+    let there = |p: &&str| ["/usr/bin", "/usr/local/bin"].iter().any(|d| Path::new(d).join(p).exists());
+    let missing: Vec<&str> = ["dnf", "rpm", "rpmbuild", "createrepo_c"].into_iter().filter(|p| !there(p)).collect();
+    (!missing.is_empty()).then(|| format!("no {} on this machine", missing.join(", ")))
+}
+
 /// Makes a key pair.
 pub fn keygen(path: &Path) {
     let done =

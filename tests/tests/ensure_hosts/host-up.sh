@@ -1,6 +1,6 @@
 #!/bin/sh
 # Becomes a host: runs as the first process of new mount, PID, UTS, IPC and network namespaces.
-#   host-up.sh DIR NAME SHELL     SHELL: dash or busybox
+#   host-up.sh DIR NAME SHELL     SHELL: dash or busybox; NAME rpmhost: packages by dnf instead of apt
 # The root is an overlay over the running system's own files with everything written going to memory; nothing of it
 # is seen outside, and all of it is gone with the last process.
 set -eu
@@ -63,6 +63,20 @@ if command -v dpkg-deb >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1; th
     chmod -R a+rX "$root/opt/repo"
 else
     : >"$root/run/standins/no-apt"
+fi
+
+# Packages by real dnf and rpm: this host has no apt and no dpkg.
+if [ "$name" = rpmhost ]; then
+    rm -f "$root"/usr/bin/apt* "$root"/usr/bin/dpkg*
+    rm -rf "$root"/etc/yum.repos.d "$root"/etc/dnf/plugins "$root"/var/cache/dnf "$root"/var/lib/rpm "$root"/var/lib/dnf "$root"/root/.rpmdb
+    mkdir -p "$root/etc/yum.repos.d" "$root/opt/none" "$root/opt/rpms" "$root/var/lib/rpm"
+    for p in gpuhost-tool nftables; do
+        printf 'Name: %s\nVersion: 1.5\nRelease: 1\nSummary: empty\nLicense: MIT\nBuildArch: noarch\n%%description\nempty\n%%files\n' $p >"$root/opt/$p.spec"
+        rpmbuild -bb --quiet --define "_topdir $root/opt/build" --define "_rpmdir $root/opt/rpms" --define "_dbpath $root/opt/build/db" "$root/opt/$p.spec"
+    done
+    createrepo_c --quiet "$root/opt/rpms"
+    createrepo_c --quiet "$root/opt/none"
+    printf '[tools]\nname=tools\nbaseurl=file:///opt/rpms\nenabled=1\ngpgcheck=0\n' >"$root/etc/yum.repos.d/tools.repo"
 fi
 
 # A login that has to become root, as cloud images have, beside root itself.

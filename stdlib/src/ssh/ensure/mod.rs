@@ -22,6 +22,8 @@ mod wanted;
 mod survival;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traps;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -50,9 +50,12 @@ impl Item for Packages {
         let mut wanted = Vec::new();
         for entry in &self.list {
             let (name, version) = split(entry);
-            let line =
-                found.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).find(|l| l.first() == Some(&name));
-            let (state, have) = match line.as_deref() {
+            // rpm names a version in several forms, and a kernel may be there in several versions.
+            let lines: Vec<Vec<&str>> = found.lines().map(|l| l.split_whitespace().collect()).collect();
+            let of_name = || lines.iter().filter(|l| l.first() == Some(&name));
+            let fits = |l: &&Vec<&str>| l.get(1) == Some(&"installed") && l.get(2).copied() == version;
+            let line = of_name().find(fits).or_else(|| of_name().next());
+            let (state, have) = match line.map(Vec::as_slice) {
                 Some([_, state, have, ..]) => (*state, Some(*have)),
                 Some([_, state]) => (*state, None),
                 _ => ("absent", None),
@@ -173,6 +176,9 @@ mod tests {
         let all = "curl installed 1\nnfs-common installed 2\nk installed 1.2\nhalf installed 3";
         assert_eq!(p.diff(all, &Changed::new()).unwrap(), None);
         assert!(p.diff("none\n", &Changed::new()).is_err());
+        let rpm = "curl installed 8.0-1.fc40\ncurl installed 8.0\nnfs-common installed 2-1\nk installed 1.1-3\nk installed 1.1\n\
+                   k installed 1.2-1\nk installed 1.2\nhalf installed 1\n";
+        assert_eq!(p.diff(rpm, &Changed::new()).unwrap(), None, "1.2 is 1.2-1, and beside 1.1");
     }
 
     #[test]

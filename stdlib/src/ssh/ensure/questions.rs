@@ -37,7 +37,8 @@ const TEXTS: &str = "for p in \"$@\"; do echo '#'; if [ -f \"$p\" ]; then base64
 const DPKG: &str = "if command -v dpkg-query >/dev/null 2>&1; then\n\
     dpkg-query -W -f='${Package} ${db:Status-Status} ${Version}\\n${Package}:${Architecture} ${db:Status-Status} ${Version}\\n' \"$@\" 2>/dev/null\n\
     elif command -v rpm >/dev/null 2>&1; then\n\
-    rpm -q --qf '%{NAME} installed %{VERSION}-%{RELEASE}\\n' \"$@\" 2>/dev/null | grep ' installed '\n\
+    pn='%{NAME} installed' pa='%{NAME}.%{ARCH} installed' pv='%{VERSION}' pr='%{VERSION}-%{RELEASE}' pe='%{EPOCHNUM}'\n\
+    rpm -q --qf \"$pn $pr\\n$pn $pv\\n$pn $pe:$pr\\n$pa $pr\\n$pa $pv\\n\" \"$@\" 2>/dev/null | grep ' installed '\n\
     elif command -v apk >/dev/null 2>&1; then\n\
     for p in \"$@\"; do if apk info -e \"$p\" >/dev/null 2>&1; then echo \"$p installed any\"; fi; done\n\
     else echo none; fi\n";

@@ -12,15 +12,22 @@ pub(super) fn map(list: Vec<(&str, Dynamic)>) -> Map {
 
 /// Runs a program as a host's shell gets it.
 pub(super) fn through(shell: &[&str], program: &str) -> (String, String, bool) {
+    through_as(shell, program, |_| ())
+}
+
+/// As [`through`], by somebody else or somewhere else.
+pub(super) fn through_as(
+    shell: &[&str],
+    program: &str,
+    prepare: impl Fn(&mut std::process::Command),
+) -> (String, String, bool) {
     use std::io::Write as _;
-    let mut child = std::process::Command::new(shell[0])
-        .args(&shell[1..])
-        .arg("-s")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = std::process::Command::new(shell[0]);
+    command.args(&shell[1..]).arg("-s");
+    command.stdin(std::process::Stdio::piped());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    prepare(&mut command);
+    let mut child = command.spawn().unwrap();
     let text = program::as_input(program);
     let mut stdin = child.stdin.take().unwrap();
     let feed = std::thread::spawn(move || {
