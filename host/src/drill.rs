@@ -70,15 +70,8 @@ pub fn command(args: &DrillArgs, rt: &tokio::runtime::Handle, screen: &Arc<Scree
 
 fn run(args: &DrillArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> OpResult<Exit> {
     let recipe = sources::recipe(&args.recipe)?;
-    let text = sources::site(args.site.as_deref(), Some(&recipe), true)?
-        .ok_or_else(|| OpError::invalid("the lab needs a site file").hint("pass one: `--site recipes/site.toml`"))?;
-    let site = match sources::load_site(&text) {
-        Ok((site, _)) => site,
-        Err(list) => {
-            crate::findings::show(screen, &list, args.json);
-            return Ok(Exit::Usage);
-        }
-    };
+    let opened = sources::open_site(args.site.as_deref(), Some(&recipe), true, screen, args.json)?;
+    let Some((site, _)) = opened else { return Ok(Exit::Usage) };
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
     let stop = Stop::default();
     crate::signals::watch(rt, stop.cancel.clone());

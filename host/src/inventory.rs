@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::core::error::OpResult;
 use gpuhost_stdlib::site::{Node, Site};
 use serde_json::json;
 
@@ -49,15 +49,8 @@ pub fn command(args: &InventoryArgs, screen: &Arc<Screen>) -> Exit {
 }
 
 fn print(args: &InventoryArgs, screen: &Screen) -> OpResult<Exit> {
-    let text = sources::site(args.site.as_deref(), None, false)?.ok_or_else(|| {
-        OpError::not_found("there is no site file here").hint("pass one: `gpuhost inventory --site recipes/site.toml`")
-    })?;
-    let site = match sources::load_site(&text) {
-        Ok((site, _)) => site,
-        Err(findings) => {
-            crate::findings::show(screen, &findings, false);
-            return Ok(Exit::Usage);
-        }
+    let Some((site, _)) = sources::open_site(args.site.as_deref(), None, false, screen, false)? else {
+        return Ok(Exit::Usage);
     };
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
     let access = access(&site, &state_dir);

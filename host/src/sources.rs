@@ -7,6 +7,7 @@ use gpuhost_stdlib::site::{Finding, Site, load_with_warnings};
 use sha2::{Digest, Sha256};
 
 use crate::embed;
+use crate::screen::Screen;
 
 /// A text with the name that errors use for it.
 #[derive(Debug, Clone)]
@@ -104,6 +105,28 @@ pub fn site(flag: Option<&Path>, recipe: Option<&Text>, lab: bool) -> OpResult<O
 /// Its findings.
 pub fn load_site(text: &Text) -> Result<(Arc<Site>, Vec<Finding>), Vec<Finding>> {
     load_with_warnings(Path::new(&text.name), &text.text).map(|(s, w)| (Arc::new(s), w))
+}
+
+/// The site that a command is about, with its text. `None` after the mistakes in it were shown.
+///
+/// # Errors
+/// When there is no site file, or it cannot be read.
+pub fn open_site(
+    flag: Option<&Path>,
+    recipe: Option<&Text>,
+    lab: bool,
+    screen: &Screen,
+    json: bool,
+) -> OpResult<Option<(Arc<Site>, Text)>> {
+    let text = site(flag, recipe, lab)?
+        .ok_or_else(|| OpError::not_found("there is no site file").hint("pass one: `--site recipes/site.toml`"))?;
+    match load_site(&text) {
+        Ok((site, _)) => Ok(Some((site, text))),
+        Err(findings) => {
+            crate::findings::show(screen, &findings, json);
+            Ok(None)
+        }
+    }
 }
 
 /// The text behind the name of a source, for snippets.

@@ -2,7 +2,7 @@
 //!
 //! One rule a line: `OP@TARGET#N: FAULT`, for example `pve.clone@k3s-cp1#1: task-fails "no space"`.
 //! `OP` is what the lab is asked to do (`pve.clone`, `pve.get_status`, `ssh.exec`, `kube.patch`), `TARGET` the
-//! machine or object; both may hold `*`. `#N` is the N-th time that this op meets this target; without it every
+//! machine or object; both may hold `*`. A system's boot is `guest.boot`, and can only fail for good. `#N` is the N-th time that this op meets this target; without it every
 //! time. A seed decides the same by chance, but only for the first times, so that a run can get past it.
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +31,8 @@ pub enum Fault {
     DiskFull,
     /// The guest agent does not answer.
     AgentSilent,
+    /// The machine is on, and its system never comes up.
+    BootNever,
 }
 
 impl fmt::Display for Fault {
@@ -46,6 +48,7 @@ impl fmt::Display for Fault {
             Fault::Lock => f.write_str("lock"),
             Fault::DiskFull => f.write_str("disk-full"),
             Fault::AgentSilent => f.write_str("agent-silent"),
+            Fault::BootNever => f.write_str("boot-never"),
         }
     }
 }
@@ -66,6 +69,7 @@ impl Fault {
             "lock" => none(Fault::Lock),
             "disk-full" => none(Fault::DiskFull),
             "agent-silent" => none(Fault::AgentSilent),
+            "boot-never" => none(Fault::BootNever),
             "slow" => seconds(rest).map(|s| Fault::Slow(s * 1000)),
             "task-fails" | "task-warns" => {
                 let inner = rest.strip_prefix('"').and_then(|r| r.strip_suffix('"')).map(str::to_owned);
@@ -76,7 +80,7 @@ impl Fault {
                 Ok(code) if (400..=599).contains(&code) => none(Fault::Http(code)),
                 _ => Err(format!(
                     "no fault `{word}`; there are http500, 596, reset, drop-mid, timeout, slow 30s, lock, disk-full, \
-                     agent-silent, task-fails \"why\", task-warns \"what\""
+                     agent-silent, boot-never, task-fails \"why\", task-warns \"what\""
                 )),
             },
         }
@@ -116,6 +120,9 @@ fn fits(pattern: &str, text: &str) -> bool {
         }
     }
 }
+
+/// A machine's system begins to boot.
+pub const BOOT: &str = "guest.boot";
 
 /// Requests that start a task.
 const TASKS: [&str; 8] = ["clone", "create", "start", "stop", "shutdown", "template", "move_disk", "download-url"];
@@ -158,6 +165,7 @@ impl Plan {
             Plan::Rules(rules) => rules
                 .iter()
                 .find(|r| r.nth.is_none_or(|k| k == n) && fits(&r.op, op) && fits(&r.target, target))
+                .filter(|r| (r.fault == Fault::BootNever) == (op == BOOT))
                 .map(|r| r.fault.clone()),
             Plan::Random(seed) => chance(*seed, op, target, n),
         }
@@ -177,7 +185,13 @@ fn rule(line: &str) -> Result<Rule, String> {
     if op.is_empty() || target.is_empty() {
         return Err(form());
     }
-    Ok(Rule { op: op.to_owned(), target: target.to_owned(), nth, fault: Fault::parse(fault)? })
+    let fault = Fault::parse(fault)?;
+    if (fault == Fault::BootNever) != (op == BOOT) {
+        return Err(format!(
+            "`boot-never` is what happens to `{BOOT}`, and nothing else does: `{BOOT}@{target}: boot-never`"
+        ));
+    }
+    Ok(Rule { op: op.to_owned(), target: target.to_owned(), nth, fault })
 }
 
 /// A number that depends on nothing but its inputs.
@@ -213,6 +227,7 @@ fn chance(seed: u64, op: &str, target: &str, n: u64) -> Option<Fault> {
             Fault::Lock,
         ]),
         "pve" => of(&[Fault::Http(500), Fault::Http(596), Fault::Reset, Fault::DropMid, Fault::Slow(30_000)]),
+        "ssh" if verb == "login" => of(&[Fault::Reset]),
         "ssh" => of(&[Fault::Reset, Fault::DropMid, Fault::Slow(30_000)]),
         "kube" => of(&[Fault::Http(500), Fault::Http(503), Fault::Http(429), Fault::Slow(10_000)]),
         _ => None,
@@ -294,6 +309,7 @@ mod tests {
             "lock",
             "disk-full",
             "agent-silent",
+            "boot-never",
             "task-fails \"no space\"",
             "task-warns \"something is odd\"",
         ];
@@ -320,7 +336,16 @@ mod tests {
         assert_eq!(f.fired()[0].to_string(), "pve.clone@k3s-cp1#2: reset");
         f.set(None);
         assert_eq!(f.strike("ssh.exec", "nfs1"), None);
-        for bad in ["x: reset", "a@b", "a@b#0: reset", "a@b#x: reset", "@b: reset", "a@: reset"] {
+        for bad in [
+            "x: reset",
+            "a@b",
+            "a@b#0: reset",
+            "a@b#x: reset",
+            "@b: reset",
+            "a@: reset",
+            "pve.start@b: boot-never",
+            "guest.boot@b: reset",
+        ] {
             assert!(Plan::parse(bad).unwrap_err().starts_with("line 1"), "{bad}");
         }
     }

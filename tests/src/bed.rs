@@ -12,14 +12,14 @@ use gpuhost_lab::spec::Spec;
 use gpuhost_lab::world::World;
 use gpuhost_lab::{Lab, RouteSink};
 use gpuhost_stdlib::core::clock::{Clock, Mode};
-use gpuhost_stdlib::core::ctx::{Consent, Ctx, Policy, Run};
+use gpuhost_stdlib::core::ctx::{Consent, Ctx, Run};
 use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::{OpError, OpResult};
-use gpuhost_stdlib::core::event::{Change, Event, Recorder};
-use gpuhost_stdlib::core::op::Op;
+use gpuhost_stdlib::core::event::{Event, Recorder};
 use gpuhost_stdlib::proxmox::{At, EnsureVm, Proxmox, RemoveVm, Removed, Request, Template, TemplateOptions, Vm};
 use gpuhost_stdlib::site::{self, Site};
 
+use crate::client::Free;
 use crate::proxy::{Decide, Proxy};
 use crate::pve_schema;
 
@@ -30,24 +30,6 @@ impl RouteSink for Sink {
     }
     fn down(&self, addr: &str) {
         self.0.remove(addr);
-    }
-}
-
-pub struct Allow;
-impl Policy for Allow {
-    fn check(&self, _: &Op) -> OpResult<()> {
-        Ok(())
-    }
-    fn check_change(&self, _: &Op, _: &[Change]) -> OpResult<()> {
-        Ok(())
-    }
-}
-impl Consent for Allow {
-    fn confirm(&self, _: &str, _: bool) -> OpResult<bool> {
-        Ok(true)
-    }
-    fn destroy(&self, _: &Op, _: &[Change]) -> OpResult<()> {
-        Ok(())
     }
 }
 
@@ -267,8 +249,8 @@ fn new_run(
         base_dir: dir.to_owned(),
         params: BTreeMap::new(),
         secrets,
-        policy: Arc::new(Allow),
-        consent: Arc::new(Allow),
+        policy: Arc::new(Free(None)),
+        consent: Arc::new(Free(None)),
         recorder: tape,
         cache: Mutex::new(HashMap::new()),
         proofs: Mutex::new(Vec::new()),

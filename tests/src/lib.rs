@@ -1,6 +1,8 @@
 //! Helpers of the whole-program tests.
 pub mod bed;
 pub mod client;
+pub mod examples;
+pub mod likeness;
 pub mod play;
 pub mod proxy;
 pub mod pve_schema;

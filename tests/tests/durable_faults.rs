@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gpuhost_tests::{Bench, Ran};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SITE: &str = "tests/sites/small.toml";
 
@@ -51,6 +51,47 @@ fn rules_strike_where_they_say_and_a_clean_run_mends() {
     std::fs::write(&file, "pve.clone@brain: explode\n").unwrap();
     let wrong = deploy(&b, &["--faults", file.to_str().unwrap()]).expect(2);
     assert!(wrong.stderr.contains("line 1") && wrong.stderr.contains("explode"), "{}", wrong.stderr);
+}
+
+/// What may pass is tried again, by its kind, with an event for every try: logins, reads and applies.
+#[test]
+fn what_may_pass_is_tried_again() {
+    let b = Bench::new();
+    let file = b.path("faults");
+    let rules = ["ssh.login@brain#3: reset", "kube.get@nodes//brain#1: http503", "kube.patch@*#1: http429"];
+    std::fs::write(&file, rules.join("\n")).unwrap();
+    let ran = deploy(&b, &["--faults", file.to_str().unwrap()]).expect(0);
+    let end = ran.finished();
+    let struck: Vec<&str> = end["faults"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(struck.len() >= 2, "{end:#}");
+    let tries: Vec<String> =
+        ran.events().iter().filter(|e| e["event"] == "retrying").map(ToString::to_string).collect();
+    assert!(tries.iter().any(|t| t.contains("PATCH") && t.contains("429")), "{tries:#?}");
+    assert_eq!(deploy(&b, &[]).expect(0).finished()["changed"], 0);
+}
+
+#[test]
+fn a_machine_that_never_boots_is_named_with_what_was_seen_and_what_to_type() {
+    let b = Bench::new();
+    let file = b.path("faults");
+    std::fs::write(&file, "guest.boot@shelf#1: boot-never\n").unwrap();
+    let ran = deploy(&b, &["--faults", file.to_str().unwrap()]).expect(1);
+    let end = ran.finished();
+    let e = &end["error"];
+    assert_eq!(
+        (&e["kind"], &e["target"], &e["op"]),
+        (&json!("timeout"), &json!("shelf"), &json!("proxmox.wait_ready"))
+    );
+    assert!(e["last"].as_str().unwrap().contains("the guest agent does not answer"), "{e:#}");
+    let hint = e["hint"].as_str().unwrap();
+    assert!(hint.contains("qm terminal 504") && hint.contains("reset()"), "{hint}");
+    assert_eq!(end["faults"], json!(["guest.boot@shelf#1: boot-never"]));
+    // What the hint says mends it.
+    let cure = b.path("cure.rhai");
+    std::fs::write(&cure, "proxmox::connect(site().proxmox).find_vm(\"shelf\").reset();\n").unwrap();
+    let _ = b.run(&["run", cure.to_str().unwrap(), "--lab", "--site", SITE]).expect(0);
+    let _ = deploy(&b, &[]).expect(0);
+    assert_eq!(deploy(&b, &[]).expect(0).finished()["changed"], 0);
 }
 
 /// What was done to every target, in order.

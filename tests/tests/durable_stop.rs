@@ -2,11 +2,11 @@
 //! lease.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use gpuhost_tests::served::Served;
-use gpuhost_tests::{Bench, Ran};
+use gpuhost_tests::Ran;
+use gpuhost_tests::served::Desk;
 use serde_json::Value;
 
 const SITE: &str = "tests/sites/small.toml";
@@ -20,60 +20,65 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([format!("-{name}"), pid]).status().unwrap().success());
 }
 
-/// A run that has written a line with `word`.
-fn until(mut c: Command, word: &str) -> (Child, BufReader<std::process::ChildStdout>) {
-    let mut child = c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
+/// A run under way.
+struct Under {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    err: BufReader<ChildStderr>,
+}
+
+/// Reads up to a line with `word`; whether there is one.
+fn comes(from: &mut impl BufRead, word: &str, seen: &mut String) -> bool {
     let mut line = String::new();
-    while out.read_line(&mut line).unwrap() > 0 {
+    while from.read_line(&mut line).unwrap() > 0 {
+        seen.push_str(&line);
         if line.contains(word) {
-            return (child, out);
+            return true;
         }
         line.clear();
     }
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-    child.wait().unwrap();
-    panic!("the run ended before `{word}`: {text}");
+    false
 }
 
-fn end(mut child: Child, mut out: BufReader<std::process::ChildStdout>) -> (i32, String) {
-    let mut rest = String::new();
-    out.read_to_string(&mut rest).unwrap();
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-    (child.wait().unwrap().code().unwrap_or(-1), text)
+/// A run that has written an event with `word`.
+fn until(mut c: Command, word: &str) -> Under {
+    let mut child = c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let mut run = Under { child, out: BufReader::new(out), err: BufReader::new(err) };
+    if !comes(&mut run.out, word, &mut String::new()) {
+        let (code, text) = run.end();
+        panic!("the run ended before `{word}` with {code}: {text}");
+    }
+    run
 }
 
-struct Bed {
-    b: Bench,
-    lab: Served,
+impl Under {
+    /// Waits for its end: exit code and what it told the user.
+    fn end(mut self) -> (i32, String) {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        let mut text = String::new();
+        self.err.read_to_string(&mut text).unwrap();
+        (self.child.wait().unwrap().code().unwrap_or(-1), text)
+    }
 }
+
+struct Bed(Desk);
 
 impl Bed {
     /// A served lab with one machine; then time goes at `speed`.
     fn new(speed: &str) -> Self {
-        let b = Bench::new();
-        let first = Served::start(&b, SITE, &[]);
-        let bed = Bed { b, lab: first };
+        let bed = Bed(Desk::new(SITE, &[]));
         let _ = Ran::of(&bed.command("machine", MACHINE, &[]).output().unwrap()).expect(0);
-        let Bed { b, lab } = bed;
-        lab.stop();
-        let lab = Served::start(&b, SITE, &["--speed", speed]);
-        Bed { b, lab }
+        Bed(bed.0.again(SITE, &["--speed", speed], |_| {}))
     }
 
     fn command(&self, name: &str, text: &str, more: &[&str]) -> Command {
-        let path = self.b.path(&format!("{name}.rhai"));
-        std::fs::write(&path, text).unwrap();
-        let site = self.lab.site.display().to_string();
-        let mut args = vec!["run", path.to_str().unwrap(), "--site", &site, "--json"];
-        args.extend_from_slice(more);
-        self.b.command(&args)
+        self.0.command(&self.0.recipe(name, text), more)
     }
 
     fn shown(&self) -> Value {
-        serde_json::from_str(&self.b.run(&["runs", "show", "--json"]).expect(0).stdout).unwrap()
+        serde_json::from_str(&self.0.b.run(&["runs", "show", "--json"]).expect(0).stdout).unwrap()
     }
 }
 
@@ -83,20 +88,21 @@ const LONG: &str = "let h = proxmox::connect(site().proxmox).find_vm(\"shelf\").
 #[test]
 fn ctrl_c_lets_the_effect_under_way_end_and_a_second_one_leaves_it_in_doubt() {
     let bed = Bed::new("1");
-    let (child, out) = until(bed.command("short", &LONG.replace("SECONDS", "10"), &[]), "\"intent\"");
-    signal(&child, "INT");
-    let (code, said) = end(child, out);
+    let run = until(bed.command("short", &LONG.replace("SECONDS", "10"), &[]), "\"intent\"");
+    signal(&run.child, "INT");
+    let (code, said) = run.end();
     assert_eq!(code, 130, "{said}");
     assert!(said.contains("nothing new begins") && said.contains("left for 1 effect: ssh.run shelf"), "{said}");
     let show = bed.shown();
     assert_eq!(show["doubts"], serde_json::json!([]), "it has ended: {show:#}");
     assert_eq!(show["deeds"].as_array().unwrap().iter().filter(|d| d["op"] == "ssh.run").count(), 1, "{show:#}");
 
-    let (child, out) = until(bed.command("long", &LONG.replace("SECONDS", "3000"), &[]), "\"intent\"");
-    signal(&child, "INT");
-    std::thread::sleep(Duration::from_millis(500));
-    signal(&child, "INT");
-    let (code, said) = end(child, out);
+    let mut run = until(bed.command("long", &LONG.replace("SECONDS", "3000"), &[]), "\"intent\"");
+    signal(&run.child, "INT");
+    let mut said = String::new();
+    assert!(comes(&mut run.err, "left for 1 effect: ssh.run shelf", &mut said), "{said}");
+    signal(&run.child, "INT");
+    let (code, said) = run.end();
     assert_eq!(code, 130, "{said}");
     assert!(said.contains("stopped at once"), "{said}");
     let show = bed.shown();
@@ -116,11 +122,11 @@ fn a_holder_that_slept_past_its_lease_stops_before_the_next_effect() {
     let bed = Bed::new("10");
     let text = "let pve = proxmox::connect(site().proxmox);\nlet h = pve.find_vm(\"shelf\").ssh();\n\
         h.run(\"touch /root/alpha\");\nprint(\"holding\");\nsleep(20.seconds);\nh.run(\"touch /root/omega\");\n";
-    let (child, out) = until(bed.command("sleeper", text, &[]), "holding");
-    signal(&child, "STOP");
+    let run = until(bed.command("sleeper", text, &[]), "holding");
+    signal(&run.child, "STOP");
     std::thread::sleep(Duration::from_secs(20));
-    signal(&child, "CONT");
-    let (code, said) = end(child, out);
+    signal(&run.child, "CONT");
+    let (code, said) = run.end();
     assert_eq!(code, 4, "{said}");
     assert!(said.contains("does not hold the site's lock any more"), "{said}");
     let seen = "print(proxmox::connect(site().proxmox).find_vm(\"shelf\").ssh().read(\"ls /root\").stdout);";

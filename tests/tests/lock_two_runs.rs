@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use gpuhost_tests::served::Served;
-use gpuhost_tests::{Bench, Ran};
+use gpuhost_tests::Ran;
+use gpuhost_tests::served::Desk;
 
 /// Changes something (a pool), then stays for a long time of the lab's clock.
 const STAYS: &str = r#"
@@ -22,44 +22,42 @@ pve.ensure_pool();
 /// Only looks.
 const LOOKS: &str = "print(proxmox::connect(site().proxmox).list_nodes().len());";
 
-struct Bed {
-    b: Bench,
-    lab: Served,
-}
+struct Bed(Desk);
 
 impl Bed {
-    fn new() -> Self {
-        let b = Bench::new();
-        for (name, text) in [("stays", STAYS), ("changes", CHANGES), ("looks", LOOKS)] {
-            std::fs::write(b.path(&format!("{name}.rhai")), text).unwrap();
-        }
-        let lab = Served::start(&b, "tests/sites/small.toml", &["--speed", "1"]);
-        Bed { b, lab }
+    fn new(speed: &[&str]) -> Self {
+        Bed(Desk::new("tests/sites/small.toml", speed))
     }
 
-    /// A run of `recipe` from the machine `host` with a state directory of its own.
-    fn command(&self, recipe: &str, host: &str) -> Command {
-        let recipe = self.b.path(&format!("{recipe}.rhai"));
-        let site = self.lab.site.display().to_string();
-        let mut c = self.b.command(&["run", recipe.to_str().unwrap(), "--site", &site, "--json", "--yes"]);
-        c.env("GPUHOST_HOSTNAME", host).env("GPUHOST_STATE_DIR", self.b.path(host));
-        c
+    /// A run of `text` from the machine `host` with a state directory of its own.
+    fn command(&self, text: &str, host: &str) -> Command {
+        self.0.command_from(host, &self.0.recipe(host, text), &["--yes"])
     }
 
-    fn run(&self, recipe: &str, host: &str) -> Ran {
-        Ran::of(&self.command(recipe, host).output().unwrap())
+    fn run(&self, text: &str, host: &str) -> Ran {
+        Ran::of(&self.command(text, host).output().unwrap())
     }
 
-    /// A run that holds the lock now.
-    fn holder(&self, host: &str) -> Child {
-        let mut child = self.command("stays", host).stdout(Stdio::piped()).spawn().unwrap();
+    /// A run that has written a line with `word`.
+    fn until(&self, text: &str, host: &str, word: &str) -> Child {
+        let mut child = self.command(text, host).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         for line in out.lines() {
-            if line.unwrap().contains("holding") {
+            if line.unwrap().contains(word) {
                 return child;
             }
         }
         panic!("the holder ended: {:?}", child.wait());
+    }
+
+    /// A run that holds the lock now.
+    fn holder(&self, host: &str) -> Child {
+        self.until(STAYS, host, "holding")
+    }
+
+    fn unlock(&self, host: &str, more: &[&str]) -> Ran {
+        let mut c = self.0.b.command(&[&["unlock", "--site", &self.0.site()], more].concat());
+        Ran::of(&c.env("GPUHOST_HOSTNAME", host).output().unwrap())
     }
 }
 
@@ -70,20 +68,18 @@ fn end(mut child: Child) {
 
 #[test]
 fn one_proceeds_and_the_other_is_refused_with_the_holder() {
-    let bed = Bed::new();
+    let bed = Bed::new(&["--speed", "1"]);
     let holder = bed.holder("desk");
     let pid = holder.id().to_string();
-    let second = bed.run("changes", "desk").expect(4);
+    let second = bed.run(CHANGES, "desk").expect(4);
     let e = &second.finished()["error"];
     let text = e.to_string();
     assert!(text.contains("@desk") && text.contains(&pid) && text.contains("since"), "{e:#}");
     assert!(e["hint"].as_str().unwrap().contains("gpuhost unlock"), "{e:#}");
     // Looking needs no lock.
-    let _ = bed.run("looks", "desk").expect(0);
+    let _ = bed.run(LOOKS, "desk").expect(0);
     // `unlock` explains before it acts; without a yes it does nothing.
-    let site = bed.lab.site.display().to_string();
-    let mut c = bed.b.command(&["unlock", "--site", &site]);
-    let asked = Ran::of(&c.env("GPUHOST_HOSTNAME", "desk").output().unwrap()).expect(4);
+    let asked = bed.unlock("desk", &[]).expect(4);
     assert!(
         asked.stdout.contains("its process runs on this machine") && asked.stdout.contains("@desk"),
         "{}",
@@ -91,22 +87,42 @@ fn one_proceeds_and_the_other_is_refused_with_the_holder() {
     );
     // Killed: its process is gone, so the next run of this machine goes ahead at once.
     end(holder);
-    let third = bed.run("changes", "desk").expect(0);
+    let third = bed.run(CHANGES, "desk").expect(0);
     assert!(third.stdout.contains("taking it over"), "{}", third.stdout);
     // And leaves the lock free.
-    let mut c = bed.b.command(&["unlock", "--site", &site]);
-    let free = Ran::of(&c.output().unwrap()).expect(0);
+    let free = bed.unlock("desk", &[]).expect(0);
     assert!(free.stdout.contains("nobody holds"), "{}", free.stdout);
 }
 
 #[test]
 fn unlock_takes_the_lock_from_a_living_holder_which_then_stops() {
-    let bed = Bed::new();
+    let bed = Bed::new(&["--speed", "1"]);
     let holder = bed.holder("desk");
-    let site = bed.lab.site.display().to_string();
-    let mut c = bed.b.command(&["unlock", "--site", &site, "--yes"]);
-    let taken = Ran::of(&c.env("GPUHOST_HOSTNAME", "laptop").output().unwrap()).expect(0);
+    let taken = bed.unlock("laptop", &["--yes"]).expect(0);
     assert!(taken.stdout.contains("on another machine") && taken.stdout.contains("is free"), "{}", taken.stdout);
-    let _ = bed.run("changes", "laptop").expect(0);
+    let _ = bed.run(CHANGES, "laptop").expect(0);
     end(holder);
+}
+
+/// Makes a machine, then runs a command on it for a quarter of an hour.
+const WORKS: &str = r#"
+let pve = proxmox::connect(site().proxmox);
+let vm = pve.ensure_vm(site().get_node("shelf"), #{ template: pve.ensure_template(site().template) });
+vm.wait_ready(15.minutes);
+vm.ssh().run("echo under''way; sleep 900");
+"#;
+
+/// Safety rule 17: nobody can ask the holder's machine; what its run left running is told before the lock is taken over.
+#[test]
+fn a_holder_that_never_answers_is_recovered_by_its_lease_alone() {
+    let bed = Bed::new(&[]);
+    // What the command itself has said: it runs now.
+    let holder = bed.until(WORKS, "desk", "underway");
+    end(holder);
+    let next = bed.run(CHANGES, "laptop").expect(0);
+    let said = [next.said("info"), next.said("warn")].concat();
+    let at =
+        |word: &str| said.iter().position(|m| m.contains(word)).unwrap_or_else(|| panic!("no `{word}`: {said:#?}"));
+    assert!(at("waiting up to") < at("taking it over"), "{said:#?}");
+    assert!(at("was left by") < at("still running on shelf: gpuhost-"), "{said:#?}");
 }

@@ -64,6 +64,10 @@ fn drift(b: &Bench, text: &str) {
 #[test]
 fn a_plan_is_what_the_run_then_does() {
     let b = Bench::new();
+    let (first, _) = plan(&b, DEPLOY, 10);
+    let (makespan, critical) = (first["seconds"].as_f64().unwrap(), first["critical"].as_f64().unwrap());
+    assert!(critical <= makespan && makespan <= 1.05 * critical, "{makespan} s for a critical path of {critical} s");
+    assert!(first["overlap"].as_f64().unwrap() > 1.0, "machines are made beside each other: {first:#}");
     assert!(equal(&b, DEPLOY, "empty world") > 15);
     let (nothing, _) = plan(&b, DEPLOY, 0);
     assert!(nothing["effects"].as_array().unwrap().is_empty());
@@ -100,4 +104,23 @@ fn a_world_that_changed_in_between_stops_the_run_before_the_first_unplanned_effe
     assert!(other.stderr.contains("is of something else"), "{}", other.stderr);
     let shown = b.run(&["drift", "--lab", "--site", SITE]).expect(10);
     assert!(shown.stdout.contains("differs from the recipe") && shown.stdout.contains("shelf"), "{}", shown.stdout);
+}
+
+/// Safety rule 18, as far as a lab goes: pods have other names by the time they are evicted, and no node is left drained.
+#[test]
+fn an_upgrade_runs_under_its_plan() {
+    let b = Bench::new();
+    let _ = run(&b, DEPLOY, &[]).expect(0);
+    let file = b.path("plan.json").display().to_string();
+    let set = ["--set", "version=v1.35.7+k3s1"];
+    let upgrade = "recipes/upgrade.rhai";
+    let planned =
+        b.run(&[&["plan", upgrade, "--lab", "--site", SITE, "--out", &file][..], &set].concat()).expect(10).stdout;
+    assert!(planned.contains("k3s.upgrade") && planned.contains("kubernetes.drain"), "{planned}");
+    let _ = run(&b, upgrade, &[&["--plan", &file][..], &set].concat()).expect(0);
+    let cordoned = b.path("cordoned.rhai");
+    let text = "for n in k3s::connect(site().hosts(\"server\")).list(\"node\") {\n\
+        require(!(\"unschedulable\" in n.spec), `${n.metadata.name} is left drained`);\n}\n";
+    std::fs::write(&cordoned, text).unwrap();
+    let _ = run(&b, cordoned.to_str().unwrap(), &[]).expect(0);
 }

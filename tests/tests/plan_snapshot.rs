@@ -3,57 +3,40 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 use std::collections::BTreeMap;
 
-use gpuhost_tests::served::Served;
+use gpuhost_tests::served::Desk;
 use gpuhost_tests::{Bench, Ran, root};
 use serde_json::{Value, json};
 
 const SITE: &str = "tests/sites/small.toml";
 const DEPLOY: &str = "recipes/deploy.rhai";
 
-struct Bed {
-    b: Bench,
-    lab: Served,
-}
+struct Bed(Desk);
 
 impl Bed {
     fn new() -> Self {
-        let b = Bench::new();
-        let lab = Served::start(&b, SITE, &[]);
-        Bed { b, lab }
+        Bed(Desk::new(SITE, &[]))
     }
 
     /// The same lab, changed while it was stopped.
     fn damaged(self) -> Self {
-        let Bed { b, lab } = self;
-        lab.stop();
-        let path = b.path("served").join("lab").join("0a8d1b6e-52ad-4f7a-9f55-0d1f4f6b2c77").join("world.json");
-        let mut saved: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        damage(&mut saved["world"]);
-        std::fs::write(&path, saved.to_string()).unwrap();
-        let lab = Served::start(&b, SITE, &[]);
-        Bed { b, lab }
+        Bed(self.0.again(SITE, &[], |saved| damage(&mut saved["world"])))
     }
 
     fn site(&self) -> String {
-        self.lab.site.display().to_string()
+        self.0.site()
     }
 
     fn run(&self, recipe: &str, more: &[&str]) -> Ran {
-        let site = self.site();
-        let mut args = vec!["run", recipe, "--site", &site, "--json", "--yes"];
-        args.extend_from_slice(more);
-        self.b.run(&args)
+        self.0.run(recipe, more)
     }
 
     fn script(&self, text: &str) {
-        let path = self.b.path("change.rhai");
-        std::fs::write(&path, text).unwrap();
-        let _ = self.run(path.to_str().unwrap(), &[]).expect(0);
+        let _ = self.run(&self.0.recipe("change", text), &[]).expect(0);
     }
 
     fn plan(&self, recipe: &str, code: i32) -> (Value, String) {
-        let (site, file) = (self.site(), self.b.path("plan.json").display().to_string());
-        let ran = self.b.run(&["plan", recipe, "--site", &site, "--json", "--out", &file]).expect(code);
+        let (site, file) = (self.site(), self.0.b.path("plan.json").display().to_string());
+        let ran = self.0.b.run(&["plan", recipe, "--site", &site, "--json", "--out", &file]).expect(code);
         (serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap(), file)
     }
 
@@ -182,7 +165,7 @@ fn first_part(b: &Bench, mark: &str) -> String {
 fn empty_half_deployed_deployed_and_drifted_sites_are_planned_as_they_are_run() {
     let bed = Bed::new();
     // Empty, but for somebody else's machine: the first half under its own plan.
-    let half = first_part(&bed.b, "step(\"prepare the systems\"");
+    let half = first_part(&bed.0.b, "step(\"prepare the systems\"");
     let _ = bed.equal(&half, "empty site");
     // Half deployed: machines stand there that nobody has prepared.
     let plan = bed.equal(DEPLOY, "half deployed site");
@@ -209,19 +192,19 @@ fn empty_half_deployed_deployed_and_drifted_sites_are_planned_as_they_are_run() 
     assert!(missing.is_empty(), "not seen: {missing:#?}\nin {seen:#?}");
     println!("{} kinds of drift, {} changes", DRIFTS.len(), seen.len());
     let site = bed.site();
-    assert!(bed.b.run(&["drift", "--site", &site]).expect(0).stdout.contains("no drift"));
+    assert!(bed.0.b.run(&["drift", "--site", &site]).expect(0).stdout.contains("no drift"));
 }
 
 #[test]
 fn a_snapshot_file_holds_no_secret_of_the_site_and_serves_a_plan_elsewhere() {
     let bed = Bed::new();
-    let half = first_part(&bed.b, "step(\"prepare the systems\"");
+    let half = first_part(&bed.0.b, "step(\"prepare the systems\"");
     let _ = bed.run(&half, &[]).expect(0);
-    let (site, file) = (bed.site(), bed.b.path("likeness.json").display().to_string());
-    let taken = bed.b.run(&["snapshot", "--site", &site, "--out", &file]).expect(0);
+    let (site, file) = (bed.site(), bed.0.b.path("likeness.json").display().to_string());
+    let taken = bed.0.b.run(&["snapshot", "--site", &site, "--out", &file]).expect(0);
     assert!(taken.stdout.contains("read: ") && taken.stdout.contains("assumed: "), "{}", taken.stdout);
     let text = std::fs::read_to_string(&file).unwrap();
-    let state = bed.lab.site.parent().unwrap().parent().unwrap().join("state");
+    let state = bed.0.lab.site.parent().unwrap().parent().unwrap().join("state");
     let key = std::fs::read_to_string(state.join("attic_key")).unwrap();
     let line = key.lines().nth(2).unwrap();
     assert!(line.len() > 30 && !text.contains(line), "the site's key is in the file");

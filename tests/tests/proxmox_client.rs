@@ -14,7 +14,8 @@ use gpuhost_stdlib::core::event::{Change, Event};
 use gpuhost_stdlib::core::op::Op;
 use gpuhost_stdlib::proxmox::{EnsureVm, Proxmox};
 use gpuhost_stdlib::site::{self, Site};
-use gpuhost_tests::bed::{Allow, Bed, SITE, full, off, start, told};
+use gpuhost_tests::bed::{Bed, SITE, full, off, start, told};
+use gpuhost_tests::client::Free;
 use gpuhost_tests::proxy::{Decide, Mishap};
 
 fn site_with(from: &str, to: &str) -> Site {
@@ -41,7 +42,7 @@ fn password(b: &Bed) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_logs_in_writes_with_csrf_and_renews_its_ticket() {
     let b = Bed::new().await;
-    let ctx = b.other_run(as_root(), secrets(&b, "proxmox_password", password(&b)), Arc::new(Allow));
+    let ctx = b.other_run(as_root(), secrets(&b, "proxmox_password", password(&b)), Arc::new(Free(None)));
     let pve = Proxmox::connect_site(&ctx).await.unwrap_or_else(|e| panic!("{}", told(&e)));
     pve.ensure_pool(&ctx).await.unwrap_or_else(|e| panic!("{}", told(&e)));
     // Beyond half of a ticket's life, beyond all of it, and after the server forgot its key.
@@ -53,7 +54,8 @@ async fn a_user_logs_in_writes_with_csrf_and_renews_its_ticket() {
     assert!(pve.remove_pool(&ctx).await.unwrap_or_else(|e| panic!("{}", told(&e))));
     let r = pve.check_permissions(&ctx).await.unwrap();
     assert!(r.is_ok(), "root may do everything: {r}");
-    let wrong = b.other_run(as_root(), secrets(&b, "proxmox_password", "wrong-password".to_owned()), Arc::new(Allow));
+    let wrong =
+        b.other_run(as_root(), secrets(&b, "proxmox_password", "wrong-password".to_owned()), Arc::new(Free(None)));
     let e = Proxmox::connect_site(&wrong).await.unwrap_err();
     assert_eq!(e.kind.as_str(), "denied", "{}", told(&e));
     assert!(e.hint.as_deref().is_some_and(|h| h.contains("proxmox.password")), "{}", told(&e));

@@ -14,7 +14,8 @@ use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::OpResult;
 use gpuhost_stdlib::proxmox::{Proxmox, RemoveVm, TemplateOptions};
 use gpuhost_stdlib::site;
-use gpuhost_tests::bed::{Allow, SITE, Tape, start, told, with_a_foreign_share};
+use gpuhost_tests::bed::{SITE, Tape, start, told, with_a_foreign_share};
+use gpuhost_tests::client::Free;
 
 /// The interpreter of fakepve's own environment, when it is there.
 fn python() -> Option<PathBuf> {
@@ -89,8 +90,8 @@ fn run(dir: &Path, site: site::Site, ca: String, routes: Routes) -> Ctx {
         base_dir: dir.to_owned(),
         params: BTreeMap::new(),
         secrets: secrets.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
-        policy: Arc::new(Allow),
-        consent: Arc::new(Allow),
+        policy: Arc::new(Free(None)),
+        consent: Arc::new(Free(None)),
         recorder: Arc::new(Tape::default()),
         cache: Mutex::new(HashMap::new()),
         proofs: Mutex::new(Vec::new()),

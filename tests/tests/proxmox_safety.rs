@@ -11,7 +11,8 @@ use gpuhost_stdlib::core::error::OpError;
 use gpuhost_stdlib::core::event::Event;
 use gpuhost_stdlib::proxmox::{FileOptions, MappingOptions, Proxmox, RemoveVm, TemplateOptions};
 use gpuhost_stdlib::site;
-use gpuhost_tests::bed::{Allow, Bed, SITE, off, ok, told};
+use gpuhost_tests::bed::{Bed, SITE, off, ok, told};
+use gpuhost_tests::client::Free;
 use serde_json::json;
 
 const UUID: &str = "5f0c8a52-3f5e-4f0b-9d53-6c1f0f1c7a10";
@@ -21,7 +22,7 @@ async fn other_site(b: &Bed, text: &str) -> (Ctx, Proxmox) {
     let (token, ca) = b.lab.with(|w| (w.token_secret("gpuhost@pve!deploy").unwrap(), w.pve.ca.cert.clone()));
     let secrets = BTreeMap::from([("proxmox_token".to_owned(), token), ("proxmox_ca".to_owned(), ca)]);
     let site = site::load(Path::new("site.toml"), text).unwrap_or_else(|f| panic!("{f:#?}"));
-    let ctx = b.other_run(site, secrets, Arc::new(Allow));
+    let ctx = b.other_run(site, secrets, Arc::new(Free(None)));
     let pve = Proxmox::connect_site(&ctx).await.unwrap_or_else(ok);
     (ctx, pve)
 }

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gpuhost_lab::grades::BEHAVIOURS;
-use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::core::error::OpResult;
 use gpuhost_stdlib::site::Site;
 use serde_json::json;
 
@@ -40,14 +40,7 @@ pub fn command(args: &LabArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>
 }
 
 fn site(screen: &Screen, flag: Option<&Path>) -> OpResult<Option<(Arc<Site>, Text)>> {
-    let text = sources::site(flag, None, true)?.ok_or_else(|| OpError::not_found("no site file"))?;
-    match sources::load_site(&text) {
-        Ok((site, _)) => Ok(Some((site, text))),
-        Err(findings) => {
-            crate::findings::show(screen, &findings, false);
-            Ok(None)
-        }
-    }
+    sources::open_site(flag, None, true, screen, false)
 }
 
 fn with_site(

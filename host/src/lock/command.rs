@@ -45,14 +45,8 @@ pub fn command(args: &UnlockArgs, rt: &tokio::runtime::Handle, screen: &Arc<Scre
 }
 
 fn run(args: &UnlockArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> OpResult<Exit> {
-    let text = sources::site(args.site.as_deref(), None, args.lab)?
-        .ok_or_else(|| OpError::not_found("no site file").hint("pass one: `--site recipes/site.toml`"))?;
-    let site = match sources::load_site(&text) {
-        Ok((site, _)) => site,
-        Err(findings) => {
-            crate::findings::show(screen, &findings, false);
-            return Ok(Exit::Usage);
-        }
+    let Some((site, text)) = sources::open_site(args.site.as_deref(), None, args.lab, screen, false)? else {
+        return Ok(Exit::Usage);
     };
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
     let stop = crate::signals::Stop::default();

@@ -4,13 +4,19 @@ use std::time::Duration;
 use gpuhost_stdlib::core::ctx::Ctx;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::proxmox::{Lock, LockNote, Proxmox};
-use gpuhost_stdlib::site::Site;
+use gpuhost_stdlib::site::{Node, Site};
+use gpuhost_stdlib::ssh::Host;
 
 use super::verdict::{self, Verdict};
 use super::{BEAT_S, LEASE_S};
 
 /// How often a lock of unknown standing is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// Lists the units of commands that a run started.
+const UNITS: &str = "systemctl list-units --plain --no-legend --type=service --state=running 'gpuhost-*'";
+/// How long a machine may take to answer that.
+const UNITS_LIMIT: Duration = Duration::from_secs(10);
 
 /// A taken lock.
 #[derive(Debug, Clone)]
@@ -143,4 +149,18 @@ async fn say_recovery(ctx: &Ctx, pve: &Proxmox, site: &Site, note: &LockNote) {
         }
         Err(e) => ctx.message("warn", format!("running tasks cannot be listed: {e}")),
     }
+    let looks = site.nodes.iter().map(|n| units(ctx, site, n)).collect();
+    for (node, found) in site.nodes.iter().zip(ctx.clock.join_all(looks).await) {
+        for unit in found {
+            ctx.message("warn", format!("still running on {}: {unit}", node.name));
+        }
+    }
+}
+
+/// Units of commands that a run has left running on a machine of the site; none when it does not answer soon.
+async fn units(ctx: &Ctx, site: &Site, node: &Node) -> Vec<String> {
+    let host = Host::for_node(site, node);
+    let look = ctx.looking(host.exec_raw(ctx, UNITS, b""));
+    let Some(Ok(out)) = ctx.clock.within(UNITS_LIMIT, look).await else { return Vec::new() };
+    out.stdout.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect()
 }

@@ -1,29 +1,45 @@
 //! A run under a plan: it stops before the first effect that the plan does not contain, or whose target has
-//! changed since.
-use std::collections::BTreeMap;
+//! changed since. But only at a safe point: never while a node is out of service for the run's own work.
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use gpuhost_stdlib::core::error::{OpError, OpResult};
-use gpuhost_stdlib::core::event::Change;
+use gpuhost_stdlib::core::event::{Change, Effect};
 use gpuhost_stdlib::core::op::Op;
 use serde_json::Value;
 
 use super::{Plan, Planned};
 
-/// Lets through what is planned, once each.
-pub struct Gate {
-    left: Mutex<BTreeMap<String, Vec<Planned>>>,
+/// Ops that take a node out of service.
+const TAKES_OUT: [&str; 2] = ["k3s.hold_node", "kubernetes.cordon"];
+/// Ops that give it back.
+const GIVES_BACK: [&str; 2] = ["k3s.release_node", "kubernetes.uncordon"];
+/// What else has to be done before a node that is out of service may be left: never half upgraded.
+const FINISHES: [&str; 2] = ["k3s.upgrade", "k3s.restart_agent"];
+/// Ops whose changes name what is drawn anew at every place that it comes to (pods): their target is compared.
+const BY_TARGET: [&str; 1] = ["kubernetes.drain"];
+
+#[derive(Default)]
+struct Inner {
+    left: BTreeMap<String, Vec<Planned>>,
+    /// Nodes that the run has taken out of service.
+    out: BTreeSet<String>,
+    /// Why it stops as soon as none is.
+    late: Option<OpError>,
 }
+
+/// Lets through what is planned, once each.
+pub struct Gate(Mutex<Inner>);
 
 impl Gate {
     /// A gate for `plan`.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        let mut left: BTreeMap<String, Vec<Planned>> = BTreeMap::new();
+        let mut inner = Inner::default();
         for e in plan.effects {
-            left.entry(e.target.clone()).or_default().push(e);
+            inner.left.entry(e.target.clone()).or_default().push(e);
         }
-        Gate { left: Mutex::new(left) }
+        Gate(Mutex::new(inner))
     }
 
     /// Lets an effect through, or says why not.
@@ -31,11 +47,34 @@ impl Gate {
     /// # Errors
     /// `refused` when the plan does not contain it or its target changed since.
     pub fn pass(&self, op: &Op, changes: &[Change]) -> OpResult<()> {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_target = left.entry(op.target.clone()).or_default();
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = op.name();
-        let same = of_target.iter().position(|p| p.op == name && first_difference(&p.changes, changes).is_none());
-        if let Some(i) = same {
+        let is_out = inner.out.contains(&op.target);
+        if let Some(e) = inner.late.as_ref().filter(|_| !is_out) {
+            return Err(e.clone());
+        }
+        if let Err(e) = inner.take(&name, op, changes) {
+            let finishes = FINISHES.contains(&name.as_str()) || GIVES_BACK.contains(&name.as_str());
+            if !(is_out && finishes && op.effect != Effect::Destroy) {
+                return Err(e);
+            }
+            inner.late.get_or_insert(e);
+        }
+        if TAKES_OUT.contains(&name.as_str()) {
+            inner.out.insert(op.target.clone());
+        } else if GIVES_BACK.contains(&name.as_str()) {
+            inner.out.remove(&op.target);
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Takes an effect off the plan.
+    fn take(&mut self, name: &str, op: &Op, changes: &[Change]) -> OpResult<()> {
+        let of_target = self.left.entry(op.target.clone()).or_default();
+        let fits = |p: &Planned| BY_TARGET.contains(&name) || first_difference(&p.changes, changes).is_none();
+        if let Some(i) = of_target.iter().position(|p| p.op == name && fits(p)) {
             of_target.remove(i);
             return Ok(());
         }
@@ -95,30 +134,33 @@ pub fn first_difference(planned: &[Change], found: &[Change]) -> Option<String> 
 
 #[cfg(test)]
 mod tests {
-    use gpuhost_stdlib::core::event::Effect;
     use serde_json::json;
 
     use super::*;
 
     fn plan(changes: Vec<Change>) -> Plan {
-        let e = Planned {
-            op: "proxmox.ensure_vm".to_owned(),
-            target: "a".to_owned(),
-            effect: Effect::Write,
-            step: Vec::new(),
-            changes,
-        };
+        of(vec![planned("proxmox.ensure_vm", "a", changes)])
+    }
+
+    fn planned(op: &str, target: &str, changes: Vec<Change>) -> Planned {
+        let (op, target) = (op.to_owned(), target.to_owned());
+        Planned { op, target, effect: Effect::Write, step: Vec::new(), changes }
+    }
+
+    fn of(effects: Vec<Planned>) -> Plan {
         Plan {
             gpuhost_plan: 1,
             recipe: String::new(),
             site: String::new(),
             bound_to: Value::Null,
             made: String::new(),
-            effects: vec![e],
+            effects,
             seconds: 0.0,
             on_hardware: Default::default(),
             steps: Vec::new(),
             path: Vec::new(),
+            critical: 0.0,
+            overlap: 0.0,
             needs: Vec::new(),
             snapshot: String::new(),
             assumed: Vec::new(),
@@ -143,5 +185,28 @@ mod tests {
         assert!(says(vec![]).contains("as wanted already"));
         let other = Op::write("proxmox", "ensure_vm", "b");
         assert!(Gate::new(plan(vec![cores(2, 4)])).pass(&other, &[cores(2, 4)]).is_err());
+    }
+
+    #[test]
+    fn it_never_stops_between_taking_a_node_out_and_giving_it_back() {
+        let op = |verb: &'static str, target: &str| Op::write("k3s", verb, target);
+        let version = |before: &str| vec![Change::new("a", "k3s version", Some(json!(before)), Some(json!("3")))];
+        let out = vec![Change::new("a", "unschedulable", Some(json!(false)), Some(json!(true)))];
+        let pod = |name: &str| vec![Change::new("a", format!("pod {name}"), Some(json!("running")), None)];
+        let gate = Gate::new(of(vec![
+            planned("k3s.hold_node", "a", out.clone()),
+            planned("kubernetes.drain", "a", pod("web-1")),
+            planned("k3s.upgrade", "a", version("1")),
+            planned("k3s.release_node", "a", vec![]),
+            planned("k3s.hold_node", "b", vec![]),
+        ]));
+        gate.pass(&op("hold_node", "a"), &out).unwrap();
+        gate.pass(&Op::destroy("kubernetes", "drain", "a"), &pod("web-2")).unwrap();
+        // Changed since the plan: the node is brought to an end first, and nothing else of it is let through.
+        gate.pass(&op("upgrade", "a"), &version("2")).unwrap();
+        assert!(gate.pass(&Op::destroy("k3s", "uninstall", "a"), &[]).is_err());
+        gate.pass(&op("release_node", "a"), &[]).unwrap();
+        let e = gate.pass(&op("hold_node", "b"), &[]).unwrap_err();
+        assert!(e.message.contains("k3s.upgrade on a") && e.causes[0].contains("is 2 now"), "{e:?}");
     }
 }

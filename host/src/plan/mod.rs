@@ -3,7 +3,7 @@
 pub mod command;
 pub mod gate;
 mod needs;
-mod path;
+pub mod path;
 pub mod rehearse;
 pub mod show;
 
@@ -59,6 +59,12 @@ pub struct Plan {
     /// What determines how long it takes: step, target and seconds, in order.
     #[serde(default)]
     pub path: Vec<(String, String, f64)>,
+    /// Length of that path in seconds: no run can be shorter with the same ops.
+    #[serde(default)]
+    pub critical: f64,
+    /// How many ops are under way at the same time, on average.
+    #[serde(default)]
+    pub overlap: f64,
     /// What the run must be allowed to do: module, effect and targets.
     #[serde(default)]
     pub needs: Vec<String>,

@@ -222,6 +222,7 @@ impl Rehearsal<'_> {
             }
         }
         let needs = super::needs::of(&effects);
+        let schedule = super::path::Schedule::of(past);
         let header = past.lines.first().map(|l| l.raw["header"].clone()).unwrap_or_default();
         let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
         let steps = list(&end["steps"]);
@@ -243,7 +244,9 @@ impl Rehearsal<'_> {
                 site: &self.site.uuid,
             }
             .expect(&end["steps"]),
-            path: super::path::critical(past),
+            path: schedule.path(),
+            critical: schedule.critical_ms as f64 / 1000.0,
+            overlap: schedule.overlap(),
             needs,
             snapshot: notes.taken.clone(),
             assumed: notes

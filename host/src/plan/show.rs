@@ -74,7 +74,12 @@ pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
             screen.out(&p.dim(&format!("  {:>18}  {}", s.range.words(), s.name)));
         }
         if !plan.path.is_empty() {
-            screen.out("critical path (what determines how long it takes, in the lab's time):");
+            screen.out(&format!(
+                "critical path (what determines how long it takes, in the lab's time): {} of {}; {:.1} ops at the same time on average",
+                seconds(plan.critical),
+                seconds(plan.seconds),
+                plan.overlap
+            ));
             for (step, target, s) in &plan.path {
                 screen.out(&p.dim(&format!("  {:>8}  {target}  ({step})", seconds(*s))));
             }

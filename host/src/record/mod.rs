@@ -122,7 +122,7 @@ impl Recorder for Fan {
             }
         }
         if event.is_durable() {
-            self.points.pass();
+            self.points.recorded(event);
         }
         result
     }

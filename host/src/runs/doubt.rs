@@ -72,8 +72,7 @@ mod tests {
         let mut text = format!("{head}\n");
         for (id, (module, verb, effect, class)) in OPS.iter().enumerate() {
             let op = format!("{module}.{verb}");
-            let common =
-                json!({"v": 1, "ts": "2026-01-01T00:00:01.000Z", "id": id, "op": op, "target": "t", "lab": true});
+            let common = json!({"v": 1, "ts": "2026-01-01T00:00:01.000Z", "id": id, "op": op, "target": format!("t{id}"), "lab": true});
             let line = |more: serde_json::Value| {
                 let mut out = common.clone();
                 for (k, v) in more.as_object().into_iter().flatten() {
@@ -100,8 +99,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         died(dir.path(), false);
         let doubts = Doubts::of(dir.path(), "u", true);
-        for (module, verb, _, class) in OPS {
-            let mut op = Op::run(module, verb, "t");
+        for (id, (module, verb, _, class)) in OPS.iter().enumerate() {
+            let mut op = Op::run(module, verb, format!("t{id}"));
             op.args = "a".to_owned();
             let about = doubts.about(&op);
             assert_eq!(about.is_some(), *class == "ask", "{module}.{verb} is {class}");

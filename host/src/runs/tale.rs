@@ -142,7 +142,7 @@ impl Tale {
 
     fn hear(&mut self, event: &Event, ts: &str, open: &mut BTreeMap<u64, Open>) {
         match event {
-            Event::OpStarted { id, op, target, effect, class, args, step } => {
+            Event::OpStarted { id, op, target, effect, class, args, step, .. } => {
                 self.ops += 1;
                 let deed = Deed {
                     op: op.clone(),

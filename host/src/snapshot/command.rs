@@ -57,14 +57,8 @@ pub fn far(site: &Site, text: &str, state_dir: &std::path::Path) -> OpResult<Far
 }
 
 fn run(args: &SnapshotArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> OpResult<Exit> {
-    let text = sources::site(args.site.as_deref(), None, false)?
-        .ok_or_else(|| OpError::not_found("no site file").hint("pass one: `--site recipes/site.toml`"))?;
-    let site = match sources::load_site(&text) {
-        Ok((site, _)) => site,
-        Err(findings) => {
-            crate::findings::show(screen, &findings, args.json);
-            return Ok(Exit::Usage);
-        }
+    let Some((site, text)) = sources::open_site(args.site.as_deref(), None, false, screen, args.json)? else {
+        return Ok(Exit::Usage);
     };
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
     let far = far(&site, &text.text, &state_dir)?;

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::live::{Machine, attach, store};
 use super::state::{BootSpec, CloudStatus, Facts, Guest, Stage};
 use super::{GuestEvent, cloudinit, hw, journal, mounts, ssh, units};
-use crate::Lab;
 use crate::volume::Content;
 use crate::world::{Event, World};
+use crate::{Lab, fault};
 
 /// Stages of a boot and of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,7 +148,9 @@ fn kernel(lab: &Lab, w: &mut World, g: &Guest) {
         Some(Content::System { root, .. }) => root.clone(),
         _ => None,
     };
-    let machine = if g.system.is_empty() { None } else { Machine::new(lab, g, root.as_ref()) };
+    let name = w.pve.vms.get(&vmid).and_then(|v| v.conf.get("name").cloned()).unwrap_or_else(|| vmid.to_string());
+    let hangs = lab.faults().strike(fault::BOOT, &name).is_some();
+    let machine = if g.system.is_empty() || hangs { None } else { Machine::new(lab, g, root.as_ref()) };
     let Some(m) = machine else {
         if let Some(g) = w.guests.get_mut(&vmid) {
             g.stage = Stage::NoBoot;

@@ -80,7 +80,7 @@ pub async fn before(lab: &Lab, fault: &Fault) -> Result<Option<Reply>, Cut> {
         }
         Fault::Lock => answer(ApiError::fail("can't lock file '/var/lock/pve-manager/fault.lck' - got timeout")),
         Fault::AgentSilent => answer(ApiError::fail("QEMU guest agent is not running")),
-        Fault::DropMid | Fault::TaskFails(_) | Fault::TaskWarns(_) | Fault::DiskFull => Ok(None),
+        Fault::DropMid | Fault::TaskFails(_) | Fault::TaskWarns(_) | Fault::DiskFull | Fault::BootNever => Ok(None),
     }
 }
 

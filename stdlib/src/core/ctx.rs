@@ -18,7 +18,7 @@ use super::error::{OpError, OpResult, Place, Stop};
 use super::event::{Change, Event, Proof, Recorder};
 use super::flight::{Effects, Flight};
 use super::op::Op;
-use super::retry::Spent;
+use super::retry::{Spent, Waits};
 use super::units::Secret;
 use crate::site::Site;
 
@@ -145,6 +145,8 @@ pub struct Ctx {
     place: Arc<str>,
     /// Effects under way in this call.
     pub(crate) effects: Effects,
+    /// Waits under way in this call.
+    waits: Waits,
 }
 
 impl Deref for Ctx {
@@ -173,7 +175,8 @@ impl Ctx {
     /// Wraps a run; no step is open.
     #[must_use]
     pub fn new(run: Arc<Run>) -> Self {
-        Ctx { run, steps: open_steps(), place: "".into(), effects: Effects::default() }
+        let (effects, waits) = (Effects::default(), Waits::default());
+        Ctx { run, steps: open_steps(), place: "".into(), effects, waits }
     }
 
     /// The run of the script that calls a native function.
@@ -260,6 +263,18 @@ impl Ctx {
     /// (or its grace is over).
     pub async fn landed(&self) {
         self.effects.landed(&self.cancel, &self.flight).await;
+    }
+
+    /// One look of a wait, which looks again by itself: what fails in it is not tried again below it.
+    pub async fn looking<T>(&self, look: impl Future<Output = T>) -> T {
+        let _one = self.waits.begin();
+        look.await
+    }
+
+    /// Whether this call looks for something that it waits for.
+    #[must_use]
+    pub fn is_looking(&self) -> bool {
+        self.waits.any()
     }
 
     /// A request was answered; inside an effect this is a place at which crash tests kill the process.

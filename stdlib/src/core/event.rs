@@ -139,6 +139,12 @@ pub enum Event {
         args: String,
         /// Steps it is in.
         step: Vec<String>,
+        /// What had to end before it could begin: the last ops before it on its branch of the recipe.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        after: Vec<u64>,
+        /// The op that it is a part of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within: Option<u64>,
     },
     /// An effect is about to happen (durable before it does).
     Intent {

@@ -1,4 +1,5 @@
 //! The op pipeline and what everything shares: context, clock, dialer, errors, options, units.
+pub mod branch;
 pub mod clock;
 pub mod ctx;
 pub mod dialer;
@@ -9,4 +10,5 @@ pub mod module;
 pub mod op;
 pub mod options;
 pub mod retry;
+pub mod stamp;
 pub mod units;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::branch;
 use super::ctx::Ctx;
 use super::error::{OpError, OpResult, Stop};
 use super::event::{Change, Class, Effect, Event, Status};
@@ -82,6 +83,10 @@ pub struct OpScope {
     changes: Mutex<Vec<Change>>,
     last: Mutex<String>,
 }
+
+/// How the wait for a place among those that may work at the same time begins: the time it takes is the limit's, not the
+/// op's.
+pub const QUEUED: &str = "a place in ";
 
 /// What one look at a waited-for thing found.
 pub enum Look<T> {
@@ -188,7 +193,7 @@ impl OpScope {
         let start = self.ctx.clock.now_ms().await;
         loop {
             self.ctx.check_effect()?;
-            let seen = match look().await? {
+            let seen = match self.ctx.looking(look()).await? {
                 Look::Ready(t) => return Ok(t),
                 Look::Pending(seen) => seen,
             };
@@ -240,6 +245,7 @@ impl Ctx {
         // 1 permission
         self.policy.check(&op).map_err(|e| self.dress(e, &op))?;
         let id = self.next_op_id();
+        let begun = branch::begin(id);
         self.emit(&Event::OpStarted {
             id,
             op: op.name(),
@@ -248,6 +254,8 @@ impl Ctx {
             class: op.class,
             args: op.args.clone(),
             step: self.step_path(),
+            after: begun.after.clone(),
+            within: begun.within,
         })?;
         let start = self.clock.last_ms();
         let scope = Arc::new(OpScope {

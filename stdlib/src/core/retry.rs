@@ -1,7 +1,8 @@
 //! How often a failure is tried again, by its kind: growing pauses with jitter, a budget per call and per run.
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -58,14 +59,51 @@ impl Patience {
     }
 }
 
-/// Pauses that a run has spent.
+/// What a run has spent on further tries: its pauses, and whom they were in vain for.
 #[derive(Clone, Default)]
-pub struct Spent(Arc<AtomicU64>);
+pub struct Spent(Arc<(AtomicU64, Mutex<BTreeSet<String>>)>);
 
 impl Spent {
     fn take(&self, pause: Duration) -> bool {
         let ms = pause.as_millis() as u64;
-        self.0.fetch_add(ms, Ordering::SeqCst) + ms <= RUN_BUDGET.as_millis() as u64
+        self.0.0.fetch_add(ms, Ordering::SeqCst) + ms <= RUN_BUDGET.as_millis() as u64
+    }
+
+    /// Whether all tries to reach `target` were in vain, and nothing has been heard of it since.
+    fn is_down(&self, target: &str) -> bool {
+        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).contains(target)
+    }
+
+    fn heard(&self, target: &str) {
+        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
+    }
+
+    fn in_vain(&self, target: &str) {
+        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned());
+    }
+}
+
+/// The looks of waits that are under way inside one call of a script function.
+#[derive(Clone, Default)]
+pub struct Waits(Arc<AtomicUsize>);
+
+/// One look; it ends with the value.
+pub(super) struct OneLook(Waits);
+
+impl Waits {
+    pub(super) fn any(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 0
+    }
+
+    pub(super) fn begin(&self) -> OneLook {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        OneLook(self.clone())
+    }
+}
+
+impl Drop for OneLook {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -90,12 +128,22 @@ impl Ctx {
         let (mut n, mut waited) = (0, Duration::ZERO);
         loop {
             let e = match work().await {
-                Ok(v) => return Ok(v),
+                Ok(v) => {
+                    self.spent.heard(target);
+                    return Ok(v);
+                }
                 Err(e) => e,
             };
             n += 1;
             let seen: OpError = e.clone().into();
-            let Some(p) = Patience::with(seen.kind).filter(|p| seen.stop.is_none() && n < p.tries && worth(&e)) else {
+            let silent = seen.kind == Kind::Unreachable;
+            // Whom all tries were in vain for is asked once each time, until it answers.
+            let down = silent && self.spent.is_down(target);
+            let again = Patience::with(seen.kind).filter(|p| seen.stop.is_none() && n < p.tries && !down && worth(&e));
+            let Some(p) = again else {
+                if silent && n > 1 {
+                    self.spent.in_vain(target);
+                }
                 return Err(e);
             };
             let pause = p.pause(&format!("{target} {what}"), n);
@@ -160,5 +208,9 @@ mod tests {
         let spent = Spent::default();
         assert!(spent.take(RUN_BUDGET));
         assert!(!spent.take(Duration::from_secs(1)));
+        spent.in_vain("a");
+        assert!(spent.is_down("a") && !spent.is_down("b"));
+        spent.heard("a");
+        assert!(!spent.is_down("a"));
     }
 }

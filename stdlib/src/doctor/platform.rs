@@ -158,6 +158,7 @@ async fn token_refused(s: &Scene, cluster: &Cluster) -> Option<String> {
         method: "GET".into(),
         token: Some(token),
         body: Value::Null,
+        repeatable: false,
     };
     let (status, body) = cluster.request_service(&s.ctx, &s.host(&node), "jupyterhub/hub:8081", &o).await.ok()?;
     matches!(status, 401 | 403).then(|| format!("{status} {body}"))

@@ -6,6 +6,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, FnPtr, Map, NativeCallContext};
 
 use super::proofs;
+use crate::core::branch;
 use crate::core::ctx::{Ctx, RhaiResultOf, open_steps, set_open_steps};
 use crate::core::error::OpError;
 use crate::options;
@@ -56,9 +57,10 @@ fn run(ncc: &NativeCallContext, list: Array, o: &ParallelOptions, f: &FnPtr) -> 
     let work = Mutex::new(list.into_iter().enumerate());
     let out: Mutex<Vec<Option<Outcome>>> = Mutex::new((0..n).map(|_| None).collect());
     let stop = AtomicBool::new(false);
-    let (steps, sink) = (open_steps(), proofs::sink());
+    let (steps, sink, start) = (open_steps(), proofs::sink(), branch::here());
     let body = || {
         set_open_steps(steps.clone());
+        branch::stand(start.clone());
         proofs::set_sink(sink.clone());
         loop {
             let next = work.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -83,7 +85,7 @@ fn run(ncc: &NativeCallContext, list: Array, o: &ParallelOptions, f: &FnPtr) -> 
             let left = &left;
             let spawned = std::thread::Builder::new().stack_size(STACK).spawn_scoped(s, move || {
                 body();
-                (left.fetch_sub(1, Ordering::SeqCst) == 1).then_some(mark)
+                ((left.fetch_sub(1, Ordering::SeqCst) == 1).then_some(mark), branch::here())
             });
             match spawned {
                 Ok(h) => handles.push(h),
@@ -94,13 +96,17 @@ fn run(ncc: &NativeCallContext, list: Array, o: &ParallelOptions, f: &FnPtr) -> 
             }
         }
         let lent = ctx.clock.lend();
-        let mut last = None;
+        let (mut last, mut ends) = (None, Vec::new());
         for h in handles {
             match h.join() {
-                Ok(mark) => last = mark.or(last),
+                Ok((mark, end)) => {
+                    last = mark.or(last);
+                    ends.push(end);
+                }
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
+        branch::join(ends);
         drop(lent);
         drop(last);
     });

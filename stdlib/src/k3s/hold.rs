@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::config::Part;
 use super::start::wait_unit;
 use crate::core::ctx::Ctx;
-use crate::core::error::{OpError, OpResult};
+use crate::core::error::{OpError, OpResult, Stop};
 use crate::core::event::Change;
 use crate::core::op::{Look, Op, OpScope};
 use crate::kubernetes::rest::Request;
@@ -66,7 +66,17 @@ impl Cluster {
             )
             .await?;
         }
-        if care.drain { self.drain_node(ctx, name, care.drain_limit).await } else { Ok(()) }
+        if !care.drain {
+            return Ok(());
+        }
+        let drained = self.drain_node(ctx, name, care.drain_limit).await;
+        // Declined: nothing was evicted, and the node is not left without new pods.
+        if drained.as_ref().is_err_and(|e| e.stop == Some(Stop::Refused))
+            && let Err(e) = self.release_node(ctx, name).await
+        {
+            ctx.message("warn", format!("{name} stays cordoned: {e}"));
+        }
+        drained
     }
 
     /// Lets pods back on a node that [`Cluster::hold_node`] cordoned.

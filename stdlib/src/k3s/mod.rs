@@ -17,6 +17,7 @@ mod script;
 mod servers;
 mod snapshot;
 mod start;
+mod unborn;
 mod upgrade;
 
 use crate::core::module::{ModuleDef, fn_options};

@@ -80,6 +80,9 @@ async fn make_plan<'a>(ctx: &Ctx, hosts: &'a [Host], o: &'a ServerOptions) -> Op
         if e.hint.is_none() { e.hint(hint) } else { e }
     })?;
     same_cluster(hosts, &found)?;
+    if !found.iter().any(|f| f.member) {
+        super::unborn::check(ctx).await?;
+    }
     let password = password(ctx, o, hosts, &found)?;
     let agents = ctx.site.as_ref().is_some_and(|s| s.nodes_of(RoleKind::Agent).next().is_some());
     let taints = match &o.taints {

@@ -10,6 +10,7 @@ use kube::client::Body;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
+use super::again::{self, Miss};
 use super::kinds::{Kind, builtin};
 use super::rest::{Reply, Request};
 use crate::core::ctx::Ctx;
@@ -97,11 +98,28 @@ impl Cluster {
         }
     }
 
-    /// Sends a request to the server that answered last, else to the next one that answers.
+    /// Sends a request to the server that answered last, else to the next one that answers; reads and applies again when
+    /// none did.
     ///
     /// # Errors
     /// `unreachable` with what each server said.
     pub async fn send(&self, ctx: &Ctx, request: &Request) -> OpResult<Reply> {
+        let what = format!("{} {}", request.method, request.path.split('?').next().unwrap_or_default());
+        let worth = |m: &Miss| again::is_worth_it(ctx, request, m);
+        let sent = ctx.retry(self.name(), &what, worth, || async {
+            match self.send_once(ctx, request).await {
+                Ok(reply) if again::is_busy(request, &reply) => Err(Miss::Busy(reply)),
+                Ok(reply) => Ok(reply),
+                Err(e) => Err(Miss::Lost(e)),
+            }
+        });
+        match sent.await {
+            Ok(reply) | Err(Miss::Busy(reply)) => Ok(reply),
+            Err(Miss::Lost(e)) => Err(e),
+        }
+    }
+
+    async fn send_once(&self, ctx: &Ctx, request: &Request) -> OpResult<Reply> {
         let n = self.0.servers.len();
         let first = self.0.current.load(Ordering::Relaxed);
         let mut said = Vec::new();

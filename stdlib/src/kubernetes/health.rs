@@ -15,7 +15,7 @@ const STALE_SECONDS: i64 = 60;
 /// Seconds since 1970 of `2026-11-23T03:04:05.678Z`.
 #[must_use]
 pub fn epoch_seconds(text: &str) -> Option<i64> {
-    Some(text.parse::<k8s_openapi::jiff::Timestamp>().ok()?.as_second())
+    Some(crate::core::stamp::millis(text)?.div_euclid(1000))
 }
 
 fn by_name(list: &[Value]) -> BTreeMap<&str, &Value> {

@@ -1,4 +1,5 @@
 //! `kubernetes`: a cluster's objects, nodes and pods through the real API.
+mod again;
 mod apply;
 mod apply_script;
 mod classes;

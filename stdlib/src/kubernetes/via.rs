@@ -23,6 +23,8 @@ options! {
         token: Option<Secret> = None,
         /// JSON body.
         body: Value = Value::Null,
+        /// Sending it twice is harmless: after an interruption it is sent again instead of asked about.
+        repeatable: bool = false,
     }
 }
 
@@ -57,10 +59,12 @@ impl Cluster {
             .ok_or_else(|| OpError::invalid(format!("service `{ns}/{name}` has no cluster address")))?;
         let target = format!("{} {service}{}", o.method, o.path);
         let reads = o.method == "GET";
-        let op = if reads {
-            Op::read("kubernetes", "request_service", target)
-        } else {
-            Op::run("kubernetes", "request_service", target)
+        // HTTP's own promise; for other methods the recipe's.
+        let harmless = o.repeatable || matches!(o.method.as_str(), "PUT" | "DELETE");
+        let op = match (reads, harmless) {
+            (true, _) => Op::read("kubernetes", "request_service", target),
+            (_, true) => Op::write("kubernetes", "request_service", target),
+            _ => Op::run("kubernetes", "request_service", target),
         };
         let mut script = format!("curl -sS -m 30 -w '\\n%{{http_code}}' -X {} -H @-", quote(&o.method));
         if !o.body.is_null() {

@@ -137,12 +137,16 @@ impl Cluster {
         let start = ctx.clock.now_ms().await;
         let mut watch = Watch::new(self, target);
         loop {
-            ctx.check_cancelled()?;
-            let seen = match look().await? {
+            ctx.check_effect()?;
+            let seen = match ctx.looking(look()).await? {
                 Look::Ready(t) => return Ok(t),
                 Look::Pending(seen) => seen,
             };
-            let waited = ctx.clock.now_ms().await.saturating_sub(start);
+            let now = ctx.clock.now_ms().await;
+            if ctx.effects.any() {
+                ctx.policy.check_lease(now)?;
+            }
+            let waited = now.saturating_sub(start);
             if waited >= limit.as_millis() as u64 {
                 let limit = crate::core::units::show_duration(limit);
                 return Err(OpError::timeout(format!("{what} did not happen within {limit}")).last_seen(seen));

@@ -104,7 +104,9 @@ impl Vm {
         if e.last.as_deref().is_some_and(|l| l.contains("agent does not answer")) {
             let id = self.vmid();
             return e.hint(format!(
-                "look at the console (`qm terminal {id}`): is `qemu-guest-agent` in the template, did cloud-init finish?"
+                "look at the console (`qm terminal {id}`): is `qemu-guest-agent` in the template, did cloud-init finish? A \
+                 system that hangs starts again with `proxmox::connect(site().proxmox).find_vm(\"{}\").reset()`",
+                self.name()
             ));
         }
         e

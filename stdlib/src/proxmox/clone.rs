@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
-use crate::core::op::Look;
+use crate::core::op::{Look, QUEUED};
 use crate::wire::pve::marker::{self, Marker};
 
 use super::change::Miss;
@@ -51,7 +51,7 @@ impl Job<'_> {
     async fn turn(&self) -> OpResult<Turn> {
         let (queue, storage) = (&self.pve.inner.clones, self.storage());
         self.s
-            .wait_for("a place in the clone queue", Duration::from_secs(1), QUEUE, || async {
+            .wait_for(&format!("{QUEUED}the clone queue"), Duration::from_secs(1), QUEUE, || async {
                 let mut all = queue.0.lock().unwrap_or_else(PoisonError::into_inner);
                 let running = all.entry(storage.clone()).or_default();
                 if *running < AT_ONCE {

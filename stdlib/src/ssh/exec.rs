@@ -1,5 +1,6 @@
 //! Running commands: connection reuse, root, environment, time limits, exit codes.
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -22,6 +23,9 @@ use super::wrap::Line;
 struct Slot {
     conn: tokio::sync::Mutex<Option<Arc<Conn>>>,
 }
+
+/// How often a login that got no answer is tried.
+const LOGINS: u32 = 3;
 
 /// What may be done when the connection ends while a command may be running.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -286,7 +290,10 @@ impl Host {
             if let Some(conn) = held.as_ref().filter(|c| c.is_open()) {
                 return Ok(conn.clone());
             }
-            let conn = Arc::new(Conn::open(ctx, self).await?);
+            // Thrice at most: a host that drops packets takes all of its time limit each time.
+            let tries = AtomicU32::new(1);
+            let worth = |_: &OpError| !ctx.is_looking() && tries.fetch_add(1, Ordering::SeqCst) < LOGINS;
+            let conn = Arc::new(ctx.retry(self.name(), "SSH login", worth, || Conn::open(ctx, self)).await?);
             *held = Some(conn.clone());
             Ok(conn)
         })

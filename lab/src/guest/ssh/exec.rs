@@ -118,7 +118,7 @@ pub(super) async fn run(
     drop(mark);
 }
 
-fn name_of(m: &Machine) -> String {
+pub(super) fn name_of(m: &Machine) -> String {
     m.lab
         .with(|w| w.pve.vms.get(&m.vmid).and_then(|v| v.conf.get("name").cloned()))
         .unwrap_or_else(|| m.vmid.to_string())

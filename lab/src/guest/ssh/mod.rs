@@ -61,6 +61,10 @@ pub fn serve(lab: &Lab, m: &Arc<Machine>) -> Option<SocketAddr> {
 }
 
 async fn connection(config: Arc<Config>, stream: tokio::net::TcpStream, m: Arc<Machine>) {
+    // Whatever goes wrong with a login: the connection ends before it.
+    if m.lab.faults().strike("ssh.login", &exec::name_of(&m)).is_some() {
+        return;
+    }
     let stop = m.stop.clone();
     let handler = Connection { m, who: None, channels: HashMap::new(), client: Client::Foreign };
     let Ok(running) = russh::server::run_stream(config, stream, handler).await else { return };

@@ -1,0 +1,68 @@
+//! Two worlds of a lab compared: without what is drawn anew in each.
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::Bench;
+
+/// The world of the lab in a state directory, as `gpuhost lab status` shows it, without what is drawn.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn of(b: &Bench, state: &Path, site: &str) -> Value {
+    let shown = state.display().to_string();
+    let args = ["lab", "status", "--json", "--site", site, "--state-dir", &shown];
+    let status: Value = serde_json::from_str(&b.run(&args).expect(0).stdout).unwrap_or_default();
+    let w = &status["world"];
+    assert!(w["hypervisor"].to_string().contains("pfsense"), "the foreign machine is in view");
+    normal(&serde_json::json!({ "hypervisor": w["hypervisor"], "in_clusters": w["in_clusters"] }))
+}
+
+/// Replaces what is drawn anew in every world: UUIDs and creation ids.
+#[must_use]
+pub fn normal(v: &Value) -> Value {
+    match v {
+        // When a machine was made is part of its config.
+        Value::String(s) if s.contains("ctime=") => {
+            Value::String(s.split("ctime=").next().unwrap_or_default().to_owned())
+        }
+        Value::String(s) => Value::String(without_ids(s)),
+        Value::Array(a) => a.iter().map(normal).collect(),
+        Value::Object(o) => o.iter().map(|(k, v)| (k.clone(), normal(v))).collect(),
+        other => other.clone(),
+    }
+}
+
+/// A text without UUIDs and creation ids.
+#[must_use]
+pub fn without_ids(text: &str) -> String {
+    let hex = |c: char| c.is_ascii_hexdigit() || c == '-';
+    let mut out = String::new();
+    let mut word = String::new();
+    let flush = |word: &mut String, out: &mut String| {
+        let drawn = word.len() == 12 && !word.contains('-') || word.len() == 36 && word.matches('-').count() == 4;
+        out.push_str(if drawn { "<drawn>" } else { word });
+        word.clear();
+    };
+    for c in text.chars() {
+        if hex(c) {
+            word.push(c);
+        } else {
+            flush(&mut word, &mut out);
+            out.push(c);
+        }
+    }
+    flush(&mut word, &mut out);
+    out
+}
+
+/// Lines that only one of two has.
+#[must_use]
+pub fn difference(want: &Value, found: &Value) -> String {
+    let lines = |v: &Value| -> Vec<String> { format!("{v:#}").lines().map(str::to_owned).collect() };
+    let (a, b) = (lines(want), lines(found));
+    let less = a.iter().filter(|l| !b.contains(l)).map(|l| format!("- {}", l.trim()));
+    let more = b.iter().filter(|l| !a.contains(l)).map(|l| format!("+ {}", l.trim()));
+    less.chain(more).take(30).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,123 @@
+//! Safety rules 12, 14, 15 and 19 as a user meets them: a lone server's disk is lost, names and ids of nodes change in the
+//! site file, what cloud-init applies changes, the token's file is lost, a Secret is written. One small deployed lab, a copy for each case.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use gpuhost_tests::Ran;
+use gpuhost_tests::play::{self, Play};
+
+const DEPLOY: &str = "recipes/deploy.rhai";
+
+/// The refusal of a deploy: what it says, and that it changed nothing.
+fn refused(ran: Ran, words: &[&str], changed: u64) {
+    let end = ran.finished();
+    let error = end["error"].to_string();
+    assert_eq!(ran.code, 4, "{error}\n{}", ran.stderr);
+    assert!(words.iter().all(|w| error.contains(w)), "{words:?} in {error}");
+    assert_eq!(end["changed"], changed, "{end:#}");
+}
+
+/// A file of the lab's own state directory.
+fn state(p: &Play, name: &str) -> PathBuf {
+    let labs = std::fs::read_dir(p.b.path("state/lab")).unwrap().flatten();
+    labs.map(|e| e.path().join("state").join(name)).find(|f| f.exists()).unwrap()
+}
+
+/// Rule 12: no server remembers the cluster, but its agents do.
+fn a_lone_servers_lost_disk_makes_no_second_cluster(base: &Play) {
+    let p = base.copy();
+    let gone = "let pve = proxmox::connect(site().proxmox);\n\
+        for vm in pve.list_owned() { if vm.name == \"brain\" { pve.remove_vm(vm, #{ delete_data: false }); } }\n";
+    let _ = p.json(gone, &[]).expect(0);
+    let ran = p.recipe(DEPLOY, &[]);
+    let error = ran.finished()["error"].to_string();
+    assert_eq!(ran.code, 4, "{error}\n{}", ran.stderr);
+    for word in ["agents belong to one", "muscle-a, muscle-b", "restore.rhai"] {
+        assert!(error.contains(word), "{word} in {error}");
+    }
+    let events = ran.events();
+    let wrote = events.iter().filter(|e| e["event"] == "intent").any(|e| e["op"] == "k3s.ensure_server");
+    assert!(!wrote, "K3s was not touched");
+    // Begun anew on purpose: the agents are let go first.
+    let let_go = "for h in site().hosts(\"agent\") { k3s::uninstall(h); }\n";
+    let _ = p.json(let_go, &["--yes"]).expect(0);
+    let _ = p.recipe(DEPLOY, &[]).expect(0);
+    assert_eq!(p.recipe(DEPLOY, &[]).expect(0).finished()["changed"], 0);
+}
+
+/// Rule 14: names and ids of nodes that exist do not change in place.
+fn names_and_ids_do_not_change_in_place(base: &Play) {
+    let mut p = base.copy();
+    p.change_site(&[("name = \"muscle-b\"", "name = \"muscle-z\"")]);
+    refused(p.recipe(DEPLOY, &[]), &["muscle-b", "503"], 0);
+    p.change_site(&[("vmid = 503", "vmid = 513")]);
+    refused(p.recipe(DEPLOY, &[]), &["muscle-b", "503", "513", "do not change"], 0);
+}
+
+/// Rule 14: what cloud-init applies at the next boot is said.
+fn a_new_instance_id_is_said(base: &Play) {
+    let mut p = base.copy();
+    p.change_site(&[("\"9.9.9.9\"", "\"1.1.1.1\"")]);
+    let said = p.recipe(DEPLOY, &[]).expect(0).said("warn");
+    for node in ["brain", "muscle-a", "muscle-b", "shelf"] {
+        let told = |m: &&String| m.starts_with(&format!("{node}: nameserver")) && m.contains("cloud-init runs again");
+        assert!(said.iter().any(|m| told(&m) && m.contains("host keys may change")), "{node}: {said:#?}");
+    }
+}
+
+/// Rule 15: made once, kept as a private file, read back from the cluster, and named as the snapshots' key.
+fn the_token_is_made_once(base: &Play) {
+    let p = base.copy();
+    let file = state(&p, "attic_token");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let token = std::fs::read_to_string(&file).unwrap();
+    assert!(token.trim().len() >= 32, "a token that is worth its name");
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(p.recipe(DEPLOY, &[]).expect(0).finished()["changed"], 0);
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), token.trim(), "the cluster's own, not a new one");
+    // Another one is refused before any write.
+    std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+    refused(p.recipe(DEPLOY, &[]), &["another token", "snapshots need it"], 0);
+    std::fs::write(&file, &token).unwrap();
+    let folder = p.b.path("project/backup");
+    let said = p.recipe("recipes/backup.rhai", &["--set", &format!("folder={}", folder.display())]);
+    let said = said.expect(0);
+    assert!(said.said("print").iter().any(|m| m.contains("the token beside it is its key")), "{}", said.stdout);
+    assert!(!said.stdout.contains(token.trim()), "the token is not printed");
+}
+
+/// Rule 19: what is a secret by its type stays out of events, journals and plans, though nobody has named it as one.
+fn values_of_secrets_stay_out(base: &Play) {
+    let p = base.copy();
+    let word = "correct-horse-battery-staple";
+    let text = |word: &str| {
+        format!("k3s::connect(site().hosts(\"server\")).ensure_secret(\"default/login\", #{{ word: \"{word}\" }});\n")
+    };
+    let file = p.file("login.rhai", &text(word));
+    let plan = p.b.run(&["plan", &file, "--lab", "--json", "--site", p.site()]).expect(10);
+    let ran = p.recipe(&file, &[]).expect(0);
+    assert!(ran.finished()["changed"].as_u64() > Some(0), "{}", ran.stdout);
+    let file = p.file("login.rhai", &text("another-word-of-that-length"));
+    let changed = p.recipe(&file, &[]).expect(0);
+    let mut all = [plan.stdout, ran.stdout, changed.stdout].concat();
+    for journal in std::fs::read_dir(p.b.path("state/runs")).unwrap().flatten() {
+        all += &std::fs::read_to_string(journal.path()).unwrap();
+    }
+    assert!(all.contains("kubernetes.apply") && all.contains("login"), "they tell of it");
+    for coded in [word, "Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5LXN0YXBsZQ", "another-word-of", "YW5vdGhlci13b3Jk"] {
+        assert!(!all.contains(coded), "`{coded}` was written");
+    }
+}
+
+#[test]
+fn what_a_deploy_must_not_do_in_place() {
+    let base = Play::deployed();
+    play::all(&[
+        ("a lone server's lost disk", &|| a_lone_servers_lost_disk_makes_no_second_cluster(&base)),
+        ("names and ids", &|| names_and_ids_do_not_change_in_place(&base)),
+        ("a new instance-id", &|| a_new_instance_id_is_said(&base)),
+        ("the token", &|| the_token_is_made_once(&base)),
+        ("values of secrets", &|| values_of_secrets_stay_out(&base)),
+    ]);
+}
