@@ -226,7 +226,7 @@ impl Bed {
 }
 
 /// A run on `lab` that may do everything.
-fn new_run(
+pub fn new_run(
     lab: &Lab,
     routes: Routes,
     site: Arc<Site>,

@@ -161,13 +161,117 @@ fn granted(b: &Bench) -> String {
     path.display().to_string()
 }
 
-#[test]
-fn a_helm_program_is_the_second_driver() {
-    let Some(helm) = peer("helm-v37") else { return };
-    let b = Bench::new();
+/// A folder whose `helm` is this one, for PATH.
+fn only(b: &Bench, helm: PathBuf) -> PathBuf {
     let bin = b.path("bin");
     std::fs::create_dir_all(&bin).unwrap();
     std::os::unix::fs::symlink(helm, bin.join("helm")).unwrap();
+    bin
+}
+
+/// Serves the files of a folder over HTTP until the test program ends; the address.
+fn shelf(dir: PathBuf) -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = format!("http://{}", socket.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in socket.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let mut head = String::new();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            while let Some(Ok(line)) = lines.next() {
+                if line.is_empty() {
+                    break;
+                }
+                if head.is_empty() {
+                    head = line;
+                }
+            }
+            let name = head.split(' ').nth(1).unwrap_or("/").trim_start_matches('/').to_owned();
+            let (status, body) = match std::fs::read(dir.join(&name)) {
+                Ok(b) if !name.contains("..") => ("200 OK", b),
+                _ => ("404 Not Found", Vec::new()),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+    at
+}
+
+/// What a helm program is asked without a cluster.
+const ASKED: &str = r#"
+let objects = helm::template("shop", "demo", #{ namespace: "n", values: #{ greeting: "hi", extra: true } });
+require(objects.len() == 2, `${objects}`);
+let names = objects.map(|o| o.metadata.name);
+require("shop" in names && "shop-extra" in names, `${names}`);
+for o in objects { if o.metadata.name == "shop" { require(o.data.greeting == "hi", `${o}`); } }
+let far = helm::template("shop", "demo", #{ repo: "REPO", version: "1.2.3" });
+require(far.len() == 1 && far[0].data.greeting == "hello", `${far}`);
+try { helm::template("shop", "demo", #{ kube_version: "v1.20.0" }); throw "rendered"; } catch (err) {
+    require(err != "rendered" && err.kind == "failed" && `${err.causes}`.contains("kubeVersion"), `${err}: ${err.causes}`);
+}
+
+let found = helm::lint("demo", #{});
+require(found.filter(|f| f.level == "error").len() == 0 && found.filter(|f| f.text.contains("icon")).len() == 1, `${found}`);
+let broken = helm::lint("broken", #{});
+require(broken.filter(|f| f.level == "error").len() > 0, `${broken}`);
+try { helm::lint("nowhere", #{}); throw "linted"; } catch (err) { require(err != "linted" && err.kind == "not_found", `${err}`); }
+
+let list = helm::versions("REPO", "demo");
+require(list.len() == 2 && list[0].version == "1.3.0" && list[1].version == "1.2.3" && list[1].app_version == "9", `${list}`);
+try { helm::versions("REPO", "nothing"); throw "found"; } catch (err) { require(err != "found" && err.kind == "not_found", `${err}`); }
+try { helm::versions("http://127.0.0.1:9", "demo"); throw "found"; } catch (err) { require(err != "found" && err.kind == "unreachable", `${err}`); }
+"#;
+
+#[test]
+fn charts_are_rendered_linted_and_listed() {
+    for name in ["helm-v31", "helm-v37"] {
+        let Some(helm) = peer(name) else { continue };
+        let b = Bench::new();
+        let bin = only(&b, helm);
+        let dir = chart(&b);
+        let home = dir.parent().unwrap().to_owned();
+        std::fs::create_dir_all(home.join("broken/templates")).unwrap();
+        std::fs::write(home.join("broken/Chart.yaml"), "apiVersion: v2\nname: broken\nversion: 0.1.0\n").unwrap();
+        std::fs::write(home.join("broken/templates/x.yaml"), "{{ .Values.a.b.c }}\n").unwrap();
+        let repo = b.path("repo");
+        std::fs::create_dir_all(&repo).unwrap();
+        let helm = |args: &[&str]| {
+            let out = Command::new(bin.join("helm")).args(args).current_dir(&home).output().unwrap();
+            assert!(out.status.success(), "{name} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        };
+        for version in ["1.2.3", "1.3.0"] {
+            helm(&["package", "demo", "--version", version, "-d", repo.to_str().unwrap()]);
+        }
+        helm(&["repo", "index", repo.to_str().unwrap()]);
+        let at = shelf(repo);
+        let site = granted(&b);
+        let recipe = b.path("asked.rhai");
+        std::fs::write(&recipe, ASKED.replace("REPO", &at)).unwrap();
+        let mut c = b.command(&["run", recipe.to_str().unwrap(), "--lab", "--json", "--yes", "--site", &site]);
+        let ran = gpuhost_tests::Ran::of(&c.env("PATH", &bin).output().unwrap());
+        assert_eq!(ran.code, 0, "{name}: {:#}\n{}", ran.finished()["error"], ran.stderr);
+        assert_eq!(ran.finished()["changed"], 0, "{name}: questions change nothing");
+        // without the grant nothing is started
+        let mut c = b.command(&["run", recipe.to_str().unwrap(), "--lab", "--json", "--yes", "--site", SITE]);
+        let ran = gpuhost_tests::Ran::of(&c.env("PATH", &bin).output().unwrap());
+        assert_eq!(ran.code, 4, "{name}: {:#}", ran.finished()["error"]);
+    }
+}
+
+#[test]
+fn a_helm_program_is_the_second_driver() {
+    for name in ["helm-v31", "helm-v37"] {
+        if let Some(helm) = peer(name) {
+            second_driver(helm);
+        }
+    }
+}
+
+fn second_driver(helm: PathBuf) {
+    let b = Bench::new();
+    let bin = only(&b, helm);
     let dir = chart(&b);
     let packed =
         Command::new(bin.join("helm")).args(["package", "demo"]).current_dir(dir.parent().unwrap()).output().unwrap();

@@ -42,6 +42,24 @@ impl Life {
         self.run(path.to_str().unwrap(), &[])
     }
 
+    /// Runs a recipe, or a recipe text, that nobody answers for: it is refused (exit 4) and says each of `words`.
+    fn refused(&self, recipe: &str, more: &[&str], words: &[&str]) {
+        let path = self.b.path("asked.rhai");
+        let is_text = recipe.contains('\n');
+        if is_text {
+            std::fs::write(&path, recipe).unwrap();
+        }
+        let (site, path) = (self.b.path("site.toml").display().to_string(), path.display().to_string());
+        let mut args = vec!["run", if is_text { path.as_str() } else { recipe }, "--lab", "--json", "--site", &site];
+        args.extend_from_slice(more);
+        let ran = self.b.run(&args);
+        let error = ran.finished()["error"].to_string();
+        assert_eq!(ran.code, 4, "{recipe}: {error}\n{}", ran.stderr);
+        for w in words {
+            assert!(error.contains(w), "{recipe}: no `{w}` in {error}");
+        }
+    }
+
     /// The cluster's CA, as the kubeconfig of the last connection has it.
     fn ca(&self) -> String {
         let _ = self.script("print(k3s::connect(site().hosts(\"server\")));\n").expect(0);
@@ -139,6 +157,82 @@ let ran = parallel(["upgrade", "load"], |what| {
 for line in ran { print(line); }
 "#;
 
+/// Safety rule 13: no action on a server while it would cost the quorum.
+const QUORUM: &str = r#"
+let cluster = k3s::connect(site().hosts("server"));
+fn failed(what, work) { try { work.call(); } catch (err) { return err; } throw `${what}: nothing failed`; }
+fn spared(what, work) {
+    let err = failed(what, work);
+    require(err.kind == "denied" && `${err} ${err.causes}`.contains("k3s-cp3"), `${what}: ${err}`);
+}
+ssh::connect("k3s-cp3").run("systemctl stop k3s");
+let servers = site().hosts("server");
+let away = servers.filter(|h| h.name == "k3s-cp3");
+let cp2 = servers.filter(|h| h.name == "k3s-cp2")[0];
+cluster.wait_until("node", "k3s-cp3", 5.minutes, |n| {
+    let ready = true;
+    for c in n.status.conditions { if c.type == "Ready" && c.status != "True" { ready = false; } }
+    !ready
+});
+spared("drain", || cluster.drain("k3s-cp2", 5.minutes));
+spared("certificates", || cluster.rotate_certificates(#{}));
+spared("question", || cluster.check_quorum("k3s-cp2"));
+let err = failed("removal", || cluster.remove_node(cp2));
+require(err.kind == "denied" && err.message.contains("vote"), `removal: ${err}`);
+cluster.check_quorum("k3s-cp3");
+cluster.check_quorum("k3s-gpu1");
+require(!("unschedulable" in cluster.get("node", "k3s-cp2").spec), "nothing was cordoned");
+let pve = proxmox::connect(site().proxmox);
+let vm = pve.get_vm("k3s-cp2");
+let err = failed("rollback", || vm.rollback("before"));
+require(err.kind == "denied" && err.message.contains("etcd"), `rollback: ${err}`);
+"#;
+
+const BACK: &str = r#"
+ssh::connect("k3s-cp3").run("systemctl start k3s");
+let cluster = k3s::connect(site().hosts("server"));
+cluster.wait_nodes(["k3s-cp3"], 10.minutes);
+require(cluster.check_servers(["k3s-cp1", "k3s-cp2", "k3s-cp3"]).len() == 0, "three voters");
+"#;
+
+/// Safety rule 16: somebody works on a GPU.
+const SESSION: &str = r#"
+let cluster = k3s::connect(site().hosts("server"));
+cluster.apply(#{ apiVersion: "v1", kind: "Pod", metadata: #{ name: "jupyter-ada", annotations: #{ "hub.jupyter.org/username": "ada" } }, spec: #{
+    runtimeClassName: "nvidia", nodeName: "k3s-gpu1", tolerations: [#{ operator: "Exists" }],
+    containers: [#{ name: "notebook", image: "busybox", command: ["sleep", "infinity"], resources: #{ limits: #{ "nvidia.com/gpu": "1" } } }],
+} });
+cluster.wait("pod", "jupyter-ada", "condition=Ready", 5.minutes);
+let held = gpu::inventory(cluster).holders;
+require(held.len() == 1 && held[0].node == "k3s-gpu1" && held[0].pod == "default/jupyter-ada", `${held}`);
+// tests take what is free and say what is not
+for test in gpu::run_test(cluster) {
+    require(test.result == "passed", `${test}`);
+    if test.node == "k3s-gpu1" { require(test.gpus == 1 && test.text.contains("1 of 2 busy"), `${test}`); }
+    else { require(test.gpus == 2, `${test}`); }
+}
+"#;
+
+const CONNECTED: &str = "let cluster = k3s::connect(site().hosts(\"server\"));\n";
+
+/// Rules 13 and 16 on the cluster of three servers.
+fn servers_and_sessions_are_spared(life: &Life) {
+    let _ = life.script(QUORUM).expect(0);
+    life.refused("scripts/reboot-node.rhai", &["--yes", "--set", "node=k3s-cp2"], &["quorum", "k3s-cp3"]);
+    life.refused("scripts/restart-vm.rhai", &["--yes", "--set", "node=k3s-cp2"], &["quorum"]);
+    life.refused("scripts/restart-agent.rhai", &["--yes", "--set", "node=k3s-cp2"], &["quorum"]);
+    let _ = life.script(BACK).expect(0);
+
+    let _ = life.script(SESSION).expect(0);
+    life.refused(&format!("{CONNECTED}cluster.drain(\"k3s-gpu1\", 5.minutes);\n"), &[], &["notebook of ada", "holds 1 GPU"]);
+    life.refused("scripts/gpu-mode.rhai", &["--set", "node=k3s-gpu1", "--set", "mig=all-1g.5gb"], &["default/jupyter-ada"]);
+    life.refused("scripts/reboot-node.rhai", &["--set", "node=k3s-gpu1"], &["GPUs are held by default/jupyter-ada"]);
+    let other = "gpu::ensure_operator(cluster, site().hosts(\"agent\"), #{ version: site().gpu.operator, driver: \"570.195.03\" });\n";
+    life.refused(&format!("{CONNECTED}{other}"), &[], &["driver", "default/jupyter-ada"]);
+    let gone = format!("{CONNECTED}cluster.delete(\"pod\", \"jupyter-ada\");\ncluster.uncordon(\"k3s-gpu1\");\n");
+    let _ = life.script(&gone).expect(0);
+}
+
 #[test]
 fn a_cluster_lives_through_upgrade_loss_and_replacement() {
     let life = Life { b: Bench::new() };
@@ -160,6 +254,9 @@ fn a_cluster_lives_through_upgrade_loss_and_replacement() {
     assert!(adapted["changed"].as_u64().unwrap() <= 1, "the deploy recipe finds what the upgrade left: {adapted}");
     assert_eq!(life.deploy()["changed"], 0, "and changes nothing once it has followed");
 
+    servers_and_sessions_are_spared(&life);
+    assert_eq!(life.deploy()["changed"], 0, "what was refused has changed nothing");
+
     // a backup, then something that is younger
     let saved = life
         .script(
@@ -173,6 +270,16 @@ fn a_cluster_lives_through_upgrade_loss_and_replacement() {
     let line = messages(&saved).into_iter().find(|m| m.starts_with("SAVED ")).unwrap();
     let name = line.split(' ').nth(1).unwrap().to_owned();
     assert!(life.b.path(&format!("backup/{name}.token")).exists(), "the token lies beside the copy");
+
+    // a snapshot under another token, or of another cluster, stops nothing
+    let token = life.b.path(&format!("backup/{name}.token"));
+    let noted = std::fs::read_to_string(&token).unwrap();
+    let restore = format!("k3s::restore_etcd(site().hosts(\"server\"), \"{name}\", #{{ folder: \"backup\" }});\n");
+    for (wrong, word) in [("K10abc::server:x", "another cluster"), ("somebody else's", "another token")] {
+        std::fs::write(&token, wrong).unwrap();
+        life.refused(&restore, &["--yes"], &[word, "nothing was stopped"]);
+    }
+    std::fs::write(&token, noted).unwrap();
 
     // two servers are lost: no quorum, then a restore, then the deploy recipe makes them anew
     life.lose(&["k3s-cp2", "k3s-cp3"]);

@@ -79,6 +79,8 @@ const WORDS: &[&str] = &[
     "table",
     "template",
     "template_file",
+    "lint",
+    "versions",
     "sha256",
     "node",
     "nodes",

@@ -1,10 +1,12 @@
 //! A control plane with no machine under it: the API and the controllers alone, for tests and measurements.
 use serde_json::json;
 
+use super::api;
 use super::cx::with_cluster;
+use super::k3s::files;
 use super::state::{Cluster, NodeRt};
 use super::store::Store;
-use crate::Lab;
+use crate::{Lab, tls};
 
 /// Adds a cluster without servers to the world; its id.
 pub fn cluster(lab: &Lab) -> String {
@@ -24,21 +26,39 @@ pub fn cluster(lab: &Lab) -> String {
     id
 }
 
-/// Adds a node that is Ready and runs what it is given.
+/// Lets the API of the cluster listen under the address `addr` (`10.0.0.11:6443`); gives the administrator's kubeconfig.
+///
+/// # Errors
+/// When no port can be bound or the CA cannot sign.
+pub fn serve(lab: &Lab, cluster: &str, addr: &str) -> std::io::Result<String> {
+    let c = lab.with(|w| w.clusters.get(cluster).cloned()).unwrap_or_default();
+    let ip = addr.rsplit_once(':').map_or(addr, |(ip, _)| ip).to_owned();
+    let leaf = tls::make_leaf(&c.ca, "kube-apiserver", None, &["127.0.0.1".to_owned(), ip])?;
+    api::listen(lab, cluster, 1, &[addr.to_owned()], &leaf, &c.client_ca.cert)?;
+    files::kubeconfig(&c)
+}
+
+/// Adds a node that is Ready, has a GPU and runs what it is given.
 pub fn node(lab: &Lab, cluster: &str, name: &str) {
     lab.with(|w| {
         with_cluster(lab, w, cluster, |cx| {
-            let size = json!({"cpu": "64", "memory": "256Gi", "pods": "250", "ephemeral-storage": "400Gi"});
+            let size = json!({"cpu": "64", "memory": "256Gi", "pods": "250", "ephemeral-storage": "400Gi", "nvidia.com/gpu": "1"});
             let n = cx.c.nodes.len();
             let range = format!("10.{}.{}.0/24", 42 + n / 256, n % 256);
+            let version = cx.c.version.clone();
+            let labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "nvidia.com/gpu.count": "1"});
             cx.create(json!({"apiVersion": "v1", "kind": "Node",
-                "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
-                "spec": {"podCIDR": range}}));
+                "metadata": {"name": name, "labels": labels}, "spec": {"podCIDR": range}}));
             cx.update("nodes", "", name, |o| {
                 o["status"]["capacity"] = size.clone();
                 o["status"]["allocatable"] = size;
+                o["status"]["nodeInfo"]["kubeletVersion"] = json!(version);
             });
             cx.condition(("nodes", "", name), "Ready", "True", "KubeletReady", "kubelet is posting ready status");
+            let renewed = super::text::stamp_micro(cx.now());
+            cx.create(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": name, "namespace": "kube-node-lease"},
+                "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": renewed}}));
             cx.c.nodes.insert(name.to_owned(), NodeRt { posting: true, ..NodeRt::default() });
         });
     });

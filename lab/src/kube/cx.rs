@@ -122,16 +122,43 @@ impl Cx<'_> {
         }
     }
 
-    /// Creates a pod for `owner`; a refusal becomes the owner's event. Says whether it did.
-    pub fn create_pod(&mut self, owner: &Value, pod: Value, controller: &str) -> bool {
+    /// Creates a pod for `owner` and says so in its events; a refusal becomes the owner's event.
+    ///
+    /// # Errors
+    /// The API server's words.
+    pub fn create_pod(&mut self, owner: &Value, pod: Value, controller: &str) -> Result<(), String> {
         let now = self.w.now_ms;
+        let set = s(owner, "/kind") == "StatefulSet";
+        let (about, name) = (format!("in StatefulSet {}", s(owner, "/metadata/name")), s(&pod, "/metadata/name").to_owned());
         match self.c.store.create(now, pod) {
-            Ok(_) => true,
+            Ok(made) => {
+                let text = match set {
+                    true => format!("create Pod {name} {about} successful"),
+                    false => format!("Created pod: {}", s(&made, "/metadata/name")),
+                };
+                self.event(owner, true, "SuccessfulCreate", &text, controller);
+                Ok(())
+            }
             Err(e) => {
-                self.event(owner, false, "FailedCreate", &format!("Error creating: {}", e.message), controller);
-                false
+                let text = match set {
+                    true => format!("create Pod {name} {about} failed error: {}", e.message),
+                    false => format!("Error creating: {}", e.message),
+                };
+                self.event(owner, false, "FailedCreate", &text, controller);
+                Err(e.message)
             }
         }
+    }
+
+    /// Deletes a pod of `owner` and says so in its events.
+    pub fn delete_pod(&mut self, owner: &Value, name: &str, controller: &str) {
+        let (ns, set) = key(owner);
+        self.delete("pods", &ns, name);
+        let text = match s(owner, "/kind") {
+            "StatefulSet" => format!("delete Pod {name} in StatefulSet {set} successful"),
+            _ => format!("Deleted pod: {name}"),
+        };
+        self.event(owner, true, "SuccessfulDelete", &text, controller);
     }
 
     /// Changes an object in place (any part of it); says whether there is one.

@@ -1,6 +1,7 @@
 //! A bare control plane and a client that speaks to its handlers without a socket.
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use gpuhost_lab::kube::api::auth::User;
 use gpuhost_lab::kube::api::route::Query;
@@ -13,10 +14,21 @@ use gpuhost_stdlib::core::clock::Mode;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-struct Nowhere;
-impl RouteSink for Nowhere {
-    fn up(&self, _: &str, _: SocketAddr) {}
-    fn down(&self, _: &str) {}
+/// Where the servers of a bed listen.
+#[derive(Default)]
+pub struct Places(Mutex<BTreeMap<String, SocketAddr>>);
+impl RouteSink for Places {
+    fn up(&self, addr: &str, at: SocketAddr) {
+        self.0.lock().unwrap().insert(addr.to_owned(), at);
+    }
+    fn down(&self, addr: &str) {
+        self.0.lock().unwrap().remove(addr);
+    }
+}
+impl Places {
+    pub fn get(&self, addr: &str) -> Option<SocketAddr> {
+        self.0.lock().unwrap().get(addr).copied()
+    }
 }
 
 /// What the API answered.
@@ -38,6 +50,7 @@ impl Answer {
 pub struct Bed {
     pub lab: Lab,
     pub cluster: String,
+    pub places: Arc<Places>,
     _dir: Arc<tempfile::TempDir>,
 }
 
@@ -56,9 +69,10 @@ impl Bed {
         rustls::crypto::ring::default_provider().install_default().ok();
         let world = World::new(&Spec::homelab().unwrap()).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let lab = Lab::start(world, dir.path(), mode, Arc::new(Nowhere)).await.unwrap();
+        let places = Arc::new(Places::default());
+        let lab = Lab::start(world, dir.path(), mode, places.clone()).await.unwrap();
         let cluster = bare::cluster(&lab);
-        Bed { lab, cluster, _dir: Arc::new(dir) }
+        Bed { lab, cluster, places, _dir: Arc::new(dir) }
     }
 
     pub async fn send(&self, method: &str, path: &str, kind: &str, body: Vec<u8>, headers: &[(&str, &str)]) -> Answer {
@@ -72,7 +86,7 @@ impl Bed {
             accept: header("accept"),
             content_type: kind.to_owned(),
             agent: "python-urllib3/2.5.0".to_owned(),
-            headers: Vec::new(),
+            headers: headers.iter().map(|(k, v)| (k.to_lowercase(), (*v).to_owned())).collect(),
             body: body.into(),
             upgrade: None,
             client: Client::Foreign,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test stops at the first surprise
 mod bed;
 mod controllers;
+mod machinery;
 mod recorded;
 mod rest;
 mod scale;

@@ -1,8 +1,5 @@
-//! Large clusters: time to start, list, watch and remove pods, which has to grow with their number and no faster.
-//!
-//! The whole, about four minutes: `cargo test --workspace --test kube scale -- --ignored --nocapture`
-//! (`GPUHOST_SCALE=100,200` names other numbers of nodes; ten pods for each).
-#![allow(clippy::print_stdout)] // the table of the measurement
+//! Large clusters: time to start, list, watch, verify and remove pods, which has to grow with their number and no
+//! faster. The test takes a small one; the measurement is the bench `kube_scale` of the crate gpuhost-tests.
 use std::time::{Duration, Instant};
 
 use gpuhost_lab::kube::bare;
@@ -13,11 +10,11 @@ use crate::bed::Bed;
 /// Pods of a namespace.
 const SHARE: usize = 100;
 
-/// What was measured, in the order of the table.
-struct Times(Vec<(&'static str, Duration)>);
+/// What was measured, in order.
+pub struct Times(pub Vec<(&'static str, Duration)>);
 
 impl Times {
-    async fn add<T>(&mut self, what: &'static str, work: impl Future<Output = T>) -> T {
+    pub async fn add<T>(&mut self, what: &'static str, work: impl Future<Output = T>) -> T {
         let begun = Instant::now();
         let out = work.await;
         self.0.push((what, begun.elapsed()));
@@ -54,9 +51,8 @@ async fn running(bed: &Bed, count: usize) {
     panic!("not all of {count} pods run");
 }
 
-/// A cluster of `nodes` nodes with ten pods each, one of them a daemon's.
-async fn measure(nodes: usize) -> Times {
-    let bed = Bed::running().await;
+/// A cluster of `nodes` nodes with ten pods each, one of them a daemon's; what has been measured until all run.
+pub async fn started(bed: &Bed, nodes: usize) -> Times {
     let mut t = Times(Vec::new());
     let pods = nodes * 9;
     t.add("nodes", async {
@@ -74,9 +70,14 @@ async fn measure(nodes: usize) -> Times {
             let d = workload("Deployment", "web", &ns, SHARE.min(pods - i * SHARE));
             assert_eq!(bed.post(&format!("/apis/apps/v1/namespaces/{ns}/deployments"), d).await.code, 201);
         }
-        running(&bed, nodes * 10).await;
+        running(bed, nodes * 10).await;
     })
     .await;
+    t
+}
+
+/// Reads of the whole, a change of every pod, and a watch that tells them all.
+pub async fn used(bed: &Bed, nodes: usize, t: &mut Times) {
     let all = t.add("list", async { bed.get("/api/v1/pods").await.body }).await;
     let items = all["items"].as_array().unwrap();
     assert_eq!(items.len(), nodes * 10);
@@ -108,8 +109,17 @@ async fn measure(nodes: usize) -> Times {
         assert_eq!(bed.get(&at).await.text.lines().count(), nodes * 10);
     })
     .await;
+    let mut addresses: Vec<&str> = items.iter().filter_map(|p| p["status"]["podIP"].as_str()).collect();
+    addresses.sort_unstable();
+    let count = addresses.len();
+    addresses.dedup();
+    assert_eq!(addresses.len(), count, "no two pods have one address");
+}
+
+/// Every namespace goes, with what is in it.
+pub async fn removed(bed: &Bed, nodes: usize, t: &mut Times) {
     t.add("remove", async {
-        for i in 0..pods.div_ceil(SHARE) {
+        for i in 0..(nodes * 9).div_ceil(SHARE) {
             bed.delete(&format!("/api/v1/namespaces/team{i:03}"), Value::Null).await;
         }
         for _ in 0..900 {
@@ -124,40 +134,13 @@ async fn measure(nodes: usize) -> Times {
         panic!("pods are left");
     })
     .await;
-    let mut addresses: Vec<&str> = items.iter().filter_map(|p| p["status"]["podIP"].as_str()).collect();
-    addresses.sort_unstable();
-    let count = addresses.len();
-    addresses.dedup();
-    assert_eq!(addresses.len(), count, "no two pods have one address");
-    t
-}
-
-fn table(sizes: &[usize], all: &[Times]) {
-    let head: Vec<String> = sizes.iter().map(|n| format!("{n} nodes")).collect();
-    println!("{:<8} {:>12}  per pod, first = 1", "", head.join(" / "));
-    for (i, (what, _)) in all[0].0.iter().enumerate() {
-        let seconds: Vec<f64> = all.iter().map(|t| t.0[i].1.as_secs_f64()).collect();
-        let each: Vec<f64> = seconds.iter().zip(sizes).map(|(s, n)| s / *n as f64).collect();
-        let times: Vec<String> = seconds.iter().map(|s| format!("{s:.2} s")).collect();
-        let ratios: Vec<String> = each.iter().map(|e| format!("{:.2}", e / each[0].max(1e-9))).collect();
-        println!("{what:<8} {:>12}  {}", times.join(" / "), ratios.join(" / "));
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_some_nodes_starts_lists_watches_and_ends() {
-    let times = measure(12).await;
+    let bed = Bed::running().await;
+    let mut times = started(&bed, 12).await;
+    used(&bed, 12, &mut times).await;
+    removed(&bed, 12, &mut times).await;
     assert_eq!(times.0.len(), 7);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes; prints how time grows with the number of nodes and pods"]
-async fn scale() {
-    let asked = std::env::var("GPUHOST_SCALE").unwrap_or_else(|_| "250,500,1000".to_owned());
-    let sizes: Vec<usize> = asked.split(',').filter_map(|n| n.trim().parse().ok()).collect();
-    let mut all = Vec::new();
-    for n in &sizes {
-        all.push(measure(*n).await);
-    }
-    table(&sizes, &all);
 }

@@ -109,6 +109,13 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// Who holds GPUs on the nodes that `here` means, as words: `research/train on k3s-gpu1 (2)`.
+    #[must_use]
+    pub fn held_on(&self, here: impl Fn(&str) -> bool) -> Vec<String> {
+        let held = self.holders.iter().filter(|(node, ..)| here(node));
+        held.map(|(node, pod, n)| format!("{pod} on {node} ({n})")).collect()
+    }
+
     /// As JSON for scripts.
     #[must_use]
     pub fn json(&self) -> Value {

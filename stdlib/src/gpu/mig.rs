@@ -56,9 +56,7 @@ pub async fn ensure_mig(ctx: &Ctx, cluster: &Cluster, node: &str, config: &str, 
         if label(&live, CONFIG) == config && label(&live, STATE) == "success" {
             return Ok(false);
         }
-        let held = inventory(s.ctx(), cluster).await?;
-        let here: Vec<String> =
-            held.holders.iter().filter(|(n, ..)| n == node).map(|(_, p, k)| format!("{p} ({k})")).collect();
+        let here = inventory(s.ctx(), cluster).await?.held_on(|n| n == node);
         let who = if here.is_empty() {
             "nobody holds a GPU there".to_owned()
         } else {

@@ -63,6 +63,7 @@ pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &O
         o.mps,
     ));
     ctx.run_op(op, |s| async move {
+        ask_for_sessions(s.ctx(), cluster, o).await?;
         // the driver's pods are privileged: the namespace says so before the first one starts
         let labels = json!({"pod-security.kubernetes.io/enforce": "privileged"});
         let ns = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}});
@@ -85,6 +86,28 @@ pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &O
         follow(&s, cluster, hosts, o).await
     })
     .await
+}
+
+/// Another driver ends what runs on the cards: whoever holds one is named and asked for first.
+async fn ask_for_sessions(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<()> {
+    let found = cluster.list_if_known(ctx, "clusterpolicies.nvidia.com", "").await?;
+    let Some(driver) = found.first().map(|p| &p["spec"]["driver"]) else { return Ok(()) };
+    let runs = match driver["enabled"].as_bool() {
+        Some(false) => "preinstalled",
+        _ => driver["version"].as_str().unwrap_or_default(),
+    };
+    if runs.is_empty() || runs == o.driver {
+        return Ok(());
+    }
+    let held = super::inventory::inventory(ctx, cluster).await?.held_on(|_| true);
+    if held.is_empty() {
+        return Ok(());
+    }
+    let question = format!("change the driver from {runs} to {}? It ends what uses GPUs: {}", o.driver, held.join(", "));
+    if ctx.consent.confirm(&question, true)? {
+        return Ok(());
+    }
+    Err(OpError::refused(format!("declined: {question}")).on(cluster.name()).hint("nothing was changed"))
 }
 
 /// K3s version of the cluster, as its API server says it.

@@ -1,11 +1,9 @@
 //! The second driver: a `helm` program on this machine, where the site file allows it.
-use std::process::Stdio;
-
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
 
 use super::body::value_differences;
 use super::install::ReleaseOptions;
+use super::program::{granted, helm, last_words, together};
 use super::release::Revision;
 use super::values::split;
 use crate::core::ctx::Ctx;
@@ -13,36 +11,6 @@ use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::op::OpScope;
 use crate::kubernetes::Cluster;
-
-/// Whether the site file grants the program.
-fn granted(ctx: &Ctx) -> OpResult<()> {
-    let site = ctx.site.as_ref();
-    let list = site.and_then(|s| s.permissions.get("programs")).and_then(toml::Value::as_array);
-    if list.into_iter().flatten().any(|p| p.as_str() == Some("helm")) {
-        return Ok(());
-    }
-    Err(OpError::refused("this run may not start programs of this machine")
-        .on("helm")
-        .hint("grant it in the site file: [permissions] programs = [\"helm\"]; or leave `driver` out"))
-}
-
-/// One tree of plain and secret values.
-fn together(mut plain: Value, secret: Option<Value>) -> Value {
-    fn merge(a: &mut Value, b: Value) {
-        match (a, b) {
-            (Value::Object(x), Value::Object(y)) => {
-                for (k, v) in y {
-                    merge(x.entry(k).or_insert(Value::Null), v);
-                }
-            }
-            (a, b) => *a = b,
-        }
-    }
-    if let Some(secret) = secret {
-        merge(&mut plain, secret);
-    }
-    plain
-}
 
 /// Arguments of `helm upgrade`.
 fn arguments(name: &str, o: &ReleaseOptions, kubeconfig: &str) -> Vec<String> {
@@ -118,42 +86,24 @@ async fn run(cluster: &Cluster, ctx: &Ctx, name: &str, o: &ReleaseOptions, value
     let path = ctx.state_file(&format!("helm-{name}.kubeconfig"));
     let config = cluster.reachable_kubeconfig(ctx)?;
     crate::site::write_private(&path, config.reveal().as_bytes())?;
-    let spawned = tokio::process::Command::new("helm")
-        .args(arguments(name, o, &path.display().to_string()))
-        .current_dir(&ctx.base_dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn();
-    let mut child = spawned.map_err(|e| {
-        OpError::not_found("there is no `helm` on this machine")
-            .because(e.to_string())
-            .hint("install helm, or leave `driver` out")
-    })?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(values.to_string().as_bytes()).await;
-    }
-    let out = child.wait_with_output().await;
+    let args = arguments(name, o, &path.display().to_string());
+    let out = helm(ctx, &args, values.to_string().as_bytes(), &[]).await;
     let _ = std::fs::remove_file(&path);
-    let out = out.map_err(|e| OpError::failed("helm was lost").because(e.to_string()))?;
+    let out = out?;
     if out.status.success() {
         return Ok(());
     }
     let mut e = OpError::failed(format!("Helm could not install `{name}` {}", o.version)).on(name);
-    e.causes = crate::k3s::journal::last_lines(&String::from_utf8_lossy(&out.stderr), 4);
+    e.causes = last_words(&out);
     Err(e.hint(format!("run it by hand to see more: `helm upgrade --install {name} {} --debug`", o.chart)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
-    fn values_and_arguments() {
-        let v = together(json!({"a": {"b": 1}}), Some(json!({"a": {"c": "s"}})));
-        assert_eq!(v, json!({"a": {"b": 1, "c": "s"}}));
+    fn arguments_of_an_upgrade() {
         let mut m = rhai::Map::new();
         m.insert("chart".into(), "web".into());
         m.insert("version".into(), "1.0.0".into());

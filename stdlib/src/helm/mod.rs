@@ -5,6 +5,7 @@ mod cli;
 mod constraint;
 mod install;
 mod known;
+mod program;
 mod release;
 mod rollback;
 mod script;
@@ -17,6 +18,7 @@ pub use archive::{Archive, inert_keys};
 pub use body::{Stored, value_differences};
 pub use constraint::satisfies;
 pub use install::{Driving, RELEASE_FIELDS, ReleaseOptions, chart_objects, workload_trouble};
+pub use program::RenderOptions;
 pub use release::{Release, Revision, read_revision};
 pub use values::split;
 
@@ -27,10 +29,13 @@ pub fn def() -> ModuleDef {
         name: "helm",
         docs: "Helm releases without a helm binary: the helm-controller of K3s installs them. A release counts as \
                installed when its job is complete, its newest revision deployed and its workloads are ready. \
-               Releases of other owners (Helm, Fleet) are refused.",
+               Releases of other owners (Helm, Fleet) are refused. `template`, `lint` and `versions` ask a helm \
+               program of this machine, which the site file has to grant.",
         module: script::module(),
         options: vec![
             fn_options("ensure_release", "options", "ReleaseOptions", RELEASE_FIELDS),
+            fn_options("template", "options", "RenderOptions", RenderOptions::FIELDS),
+            fn_options("lint", "options", "RenderOptions", RenderOptions::FIELDS),
             fn_options("find_release", "options", "ObjectOptions", ObjectOptions::FIELDS),
         ],
     }

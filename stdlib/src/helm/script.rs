@@ -5,6 +5,7 @@ use rhai::{Array, Dynamic, Map};
 use serde_json::json;
 
 use super::install::Driving;
+use super::program::{self, RenderOptions};
 use super::release::{Release, Revision};
 use crate::core::ctx::{RhaiResultOf, call};
 use crate::core::error::{OpError, OpResult};
@@ -51,6 +52,49 @@ mod api {
             let (o, by) = Driving::split(&options)?;
             cluster.ensure_release(&ctx, &name, &o, &by).await
         })
+    }
+
+    /// Objects that a chart makes with these values, without a cluster: what `apply` takes. Needs a helm program.
+    ///
+    /// # Example
+    /// ```rhai,check
+    /// for o in helm::template("web", "charts/web", #{ values: #{ replicas: 2 } }) { print(`${o.kind} ${o.metadata.name}`); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn template(ncc: NativeCallContext, name: &str, chart: &str, options: Map) -> RhaiResultOf<Array> {
+        let (name, chart) = (name.to_owned(), chart.to_owned());
+        call(&ncc, |ctx| async move {
+            let o = RenderOptions::read(&options)?;
+            program::template(&ctx, &name, &chart, &o).await?.iter().map(to_script).collect()
+        })
+    }
+
+    /// What `helm lint` says of a chart on this machine: `#{ level, path, text }` each. Needs a helm program.
+    ///
+    /// # Example
+    /// ```rhai,check
+    /// for line in helm::lint("charts/web", #{ values: #{ replicas: 2 } }) { require(line.level != "error", line.text); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lint(ncc: NativeCallContext, chart: &str, options: Map) -> RhaiResultOf<Array> {
+        let chart = chart.to_owned();
+        call(&ncc, |ctx| async move {
+            let o = RenderOptions::read(&options)?;
+            program::lint(&ctx, &chart, &o).await?.iter().map(to_script).collect()
+        })
+    }
+
+    /// Versions of a chart in a repository, newest first: `#{ version, app_version, description }` each. Needs a helm
+    /// program.
+    ///
+    /// # Example
+    /// ```rhai,check
+    /// print(helm::versions("https://charts.jetstack.io", "cert-manager")[0].version);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn versions(ncc: NativeCallContext, repo: &str, chart: &str) -> RhaiResultOf<Array> {
+        let (repo, chart) = (repo.to_owned(), chart.to_owned());
+        call(&ncc, |ctx| async move { program::versions(&ctx, &repo, &chart).await?.iter().map(to_script).collect() })
     }
 
     /// The release of this name, or `()`.

@@ -27,6 +27,30 @@ pub struct Care {
     pub limit: Duration,
 }
 
+/// Whether a server is Ready and votes in etcd.
+fn votes(node: &Value) -> bool {
+    is_true(node, "Ready") && is_true(node, "EtcdIsVoter")
+}
+
+/// The server that is missing for a quorum without `name`.
+fn too_few_without<'a>(servers: &'a [Value], name: &str) -> Option<&'a Value> {
+    let own = servers.iter().find(|n| n["metadata"]["name"] == name)?;
+    let others: Vec<&Value> = servers.iter().filter(|n| n["metadata"]["name"] != name).collect();
+    let good = others.iter().filter(|n| votes(n)).count();
+    if !votes(own) || good > servers.len() / 2 {
+        return None;
+    }
+    others.into_iter().find(|n| !votes(n))
+}
+
+fn costs_quorum(name: &str, other: &Value) -> OpError {
+    let called = other["metadata"]["name"].as_str().unwrap_or("?");
+    OpError::refused(format!("taking it down now would cost the quorum: `{called}` does not vote"))
+        .on(name)
+        .because(node_trouble(other).or_else(|| condition(other, "EtcdIsVoter").map(|c| c.1)).unwrap_or_default())
+        .hint(format!("bring `{called}` back first: `systemctl status k3s` on it"))
+}
+
 impl Cluster {
     /// Refuses to take a server down while another one does not vote.
     ///
@@ -34,18 +58,23 @@ impl Cluster {
     /// `denied` naming the server that is not well.
     pub async fn spare_quorum(&self, ctx: &Ctx, name: &str) -> OpResult<()> {
         let nodes = self.list_labelled(ctx, "node", "", ("node-role.kubernetes.io/etcd", "true")).await?;
-        for n in nodes.iter().filter(|n| n["metadata"]["name"] != name) {
-            let other = n["metadata"]["name"].as_str().unwrap_or("?");
-            if !is_true(n, "Ready") || !is_true(n, "EtcdIsVoter") {
-                return Err(OpError::refused(format!(
-                    "taking it down now would cost the quorum: `{other}` does not vote"
-                ))
-                .on(name)
-                .because(node_trouble(n).or_else(|| condition(n, "EtcdIsVoter").map(|c| c.1)).unwrap_or_default())
-                .hint(format!("bring `{other}` back first: `systemctl status k3s` on it")));
-            }
+        match nodes.iter().find(|n| n["metadata"]["name"] != name && !votes(n)) {
+            Some(n) => Err(costs_quorum(name, n)),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Refuses to take a server out of service when the others that vote would be too few for a quorum. Nothing for
+    /// other nodes, for a cluster of one server, and for a server that does not vote itself.
+    ///
+    /// # Errors
+    /// `denied` naming the server that is not well.
+    pub async fn keep_quorum(&self, ctx: &Ctx, name: &str) -> OpResult<()> {
+        let nodes = self.list_labelled(ctx, "node", "", ("node-role.kubernetes.io/etcd", "true")).await?;
+        match too_few_without(&nodes, name) {
+            Some(n) => Err(costs_quorum(name, n)),
+            None => Ok(()),
+        }
     }
 
     /// Cordons a node for our own work, and drains it where asked; an operator's own cordon is left alone.
@@ -149,5 +178,34 @@ impl Cluster {
             }
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(name: &str, ready: bool) -> Value {
+        let yes = |b: bool| if b { "True" } else { "False" };
+        json!({"metadata": {"name": name}, "status": {"conditions": [
+            {"type": "Ready", "status": yes(ready)}, {"type": "EtcdIsVoter", "status": "True"}]}})
+    }
+
+    #[test]
+    fn a_server_is_spared_when_the_others_are_too_few() {
+        let of = |ready: &[bool]| -> Vec<Value> {
+            ready.iter().enumerate().map(|(i, r)| server(&format!("s{i}"), *r)).collect()
+        };
+        let missing = |ready: &[bool], name: &str| {
+            too_few_without(&of(ready), name).map(|n| n["metadata"]["name"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(missing(&[true, true, true], "s0"), None);
+        assert_eq!(missing(&[true, true, false], "s0").as_deref(), Some("s2"));
+        // the one that is down already costs nothing more
+        assert_eq!(missing(&[true, true, false], "s2"), None);
+        assert_eq!(missing(&[true, true, true, true, false], "s0"), None);
+        assert_eq!(missing(&[true, true, true, false, false], "s0").as_deref(), Some("s3"));
+        // one or two servers have no quorum to spare; agents are no servers
+        assert_eq!((missing(&[true], "s0"), missing(&[true, true], "s0"), missing(&[true, false], "agent")), (None, None, None));
     }
 }

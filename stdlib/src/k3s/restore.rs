@@ -26,6 +26,9 @@ options! {
     }
 }
 
+/// Annotation of a snapshot's object: which token its bootstrap data is encrypted with.
+const TOKEN_HASH: &str = "etcd.k3s.cattle.io/snapshot-token-hash";
+
 /// What K3s says when a reset is complete.
 const DONE: &str = "has been reset";
 
@@ -47,7 +50,8 @@ pub fn rejoin_config(config: &Value, leader: Option<&str>) -> Value {
 /// Restores the datastore of `hosts[0]` from `snapshot`; the other servers lose theirs (kept aside) and join again.
 ///
 /// # Errors
-/// `denied` when declined; `not_found` without the snapshot; what K3s says to a wrong token.
+/// `denied` when declined, and for a snapshot of another cluster or under another token; `not_found` without the
+/// snapshot; what K3s says when it cannot be read.
 pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &RestoreOptions) -> OpResult<Cluster> {
     let leader = hosts.first().ok_or_else(|| OpError::invalid("no server to restore on"))?;
     let op = Op::destroy("k3s", "restore_etcd", leader.name()).class(Class::Adoptable).args(&snapshot);
@@ -59,8 +63,9 @@ pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &Restore
                 .on(leader.name())
                 .hint("install the same version first: `gpuhost run recipes/deploy.rhai`"));
         }
-        let path = place(s.ctx(), leader, snapshot, o).await?;
         let others = ask_others(s.ctx(), &hosts[1..]).await;
+        prove(s.ctx(), hosts, &found, &others, snapshot, o).await?;
+        let path = place(s.ctx(), leader, snapshot, o).await?;
         let changes = listing(s.ctx(), hosts, leader, snapshot, &others).await;
         let url = format!("https://{}:{PORT}", leader.address());
         s.act(format!("etcd of {}", leader.name()), changes, async {
@@ -85,6 +90,74 @@ pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &Restore
         super::connect::connect(s.ctx(), hosts).await
     })
     .await
+}
+
+/// The password in a token of any form: `K10<hash>::server:<password>`, or the password alone.
+fn plain(token: &str) -> &str {
+    let token = token.trim();
+    match token.strip_prefix("K10").and_then(|t| t.split_once("::")) {
+        Some((_, cred)) => cred.split_once(':').map_or(cred, |(_, p)| p),
+        None => token,
+    }
+}
+
+/// What K3s notes of a token beside a snapshot.
+fn fingerprint(password: &str) -> String {
+    super::snapshot::hex(password.as_bytes())[..12].to_owned()
+}
+
+/// The token that K3s will try on the snapshot.
+fn own_token(found: &Found) -> Option<String> {
+    let given = found.config["token"].as_str().map(plain).filter(|t| !t.is_empty());
+    given.or_else(|| found.password()).map(str::to_owned)
+}
+
+/// Proves before anything is stopped that the servers are of one cluster, that the snapshot is this cluster's, and that
+/// the servers' token opens it, as far as anything notes that: the copy's own files, or the snapshot's object.
+async fn prove(
+    ctx: &Ctx,
+    hosts: &[Host],
+    leader: &Found,
+    others: &[(Host, Option<Found>)],
+    snapshot: &str,
+    o: &RestoreOptions,
+) -> OpResult<()> {
+    let all: Vec<(Host, Found)> = std::iter::once((hosts[0].clone(), leader.clone()))
+        .chain(others.iter().filter_map(|(h, f)| Some((h.clone(), f.clone()?))))
+        .collect();
+    let (machines, found): (Vec<Host>, Vec<Found>) = all.into_iter().unzip();
+    super::servers::same_cluster(&machines, &found)?;
+    let Some(token) = own_token(leader) else { return Ok(()) };
+    let refused = |noted: &str| {
+        OpError::refused(format!("`{snapshot}` was saved under another token than the servers have"))
+            .on(hosts[0].name())
+            .because(format!("its token has the fingerprint {noted}, theirs {}", fingerprint(&token)))
+            .hint(
+                "nothing was stopped. Put the token of that time back (rotations keep it as `NAME.before-…` in the state \
+                 directory) into `token` of config.yaml on the servers, or choose a newer snapshot",
+            )
+    };
+    if let Some(folder) = &o.folder {
+        let local = crate::flow::files::granted(ctx, folder)?.join(format!("{snapshot}.token"));
+        let Ok(noted) = std::fs::read_to_string(local) else { return Ok(()) };
+        let theirs = noted.trim().strip_prefix("K10").and_then(|t| t.split_once("::")).map(|(hash, _)| hash);
+        if let (Some(theirs), Some(ours)) = (theirs, leader.ca_hash())
+            && theirs != ours
+        {
+            return Err(OpError::refused(format!("`{snapshot}` is a snapshot of another cluster"))
+                .on(hosts[0].name())
+                .because(format!("its CA has the hash {theirs}, this cluster's {ours}"))
+                .hint("nothing was stopped: look for the snapshots of this cluster, or build the other one on its own servers"));
+        }
+        return if plain(&noted) == token { Ok(()) } else { Err(refused(&fingerprint(plain(&noted)))) };
+    }
+    let Ok(cluster) = super::connect::connect(ctx, hosts).await else { return Ok(()) };
+    let files = cluster.list_if_known(ctx, "etcdsnapshotfiles.k3s.cattle.io", "").await.unwrap_or_default();
+    let file = files.iter().find(|f| f["spec"]["snapshotName"] == snapshot);
+    match file.and_then(|f| f["metadata"]["annotations"][TOKEN_HASH].as_str()) {
+        Some(noted) if noted != fingerprint(&token) => Err(refused(noted)),
+        _ => Ok(()),
+    }
 }
 
 /// What each of the other servers has; `None` for those that do not answer.
@@ -294,6 +367,13 @@ async fn fresh(cluster: &Cluster, ctx: &Ctx, name: &str) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn tokens_of_both_forms_have_one_fingerprint() {
+        assert_eq!(plain("K10abc::server:secret\n"), "secret");
+        assert_eq!(plain("secret"), "secret");
+        assert_eq!(fingerprint("secret"), "2bb80d537b1d");
+    }
 
     #[test]
     fn nobody_founds_a_second_cluster_after_a_restore() {

@@ -110,6 +110,19 @@ mod api {
         call(&ncc, |ctx| async move { cluster.ensure_agent(&ctx, &host, &AgentOptions::read(&options)?).await })
     }
 
+    /// Refuses (`denied`) to take a server out of service while the others that vote are too few for a quorum. Nothing
+    /// happens for other nodes, and for a server that is down already.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.check_quorum("k3s-cp2");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_quorum(ncc: NativeCallContext, cluster: &mut Cluster, node: &str) -> RhaiResultOf<()> {
+        let (cluster, node) = (cluster.clone(), node.to_owned());
+        call(&ncc, |ctx| async move { cluster.keep_quorum(&ctx, &node).await })
+    }
+
     /// Drains a node, deletes it from the cluster and removes K3s from its machine. Asks first.
     ///
     /// # Example

@@ -105,7 +105,7 @@ async fn make_plan<'a>(ctx: &Ctx, hosts: &'a [Host], o: &'a ServerOptions) -> Op
 }
 
 /// Members must be members of one cluster.
-fn same_cluster(hosts: &[Host], found: &[Found]) -> OpResult<()> {
+pub(super) fn same_cluster(hosts: &[Host], found: &[Found]) -> OpResult<()> {
     let hashes: Vec<_> = hosts.iter().zip(found).filter_map(|(h, f)| Some((h.name(), f.ca_hash()?))).collect();
     match hashes.iter().find(|(_, h)| *h != hashes[0].1) {
         Some((name, _)) => {

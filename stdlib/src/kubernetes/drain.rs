@@ -84,8 +84,9 @@ impl Cluster {
     /// in the question. A pod that tolerates the cordon and comes back meanwhile is left alone.
     ///
     /// # Errors
-    /// `denied` when declined; `timeout` naming the pods that stay and why.
+    /// `denied` when declined, and for a server that the quorum hangs on; `timeout` naming the pods that stay and why.
     pub async fn drain_node(&self, ctx: &Ctx, node: &str, limit: Duration) -> OpResult<()> {
+        self.keep_quorum(ctx, node).await?;
         self.set_cordon(ctx, node, true).await?;
         let op = Op::destroy("kubernetes", "drain", node);
         ctx.run_op(op, |s| async move {

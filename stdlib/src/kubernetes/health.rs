@@ -1,5 +1,5 @@
 //! What is wrong with nodes and servers, as verify says it. No I/O apart from reading the objects.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -57,7 +57,8 @@ pub fn node_problems(nodes: &[Value], leases: &[Value], names: &[String], versio
             out.push(format!("{name} runs {runs}, the site file says {version}"));
         }
     }
-    let strangers: Vec<_> = nodes.keys().filter(|n| !names.iter().any(|x| x == *n)).map(|n| (*n).to_owned()).collect();
+    let declared: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let strangers: Vec<_> = nodes.keys().filter(|n| !declared.contains(*n)).map(|n| (*n).to_owned()).collect();
     if !strangers.is_empty() {
         out.push(format!("the cluster has nodes that the site file has not: {}", strangers.join(", ")));
     }

@@ -103,6 +103,7 @@ impl Cluster {
         let (labels, fields) = (selector(&o.labels), selector(&o.fields));
         let mut out = Vec::new();
         let mut next = String::new();
+        let mut restarts = 0;
         loop {
             let q =
                 query(&[("labelSelector", &labels), ("fieldSelector", &fields), ("limit", "500"), ("continue", &next)]);
@@ -111,15 +112,24 @@ impl Cluster {
             if reply.status == 404 {
                 return Ok(Vec::new());
             }
+            if reply.status == 410 && !next.is_empty() && restarts < 3 {
+                // The server has forgotten the state this list began in: begin anew.
+                restarts += 1;
+                next.clear();
+                out.clear();
+                continue;
+            }
             if !reply.ok() {
                 return Err(reply.error(&kind.plural));
             }
-            let list = reply.json();
-            for mut object in list["items"].as_array().cloned().unwrap_or_default() {
-                // lists carry neither on their items
-                object["apiVersion"] = kind.api_version().into();
-                object["kind"] = kind.kind.clone().into();
-                out.push(object);
+            let mut list = reply.json();
+            if let Value::Array(items) = list["items"].take() {
+                for mut object in items {
+                    // lists carry neither on their items
+                    object["apiVersion"] = kind.api_version().into();
+                    object["kind"] = kind.kind.clone().into();
+                    out.push(object);
+                }
             }
             next = list["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
             if next.is_empty() {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use sha2::Digest;
 
 use super::Request;
+use super::rbac::{self, Ask};
 use crate::Lab;
 use crate::kube::store::{Failure, meta};
 
@@ -46,14 +47,14 @@ impl User {
 pub fn who(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Result<User, Failure> {
     let user = own(lab, cluster, cert, req)?;
     let header = |name: &str| req.headers.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
-    let Some(name) = header("impersonate-user") else { return Ok(user) };
-    if !user.admin() {
-        let why = format!(
-            "User \"{}\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
-            user.name
-        );
-        return Err(Failure::new(403, "Forbidden", format!("users \"{name}\" is forbidden: {why}")));
-    }
+    let Some(name) = header("impersonate-user") else {
+        if req.headers.iter().any(|(k, _)| k.starts_with("impersonate-")) {
+            let why = "requested []v1.ObjectReference without impersonating a user";
+            return Err(Failure::new(500, "InternalError", format!("Internal error occurred: {why}")));
+        }
+        return Ok(user);
+    };
+    may_speak_for(lab, cluster, &user, &name, req)?;
     let mut groups: Vec<String> =
         req.headers.iter().filter(|(k, _)| k == "impersonate-group").map(|(_, v)| v.clone()).collect();
     if let Some(rest) = name.strip_prefix("system:serviceaccount:").filter(|_| groups.is_empty()) {
@@ -64,11 +65,45 @@ pub fn who(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Resul
     Ok(User { name, groups, uid: String::new() })
 }
 
+/// Refuses to let `user` speak for somebody whom no rule lets it impersonate.
+fn may_speak_for(lab: &Lab, cluster: &str, user: &User, name: &str, req: &Request) -> Result<(), Failure> {
+    let mut asked: Vec<(&str, &str, &str)> = match name.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':'))
+    {
+        Some((ns, sa)) => vec![("serviceaccounts", ns, sa)],
+        None => vec![("users", "", name)],
+    };
+    asked.extend(req.headers.iter().filter(|(k, _)| k == "impersonate-group").map(|(_, g)| ("groups", "", g.as_str())));
+    for (resource, namespace, name) in asked {
+        let ask = Ask { verb: "impersonate", group: "", resource, namespace, name };
+        if lab.with(|w| w.clusters.get(cluster).is_some_and(|c| rbac::allowed(&c.store, user, &ask))) {
+            continue;
+        }
+        let place = match namespace {
+            "" => "at the cluster scope".to_owned(),
+            ns => format!("in the namespace \"{ns}\""),
+        };
+        let why = format!("User \"{}\" cannot impersonate resource \"{resource}\" in API group \"\" {place}", user.name);
+        let mut f = Failure::new(403, "Forbidden", format!("{resource} \"{name}\" is forbidden: {why}"));
+        f.details = Some(json!({"name": name, "kind": resource}));
+        return Err(f);
+    }
+    Ok(())
+}
+
 /// The user of a request by its certificate or token. K3s answers nobody anonymously.
 fn own(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Result<User, Failure> {
     let header = req.headers.iter().find(|(k, _)| k == "authorization").map(|(_, v)| v.as_str());
     let Some(header) = header else { return cert.ok_or_else(Failure::unauthorized) };
     let token = header.strip_prefix("Bearer ").or_else(|| header.strip_prefix("bearer ")).unwrap_or_default().trim();
+    of_token(lab, cluster, token).ok_or_else(Failure::unauthorized)
+}
+
+/// Whom tokens are for.
+pub const AUDIENCES: &[&str] = &["https://kubernetes.default.svc.cluster.local", "k3s"];
+
+/// The service account that a token was made for, if it was made here, is fresh, and the account is there.
+#[must_use]
+pub fn of_token(lab: &Lab, cluster: &str, token: &str) -> Option<User> {
     lab.with(|w| {
         let now = w.now_ms;
         let c = w.clusters.get(cluster)?;
@@ -94,7 +129,6 @@ fn own(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Result<Us
             uid: meta::uid(sa).to_owned(),
         })
     })
-    .ok_or_else(Failure::unauthorized)
 }
 
 fn sign(key: &str, text: &str) -> String {
@@ -107,7 +141,7 @@ pub fn make_token(key: &str, sa: &Value, now_ms: u64, seconds: u64) -> String {
     let (ns, name) = (meta::namespace(sa), meta::name(sa));
     let mut claims = json!({
         "iss": "https://kubernetes.default.svc.cluster.local",
-        "aud": ["https://kubernetes.default.svc.cluster.local", "k3s"],
+        "aud": AUDIENCES,
         "iat": now_ms / 1000,
         "sub": format!("system:serviceaccount:{ns}:{name}"),
         "kubernetes.io": {"namespace": ns, "serviceaccount": {"name": name, "uid": meta::uid(sa)}},

@@ -1,5 +1,6 @@
 //! The Kubernetes API over HTTPS: what kubectl, helm and client libraries talk to.
 pub mod auth;
+mod counters;
 pub mod decode;
 pub mod discovery;
 pub mod evict;
@@ -123,9 +124,10 @@ fn failed(f: &Failure) -> Response<Body> {
 }
 
 fn answered(a: &Answer, accept: &str) -> Response<Body> {
-    let mut r = match serde_saphyr::to_string(&a.body) {
-        Ok(yaml) if read::yaml(accept) => text(a.code, "application/yaml", yaml),
-        _ => json(a.code, &a.body),
+    let yaml = if read::yaml(accept) { serde_saphyr::to_string(&a.body).ok() } else { None };
+    let mut r = match yaml {
+        Some(yaml) => text(a.code, "application/yaml", yaml),
+        None => json(a.code, &a.body),
     };
     for w in &a.warnings {
         let quoted = w.replace('\\', "\\\\").replace('"', "\\\"");
@@ -167,6 +169,7 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
             failed(&Failure::new(500, "InternalError", "etcdserver: request timed out"))
         }
         Route::Version => json(200, &health::version(&call)),
+        Route::Unknown if req.path == "/metrics" && may_see(&call, "/metrics") => counters::page(&call),
         Route::OpenApi(path) => openapi::serve(&call, &path),
         Route::Discovery(path) => discovery::serve(&call, &path),
         Route::Object(target) => match trouble(&call, &target).await {
@@ -188,6 +191,12 @@ fn area(route: &Route, method: &str) -> &'static [&'static str] {
         Route::Object(_) if method != "GET" => &["kube/api/", "kube/store", "kube/schema", "kube/api/rbac"],
         _ => &["kube/api/", "kube/api/rbac"],
     }
+}
+
+/// Whether the caller may read a path that is no resource.
+fn may_see(call: &Call<'_>, path: &str) -> bool {
+    let rule = |c: &Cluster| rbac::allowed_path(&c.store, &call.user, "get", path);
+    call.user.admin() || call.lab.with(|w| w.clusters.get(call.cluster).is_some_and(rule))
 }
 
 /// What goes wrong with a request for objects, if anything does.

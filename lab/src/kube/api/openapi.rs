@@ -1,4 +1,4 @@
-//! OpenAPI v3: the schemas of built-in and custom kinds, for validation and `kubectl explain`.
+//! OpenAPI v3 and v2: the schemas of built-in and custom kinds, for validation and `kubectl explain`.
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -16,6 +16,9 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
         if k.group.is_empty() { format!("api/{}", k.version) } else { format!("apis/{}/{}", k.group, k.version) }
     };
     let path = path.trim_end_matches('/');
+    if path == "/openapi/v2" {
+        return second(call, &kinds);
+    }
     if path == "/openapi/v3" {
         let mut paths = Map::new();
         for k in &kinds {
@@ -35,25 +38,76 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
     reply(200, &document(&mine, want))
 }
 
+/// OpenAPI v2, as JSON: one document for everything.
+fn second(call: &Call<'_>, kinds: &[Arc<Kind>]) -> Response<Body> {
+    let accept = &call.req.accept;
+    let speaks = |m: &str| accept.split(',').any(|p| p.split(';').next().unwrap_or_default().trim() == m);
+    if !accept.is_empty() && !["application/json", "*/*", "application/*"].iter().any(|m| speaks(m)) {
+        return text(406, "text/plain; charset=utf-8", "only application/json is served here\n");
+    }
+    let mut definitions = Map::new();
+    let mut paths = Map::new();
+    for k in kinds.iter().filter(|k| !k.create_only) {
+        let place =
+            if k.group.is_empty() { format!("api/{}", k.version) } else { format!("apis/{}/{}", k.group, k.version) };
+        let name = schema_of(k, V2, &mut definitions);
+        let scope = if k.namespaced { "/namespaces/{namespace}" } else { "" };
+        let schema = json!({"$ref": format!("{V2}{name}")});
+        let op = |action: &str| {
+            json!({"consumes": ["*/*"], "produces": ["application/json", "application/yaml"], "schemes": ["https"],
+                "parameters": [{"name": "body", "in": "body", "schema": schema}],
+                "responses": {"200": {"description": "OK", "schema": schema}},
+                "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk(k)})
+        };
+        let get = json!({"produces": ["application/json", "application/yaml"], "schemes": ["https"],
+            "responses": {"200": {"description": "OK", "schema": schema}}, "x-kubernetes-action": "get",
+            "x-kubernetes-group-version-kind": gvk(k)});
+        paths.insert(format!("/{place}{scope}/{}", k.plural), json!({"post": op("post")}));
+        paths.insert(
+            format!("/{place}{scope}/{}/{{name}}", k.plural),
+            json!({"get": get, "patch": op("patch"), "put": op("put")}),
+        );
+    }
+    let version = super::health::version(call)["gitVersion"].clone();
+    reply(
+        200,
+        &json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths,
+            "definitions": definitions}),
+    )
+}
+
+/// Where references of the two forms point to.
+const V3: &str = "#/components/schemas/";
+const V2: &str = "#/definitions/";
+
+fn gvk(k: &Kind) -> Value {
+    json!({"group": k.group, "version": k.version, "kind": k.kind})
+}
+
+/// Adds the schema of a kind with all it refers to; gives its name.
+fn schema_of(k: &Kind, prefix: &str, out: &mut Map<String, Value>) -> String {
+    let name = if k.type_name.is_empty() {
+        format!("{}.{}.{}", k.group.split('.').rev().collect::<Vec<_>>().join("."), k.version, k.kind)
+    } else {
+        k.type_name.clone()
+    };
+    if let Some(schema) = &k.schema {
+        out.insert(name.clone(), (**schema).clone());
+    } else {
+        collect(&name, prefix, out, &mut BTreeSet::new());
+    }
+    if let Some(s) = out.get_mut(&name) {
+        s["x-kubernetes-group-version-kind"] = json!([gvk(k)]);
+    }
+    name
+}
+
 fn document(kinds: &[&Arc<Kind>], place: &str) -> Value {
     let mut schemas = Map::new();
     let mut paths = Map::new();
     for k in kinds.iter().filter(|k| !k.create_only) {
-        let gvk = json!([{"group": k.group, "version": k.version, "kind": k.kind}]);
-        let name = if k.type_name.is_empty() {
-            format!("{}.{}.{}", k.group.split('.').rev().collect::<Vec<_>>().join("."), k.version, k.kind)
-        } else {
-            k.type_name.clone()
-        };
-        if let Some(schema) = &k.schema {
-            schemas.insert(name.clone(), (**schema).clone());
-        } else {
-            collect(&name, &mut schemas, &mut BTreeSet::new());
-        }
-        if let Some(s) = schemas.get_mut(&name) {
-            s["x-kubernetes-group-version-kind"] = gvk.clone();
-        }
-        let reference = json!({"$ref": format!("#/components/schemas/{name}")});
+        let name = schema_of(k, V3, &mut schemas);
+        let reference = json!({"$ref": format!("{V3}{name}")});
         let scope = if k.namespaced { "/namespaces/{namespace}" } else { "" };
         let body = json!({"content": {"application/json": {"schema": reference}}});
         let query = |names: &[&str]| -> Vec<Value> {
@@ -65,7 +119,7 @@ fn document(kinds: &[&Arc<Kind>], place: &str) -> Value {
         let params = query(&["dryRun", "fieldManager", "fieldValidation"]);
         let op = |action: &str| {
             json!({"parameters": params, "requestBody": body, "responses": {"200": {"description": "OK"}},
-            "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk[0]})
+            "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk(k)})
         };
         paths.insert(format!("/{place}{scope}/{}", k.plural), json!({"post": op("post")}));
         paths.insert(format!("/{place}{scope}/{}/{{name}}", k.plural), json!({"patch": op("patch"), "put": op("put")}));
@@ -74,21 +128,21 @@ fn document(kinds: &[&Arc<Kind>], place: &str) -> Value {
 }
 
 /// A built-in type and every type it refers to.
-fn collect(name: &str, out: &mut Map<String, Value>, seen: &mut BTreeSet<String>) {
+fn collect(name: &str, prefix: &str, out: &mut Map<String, Value>, seen: &mut BTreeSet<String>) {
     if !seen.insert(name.to_owned()) || out.contains_key(name) {
         return;
     }
     let Some(def) = builtin::definition(name) else { return };
     let mut names = Vec::new();
-    let def = rewrite(def, &mut names);
+    let def = rewrite(def, prefix, &mut names);
     out.insert(name.to_owned(), def);
     for n in names {
-        collect(&n, out, seen);
+        collect(&n, prefix, out, seen);
     }
 }
 
 /// Points references at this document's schemas and notes them.
-fn rewrite(v: &Value, names: &mut Vec<String>) -> Value {
+fn rewrite(v: &Value, prefix: &str, names: &mut Vec<String>) -> Value {
     match v {
         Value::Object(m) => m
             .iter()
@@ -96,13 +150,13 @@ fn rewrite(v: &Value, names: &mut Vec<String>) -> Value {
                 ("$ref", Some(r)) => {
                     let name = r.rsplit('/').next().unwrap_or_default().to_owned();
                     names.push(name.clone());
-                    (k.clone(), json!(format!("#/components/schemas/{name}")))
+                    (k.clone(), json!(format!("{prefix}{name}")))
                 }
-                _ => (k.clone(), rewrite(x, names)),
+                _ => (k.clone(), rewrite(x, prefix, names)),
             })
             .collect::<Map<_, _>>()
             .into(),
-        Value::Array(a) => a.iter().map(|x| rewrite(x, names)).collect(),
+        Value::Array(a) => a.iter().map(|x| rewrite(x, prefix, names)).collect(),
         other => other.clone(),
     }
 }

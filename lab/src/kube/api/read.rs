@@ -199,6 +199,10 @@ struct Page {
     left: usize,
 }
 
+fn selects(call: &Call<'_>) -> bool {
+    ["labelSelector", "fieldSelector"].iter().any(|s| call.req.query.text(s).is_some())
+}
+
 fn page(call: &Call<'_>, kind: &Kind, t: &Target, limit: usize) -> Result<Page, Failure> {
     let (labels, fields) = selectors(call, kind)?;
     let going = going_on(call)?;
@@ -207,21 +211,19 @@ fn page(call: &Call<'_>, kind: &Kind, t: &Target, limit: usize) -> Result<Page, 
         let asked = if going.is_some() { None } else { asked(call, s.version())? };
         let past = going.as_ref().map(|g| g.rv).or(asked.filter(|_| exact)).filter(|rv| *rv < s.version());
         let rv = past.unwrap_or_else(|| s.version());
-        let all = match past {
-            None => s.all(&kind.resource(), namespace(kind, t)).cloned().collect(),
-            Some(rv) => s.snapshot(&kind.resource(), namespace(kind, t), rv).ok_or_else(|| {
-                Failure::expired(if going.is_some() {
-                    TOO_OLD
-                } else {
-                    "The resourceVersion for the provided list is too old."
-                })
-            })?,
-        };
-        let after = |o: &Value| going.as_ref().is_none_or(|g| key(o) > g.after);
-        let mut items: Vec<Arc<Value>> =
-            all.into_iter().filter(|o| after(o) && labels.matches(o) && fields.matches(o)).collect();
-        let left = if limit > 0 { items.len().saturating_sub(limit) } else { 0 };
-        items.truncate(items.len() - left);
+        let after = going.as_ref().map_or("", |g| g.after.as_str());
+        let all = s.as_of(&kind.resource(), namespace(kind, t), after, past).ok_or_else(|| {
+            Failure::expired(if going.is_some() {
+                TOO_OLD
+            } else {
+                "The resourceVersion for the provided list is too old."
+            })
+        })?;
+        let most = if limit > 0 { limit } else { usize::MAX };
+        let mut rest = all.filter(|o| labels.matches(o) && fields.matches(o));
+        let items: Vec<Arc<Value>> = rest.by_ref().take(most).cloned().collect();
+        // With a selector nobody counts what is left: one more is enough to know that there is more.
+        let left = if selects(call) { rest.take(1).count() } else { rest.count() };
         Ok(Page { items, rv, now: s.now_ms(), left })
     })
 }
@@ -239,7 +241,7 @@ pub fn list(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure>
     if let (true, Some(last)) = (page.left > 0, page.items.last()) {
         meta["continue"] = json!(token(page.rv, last));
         // Nobody counts what a selector would leave out.
-        if ["labelSelector", "fieldSelector"].iter().all(|s| call.req.query.text(s).is_none()) {
+        if !selects(call) {
             meta["remainingItemCount"] = json!(page.left);
         }
     }
@@ -248,11 +250,11 @@ pub fn list(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure>
         Form::Plain => {
             // Items of a list of built-in kinds carry no kind of their own.
             let bare: Vec<Value> = items.iter().map(|o| bare(o, kind)).collect();
-            json!({"kind": kind.list_kind(), "apiVersion": kind.api_version(), "metadata": meta, "items": bare})
+            of_items(kind.list_kind(), kind.api_version(), meta, bare)
         }
         Form::Partial => {
             let parts: Vec<Value> = items.iter().map(|o| partial(o)).collect();
-            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": parts})
+            of_items("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned(), meta, parts)
         }
         Form::Table => {
             let mut table = table::of(kind, items, &page.rv.to_string(), page.now, &table::Shape::of(call.req));
@@ -260,6 +262,13 @@ pub fn list(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure>
             table
         }
     }))
+}
+
+/// A list of items that are not copied again.
+fn of_items(kind: String, version: String, meta: Value, items: Vec<Value>) -> Value {
+    let mut list = json!({"kind": kind, "apiVersion": version, "metadata": meta});
+    list["items"] = Value::Array(items);
+    list
 }
 
 /// An object as an item of a list.

@@ -5,7 +5,7 @@ use super::auth::User;
 use super::rbac::{self, Ask};
 use super::read;
 use super::route::Target;
-use super::{Answer, Call, decode};
+use super::{Answer, Call, auth, decode};
 use crate::kube::schema::Kind;
 use crate::kube::store::Failure;
 
@@ -33,12 +33,30 @@ pub fn create(call: &Call<'_>, kind: &Kind, _t: &Target) -> Result<Answer, Failu
             json!({"resourceRules": rules, "nonResourceRules": paths, "incomplete": false})
         }
         "SelfSubjectReview" => json!({"userInfo": {"username": call.user.name, "groups": call.user.groups}}),
+        "TokenReview" => token(call, &body["spec"]),
         other => {
             let why = format!("{other} is not simulated: add it to lab/src/kube/api/review.rs");
             return Err(Failure::new(501, "NotImplemented", why));
         }
     };
     Ok(Answer { code: 201, body, warnings: Vec::new() })
+}
+
+/// Whose a token is.
+fn token(call: &Call<'_>, spec: &Value) -> Value {
+    let asked: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let known = auth::AUDIENCES.iter().filter(|a| asked.is_empty() || asked.contains(*a)).collect::<Vec<_>>();
+    let user = auth::of_token(call.lab, call.cluster, spec["token"].as_str().unwrap_or_default());
+    match user.filter(|_| !known.is_empty()) {
+        Some(u) => {
+            let mut who = json!({"username": u.name, "groups": u.groups});
+            if !u.uid.is_empty() {
+                who["uid"] = json!(u.uid);
+            }
+            json!({"authenticated": true, "user": who, "audiences": known})
+        }
+        None => json!({"user": {}, "error": "invalid bearer token"}),
+    }
 }
 
 fn access(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {

@@ -156,7 +156,7 @@ impl Watcher {
         });
         let Some(changes) = changes else {
             let status = Failure::expired(format!("too old resource version: {} ({version})", self.seen)).status();
-            push(out, &json!({"type": "ERROR", "object": status}));
+            push(out, "ERROR", &status);
             return false;
         };
         self.seen = version.max(self.seen);
@@ -174,17 +174,16 @@ impl Watcher {
     }
 
     fn line(&mut self, what: &str, o: &Arc<Value>, out: &mut Vec<u8>) {
-        let object = match self.form {
-            Form::Plain => (**o).clone(),
-            Form::Partial => read::partial(o),
+        match self.form {
+            Form::Plain => push(out, what, o),
+            Form::Partial => push(out, what, &read::partial(o)),
             Form::Table => {
                 let rv = meta::text(o, "resourceVersion").to_owned();
                 let table = table::of(&self.kind, std::slice::from_ref(o), &rv, self.lab.clock().now_ms(), &self.shape);
                 self.shape.headed = false;
-                table
+                push(out, what, &table);
             }
-        };
-        push(out, &json!({"type": what, "object": object}));
+        }
     }
 
     fn bookmark(&self, version: u64, initial: bool, out: &mut Vec<u8>) {
@@ -198,11 +197,13 @@ impl Watcher {
             Form::Table => ("Table".to_owned(), "meta.k8s.io/v1".to_owned()),
         };
         let object = json!({"kind": kind, "apiVersion": version, "metadata": m});
-        push(out, &json!({"type": "BOOKMARK", "object": object}));
+        push(out, "BOOKMARK", &object);
     }
 }
 
-fn push(out: &mut Vec<u8>, line: &Value) {
-    out.extend(line.to_string().into_bytes());
-    out.push(b'\n');
+/// One line of a watch; the object is written as it is, not copied first.
+fn push(out: &mut Vec<u8>, what: &str, object: &Value) {
+    out.extend(format!("{{\"type\":\"{what}\",\"object\":").into_bytes());
+    out.extend(object.to_string().into_bytes());
+    out.extend(b"}\n");
 }

@@ -69,12 +69,16 @@ pub(super) fn gpu_operator(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
     let mut spec = json!({
         "driver": {"enabled": true, "version": "580.105.08"}, "toolkit": {"enabled": true},
         "devicePlugin": {"enabled": true}, "dcgmExporter": {"enabled": true}, "mig": {"strategy": "single"},
+        "gfd": {"enabled": true}, "dcgm": {"enabled": false}, "nodeStatusExporter": {"enabled": false},
+        "operator": {"defaultRuntime": "containerd", "runtimeClass": "nvidia"},
         "daemonsets": {"tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]},
     });
     for part in
         ["driver", "toolkit", "devicePlugin", "dcgmExporter", "mig", "migManager", "cdi", "daemonsets", "operator"]
     {
-        for (k, v) in w.values[part].as_object().into_iter().flatten() {
+        // What concerns the operator's own Deployment stays out of the policy.
+        let own = |k: &str| part == "operator" && !matches!(k, "defaultRuntime" | "runtimeClass" | "labels" | "annotations");
+        for (k, v) in w.values[part].as_object().into_iter().flatten().filter(|(k, _)| !own(k)) {
             spec[part][k] = v.clone();
         }
     }

@@ -40,7 +40,8 @@ impl Containers {
     /// All containers of a pod end.
     pub fn end_pod(&self, uid: &str) {
         let held = self.with(|m| {
-            let keys: Vec<_> = m.keys().filter(|k| k.0 == uid).cloned().collect();
+            let own = m.range((uid.to_owned(), String::new())..).take_while(|(k, _)| k.0 == uid);
+            let keys: Vec<_> = own.map(|(k, _)| k.clone()).collect();
             keys.into_iter().filter_map(|k| m.remove(&k)).collect::<Vec<_>>()
         });
         held.iter().for_each(|h| h.stop.cancel());

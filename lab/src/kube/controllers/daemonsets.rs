@@ -9,6 +9,7 @@ use super::deployments::share;
 use super::{pods, revisions, scheduler};
 
 const SETS: &str = "daemonsets.apps";
+const CONTROLLER: &str = "daemonset-controller";
 
 /// Tolerations that every daemon pod gets.
 fn own_tolerations(host_network: bool) -> Vec<Value> {
@@ -65,7 +66,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let meant: BTreeSet<&String> = wanted.iter().collect();
     for (pod, node, ended, _) in &have {
         if *ended || !meant.contains(node) {
-            cx.delete("pods", ns, pod);
+            cx.delete_pod(&set, pod, CONTROLLER);
         }
     }
     let running: BTreeSet<&String> = have.iter().filter(|h| !h.2).map(|h| &h.1).collect();
@@ -81,7 +82,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     }
     if s(&set, "/spec/updateStrategy/type") != "OnDelete" {
         let limit = &set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"];
-        roll(cx, ns, &uid, &hash, share(limit, wanted.len() as i64, true).max(1), &wanted);
+        roll(cx, &set, ns, &hash, share(limit, wanted.len() as i64, true).max(1), &wanted);
     }
     status(cx, ns, name, &uid, &hash, &wanted);
 }
@@ -100,13 +101,14 @@ fn create(cx: &mut Cx, set: &Value, template: &Value, name: &str, node: &str, ha
     let mut pod = pods::of_template(set, template, "", &format!("{name}-"), &labels);
     pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
         json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]});
-    cx.create(pod);
+    // A refusal is in the events; the set tries again when something changes.
+    cx.create_pod(set, pod, CONTROLLER).ok();
 }
 
 /// Replaces pods of an older template, as long as no more than `limit` nodes are without a ready one.
-fn roll(cx: &mut Cx, ns: &str, uid: &str, hash: &str, limit: i64, wanted: &[String]) {
+fn roll(cx: &mut Cx, set: &Value, ns: &str, hash: &str, limit: i64, wanted: &[String]) {
     let (mut ready, mut broken, mut old) = (0, Vec::new(), Vec::new());
-    for p in pods::owned(cx, ns, uid) {
+    for p in pods::owned(cx, ns, s(set, "/metadata/uid")) {
         let is_old = s(p, "/metadata/labels/controller-revision-hash") != hash;
         let name = s(p, "/metadata/name").to_owned();
         ready += i64::from(pods::is_ready(p));
@@ -119,7 +121,7 @@ fn roll(cx: &mut Cx, ns: &str, uid: &str, hash: &str, limit: i64, wanted: &[Stri
     let missing = wanted.len() as i64 - ready;
     let spare = usize::try_from(limit - missing).unwrap_or(0);
     for pod in broken.iter().chain(old.iter().take(spare)) {
-        cx.delete("pods", ns, pod);
+        cx.delete_pod(set, pod, CONTROLLER);
     }
 }
 

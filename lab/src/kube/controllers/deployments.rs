@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::super::KubeEvent;
 use super::super::cx::{Cx, owner_ref, set_condition};
 use super::super::text::{arr, hash_name, ordered, s};
-use super::pods;
+use super::{adopt, pods};
 
 const DEPLOYMENTS: &str = "deployments.apps";
 const SETS: &str = "replicasets.apps";
@@ -60,6 +60,9 @@ pub fn deployment(cx: &mut Cx, ns: &str, name: &str) {
         return;
     }
     let uid = s(&d, "/metadata/uid").to_owned();
+    if d["status"]["observedGeneration"].is_null() {
+        adopt::orphans(cx, &d, SETS);
+    }
     let hash = hash_name(&ordered(&d["spec"]["template"]), 10);
     let want = number(&d, "/spec/replicas", 1);
     let current = format!("{name}-{hash}");
@@ -232,7 +235,10 @@ fn tidy(cx: &mut Cx, d: &Value, ns: &str, current: &str) {
 
 fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, current: &str, want: i64) {
     let (mut total, mut ready, mut updated) = (0, 0, 0);
+    let mut failure = None;
     for r in sets_of(cx, ns, uid) {
+        let failing = arr(r, "/status/conditions").iter().find(|c| c["type"] == "ReplicaFailure");
+        failure = failing.map(|c| s(c, "/message").to_owned()).or(failure);
         total += number(r, "/status/replicas", 0);
         ready += number(r, "/status/readyReplicas", 0);
         if s(r, "/metadata/name") == current {
@@ -250,6 +256,11 @@ fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, current: &str, want: i64
         let missing = ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.");
         let (value, reason, text) = if ready >= want - outage { available } else { missing };
         set_condition(d, &stamp, "Available", value, reason, text);
+        if let Some(why) = &failure {
+            set_condition(d, &stamp, "ReplicaFailure", "True", "FailedCreate", why);
+        } else if let Some(list) = d["status"]["conditions"].as_array_mut() {
+            list.retain(|c| c["type"] != "ReplicaFailure");
+        }
         progress(d, &before, &stamp, now, &current, ready >= want && updated >= want && total == updated);
     });
 }
@@ -307,17 +318,20 @@ pub fn replicaset(cx: &mut Cx, ns: &str, name: &str) {
         return;
     }
     let uid = s(&r, "/metadata/uid").to_owned();
+    if r["status"]["observedGeneration"].is_null() {
+        adopt::orphans(cx, &r, "pods");
+    }
     let want = number(&r, "/spec/replicas", 1);
     let mut active: Vec<(bool, String)> = pods::owned(cx, ns, &uid)
         .into_iter()
         .filter(|p| pods::is_active(p))
         .map(|p| (pods::is_ready(p), s(p, "/metadata/name").to_owned()))
         .collect();
-    let mut refused = false;
+    let mut refused = None;
     for _ in active.len() as i64..want {
         let pod = pods::of_template(&r, &r["spec"]["template"], "", &format!("{name}-"), &[]);
-        refused = !cx.create_pod(&r, pod, "replicaset-controller");
-        if refused {
+        refused = cx.create_pod(&r, pod, "replicaset-controller").err();
+        if refused.is_some() {
             break;
         }
     }
@@ -325,7 +339,7 @@ pub fn replicaset(cx: &mut Cx, ns: &str, name: &str) {
         active.sort();
         let surplus = active.len() - usize::try_from(want).unwrap_or(0);
         for (_, pod) in active.drain(..surplus) {
-            cx.delete("pods", ns, &pod);
+            cx.delete_pod(&r, &pod, "replicaset-controller");
         }
     }
     let (mut total, mut ready) = (0, 0);
@@ -336,9 +350,10 @@ pub fn replicaset(cx: &mut Cx, ns: &str, name: &str) {
     let stamp = cx.stamp();
     cx.update(SETS, ns, name, |r| {
         let failing = arr(r, "/status/conditions").iter().any(|c| c["type"] == "ReplicaFailure");
-        if refused {
-            set_condition(r, &stamp, "ReplicaFailure", "True", "FailedCreate", "pods are refused, see the events");
-        } else if failing && let Some(m) = r["status"].as_object_mut() {
+        // The names of refused pods differ: what was said first stays.
+        if let Some(why) = refused.as_deref().filter(|_| !failing) {
+            set_condition(r, &stamp, "ReplicaFailure", "True", "FailedCreate", why);
+        } else if refused.is_none() && failing && let Some(m) = r["status"].as_object_mut() {
             m.shift_remove("conditions");
         }
         r["status"]["observedGeneration"] = r["metadata"]["generation"].clone();

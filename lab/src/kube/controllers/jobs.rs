@@ -9,6 +9,7 @@ use super::super::text::{arr, s};
 use super::pods;
 
 const JOBS: &str = "jobs.batch";
+const CONTROLLER: &str = "job-controller";
 const INDEX: &str = "/metadata/annotations/batch.kubernetes.io~1job-completion-index";
 
 /// What became of a Job's pods.
@@ -88,18 +89,19 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         return finish(cx, ns, name, "Complete", "CompletionsReached", "Reached expected number of succeeded pods");
     }
     if c.failed > limit {
-        c.active.iter().for_each(|p| cx.delete("pods", ns, p));
+        c.active.iter().for_each(|p| cx.delete_pod(&job, p, CONTROLLER));
         return finish(cx, ns, name, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit");
     }
     if late(cx, &job, ns, name) {
-        c.active.iter().for_each(|p| cx.delete("pods", ns, p));
+        c.active.iter().for_each(|p| cx.delete_pod(&job, p, CONTROLLER));
         return finish(cx, ns, name, "Failed", "DeadlineExceeded", "Job was active longer than specified deadline");
     }
     if suspended {
-        return suspend(cx, ns, name, &c.active);
+        return suspend(cx, &job, &c.active);
     }
     if is_true(&job, "Suspended") {
         cx.condition((JOBS, ns, name), "Suspended", "False", "JobResumed", "Job resumed");
+        cx.event(&job, true, "Resumed", "Job resumed", CONTROLLER);
     }
     let missing = parallelism.min(completions - c.succeeded) - c.active.len() as i64;
     if missing <= 0 || pauses(cx, ns, name, &uid, c.failed) {
@@ -112,8 +114,6 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
             return;
         }
     }
-    let last = pods::owned(cx, ns, &uid).last().map(|p| s(p, "/metadata/name").to_owned()).unwrap_or_default();
-    cx.event(&job, true, "SuccessfulCreate", &format!("Created pod: {last}"), "job-controller");
 }
 
 /// A failed pod is tried again after a growing pause; true while the pause lasts.
@@ -147,9 +147,18 @@ fn late(cx: &mut Cx, job: &Value, ns: &str, name: &str) -> bool {
     false
 }
 
-fn suspend(cx: &mut Cx, ns: &str, name: &str, active: &[String]) {
-    active.iter().for_each(|p| cx.delete("pods", ns, p));
-    cx.condition((JOBS, ns, name), "Suspended", "True", "JobSuspended", "Job suspended");
+fn suspend(cx: &mut Cx, job: &Value, active: &[String]) {
+    active.iter().for_each(|p| cx.delete_pod(job, p, CONTROLLER));
+    if !is_true(job, "Suspended") {
+        cx.condition(
+            (JOBS, s(job, "/metadata/namespace"), s(job, "/metadata/name")),
+            "Suspended",
+            "True",
+            "JobSuspended",
+            "Job suspended",
+        );
+        cx.event(job, true, "Suspended", "Job suspended", CONTROLLER);
+    }
 }
 
 fn create(cx: &mut Cx, job: &Value, name: &str, uid: &str, index: Option<i64>) -> bool {
@@ -173,7 +182,7 @@ fn create(cx: &mut Cx, job: &Value, name: &str, uid: &str, index: Option<i64>) -
             }
         }
     }
-    cx.create(pod)
+    cx.create_pod(job, pod, CONTROLLER).is_ok()
 }
 
 /// The pause after failure number `failed` is over.
@@ -228,9 +237,9 @@ fn finish(cx: &mut Cx, ns: &str, name: &str, kind: &str, reason: &str, text: &st
     });
     let Some(job) = cx.get(JOBS, ns, name).cloned() else { return };
     if kind == "Complete" {
-        cx.event(&job, true, "Completed", "Job completed", "job-controller");
+        cx.event(&job, true, "Completed", "Job completed", CONTROLLER);
     } else {
-        cx.event(&job, false, reason, text, "job-controller");
+        cx.event(&job, false, reason, text, CONTROLLER);
     }
     if let Some(ttl) = job["spec"]["ttlSecondsAfterFinished"].as_u64() {
         let uid = s(&job, "/metadata/uid").to_owned();

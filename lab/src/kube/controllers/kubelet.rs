@@ -98,6 +98,8 @@ const PATIENCE: u64 = 2000;
 pub struct Touched {
     /// Nodes that changed, or on which pods did.
     pub nodes: BTreeSet<String>,
+    /// Namespaces in which objects came or went.
+    pub spaces: BTreeSet<String>,
     /// Something that may concern any pod.
     pub wide: bool,
 }

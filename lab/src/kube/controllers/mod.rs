@@ -1,4 +1,5 @@
 //! The control loops: what changed since they last looked decides who looks again, until nothing changes.
+pub mod adopt;
 pub mod autoscalers;
 pub mod behaviour;
 pub mod budgets;
@@ -26,6 +27,7 @@ pub mod quotas;
 pub mod rancher;
 pub mod release;
 pub mod revisions;
+mod rooms;
 pub mod scheduler;
 pub mod shell;
 pub mod statefulsets;
@@ -37,7 +39,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::cx::{Cx, key};
-use super::store::{Change, Op};
+use super::store::{Change, Op, Store};
 use super::text::{arr, s};
 
 /// Something to look at again. The order of the variants is the order of work.
@@ -57,6 +59,7 @@ enum Work {
     Service(String, String),
     Claims,
     Schedule,
+    Stray(String, String),
     Pod(String, String),
     Endpoints(String),
     Refused(String),
@@ -81,8 +84,9 @@ pub fn settle(cx: &mut Cx, wide: bool) {
         for item in work {
             run(cx, item);
         }
-        kubelet::retry_blocked(cx, &std::mem::take(&mut touched));
-        misc::ending_namespaces(cx);
+        let was = std::mem::take(&mut touched);
+        kubelet::retry_blocked(cx, &was);
+        misc::ending_namespaces(cx, &was);
     }
     tracing::warn!("the lab's controllers did not settle");
 }
@@ -93,10 +97,11 @@ fn pending(cx: &mut Cx, touched: &mut kubelet::Touched) -> BTreeSet<Work> {
     match cx.c.store.since(cx.c.seen) {
         Some(changes) => changes.for_each(|c| {
             touch(c, touched);
-            route(c, &mut work);
+            route(c, &cx.c.store, &mut work);
         }),
         None => {
             touched.wide = true;
+            touched.spaces.extend(cx.c.store.index().ending().cloned());
             everything(cx, &mut work);
         }
     }
@@ -106,6 +111,9 @@ fn pending(cx: &mut Cx, touched: &mut kubelet::Touched) -> BTreeSet<Work> {
 
 /// Notes whom a change may concern that waits.
 fn touch(c: &Change, touched: &mut kubelet::Touched) {
+    if c.op != Op::Modified || !c.object["metadata"]["deletionTimestamp"].is_null() {
+        touched.spaces.insert(s(&c.object, "/metadata/namespace").to_owned());
+    }
     match &*c.resource {
         "pods" => drop(touched.nodes.insert(s(&c.object, "/spec/nodeName").to_owned())),
         "nodes" => drop(touched.nodes.insert(s(&c.object, "/metadata/name").to_owned())),
@@ -153,7 +161,7 @@ fn everything(cx: &Cx, work: &mut BTreeSet<Work>) {
     }
 }
 
-fn route(c: &Change, work: &mut BTreeSet<Work>) {
+fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
     let (ns, name) = key(&c.object);
     if !c.object["metadata"]["annotations"][fleet::SET].is_null() {
         work.insert(Work::Repos);
@@ -184,7 +192,7 @@ fn route(c: &Change, work: &mut BTreeSet<Work>) {
         "cronjobs.batch" => drop(work.insert(Work::Cron(ns, name))),
         "poddisruptionbudgets.policy" => drop(work.insert(Work::Endpoints(ns))),
         "resourcequotas" => work.extend([Work::Endpoints(ns.clone()), Work::Refused(ns)]),
-        "pods" => pod(c, work),
+        "pods" => pod(c, store, work),
         "nodes" => node(c, work),
         "services" => drop(work.insert(Work::Service(ns, name))),
         "persistentvolumeclaims" | "persistentvolumes" | "storageclasses.storage.k8s.io" => {
@@ -209,11 +217,35 @@ fn route(c: &Change, work: &mut BTreeSet<Work>) {
     }
 }
 
-fn pod(c: &Change, work: &mut BTreeSet<Work>) {
+/// What of a pod its owner counts by.
+const COUNTED: &[&str] = &[
+    "/status/phase",
+    "/status/conditions",
+    "/spec/nodeName",
+    "/metadata/deletionTimestamp",
+    "/metadata/ownerReferences",
+    "/metadata/labels/controller-revision-hash",
+];
+
+fn pod(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
     let (ns, name) = key(&c.object);
-    owners(&c.object, work);
     let before = c.before.as_deref();
     let moved = |p: &str| before.is_none_or(|b| b.pointer(p) != c.object.pointer(p));
+    if c.op != Op::Modified || COUNTED.iter().any(|p| moved(p)) {
+        owners(&c.object, work);
+        // Whoever owned it until now misses it.
+        if let Some(b) = before.filter(|_| moved("/metadata/ownerReferences")) {
+            owners(b, work);
+        }
+    }
+    if c.op != Op::Deleted && moved("/metadata/labels") {
+        if before.is_some() {
+            work.insert(Work::Endpoints(ns.clone()));
+        }
+        if adopt::strays(store, &c.object) {
+            work.insert(Work::Stray(ns.clone(), name.clone()));
+        }
+    }
     if c.op == Op::Deleted {
         work.extend([Work::Schedule, Work::Claims]);
     }
@@ -314,6 +346,7 @@ fn run(cx: &mut Cx, work: Work) {
         Work::Service(ns, name) => endpoints::service(cx, &ns, &name),
         Work::Claims => claims::reconcile(cx),
         Work::Schedule => scheduler::schedule(cx),
+        Work::Stray(ns, name) => adopt::pod(cx, &ns, &name),
         Work::Pod(ns, name) => kubelet::look(cx, &ns, &name),
         Work::Endpoints(ns) => {
             endpoints::reconcile(cx, &ns);

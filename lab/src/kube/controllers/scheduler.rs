@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::cx::{Cx, key, set_condition};
-use super::super::store::index::Requests;
 pub use super::super::store::index::requests;
-use super::super::text::{arr, expression, milli, s};
+use super::super::text::{arr, expression, s};
+use super::rooms::Hall;
 use super::{claims, pods};
 
 const UNLIKE: &str = "node(s) didn't match Pod's node affinity/selector";
@@ -19,17 +19,9 @@ pub fn schedule(cx: &mut Cx) {
         return;
     }
     let nodes: Vec<Arc<Value>> = cx.c.store.all("nodes", "").cloned().collect();
-    let mut used = cx.c.store.index().requested().clone();
+    let mut hall = Hall::new(&nodes);
     for (i, pod) in waiting.iter().enumerate() {
-        place(cx, pod, &nodes, &mut used, i);
-    }
-}
-
-type Usage = BTreeMap<String, Requests>;
-
-fn add(to: &mut Requests, what: &Requests) {
-    for (k, v) in what {
-        *to.entry(k.clone()).or_default() += v;
+        place(cx, pod, &mut hall, i);
     }
 }
 
@@ -86,23 +78,6 @@ pub fn fits_node(spec: &Value, node: &Value) -> Option<String> {
     None
 }
 
-fn lacks(wants: &Requests, node: &Value, used: &Usage) -> Option<String> {
-    let none = BTreeMap::new();
-    let used = used.get(s(node, "/metadata/name")).unwrap_or(&none);
-    for (resource, want) in wants {
-        let want = *want;
-        let free = milli(&node["status"]["allocatable"][resource]) - used.get(resource).copied().unwrap_or(0);
-        if want > free && want > 0 {
-            return Some(if resource == "pods" {
-                "Too many pods".to_owned()
-            } else {
-                format!("Insufficient {resource}")
-            });
-        }
-    }
-    None
-}
-
 /// Feasible nodes that are enough to choose from, as the real scheduler stops looking in large clusters.
 const ENOUGH: usize = 100;
 
@@ -121,42 +96,56 @@ fn meant_for(pod: &Value) -> Option<&str> {
     }
 }
 
-fn place(cx: &mut Cx, pod: &Value, nodes: &[Arc<Value>], used: &mut Usage, turn: usize) {
+fn place(cx: &mut Cx, pod: &Value, hall: &mut Hall, turn: usize) {
+    let total = hall.nodes.len();
     let volumes = match claims::wanted_by(cx, pod) {
         Ok(v) => v,
-        Err(text) => return unschedulable(cx, pod, &format!("0/{} nodes are available: {text}.", nodes.len())),
+        Err(text) => return unschedulable(cx, pod, &format!("0/{total} nodes are available: {text}.")),
     };
     let wants = requests(pod);
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    let mut fitting: Vec<&Value> = Vec::new();
+    let mut best: Option<(i64, usize)> = None;
+    let mut fitting = 0;
     let only = meant_for(pod);
     // Small clusters are looked at from their first node; in large ones every pod begins elsewhere.
-    let start = if nodes.len() > ENOUGH { turn * ENOUGH % nodes.len() } else { 0 };
-    for n in nodes[start..].iter().chain(&nodes[..start]) {
-        if only.is_some_and(|o| o != s(n, "/metadata/name")) {
-            *reasons.entry(UNLIKE.to_owned()).or_default() += 1;
+    let (start, count) = match only {
+        Some(name) => hall.named(name).map_or((0, 0), |i| (i, 1)),
+        None => (if total > ENOUGH { turn * ENOUGH % total } else { 0 }, total),
+    };
+    if only.is_none() {
+        hall.judge_for(pod);
+    } else if total > count {
+        reasons.insert(UNLIKE.to_owned(), total - count);
+    }
+    for i in (start..start + count).map(|i| i % total) {
+        let node = &hall.nodes[i];
+        let why = if only.is_some() { fits_node(&pod["spec"], node) } else { hall.verdict(&pod["spec"], i) };
+        let why = why
+            .or_else(|| repelled(cx, pod, node))
+            .or_else(|| claims::keeps_away(cx, &volumes, node))
+            .or_else(|| hall.room(cx, i).lacks(&wants));
+        if let Some(text) = why {
+            *reasons.entry(text).or_default() += 1;
             continue;
         }
-        let why = fits_node(&pod["spec"], n)
-            .or_else(|| repelled(cx, pod, n))
-            .or_else(|| claims::keeps_away(cx, &volumes, n))
-            .or_else(|| lacks(&wants, n, used));
-        match why {
-            None => fitting.push(n),
-            Some(text) => *reasons.entry(text).or_default() += 1,
+        let score = preference(pod, node) - hall.room(cx, i).load();
+        // Of equals the last one.
+        if best.is_none_or(|b| score >= b.0) {
+            best = Some((score, i));
         }
-        if fitting.len() >= ENOUGH {
+        fitting += 1;
+        if fitting >= ENOUGH {
             break;
         }
     }
-    let chosen = fitting.into_iter().max_by_key(|n| score(pod, n, used)).map(|n| s(n, "/metadata/name").to_owned());
-    let Some(node) = chosen else {
-        return unschedulable(cx, pod, &no_node(nodes.len(), &reasons));
+    let Some((_, chosen)) = best else {
+        return unschedulable(cx, pod, &no_node(total, &reasons));
     };
+    let node = s(&hall.nodes[chosen], "/metadata/name").to_owned();
     if claims::await_binding(cx, &volumes, &node) {
         return;
     }
-    add(used.entry(node.clone()).or_default(), &wants);
+    hall.room(cx, chosen).take(&wants);
     bind(cx, pod, &node);
 }
 
@@ -180,12 +169,9 @@ fn repelled(cx: &Cx, pod: &Value, node: &Value) -> Option<String> {
     None
 }
 
-fn score(pod: &Value, node: &Value, used: &Usage) -> i64 {
-    let name = s(node, "/metadata/name");
-    let taken = |r: &str| used.get(name).and_then(|u| u.get(r)).copied().unwrap_or(0);
-    let cpu = milli(&node["status"]["allocatable"]["cpu"]).max(1);
-    let share = (taken("cpu") * 1000) / cpu + taken("pods") / 100;
-    let preferred: i64 = arr(pod, "/spec/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution")
+/// How much a pod prefers a node.
+fn preference(pod: &Value, node: &Value) -> i64 {
+    arr(pod, "/spec/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution")
         .iter()
         .filter(|t| {
             arr(t, "/preference/matchExpressions")
@@ -193,8 +179,7 @@ fn score(pod: &Value, node: &Value, used: &Usage) -> i64 {
                 .all(|e| expression(e, |k| node["metadata"]["labels"].get(k).and_then(Value::as_str)))
         })
         .map(|t| t["weight"].as_i64().unwrap_or(1) * 10)
-        .sum();
-    preferred - share
+        .sum()
 }
 
 fn no_node(total: usize, reasons: &BTreeMap<String, usize>) -> String {

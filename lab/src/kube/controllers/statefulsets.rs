@@ -6,6 +6,7 @@ use super::super::text::{arr, hash_name, ordered, s};
 use super::{deployments, pods, revisions};
 
 const SETS: &str = "statefulsets.apps";
+const CONTROLLER: &str = "statefulset-controller";
 
 /// The two revisions of a set and where the newer one begins.
 struct Plan {
@@ -38,7 +39,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         match cx.get("pods", ns, &pod_name).cloned() {
             None => create(cx, &set, ns, &pod_name, i, &plan),
             Some(p) if !pods::is_active(&p) && p["metadata"]["deletionTimestamp"].is_null() => {
-                cx.delete("pods", ns, &pod_name);
+                cx.delete_pod(&set, &pod_name, CONTROLLER);
             }
             Some(_) => {}
         }
@@ -49,9 +50,9 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
             }
         }
     }
-    let gone = shrink(cx, ns, &uid, want, parallel);
+    let gone = shrink(cx, &set, ns, want, parallel);
     if settled && gone && s(&set, "/spec/updateStrategy/type") != "OnDelete" {
-        roll(cx, ns, name, want, &plan);
+        roll(cx, &set, ns, want, &plan);
     }
     status(cx, ns, name, &uid, &plan, want);
 }
@@ -61,8 +62,8 @@ fn ordinal(pod: &str) -> Option<i64> {
 }
 
 /// Pods beyond the wanted number go, the highest first; true when there are none.
-fn shrink(cx: &mut Cx, ns: &str, uid: &str, want: i64, parallel: bool) -> bool {
-    let mut surplus: Vec<(i64, String, bool)> = pods::owned(cx, ns, uid)
+fn shrink(cx: &mut Cx, set: &Value, ns: &str, want: i64, parallel: bool) -> bool {
+    let mut surplus: Vec<(i64, String, bool)> = pods::owned(cx, ns, s(set, "/metadata/uid"))
         .into_iter()
         .filter_map(|p| {
             let name = s(p, "/metadata/name").to_owned();
@@ -72,20 +73,20 @@ fn shrink(cx: &mut Cx, ns: &str, uid: &str, want: i64, parallel: bool) -> bool {
         .collect();
     surplus.sort_by_key(|p| std::cmp::Reverse(p.0));
     let busy = surplus.iter().any(|p| !p.2);
-    for (_, pod, _) in surplus.iter().take(if parallel { usize::MAX } else { usize::from(!busy) }) {
-        cx.delete("pods", ns, pod);
+    for (_, pod, _) in surplus.iter().filter(|p| p.2).take(if parallel { usize::MAX } else { usize::from(!busy) }) {
+        cx.delete_pod(set, pod, CONTROLLER);
     }
     surplus.is_empty()
 }
 
 /// The highest pod of an older revision is replaced once all above it are ready.
-fn roll(cx: &mut Cx, ns: &str, name: &str, want: i64, plan: &Plan) {
+fn roll(cx: &mut Cx, set: &Value, ns: &str, want: i64, plan: &Plan) {
     for i in (plan.partition..want).rev() {
-        let pod_name = format!("{name}-{i}");
+        let pod_name = format!("{}-{i}", s(set, "/metadata/name"));
         let Some(p) = cx.get("pods", ns, &pod_name) else { return };
         if s(p, "/metadata/labels/controller-revision-hash") != plan.update {
             if p["metadata"]["deletionTimestamp"].is_null() {
-                cx.delete("pods", ns, &pod_name);
+                cx.delete_pod(set, &pod_name, CONTROLLER);
             }
             return;
         }
@@ -109,6 +110,9 @@ fn create(cx: &mut Cx, set: &Value, ns: &str, pod_name: &str, i: i64, plan: &Pla
         if cx.get("persistentvolumeclaims", ns, &claim).is_none() {
             cx.create(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
                 "metadata": {"name": claim, "namespace": ns, "labels": set["spec"]["selector"]["matchLabels"]}, "spec": t["spec"]}));
+            let owner = s(set, "/metadata/name");
+            let text = format!("create Claim {claim} Pod {pod_name} in StatefulSet {owner} success");
+            cx.event(set, true, "SuccessfulCreate", &text, CONTROLLER);
         }
         let volume = json!({"name": t["metadata"]["name"], "persistentVolumeClaim": {"claimName": claim}});
         match pod["spec"]["volumes"].as_array_mut() {
@@ -117,7 +121,8 @@ fn create(cx: &mut Cx, set: &Value, ns: &str, pod_name: &str, i: i64, plan: &Pla
         }
     }
     pod["spec"]["hostname"] = json!(pod_name);
-    cx.create(pod);
+    // A refusal is in the events; the set tries again when something changes.
+    cx.create_pod(set, pod, CONTROLLER).ok();
 }
 
 fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, plan: &Plan, want: i64) {

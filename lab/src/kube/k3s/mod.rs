@@ -1,4 +1,5 @@
 //! K3s processes of guests: start, stop, and what systemd and the journal say of them.
+pub mod apiservices;
 pub mod certificates;
 pub mod config;
 pub mod files;

@@ -109,7 +109,8 @@ pub fn save(lab: &Lab, w: &mut World, vmid: u32, name: &str) -> Result<String, S
         let stamp = cx.stamp();
         let object = format!("local-{name}-{}", &sha256(&path)[..6]).to_lowercase();
         cx.create(json!({"apiVersion": "k3s.cattle.io/v1", "kind": "ETCDSnapshotFile",
-            "metadata": {"name": object, "labels": {"etcd.k3s.cattle.io/snapshot-storage-node": node}},
+            "metadata": {"name": object, "labels": {"etcd.k3s.cattle.io/snapshot-storage-node": node},
+                "annotations": {"etcd.k3s.cattle.io/snapshot-token-hash": &sha256(&cx.c.token)[..12]}},
             "spec": {"snapshotName": name, "nodeName": node, "location": format!("file://{path}")},
             "status": {"size": bytes.len().to_string(), "creationTime": stamp, "readyToUse": true}}));
         // the main resource does not take a status

@@ -221,6 +221,7 @@ fn chart_spec() -> Value {
 fn spec_of(name: &str) -> Value {
     match name {
         "HelmChart" => chart_spec(),
+        "ClusterPolicy" => super::policy::spec(),
         "HelmChartConfig" => json!({"type": "object", "properties": {
             "valuesContent": text("Override complex Chart values via inline YAML content."),
             "values": {"x-kubernetes-preserve-unknown-fields": true},
@@ -249,7 +250,7 @@ pub fn crd(name: &str) -> Option<Value> {
             "kind": text("Kind is a string value representing the REST resource this object represents."),
             "metadata": {"type": "object"},
             "spec": spec_of(r.kind),
-            "status": any(),
+            "status": if r.kind == "ClusterPolicy" { super::policy::status() } else { any() },
         }}},
     });
     if r.status {

@@ -23,7 +23,9 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
         "Secret" => secret(obj),
         "Namespace" => {
             let name = meta::name(obj).to_owned();
-            set(&mut obj["spec"], "finalizers", json!(["kubernetes"]));
+            if old.is_none() {
+                set(&mut obj["spec"], "finalizers", json!(["kubernetes"]));
+            }
             set(&mut obj["status"], "phase", "Active".into());
             obj["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
         }

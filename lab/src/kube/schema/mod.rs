@@ -1,9 +1,12 @@
 //! What kinds there are and what their objects look like.
 pub mod builtin;
+pub mod cel;
 pub mod crds;
+mod custom;
 pub mod defaults;
 pub mod kinds;
 pub mod node;
+mod policy;
 pub mod typed;
 pub mod validate;
 

@@ -2,7 +2,7 @@
 #![allow(clippy::collapsible_match)] // one arm per kind reads better
 use serde_json::Value;
 
-use super::Kind;
+use super::{Kind, custom};
 use super::node::{Field, Node};
 use crate::kube::store::{Cause, Failure, Store, meta};
 
@@ -74,7 +74,7 @@ fn finish(kind: &Kind, obj: &Value, causes: &[Cause]) -> Result<(), Failure> {
 pub fn create(_store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
     metadata(kind, obj, 2, &mut causes);
-    body(kind, obj, &mut causes);
+    body(kind, obj, None, &mut causes);
     finish(kind, obj, &causes)
 }
 
@@ -85,7 +85,7 @@ pub fn create(_store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
 pub fn update(_store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
     metadata(kind, new, 3, &mut causes);
-    body(kind, new, &mut causes);
+    body(kind, new, Some(old), &mut causes);
     immutable(kind, old, new, &mut causes);
     if meta::deleting(old) {
         let had = meta::finalizers(old);
@@ -194,20 +194,10 @@ fn frozen(pod: &Value) -> Value {
     spec
 }
 
-fn body(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
+fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     let node = Node::of(kind);
     if kind.custom {
-        let Value::Object(m) = obj else { return };
-        for r in node.required().into_iter().filter(|r| !m.contains_key(*r)) {
-            out.push(Cause::required(r, ""));
-        }
-        let before = out.len();
-        for (k, v) in m.iter().filter(|(k, _)| !matches!(k.as_str(), "metadata" | "apiVersion" | "kind")) {
-            custom(node.down(k), k, v, out);
-        }
-        if out.len() > before {
-            out.push(Cause { reason: "FieldValueInvalid", field: "<nil>".into(), message: "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation".into() });
-        }
+        custom::check(node, obj, old, out);
         return;
     }
     if let Some(spec) = obj.get("spec") {
@@ -341,62 +331,6 @@ fn required(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
             for (i, v) in a.iter().enumerate() {
                 required(node.items(), &format!("{path}[{i}]"), v, out);
             }
-        }
-        _ => {}
-    }
-}
-
-fn type_of(v: &Value) -> &'static str {
-    match v {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(n) if n.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-/// Types, enumerations and required fields of custom schemas.
-fn custom(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
-    if node.open() || v.is_null() {
-        return;
-    }
-    let is = type_of(v);
-    match node.kind() {
-        _ if node.int_or_string() && matches!(is, "integer" | "string") => return,
-        Some(want) if want != is && !(want == "number" && is == "integer") => {
-            let why = format!("{path} in body must be of type {want}: \"{is}\"");
-            let shown = if v.is_string() { v.clone() } else { is.into() };
-            out.push(Cause {
-                reason: "FieldValueTypeInvalid",
-                field: path.into(),
-                message: format!("Invalid value: {shown}: {why}"),
-            });
-            return;
-        }
-        _ => {}
-    }
-    if let Some(allowed) = node.allowed().filter(|a| !a.contains(v)) {
-        let list: Vec<String> =
-            allowed.iter().map(|a| a.as_str().map_or_else(|| a.to_string(), str::to_owned)).collect();
-        out.push(Cause::unsupported(path, v, &list));
-    }
-    if let Some(min) = node.word("minimum").as_f64().filter(|m| v.as_f64().is_some_and(|x| x < *m)) {
-        out.push(Cause::invalid(path, v, &format!("{path} in body should be greater than or equal to {min}")));
-    }
-    match v {
-        Value::Object(m) => {
-            for r in node.required().into_iter().filter(|r| !m.contains_key(*r)) {
-                out.push(Cause::required(format!("{path}.{r}"), ""));
-            }
-            for (k, v) in m {
-                custom(node.down(k), &format!("{path}.{k}"), v, out);
-            }
-        }
-        Value::Array(a) => {
-            a.iter().enumerate().for_each(|(i, v)| custom(node.items(), &format!("{path}[{i}]"), v, out))
         }
         _ => {}
     }

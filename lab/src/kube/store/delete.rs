@@ -92,11 +92,11 @@ impl Store {
         let marked = self.mark(kind, ns, name, &old, &holders, grace);
         if has(&holders, FOREGROUND) {
             self.cascade(meta::uid(&marked));
-            self.settle();
+            self.settle(ns);
         }
         if namespace {
             self.empty_namespace(name);
-            self.settle();
+            self.settle(name);
         }
         Ok(Deleted::Marked(marked))
     }
@@ -164,7 +164,7 @@ impl Store {
             self.drop_custom_objects(old);
         }
         self.cascade(meta::uid(old));
-        self.settle();
+        self.settle(ns);
     }
 
     fn drop_custom_objects(&mut self, crd: &Value) {
@@ -173,9 +173,11 @@ impl Store {
             self.all(&resource, "").map(|o| (meta::namespace(o).to_owned(), meta::name(o).to_owned())).collect();
         let kinds = crate::kube::schema::kinds::of_crd(crd);
         let Some(kind) = kinds.first() else { return };
-        for (ns, name) in doomed {
-            self.commit(kind, &ns, &name, None);
+        for (ns, name) in &doomed {
+            self.commit(kind, ns, name, None);
         }
+        let spaces: std::collections::BTreeSet<String> = doomed.into_iter().map(|d| d.0).collect();
+        spaces.iter().for_each(|ns| self.end_if_bare(ns));
     }
 
     /// Objects that name `uid` as an owner: (resource, namespace, name).
@@ -218,12 +220,11 @@ impl Store {
 
     /// Deletes everything in a namespace.
     fn empty_namespace(&mut self, ns: &str) {
+        let prefix = format!("{ns}/");
         let mut doomed = Vec::new();
         for (resource, map) in &self.objects {
-            for k in map.keys() {
-                if let Some(name) = k.strip_prefix(&format!("{ns}/")) {
-                    doomed.push((resource.clone(), name.to_owned()));
-                }
+            for (k, _) in map.range(prefix.clone()..).take_while(|(k, _)| k.starts_with(&prefix)) {
+                doomed.push((resource.clone(), k[prefix.len()..].to_owned()));
             }
         }
         for (resource, name) in doomed {
@@ -234,19 +235,22 @@ impl Store {
         }
     }
 
-    /// Ends what only waited for others: empty terminating namespaces, foreground owners without dependents.
-    fn settle(&mut self) {
-        let names = self.index.ending();
-        let ending: Vec<Arc<Value>> = names.filter_map(|n| self.arc("namespaces", "", n)).cloned().collect();
-        for n in ending {
-            let name = meta::name(&n).to_owned();
-            if self.is_bare(&name)
-                && meta::finalizers(&n).is_empty()
-                && let Some(kind) = self.kind_for("namespaces")
-            {
-                self.commit(&kind, "", &name, None);
-            }
+    /// Ends a namespace that only waited to be empty.
+    fn end_if_bare(&mut self, ns: &str) {
+        if !self.index.is_ending(ns) || !self.is_bare(ns) {
+            return;
         }
+        if let Some(o) = self.get("namespaces", "", ns)
+            && meta::finalizers(o).is_empty()
+            && let Some(kind) = self.kind_for("namespaces")
+        {
+            self.commit(&kind, "", ns, None);
+        }
+    }
+
+    /// Ends what only waited for others: the namespace when it is empty, foreground owners without dependents.
+    fn settle(&mut self, ns: &str) {
+        self.end_if_bare(ns);
         let held = self.index.foreground.iter();
         let waiting: Vec<(String, Arc<Value>)> =
             held.filter_map(|(r, k)| Some((r.to_string(), self.objects.get(&**r)?.get(k)?.clone()))).collect();

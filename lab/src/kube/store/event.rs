@@ -3,6 +3,10 @@ use serde_json::{Value, json};
 
 use super::{Store, meta};
 
+/// Events of an object that differ only in their texts, before they are combined.
+const DIFFERENT: usize = 10;
+const COMBINED: &str = "(combined from similar events): ";
+
 impl Store {
     /// Reports an event about `regarding`; a repeated one counts up. `kind` is `Normal` or `Warning`,
     /// `source` the component (`kubelet`).
@@ -13,22 +17,12 @@ impl Store {
         };
         let name = meta::name(regarding).to_owned();
         let now = meta::time(self.now_ms);
-        let same = self
-            .index
-            .events(meta::uid(regarding))
-            .filter_map(|k| self.objects.get("events")?.get(k))
-            .find(|e| {
-                e["involvedObject"]["name"] == name.as_str()
-                    && meta::namespace(e) == ns
-                    && e["reason"] == reason
-                    && e["message"] == message
-                    && e["type"] == kind
-            })
-            .map(|e| meta::name(e).to_owned());
-        if let Some(event) = same {
+        let (found, message) = self.known(regarding, &ns, source, kind, reason, message);
+        if let Some(event) = found {
             let _ = self.patch_with("events", &ns, &event, |e| {
                 e["count"] = (e["count"].as_u64().unwrap_or(1) + 1).into();
                 e["lastTimestamp"] = now.as_str().into();
+                e["message"] = message.as_str().into();
             });
             return;
         }
@@ -48,5 +42,41 @@ impl Store {
         });
         let now_ms = self.now_ms;
         let _ = self.create(now_ms, event);
+    }
+
+    /// The event that such a report is counted in, and its text. Like client-go's correlator: equal ones count up, and
+    /// after ten that differ only in their texts all further ones are one.
+    fn known(
+        &self,
+        regarding: &Value,
+        ns: &str,
+        source: &str,
+        kind: &str,
+        reason: &str,
+        message: &str,
+    ) -> (Option<String>, String) {
+        let name = meta::name(regarding);
+        let alike: Vec<&std::sync::Arc<Value>> = self
+            .index
+            .events(meta::uid(regarding))
+            .filter_map(|k| self.objects.get("events")?.get(k))
+            .filter(|e| {
+                e["involvedObject"]["name"] == name
+                    && meta::namespace(e) == ns
+                    && e["reason"] == reason
+                    && e["type"] == kind
+                    && e["source"]["component"] == source
+            })
+            .collect();
+        let named = |e: &&std::sync::Arc<Value>| Some(meta::name(e).to_owned());
+        if let Some(same) = alike.iter().find(|e| e["message"] == message) {
+            return (named(same), message.to_owned());
+        }
+        if alike.len() < DIFFERENT {
+            return (None, message.to_owned());
+        }
+        let together = format!("{COMBINED}{message}");
+        let one = alike.iter().find(|e| e["message"].as_str().is_some_and(|m| m.starts_with(COMBINED)));
+        (one.and_then(named), together)
     }
 }

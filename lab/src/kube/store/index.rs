@@ -160,6 +160,12 @@ impl Index {
         self.ending.iter()
     }
 
+    /// Whether a namespace is being deleted.
+    #[must_use]
+    pub fn is_ending(&self, ns: &str) -> bool {
+        self.ending.contains(ns)
+    }
+
     /// Keys of pods that wait for a node.
     pub fn unplaced(&self) -> impl Iterator<Item = &String> {
         self.unplaced.iter()

@@ -13,6 +13,7 @@ pub mod ssa;
 pub mod write;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -248,25 +249,45 @@ impl Store {
             return None;
         }
         let from = self.log.partition_point(|c| c.rv <= rv);
-        Some(self.log.iter().skip(from))
+        Some(self.log.range(from..))
     }
 
-    /// Objects of a resource in key order as they were at `rv`, or `None` when that is forgotten.
-    pub(crate) fn snapshot(&self, resource: &str, ns: &str, rv: u64) -> Option<Vec<Arc<Value>>> {
-        let mut then: BTreeMap<String, Arc<Value>> =
-            self.all(resource, ns).map(|o| (key(meta::namespace(o), meta::name(o)), o.clone())).collect();
-        let changes: Vec<&Change> = self.since(rv)?.filter(|c| *c.resource == *resource).collect();
-        for c in changes.into_iter().rev() {
-            let (space, name) = (meta::namespace(&c.object), meta::name(&c.object));
-            if !ns.is_empty() && space != ns {
-                continue;
-            }
-            match &c.before {
-                Some(old) => drop(then.insert(key(space, name), old.clone())),
-                None => drop(then.remove(&key(space, name))),
+    /// Objects of a resource that come after the key `after`, in key order, as they are or as they were at `rv`;
+    /// `None` when that is forgotten.
+    pub(crate) fn as_of<'a>(
+        &'a self,
+        resource: &str,
+        ns: &str,
+        after: &str,
+        rv: Option<u64>,
+    ) -> Option<impl Iterator<Item = &'a Arc<Value>> + use<'a>> {
+        // What has changed since then, as it was.
+        let mut then: BTreeMap<String, Option<&Arc<Value>>> = BTreeMap::new();
+        if let Some(rv) = rv {
+            for c in self.since(rv)?.filter(|c| *c.resource == *resource) {
+                then.entry(key(meta::namespace(&c.object), meta::name(&c.object))).or_insert(c.before.as_ref());
             }
         }
-        Some(then.into_values().collect())
+        let prefix = if ns.is_empty() { String::new() } else { format!("{ns}/") };
+        let after = if after.is_empty() || after.contains('/') { after.to_owned() } else { format!("/{after}") };
+        let from = if after > prefix { Bound::Excluded(after) } else { Bound::Included(prefix.clone()) };
+        let gone: Vec<(String, &'a Arc<Value>)> = then
+            .range((from.clone(), Bound::Unbounded))
+            .filter_map(|(k, v)| v.filter(|_| k.starts_with(&prefix)).map(|v| (k.clone(), v)))
+            .collect();
+        let map = self.objects.get(resource);
+        let mut now = map
+            .into_iter()
+            .flat_map(move |m| m.range((from.clone(), Bound::Unbounded)))
+            .take_while(move |(k, _)| k.starts_with(&prefix))
+            .filter(move |(k, _)| !then.contains_key(*k))
+            .peekable();
+        let mut gone = gone.into_iter().peekable();
+        Some(std::iter::from_fn(move || match (now.peek(), gone.peek()) {
+            (Some((k, _)), Some((g, _))) if g < *k => gone.next().map(|x| x.1),
+            (None, Some(_)) => gone.next().map(|x| x.1),
+            _ => now.next().map(|x| x.1),
+        }))
     }
 
     /// Rings (with the last resourceVersion) on every write.

@@ -214,6 +214,12 @@ impl Store {
                 None => drop(new.as_object_mut().and_then(|o| o.shift_remove("status"))),
             }
         }
+        if kind.group.is_empty() && kind.kind == "Namespace" && subresource != "finalize" {
+            let held = old["spec"].get("finalizers").cloned();
+            if let Some(held) = held {
+                new["spec"]["finalizers"] = held;
+            }
+        }
         let fixed: Vec<(&str, Option<Value>)> = FIXED.iter().map(|f| (*f, old["metadata"].get(*f).cloned())).collect();
         let (name, ns) = (old["metadata"]["name"].clone(), old["metadata"].get("namespace").cloned());
         meta::edit(new, |m| {
@@ -252,6 +258,15 @@ impl Store {
         }
         if dry_run {
             return Written { object: Arc::new(new), created: false, changed: true };
+        }
+        if kind.group.is_empty() && kind.kind == "Namespace" && meta::deleting(&new) {
+            let free = new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+            let object = self.commit(kind, ns, name, Some(new));
+            if free && meta::finalizers(&object).is_empty() {
+                // Somebody has taken the control plane's own hold off: it goes, whatever is left in it.
+                self.commit(kind, ns, name, None);
+            }
+            return Written { object, created: false, changed: true };
         }
         if meta::deleting(&new)
             && meta::finalizers(&new).is_empty()

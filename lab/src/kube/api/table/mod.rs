@@ -161,17 +161,22 @@ pub fn of(kind: &Kind, items: &[Arc<Value>], rv: &str, now: u64, shape: &Shape) 
         .map(|o| {
             let r = Row { o, now };
             let cells = if kind.custom { custom::cells(kind, &r) } else { (layout.cells)(&r) };
-            match shape.include {
-                Include::None => json!({"cells": cells, "object": null}),
-                Include::Metadata => json!({"cells": cells, "object": partial(o)}),
-                Include::Object => json!({"cells": cells, "object": **o}),
-            }
+            let object = match shape.include {
+                Include::None => Value::Null,
+                Include::Metadata => partial(o),
+                Include::Object => (**o).clone(),
+            };
+            let mut row = json!({"cells": cells});
+            row["object"] = object;
+            row
         })
         .collect();
-    json!({
+    let mut table = json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": rv},
-        "columnDefinitions": if shape.headed { json!(heads) } else { json!([]) }, "rows": rows,
-    })
+        "columnDefinitions": if shape.headed { json!(heads) } else { json!([]) },
+    });
+    table["rows"] = Value::Array(rows);
+    table
 }
 
 #[cfg(test)]

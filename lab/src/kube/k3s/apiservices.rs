@@ -1,0 +1,82 @@
+//! APIServices of what the API server serves itself: one for each group and version. Grade: source (the aggregator's
+//! automatic registration).
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::cx::{Cx, key, set_condition};
+
+const SERVICES: &str = "apiservices.apiregistration.k8s.io";
+
+/// How early a group of the API server's own comes in discovery.
+const PRIORITIES: &[(&str, u64)] = &[
+    ("", 18_000),
+    ("apps", 17_800),
+    ("events.k8s.io", 17_750),
+    ("authentication.k8s.io", 17_700),
+    ("authorization.k8s.io", 17_600),
+    ("autoscaling", 17_500),
+    ("batch", 17_400),
+    ("certificates.k8s.io", 17_300),
+    ("networking.k8s.io", 17_200),
+    ("policy", 17_100),
+    ("rbac.authorization.k8s.io", 17_000),
+    ("storage.k8s.io", 16_800),
+    ("apiextensions.k8s.io", 16_700),
+    ("admissionregistration.k8s.io", 16_700),
+    ("scheduling.k8s.io", 16_600),
+    ("coordination.k8s.io", 16_500),
+    ("node.k8s.io", 16_300),
+    ("discovery.k8s.io", 16_200),
+    ("flowcontrol.apiserver.k8s.io", 16_100),
+];
+
+fn service(group: &str, version: &str, custom: bool, stamp: &str) -> Value {
+    let known = PRIORITIES.iter().find(|p| p.0 == group).map(|p| p.1);
+    let (least, place) = if custom { (1000, 100) } else { (known.unwrap_or(16_000), if group.is_empty() { 1 } else { 15 }) };
+    let mut o = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": format!("{version}.{group}"),
+            "labels": {"kube-aggregator.kubernetes.io/automanaged": if custom { "true" } else { "onstart" }}},
+        "spec": {"version": version, "groupPriorityMinimum": least, "versionPriority": place}});
+    if !group.is_empty() {
+        o["spec"]["group"] = json!(group);
+    }
+    set_condition(&mut o, stamp, "Available", "True", "Local", "Local APIServices are always available");
+    o
+}
+
+/// There is one for each group and version that is served here, and none for what is not served any more.
+pub fn look(cx: &mut Cx) {
+    let wanted: BTreeMap<String, (String, String, bool)> = cx
+        .c
+        .store
+        .kinds()
+        .filter(|k| k.group != "apiregistration.k8s.io")
+        .map(|k| (format!("{}.{}", k.version, k.group), (k.group.clone(), k.version.clone(), k.custom)))
+        .collect();
+    let gone: Vec<String> = cx
+        .list(SERVICES)
+        .into_iter()
+        .filter(|o| o["spec"]["service"].is_null())
+        .map(|o| key(o).1)
+        .filter(|name| !wanted.contains_key(name))
+        .collect();
+    gone.iter().for_each(|name| cx.delete(SERVICES, "", name));
+    let stamp = cx.stamp();
+    for (name, (group, version, custom)) in wanted {
+        if cx.get(SERVICES, "", &name).is_none() {
+            let o = service(&group, &version, custom, &stamp);
+            let status = o["status"].clone();
+            if cx.create(o) {
+                cx.update(SERVICES, "", &name, |o| o["status"] = status);
+            }
+        }
+    }
+}
+
+/// The same, where a control plane keeps them.
+pub fn follow(cx: &mut Cx) {
+    if cx.get(SERVICES, "", "v1.").is_some() {
+        look(cx);
+    }
+}

@@ -1,0 +1,95 @@
+//! Rules of custom schemas (`x-kubernetes-validations`): the part of CEL that such rules are written in. Grade: docs. A
+//! rule that uses what is not here is not checked.
+mod eval;
+mod parse;
+
+use serde_json::Value;
+
+pub use eval::Scope;
+pub use parse::{Expr, parse};
+
+/// What a rule came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It holds, or is not one that the lab can check.
+    Holds,
+    /// It does not hold, or its evaluation failed with this text.
+    Broken(Option<String>),
+}
+
+/// Whether a rule names the object as it was.
+#[must_use]
+pub fn compares(e: &Expr) -> bool {
+    match e {
+        Expr::Name(n) => n == "oldSelf",
+        Expr::Literal(_) => false,
+        Expr::Field(e, _) | Expr::Not(e) | Expr::Negative(e) => compares(e),
+        Expr::Index(a, b) | Expr::Binary(_, a, b) => compares(a) || compares(b),
+        Expr::Choice(a, b, c) => [a, b, c].iter().any(|e| compares(e)),
+        Expr::List(l) => l.iter().any(compares),
+        Expr::Map(l) => l.iter().any(|(k, v)| compares(k) || compares(v)),
+        Expr::Call(on, _, args) => on.as_deref().is_some_and(compares) || args.iter().any(compares),
+    }
+}
+
+/// Evaluates `rule` over an object and what it was.
+#[must_use]
+pub fn check(rule: &str, own: &Value, old: Option<&Value>) -> Verdict {
+    let Ok(e) = parse(rule) else { return Verdict::Holds };
+    if compares(&e) && old.is_none() {
+        return Verdict::Holds;
+    }
+    match Scope::new(own, old).eval(&e) {
+        Ok(Value::Bool(true)) => Verdict::Holds,
+        Ok(Value::Bool(false)) => Verdict::Broken(None),
+        Ok(_) => Verdict::Holds,
+        Err(eval::Trouble::Unknown) => Verdict::Holds,
+        Err(eval::Trouble::Failed(text)) => Verdict::Broken(Some(text)),
+    }
+}
+
+/// The text of a `messageExpression`.
+#[must_use]
+pub fn text(expression: &str, own: &Value, old: Option<&Value>) -> Option<String> {
+    Scope::new(own, old).eval(&parse(expression).ok()?).ok()?.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rules_as_they_are_written() {
+        let own = json!({"min": 1, "max": 3, "name": "abc-1", "mode": "on", "list": ["a", "b"], "map": {"k": "v"},
+            "ports": [{"name": "web", "port": 80}, {"name": "api", "port": 81}], "half": 0.5});
+        for (rule, want) in [
+            ("self.min <= self.max", true),
+            ("self.min > self.max", false),
+            ("self.max - self.min == 2 && self.max % 2 == 1", true),
+            ("has(self.mode) && self.mode in ['on', 'off']", true),
+            ("!has(self.nothing) || self.nothing > 1", true),
+            ("size(self.list) == 2", true),
+            ("self.list.size() < 2", false),
+            ("self.name.startsWith('abc') && self.name.matches('^[a-z]+-[0-9]$')", true),
+            ("self.list.all(x, x.size() == 1)", true),
+            ("self.ports.exists(p, p.port == 81)", true),
+            ("self.ports.exists_one(p, p.name == 'web')", true),
+            ("self.ports.filter(p, p.port > 80).map(p, p.name) == ['api']", true),
+            ("self.map['k'] == 'v' && 'k' in self.map", true),
+            ("self.mode == 'on' ? self.max == 3 : false", true),
+            ("self.half < 1.0 && -self.min == -1", true),
+            ("self.list.exists(x, x == \"z\")", false),
+        ] {
+            let want = if want { Verdict::Holds } else { Verdict::Broken(None) };
+            assert_eq!(check(rule, &own, None), want, "{rule}");
+        }
+        assert_eq!(check("self.gone == 1", &own, None), Verdict::Broken(Some("no such key: gone".into())));
+        // transition rules wait for a change
+        assert_eq!(check("self == oldSelf", &json!(1), None), Verdict::Holds);
+        assert_eq!(check("self == oldSelf", &json!(1), Some(&json!(2))), Verdict::Broken(None));
+        assert_eq!(text("'max is ' + string(self.max)", &own, None).as_deref(), Some("max is 3"));
+        // what is not known here is not judged
+        assert_eq!(check("url(self.name).getHost() == 'x'", &own, None), Verdict::Holds);
+    }
+}
