@@ -224,8 +224,16 @@ fn servers_and_sessions_are_spared(life: &Life) {
     let _ = life.script(BACK).expect(0);
 
     let _ = life.script(SESSION).expect(0);
-    life.refused(&format!("{CONNECTED}cluster.drain(\"k3s-gpu1\", 5.minutes);\n"), &[], &["notebook of ada", "holds 1 GPU"]);
-    life.refused("scripts/gpu-mode.rhai", &["--set", "node=k3s-gpu1", "--set", "mig=all-1g.5gb"], &["default/jupyter-ada"]);
+    life.refused(
+        &format!("{CONNECTED}cluster.drain(\"k3s-gpu1\", 5.minutes);\n"),
+        &[],
+        &["notebook of ada", "holds 1 GPU"],
+    );
+    life.refused(
+        "scripts/gpu-mode.rhai",
+        &["--set", "node=k3s-gpu1", "--set", "mig=all-1g.5gb"],
+        &["default/jupyter-ada"],
+    );
     life.refused("scripts/reboot-node.rhai", &["--set", "node=k3s-gpu1"], &["GPUs are held by default/jupyter-ada"]);
     let other = "gpu::ensure_operator(cluster, site().hosts(\"agent\"), #{ version: site().gpu.operator, driver: \"570.195.03\" });\n";
     life.refused(&format!("{CONNECTED}{other}"), &[], &["driver", "default/jupyter-ada"]);

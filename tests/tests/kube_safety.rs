@@ -163,14 +163,17 @@ fn the_cluster_and_its_data_are_safe() {
     };
     let token = || std::fs::read_to_string(state("attic_token").into_iter().min().unwrap()).unwrap();
     let old = token();
-    let saved = small.script("print(`SAVED ${cluster.snapshot_etcd(site().hosts(\"server\")[0], \"old\")}`);\n", &["--yes"]).expect(0);
+    let saved = small
+        .script("print(`SAVED ${cluster.snapshot_etcd(site().hosts(\"server\")[0], \"old\")}`);\n", &["--yes"])
+        .expect(0);
     let snapshot = saved.said("print").into_iter().find_map(|m| m.strip_prefix("SAVED ").map(str::to_owned)).unwrap();
     let ran = small.recipe("recipes/rotate-token.rhai", &["--yes"]).expect(0);
     assert!(!ran.stdout.contains(old.trim()) && !ran.stdout.contains(token().trim()), "no token is printed");
     assert_ne!(token(), old);
     assert!(state("attic_token.before-").iter().any(|p| std::fs::read_to_string(p).unwrap().trim() == old.trim()));
     // Rule 13: a snapshot under the old token is refused before anything stops.
-    let ran = small.script(&format!("k3s::restore_etcd(site().hosts(\"server\"), \"{snapshot}\", #{{}});\n"), &["--yes"]);
+    let ran =
+        small.script(&format!("k3s::restore_etcd(site().hosts(\"server\"), \"{snapshot}\", #{{}});\n"), &["--yes"]);
     let error = ran.finished()["error"].to_string();
     assert!(ran.code == 4 && error.contains("another token") && error.contains("before-"), "{}: {error}", ran.code);
     let _ = small.recipe("recipes/rotate-certificates.rhai", &["--yes"]).expect(0);

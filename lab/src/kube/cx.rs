@@ -129,7 +129,8 @@ impl Cx<'_> {
     pub fn create_pod(&mut self, owner: &Value, pod: Value, controller: &str) -> Result<(), String> {
         let now = self.w.now_ms;
         let set = s(owner, "/kind") == "StatefulSet";
-        let (about, name) = (format!("in StatefulSet {}", s(owner, "/metadata/name")), s(&pod, "/metadata/name").to_owned());
+        let (about, name) =
+            (format!("in StatefulSet {}", s(owner, "/metadata/name")), s(&pod, "/metadata/name").to_owned());
         match self.c.store.create(now, pod) {
             Ok(made) => {
                 let text = match set {

@@ -25,6 +25,7 @@ impl RouteSink for Places {
         self.0.lock().unwrap().remove(addr);
     }
 }
+#[allow(dead_code)] // for the bench, which serves the API
 impl Places {
     pub fn get(&self, addr: &str) -> Option<SocketAddr> {
         self.0.lock().unwrap().get(addr).copied()
@@ -50,6 +51,7 @@ impl Answer {
 pub struct Bed {
     pub lab: Lab,
     pub cluster: String,
+    #[allow(dead_code)] // for the bench
     pub places: Arc<Places>,
     _dir: Arc<tempfile::TempDir>,
 }

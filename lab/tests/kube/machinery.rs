@@ -48,7 +48,8 @@ async fn custom_objects_obey_limits_and_rules() {
                 "x-kubernetes-validations": [{"rule": "self.all(t, t.startsWith('x'))"}]}}});
     assert_eq!(bed.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", widgets(spec)).await.code, 201);
     let at = "/apis/ex.io/v1/namespaces/default/widgets";
-    let make = |spec: Value| json!({"apiVersion": "ex.io/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": spec});
+    let make =
+        |spec: Value| json!({"apiVersion": "ex.io/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": spec});
     for (spec, want) in [
         (json!({}), "spec.size: Required value"),
         (json!({"size": 10}), "spec.size in body should be less than or equal to 9"),
@@ -56,7 +57,10 @@ async fn custom_objects_obey_limits_and_rules() {
         (json!({"size": 1, "fixed": "abcde"}), "spec.fixed: Too long: may not be more than 4 bytes"),
         (json!({"size": 1, "fixed": "A1"}), "spec.fixed in body should match '^[a-z]+$'"),
         (json!({"size": 1, "tags": ["xa", "xb", "xc"]}), "spec.tags: Too many: 3: must have at most 2 items"),
-        (json!({"size": 1, "tags": ["a"]}), "spec.tags: Invalid value: \"array\": failed rule: self.all(t, t.startsWith('x'))"),
+        (
+            json!({"size": 1, "tags": ["a"]}),
+            "spec.tags: Invalid value: \"array\": failed rule: self.all(t, t.startsWith('x'))",
+        ),
         (json!({"size": 6}), "spec: Invalid value: \"object\": size must not exceed most"),
     ] {
         let a = bed.post(at, make(spec.clone())).await;
@@ -67,7 +71,10 @@ async fn custom_objects_obey_limits_and_rules() {
     assert_eq!((made.code, &made.body["spec"]["most"]), (201, &json!(5)), "{}", made.text);
     let one = format!("{at}/w");
     let a = bed.patch("merge", &one, json!({"spec": {"fixed": "cd"}})).await;
-    assert_eq!((a.code, a.message()), (422, "Widget.ex.io \"w\" is invalid: spec: Invalid value: \"object\": fixed was ab"));
+    assert_eq!(
+        (a.code, a.message()),
+        (422, "Widget.ex.io \"w\" is invalid: spec: Invalid value: \"object\": fixed was ab")
+    );
     assert_eq!(bed.patch("merge", &one, json!({"spec": {"size": 4}})).await.code, 200);
 }
 
@@ -161,7 +168,11 @@ async fn refused_pods_are_told_where_one_looks() {
     let a = until(&bed, &at, "refused", |a| failing(a).is_some()).await;
     let c = failing(&a).unwrap();
     let text = c["message"].as_str().unwrap();
-    assert!(c["reason"] == "FailedCreate" && text.contains("exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1"), "{c}");
+    assert!(
+        c["reason"] == "FailedCreate"
+            && text.contains("exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1"),
+        "{c}"
+    );
     let job = json!({"metadata": {"name": "job"}, "spec": {"template": {"spec": {"restartPolicy": "Never",
         "containers": [{"name": "c", "image": "nginx:1"}]}}}});
     bed.post("/apis/batch/v1/namespaces/default/jobs", job).await;
@@ -170,7 +181,11 @@ async fn refused_pods_are_told_where_one_looks() {
         ["ReplicaSet", "Job"].iter().all(|k| items(a).iter().any(|e| e["involvedObject"]["kind"] == *k))
     })
     .await;
-    assert!(items(&a).iter().all(|e| e["message"].as_str().unwrap().starts_with("Error creating: pods \"")), "{}", a.text);
+    assert!(
+        items(&a).iter().all(|e| e["message"].as_str().unwrap().starts_with("Error creating: pods \"")),
+        "{}",
+        a.text
+    );
     // Room again: the set goes on by itself.
     let more = json!({"spec": {"hard": {"pods": "9"}}});
     assert_eq!(bed.patch("merge", "/api/v1/namespaces/default/resourcequotas/small", more).await.code, 200);

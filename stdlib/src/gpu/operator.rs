@@ -103,7 +103,8 @@ async fn ask_for_sessions(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> 
     if held.is_empty() {
         return Ok(());
     }
-    let question = format!("change the driver from {runs} to {}? It ends what uses GPUs: {}", o.driver, held.join(", "));
+    let question =
+        format!("change the driver from {runs} to {}? It ends what uses GPUs: {}", o.driver, held.join(", "));
     if ctx.consent.confirm(&question, true)? {
         return Ok(());
     }

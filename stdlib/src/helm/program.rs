@@ -108,7 +108,8 @@ pub async fn template(ctx: &Ctx, name: &str, chart: &str, o: &RenderOptions) -> 
     let op = Op::read("helm", "template", name).args(&(chart, &o.version));
     ctx.run_op(op, |s| async move {
         granted(s.ctx())?;
-        let mut args = ["template", name, chart, "--namespace", &o.namespace, "--values", "-"].map(str::to_owned).to_vec();
+        let mut args =
+            ["template", name, chart, "--namespace", &o.namespace, "--values", "-"].map(str::to_owned).to_vec();
         args.extend(source(o));
         if !o.kube_version.is_empty() {
             args.extend(["--kube-version".to_owned(), o.kube_version.clone()]);

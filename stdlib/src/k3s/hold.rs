@@ -206,6 +206,9 @@ mod tests {
         assert_eq!(missing(&[true, true, true, true, false], "s0"), None);
         assert_eq!(missing(&[true, true, true, false, false], "s0").as_deref(), Some("s3"));
         // one or two servers have no quorum to spare; agents are no servers
-        assert_eq!((missing(&[true], "s0"), missing(&[true, true], "s0"), missing(&[true, false], "agent")), (None, None, None));
+        assert_eq!(
+            (missing(&[true], "s0"), missing(&[true, true], "s0"), missing(&[true, false], "agent")),
+            (None, None, None)
+        );
     }
 }

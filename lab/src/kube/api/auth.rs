@@ -67,11 +67,11 @@ pub fn who(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Resul
 
 /// Refuses to let `user` speak for somebody whom no rule lets it impersonate.
 fn may_speak_for(lab: &Lab, cluster: &str, user: &User, name: &str, req: &Request) -> Result<(), Failure> {
-    let mut asked: Vec<(&str, &str, &str)> = match name.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':'))
-    {
-        Some((ns, sa)) => vec![("serviceaccounts", ns, sa)],
-        None => vec![("users", "", name)],
-    };
+    let mut asked: Vec<(&str, &str, &str)> =
+        match name.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':')) {
+            Some((ns, sa)) => vec![("serviceaccounts", ns, sa)],
+            None => vec![("users", "", name)],
+        };
     asked.extend(req.headers.iter().filter(|(k, _)| k == "impersonate-group").map(|(_, g)| ("groups", "", g.as_str())));
     for (resource, namespace, name) in asked {
         let ask = Ask { verb: "impersonate", group: "", resource, namespace, name };
@@ -82,7 +82,8 @@ fn may_speak_for(lab: &Lab, cluster: &str, user: &User, name: &str, req: &Reques
             "" => "at the cluster scope".to_owned(),
             ns => format!("in the namespace \"{ns}\""),
         };
-        let why = format!("User \"{}\" cannot impersonate resource \"{resource}\" in API group \"\" {place}", user.name);
+        let why =
+            format!("User \"{}\" cannot impersonate resource \"{resource}\" in API group \"\" {place}", user.name);
         let mut f = Failure::new(403, "Forbidden", format!("{resource} \"{name}\" is forbidden: {why}"));
         f.details = Some(json!({"name": name, "kind": resource}));
         return Err(f);

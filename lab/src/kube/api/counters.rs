@@ -13,7 +13,12 @@ pub fn page(call: &Call<'_>) -> Response<Body> {
     );
     out += &format!(
         "kubernetes_build_info{{build_date=\"{}\",compiler=\"gc\",git_commit=\"{}\",git_tree_state=\"clean\",git_version=\"{}\",go_version=\"{}\",major=\"{}\",minor=\"{}\",platform=\"linux/amd64\"}} 1\n",
-        word("buildDate"), word("gitCommit"), word("gitVersion"), word("goVersion"), word("major"), word("minor"),
+        word("buildDate"),
+        word("gitCommit"),
+        word("gitVersion"),
+        word("goVersion"),
+        word("major"),
+        word("minor"),
     );
     out += "# HELP apiserver_storage_objects [STABLE] Number of stored objects at the time of last check split by kind.\n# TYPE apiserver_storage_objects gauge\n";
     let counts: Vec<(String, usize)> = call.lab.with(|w| {

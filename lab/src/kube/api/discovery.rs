@@ -176,7 +176,8 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
                 paths.push(format!("/apis/{g}"));
                 paths.extend(versions.iter().map(|v| format!("/apis/{g}/{v}")));
             }
-            paths.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+            paths
+                .extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
             reply(200, &json!({"paths": paths}))
         }
         ["api" | "apis"] if both => {

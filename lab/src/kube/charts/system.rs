@@ -77,7 +77,8 @@ pub(super) fn gpu_operator(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
         ["driver", "toolkit", "devicePlugin", "dcgmExporter", "mig", "migManager", "cdi", "daemonsets", "operator"]
     {
         // What concerns the operator's own Deployment stays out of the policy.
-        let own = |k: &str| part == "operator" && !matches!(k, "defaultRuntime" | "runtimeClass" | "labels" | "annotations");
+        let own =
+            |k: &str| part == "operator" && !matches!(k, "defaultRuntime" | "runtimeClass" | "labels" | "annotations");
         for (k, v) in w.values[part].as_object().into_iter().flatten().filter(|(k, _)| !own(k)) {
             spec[part][k] = v.clone();
         }

@@ -29,7 +29,9 @@ pub fn strays(store: &Store, pod: &Value) -> bool {
     let Some(reference) = controller(pod) else { return true };
     let Some((_, resource)) = SETS.iter().find(|(k, _)| reference["kind"] == *k) else { return false };
     let owner = store.get(resource, s(pod, "/metadata/namespace"), s(reference, "/name"));
-    owner.is_some_and(|o| o["spec"]["selector"].is_object() && !selects(&o["spec"]["selector"], &pod["metadata"]["labels"]))
+    owner.is_some_and(|o| {
+        o["spec"]["selector"].is_object() && !selects(&o["spec"]["selector"], &pod["metadata"]["labels"])
+    })
 }
 
 /// The labels of a pod changed, or it came without an owner.
@@ -63,7 +65,9 @@ fn join(cx: &mut Cx, ns: &str, pod: &Value) {
     }
     for (kind, resource) in SETS {
         // Pods of a StatefulSet are known by their names, too.
-        let named = |o: &Value| *kind != "StatefulSet" || s(pod, "/metadata/name").starts_with(&format!("{}-", s(o, "/metadata/name")));
+        let named = |o: &Value| {
+            *kind != "StatefulSet" || s(pod, "/metadata/name").starts_with(&format!("{}-", s(o, "/metadata/name")))
+        };
         let found = cx.list_in(resource, ns).into_iter().find(|o| takes(o, pod) && named(o)).cloned();
         if let Some(owner) = found {
             return own(cx, "pods", &owner, pod);

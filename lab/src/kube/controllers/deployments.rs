@@ -353,7 +353,10 @@ pub fn replicaset(cx: &mut Cx, ns: &str, name: &str) {
         // The names of refused pods differ: what was said first stays.
         if let Some(why) = refused.as_deref().filter(|_| !failing) {
             set_condition(r, &stamp, "ReplicaFailure", "True", "FailedCreate", why);
-        } else if refused.is_none() && failing && let Some(m) = r["status"].as_object_mut() {
+        } else if refused.is_none()
+            && failing
+            && let Some(m) = r["status"].as_object_mut()
+        {
             m.shift_remove("conditions");
         }
         r["status"]["observedGeneration"] = r["metadata"]["generation"].clone();

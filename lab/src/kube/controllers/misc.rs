@@ -88,12 +88,22 @@ fn remaining(cx: &mut Cx, name: &str) {
     cx.update("namespaces", "", name, |o| {
         for (kind, reason, text) in [
             ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
-            ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
-            ("NamespaceDeletionContentFailure", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
+            (
+                "NamespaceDeletionGroupVersionParsingFailure",
+                "ParsedGroupVersions",
+                "All legacy kube types successfully parsed",
+            ),
+            (
+                "NamespaceDeletionContentFailure",
+                "ContentDeleted",
+                "All content successfully deleted, may be waiting on finalization",
+            ),
         ] {
             set_condition(o, &stamp, kind, "False", reason, text);
         }
-        for (kind, (value, reason, text)) in [("NamespaceContentRemaining", &rest), ("NamespaceFinalizersRemaining", &held)] {
+        for (kind, (value, reason, text)) in
+            [("NamespaceContentRemaining", &rest), ("NamespaceFinalizersRemaining", &held)]
+        {
             set_condition(o, &stamp, kind, value, reason, text);
         }
     });
@@ -105,8 +115,7 @@ fn ns_of<'a>(cx: &'a Cx, name: &str) -> &'a serde_json::Value {
 
 /// The namespaces that wait to be empty look again, as far as something came or went in them.
 pub fn ending_namespaces(cx: &mut Cx, touched: &Touched) {
-    let ending: Vec<String> =
-        cx.c.store.index().ending().filter(|n| touched.spaces.contains(*n)).cloned().collect();
+    let ending: Vec<String> = cx.c.store.index().ending().filter(|n| touched.spaces.contains(*n)).cloned().collect();
     for name in ending {
         namespace(cx, &name);
     }

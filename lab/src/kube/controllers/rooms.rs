@@ -29,7 +29,8 @@ impl Room {
     /// Why what is wanted is not left.
     pub(super) fn lacks(&self, wants: &Requests) -> Option<String> {
         let of = |map: &BTreeMap<String, i64>, k: &String| map.get(k).copied().unwrap_or(0);
-        let (resource, _) = wants.iter().find(|(k, want)| **want > 0 && **want > of(&self.has, k) - of(&self.taken, k))?;
+        let (resource, _) =
+            wants.iter().find(|(k, want)| **want > 0 && **want > of(&self.has, k) - of(&self.taken, k))?;
         Some(if resource == "pods" { "Too many pods".to_owned() } else { format!("Insufficient {resource}") })
     }
 

@@ -33,7 +33,8 @@ const PRIORITIES: &[(&str, u64)] = &[
 
 fn service(group: &str, version: &str, custom: bool, stamp: &str) -> Value {
     let known = PRIORITIES.iter().find(|p| p.0 == group).map(|p| p.1);
-    let (least, place) = if custom { (1000, 100) } else { (known.unwrap_or(16_000), if group.is_empty() { 1 } else { 15 }) };
+    let (least, place) =
+        if custom { (1000, 100) } else { (known.unwrap_or(16_000), if group.is_empty() { 1 } else { 15 }) };
     let mut o = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
         "metadata": {"name": format!("{version}.{group}"),
             "labels": {"kube-aggregator.kubernetes.io/automanaged": if custom { "true" } else { "onstart" }}},
@@ -47,13 +48,12 @@ fn service(group: &str, version: &str, custom: bool, stamp: &str) -> Value {
 
 /// There is one for each group and version that is served here, and none for what is not served any more.
 pub fn look(cx: &mut Cx) {
-    let wanted: BTreeMap<String, (String, String, bool)> = cx
-        .c
-        .store
-        .kinds()
-        .filter(|k| k.group != "apiregistration.k8s.io")
-        .map(|k| (format!("{}.{}", k.version, k.group), (k.group.clone(), k.version.clone(), k.custom)))
-        .collect();
+    let wanted: BTreeMap<String, (String, String, bool)> =
+        cx.c.store
+            .kinds()
+            .filter(|k| k.group != "apiregistration.k8s.io")
+            .map(|k| (format!("{}.{}", k.version, k.group), (k.group.clone(), k.version.clone(), k.custom)))
+            .collect();
     let gone: Vec<String> = cx
         .list(SERVICES)
         .into_iter()

@@ -98,17 +98,26 @@ pub(super) fn spec() -> Value {
         "enablePodUID": flag("Whether metrics carry uids of pods."), "podLabelAllowlistRegex": words("Which labels of pods."),
         "hpcJobMapping": open("Mapping of HPC jobs."), "labels": open("More labels."), "annotations": open("More annotations.")});
     fields.insert("dcgmExporter".into(), operand("The exporter of GPU metrics.", exporter));
-    fields.insert("dcgm".into(), operand("DCGM as a service of its own.", json!({"hostPort": {"type": "integer", "format": "int32", "description": "Its port on the node."}})));
+    fields.insert(
+        "dcgm".into(),
+        operand(
+            "DCGM as a service of its own.",
+            json!({"hostPort": {"type": "integer", "format": "int32", "description": "Its port on the node."}}),
+        ),
+    );
     fields.insert("nodeStatusExporter".into(), operand("The exporter of the operands' state.", json!({})));
     let manager = json!({"config": config(), "gpuClientsConfig": open("ConfigMap with the GPU clients of a node.")});
     fields.insert("migManager".into(), operand("The MIG manager: it cuts cards as labels of nodes say.", manager));
     fields.insert("mig".into(), json!({"type": "object", "description": "How MIG instances are offered.", "properties": {
         "strategy": {"type": "string", "enum": ["none", "single", "mixed"], "description": "Resource names of MIG instances."}}}));
     fields.insert("validator".into(), operand("The validator: it proves each step on a node.", json!({"driver": open("Validation of the driver."), "toolkit": open("Validation of the toolkit."), "cuda": open("Validation of CUDA."), "plugin": open("Validation of the device plugin."), "vfioPCI": open("Validation of vfio-pci."), "vgpuManager": open("Validation of the vGPU manager."), "vgpuDevices": open("Validation of vGPU devices."), "ccManager": open("Validation of confidential computing.")})));
-    fields.insert("cdi".into(), json!({"type": "object", "description": "The Container Device Interface.", "properties": {
+    fields.insert(
+        "cdi".into(),
+        json!({"type": "object", "description": "The Container Device Interface.", "properties": {
         "enabled": {"type": "boolean", "default": true, "description": "Whether CDI is used."},
         "default": {"type": "boolean", "default": false, "description": "DEPRECATED: CDI as the default way."},
-        "nriPluginEnabled": {"type": "boolean", "default": false, "description": "Whether the NRI plugin is used."}}}));
+        "nriPluginEnabled": {"type": "boolean", "default": false, "description": "Whether the NRI plugin is used."}}}),
+    );
     fields.insert("hostPaths".into(), json!({"type": "object", "description": "Paths on the nodes.", "properties": {
         "rootFS": text("Root of the node's file system."), "driverInstallDir": text("Where the driver container is found."),
         "kubeletRootDir": {"type": "string", "default": "/var/lib/kubelet", "description": "The kubelet's folder."}}}));
@@ -119,10 +128,16 @@ pub(super) fn spec() -> Value {
     fields.insert("psa".into(), json!({"type": "object", "description": "Pod Security Admission.", "properties": {"enabled": flag("Whether namespaces are labelled.")}}));
     fields.insert("psp".into(), open("DEPRECATED: pod security policies."));
     for (name, what) in [
-        ("gds", "GPUDirect Storage."), ("gdrcopy", "GDRCopy."), ("fabricManager", "Fabric manager."),
-        ("vgpuManager", "The vGPU manager."), ("vgpuDeviceManager", "The vGPU device manager."), ("vfioManager", "The vfio manager."),
-        ("sandboxDevicePlugin", "The device plugin for sandboxes."), ("kataSandboxDevicePlugin", "The device plugin for Kata."),
-        ("kataManager", "The Kata manager."), ("ccManager", "Confidential computing."),
+        ("gds", "GPUDirect Storage."),
+        ("gdrcopy", "GDRCopy."),
+        ("fabricManager", "Fabric manager."),
+        ("vgpuManager", "The vGPU manager."),
+        ("vgpuDeviceManager", "The vGPU device manager."),
+        ("vfioManager", "The vfio manager."),
+        ("sandboxDevicePlugin", "The device plugin for sandboxes."),
+        ("kataSandboxDevicePlugin", "The device plugin for Kata."),
+        ("kataManager", "The Kata manager."),
+        ("ccManager", "Confidential computing."),
     ] {
         let mut schema = operand(what, json!({}));
         schema["x-kubernetes-preserve-unknown-fields"] = json!(true);

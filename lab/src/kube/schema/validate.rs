@@ -2,8 +2,8 @@
 #![allow(clippy::collapsible_match)] // one arm per kind reads better
 use serde_json::Value;
 
-use super::{Kind, custom};
 use super::node::{Field, Node};
+use super::{Kind, custom};
 use crate::kube::store::{Cause, Failure, Store, meta};
 
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
