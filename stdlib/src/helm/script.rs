@@ -54,7 +54,9 @@ mod api {
         })
     }
 
-    /// Objects that a chart makes with these values, without a cluster: what `apply` takes. Needs a helm program.
+    /// Objects that a chart makes with these values, without a cluster: what `apply` takes.
+    ///
+    /// Needs a helm program, which the site file has to grant.
     ///
     /// # Example
     /// ```rhai,check
@@ -69,7 +71,9 @@ mod api {
         })
     }
 
-    /// What `helm lint` says of a chart on this machine: `#{ level, path, text }` each. Needs a helm program.
+    /// What `helm lint` says of a chart on this machine: `#{ level, path, text }` each.
+    ///
+    /// Needs a helm program, which the site file has to grant.
     ///
     /// # Example
     /// ```rhai,check
@@ -84,8 +88,9 @@ mod api {
         })
     }
 
-    /// Versions of a chart in a repository, newest first: `#{ version, app_version, description }` each. Needs a helm
-    /// program.
+    /// Versions of a chart in a repository, newest first, each with its app version.
+    ///
+    /// `#{ version, app_version, description }` each. Needs a helm program, which the site file has to grant.
     ///
     /// # Example
     /// ```rhai,check

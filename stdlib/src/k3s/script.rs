@@ -110,8 +110,10 @@ mod api {
         call(&ncc, |ctx| async move { cluster.ensure_agent(&ctx, &host, &AgentOptions::read(&options)?).await })
     }
 
-    /// Refuses (`denied`) to take a server out of service while the others that vote are too few for a quorum. Nothing
-    /// happens for other nodes, and for a server that is down already.
+    /// Refuses (`denied`) to take a server out of service while the quorum hangs on it.
+    ///
+    /// That is so when the others that vote are too few without it. Nothing happens for other nodes, and for a server
+    /// that is down already.
     ///
     /// # Example
     /// ```rhai
