@@ -150,10 +150,14 @@ impl Hold {
 
     fn start(&self, ctx: &Ctx, pve: &Proxmox, site: &Site) -> JoinHandle<()> {
         let (me, ctx, pve, site) = (self.clone(), ctx.clone(), pve.clone(), site.clone());
+        // Time stands until the first timer is armed, and between a renewal and the next timer.
+        let mut mark = Some(ctx.clock.busy());
         ctx.rt.clone().spawn(async move {
             let mut pause = Duration::from_secs(BEAT_S);
             loop {
-                pause = match ctx.clock.later(pause, me.renew(&ctx, &pve, &site)).await {
+                let renewed;
+                (renewed, mark) = ctx.clock.later(pause, mark.take(), me.renew(&ctx, &pve, &site)).await;
+                pause = match renewed {
                     Ok(true) => Duration::from_secs(BEAT_S),
                     Ok(false) => return,
                     Err(e) => {

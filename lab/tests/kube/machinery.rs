@@ -247,3 +247,88 @@ async fn one_document_describes_every_kind() {
     let proto = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
     assert_eq!(bed.send("GET", "/openapi/v2", "", Vec::new(), &[("accept", proto)]).await.code, 406);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn built_in_kinds_obey_their_rules() {
+    let bed = Bed::still().await;
+    let core = "/api/v1/namespaces/default";
+    let pod = |c: Value| {
+        let mut c = c;
+        c["name"] = c.get("name").cloned().unwrap_or(json!("c"));
+        c["image"] = json!("nginx");
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [c]}})
+    };
+    let cron = json!({"metadata": {"name": "c"}, "spec": {"schedule": "x", "jobTemplate": {"spec": {"template": {"spec": {
+        "restartPolicy": "Never", "containers": [{"name": "c", "image": "nginx"}]}}}}}});
+    let crd = |schema: Value| {
+        json!({"metadata": {"name": "xs.ex.io"}, "spec": {"group": "ex.io", "scope": "Namespaced",
+        "names": {"plural": "xs", "kind": "X"}, "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]}})
+    };
+    let pods = format!("{core}/pods");
+    let services = format!("{core}/services");
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned();
+    for (path, body, want) in [
+        (
+            &pods,
+            pod(json!({"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}})),
+            "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+        ),
+        (
+            &pods,
+            pod(json!({"resources": {"requests": {"nvidia.com/gpu": "1"}}})),
+            "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources",
+        ),
+        (
+            &pods,
+            pod(json!({"resources": {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "2"}}})),
+            "must be equal to nvidia.com/gpu limit of 2",
+        ),
+        (
+            &pods,
+            pod(json!({"ports": [{"containerPort": 70000}]})),
+            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        ),
+        (
+            &pods,
+            pod(json!({"imagePullPolicy": "Now"})),
+            "spec.containers[0].imagePullPolicy: Unsupported value: \"Now\": supported values: \"Always\", \"IfNotPresent\", \"Never\"",
+        ),
+        (&pods, pod(json!({"name": "C"})), "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label"),
+        (&pods, pod(json!({"env": [{"name": "", "value": "1"}]})), "spec.containers[0].env[0].name: Required value"),
+        (
+            &services,
+            json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}}),
+            "provided port is not in the valid range. The range of valid ports is 30000-32767",
+        ),
+        (
+            &services,
+            json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}, {"port": 81}]}}),
+            "spec.ports[0].name: Required value",
+        ),
+        (
+            &"/apis/batch/v1/namespaces/default/cronjobs".to_owned(),
+            cron,
+            "spec.schedule: Invalid value: \"x\": expected exactly 5 fields, found 1: [x]",
+        ),
+        (
+            &"/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers".to_owned(),
+            json!({"metadata": {"name": "h"}, "spec": {"minReplicas": 5, "maxReplicas": 2, "scaleTargetRef": {"kind": "Deployment", "name": "w"}}}),
+            "spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`",
+        ),
+        (
+            &"/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles".to_owned(),
+            json!({"metadata": {"name": "r"}, "rules": [{"verbs": [], "apiGroups": [""], "resources": ["pods"]}]}),
+            "rules[0].verbs: Required value: verbs must contain at least one value",
+        ),
+        (&crds, crd(Value::Null), "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required"),
+        (
+            &crds,
+            crd(json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {}}}})),
+            "spec.validation.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields",
+        ),
+    ] {
+        let a = bed.post(path, body.clone()).await;
+        assert_eq!(a.code, 422, "{body}: {}", a.text);
+        assert!(a.message().contains(want), "{body}: {}", a.message());
+    }
+}

@@ -413,26 +413,38 @@ impl Clock {
         }
     }
 
-    /// Does `work` after `d`, beside the run: waiting takes and lends no mark, and time stands while `work` runs.
-    pub async fn later<T>(&self, d: Duration, work: impl Future<Output = T>) -> T {
+    /// Does `work` after `d`, beside the run: waiting takes and lends no mark, and time stands while `work` runs. For
+    /// work that repeats: `before` is given back once the timer is armed, and what comes back holds time until then.
+    pub async fn later<T>(
+        &self,
+        d: Duration,
+        before: Option<BusyGuard>,
+        work: impl Future<Output = T>,
+    ) -> (T, Option<BusyGuard>) {
         match self {
             Clock::Real => {
+                drop(before);
                 tokio::time::sleep(d).await;
-                work.await
+                (work.await, None)
             }
             Clock::Virtual(v) => {
-                let mark = v.deadline(v.now_ms() + d.as_millis() as u64).await;
-                let out = work.await;
-                drop(mark);
-                out
+                let armed = v.deadline(v.now_ms() + d.as_millis() as u64);
+                drop(before);
+                let mark = armed.await;
+                (work.await, Some(mark))
             }
             Clock::Remote(r) => {
                 // The server holds time from the moment it fires until the timer is dropped.
                 let mut timer = r.deadline(r.last_ms() + d.as_millis() as u64);
-                timer.as_mut().await;
+                let fired = std::future::poll_fn(|cx| std::task::Poll::Ready(timer.as_mut().poll(cx).is_ready())).await;
+                drop(before);
+                if !fired {
+                    timer.as_mut().await;
+                }
                 let out = work.await;
+                let mark = self.busy();
                 drop(timer);
-                out
+                (out, Some(mark))
             }
         }
     }

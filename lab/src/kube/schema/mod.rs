@@ -7,6 +7,7 @@ pub mod defaults;
 pub mod kinds;
 pub mod node;
 mod policy;
+mod rules;
 pub mod typed;
 pub mod validate;
 

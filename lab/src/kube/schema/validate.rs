@@ -3,19 +3,20 @@
 use serde_json::Value;
 
 use super::node::{Field, Node};
-use super::{Kind, custom};
+use super::{Kind, custom, rules};
 use crate::kube::store::{Cause, Failure, Store, meta};
 
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+pub(super) const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 
 fn edges(s: &str, ok: impl Fn(char) -> bool) -> bool {
     s.chars().next().is_some_and(&ok) && s.chars().last().is_some_and(&ok)
 }
 
-fn dns(s: &str, dots: bool) -> bool {
+/// Whether a text is a DNS label, or a subdomain where dots may be in it.
+pub(super) fn dns(s: &str, dots: bool) -> bool {
     let part = |p: &str| {
         edges(p, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
             && p.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
@@ -205,6 +206,7 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     } else if matches!(kind.kind.as_str(), "Pod" | "Deployment" | "DaemonSet" | "StatefulSet" | "Job" | "CronJob") {
         out.push(Cause::required("spec", ""));
     }
+    rules::check(kind, obj, out);
     match kind.kind.as_str() {
         "Pod" => containers(&obj["spec"], "spec", &[], out),
         "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" => {
@@ -218,7 +220,8 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
             template_labels(obj, out);
             let policy = &obj["spec"]["template"]["spec"]["restartPolicy"];
             let job = kind.kind == "Job";
-            if policy.is_string() && (*policy == "Always") == job {
+            let known = matches!(policy.as_str(), Some("Always" | "OnFailure" | "Never"));
+            if known && (*policy == "Always") == job {
                 let allowed: &[String] = if job { &["OnFailure".into(), "Never".into()] } else { &["Always".into()] };
                 out.push(Cause::unsupported("spec.template.spec.restartPolicy", policy, allowed));
             }
