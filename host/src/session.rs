@@ -1,11 +1,10 @@
 //! What a script runs in: site, far side, context, recorder. Shared by `run` and `repl`.
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use gpuhost_stdlib::core::clock::Clock;
-use gpuhost_stdlib::core::ctx::{Ctx, Run};
+use gpuhost_stdlib::core::ctx::{Ctx, Parties, Run};
 use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
@@ -146,19 +145,7 @@ impl Session {
         let name = ask.site.as_ref().map(|s| s.name.clone()).unwrap_or_default();
         let hold = Hold::new(ask.id);
         let answers = Arc::new(Answers::new(ask.yes, name, ask.far.lab, ask.screen));
-        let run = Arc::new(Run {
-            rt: ask.rt,
-            clock: ask.far.clock,
-            dialer: ask.far.dialer,
-            cancel: ask.stop.cancel,
-            flight: ask.stop.flight,
-            spent: gpuhost_stdlib::core::retry::Spent::default(),
-            lab: ask.far.lab,
-            site: ask.site,
-            state_dir: ask.far.state_dir,
-            base_dir: ask.base_dir,
-            params: ask.params,
-            secrets: ask.far.secrets,
+        let by = Parties {
             policy: Arc::new(SitePolicy {
                 hold: hold.clone(),
                 doubts: ask.doubts,
@@ -167,13 +154,16 @@ impl Session {
             }),
             consent: answers,
             recorder: fan.clone(),
-            cache: Mutex::new(HashMap::new()),
-            proofs: Mutex::new(Vec::new()),
-            redact: Mutex::new(Vec::new()),
-            not_rehearsed: Mutex::default(),
-            changed: AtomicU64::new(0),
-            refused: AtomicBool::new(false),
-            op_seq: AtomicU64::new(0),
+        };
+        let run = Arc::new(Run {
+            cancel: ask.stop.cancel,
+            flight: ask.stop.flight,
+            lab: ask.far.lab,
+            site: ask.site,
+            base_dir: ask.base_dir,
+            params: ask.params,
+            secrets: ask.far.secrets,
+            ..Run::new(ask.rt, (ask.far.clock, ask.far.dialer), ask.far.state_dir, by)
         });
         redactor.attach(&run);
         Session { run, fan, redactor, hold }

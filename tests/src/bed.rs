@@ -1,9 +1,9 @@
 //! A lab with a run on it, for tests of the typed client inside one process.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)] // a test stops at the first surprise
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use gpuhost_lab::spec::Spec;
 use gpuhost_lab::world::World;
 use gpuhost_lab::{Lab, RouteSink};
 use gpuhost_stdlib::core::clock::{Clock, Mode};
-use gpuhost_stdlib::core::ctx::{Consent, Ctx, Run};
+use gpuhost_stdlib::core::ctx::{Consent, Ctx, Parties, Run};
 use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::core::event::{Event, Recorder};
@@ -236,29 +236,14 @@ pub fn new_run(
 ) -> Run {
     let state_dir = dir.join("state");
     std::fs::create_dir_all(&state_dir).unwrap();
+    let by = Parties { policy: Arc::new(Free(None)), consent: Arc::new(Free(None)), recorder: tape };
+    let way = (Clock::Virtual(lab.clock().clone()), Dialer::new(routes, Reach::RoutesOnly));
     Run {
-        rt: tokio::runtime::Handle::current(),
-        clock: Clock::Virtual(lab.clock().clone()),
-        dialer: Dialer::new(routes, Reach::RoutesOnly),
-        cancel: Default::default(),
-        flight: Default::default(),
-        spent: Default::default(),
         lab: true,
         site: Some(site),
-        state_dir,
         base_dir: dir.to_owned(),
-        params: BTreeMap::new(),
         secrets,
-        policy: Arc::new(Free(None)),
-        consent: Arc::new(Free(None)),
-        recorder: tape,
-        cache: Mutex::new(HashMap::new()),
-        proofs: Mutex::new(Vec::new()),
-        redact: Mutex::new(Vec::new()),
-        not_rehearsed: Mutex::default(),
-        changed: AtomicU64::new(0),
-        refused: AtomicBool::new(false),
-        op_seq: AtomicU64::new(0),
+        ..Run::new(tokio::runtime::Handle::current(), way, state_dir, by)
     }
 }
 

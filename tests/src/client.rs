@@ -1,11 +1,9 @@
 //! A run of its own for tests that use the library directly: nothing is asked, everything is allowed and kept.
-use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gpuhost_stdlib::core::clock::Clock;
-use gpuhost_stdlib::core::ctx::{Consent, Ctx, Policy, Run};
+use gpuhost_stdlib::core::ctx::{Consent, Ctx, Parties, Policy, Run};
 use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::OpResult;
 use gpuhost_stdlib::core::event::{Change, Event, Recorder};
@@ -64,30 +62,9 @@ impl Recorder for Kept {
 pub fn ctx(dir: &Path, home: &Path, routes: Routes, answer: Option<&str>) -> (Ctx, Arc<Kept>) {
     let kept = Arc::new(Kept::default());
     let free = || Arc::new(Free(answer.map(str::to_owned)));
-    let run = Run {
-        rt: tokio::runtime::Handle::current(),
-        clock: Clock::Real,
-        dialer: Dialer::new(routes, Reach::Direct),
-        cancel: tokio_util::sync::CancellationToken::new(),
-        flight: gpuhost_stdlib::core::flight::Flight::default(),
-        spent: gpuhost_stdlib::core::retry::Spent::default(),
-        lab: false,
-        site: None,
-        state_dir: dir.to_owned(),
-        base_dir: dir.to_owned(),
-        params: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        policy: free(),
-        consent: free(),
-        recorder: kept.clone(),
-        cache: Mutex::new(HashMap::new()),
-        proofs: Mutex::new(Vec::new()),
-        redact: Mutex::new(Vec::new()),
-        not_rehearsed: Mutex::default(),
-        changed: AtomicU64::new(0),
-        refused: AtomicBool::new(false),
-        op_seq: AtomicU64::new(0),
-    };
+    let by = Parties { policy: free(), consent: free(), recorder: kept.clone() };
+    let way = (Clock::Real, Dialer::new(routes, Reach::Direct));
+    let run = Run::new(tokio::runtime::Handle::current(), way, dir.to_owned(), by);
     let ctx = Ctx::new(Arc::new(run));
     gpuhost_stdlib::ssh::use_home(&ctx, home);
     (ctx, kept)

@@ -1,15 +1,14 @@
 //! A second opinion: the same client, unchanged, drives PyPI `fakepve` through the Proxmox part of a deploy.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
-use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gpuhost_stdlib::core::clock::Clock;
-use gpuhost_stdlib::core::ctx::{Ctx, Run};
+use gpuhost_stdlib::core::ctx::{Ctx, Parties, Run};
 use gpuhost_stdlib::core::dialer::{Dialer, Reach, Routes};
 use gpuhost_stdlib::core::error::OpResult;
 use gpuhost_stdlib::proxmox::{Proxmox, RemoveVm, TemplateOptions};
@@ -77,29 +76,13 @@ fn run(dir: &Path, site: site::Site, ca: String, routes: Routes) -> Ctx {
     let secrets = [("proxmox_password", "secret-of-the-test".to_owned()), ("proxmox_ca", ca)];
     let state_dir = dir.join("state");
     std::fs::create_dir_all(&state_dir).unwrap();
+    let by = Parties { policy: Arc::new(Free(None)), consent: Arc::new(Free(None)), recorder: Arc::new(Tape::default()) };
+    let way = (Clock::Real, Dialer::new(routes, Reach::Direct));
     Ctx::new(Arc::new(Run {
-        rt: tokio::runtime::Handle::current(),
-        clock: Clock::Real,
-        dialer: Dialer::new(routes, Reach::Direct),
-        cancel: Default::default(),
-        flight: Default::default(),
-        spent: Default::default(),
-        lab: false,
         site: Some(Arc::new(site)),
-        state_dir,
         base_dir: dir.to_owned(),
-        params: BTreeMap::new(),
         secrets: secrets.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
-        policy: Arc::new(Free(None)),
-        consent: Arc::new(Free(None)),
-        recorder: Arc::new(Tape::default()),
-        cache: Mutex::new(HashMap::new()),
-        proofs: Mutex::new(Vec::new()),
-        redact: Mutex::new(Vec::new()),
-        not_rehearsed: Mutex::default(),
-        changed: AtomicU64::new(0),
-        refused: AtomicBool::new(false),
-        op_seq: AtomicU64::new(0),
+        ..Run::new(tokio::runtime::Handle::current(), way, state_dir, by)
     }))
 }
 

@@ -136,6 +136,47 @@ pub struct Run {
     pub op_seq: AtomicU64,
 }
 
+/// Who decides, who asks and who listens during a run.
+pub struct Parties {
+    /// Permissions and plan.
+    pub policy: Arc<dyn Policy>,
+    /// Questions.
+    pub consent: Arc<dyn Consent>,
+    /// Events.
+    pub recorder: Arc<dyn Recorder>,
+}
+
+impl Run {
+    /// A run on the real site in `dir`: no site file, no parameters, nothing done yet.
+    #[must_use]
+    pub fn new(rt: tokio::runtime::Handle, (clock, dialer): (Clock, Dialer), dir: PathBuf, by: Parties) -> Self {
+        Run {
+            rt,
+            clock,
+            dialer,
+            cancel: CancellationToken::new(),
+            flight: Flight::default(),
+            spent: Spent::default(),
+            lab: false,
+            site: None,
+            state_dir: dir.clone(),
+            base_dir: dir,
+            params: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            policy: by.policy,
+            consent: by.consent,
+            recorder: by.recorder,
+            cache: Mutex::default(),
+            proofs: Mutex::default(),
+            redact: Mutex::default(),
+            not_rehearsed: Mutex::default(),
+            changed: AtomicU64::new(0),
+            refused: AtomicBool::new(false),
+            op_seq: AtomicU64::new(0),
+        }
+    }
+}
+
 /// A run as seen from one place of the recipe: the run plus the steps that are open there.
 #[derive(Clone)]
 pub struct Ctx {

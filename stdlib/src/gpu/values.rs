@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::core::error::{OpError, OpResult};
 use crate::core::options::closest;
 use crate::k3s::check_version;
+use crate::wire::charts::GPU_OPERATOR;
 
 /// Socket of K3s' containerd.
 pub const SOCKET: &str = "/run/k3s/containerd/containerd.sock";
@@ -136,44 +137,6 @@ pub fn operator_values(fit: &Fit, extra: Option<&Value>) -> Value {
     v
 }
 
-/// Top-level keys of the chart's values.
-const KEYS: &[&str] = &[
-    "platform",
-    "nfd",
-    "psa",
-    "cdi",
-    "sandboxWorkloads",
-    "hostPaths",
-    "daemonsets",
-    "validator",
-    "operator",
-    "mig",
-    "driver",
-    "toolkit",
-    "devicePlugin",
-    "dcgm",
-    "dcgmExporter",
-    "gfd",
-    "migManager",
-    "nodeStatusExporter",
-    "gds",
-    "gdrcopy",
-    "vgpuManager",
-    "vgpuDeviceManager",
-    "vfioManager",
-    "kataManager",
-    "kataSandboxDevicePlugin",
-    "sandboxDevicePlugin",
-    "ccManager",
-    "node-feature-discovery",
-    "gpuCluster",
-    "clusterPolicy",
-    "extraObjects",
-    "nameOverride",
-    "fullnameOverride",
-    "global",
-];
-
 /// Keys that people set and the chart ignores: path, what works instead.
 const INERT: &[(&str, &str)] = &[
     ("/devicePlugin/migStrategy", "option `mig` of gpu::ensure_operator (`mig.strategy`)"),
@@ -196,9 +159,9 @@ pub fn check_values(extra: &Value) -> OpResult<()> {
         }
     }
     for key in extra.as_object().into_iter().flatten().map(|(k, _)| k) {
-        if !KEYS.contains(&key.as_str()) {
+        if !GPU_OPERATOR.contains(&key.as_str()) {
             let e = OpError::invalid(format!("option `values`: the chart has no `{key}`"));
-            return Err(match closest(key, KEYS.iter().copied()) {
+            return Err(match closest(key, GPU_OPERATOR.iter().copied()) {
                 Some(k) => e.hint(format!("did you mean `{k}`?")),
                 None => e.hint("look at the chart's values.yaml"),
             });

@@ -1,9 +1,9 @@
 //! The real client against a real SSH server on loopback (russh's server over the local `sh`).
 #![allow(clippy::disallowed_methods, clippy::cloned_ref_to_slice_refs, clippy::collapsible_match)] // a real peer has real time
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::*;
 use crate::core::clock::Clock;
-use crate::core::ctx::{Consent, Policy, Run};
+use crate::core::ctx::{Consent, Parties, Policy, Run};
 use crate::core::dialer::{Dialer, Reach, Routes};
 use crate::core::error::{Kind, OpResult};
 use crate::core::event::{Change, Event, Recorder};
@@ -205,30 +205,9 @@ async fn bed(limit: usize, pinned: bool) -> Bed {
 fn context(clock: Clock, at: SocketAddr, dir: &std::path::Path) -> Ctx {
     let routes = Routes::default();
     routes.set(format!("{NAME}:22"), at);
-    let run = Run {
-        rt: tokio::runtime::Handle::current(),
-        clock,
-        dialer: Dialer::new(routes, Reach::RoutesOnly),
-        cancel: tokio_util::sync::CancellationToken::new(),
-        flight: crate::core::flight::Flight::default(),
-        spent: crate::core::retry::Spent::default(),
-        lab: false,
-        site: None,
-        state_dir: dir.to_owned(),
-        base_dir: dir.to_owned(),
-        params: BTreeMap::new(),
-        secrets: BTreeMap::new(),
-        policy: Arc::new(Free),
-        consent: Arc::new(Free),
-        recorder: Arc::new(Free),
-        cache: Mutex::new(HashMap::new()),
-        proofs: Mutex::new(Vec::new()),
-        redact: Mutex::new(Vec::new()),
-        not_rehearsed: Mutex::default(),
-        changed: AtomicU64::new(0),
-        refused: AtomicBool::new(false),
-        op_seq: AtomicU64::new(0),
-    };
+    let by = Parties { policy: Arc::new(Free), consent: Arc::new(Free), recorder: Arc::new(Free) };
+    let way = (clock, Dialer::new(routes, Reach::RoutesOnly));
+    let run = Run::new(tokio::runtime::Handle::current(), way, dir.to_owned(), by);
     let ctx = Ctx::new(Arc::new(run));
     use_home(&ctx, &dir.join("home"));
     ctx

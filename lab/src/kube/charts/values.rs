@@ -1,4 +1,5 @@
 //! Top-level values of the catalogue's charts, as their values.yaml has them. Grade: source (chart values).
+use gpuhost_stdlib::wire::charts::GPU_OPERATOR;
 use serde_json::{Map, Value, json};
 
 const KEYS: &[(&str, &[&str])] = &[
@@ -22,39 +23,7 @@ const KEYS: &[(&str, &[&str])] = &[
             "volumeSnapshotClasses",
         ],
     ),
-    (
-        "gpu-operator",
-        &[
-            "platform",
-            "nfd",
-            "psa",
-            "cdi",
-            "sandboxWorkloads",
-            "hostPaths",
-            "daemonsets",
-            "validator",
-            "operator",
-            "mig",
-            "driver",
-            "toolkit",
-            "devicePlugin",
-            "dcgm",
-            "dcgmExporter",
-            "gfd",
-            "migManager",
-            "nodeStatusExporter",
-            "gds",
-            "gdrcopy",
-            "vgpuManager",
-            "vgpuDeviceManager",
-            "vfioManager",
-            "kataManager",
-            "sandboxDevicePlugin",
-            "ccManager",
-            "extraObjects",
-            "node-feature-discovery",
-        ],
-    ),
+    ("gpu-operator", GPU_OPERATOR),
     (
         "cert-manager",
         &[
