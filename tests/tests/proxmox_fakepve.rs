@@ -76,7 +76,8 @@ fn run(dir: &Path, site: site::Site, ca: String, routes: Routes) -> Ctx {
     let secrets = [("proxmox_password", "secret-of-the-test".to_owned()), ("proxmox_ca", ca)];
     let state_dir = dir.join("state");
     std::fs::create_dir_all(&state_dir).unwrap();
-    let by = Parties { policy: Arc::new(Free(None)), consent: Arc::new(Free(None)), recorder: Arc::new(Tape::default()) };
+    let by =
+        Parties { policy: Arc::new(Free(None)), consent: Arc::new(Free(None)), recorder: Arc::new(Tape::default()) };
     let way = (Clock::Real, Dialer::new(routes, Reach::Direct));
     Ctx::new(Arc::new(Run {
         site: Some(Arc::new(site)),
