@@ -173,7 +173,7 @@ mod tests {
 
     /// Ops as `(id, target, start, end, after, within)`.
     fn past(ops: &[(u64, &str, u64, u64, &[u64], Option<u64>)], more: Vec<Line>) -> Past {
-        let mut lines = more;
+        let mut lines = Vec::new();
         for (id, target, start, end, after, within) in ops {
             lines.push(line(
                 *start,
@@ -186,6 +186,8 @@ mod tests {
                     "ms": 0}),
             ));
         }
+        // Of one moment: what began, before what it waits for.
+        lines.extend(more);
         lines.sort_by(|a, b| a.ts.cmp(&b.ts));
         assert!(lines.iter().all(|l| l.event.is_some()));
         Past { path: "p".into(), lines, health: Health::Whole }
