@@ -103,6 +103,7 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("guest/programs/k3s", "the k3s program", Source, "K3s"),
     row("guest/programs/web", "downloads", Estimate, "answers of a few known servers"),
     row("guest/shell", "the shell language", Source, "bashkit, held against bash and dash"),
+    row("bash", "what scripts of guests and containers read and write", Source, "bashkit, held against bash and dash"),
     row("guest/ssh", "SSH sessions, terminals, SFTP, forwarding", Docs, "RFC 4253 and 4254; used with OpenSSH"),
     row("kube/", "what happens in the cluster", Docs, KUBE_DOCS),
     row("kube/api/", "Kubernetes API: read, write, list, watch, patch, tables", Recorded, REST),
