@@ -221,11 +221,7 @@ fn servers_and_sessions_are_spared(life: &Life) {
     let _ = life.script(BACK).expect(0);
 
     let _ = life.script(SESSION).expect(0);
-    life.refused(
-        &format!("{CONNECTED}cluster.drain(\"k3s-gpu1\", 5.minutes);\n"),
-        &[],
-        &["notebook of ada", "holds 1 GPU"],
-    );
+    life.refused(&format!("{CONNECTED}cluster.drain(\"k3s-gpu1\", 5.minutes);\n"), &[], &["Pod default/jupyter-ada"]);
     life.refused(
         "scripts/gpu-mode.rhai",
         &["--set", "node=k3s-gpu1", "--set", "mig=all-1g.5gb"],
