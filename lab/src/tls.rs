@@ -19,6 +19,12 @@ pub struct Pair {
     pub key: String,
 }
 
+/// Twenty years: the world's calendar stands still while nobody uses it, and clients look at their own.
+fn valid(p: &mut CertificateParams) {
+    p.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    p.not_after = rcgen::date_time_ymd(2046, 11, 1);
+}
+
 fn io(e: impl std::fmt::Display) -> std::io::Error {
     std::io::Error::other(e.to_string())
 }
@@ -30,6 +36,7 @@ fn io(e: impl std::fmt::Display) -> std::io::Error {
 pub fn make_ca(cn: &str) -> std::io::Result<Pair> {
     let key = KeyPair::generate().map_err(io)?;
     let mut p = CertificateParams::new(Vec::<String>::new()).map_err(io)?;
+    valid(&mut p);
     p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     p.distinguished_name = DistinguishedName::new();
     p.distinguished_name.push(DnType::CommonName, cn);
@@ -48,6 +55,7 @@ pub fn make_leaf(ca: &Pair, cn: &str, org: Option<&str>, names: &[String]) -> st
     let issuer = Issuer::from_ca_cert_pem(&ca.cert, ca_key).map_err(io)?;
     let key = KeyPair::generate().map_err(io)?;
     let mut p = CertificateParams::new(Vec::<String>::new()).map_err(io)?;
+    valid(&mut p);
     for n in names {
         p.subject_alt_names.push(match n.parse::<IpAddr>() {
             Ok(ip) => SanType::IpAddress(ip),

@@ -18,6 +18,24 @@ pub fn value(v: &Value) -> String {
     line.to_owned()
 }
 
+/// Two values that differ. Where they only differ behind what fits on a line, the part around the first difference.
+fn pair(before: &Value, after: &Value) -> (String, String) {
+    let (b, a) = (value(before), value(after));
+    if b != a {
+        return (b, a);
+    }
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned).replace('\n', "⏎");
+    let (b, a) = (text(before), text(after));
+    let same = b.chars().zip(a.chars()).take_while(|(x, y)| x == y).count();
+    let part = |t: &str| {
+        let from = same.saturating_sub(20);
+        let cut: String = t.chars().skip(from).take(60).collect();
+        let more = if t.chars().count() > from + 60 { "…" } else { "" };
+        format!("…{cut}{more}")
+    };
+    (part(&b), part(&a))
+}
+
 /// One difference: `+ disk scsi1`, `- pool`, `memory 8 GiB -> 16 GiB`.
 #[must_use]
 pub fn change(c: &Change) -> String {
@@ -25,7 +43,10 @@ pub fn change(c: &Change) -> String {
         (None, Some(a)) if a.is_boolean() || a.is_null() => format!("+ {}", c.what),
         (None, Some(a)) => format!("+ {} {}", c.what, value(a)),
         (Some(_), None) => format!("- {}", c.what),
-        (Some(b), Some(a)) => format!("{} {} -> {}", c.what, value(b), value(a)),
+        (Some(b), Some(a)) => {
+            let (b, a) = pair(b, a);
+            format!("{} {b} -> {a}", c.what)
+        }
         (None, None) => c.what.clone(),
     }
 }
@@ -86,5 +107,8 @@ mod tests {
         assert_eq!(c(Some(json!(1)), None), "- memory");
         assert_eq!(c(Some(json!("8 GiB")), Some(json!("16 GiB"))), "memory 8 GiB -> 16 GiB");
         assert_eq!(c(None, Some(json!(true))), "+ memory");
+        let long = |end: &str| Some(json!(format!("{}{end}", "x".repeat(100))));
+        assert_eq!(c(long("old"), long("new")), format!("memory …{0}old -> …{0}new", "x".repeat(20)));
+        assert_eq!(c(Some(json!("same\na")), Some(json!("same\nb"))), "memory …same⏎a -> …same⏎b");
     }
 }

@@ -54,6 +54,13 @@ fn taken(src: &Source, site: &Site, out: &mut Vec<Finding>) {
             Some(hint),
         ));
     }
+    let held = site.nodes.iter().any(|n| n.kind == RoleKind::Server && n.ip == address);
+    if address.parse::<Ipv4Addr>().is_ok() && !vip && !held {
+        let hint = "a server's address, or `vip = true`; fine when a load balancer of yours has it".to_owned();
+        let mut f = src.value("k3s.address", format!("no server has the address `{address}`"), Some(hint));
+        f.warning = true;
+        out.push(f);
+    }
 }
 
 /// Networks of nodes, pods and services that share addresses.

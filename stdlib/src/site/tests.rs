@@ -65,6 +65,19 @@ fn duplicates_and_addresses_outside_the_subnet() {
 }
 
 #[test]
+fn an_address_that_nobody_has_is_a_warning() {
+    let warned = |text: &str| -> Vec<String> {
+        let (_, list) = super::load_with_warnings(Path::new("site.toml"), text).unwrap();
+        list.iter().map(|f| f.message.clone()).collect()
+    };
+    assert_eq!(warned(DEFAULT), Vec::<String>::new());
+    let other = DEFAULT.replacen("address = \"10.0.0.11\"", "address = \"10.0.0.9\"", 1);
+    assert_eq!(warned(&other), ["no server has the address `10.0.0.9`"]);
+    let held = other.replacen("address = \"10.0.0.9\"", "address = \"10.0.0.9\"\nvip = true", 1);
+    assert_eq!(warned(&held), Vec::<String>::new());
+}
+
+#[test]
 fn a_secret_in_plain_text_is_refused() {
     let text = DEFAULT.replace("token = \"state:k3s_token\"", "token = \"hunter2\"");
     let f = findings(&text);
