@@ -171,8 +171,10 @@ mod tests {
         Line { ts: crate::when::iso(second * 1000), event: serde_json::from_value(raw.clone()).ok(), raw }
     }
 
-    /// Ops as `(id, target, start, end, after, within)`.
-    fn past(ops: &[(u64, &str, u64, u64, &[u64], Option<u64>)], more: Vec<Line>) -> Past {
+    /// An op: id, target, start, end, after, within.
+    type Row<'a> = (u64, &'a str, u64, u64, &'a [u64], Option<u64>);
+
+    fn past(ops: &[Row<'_>], more: Vec<Line>) -> Past {
         let mut lines = Vec::new();
         for (id, target, start, end, after, within) in ops {
             lines.push(line(

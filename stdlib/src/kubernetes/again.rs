@@ -8,7 +8,7 @@ use crate::core::error::OpError;
 #[derive(Clone)]
 pub(super) enum Miss {
     /// No server answered.
-    Lost(OpError),
+    Lost(Box<OpError>),
     /// A server answered that it cannot answer now.
     Busy(Reply),
 }
@@ -16,7 +16,7 @@ pub(super) enum Miss {
 impl From<Miss> for OpError {
     fn from(m: Miss) -> OpError {
         match m {
-            Miss::Lost(e) => e,
+            Miss::Lost(e) => *e,
             Miss::Busy(r) => {
                 let said = r.json()["message"].as_str().map_or_else(|| r.text().trim().to_owned(), str::to_owned);
                 OpError::unreachable(format!("the API server answered {}", r.status)).because(said)

@@ -110,12 +110,12 @@ impl Cluster {
             match self.send_once(ctx, request).await {
                 Ok(reply) if again::is_busy(request, &reply) => Err(Miss::Busy(reply)),
                 Ok(reply) => Ok(reply),
-                Err(e) => Err(Miss::Lost(e)),
+                Err(e) => Err(Miss::Lost(Box::new(e))),
             }
         });
         match sent.await {
             Ok(reply) | Err(Miss::Busy(reply)) => Ok(reply),
-            Err(Miss::Lost(e)) => Err(e),
+            Err(Miss::Lost(e)) => Err(*e),
         }
     }
 
