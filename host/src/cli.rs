@@ -65,7 +65,7 @@ pub struct Common {
 /// Arguments of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Recipe: a file, or the name of one in this program.
+    /// Recipe: a file, the name of one in `recipes/` or `scripts/`, or of one in this program.
     pub recipe: String,
     /// Site file (default: `site.toml` next to the recipe).
     #[arg(long, value_name = "FILE")]
@@ -114,7 +114,7 @@ impl RunArgs {
 /// Arguments of `check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// Recipe: a file, or the name of one in this program.
+    /// Recipe: a file, the name of one in `recipes/` or `scripts/`, or of one in this program.
     pub recipe: String,
     /// Site file (default: `site.toml` next to the recipe).
     #[arg(long, value_name = "FILE")]
@@ -310,6 +310,9 @@ pub struct InitArgs {
     pub dir: PathBuf,
 }
 
+/// What libraries may say without `-v`. The Kubernetes client's own lines repeat what an op waits for or fails with.
+const QUIET: &str = "error,kube_client=off,kube_runtime=off";
+
 /// Parses the command line and does what it says.
 #[must_use]
 pub fn main() -> Exit {
@@ -335,13 +338,16 @@ pub fn main() -> Exit {
     let verbose = match &cli.command {
         Command::Run(a) => a.common.verbose,
         Command::Repl(a) => a.common.verbose,
+        Command::Drill(a) => a.common.verbose,
         _ => false,
     };
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("GPUHOST_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if verbose { "warn" } else { "error" })),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if verbose { "warn" } else { QUIET })),
         )
+        // `NO_COLOR`, a dumb terminal, a pipe: as everything else on stderr.
+        .with_ansi(Screen::new(false).paint().0)
         .with_writer(std::io::stderr)
         .without_time()
         .init();

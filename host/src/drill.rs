@@ -21,7 +21,7 @@ use crate::sources::{self, Text};
 /// Arguments of `drill`.
 #[derive(Debug, Clone, Args)]
 pub struct DrillArgs {
-    /// Recipe: a file, or the name of one in this program.
+    /// Recipe: a file, the name of one in `recipes/` or `scripts/`, or of one in this program.
     pub recipe: String,
     /// How many seeds.
     #[arg(long, default_value_t = 20)]
@@ -35,6 +35,9 @@ pub struct DrillArgs {
     /// A value for `param("NAME", …)` of the recipe.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+    /// A drill is always on the lab; the flag may be given as with `run`.
+    #[arg(long)]
+    pub lab: bool,
     /// Results as JSON lines.
     #[arg(long)]
     pub json: bool,

@@ -14,6 +14,7 @@ pub mod header;
 pub mod help;
 pub mod init;
 pub mod inventory;
+pub mod kubectl;
 pub mod labs;
 pub mod lead;
 pub mod lock;

@@ -14,6 +14,7 @@ use crate::cli::RunArgs;
 use crate::engine;
 use crate::exit::Exit;
 use crate::header;
+use crate::kubectl::Kubeconfig;
 use crate::labs::calibrate::{Expected, Source};
 use crate::labs::closing::{Closing, Said};
 use crate::labs::folder::Folder;
@@ -110,6 +111,7 @@ pub struct Job {
     control: Option<String>,
     show: Show,
     header: Value,
+    kubeconfig: Kubeconfig,
 }
 
 fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Result<Job, Stop> {
@@ -145,7 +147,12 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
     let mut whole = header.clone();
     whole["site_uuid"] = json!(site.as_ref().map(|s| s.uuid.clone()));
     whole["set"] = json!(args.set);
-    let gate = crate::plan::command::gate(args.plan.as_ref(), &whole)?;
+    whole["lab"] = json!(far.lab);
+    let gate = crate::plan::command::gate(args.plan.as_ref(), &recipe.name, &whole)?;
+    if recipe.is_embedded() && !args.json {
+        let tag = if far.lab { format!("{} ", screen.paint().yellow("[LAB]")) } else { String::new() };
+        screen.err(&format!("{tag}this program's own {} runs", recipe.typed()));
+    }
     job(args, rt, screen, recipe, Place { site, far, world, state_dir, stop, header, gate }, show)
 }
 
@@ -220,6 +227,7 @@ pub fn job(
         Show::Quiet | Show::Silent => {}
     }
     Ok(Job {
+        kubeconfig: Kubeconfig::of(&session.run.state_dir),
         args: args.clone(),
         screen: screen.clone(),
         recipe,
@@ -345,6 +353,7 @@ impl Job {
         out
     }
 
+    /// The same command without `--faults`: they would strike again.
     fn rerun(&self) -> String {
         let mut words = vec!["gpuhost run".to_owned(), crate::lead::word(&self.args.recipe)];
         if let Some(s) = &self.args.site {
@@ -354,6 +363,14 @@ impl Job {
             words.push("--lab".to_owned());
         }
         words.extend(self.args.set.iter().map(|s| format!("--set {}", crate::lead::word(s))));
+        words.extend(self.args.yes.as_ref().map(|site| match site.as_str() {
+            "" => "--yes".to_owned(),
+            site => format!("--yes={}", crate::lead::word(site)),
+        }));
+        let paths = [("--plan", &self.args.plan), ("--state-dir", &self.args.common.state_dir)];
+        for (flag, path) in paths {
+            words.extend(path.iter().map(|p| format!("{flag} {}", crate::lead::word(&p.display().to_string()))));
+        }
         words.join(" ")
     }
 
@@ -512,8 +529,14 @@ impl Job {
             line.push_str(&format!(" ({} of lab time)", crate::when::span(site_ms)));
         }
         self.screen.out(&line);
+        if let Some(text) = self.kubeconfig.line(run.lab, self.args.site.as_deref()) {
+            self.screen.out(&format!("{tag}{text}"));
+        }
         for f in self.struck() {
             self.screen.prose(&format!("{tag}fault: {f}"));
+        }
+        for f in self.world.iter().flat_map(|w| w.lab().faults().missed()) {
+            self.screen.prose(&format!("{tag}warning: {f} never struck"));
         }
         if let Some((closing, on_hardware)) = lab {
             self.honest(&tag, &closing, &on_hardware);

@@ -25,6 +25,12 @@ impl Text {
         self.name.starts_with(embed::PREFIX)
     }
 
+    /// Its name as one types it: without the mark of what the binary carries.
+    #[must_use]
+    pub fn typed(&self) -> &str {
+        self.name.strip_prefix(embed::PREFIX).unwrap_or(&self.name)
+    }
+
     /// Folder that relative paths start from.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
@@ -45,7 +51,25 @@ impl Text {
     }
 }
 
-/// Reads a recipe: a file, else an embedded recipe of that name.
+/// A bare name without folder: this project's own recipe or script comes before the program's.
+fn own(arg: &str) -> Option<Text> {
+    if arg.contains('/') {
+        return None;
+    }
+    let file = format!("{}.rhai", arg.strip_suffix(".rhai").unwrap_or(arg));
+    ["recipes", "scripts"].iter().find_map(|folder| {
+        let name = format!("{folder}/{file}");
+        std::fs::read_to_string(&name).ok().map(|text| Text { name, text })
+    })
+}
+
+/// The part of a recipe's path that people mistype.
+fn stem(path: &str) -> &str {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.strip_suffix(".rhai").unwrap_or(file)
+}
+
+/// Reads a recipe: a file, else one of that name in `recipes/` or `scripts/`, else an embedded one.
 ///
 /// # Errors
 /// `not_found` with the closest recipe.
@@ -57,13 +81,17 @@ pub fn recipe(arg: &str) -> OpResult<Text> {
         }
         Err(_) => {}
     }
+    if let Some(text) = own(arg) {
+        return Ok(text);
+    }
     if let Some((path, text)) = embed::recipe(arg) {
         return Ok(Text { name: format!("{}{path}", embed::PREFIX), text: text.to_owned() });
     }
     let known: Vec<&str> =
         embed::all().iter().map(|(p, _)| *p).filter(|p| p.ends_with(".rhai") && !p.contains("/lib/")).collect();
     let e = OpError::not_found(format!("no recipe `{arg}`"));
-    Err(match gpuhost_stdlib::core::options::closest(arg, known.iter().copied()) {
+    let near = gpuhost_stdlib::core::options::closest(stem(arg), known.iter().map(|k| stem(k)));
+    Err(match known.iter().find(|k| Some(stem(k)) == near) {
         Some(k) => e.hint(format!("did you mean `{k}`?")),
         None => e.hint(format!("recipes in this program: {}", known.join(", "))),
     })

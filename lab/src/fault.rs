@@ -110,6 +110,13 @@ pub struct Rule {
     pub fault: Fault,
 }
 
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nth = self.nth.map(|n| format!("#{n}")).unwrap_or_default();
+        write!(f, "{}@{}{nth}: {}", self.op, self.target, self.fault)
+    }
+}
+
 /// Whether `text` fits a pattern whose only wildcard is `*`.
 fn fits(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
@@ -291,6 +298,18 @@ impl Faults {
         out.sort_by(|a, b| (&a.op, &a.target, a.n).cmp(&(&b.op, &b.target, b.n)));
         out
     }
+
+    /// Rules that nothing met so far, with their numbers: mostly misspelt.
+    #[must_use]
+    pub fn missed(&self) -> Vec<String> {
+        let i = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Plan::Rules(rules)) = &i.plan else { return Vec::new() };
+        let met = |r: &Rule, f: &Fired| {
+            f.fault == r.fault && r.nth.is_none_or(|n| n == f.n) && fits(&r.op, &f.op) && fits(&r.target, &f.target)
+        };
+        let idle = rules.iter().enumerate().filter(|(_, r)| !i.fired.iter().any(|f| met(r, f)));
+        idle.map(|(at, r)| format!("rule {} (`{r}`)", at + 1)).collect()
+    }
 }
 
 #[cfg(test)]
@@ -334,6 +353,10 @@ mod tests {
         assert_eq!(f.strike("ssh.exec", "nfs1"), Some(Fault::Slow(1000)));
         assert_eq!(f.strike("ssh.exec", "nfs1"), Some(Fault::Slow(1000)), "every time");
         assert_eq!(f.fired()[0].to_string(), "pve.clone@k3s-cp1#2: reset");
+        assert!(f.missed().is_empty());
+        f.set(Some(Plan::parse("pve.clon@k3s-cpX#1: reset\nssh.exec@nfs1: slow 1s").unwrap()));
+        assert!(f.strike("ssh.exec", "nfs1").is_some());
+        assert_eq!(f.missed(), ["rule 1 (`pve.clon@k3s-cpX#1: reset`)"]);
         f.set(None);
         assert_eq!(f.strike("ssh.exec", "nfs1"), None);
         for bad in [

@@ -101,7 +101,12 @@ fn a_world_that_changed_in_between_stops_the_run_before_the_first_unplanned_effe
     assert!(!unplanned, "stopped before it");
     // A plan of another recipe is no plan of this one.
     let other = run(&b, "recipes/cleanup.rhai", &["--plan", &file]).expect(4);
-    assert!(other.stderr.contains("is of something else"), "{}", other.stderr);
+    assert!(other.stderr.contains("it is a plan of recipes/deploy.rhai"), "{}", other.stderr);
+    let set = run(&b, DEPLOY, &["--plan", &file, "--set", "probe=1"]);
+    assert_ne!(set.code, 0, "{}", set.stderr);
+    // What was rehearsed in the lab is no plan of the real site.
+    let real = b.run(&["run", DEPLOY, "--site", SITE, "--yes", "--plan", &file]).expect(4);
+    assert!(real.stderr.contains("was made in the lab") && real.stderr.contains("--lab"), "{}", real.stderr);
     let shown = b.run(&["drift", "--lab", "--site", SITE]).expect(10);
     assert!(shown.stdout.contains("differs from the recipe") && shown.stdout.contains("shelf"), "{}", shown.stdout);
 }

@@ -110,6 +110,55 @@ fn what_is_printed_goes_where_it_belongs() {
     ]);
 }
 
+/// What people meet on their first day.
+#[test]
+fn words_for_newcomers() {
+    let p = Play::new();
+    let site = root().join(p.site()).display().to_string();
+    let failing = p.file("failing.rhai", "let a = param(\"a\", 0); step(\"form it\", || { throw \"no\"; });");
+    all(&[
+        ("a suggestion is one that is alike", &|| {
+            let ran = p.b.run(&["check", "recipes/nosuch.rhai"]);
+            assert!(!ran.stderr.contains("did you mean") && ran.stderr.contains("recipes/deploy.rhai"), "{ran:?}");
+            let ran = p.b.run(&["check", "recipes/deplyo.rhai"]);
+            assert!(ran.stderr.contains("did you mean `recipes/deploy.rhai`?"), "{ran:?}");
+        }),
+        ("the project's own recipe comes first, the program's is named", &|| {
+            let own = p.file("recipes/deploy.rhai", "print(\"my own\");");
+            let dir = std::path::Path::new(&own).parent().and_then(|d| d.parent()).unwrap();
+            let run = |name: &str| {
+                let mut c = p.b.command(&["run", name, "--lab", "--site", &site]);
+                Ran::of(&c.current_dir(dir).output().unwrap())
+            };
+            let ran = run("deploy").expect(0);
+            assert!(ran.stdout.contains("my own") && !ran.stderr.contains("this program's own"), "{ran:?}");
+            let ran = run("list-gpus");
+            assert!(ran.stderr.contains("this program's own scripts/list-gpus.rhai runs"), "{ran:?}");
+        }),
+        ("a plan that was cut short says so first", &|| {
+            let ran = p.b.run(&["plan", &failing, "--lab", "--site", &site]).expect(1);
+            let first = ran.stdout.lines().next().unwrap_or_default();
+            assert_eq!(first, "the plan is incomplete: the rehearsal failed at `form it`", "{ran:?}");
+            assert!(!ran.stdout.contains("no changes"), "{ran:?}");
+        }),
+        ("the rerun has the flags of the run, and its journal the values", &|| {
+            let ran = p.b.run(&["run", &failing, "--lab", "--site", &site, "--set", "a=7", "--yes"]).expect(1);
+            assert!(ran.stderr.contains("--lab --set a=7 --yes` continues"), "{}", ran.stderr);
+            let shown = p.b.run(&["runs", "show"]).expect(0);
+            assert!(shown.stdout.contains("--set    a=7"), "{}", shown.stdout);
+        }),
+        ("a rule that met nothing is told", &|| {
+            let rules = p.file("rules.txt", "pve.clon@k3s-cpX#1: reset\n");
+            let ran = p.text("print(1);", &["--faults", &rules]).expect(0);
+            assert!(ran.stdout.contains("rule 1 (`pve.clon@k3s-cpX#1: reset`) never struck"), "{}", ran.stdout);
+        }),
+        ("a drill is on the lab, said or not", &|| {
+            let fine = p.file("fine.rhai", "print(1);");
+            let _ = p.b.run(&["drill", &fine, "--lab", "--seeds", "1", "--site", &site]).expect(0);
+        }),
+    ]);
+}
+
 /// What a command prints on a pseudo terminal, by util-linux' `script`; `None` where that is missing.
 #[allow(clippy::print_stdout)]
 fn on_terminal(b: &Bench, line: &str, no_color: bool) -> Option<String> {

@@ -18,7 +18,7 @@ use crate::sources;
 /// Arguments of `plan`.
 #[derive(Debug, Clone, Args)]
 pub struct PlanArgs {
-    /// Recipe: a file, or the name of one in this program.
+    /// Recipe: a file, the name of one in `recipes/` or `scripts/`, or of one in this program.
     pub recipe: String,
     #[command(flatten)]
     world: WorldArgs,
@@ -40,7 +40,7 @@ pub struct DriftArgs {
 /// Which world is compared with.
 #[derive(Debug, Clone, Args)]
 struct WorldArgs {
-    /// Site file (default: `site.toml` next to the recipe).
+    /// Site file (default: `site.toml` next to the recipe that you name, in this folder or in `recipes/`).
     #[arg(long, value_name = "FILE")]
     site: Option<PathBuf>,
     /// Rehearse in a copy of the site's lab as it is now (default: in a snapshot of the site, taken now).
@@ -66,9 +66,7 @@ pub fn command(args: &PlanArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen
 /// Runs `gpuhost drift`.
 #[must_use]
 pub fn drift(args: &DriftArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> Exit {
-    let own = "recipes/deploy.rhai";
-    let recipe = if std::path::Path::new(own).is_file() { own } else { "deploy" };
-    done(screen, make(recipe, &args.world, &[], None, true, rt, screen))
+    done(screen, make("deploy", &args.world, &[], None, true, rt, screen))
 }
 
 fn done(screen: &Screen, r: OpResult<Exit>) -> Exit {
@@ -121,7 +119,6 @@ fn make(
         show::print(screen, &done.plan, drift);
     }
     if let Some(e) = &done.error {
-        screen.err("the rehearsal ended in an error; the plan goes up to it:");
         show_error(screen, e, None);
         return Ok(Exit::Failed);
     }
@@ -131,20 +128,44 @@ fn make(
     Ok(if done.plan.effects.is_empty() { Exit::Done } else { Exit::Pending })
 }
 
-/// The gate for `run --plan`: only for the recipe, site and parameters that the plan was made of.
+/// Why a plan is not for this run; `None` when it is.
+fn other(plan: &Plan, recipe: &str, now: &serde_json::Value) -> Option<String> {
+    let then = &plan.bound_to;
+    if plan.recipe != recipe && then["files"] != now["files"] {
+        return Some(format!("it is a plan of {}", plan.typed()));
+    }
+    let names = [("files", "the recipe"), ("site_sha256", "the site file"), ("site_uuid", "the site")];
+    if let Some((_, what)) = names.iter().find(|(k, _)| then[k] != now[k]) {
+        return Some(format!("{what} changed since it was made"));
+    }
+    let given = |v: &serde_json::Value| {
+        let list = v.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+        let words: Vec<String> = list.map(|s| format!("--set {}", crate::lead::word(s))).collect();
+        if words.is_empty() { "no `--set`".to_owned() } else { format!("`{}`", words.join(" ")) }
+    };
+    (then["set"] != now["set"])
+        .then(|| format!("it was made with {}, this run has {}", given(&then["set"]), given(&now["set"])))
+}
+
+/// The gate for `run --plan`: only for the recipe, site and parameters that the plan was made of, and no plan of the
+/// lab on the real site.
 ///
 /// # Errors
 /// When the plan cannot be read, or is of something else.
-pub fn gate(path: Option<&PathBuf>, header: &serde_json::Value) -> OpResult<Option<Gate>> {
+pub fn gate(path: Option<&PathBuf>, recipe: &str, header: &serde_json::Value) -> OpResult<Option<Gate>> {
     let Some(path) = path else { return Ok(None) };
     let plan = Plan::load(path)?;
     let now = super::bound(header);
-    let names =
-        [("files", "the recipe"), ("site_sha256", "the site file"), ("site_uuid", "the site"), ("set", "`--set`")];
-    if let Some((_, what)) = names.iter().find(|(k, _)| plan.bound_to[k] != now[k]) {
+    if plan.bound_to["lab"] == true && now["lab"] == false {
+        return Err(OpError::refused(format!("the plan `{}` was made in the lab", path.display()))
+            .because("what the lab would change says nothing of the real site")
+            .hint(format!("add `--lab`; or plan on the real site: `gpuhost plan {} --out PLAN`", plan.typed())));
+    }
+    if let Some(why) = other(&plan, recipe, &now) {
+        let typed = recipe.strip_prefix(crate::embed::PREFIX).unwrap_or(recipe);
         return Err(OpError::refused(format!("the plan `{}` is of something else", path.display()))
-            .because(format!("{what} changed since it was made"))
-            .hint("make a new one: `gpuhost plan R --out PLAN`"));
+            .because(why)
+            .hint(format!("make a new one: `gpuhost plan {typed} --out PLAN`")));
     }
     Ok(Some(Gate::new(plan)))
 }

@@ -21,6 +21,7 @@ const BY_TARGET: [&str; 1] = ["kubernetes.drain"];
 
 #[derive(Default)]
 struct Inner {
+    recipe: String,
     left: BTreeMap<String, Vec<Planned>>,
     /// Nodes that the run has taken out of service.
     out: BTreeSet<String>,
@@ -35,7 +36,7 @@ impl Gate {
     /// A gate for `plan`.
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        let mut inner = Inner::default();
+        let mut inner = Inner { recipe: plan.typed().to_owned(), ..Inner::default() };
         for e in plan.effects {
             inner.left.entry(e.target.clone()).or_default().push(e);
         }
@@ -87,7 +88,10 @@ impl Inner {
         Err(OpError::refused(format!("{name} on {} is not in the plan", op.target))
             .on(op.target.clone())
             .because(why)
-            .hint("nothing more was done; look at a new plan: `gpuhost plan R`"))
+            .hint(format!(
+                "nothing more was done; make a new plan and look at it: `gpuhost plan {} --out PLAN`",
+                self.recipe
+            )))
     }
 }
 
@@ -164,6 +168,7 @@ mod tests {
             needs: Vec::new(),
             snapshot: String::new(),
             assumed: Vec::new(),
+            incomplete: String::new(),
         }
     }
 

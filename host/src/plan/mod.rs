@@ -43,7 +43,7 @@ pub struct Plan {
     pub recipe: String,
     /// Name of the site.
     pub site: String,
-    /// What has to be the same when it is run: digests of recipe files and site file, site UUID, `--set`.
+    /// What has to be the same when it is run: digests of recipe files and site file, site UUID, `--set`, lab or not.
     pub bound_to: Value,
     /// When it was made, on this machine's clock.
     pub made: String,
@@ -73,6 +73,9 @@ pub struct Plan {
     pub snapshot: String,
     /// What the rehearsal could not know.
     pub assumed: Vec<String>,
+    /// Where the rehearsal failed: the plan goes up to there; empty for a whole one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub incomplete: String,
 }
 
 impl Plan {
@@ -80,6 +83,12 @@ impl Plan {
     #[must_use]
     pub fn changes(&self) -> usize {
         self.effects.iter().map(|e| e.changes.len()).sum()
+    }
+
+    /// Its recipe, as one types it.
+    #[must_use]
+    pub fn typed(&self) -> &str {
+        self.recipe.strip_prefix(crate::embed::PREFIX).unwrap_or(&self.recipe)
     }
 
     /// Reads a plan file.
@@ -115,7 +124,7 @@ impl Plan {
 #[must_use]
 pub fn bound(header: &Value) -> Value {
     let mut out = serde_json::Map::new();
-    for key in ["files", "site_sha256", "site_uuid", "set"] {
+    for key in ["files", "site_sha256", "site_uuid", "set", "lab"] {
         out.insert(key.to_owned(), header[key].clone());
     }
     Value::Object(out)

@@ -90,6 +90,17 @@ impl Drop for Stage {
     }
 }
 
+/// Where a rehearsal failed, in words.
+fn failed_at(e: &OpError, end: &Value) -> String {
+    let steps = end["steps"].as_array().into_iter().flatten().filter(|s| s["status"] == "failed");
+    let inner = steps.filter_map(|s| s["name"].as_str()).max_by_key(|name| name.matches(" / ").count());
+    let at = if e.steps.is_empty() { inner.unwrap_or_default().to_owned() } else { e.steps.join(" / ") };
+    match at.as_str() {
+        "" => "the rehearsal failed".to_owned(),
+        at => format!("the rehearsal failed at `{at}`"),
+    }
+}
+
 fn not_copied(e: &std::io::Error) -> OpError {
     OpError::failed("the world cannot be copied").because(e.to_string())
 }
@@ -155,7 +166,9 @@ impl Rehearsal<'_> {
             Exit::Done | Exit::Proof => None,
             _ => Some(serde_json::from_value(end["error"].clone()).unwrap_or_else(|_| OpError::failed("unknown"))),
         };
-        Ok(Rehearsed { plan: self.plan(&past, &end, &notes), error })
+        let mut plan = self.plan(&past, &end, &notes);
+        plan.incomplete = error.as_ref().map(|e| failed_at(e, &end)).unwrap_or_default();
+        Ok(Rehearsed { plan, error })
     }
 
     /// The lab's world and keys, copied: the rehearsal leaves no trace in them.
@@ -222,8 +235,10 @@ impl Rehearsal<'_> {
             }
         }
         let needs = super::needs::of(&effects);
+        let of_lab = matches!(self.source, Source::Lab | Source::File(_)) && notes.taken.is_empty();
         let schedule = super::path::Schedule::of(past);
-        let header = past.lines.first().map(|l| l.raw["header"].clone()).unwrap_or_default();
+        let mut header = past.lines.first().map(|l| l.raw["header"].clone()).unwrap_or_default();
+        header["lab"] = of_lab.into();
         let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
         let steps = list(&end["steps"]);
         Plan {
@@ -254,6 +269,7 @@ impl Rehearsal<'_> {
                 .into_iter()
                 .chain(list(&end["not_rehearsed"]).iter().filter_map(|t| t.as_str().map(str::to_owned)))
                 .collect(),
+            incomplete: String::new(),
         }
     }
 }

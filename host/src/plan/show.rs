@@ -47,6 +47,10 @@ fn block(screen: &Screen, title: &str, list: &[&Planned]) {
 /// Prints a plan. `drift`: the words of a comparison instead of an intention.
 pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
     let p = screen.paint_out();
+    if !plan.incomplete.is_empty() {
+        let head = if drift { "drift unknown" } else { "the plan is incomplete" };
+        screen.out(&format!("{}: {}", p.red(head), plan.incomplete));
+    }
     let mut rest = Vec::new();
     let (mut gone, mut restarts) = (Vec::new(), Vec::new());
     for e in &plan.effects {
@@ -60,7 +64,10 @@ pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
     block(screen, "restarts:", &restarts);
     block(screen, "removals:", &gone);
     let n = plan.changes();
-    if n == 0 {
+    if !plan.incomplete.is_empty() {
+        let what = if drift { "differences" } else { "changes" };
+        screen.out(&format!("{n} {what} up to there"));
+    } else if n == 0 {
         let text = if drift { "no drift" } else { "no changes" };
         screen.out(&format!("{text}: {} is as {} wants it", plan.site, plan.recipe));
     } else {

@@ -4,7 +4,7 @@ pub mod fold;
 
 use std::fmt::Write as _;
 
-use gpuhost_stdlib::core::error::{OpError, Stop};
+use gpuhost_stdlib::core::error::{Kind, OpError, Stop};
 
 use crate::screen::Paint;
 
@@ -90,7 +90,8 @@ pub fn error(e: &OpError, cx: &Context<'_>) -> String {
         snippet(&mut out, e, cx);
         body(&mut out, e, cx.paint);
     }
-    if let Some(rerun) = cx.rerun {
+    // A mistake in what was asked for would only be made again.
+    if let Some(rerun) = cx.rerun.filter(|_| e.stop.is_some() || e.kind != Kind::Invalid) {
         let how = match e.stop {
             Some(Stop::Proof) => format!("`{rerun}` checks again"),
             _ => format!("`{rerun}` continues; finished work is skipped"),
@@ -151,5 +152,7 @@ error[timeout]: k3s-cp2: did not become ready within 15m
 error[timeout]: k3s-cp3: did not become ready within 15m
 ";
         assert_eq!(error(&e, &cx), expected);
+        // The same again would only be the same mistake.
+        assert!(!error(&OpError::invalid("no such option"), &cx).contains("rerun"));
     }
 }

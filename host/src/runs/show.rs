@@ -97,6 +97,9 @@ pub fn one(state_dir: &Path, screen: &Screen, id: Option<&str>, as_json: bool) -
     if let (Some(u), Some(h), Some(pid)) = (by["user"].as_str(), by["host"].as_str(), by["process"].as_str()) {
         screen.out(&format!("  by       {u}@{h}, process {}", pid.split('/').next().unwrap_or(pid)));
     }
+    for s in t.header["set"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        screen.out(&format!("  --set    {s}"));
+    }
     screen.out(&format!("  journal  {}", path.display()));
     if past.health != Health::Whole {
         screen.out(&format!("  chain    {}", tale::health(&past.health)));

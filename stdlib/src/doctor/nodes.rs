@@ -4,8 +4,8 @@ use serde_json::Value;
 use super::finding::{DEPLOY, Finding, line, on_machine, script};
 use super::scene::Scene;
 use crate::core::error::OpResult;
-use crate::k3s::connect;
 use crate::k3s::journal::explain as explain_journal;
+use crate::k3s::{connect, version_numbers};
 use crate::kubernetes::{condition, is_true, node_trouble};
 use crate::site::{Node, RoleKind};
 
@@ -247,18 +247,39 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
             }
         }
     }
-    for (name, runs) in drifted {
+    let (newer, older): (Vec<_>, Vec<_>) =
+        drifted.into_iter().partition(|(_, runs)| version_numbers(runs) > version_numbers(&wanted));
+    if let Some(f) = ahead(&s.site.name, &newer, &wanted) {
+        s.add(f);
+    }
+    for (name, runs) in older {
         let cause = format!("{name} runs K3s {runs}, the site file says {wanted}");
         s.add(finding(
             "version-drift",
             &name,
             cause,
             format!("kubeletVersion {runs}"),
-            "deploy brings it to the site file's version",
-            DEPLOY.into(),
+            "the upgrade brings it to the site file's version, node by node",
+            "gpuhost run recipes/upgrade.rhai".into(),
         ));
     }
     Ok(())
+}
+
+/// Nodes that are newer than the site file says: K3s does not go back, so the file follows, once for all of them.
+fn ahead(site: &str, newer: &[(String, String)], wanted: &str) -> Option<Finding> {
+    let newest = newer.iter().map(|(_, runs)| runs).max_by_key(|v| version_numbers(v))?;
+    let names: Vec<&str> = newer.iter().map(|(name, _)| name.as_str()).collect();
+    let seen: Vec<String> = newer.iter().map(|(name, runs)| format!("{name} {runs}")).collect();
+    let what = if names.len() == 1 { "runs" } else { "run" };
+    Some(finding(
+        "version-drift",
+        site,
+        format!("{} {what} a newer K3s than the site file says ({wanted})", names.join(", ")),
+        format!("kubeletVersion: {}", seen.join(", ")),
+        "K3s does not go back: the site file follows",
+        format!("write `version = \"{newest}\"` into [k3s] of the site file"),
+    ))
 }
 
 async fn trouble(s: &Scene, node: &Node, object: &Value) -> Option<Finding> {
@@ -273,4 +294,18 @@ async fn trouble(s: &Scene, node: &Node, object: &Value) -> Option<Finding> {
     };
     let u = unit(s, node).await;
     Some(explain(s, node, &u, &seen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_nodes_are_one_finding_and_the_file_follows_the_newest() {
+        let at = |name: &str, version: &str| (name.to_owned(), version.to_owned());
+        let f = ahead("homelab", &[at("a", "v1.35.7+k3s1"), at("b", "v1.35.10+k3s1")], "v1.34.9+k3s1").unwrap();
+        assert!(f.cause.starts_with("a, b run a newer K3s"), "{}", f.cause);
+        assert_eq!(f.next, "write `version = \"v1.35.10+k3s1\"` into [k3s] of the site file");
+        assert!(ahead("homelab", &[], "v1.34.9+k3s1").is_none());
+    }
 }

@@ -37,7 +37,10 @@ impl Scene {
     }
 
     /// Notes a finding.
-    pub fn add(&mut self, f: Finding) {
+    pub fn add(&mut self, mut f: Finding) {
+        if let Some(rest) = f.next.strip_prefix("kubectl ") {
+            f.next = format!("kubectl --kubeconfig {} {rest}", self.ctx.state_file("kubeconfig").display());
+        }
         if !self.found.iter().any(|o| o.id == f.id && o.target == f.target) {
             self.found.push(f);
         }

@@ -25,7 +25,9 @@ use crate::core::module::{ModuleDef, fn_options};
 pub use connect::{connect, context_name, rewrite_kubeconfig};
 pub use join::Join;
 pub use kubeconfig::{KubeconfigOptions, merged};
-pub use options::{AgentOptions, Airgap, RemoveOptions, ServerOptions, check_keys, check_step, check_version};
+pub use options::{
+    AgentOptions, Airgap, RemoveOptions, ServerOptions, check_keys, check_step, check_version, version_numbers,
+};
 pub use remove::uninstall;
 pub use restore::{RestoreOptions, restore_etcd};
 pub use rotate::RotateOptions;
