@@ -222,6 +222,8 @@ fn servers_and_sessions_are_spared(life: &Life) {
 
     let _ = life.script(SESSION).expect(0);
     life.refused(&format!("{CONNECTED}cluster.drain(\"k3s-gpu1\", 5.minutes);\n"), &[], &["Pod default/jupyter-ada"]);
+    let open = "require(!(\"unschedulable\" in cluster.get(\"node\", \"k3s-gpu1\").spec), \"left cordoned\");\n";
+    let _ = life.script(&format!("{CONNECTED}{open}")).expect(0);
     life.refused(
         "scripts/gpu-mode.rhai",
         &["--set", "node=k3s-gpu1", "--set", "mig=all-1g.5gb"],
@@ -230,8 +232,35 @@ fn servers_and_sessions_are_spared(life: &Life) {
     life.refused("scripts/reboot-node.rhai", &["--set", "node=k3s-gpu1"], &["GPUs are held by default/jupyter-ada"]);
     let other = "gpu::ensure_operator(cluster, site().hosts(\"agent\"), #{ version: site().gpu.operator, driver: \"570.195.03\" });\n";
     life.refused(&format!("{CONNECTED}{other}"), &[], &["driver", "default/jupyter-ada"]);
-    let gone = format!("{CONNECTED}cluster.delete(\"pod\", \"jupyter-ada\");\ncluster.uncordon(\"k3s-gpu1\");\n");
+    let gone = format!("{CONNECTED}cluster.delete(\"pod\", \"jupyter-ada\");\n");
     let _ = life.script(&gone).expect(0);
+    let booted = life.run("scripts/reboot-node.rhai", &["--set", "node=k3s-gpu1"]).expect(0);
+    assert!(booted.finished()["changed"].as_u64() > Some(0));
+    let ready =
+        "require(cluster.check_nodes([\"k3s-gpu1\"], site().k3s.version).len() == 0, \"Ready after its boot\");\n";
+    let _ = life.script(&format!("{CONNECTED}{ready}")).expect(0);
+}
+
+/// What cannot be done, and what nobody agreed to, is said before the first change.
+fn asked_before_anything(life: &Life) {
+    let next = ["--set", "version=v1.34.10+k3s1"];
+    life.refused("recipes/upgrade.rhai", &next, &["upgrade", "Every node is drained"]);
+    for (recipe, set, code, words) in [
+        ("recipes/remove-node.rhai", "name=nfs1", 1, "nfs1 is no cluster node; it serves the storage of"),
+        ("recipes/replace-node.rhai", "name=nfs1", 1, "nfs1 is no cluster node"),
+        ("recipes/replace-node.rhai", "name=k3s-gpu9", 1, "the site has no node `k3s-gpu9`"),
+        ("recipes/remove-node.rhai", "lost=false", 1, "no node is named"),
+        ("recipes/backup.rhai", "keep=0", 1, "at least one snapshot"),
+        ("recipes/backup.rhai", "folder=/elsewhere", 4, "outside the project folder"),
+    ] {
+        let ran = life.run(recipe, &["--set", set]);
+        let end = ran.finished();
+        assert!(end["error"].to_string().contains(words), "{recipe} {set}: {end}");
+        assert_eq!((ran.code, end["changed"].as_u64()), (code, Some(0)), "{recipe} {set}: {end}");
+    }
+    let untouched = "require(cluster.list_snapshots().len() == 0, \"no snapshot\");\n\
+        for n in cluster.list(\"node\") { require(!(\"unschedulable\" in n.spec), `${n.metadata.name} is cordoned`); }\n";
+    let _ = life.script(&format!("{CONNECTED}{untouched}")).expect(0);
 }
 
 #[test]
@@ -240,6 +269,7 @@ fn a_cluster_lives_through_upgrade_loss_and_replacement() {
     site(&life.b, OLD);
     life.deploy();
     let born = life.ca();
+    asked_before_anything(&life);
 
     // 1.33 -> 1.36 through every minor with load running
     let upgraded = life.script(UPGRADE_UNDER_LOAD).expect(0);
@@ -298,10 +328,13 @@ fn a_cluster_lives_through_upgrade_loss_and_replacement() {
 
     // a GPU worker of the same name
     life.lose(&["k3s-gpu2"]);
+    let drains = life.run("recipes/replace-node.rhai", &["--set", "name=k3s-gpu2"]).finished();
+    assert!(drains["error"].to_string().contains("--set lost=true") && drains["changed"] == 0, "{drains}");
     let replaced = life.run("recipes/replace-node.rhai", &["--set", "name=k3s-gpu2", "--set", "lost=true"]).expect(0);
     assert!(replaced.finished()["changed"].as_u64().unwrap() > 0);
     let deployed = life.run("recipes/deploy.rhai", &[]).expect(0);
     assert!(deployed.stdout.contains("5 nodes Ready, 4 GPUs allocatable"), "{:?}", messages(&deployed));
+    assert_eq!(deployed.finished()["changed"], 0, "a new node has its GPUs and its share: {:?}", deployed.events());
 
     // server 1's disk is lost and made anew: it joins, it never makes a second cluster
     life.lose(&["k3s-cp1"]);

@@ -116,6 +116,76 @@ let err = failed("used", || nfs::ensure_server(host, #{ device: used, path: "/ex
 require(err.kind == "conflict" && err.message.contains("not blank"), `a disk in use: ${err}`);
 "#;
 
+/// Rotations leave a cluster that deploys without a change, and the old token is kept for older snapshots.
+fn a_rotation_and_the_way_back(small: &Small) {
+    let state = |name: &str| {
+        let labs = std::fs::read_dir(small.b.path("state/lab")).unwrap().flatten();
+        let files = labs.flat_map(|l| std::fs::read_dir(l.path().join("state")).into_iter().flatten().flatten());
+        files
+            .map(|f| f.path())
+            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(name)))
+            .collect::<Vec<_>>()
+    };
+    let token = || std::fs::read_to_string(state("attic_token").into_iter().min().unwrap()).unwrap();
+    let old = token();
+    let saved = small
+        .script(
+            "let s = site().hosts(\"server\")[0];\nlet name = cluster.snapshot_etcd(s, \"old\");\n\
+             cluster.copy_snapshot(s, name, \"backup\");\nprint(`SAVED ${name}`);\n",
+            &["--yes"],
+        )
+        .expect(0);
+    let snapshot = saved.said("print").into_iter().find_map(|m| m.strip_prefix("SAVED ").map(str::to_owned)).unwrap();
+    let ran = small.recipe("recipes/rotate-token.rhai", &["--yes"]).expect(0);
+    assert!(!ran.stdout.contains(old.trim()) && !ran.stdout.contains(token().trim()), "no token is printed");
+    assert_ne!(token(), old);
+    assert!(state("attic_token.before-").iter().any(|p| std::fs::read_to_string(p).unwrap().trim() == old.trim()));
+    // Rule 13: a snapshot whose token is not at hand is refused before anything stops.
+    let new = token();
+    let restore = |name: &str, options: &str| {
+        let text = format!("k3s::restore_etcd(site().hosts(\"server\"), \"{name}\", #{{{options}}});\n");
+        small.script(&text, &["--yes"])
+    };
+    let kept = state("attic_token.before-").into_iter().min().unwrap();
+    let away = small.b.path("kept");
+    std::fs::rename(&kept, &away).unwrap();
+    let beside = small.b.path(&format!("backup/{snapshot}.token"));
+    let noted = std::fs::read_to_string(&beside).unwrap();
+    std::fs::remove_file(&beside).unwrap();
+    for options in ["", "folder: \"backup\""] {
+        let ran = restore(&snapshot, options);
+        let end = ran.finished();
+        let error = end["error"].to_string();
+        let said = error.contains("another token") && error.contains("before-") && error.contains(".token");
+        assert!(ran.code == 4 && said && end["changed"] == 0, "{}: {error}", ran.code);
+    }
+    std::fs::rename(&away, &kept).unwrap();
+    std::fs::write(&beside, noted).unwrap();
+
+    // A restore that fails leaves the servers running.
+    std::fs::write(small.b.path("backup/damaged"), "no snapshot").unwrap();
+    let ran = restore("damaged", "folder: \"backup\"");
+    let error = ran.finished()["error"].to_string();
+    assert!(ran.code == 4 && error.contains("token of `damaged` is missing"), "{}: {error}", ran.code);
+    std::fs::write(small.b.path("backup/damaged.token"), &new).unwrap();
+    let ran = restore("damaged", "folder: \"backup\"");
+    let end = ran.finished();
+    assert!(ran.code == 1 && end["error"].to_string().contains("the servers run again"), "{end}");
+    assert!(end["changed"].as_u64() > Some(0), "they were stopped and started: {end}");
+    assert_eq!(small.recipe("recipes/deploy.rhai", &["--yes"]).expect(0).finished()["changed"], 0);
+
+    // With the token beside the copy, or with the one that the rotation kept: nodes and site have it afterwards.
+    for options in ["", "folder: \"backup\""] {
+        let ran = restore(&snapshot, options).expect(0);
+        assert!(!ran.stdout.contains(old.trim()) && !ran.stdout.contains(new.trim()), "no token is printed");
+        assert_eq!(token().trim(), old.trim(), "the site has the snapshot's token again");
+        assert_eq!(small.recipe("recipes/deploy.rhai", &["--yes"]).expect(0).finished()["changed"], 0);
+        if options.is_empty() {
+            let _ = small.recipe("recipes/rotate-token.rhai", &["--yes"]).expect(0);
+        }
+    }
+}
+
 #[test]
 fn the_cluster_and_its_data_are_safe() {
     let small = Small::deployed();
@@ -152,30 +222,7 @@ fn the_cluster_and_its_data_are_safe() {
     small.good("rule 7: nothing went", "cluster.get(\"pvc\", \"till\", #{ namespace: \"shop\" }); cluster.get(\"crd\", \"helmcharts.helm.cattle.io\");\n");
     small.good("rule 11", DISKS);
 
-    // Rotations leave a cluster that deploys without a change, and the old token is kept for older snapshots.
-    let state = |name: &str| {
-        let labs = std::fs::read_dir(small.b.path("state/lab")).unwrap().flatten();
-        let files = labs.flat_map(|l| std::fs::read_dir(l.path().join("state")).into_iter().flatten().flatten());
-        files
-            .map(|f| f.path())
-            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(name)))
-            .collect::<Vec<_>>()
-    };
-    let token = || std::fs::read_to_string(state("attic_token").into_iter().min().unwrap()).unwrap();
-    let old = token();
-    let saved = small
-        .script("print(`SAVED ${cluster.snapshot_etcd(site().hosts(\"server\")[0], \"old\")}`);\n", &["--yes"])
-        .expect(0);
-    let snapshot = saved.said("print").into_iter().find_map(|m| m.strip_prefix("SAVED ").map(str::to_owned)).unwrap();
-    let ran = small.recipe("recipes/rotate-token.rhai", &["--yes"]).expect(0);
-    assert!(!ran.stdout.contains(old.trim()) && !ran.stdout.contains(token().trim()), "no token is printed");
-    assert_ne!(token(), old);
-    assert!(state("attic_token.before-").iter().any(|p| std::fs::read_to_string(p).unwrap().trim() == old.trim()));
-    // Rule 13: a snapshot under the old token is refused before anything stops.
-    let ran =
-        small.script(&format!("k3s::restore_etcd(site().hosts(\"server\"), \"{snapshot}\", #{{}});\n"), &["--yes"]);
-    let error = ran.finished()["error"].to_string();
-    assert!(ran.code == 4 && error.contains("another token") && error.contains("before-"), "{}: {error}", ran.code);
+    a_rotation_and_the_way_back(&small);
     let _ = small.recipe("recipes/rotate-certificates.rhai", &["--yes"]).expect(0);
     assert_eq!(small.recipe("recipes/deploy.rhai", &["--yes"]).expect(0).finished()["changed"], 0);
 

@@ -57,6 +57,24 @@ mod api {
         })
     }
 
+    /// Says which releases' charts exclude a Kubernetes version; an empty list when all take it.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in cluster.check_charts(site().k3s.version) { warn(line); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_charts(ncc: NativeCallContext, cluster: &mut Cluster, version: &str) -> RhaiResultOf<Array> {
+        let (cluster, version) = (cluster.clone(), version.to_owned());
+        call(&ncc, |ctx| async move {
+            let found = cluster.releases_against(&ctx, &version).await?;
+            let words = found.into_iter().map(|(release, chart, asks)| {
+                format!("release `{release}` {chart} is not made for {version}: it asks for `{asks}`")
+            });
+            Ok(words.map(Dynamic::from).collect())
+        })
+    }
+
     /// Saves an etcd snapshot on a server; gives its full name.
     ///
     /// # Example

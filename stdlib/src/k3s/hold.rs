@@ -103,7 +103,8 @@ impl Cluster {
         if drained.as_ref().is_err_and(|e| e.stop == Some(Stop::Refused))
             && let Err(e) = self.release_node(ctx, name).await
         {
-            ctx.message("warn", format!("{name} stays cordoned: {e}"));
+            let next = format!("`gpuhost run scripts/uncordon.rhai --set node={name}`");
+            ctx.message("warn", format!("{name} stays cordoned: {e}; {next}"));
         }
         drained
     }

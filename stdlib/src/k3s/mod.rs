@@ -16,6 +16,7 @@ mod rotate;
 mod script;
 mod servers;
 mod snapshot;
+mod snapshot_token;
 mod start;
 mod unborn;
 mod upgrade;

@@ -51,6 +51,11 @@ impl Cluster {
     /// `denied` when it would cost the quorum or is declined.
     pub async fn remove_node(&self, ctx: &Ctx, host: &Host, o: &RemoveOptions) -> OpResult<()> {
         let (name, limit) = (host.name().to_owned(), o.timeout.0);
+        if host.node().is_some_and(|n| !n.in_cluster()) {
+            return Err(OpError::refused("it is no cluster node: it serves storage").on(name).hint(
+                "`gpuhost run recipes/cleanup.rhai` removes the site's machines, and keeps data unless told otherwise",
+            ));
+        }
         if let Some(node) = self.find_object(ctx, "node", "", &name).await? {
             let server = node["metadata"]["labels"].get("node-role.kubernetes.io/etcd").is_some();
             if server {

@@ -26,8 +26,8 @@ options! {
     }
 }
 
-/// Annotation of a snapshot's object: which token its bootstrap data is encrypted with.
-const TOKEN_HASH: &str = "etcd.k3s.cattle.io/snapshot-token-hash";
+/// The datastore's folder.
+const DB: &str = "/var/lib/rancher/k3s/server/db";
 
 /// What K3s says when a reset is complete.
 const DONE: &str = "has been reset";
@@ -50,8 +50,8 @@ pub fn rejoin_config(config: &Value, leader: Option<&str>) -> Value {
 /// Restores the datastore of `hosts[0]` from `snapshot`; the other servers lose theirs (kept aside) and join again.
 ///
 /// # Errors
-/// `denied` when declined, and for a snapshot of another cluster or under another token; `not_found` without the
-/// snapshot; what K3s says when it cannot be read.
+/// `denied` when declined, for a snapshot of another cluster, and when the snapshot's token is not at hand; `not_found`
+/// without the snapshot; what K3s says when it cannot be read: the servers run again then, on what they had.
 pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &RestoreOptions) -> OpResult<Cluster> {
     let leader = hosts.first().ok_or_else(|| OpError::invalid("no server to restore on"))?;
     let op = Op::destroy("k3s", "restore_etcd", leader.name()).class(Class::Adoptable).args(&snapshot);
@@ -64,22 +64,21 @@ pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &Restore
                 .hint("install the same version first: `gpuhost run recipes/deploy.rhai`"));
         }
         let others = ask_others(s.ctx(), &hosts[1..]).await;
-        prove(s.ctx(), hosts, &found, &others, snapshot, o).await?;
+        of_one_cluster(hosts, &found, &others)?;
+        let token = super::snapshot_token::find(s.ctx(), hosts, &found, snapshot, o.folder.as_deref()).await?;
         let path = place(s.ctx(), leader, snapshot, o).await?;
         let changes = listing(s.ctx(), hosts, leader, snapshot, &others).await;
         let url = format!("https://{}:{PORT}", leader.address());
+        let work = Work { leader, found: &found, others: &others, token: token.as_deref(), limit };
+        work.stop_all(&s).await?;
         s.act(format!("etcd of {}", leader.name()), changes, async {
-            stop(s.ctx(), leader).await?;
-            for (host, _) in others.iter().filter(|(_, f)| f.is_some()) {
-                stop(s.ctx(), host).await?;
-            }
-            reset(&s, leader, &found, &path).await?;
+            work.reset_or_go_back(&s, &path).await?;
             start(&s, leader, limit).await?;
             let cluster = super::connect::connect(s.ctx(), std::slice::from_ref(leader)).await?;
             cluster.wait_back(&s, leader, Part::Server, "", limit).await?;
             for (host, found) in &others {
                 match found {
-                    Some(f) if f.member => rejoin(&s, &cluster, host, f, &url, limit).await?,
+                    Some(f) if f.member => rejoin(&s, &cluster, host, &work.config(f, Some(&url)), limit).await?,
                     // a machine that is gone or empty: its node must not keep the new one out
                     _ => cluster.forget_gone(s.ctx(), host.name()).await?,
                 }
@@ -87,77 +86,121 @@ pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &Restore
             Ok(())
         })
         .await?;
-        super::connect::connect(s.ctx(), hosts).await
+        let cluster = super::connect::connect(s.ctx(), hosts).await?;
+        if let Some(password) = &token {
+            cluster.keep_token(s.ctx(), leader, password, o.timeout).await?;
+        }
+        Ok(cluster)
     })
     .await
 }
 
-/// The password in a token of any form: `K10<hash>::server:<password>`, or the password alone.
-fn plain(token: &str) -> &str {
-    let token = token.trim();
-    match token.strip_prefix("K10").and_then(|t| t.split_once("::")) {
-        Some((_, cred)) => cred.split_once(':').map_or(cred, |(_, p)| p),
-        None => token,
+/// What a restore works on.
+struct Work<'a> {
+    leader: &'a Host,
+    found: &'a Found,
+    others: &'a [(Host, Option<Found>)],
+    /// Password of the snapshot's token.
+    token: Option<&'a str>,
+    limit: std::time::Duration,
+}
+
+impl Work<'_> {
+    /// The servers that answered, the leader first.
+    fn servers(&self) -> impl Iterator<Item = (&Host, &Found)> {
+        let others = self.others.iter().filter_map(|(h, f)| Some((h, f.as_ref()?)));
+        std::iter::once((self.leader, self.found)).chain(others)
+    }
+
+    /// config.yaml for the reset, or for joining: with the snapshot's token.
+    fn config(&self, found: &Found, leader: Option<&str>) -> Value {
+        super::snapshot_token::put(&rejoin_config(&found.config, leader), self.found.ca_hash(), self.token)
+    }
+
+    /// Stops K3s on every server that answers; where one cannot be stopped, all are started again.
+    async fn stop_all(&self, s: &OpScope) -> OpResult<()> {
+        let running = self.servers().filter(|(_, f)| f.active == "active");
+        let changes = running.map(|(h, _)| service(h, "running", "stopped")).collect();
+        let stopped = s.act("k3s on the servers", changes, async {
+            for (host, _) in self.servers() {
+                stop(s.ctx(), host).await?;
+            }
+            Ok(())
+        });
+        match stopped.await {
+            Err(e) if e.stop.is_none() => Err(self.started_again(s, e).await),
+            other => other,
+        }
+    }
+
+    /// The reset; when it fails the servers go on with the datastore they had.
+    async fn reset_or_go_back(&self, s: &OpScope, path: &str) -> OpResult<()> {
+        let before = set_aside(s.ctx(), self.leader).await?;
+        let Err(e) = reset(s, self.leader, self.found, &self.config(self.found, None), path).await else {
+            return Ok(());
+        };
+        let back = async {
+            // K3s puts the datastore aside before it reads the snapshot
+            let after = set_aside(s.ctx(), self.leader).await?;
+            if let Some(aside) = after.iter().find(|d| !before.contains(d)) {
+                let now = s.ctx().clock.now_ms().await / 1000;
+                let script = format!(
+                    "cd {DB} || exit 1\n[ ! -e etcd ] || mv etcd etcd.failed-restore-{now}\nmv {} etcd\n",
+                    quote(aside)
+                );
+                checked(s.ctx(), self.leader, &script, b"", "the old datastore cannot be put back").await?;
+            }
+            put_file(s.ctx(), self.leader, CONFIG, "0600", &to_yaml(&self.found.config)).await
+        };
+        match back.await {
+            Ok(()) => Err(self.started_again(s, e).await),
+            Err(worse) => Err(e.because(worse.to_string()).hint(format!(
+                "K3s is stopped on all servers: put the old datastore back below {DB}, then `systemctl start k3s` on each"
+            ))),
+        }
+    }
+
+    /// Starts the servers that ran; the error says how that went.
+    async fn started_again(&self, s: &OpScope, e: OpError) -> OpError {
+        let ran: Vec<&Host> = self.servers().filter(|(_, f)| f.active == "active").map(|(h, _)| h).collect();
+        let mut wrong = Vec::new();
+        for host in &ran {
+            // all of them first: they wait for each other's votes
+            let done = checked(s.ctx(), host, "systemctl start --no-block k3s", b"", "`k3s` cannot be started").await;
+            wrong.extend(done.err().map(|e| e.to_string()));
+        }
+        for host in &ran {
+            match wait_unit(s, host, Part::Server, self.limit).await {
+                Ok(()) => s.keep(vec![service(host, "stopped", "running")]),
+                Err(e) => wrong.push(e.to_string()),
+            }
+        }
+        if wrong.is_empty() {
+            return e.because("the servers run again, on the datastore they had");
+        }
+        let stopped = wrong.join("; ");
+        e.because(stopped).hint("`systemctl start k3s` on the servers brings the old datastore back")
     }
 }
 
-/// What K3s notes of a token beside a snapshot.
-fn fingerprint(password: &str) -> String {
-    super::snapshot::hex(password.as_bytes())[..12].to_owned()
+fn service(host: &Host, from: &str, to: &str) -> Change {
+    Change::new(host.name(), "service k3s", Some(from.into()), Some(to.into()))
 }
 
-/// The token that K3s will try on the snapshot.
-fn own_token(found: &Found) -> Option<String> {
-    let given = found.config["token"].as_str().map(plain).filter(|t| !t.is_empty());
-    given.or_else(|| found.password()).map(str::to_owned)
+/// Names of the datastores that K3s put aside at resets.
+async fn set_aside(ctx: &Ctx, host: &Host) -> OpResult<Vec<String>> {
+    let script = format!("ls -1 {DB} 2>/dev/null | grep '^etcd-old-' || true");
+    let text = checked(ctx, host, &script, b"", "the datastore cannot be looked at").await?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// Proves before anything is stopped that the servers are of one cluster, that the snapshot is this cluster's, and that
-/// the servers' token opens it, as far as anything notes that: the copy's own files, or the snapshot's object.
-async fn prove(
-    ctx: &Ctx,
-    hosts: &[Host],
-    leader: &Found,
-    others: &[(Host, Option<Found>)],
-    snapshot: &str,
-    o: &RestoreOptions,
-) -> OpResult<()> {
+/// Proves before anything is stopped that the servers are of one cluster.
+fn of_one_cluster(hosts: &[Host], leader: &Found, others: &[(Host, Option<Found>)]) -> OpResult<()> {
     let all: Vec<(Host, Found)> = std::iter::once((hosts[0].clone(), leader.clone()))
         .chain(others.iter().filter_map(|(h, f)| Some((h.clone(), f.clone()?))))
         .collect();
     let (machines, found): (Vec<Host>, Vec<Found>) = all.into_iter().unzip();
-    super::servers::same_cluster(&machines, &found)?;
-    let Some(token) = own_token(leader) else { return Ok(()) };
-    let refused = |noted: &str| {
-        OpError::refused(format!("`{snapshot}` was saved under another token than the servers have"))
-            .on(hosts[0].name())
-            .because(format!("its token has the fingerprint {noted}, theirs {}", fingerprint(&token)))
-            .hint(
-                "nothing was stopped. Put the token of that time back (rotations keep it as `NAME.before-…` in the state \
-                 directory) into `token` of config.yaml on the servers, or choose a newer snapshot",
-            )
-    };
-    if let Some(folder) = &o.folder {
-        let local = crate::flow::files::granted(ctx, folder)?.join(format!("{snapshot}.token"));
-        let Ok(noted) = std::fs::read_to_string(local) else { return Ok(()) };
-        let theirs = noted.trim().strip_prefix("K10").and_then(|t| t.split_once("::")).map(|(hash, _)| hash);
-        if let (Some(theirs), Some(ours)) = (theirs, leader.ca_hash())
-            && theirs != ours
-        {
-            return Err(OpError::refused(format!("`{snapshot}` is a snapshot of another cluster"))
-                .on(hosts[0].name())
-                .because(format!("its CA has the hash {theirs}, this cluster's {ours}"))
-                .hint("nothing was stopped: look for the snapshots of this cluster, or build the other one on its own servers"));
-        }
-        return if plain(&noted) == token { Ok(()) } else { Err(refused(&fingerprint(plain(&noted)))) };
-    }
-    let Ok(cluster) = super::connect::connect(ctx, hosts).await else { return Ok(()) };
-    let files = cluster.list_if_known(ctx, "etcdsnapshotfiles.k3s.cattle.io", "").await.unwrap_or_default();
-    let file = files.iter().find(|f| f["spec"]["snapshotName"] == snapshot);
-    match file.and_then(|f| f["metadata"]["annotations"][TOKEN_HASH].as_str()) {
-        Some(noted) if noted != fingerprint(&token) => Err(refused(noted)),
-        _ => Ok(()),
-    }
+    super::servers::same_cluster(&machines, &found)
 }
 
 /// What each of the other servers has; `None` for those that do not answer.
@@ -253,11 +296,10 @@ async fn start(s: &OpScope, host: &Host, limit: std::time::Duration) -> OpResult
 }
 
 /// The reset itself: K3s ends when it is done.
-async fn reset(s: &OpScope, host: &Host, found: &Found, path: &str) -> OpResult<()> {
+async fn reset(s: &OpScope, host: &Host, found: &Found, config: &Value, path: &str) -> OpResult<()> {
     let ctx = s.ctx();
-    let config = rejoin_config(&found.config, None);
-    if config != found.config {
-        put_file(ctx, host, CONFIG, "0600", &to_yaml(&config)).await?;
+    if *config != found.config {
+        put_file(ctx, host, CONFIG, "0600", &to_yaml(config)).await?;
     }
     s.waiting("restores the snapshot");
     // an earlier reset that was never started stops a second one
@@ -272,12 +314,17 @@ async fn reset(s: &OpScope, host: &Host, found: &Found, path: &str) -> OpResult<
     }
     let mut e = OpError::failed("the snapshot cannot be restored").on(host.name());
     match super::journal::explain(&out.stdout) {
+        Some(k) if k.line.contains("different token") => {
+            e = e.because(k.line).because("the snapshot was saved under another token than the servers have");
+            e = e.hint(
+                "the cluster knows nothing of this snapshot: name the folder of its backup, where its token lies as \
+                 `SNAPSHOT.token`: `--set folder=backup`; a rotation keeps old tokens as `NAME.before-…` in the state directory",
+            );
+        }
         Some(k) => e = e.because(k.line).because(k.cause).hint(k.hint),
         None => {
             e.causes = super::journal::last_lines(&out.stdout, 4);
-            e = e.hint(
-                "K3s is stopped on all servers; the old datastore is untouched: `systemctl start k3s` brings it back",
-            );
+            e = e.hint("choose another snapshot: `cluster.list_snapshots()` names them");
         }
     }
     Err(e)
@@ -288,14 +335,13 @@ async fn rejoin(
     s: &OpScope,
     cluster: &Cluster,
     host: &Host,
-    found: &Found,
-    url: &str,
+    config: &Value,
     limit: std::time::Duration,
 ) -> OpResult<()> {
     let now = s.ctx().clock.now_ms().await / 1000;
     let script = format!("cd /var/lib/rancher/k3s/server && mv db db.before-restore-{now}");
     checked(s.ctx(), host, &script, b"", "the old datastore cannot be put aside").await?;
-    put_file(s.ctx(), host, CONFIG, "0600", &to_yaml(&rejoin_config(&found.config, Some(url)))).await?;
+    put_file(s.ctx(), host, CONFIG, "0600", &to_yaml(config)).await?;
     start(s, host, limit).await?;
     cluster.wait_back(s, host, Part::Server, "", limit).await
 }
@@ -367,13 +413,6 @@ async fn fresh(cluster: &Cluster, ctx: &Ctx, name: &str) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn tokens_of_both_forms_have_one_fingerprint() {
-        assert_eq!(plain("K10abc::server:secret\n"), "secret");
-        assert_eq!(plain("secret"), "secret");
-        assert_eq!(fingerprint("secret"), "2bb80d537b1d");
-    }
 
     #[test]
     fn nobody_founds_a_second_cluster_after_a_restore() {

@@ -117,7 +117,8 @@ impl Cluster {
         Ok(())
     }
 
-    async fn give_token(
+    /// Gives a node the token, in the form its config.yaml has, and restarts its K3s; nothing when it has it.
+    pub(super) async fn give_token(
         &self,
         ctx: &Ctx,
         host: &Host,
@@ -172,7 +173,7 @@ fn with_token(found: &Found, new: &str, full: &str) -> Option<Value> {
 }
 
 /// Name of the state file that holds the site's token.
-fn kept_token(ctx: &Ctx) -> OpResult<String> {
+pub(super) fn kept_token(ctx: &Ctx) -> OpResult<String> {
     let site = ctx.site()?;
     let reference = site.k3s.get("token").and_then(toml::Value::as_str).unwrap_or("state:k3s_token").to_owned();
     reference.strip_prefix("state:").map(str::to_owned).ok_or_else(|| {

@@ -10,7 +10,7 @@ use super::rest::Request;
 use super::watch::Target;
 use super::{Cluster, describe};
 use crate::core::ctx::Ctx;
-use crate::core::error::OpResult;
+use crate::core::error::{OpResult, Stop};
 use crate::core::event::Change;
 use crate::core::op::{Look, Op, OpScope};
 
@@ -87,9 +87,9 @@ impl Cluster {
     /// `denied` when declined, and for a server that the quorum hangs on; `timeout` naming the pods that stay and why.
     pub async fn drain_node(&self, ctx: &Ctx, node: &str, limit: Duration) -> OpResult<()> {
         self.keep_quorum(ctx, node).await?;
-        self.set_cordon(ctx, node, true).await?;
+        let cordoned = self.set_cordon(ctx, node, true).await?;
         let op = Op::destroy("kubernetes", "drain", node);
-        ctx.run_op(op, |s| async move {
+        let drained = ctx.run_op(op, |s| async move {
             let mut pods = self.evictable(s.ctx(), node).await?;
             if pods.is_empty() {
                 return Ok(());
@@ -104,8 +104,17 @@ impl Cluster {
                 })
                 .collect();
             s.act(format!("node {node}"), changes, self.evict_all(&s, node, &pods, limit)).await
-        })
-        .await
+        });
+        let drained = drained.await;
+        // Declined: nothing was evicted, and a node that took pods before takes them again.
+        if cordoned
+            && drained.as_ref().is_err_and(|e| e.stop == Some(Stop::Refused))
+            && let Err(e) = self.set_cordon(ctx, node, false).await
+        {
+            let next = format!("`gpuhost run scripts/uncordon.rhai --set node={node}`");
+            ctx.message("warn", format!("{node} stays cordoned: {e}; {next}"));
+        }
+        drained
     }
 
     async fn evict_all(&self, s: &OpScope, node: &str, pods: &[Value], limit: Duration) -> OpResult<()> {

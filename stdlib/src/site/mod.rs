@@ -139,6 +139,10 @@ impl Site {
         if let Some(n) = self.nodes.iter().find(|n| n.name == name) {
             return Ok(Arc::new(n.clone()));
         }
+        if name.is_empty() {
+            let names: Vec<&str> = self.nodes.iter().map(|n| n.name.as_str()).collect();
+            return Err(OpError::invalid("no node is named").hint(format!("name one of {}", names.join(", "))));
+        }
         let e = OpError::not_found(format!("the site has no node `{name}`")).on(name);
         Err(match closest(name, self.nodes.iter().map(|n| n.name.as_str())) {
             Some(k) => e.hint(format!("did you mean `{k}`?")),

@@ -36,6 +36,8 @@ pub struct Chart {
     pub crds: Vec<&'static str>,
     /// Objects.
     pub objects: Vec<Value>,
+    /// Kubernetes versions it takes, as `Chart.yaml` says it; empty: any.
+    pub kube: String,
     /// The chart's own values, as far as they are known.
     pub values: Value,
     /// What the release's notes say; for a chart that is not in the catalogue, that its workload is not simulated.
@@ -114,6 +116,7 @@ pub fn render(w: &Wanted) -> Result<Chart, String> {
             name,
             version: "37.1.1".to_owned(),
             crds: Vec::new(),
+            kube: String::new(),
             values: Value::Null,
             notes: String::new(),
         });
@@ -150,11 +153,12 @@ pub fn render(w: &Wanted) -> Result<Chart, String> {
             w.chart, w.version, w.release, w.chart, w.version
         ));
     };
+    let kube = e.kube.map_or_else(String::new, |(from, to)| format!(">= 1.{from}.0-0 < 1.{to}.0-0"));
     if let Some((from, to)) = e.kube {
         let m = minor(&w.kubernetes);
         if m < from || m >= to {
             return Err(format!(
-                "Error: INSTALLATION FAILED: chart requires kubeVersion: >= 1.{from}.0-0 < 1.{to}.0-0 which is incompatible with Kubernetes {}",
+                "Error: INSTALLATION FAILED: chart requires kubeVersion: {kube} which is incompatible with Kubernetes {}",
                 w.kubernetes
             ));
         }
@@ -164,6 +168,7 @@ pub fn render(w: &Wanted) -> Result<Chart, String> {
         name: e.name.to_owned(),
         version: if w.version.is_empty() { (*version).to_owned() } else { w.version.clone() },
         crds,
+        kube,
         objects,
         values: values::of(e.name),
         notes: String::new(),
@@ -176,6 +181,7 @@ fn foreign(w: &Wanted) -> Chart {
     Chart {
         version: if w.version.is_empty() { "0.0.0".to_owned() } else { w.version.clone() },
         crds: Vec::new(),
+        kube: String::new(),
         objects: Vec::new(),
         values: Value::Null,
         notes: format!("{} is {}", blind::chart(&name), blind::NOT_SIMULATED),

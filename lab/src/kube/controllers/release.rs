@@ -78,6 +78,9 @@ pub fn record(cx: &mut Cx, ns: &str, name: &str, c: &Chart, values: &Value) {
             "lock": null, "templates": [], "values": c.values, "schema": null, "files": []},
         "manifest": manifest(c), "hooks": [],
     });
+    if !c.kube.is_empty() {
+        body["chart"]["metadata"]["kubeVersion"] = json!(c.kube);
+    }
     if !c.notes.is_empty() {
         body["info"]["notes"] = json!(c.notes);
     }
