@@ -116,6 +116,15 @@ let err = failed("used", || nfs::ensure_server(host, #{ device: used, path: "/ex
 require(err.kind == "conflict" && err.message.contains("not blank"), `a disk in use: ${err}`);
 "#;
 
+/// Rancher 2.13 takes Kubernetes below 1.35.
+const CHARTS: &str = r#"
+cluster.ensure_release("rancher", #{ chart: "rancher", repo: "https://releases.rancher.com/server-charts/stable", version: "2.13.6",
+    namespace: "cattle-system", values: #{ hostname: "rancher.attic.lan", replicas: 1 }, wait: false });
+require(cluster.check_charts("v1.34.9+k3s1").len() == 0, "this minor is fine");
+let found = cluster.check_charts("v1.36.3+k3s1");
+require(found.len() == 1 && found[0].contains("`rancher` 2.13.6") && found[0].contains("< 1.35"), `${found}`);
+"#;
+
 /// Rotations leave a cluster that deploys without a change, and the old token is kept for older snapshots.
 fn a_rotation_and_the_way_back(small: &Small) {
     let state = |name: &str| {
@@ -225,6 +234,8 @@ fn the_cluster_and_its_data_are_safe() {
     a_rotation_and_the_way_back(&small);
     let _ = small.recipe("recipes/rotate-certificates.rhai", &["--yes"]).expect(0);
     assert_eq!(small.recipe("recipes/deploy.rhai", &["--yes"]).expect(0).finished()["changed"], 0);
+
+    small.good("a chart that excludes a Kubernetes is named before an upgrade", CHARTS);
 
     // Rule 12: what was fixed at birth is refused before any write, never "fixed".
     let site = small.b.path("site.toml");
