@@ -238,7 +238,7 @@ fn servers_and_sessions_are_spared(life: &Life) {
     let booted = life.run("scripts/reboot-node.rhai", &["--set", "node=k3s-gpu1"]).expect(0);
     assert!(booted.finished()["changed"].as_u64() > Some(0));
     let ready =
-        "require(cluster.check_nodes([\"k3s-gpu1\"], site().k3s.version).len() == 0, \"Ready after its boot\");\n";
+        "require(cluster.check_nodes(site().node_names(), site().k3s.version).len() == 0, \"Ready after its boot\");\n";
     let _ = life.script(&format!("{CONNECTED}{ready}")).expect(0);
 }
 
