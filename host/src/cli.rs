@@ -192,15 +192,9 @@ pub struct GradesArgs {
     /// Only what this site's lab has met so far.
     #[arg(long)]
     pub met: bool,
-    /// Site file (default: `site.toml`, `recipes/site.toml`, else the one of this program).
-    #[arg(long, value_name = "FILE")]
-    pub site: Option<PathBuf>,
-    /// As JSON lines.
-    #[arg(long)]
-    pub json: bool,
-    /// Common options.
+    /// Which lab, and how it is shown.
     #[command(flatten)]
-    pub common: Common,
+    pub of: StatusArgs,
 }
 
 /// Arguments of `lab reset`.

@@ -4,6 +4,12 @@ const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/embedded.rs")
 /// How the source of an embedded file is named in errors.
 pub const PREFIX: &str = "<gpuhost>/";
 
+/// A source's name as one types it: without the mark of what this program carries.
+#[must_use]
+pub fn typed(name: &str) -> &str {
+    name.strip_prefix(PREFIX).unwrap_or(name)
+}
+
 /// All embedded files: path in the project, text.
 #[must_use]
 pub fn all() -> &'static [(&'static str, &'static str)] {

@@ -389,9 +389,16 @@ impl Job {
         self.session.release();
         let wall_ms = crate::when::wall_ms().saturating_sub(self.wall_start);
         let site_ms = run.rt.block_on(run.clock.now_ms()).saturating_sub(site_start);
-        let closing = self.closing();
-        let end = self.end(exit, error.as_deref(), (wall_ms, site_ms), closing.as_ref());
-        let on_hardware = closing.as_ref().map(|_| self.expected(&end["steps"]));
+        let mut end = self.end(exit, error.as_deref(), wall_ms, site_ms);
+        let lab = self.closing().map(|closing| {
+            let on_hardware = self.expected(&end["steps"]);
+            if let Some(m) = end.as_object_mut() {
+                m.insert("not_rehearsed".to_owned(), json!(closing.not_rehearsed));
+                m.insert("grades".to_owned(), closing.grades());
+                m.insert("on_hardware".to_owned(), json!(on_hardware));
+            }
+            (closing, on_hardware)
+        });
         if let Err(e) = Ctx::new(run.clone()).emit(&Event::RunFinished(end)) {
             show_error(&self.screen, &e, None);
         }
@@ -408,7 +415,7 @@ impl Job {
             self.screen.err(self.session.redactor.clean(text.trim_end()).as_str());
         }
         if self.show == Show::Progress {
-            self.summary(exit, failed_proofs, (wall_ms, site_ms), closing.zip(on_hardware));
+            self.summary(exit, failed_proofs, (wall_ms, site_ms), lab);
         }
         match self.world.map(|w| w.close(&run.rt)) {
             Some(Err(e)) => {
@@ -457,13 +464,7 @@ impl Job {
         .expect(steps)
     }
 
-    fn end(
-        &self,
-        exit: Exit,
-        error: Option<&OpError>,
-        (wall_ms, site_ms): (u64, u64),
-        closing: Option<&Closing>,
-    ) -> Value {
+    fn end(&self, exit: Exit, error: Option<&OpError>, wall_ms: u64, site_ms: u64) -> Value {
         let run = &self.session.run;
         let steps: Vec<Value> = self
             .session
@@ -484,12 +485,6 @@ impl Job {
             "journal": self.journal.display().to_string(),
         });
         if let Some(m) = end.as_object_mut() {
-            if let Some(c) = closing {
-                m.insert("not_rehearsed".to_owned(), json!(c.not_rehearsed));
-                m.insert("grades".to_owned(), c.grades());
-                let expected = self.expected(&m["steps"]);
-                m.insert("on_hardware".to_owned(), json!(expected));
-            }
             if self.args.faults.is_some() {
                 m.insert("faults".to_owned(), json!(self.struck()));
             }

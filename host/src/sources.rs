@@ -28,7 +28,7 @@ impl Text {
     /// Its name as one types it: without the mark of what the binary carries.
     #[must_use]
     pub fn typed(&self) -> &str {
-        self.name.strip_prefix(embed::PREFIX).unwrap_or(&self.name)
+        embed::typed(&self.name)
     }
 
     /// Folder that relative paths start from.

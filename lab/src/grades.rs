@@ -151,18 +151,14 @@ pub fn of(path: &str) -> Option<&'static Behaviour> {
     BEHAVIOURS.iter().filter(|b| path.starts_with(b.key)).max_by_key(|b| b.key.len())
 }
 
-/// The rows that `world` has met, with their grades.
-#[must_use]
-pub fn met(world: &World) -> Vec<&'static Behaviour> {
-    BEHAVIOURS.iter().filter(|b| world.met.contains(b.key)).collect()
-}
-
 impl World {
     /// Notes that the behaviour of the code at `path` was used.
     pub(crate) fn meets(&mut self, path: &str) {
-        if let Some(b) = of(path)
-            && !self.met.contains(b.key)
-        {
+        // Mostly it is a row's own key, met before.
+        if self.met.contains(path) {
+            return;
+        }
+        if let Some(b) = of(path) {
             self.met.insert(b.key.to_owned());
         }
     }

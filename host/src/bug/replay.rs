@@ -23,8 +23,7 @@ use crate::sources::{self, Text};
 
 /// Where a file of the bundle goes: below `dir`, whatever its name says.
 fn place_of(dir: &Path, name: &str) -> PathBuf {
-    let name = name.strip_prefix(embed::PREFIX).unwrap_or(name);
-    let parts = Path::new(name).components().filter(|c| matches!(c, Component::Normal(_)));
+    let parts = Path::new(embed::typed(name)).components().filter(|c| matches!(c, Component::Normal(_)));
     parts.fold(dir.join("files"), |p, c| p.join(c))
 }
 

@@ -100,8 +100,8 @@ fn grades(args: &GradesArgs, screen: &Screen) -> OpResult<Exit> {
     let met = match args.met {
         false => None,
         true => {
-            let Some((site, _)) = site(screen, args.site.as_deref())? else { return Ok(Exit::Usage) };
-            let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
+            let Some((site, _)) = site(screen, args.of.site.as_deref())? else { return Ok(Exit::Usage) };
+            let state_dir = crate::statedir::resolve(args.of.common.state_dir.as_deref())?;
             let folder = match Folder::lock(&state_dir, &site)? {
                 Locked::Mine(f) | Locked::Elsewhere(f) => f,
             };
@@ -110,7 +110,7 @@ fn grades(args: &GradesArgs, screen: &Screen) -> OpResult<Exit> {
     };
     let rows = BEHAVIOURS.iter().filter(|b| met.as_ref().is_none_or(|m| m.contains(b.key)));
     for b in rows {
-        if args.json {
+        if args.of.json {
             screen.out(&json!(b).to_string());
         } else {
             screen.out(&format!("{:<9} {:<64} {}", b.grade.word(), b.what, b.from));

@@ -162,7 +162,7 @@ pub fn gate(path: Option<&PathBuf>, recipe: &str, header: &serde_json::Value) ->
             .hint(format!("add `--lab`; or plan on the real site: `gpuhost plan {} --out PLAN`", plan.typed())));
     }
     if let Some(why) = other(&plan, recipe, &now) {
-        let typed = recipe.strip_prefix(crate::embed::PREFIX).unwrap_or(recipe);
+        let typed = crate::embed::typed(recipe);
         return Err(OpError::refused(format!("the plan `{}` is of something else", path.display()))
             .because(why)
             .hint(format!("make a new one: `gpuhost plan {typed} --out PLAN`")));

@@ -88,7 +88,7 @@ impl Plan {
     /// Its recipe, as one types it.
     #[must_use]
     pub fn typed(&self) -> &str {
-        self.recipe.strip_prefix(crate::embed::PREFIX).unwrap_or(&self.recipe)
+        crate::embed::typed(&self.recipe)
     }
 
     /// Reads a plan file.

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::config::Part;
 use super::start::wait_unit;
 use crate::core::ctx::Ctx;
-use crate::core::error::{OpError, OpResult, Stop};
+use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::op::{Look, Op, OpScope};
 use crate::kubernetes::rest::Request;
-use crate::kubernetes::{Cluster, Target, condition, is_true, node_trouble, seen, waits_on};
+use crate::kubernetes::{Cluster, Target, condition, is_true, node_trouble, seen, take_back, waits_on};
 use crate::ssh::Host;
 
 /// Annotation of a node that gpuhost cordoned for its own work: it is uncordoned when the work is done.
@@ -99,13 +99,7 @@ impl Cluster {
             return Ok(());
         }
         let drained = self.drain_node(ctx, name, care.drain_limit).await;
-        // Declined: nothing was evicted, and the node is not left without new pods.
-        if drained.as_ref().is_err_and(|e| e.stop == Some(Stop::Refused))
-            && let Err(e) = self.release_node(ctx, name).await
-        {
-            let next = format!("`gpuhost run scripts/uncordon.rhai --set node={name}`");
-            ctx.message("warn", format!("{name} stays cordoned: {e}; {next}"));
-        }
+        take_back(ctx, name, &drained, self.release_node(ctx, name)).await;
         drained
     }
 

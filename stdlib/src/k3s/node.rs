@@ -42,6 +42,11 @@ pub struct Found {
     pub manifest: String,
 }
 
+/// A server's token in full: the hash of the cluster's CA, and the password.
+pub fn full_token(ca_hash: &str, password: &str) -> String {
+    format!("K10{ca_hash}::server:{password}")
+}
+
 impl Found {
     /// Hash of the cluster's CA in the token file.
     #[must_use]

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::config::{CONFIG, Part, to_yaml};
 use super::hosts::Machines;
-use super::node::{Found, checked, look, put_file};
+use super::node::{Found, checked, full_token, look, put_file};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::{Change, Class};
@@ -104,7 +104,7 @@ impl Cluster {
             })
             .await?;
         }
-        let full = format!("K10{hash}::server:{new}");
+        let full = full_token(hash, &new);
         for (host, part) in pairs(&all) {
             self.give_token(ctx, host, part, &new, &full, o).await?;
         }

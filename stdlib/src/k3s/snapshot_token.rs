@@ -3,7 +3,7 @@ use rhai::Dynamic;
 use serde_json::Value;
 
 use super::config::Part;
-use super::node::{Found, look};
+use super::node::{Found, full_token, look};
 use super::rotate::{RotateOptions, kept_token};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
@@ -140,7 +140,7 @@ pub(super) fn put(config: &Value, hash: Option<&str>, password: Option<&str>) ->
         && plain(old) != new
     {
         c["token"] = match hash.filter(|_| old.starts_with("K10")) {
-            Some(hash) => format!("K10{hash}::server:{new}").into(),
+            Some(hash) => full_token(hash, new).into(),
             None => new.into(),
         };
     }
@@ -151,7 +151,7 @@ impl Cluster {
     /// After a restore: the agents and the state directory have the token of the snapshot too.
     pub(super) async fn keep_token(&self, ctx: &Ctx, leader: &Host, password: &str, limit: Duration) -> OpResult<()> {
         let found = look(ctx, leader, Part::Server).await?;
-        let full = found.ca_hash().map_or_else(|| password.to_owned(), |h| format!("K10{h}::server:{password}"));
+        let full = found.ca_hash().map_or_else(|| password.to_owned(), |h| full_token(h, password));
         let site = ctx.site.as_deref();
         let agents = site.map(|s| s.nodes_of(RoleKind::Agent).map(|n| Host::for_node(s, n)).collect::<Vec<_>>());
         let o = RotateOptions { timeout: limit, servers: Dynamic::UNIT, agents: Dynamic::UNIT };

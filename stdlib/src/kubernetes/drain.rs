@@ -79,6 +79,21 @@ fn remaining(now: Vec<Value>, begun_with: &BTreeSet<String>) -> Vec<Value> {
     now.into_iter().filter(|p| known(p) || !ignores_cordon(p)).collect()
 }
 
+/// A drain that was declined has evicted nothing: the node that was cordoned for it takes pods again.
+pub(crate) async fn take_back<T>(
+    ctx: &Ctx,
+    node: &str,
+    drained: &OpResult<()>,
+    uncordon: impl Future<Output = OpResult<T>>,
+) {
+    if drained.as_ref().is_err_and(|e| e.stop == Some(Stop::Refused))
+        && let Err(e) = uncordon.await
+    {
+        let next = format!("`gpuhost run scripts/uncordon.rhai --set node={node}`");
+        ctx.message("warn", format!("{node} stays cordoned: {e}; {next}"));
+    }
+}
+
 impl Cluster {
     /// Cordons a node and evicts its pods (daemon sets stay); waits until they are gone. Holders of GPUs come first
     /// in the question. A pod that tolerates the cordon and comes back meanwhile is left alone.
@@ -106,13 +121,8 @@ impl Cluster {
             s.act(format!("node {node}"), changes, self.evict_all(&s, node, &pods, limit)).await
         });
         let drained = drained.await;
-        // Declined: nothing was evicted, and a node that took pods before takes them again.
-        if cordoned
-            && drained.as_ref().is_err_and(|e| e.stop == Some(Stop::Refused))
-            && let Err(e) = self.set_cordon(ctx, node, false).await
-        {
-            let next = format!("`gpuhost run scripts/uncordon.rhai --set node={node}`");
-            ctx.message("warn", format!("{node} stays cordoned: {e}; {next}"));
+        if cordoned {
+            take_back(ctx, node, &drained, self.set_cordon(ctx, node, false)).await;
         }
         drained
     }

@@ -29,6 +29,7 @@ use crate::core::module::{ModuleDef, fn_options};
 pub use apply::{ApplyOptions, ManifestOptions, Planned, parse_yaml};
 pub use classes::ClassOptions;
 pub use cluster::Cluster;
+pub(crate) use drain::take_back;
 pub use drain::{eviction_words, gpus_of};
 pub use exec::{ExecEnd, ExecOptions};
 pub use health::{epoch_seconds, node_problems, server_problems};

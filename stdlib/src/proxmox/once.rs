@@ -132,11 +132,7 @@ impl Proxmox {
             let Some(mark) = self.mark(ctx, &site, &pool).await? else { return Ok(false) };
             let word = if mark.done { "done" } else { "begun" };
             let change = Change::new(key, "once", Some(word.into()), None);
-            s.act(format!("pool {pool}"), vec![change], async {
-                let gone = async || Ok(self.read_pool(ctx, &pool).await?.is_none());
-                self.put_through(&s, "the mark", &request::remove_pool(&pool), gone).await
-            })
-            .await?;
+            self.drop_pool(&s, "the mark", &pool, change).await?;
             Ok(true)
         })
         .await

@@ -4,7 +4,7 @@ use serde_json::Value;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
-use crate::core::op::Op;
+use crate::core::op::{Op, OpScope};
 use crate::site::Site;
 
 use super::error::ApiResult;
@@ -110,12 +110,17 @@ impl Proxmox {
                 self.forget_once(ctx, &key).await?;
             }
             let change = Change::new(&name, "pool", Some(comment(&site).into()), None);
-            s.act(format!("pool {name}"), vec![change], async {
-                let gone = async || Ok(self.read_pool(ctx, &name).await?.is_none());
-                self.put_through(&s, "the pool", &request::remove_pool(&name), gone).await
-            })
-            .await?;
+            self.drop_pool(&s, "the pool", &name, change).await?;
             Ok(true)
+        })
+        .await
+    }
+
+    /// Takes a pool away inside an op; `change` is what that means.
+    pub(super) async fn drop_pool(&self, s: &OpScope, what: &str, name: &str, change: Change) -> OpResult<()> {
+        s.act(format!("pool {name}"), vec![change], async {
+            let gone = async || Ok(self.read_pool(s.ctx(), name).await?.is_none());
+            self.put_through(s, what, &request::remove_pool(name), gone).await
         })
         .await
     }
