@@ -1,9 +1,9 @@
 //! What scripts can call, from the engine's own metadata: one list for errors, check, help, completion and pages.
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use gpuhost_stdlib::core::module::{FnOptions, ModuleDef};
-use rhai::Engine;
-use serde::Deserialize;
+use rhai::{Engine, FuncInfo};
 
 /// One parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,41 +58,6 @@ pub struct Reference {
     pub options: Vec<(&'static str, FnOptions)>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MetaParam {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default, rename = "type")]
-    ty: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct MetaFn {
-    name: String,
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    is_anonymous: bool,
-    num_params: usize,
-    #[serde(default)]
-    params: Vec<MetaParam>,
-    #[serde(default)]
-    return_type: String,
-    #[serde(default)]
-    doc_comments: Vec<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct Meta {
-    #[serde(default)]
-    modules: BTreeMap<String, Meta>,
-    #[serde(default)]
-    functions: Vec<MetaFn>,
-}
-
 /// A Rust type as script users know it.
 #[must_use]
 pub fn type_word(rust: &str) -> String {
@@ -122,68 +87,65 @@ fn is_identifier(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-fn convert(module: &str, f: &MetaFn, standard: bool) -> Option<Function> {
-    if f.is_anonymous {
-        return None;
-    }
-    let mut params: Vec<Param> = f
-        .params
-        .iter()
-        .take(f.num_params)
-        .map(|p| Param { name: p.name.clone().unwrap_or_default(), ty: type_word(p.ty.as_deref().unwrap_or("?")) })
-        .collect();
-    while params.len() < f.num_params {
+/// `name: type` of the engine's list; what it does not know is empty.
+fn named(info: &str) -> (&str, &str) {
+    let known = |t: &'_ str| !matches!(t, "" | "?" | "_");
+    let (name, ty) = info.split_once(':').unwrap_or((info, ""));
+    let (name, ty) = (name.trim(), ty.trim());
+    (if known(name) { name } else { "" }, if known(ty) { ty } else { "" })
+}
+
+fn convert(f: &FuncInfo<'_>, standard: bool) -> Function {
+    let (meta, module) = (f.metadata, f.namespace.as_str());
+    let info: Vec<(&str, &str)> = meta.params_info.iter().take(meta.num_params).map(|p| named(p)).collect();
+    let mut params: Vec<Param> =
+        info.iter().map(|(name, ty)| Param { name: (*name).to_owned(), ty: type_word(ty) }).collect();
+    while params.len() < meta.num_params {
         params.push(Param { name: String::new(), ty: "any".to_owned() });
     }
-    let receiver = f.params.first().and_then(|p| p.ty.as_deref()).is_some_and(|t| t.trim().starts_with("&mut "));
-    let global = f.namespace == "global";
-    let (name, form) = match f.name.strip_prefix("get$") {
+    let receiver = info.first().is_some_and(|(_, ty)| ty.starts_with("&mut "));
+    let global = module.is_empty() || meta.namespace.is_global_namespace();
+    let (name, form) = match meta.name.strip_prefix("get$") {
         Some(n) => (n.to_owned(), Form::Property),
-        None if !is_identifier(&f.name) => (f.name.clone(), Form::Operator),
-        None if receiver && (global || module.is_empty()) => (f.name.clone(), Form::Method),
-        None => (f.name.clone(), Form::Function),
+        None if !is_identifier(&meta.name) => (meta.name.to_string(), Form::Operator),
+        None if receiver && global => (meta.name.to_string(), Form::Method),
+        None => (meta.name.to_string(), Form::Function),
     };
     let doc: Vec<&str> =
-        f.doc_comments.iter().flat_map(|d| d.lines()).map(|l| l.trim_start().trim_start_matches("///")).collect();
+        meta.comments.iter().flat_map(|d| d.lines()).map(|l| l.trim_start().trim_start_matches("///")).collect();
     let doc: Vec<&str> = doc.iter().map(|l| l.strip_prefix(' ').unwrap_or(l).trim_end()).collect();
-    Some(Function {
+    let returns = meta.return_type.trim();
+    Function {
         module: module.to_owned(),
         name,
         form,
         params,
-        returns: if f.return_type.trim() == "()" { String::new() } else { type_word(&f.return_type) },
+        returns: if returns == "()" { String::new() } else { type_word(returns) },
         doc: doc.join("\n").trim().to_owned(),
         standard,
-        global: module.is_empty() || global,
-    })
+        global,
+    }
 }
 
-fn collect(module: &str, meta: &Meta, standard: bool, out: &mut Vec<Function>) {
-    out.extend(meta.functions.iter().filter_map(|f| convert(module, f, standard)));
-    for (name, m) in &meta.modules {
-        let path = if module.is_empty() { name.clone() } else { format!("{module}::{name}") };
-        collect(&path, m, standard, out);
-    }
+/// The functions of `engine`, sorted: those of gpuhost, or those at the language level with Rhai's own among them.
+fn collect(engine: &Engine, standard: bool) -> Vec<Function> {
+    let read = |f: FuncInfo<'_>| {
+        let known = f.metadata.name.starts_with("anon$") || (standard && !f.namespace.is_empty());
+        let place = || (f.namespace.to_string(), f.metadata.name.to_string(), f.metadata.num_params);
+        (!known).then(|| (place(), convert(&f, standard)))
+    };
+    let mut found = engine.collect_fn_metadata(None, read, standard);
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    found.into_iter().map(|(_, f)| f).collect()
 }
 
 impl Reference {
     /// Reads the metadata of `engine`, whose script modules are `defs`.
     #[must_use]
     pub fn of(engine: &Engine, defs: &[ModuleDef]) -> Self {
-        let parse = |standard: bool| -> Meta {
-            engine
-                .gen_fn_metadata_to_json(standard)
-                .ok()
-                .and_then(|t| serde_json::from_str(&t).ok())
-                .unwrap_or_default()
-        };
-        let mut functions = Vec::new();
-        collect("", &parse(false), false, &mut functions);
+        let mut functions = collect(engine, false);
         let own: std::collections::BTreeSet<String> = functions.iter().map(Function::key).collect();
-        let mut all = Vec::new();
-        collect("", &parse(true), true, &mut all);
-        functions.extend(all.into_iter().filter(|f| !own.contains(&f.key())));
-        // What Rhai calls without registering it.
+        functions.extend(collect(engine, true).into_iter().filter(|f| !own.contains(&f.key())));
         Reference {
             functions,
             modules: defs.iter().filter(|d| !d.name.is_empty()).map(|d| (d.name.to_owned(), d.docs)).collect(),
@@ -191,11 +153,12 @@ impl Reference {
         }
     }
 
-    /// The reference of this program's script modules.
+    /// The reference of this program's script modules; read from an engine once in the life of the process.
     #[must_use]
-    pub fn builtin() -> Self {
-        let engine = crate::engine::plain();
-        Self::of(&engine, &gpuhost_stdlib::modules())
+    pub fn builtin() -> &'static Self {
+        static BUILTIN: LazyLock<Reference> =
+            LazyLock::new(|| Reference::of(&crate::engine::plain(), &gpuhost_stdlib::modules()));
+        &BUILTIN
     }
 
     /// Functions of that name, in any module and form.

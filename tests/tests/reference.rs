@@ -20,7 +20,7 @@ fn texts(dir: &Path) -> BTreeMap<String, String> {
 #[test]
 fn pages_and_stubs_are_up_to_date() {
     let made = tempfile::tempdir().unwrap();
-    gpuhost::doc::pages::write(&Reference::builtin(), made.path()).unwrap();
+    gpuhost::doc::pages::write(Reference::builtin(), made.path()).unwrap();
     let mut stale = Vec::new();
     for (part, place) in [("reference", "docs/src/reference"), ("editor", "editor")] {
         let (new, place) = (texts(&made.path().join(part)), root().join(place));

@@ -160,7 +160,7 @@ const RESERVED: &[&str] = &[
     "yield",
 ];
 
-fn ours() -> (Reference, Vec<Function>) {
+fn ours() -> (&'static Reference, Vec<Function>) {
     let r = Reference::builtin();
     let list = r.functions.iter().filter(|f| !f.standard && f.form != Form::Operator).cloned().collect();
     (r, list)

@@ -107,7 +107,7 @@ impl Scene<'_> {
 /// Checks recipes against one reference.
 pub struct Checker {
     engine: Engine,
-    reference: Reference,
+    reference: &'static Reference,
     exports: BTreeMap<String, Option<Exports>>,
     /// Modules that do not exist and have been reported.
     known: BTreeSet<String>,
@@ -160,7 +160,7 @@ impl Checker {
         let scene = Scene {
             file: name,
             ast: &ast,
-            reference: &self.reference,
+            reference: self.reference,
             functions: exports.functions.clone(),
             variables,
             keys,

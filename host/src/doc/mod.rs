@@ -17,9 +17,9 @@ use crate::screen::Screen;
 pub fn command(args: &DocArgs, screen: &Arc<Screen>) -> Exit {
     let reference = Reference::builtin();
     let done = match (&args.write, &args.what) {
-        (Some(dir), _) => pages::write(&reference, dir).map(|n| format!("{n} files written to {}", dir.display())),
-        (None, None) => Ok(terminal::overview(&reference)),
-        (None, Some(what)) => lookup(&reference, what),
+        (Some(dir), _) => pages::write(reference, dir).map(|n| format!("{n} files written to {}", dir.display())),
+        (None, None) => Ok(terminal::overview(reference)),
+        (None, Some(what)) => lookup(reference, what),
     };
     match done {
         Ok(text) => {
@@ -77,20 +77,20 @@ mod tests {
     #[test]
     fn finds_functions_options_and_types() {
         let r = Reference::builtin();
-        let text = lookup(&r, "parallel").unwrap();
+        let text = lookup(r, "parallel").unwrap();
         assert!(text.contains("parallel(list: array, options: Map, work: Fn) -> array"), "{text}");
         assert!(text.contains("limit") && text.contains("How many items run at the same time"), "{text}");
-        assert!(lookup(&r, "ssh").unwrap().contains("ssh::connect"));
-        assert!(lookup(&r, "Host").unwrap().contains("run"));
-        assert_eq!(lookup(&r, "paralel").unwrap_err().hint.as_deref(), Some("did you mean `parallel`?"));
-        assert!(terminal::overview(&r).contains("ssh"));
+        assert!(lookup(r, "ssh").unwrap().contains("ssh::connect"));
+        assert!(lookup(r, "Host").unwrap().contains("run"));
+        assert_eq!(lookup(r, "paralel").unwrap_err().hint.as_deref(), Some("did you mean `parallel`?"));
+        assert!(terminal::overview(r).contains("ssh"));
     }
 
     #[test]
     fn pages_cover_every_module_and_the_site_file() {
         let dir = std::env::temp_dir().join(format!("gpuhost-doc-{}", std::process::id()));
         let r = Reference::builtin();
-        pages::write(&r, &dir).unwrap();
+        pages::write(r, &dir).unwrap();
         for m in r.modules.keys() {
             let text = std::fs::read_to_string(dir.join(format!("reference/{m}.md"))).unwrap();
             assert!(text.starts_with(&format!("# {m}")), "{m}");

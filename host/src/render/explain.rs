@@ -193,7 +193,7 @@ mod tests {
             Err(e) => parse_error(&e.0, "x.rhai", e.1),
             Ok(ast) => {
                 let err = engine.eval_ast::<rhai::Dynamic>(&ast).unwrap_err();
-                from_eval(&err, "x.rhai", &reference)
+                from_eval(&err, "x.rhai", reference)
             }
         }
     }

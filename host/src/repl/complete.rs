@@ -152,7 +152,7 @@ mod tests {
     fn texts(line: &str) -> Vec<String> {
         let r = Reference::builtin();
         let vars = BTreeMap::from([("pve".to_owned(), "Proxmox".to_owned())]);
-        let mut t: Vec<String> = at(&r, &vars, line).1.into_iter().map(|c| c.text).collect();
+        let mut t: Vec<String> = at(r, &vars, line).1.into_iter().map(|c| c.text).collect();
         t.dedup();
         t
     }

@@ -64,7 +64,7 @@ pub struct Evaluator {
     functions: AST,
     /// Import statements so far, on one line.
     imports: String,
-    reference: Arc<Reference>,
+    reference: &'static Reference,
 }
 
 impl Evaluator {
@@ -78,7 +78,7 @@ impl Evaluator {
             scope: Scope::new(),
             functions: AST::empty(),
             imports: String::new(),
-            reference: Arc::new(Reference::builtin()),
+            reference: Reference::builtin(),
         })
     }
 
@@ -172,28 +172,28 @@ impl Evaluator {
         let whole = self.functions.merge(&ast);
         let value = e
             .eval_ast_with_scope::<Dynamic>(&mut self.scope, &whole)
-            .map_err(|x| explain::from_eval(&x, SOURCE, &self.reference))?;
+            .map_err(|x| explain::from_eval(&x, SOURCE, self.reference))?;
         self.functions = self.functions.merge(&ast.clone_functions_only());
         let trimmed = line.trim();
         if trimmed.starts_with("import ") && !trimmed.contains('\n') {
             self.imports = format!("{}{}; ", self.imports, trimmed.trim_end_matches(';'));
         }
-        show(&e, value).map_err(|x| explain::from_eval(&x, SOURCE, &self.reference))
+        show(&e, value).map_err(|x| explain::from_eval(&x, SOURCE, self.reference))
     }
 
     fn register_help(&self, e: &mut Engine) {
         let mut m = Module::new();
-        let r = self.reference.clone();
+        let r = self.reference;
         FuncRegistration::new("help").set_into_module(&mut m, move |ncc: NativeCallContext| {
-            say(&ncc, &doc::terminal::overview(&r));
+            say(&ncc, &doc::terminal::overview(r));
         });
-        let r = self.reference.clone();
+        let r = self.reference;
         FuncRegistration::new("help").set_into_module(&mut m, move |ncc: NativeCallContext, v: Dynamic| {
             let text = if v.is_string() {
-                doc::lookup(&r, &v.to_string())
+                doc::lookup(r, &v.to_string())
             } else {
                 let ty = type_word(v.type_name());
-                doc::terminal::type_page(&r, &ty).ok_or_else(|| OpError::not_found(format!("a value of type `{ty}`")))
+                doc::terminal::type_page(r, &ty).ok_or_else(|| OpError::not_found(format!("a value of type `{ty}`")))
             };
             match text {
                 Ok(t) => say(&ncc, &t),

@@ -1,6 +1,5 @@
 //! The line editor's helper: multi-line input and completion.
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use rustyline::completion::{Completer, Pair};
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
@@ -12,7 +11,7 @@ use crate::reference::Reference;
 /// What the editor asks while a line is typed.
 #[derive(Helper, Hinter, Highlighter)]
 pub struct Help {
-    reference: Arc<Reference>,
+    reference: &'static Reference,
     /// Variables of the session and their types.
     pub variables: BTreeMap<String, String>,
 }
@@ -20,7 +19,7 @@ pub struct Help {
 impl Help {
     /// A helper over the reference.
     #[must_use]
-    pub fn new(reference: Arc<Reference>) -> Self {
+    pub fn new(reference: &'static Reference) -> Self {
         Help { reference, variables: BTreeMap::new() }
     }
 }
@@ -28,7 +27,7 @@ impl Help {
 impl Completer for Help {
     type Candidate = Pair;
     fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let (start, found) = complete::at(&self.reference, &self.variables, &line[..pos]);
+        let (start, found) = complete::at(self.reference, &self.variables, &line[..pos]);
         let pairs = found.into_iter().map(|c| Pair { display: c.shown, replacement: c.text });
         Ok((start, pairs.collect()))
     }

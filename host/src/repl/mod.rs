@@ -119,7 +119,7 @@ fn talk(
     let fail = |e: ReadlineError| OpError::failed("the terminal cannot be read").because(e.to_string());
     let config = Config::builder().history_ignore_space(true).auto_add_history(true).build();
     let mut editor: Editor<Help, DefaultHistory> = Editor::with_config(config).map_err(fail)?;
-    editor.set_helper(Some(Help::new(Arc::new(Reference::builtin()))));
+    editor.set_helper(Some(Help::new(Reference::builtin())));
     let history = state_dir.join("repl_history");
     editor.load_history(&history).ok();
     let prompt = if evaluator.is_lab() { "lab> " } else { "gpuhost> " };
