@@ -132,6 +132,13 @@ fn a_served_lab_keeps_its_promises() {
             assert!(shelf.contains("stopped"), "{}", ran.stdout);
             let _ = p.json("proxmox::connect(site().proxmox).get_vm(\"shelf\").start();", &[]).expect(0);
         }),
+        ("what it has met is that of now, whatever is saved", &|| {
+            let labs = std::fs::read_dir(p.b.path("state/lab")).unwrap().flatten();
+            let saved = labs.map(|e| e.path().join("world.json")).find(|f| f.exists()).unwrap();
+            std::fs::remove_file(saved).unwrap();
+            let ran = p.b.run(&["lab", "grades", "--met", "--site", SMALL]).expect(0);
+            assert!(ran.stdout.contains("Proxmox API"), "{}", ran.stdout);
+        }),
     ]);
     lab.stop();
     let ran = p.b.run(&["lab", "status", "--site", SMALL]).expect(0);

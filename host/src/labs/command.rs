@@ -8,10 +8,10 @@ use gpuhost_stdlib::site::Site;
 use serde_json::json;
 
 use super::folder::{Folder, Locked};
-use super::start::{self, Start};
-use crate::cli::{GradesArgs, LabArgs, LabCommand, ServeArgs, StatusArgs};
+use super::start;
+use crate::args::{GradesArgs, LabArgs, LabCommand, ServeArgs, Start, StatusArgs};
+use crate::errors::show_error;
 use crate::exit::Exit;
-use crate::run::show_error;
 use crate::screen::Screen;
 use crate::sources::{self, Text};
 
@@ -102,10 +102,16 @@ fn grades(args: &GradesArgs, screen: &Screen) -> OpResult<Exit> {
         true => {
             let Some((site, _)) = site(screen, args.of.site.as_deref())? else { return Ok(Exit::Usage) };
             let state_dir = crate::statedir::resolve(args.of.common.state_dir.as_deref())?;
-            let folder = match Folder::lock(&state_dir, &site)? {
-                Locked::Mine(f) | Locked::Elsewhere(f) => f,
-            };
-            Some(folder.load()?.map(|w| w.met).unwrap_or_default())
+            let saved = |f: &Folder| f.load().map(|w| w.map(|w| w.met).unwrap_or_default());
+            Some(match Folder::lock(&state_dir, &site)? {
+                Locked::Mine(f) => saved(&f)?,
+                // A served lab says what it has met by now; what is saved may be older.
+                Locked::Elsewhere(f) if f.dir().join(super::join::SERVING).exists() => super::orders::met(&f)?,
+                Locked::Elsewhere(f) => {
+                    screen.err("[LAB] the lab is in use: this is what it had met when it was last saved");
+                    saved(&f)?
+                }
+            })
         }
     };
     let rows = BEHAVIOURS.iter().filter(|b| met.as_ref().is_none_or(|m| m.contains(b.key)));

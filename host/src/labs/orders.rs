@@ -17,7 +17,7 @@ use super::closing::Said;
 use super::folder::{Folder, Locked};
 use super::join::{SERVING, Serving};
 use super::{InProcess, routes, world};
-use crate::cli::{CommitArgs, FaultArgs};
+use crate::args::{CommitArgs, FaultArgs};
 use crate::screen::Screen;
 
 /// How long an incident has been going on before anybody looks: lab time for its symptoms to show.
@@ -91,8 +91,21 @@ fn give(rt: &tokio::runtime::Handle, state_dir: &Path, site: &Arc<Site>, order: 
 /// When it does not answer.
 pub fn look(folder: &Folder) -> OpResult<serde_json::Value> {
     let text = served(folder, &Order::Look)?.map_err(OpError::failed)?;
-    serde_json::from_str(&text)
-        .map_err(|e| OpError::failed("the served lab says nothing of itself").because(e.to_string()))
+    serde_json::from_str(&text).map_err(|e| silent(&e))
+}
+
+/// Which behaviours a served lab has met so far.
+///
+/// # Errors
+/// When it does not answer.
+pub fn met(folder: &Folder) -> OpResult<std::collections::BTreeSet<String>> {
+    let text = served(folder, &Order::Said)?.map_err(OpError::failed)?;
+    let said: Said = serde_json::from_str(&text).map_err(|e| silent(&e))?;
+    Ok(said.met)
+}
+
+fn silent(e: &serde_json::Error) -> OpError {
+    OpError::failed("the served lab says nothing of itself").because(e.to_string())
 }
 
 fn served(folder: &Folder, order: &Order) -> OpResult<Result<String, String>> {
@@ -107,8 +120,7 @@ fn served(folder: &Folder, order: &Order) -> OpResult<Result<String, String>> {
 /// When it does not answer.
 pub fn said(control: &str) -> OpResult<Said> {
     let text = at(control, &Order::Said)?.map_err(OpError::failed)?;
-    serde_json::from_str(&text)
-        .map_err(|e| OpError::failed("the served lab says nothing of itself").because(e.to_string()))
+    serde_json::from_str(&text).map_err(|e| silent(&e))
 }
 
 fn at(control: &str, order: &Order) -> OpResult<Result<String, String>> {
