@@ -1,8 +1,10 @@
 //! Helpers of the whole-program tests.
 pub mod bed;
 pub mod client;
+pub mod doubts;
 pub mod examples;
 pub mod likeness;
+pub mod plans;
 pub mod play;
 pub mod proxy;
 pub mod pve_schema;

@@ -1,9 +1,8 @@
 //! Plan equals run: the effects of the plan are exactly those of the run after it, in order per target.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
-use std::collections::BTreeMap;
-
+use gpuhost_tests::plans::by_target;
 use gpuhost_tests::{Bench, Ran};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const SITE: &str = "tests/sites/small.toml";
 const DEPLOY: &str = "recipes/deploy.rhai";
@@ -18,28 +17,6 @@ fn plan(b: &Bench, recipe: &str, code: i32) -> (Value, String) {
     let file = b.path("plan.json").display().to_string();
     let ran = b.run(&["plan", recipe, "--lab", "--json", "--site", SITE, "--out", &file]).expect(code);
     (serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap(), file)
-}
-
-/// Effects per target: op and what changes, without values that name a secret by its hash.
-fn by_target(effects: &[Value]) -> BTreeMap<String, Vec<Value>> {
-    let mut out: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for e in effects {
-        let changes: Vec<Value> = e["changes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|c| {
-                json!([
-                    c["target"],
-                    c["what"],
-                    c["before"],
-                    if c["after"].to_string().contains("sha256:") { json!("hash") } else { c["after"].clone() }
-                ])
-            })
-            .collect();
-        out.entry(e["target"].as_str().unwrap().to_owned()).or_default().push(json!([e["op"], changes]));
-    }
-    out
 }
 
 /// Plans, runs under the plan, and compares; gives the number of effects.
@@ -107,6 +84,21 @@ fn a_world_that_changed_in_between_stops_the_run_before_the_first_unplanned_effe
     // What was rehearsed in the lab is no plan of the real site.
     let real = b.run(&["run", DEPLOY, "--site", SITE, "--yes", "--plan", &file]).expect(4);
     assert!(real.stderr.contains("was made in the lab") && real.stderr.contains("--lab"), "{}", real.stderr);
+    // And the other way round.
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut of_site: Value = serde_json::from_str(&text).unwrap();
+    of_site["bound_to"]["lab"] = false.into();
+    std::fs::write(&file, of_site.to_string()).unwrap();
+    let lab = run(&b, DEPLOY, &["--plan", &file]).expect(4);
+    assert!(lab.stderr.contains("was made of the real site") && lab.stderr.contains("--lab --out"), "{}", lab.stderr);
+    // A lab's world is no world of another site's lab.
+    let labs = std::fs::read_dir(b.path("state/lab")).unwrap().flatten();
+    let world = labs.map(|e| e.path().join("world.json")).find(|p| p.exists()).unwrap().display().to_string();
+    let toml = std::fs::read_to_string(gpuhost_tests::root().join(SITE)).unwrap().replace("0a8d1b6e", "0a8d1b6f");
+    let other_site = b.path("other.toml").display().to_string();
+    std::fs::write(&other_site, toml).unwrap();
+    let no = b.run(&["plan", DEPLOY, "--against", &world, "--site", &other_site]).expect(4);
+    assert!(no.stderr.contains("of another site") && no.stderr.contains("gpuhost snapshot"), "{}", no.stderr);
     let shown = b.run(&["drift", "--lab", "--site", SITE]).expect(10);
     assert!(shown.stdout.contains("differs from the recipe") && shown.stdout.contains("shelf"), "{}", shown.stdout);
 }

@@ -1,53 +1,15 @@
 //! Plans against a site that is reached over the network: it is read, its likeness is rehearsed in, and the run after it
 //! has exactly the planned effects, in order per target. Nothing on the site changes by being read.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
-use std::collections::BTreeMap;
-
-use gpuhost_tests::served::Desk;
-use gpuhost_tests::{Bench, Ran, root};
+use gpuhost_tests::plans::{Plans, seen};
+use gpuhost_tests::{Bench, root};
 use serde_json::{Value, json};
 
 const SITE: &str = "tests/sites/small.toml";
 const DEPLOY: &str = "recipes/deploy.rhai";
 
-struct Bed(Desk);
-
-impl Bed {
-    fn new() -> Self {
-        Bed(Desk::new(SITE, &[]))
-    }
-
-    /// The same lab, changed while it was stopped.
-    fn damaged(self) -> Self {
-        Bed(self.0.again(SITE, &[], |saved| damage(&mut saved["world"])))
-    }
-
-    fn site(&self) -> String {
-        self.0.site()
-    }
-
-    fn run(&self, recipe: &str, more: &[&str]) -> Ran {
-        self.0.run(recipe, more)
-    }
-
-    fn script(&self, text: &str) {
-        let _ = self.run(&self.0.recipe("change", text), &[]).expect(0);
-    }
-
-    fn plan(&self, recipe: &str, code: i32) -> (Value, String) {
-        let (site, file) = (self.site(), self.0.b.path("plan.json").display().to_string());
-        let ran = self.0.b.run(&["plan", recipe, "--site", &site, "--json", "--out", &file]).expect(code);
-        (serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap(), file)
-    }
-
-    /// Plans, runs under the plan, compares; gives the plan.
-    fn equal(&self, recipe: &str, what: &str) -> Value {
-        let (plan, file) = self.plan(recipe, 10);
-        let ran = self.run(recipe, &["--plan", &file]).expect(0);
-        let done: Vec<Value> = ran.events().into_iter().filter(|e| e["event"] == "intent").collect();
-        assert_eq!(by_target(plan["effects"].as_array().unwrap()), by_target(&done), "{what}");
-        plan
-    }
+fn bed() -> Plans {
+    Plans::of(&std::fs::read_to_string(root().join(SITE)).unwrap())
 }
 
 fn text(v: &Value) -> &str {
@@ -134,19 +96,6 @@ fn damage(w: &mut Value) {
     *chart = values.into();
 }
 
-/// Effects per target: op and what changes, without values that name a secret by its hash.
-fn by_target(effects: &[Value]) -> BTreeMap<String, Vec<Value>> {
-    let mut out: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    let plain = |v: &Value| if v.to_string().contains("sha256:") { json!("hash") } else { v.clone() };
-    for e in effects {
-        let list = e["changes"].as_array().unwrap().iter();
-        let changes: Vec<Value> =
-            list.map(|c| json!([c["target"], c["what"], plain(&c["before"]), plain(&c["after"])])).collect();
-        out.entry(e["target"].as_str().unwrap().to_owned()).or_default().push(json!([e["op"], changes]));
-    }
-    out
-}
-
 /// The deploy recipe up to the step before `mark`.
 fn first_part(b: &Bench, mark: &str) -> String {
     let text = std::fs::read_to_string(root().join(DEPLOY)).unwrap();
@@ -163,9 +112,9 @@ fn first_part(b: &Bench, mark: &str) -> String {
 
 #[test]
 fn empty_half_deployed_deployed_and_drifted_sites_are_planned_as_they_are_run() {
-    let bed = Bed::new();
+    let bed = bed();
     // Empty, but for somebody else's machine: the first half under its own plan.
-    let half = first_part(&bed.0.b, "step(\"prepare the systems\"");
+    let half = first_part(&bed.desk.b, "step(\"prepare the systems\"");
     let _ = bed.equal(&half, "empty site");
     // Half deployed: machines stand there that nobody has prepared.
     let plan = bed.equal(DEPLOY, "half deployed site");
@@ -177,34 +126,27 @@ fn empty_half_deployed_deployed_and_drifted_sites_are_planned_as_they_are_run() 
     assert_eq!(nothing["effects"], json!([]));
     assert!(nothing["assumed"].to_string().contains("values of Secrets"), "{:#}", nothing["assumed"]);
     // Drifted in more than twenty ways, inside and outside of the machines.
-    let bed = bed.damaged();
+    let bed = bed.changed(damage);
     bed.script(INSIDE);
     let plan = bed.equal(DEPLOY, "drifted site");
-    let seen: Vec<String> = plan["effects"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|e| {
-            e["changes"].as_array().unwrap().iter().map(|c| format!("{}: {}", text(&e["target"]), text(&c["what"])))
-        })
-        .collect();
+    let seen = seen(&plan);
     let missing: Vec<&&str> = DRIFTS.iter().filter(|d| !seen.iter().any(|s| s.starts_with(**d))).collect();
     assert!(missing.is_empty(), "not seen: {missing:#?}\nin {seen:#?}");
     println!("{} kinds of drift, {} changes", DRIFTS.len(), seen.len());
-    let site = bed.site();
-    assert!(bed.0.b.run(&["drift", "--site", &site]).expect(0).stdout.contains("no drift"));
+    let site = bed.desk.site();
+    assert!(bed.desk.b.run(&["drift", "--site", &site]).expect(0).stdout.contains("no drift"));
 }
 
 #[test]
 fn a_snapshot_file_holds_no_secret_of_the_site_and_serves_a_plan_elsewhere() {
-    let bed = Bed::new();
-    let half = first_part(&bed.0.b, "step(\"prepare the systems\"");
+    let bed = bed();
+    let half = first_part(&bed.desk.b, "step(\"prepare the systems\"");
     let _ = bed.run(&half, &[]).expect(0);
-    let (site, file) = (bed.site(), bed.0.b.path("likeness.json").display().to_string());
-    let taken = bed.0.b.run(&["snapshot", "--site", &site, "--out", &file]).expect(0);
+    let (site, file) = (bed.desk.site(), bed.desk.b.path("likeness.json").display().to_string());
+    let taken = bed.desk.b.run(&["snapshot", "--site", &site, "--out", &file]).expect(0);
     assert!(taken.stdout.contains("read: ") && taken.stdout.contains("assumed: "), "{}", taken.stdout);
     let text = std::fs::read_to_string(&file).unwrap();
-    let state = bed.0.lab.site.parent().unwrap().parent().unwrap().join("state");
+    let state = bed.desk.lab.site.parent().unwrap().parent().unwrap().join("state");
     let key = std::fs::read_to_string(state.join("attic_key")).unwrap();
     let line = key.lines().nth(2).unwrap();
     assert!(line.len() > 30 && !text.contains(line), "the site's key is in the file");

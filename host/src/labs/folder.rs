@@ -27,13 +27,24 @@ pub enum Locked {
 }
 
 fn failed(what: &str, path: &Path, e: &dyn std::fmt::Display) -> OpError {
-    OpError::failed(format!("cannot {what} `{}`", path.display())).because(e.to_string())
+    OpError::failed(format!("cannot {what} `{}`", path.display()))
+        .because(e.to_string())
+        .hint("free space there and see to it that it can be written, or pass another `--state-dir DIR`")
 }
 
 /// Folder of the lab of `site`.
 #[must_use]
 pub fn of(state_dir: &Path, site: &Site) -> PathBuf {
     state_dir.join("lab").join(&site.uuid)
+}
+
+/// A process that was killed while it saved has left half a file.
+fn sweep(dir: &Path) {
+    for e in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if e.file_name().to_string_lossy().starts_with("world.tmp-") {
+            std::fs::remove_file(e.path()).ok();
+        }
+    }
 }
 
 /// Commands that ran when the world was saved are gone, and with them the locks that they held.
@@ -43,13 +54,29 @@ fn settle(world: &mut World) {
     }
 }
 
+/// The refusal of a saved world that is of another site than `site`; worlds of earlier versions do not say.
+///
+/// # Errors
+/// `refused` naming both.
+pub fn of_this_site(saved: &Value, path: &Path, site: &str) -> OpResult<()> {
+    match saved["site"].as_str().or(saved["snapshot"]["site"].as_str()) {
+        Some(theirs) if theirs != site => {
+            Err(OpError::refused(format!("the world `{}` is of another site", path.display()))
+                .because(format!("it is of {theirs}, this site is {site}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes a world into a lab's folder that this process holds.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn save_to(dir: &Path, world: &Value) -> OpResult<()> {
     let path = dir.join("world.json");
-    let text = json!({ "gpuhost_lab": VERSION, "world": world }).to_string();
+    // A lab's folder is called by its site: a world says whose it is wherever it is carried.
+    let site = dir.file_name().map(|n| n.to_string_lossy().into_owned());
+    let text = json!({ "gpuhost_lab": VERSION, "site": site, "world": world }).to_string();
     crate::statedir::write_private(&path, text.as_bytes()).map_err(|e| failed("write", &path, &e))
 }
 
@@ -72,6 +99,7 @@ impl Folder {
         match file.try_lock() {
             Ok(()) => {
                 std::fs::write(dir.join("holder"), std::process::id().to_string()).ok();
+                sweep(&dir);
                 Ok(Locked::Mine(Folder { dir, lock: Some(file) }))
             }
             Err(TryLockError::WouldBlock) => Ok(Locked::Elsewhere(Folder { dir, lock: None })),
@@ -127,6 +155,8 @@ impl Folder {
         if saved["gpuhost_lab"] != json!(VERSION) {
             return Err(OpError::invalid(format!("another version of gpuhost wrote `{}`", path.display())).hint(reset));
         }
+        let site = self.dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        of_this_site(&saved, &path, &site).map_err(|e| e.hint(reset))?;
         let mut world =
             serde_json::from_value(saved["world"].clone()).map_err(|e| failed("read", &path, &e).hint(reset))?;
         settle(&mut world);

@@ -8,10 +8,10 @@ use gpuhost_stdlib::core::error::{OpError, OpResult};
 use super::gate::Gate;
 use super::rehearse::{Rehearsal, Source};
 use super::{Plan, show};
+use crate::args::Common;
 use crate::check;
-use crate::cli::Common;
+use crate::errors::show_error;
 use crate::exit::Exit;
-use crate::run::show_error;
 use crate::screen::Screen;
 use crate::sources;
 
@@ -147,8 +147,8 @@ fn other(plan: &Plan, recipe: &str, now: &serde_json::Value) -> Option<String> {
         .then(|| format!("it was made with {}, this run has {}", given(&then["set"]), given(&now["set"])))
 }
 
-/// The gate for `run --plan`: only for the recipe, site and parameters that the plan was made of, and no plan of the
-/// lab on the real site.
+/// The gate for `run --plan`: only for the recipe, site and parameters that the plan was made of; a plan of the lab is
+/// none of the real site, nor the other way round.
 ///
 /// # Errors
 /// When the plan cannot be read, or is of something else.
@@ -156,6 +156,14 @@ pub fn gate(path: Option<&PathBuf>, recipe: &str, header: &serde_json::Value) ->
     let Some(path) = path else { return Ok(None) };
     let plan = Plan::load(path)?;
     let now = super::bound(header);
+    if plan.bound_to["lab"] == false && now["lab"] == true {
+        let typed = plan.typed();
+        return Err(OpError::refused(format!("the plan `{}` was made of the real site", path.display()))
+            .because("what the real site would change says nothing of the lab's world")
+            .hint(format!(
+                "run it on the site: without `--lab`; or plan in the lab: `gpuhost plan {typed} --lab --out PLAN`"
+            )));
+    }
     if plan.bound_to["lab"] == true && now["lab"] == false {
         return Err(OpError::refused(format!("the plan `{}` was made in the lab", path.display()))
             .because("what the lab would change says nothing of the real site")

@@ -10,7 +10,7 @@ use gpuhost_stdlib::site::Site;
 use serde_json::Value;
 
 use super::{Plan, Planned, VERSION};
-use crate::cli::RunArgs;
+use crate::args::RunArgs;
 use crate::exit::Exit;
 use crate::header;
 use crate::labs::calibrate;
@@ -194,17 +194,18 @@ impl Rehearsal<'_> {
         let to = folder::of(stage, &self.site);
         crate::statedir::private_dir(&to.join("state"))?;
         let text = std::fs::read_to_string(world).map_err(|e| not_copied(&e).on(world.display().to_string()))?;
-        let saved: Value = serde_json::from_str(&text).unwrap_or_default();
+        let saved: Value = serde_json::from_str(&text).map_err(|e| {
+            OpError::invalid(format!("`{}` is no world of a lab", world.display()))
+                .because(e.to_string())
+                .hint("`gpuhost snapshot` writes one; a lab's own is `world.json` in its folder")
+        })?;
+        folder::of_this_site(&saved, world, &self.site.uuid)
+            .map_err(|e| e.hint("take a new one of this site: `gpuhost snapshot --site FILE`"))?;
         crate::statedir::write_private(&to.join("world.json"), text.as_bytes()).map_err(|e| not_copied(&e))?;
         let Ok(notes) = serde_json::from_value::<Notes>(saved["snapshot"].clone()) else {
             copy_state(&folder::of(&self.state_dir, &self.site).join("state"), &to.join("state"))?;
             return Ok(Notes::default());
         };
-        if notes.site != self.site.uuid {
-            return Err(OpError::refused(format!("the world `{}` is of another site", world.display()))
-                .because(format!("it is of {}, this site is {}", notes.site, self.site.uuid))
-                .hint("take a new one: `gpuhost snapshot --site FILE`"));
-        }
         for (name, text) in &notes.state {
             let name = Path::new(name).file_name().unwrap_or_default();
             crate::statedir::write_private(&to.join("state").join(name), text.as_bytes())
@@ -235,7 +236,11 @@ impl Rehearsal<'_> {
             }
         }
         let needs = super::needs::of(&effects);
-        let of_lab = matches!(self.source, Source::Lab | Source::File(_)) && notes.taken.is_empty();
+        let of_lab = match &self.source {
+            Source::Lab => true,
+            Source::File(_) => notes.taken.is_empty() || notes.lab,
+            Source::Site(far) => far.lab,
+        };
         let schedule = super::path::Schedule::of(past);
         let mut header = past.lines.first().map(|l| l.raw["header"].clone()).unwrap_or_default();
         header["lab"] = of_lab.into();
