@@ -46,6 +46,39 @@ fn a_lone_servers_lost_disk_makes_no_second_cluster(base: &Play) {
     assert_eq!(p.recipe(DEPLOY, &[]).expect(0).finished()["changed"], 0);
 }
 
+/// Rule 12: nobody remembers the cluster but the hypervisor.
+fn a_cluster_of_which_only_the_pool_tells_is_not_made_twice(base: &Play) {
+    let p = base.copy();
+    let pools = p.hypervisor()["pools"].to_string();
+    for word in ["cluster=ca=", ";token=", ";pods=10.42.0.0/16;services=10.43.0.0/16;cis=off"] {
+        assert!(pools.contains(word), "{word} in {pools}");
+    }
+    let lost = "for h in site().hosts(\"server\") + site().hosts(\"agent\") {\n\
+        h.run(\"systemctl stop k3s k3s-agent; rm -rf /var/lib/rancher /etc/rancher; true\");\n}\n";
+    let _ = p.json(lost, &["--yes"]).expect(0);
+    let ran = p.recipe(DEPLOY, &[]);
+    let error = ran.finished()["error"].to_string();
+    assert_eq!(ran.code, 4, "{error}\n{}", ran.stderr);
+    for word in ["this site had one", "token of fingerprint", "restore.rhai", "cleanup.rhai"] {
+        assert!(error.contains(word), "{word} in {error}");
+    }
+    assert!(
+        !ran.events().iter().any(|e| e["event"] == "intent" && e["op"] == "k3s.ensure_server"),
+        "K3s was not touched"
+    );
+    // Taken down with its data kept, it may begin anew.
+    let _ = p.recipe("recipes/cleanup.rhai", &["--yes"]).expect(0);
+    assert!(!p.hypervisor()["pools"].to_string().contains("cluster=ca="), "{}", p.hypervisor()["pools"]);
+    let _ = p.recipe(DEPLOY, &[]).expect(0);
+}
+
+/// Rule 12: what was fixed at the birth is held against the site file even where no server says it any more.
+fn what_was_fixed_at_birth_does_not_change(base: &Play) {
+    let mut p = base.copy();
+    p.change_site(&[("cis = false", "cis = true")]);
+    refused(&p.recipe(DEPLOY, &[]), 4, &["born with", "cis: it was made with off, the site file says on"]);
+}
+
 /// Rule 14: names and ids of nodes that exist do not change in place.
 fn names_and_ids_do_not_change_in_place(base: &Play) {
     let mut p = base.copy();
@@ -117,6 +150,8 @@ fn what_a_deploy_must_not_do_in_place() {
     let base = Play::deployed();
     play::all(&[
         ("a lone server's lost disk", &|| a_lone_servers_lost_disk_makes_no_second_cluster(&base)),
+        ("a cluster that only the pool tells of", &|| a_cluster_of_which_only_the_pool_tells_is_not_made_twice(&base)),
+        ("what was fixed at birth", &|| what_was_fixed_at_birth_does_not_change(&base)),
         ("names and ids", &|| names_and_ids_do_not_change_in_place(&base)),
         ("a new instance-id", &|| a_new_instance_id_is_said(&base)),
         ("the token", &|| the_token_is_made_once(&base)),

@@ -8,12 +8,12 @@ use gpuhost_stdlib::site::Site;
 use serde_json::{Value, json};
 
 use super::{Camera, Notes};
-use crate::cli::Common;
+use crate::args::Common;
+use crate::errors::show_error;
 use crate::exit::Exit;
 use crate::labs;
 use crate::labs::folder;
 use crate::plan::rehearse::Stage;
-use crate::run::show_error;
 use crate::screen::Screen;
 use crate::session::Far;
 use crate::sources;

@@ -235,7 +235,7 @@ pub fn place(lab: &Lab, w: &mut World, site: &Site, seen: &Seen, swap: &Swap, no
     let locks = lock_pool(site, 0).trim_end_matches('0').to_owned();
     w.pve.pools.retain(|name, _| seen.pools.contains_key(name));
     for (name, comment) in seen.pools.iter().filter(|(n, _)| !n.starts_with(&locks)) {
-        w.pve.pools.entry(name.clone()).or_default().comment.clone_from(comment);
+        w.pve.pools.entry(name.clone()).or_default().comment = swap.text(comment);
     }
     if seen.pools.keys().any(|p| p.starts_with(&locks)) {
         notes.assumed.push("nobody holds the site's lock any more when the run begins".to_owned());

@@ -30,6 +30,9 @@ pub struct Notes {
     pub taken: String,
     /// UUID of the site.
     pub site: String,
+    /// Whether it was a lab.
+    #[serde(default)]
+    pub lab: bool,
     /// What was read, in numbers.
     pub read: Vec<String>,
     /// What could not be read, and why.
@@ -69,6 +72,9 @@ impl Swap {
         };
         let ((their_ca, theirs), (our_ca, ours)) = (parts(theirs), parts(ours));
         self.add(&their_ca, &our_ca);
+        // As the note of the cluster's birth has it.
+        let short = |hash: &str| hash.get(..12).unwrap_or_default().to_owned();
+        self.add(&short(&their_ca), &short(&our_ca));
         self.add(&theirs, &ours);
     }
 
@@ -108,8 +114,12 @@ impl Camera<'_> {
     /// # Errors
     /// When the hypervisor cannot be read, or the world cannot be made.
     pub fn take(&self, far: Far, stage: &Path) -> OpResult<Notes> {
-        let mut notes =
-            Notes { taken: crate::when::iso(crate::when::wall_ms()), site: self.site.uuid.clone(), ..Notes::default() };
+        let mut notes = Notes {
+            taken: crate::when::iso(crate::when::wall_ms()),
+            site: self.site.uuid.clone(),
+            lab: far.lab,
+            ..Notes::default()
+        };
         let (rt, site) = (self.rt, self.site.as_ref());
         let their_key = model::public_key(site, &far.state_dir);
         let live = session(rt, self.screen, self.site, far);

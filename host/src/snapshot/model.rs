@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::hypervisor::Seen;
 use super::{Camera, Notes};
+use crate::args::Start;
 use crate::labs::folder::{Folder, Locked};
-use crate::labs::start::{self, Start};
+use crate::labs::start;
 use crate::labs::{self, InProcess};
 use crate::session::Far;
 

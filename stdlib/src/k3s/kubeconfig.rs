@@ -94,7 +94,9 @@ impl Cluster {
             let change =
                 Change::new("this machine", format!("file {path}"), old.map(|_| "other".into()), Some(words.into()));
             s.act(path, vec![change], async {
-                crate::site::write_private(&file, to_yaml(&whole).as_bytes()).map_err(|e| e.on(path))
+                crate::site::write_private(&file, to_yaml(&whole).as_bytes()).map_err(|e| e.on(path))?;
+                s.ctx().edge();
+                Ok(())
             })
             .await?;
             Ok(true)

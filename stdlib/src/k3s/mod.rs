@@ -1,5 +1,6 @@
 //! `k3s`: forming and growing a K3s cluster over SSH.
 mod agents;
+mod birth;
 pub mod config;
 mod connect;
 mod day2_script;

@@ -35,7 +35,8 @@ pub async fn uninstall(ctx: &Ctx, host: &Host) -> OpResult<bool> {
         }
         let change = Change::new(host.name(), "K3s with its data", Some("present".into()), None);
         s.act(format!("k3s on {}", host.name()), vec![change], async {
-            checked(s.ctx(), host, UNINSTALL, b"", "K3s cannot be removed").await.map(drop)
+            checked(s.ctx(), host, UNINSTALL, b"", "K3s cannot be removed").await?;
+            super::birth::forget_after(&s, host).await
         })
         .await?;
         Ok(true)

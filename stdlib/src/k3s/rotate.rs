@@ -109,6 +109,7 @@ impl Cluster {
             self.give_token(ctx, host, part, &new, &full, o).await?;
         }
         crate::site::write_private(&ctx.state_file(&file), new.as_bytes())?;
+        super::birth::renew_token(ctx, &new).await?;
         std::fs::remove_file(&pending)
             .map_err(|e| OpError::failed("the state file cannot be removed").because(e.to_string()))?;
         if let Some(join) = self.join() {

@@ -61,6 +61,7 @@ pub async fn ensure_servers(ctx: &Ctx, hosts: &[Host], o: &ServerOptions) -> OpR
         if i == leader {
             // joiners get the token that pins the CA
             plan.found[i] = look(ctx, &hosts[i], Part::Server).await?;
+            super::birth::note(ctx, &plan.found[i], o).await?;
             cluster = Some(single);
         }
     }
@@ -80,8 +81,17 @@ async fn make_plan<'a>(ctx: &Ctx, hosts: &'a [Host], o: &'a ServerOptions) -> Op
         if e.hint.is_none() { e.hint(hint) } else { e }
     })?;
     same_cluster(hosts, &found)?;
-    if !found.iter().any(|f| f.member) {
+    let noted = super::birth::noted(ctx).await;
+    if found.iter().any(|f| f.member) {
+        // A hypervisor that does not answer keeps nobody from looking after a cluster that there is.
+        if let Ok(Some(birth)) = &noted {
+            super::birth::same(birth, hosts, &found, o)?;
+        }
+    } else {
         super::unborn::check(ctx).await?;
+        if let (Some(birth), Some(site)) = (noted?, &ctx.site) {
+            return Err(super::birth::lost(&site.name, &birth));
+        }
     }
     let password = password(ctx, o, hosts, &found)?;
     let agents = ctx.site.as_ref().is_some_and(|s| s.nodes_of(RoleKind::Agent).next().is_some());

@@ -7,7 +7,7 @@ use super::node::{checked, look};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::{Change, Class};
-use crate::core::op::Op;
+use crate::core::op::{Op, OpScope};
 use crate::kubernetes::Cluster;
 use crate::ssh::{Host, quote};
 
@@ -42,6 +42,22 @@ fn checked_name(name: &str) -> OpResult<()> {
     Err(OpError::invalid(format!("`{name}` cannot name a snapshot")).hint("letters, digits, `-`, `_` and `.`"))
 }
 
+/// The snapshot that an earlier run saved and did not see the end of.
+async fn saved_before(s: &OpScope, host: &Host, name: &str) -> OpResult<Option<String>> {
+    let Some(left) = s.left_open() else { return Ok(None) };
+    let list =
+        format!("find {FOLDER} -maxdepth 1 -type f -size +0 -name {} 2>/dev/null; true", quote(&format!("{name}-*")));
+    let out = checked(s.ctx(), host, &list, b"", "the snapshots cannot be listed").await?;
+    let saved = |path: &&str| {
+        path.rsplit('-').next().and_then(|t| t.parse::<u64>().ok()).is_some_and(|t| t >= left.since_ms / 1000)
+    };
+    let found = out.lines().map(str::trim).find(saved).and_then(|p| p.rsplit('/').next()).map(str::to_owned);
+    if found.is_some() {
+        s.continues(&left, "the snapshot");
+    }
+    Ok(found)
+}
+
 impl Cluster {
     /// Saves an etcd snapshot on a server; gives its name on the server's disk.
     ///
@@ -53,6 +69,9 @@ impl Cluster {
         ctx.run_op(op, |s| async move {
             let change = Change::new(host.name(), format!("etcd snapshot {name}"), None, Some("saved".into()));
             s.act(format!("snapshot {name}"), vec![change], async {
+                if let Some(full) = saved_before(&s, host, name).await? {
+                    return Ok(full);
+                }
                 let script = format!("k3s etcd-snapshot save --name {} 2>&1", quote(name));
                 let text = checked(s.ctx(), host, &script, b"", "the snapshot cannot be saved").await?;
                 let full = saved_name(&text).ok_or_else(|| {
@@ -150,9 +169,12 @@ impl Cluster {
                     return Err(OpError::failed("the copy differs from the snapshot")
                         .because(format!("sha256 {}", hex(&bytes))));
                 }
-                crate::site::write_private(&target, &bytes)?;
+                // The copy comes last: where it stands, what it is worthless without stands beside it.
+                crate::site::write_private(&dir.join(format!("{name}.token")), format!("{token}\n").as_bytes())?;
                 crate::site::write_private(&dir.join(format!("{name}.sha256")), format!("{sum}  {name}\n").as_bytes())?;
-                crate::site::write_private(&dir.join(format!("{name}.token")), format!("{token}\n").as_bytes())
+                crate::site::write_private(&target, &bytes)?;
+                s.ctx().edge();
+                Ok(())
             })
             .await?;
             Ok(sum)

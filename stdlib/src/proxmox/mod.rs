@@ -3,6 +3,7 @@ mod access;
 mod agent;
 mod auth;
 mod backup;
+pub mod birth;
 mod change;
 mod check_site;
 mod client;

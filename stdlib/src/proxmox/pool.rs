@@ -17,7 +17,7 @@ fn comment(site: &Site) -> String {
 }
 
 /// Last word of the comment of a pool that an administrator made: the token's rights hang on it.
-const KEPT: &str = " kept";
+pub(super) const KEPT: &str = " kept";
 
 /// The line that makes the pool for good. Proxmox drops the rights on a pool together with the pool, so
 /// one that carries the token's rights must outlive a cleanup.
@@ -96,6 +96,11 @@ impl Proxmox {
         let name = site.pool();
         ctx.run_op(Op::destroy("proxmox", "remove_pool", &name), |s| async move {
             let Some(found) = self.check_pool(ctx, &site).await? else { return Ok(false) };
+            // A pool that stays must not go on telling of a cluster that was taken down.
+            if self.is_birth_over(ctx, &site).await? {
+                let change = Change::new(&name, "note of the cluster's birth", Some("written".into()), None);
+                s.act(format!("pool {name}"), vec![change], self.note_birth(&s, &site, None)).await?;
+            }
             if found.ends_with(KEPT) {
                 ctx.message("info", format!("pool {name} stays: an administrator made it for the token's rights"));
                 return Ok(false);

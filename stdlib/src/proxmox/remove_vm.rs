@@ -6,6 +6,7 @@ use crate::core::error::{Kind, OpResult};
 use crate::core::event::Change;
 use crate::core::op::{Look, Op, OpScope};
 use crate::options;
+use crate::site::RoleKind;
 use crate::wire::pve::marker::{self, Marker, Ownership};
 use crate::wire::pve::props;
 
@@ -107,6 +108,10 @@ impl Vm {
         let m = self.read(s.ctx()).await?;
         let kept = if keep { self.pve.keep_data(s, site, &m).await? } else { Vec::new() };
         self.destroy(s).await?;
+        let server = site.nodes_of(RoleKind::Server).any(|n| n.vmid == self.vmid());
+        if server && self.pve.is_birth_over(s.ctx(), site).await? {
+            self.pve.note_birth(s, site, None).await?;
+        }
         Ok(kept)
     }
 

@@ -1,0 +1,151 @@
+//! A cluster is made once in its life: what it was then is noted in the comment of the site's pool, and held against what the
+//! servers and the site file say before anything is written.
+use sha2::{Digest, Sha256};
+
+use super::config::Part;
+use super::node::{Found, look};
+use super::options::ServerOptions;
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::core::event::Change;
+use crate::core::op::{Op, OpScope};
+use crate::proxmox::Proxmox;
+use crate::proxmox::birth::Birth;
+use crate::site::{RoleKind, Site};
+use crate::ssh::Host;
+
+/// What tells two tokens apart and gives neither away.
+fn fingerprint(password: &str) -> String {
+    Sha256::digest(password.trim().as_bytes()).iter().take(6).map(|b| format!("{b:02x}")).collect()
+}
+
+/// As much of a CA's hash as tells clusters apart.
+fn shortened(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}
+
+/// What is noted of the site's cluster; `None` for a run without a site.
+///
+/// # Errors
+/// When the hypervisor does not say.
+pub(super) async fn noted(ctx: &Ctx) -> OpResult<Option<Birth>> {
+    let Some(site) = ctx.site.clone() else { return Ok(None) };
+    Proxmox::connect_site(ctx).await?.birth(ctx, &site).await
+}
+
+/// Whether the hypervisor says something else than servers that belong to a cluster, or than the site file.
+///
+/// # Errors
+/// `denied` naming each difference.
+pub(super) fn same(birth: &Birth, hosts: &[Host], found: &[Found], o: &ServerOptions) -> OpResult<()> {
+    let server = hosts.iter().zip(found).find_map(|(h, f)| Some((h.name(), f.ca_hash().filter(|_| f.member)?)));
+    let Some((name, ca)) = server else { return Ok(()) };
+    let mut e = OpError::refused("the cluster is not the one that this site was born with").on(name);
+    if !ca.starts_with(&birth.ca) {
+        e = e.because(format!("its CA is {}, the site's cluster was made with {}", shortened(ca), birth.ca));
+    }
+    let word = |on: bool| if on { "on" } else { "off" }.to_owned();
+    for (what, then, now) in [
+        ("cluster_cidr", birth.cluster_cidr.clone(), o.cluster_cidr.clone()),
+        ("service_cidr", birth.service_cidr.clone(), o.service_cidr.clone()),
+        ("cis", word(birth.cis), word(o.cis)),
+    ] {
+        if then != now {
+            e = e.because(format!("{what}: it was made with {then}, the site file says {now}"));
+        }
+    }
+    if e.causes.is_empty() {
+        return Ok(());
+    }
+    Err(e.hint(
+        "nothing was changed: these are fixed at the cluster's birth, which the comment of the site's pool notes \
+         (`pvesh get /pools`); put the old values back, or the right server in its place",
+    ))
+}
+
+/// No server has a cluster, and the hypervisor remembers one.
+pub(super) fn lost(site: &str, birth: &Birth) -> OpError {
+    OpError::refused("no server has a cluster, but this site had one: a second one would take its place")
+        .on(site)
+        .because(format!("it was made with CA {} and the token of fingerprint {}", birth.ca, birth.token))
+        .hint(
+            "nothing was changed: bring the servers' disks back, or restore a snapshot (`gpuhost run \
+             recipes/restore.rhai`); to begin anew, take the site down first (`gpuhost run \
+             recipes/cleanup.rhai`), which takes the note away",
+        )
+}
+
+/// Notes the birth of a cluster that nothing is noted of.
+///
+/// # Errors
+/// What the hypervisor refused.
+pub(super) async fn note(ctx: &Ctx, found: &Found, o: &ServerOptions) -> OpResult<()> {
+    let (Some(site), Some(ca), Some(password)) = (ctx.site.clone(), found.ca_hash(), found.password()) else {
+        return Ok(());
+    };
+    let birth = Birth {
+        ca: shortened(ca),
+        token: fingerprint(password),
+        cluster_cidr: o.cluster_cidr.clone(),
+        service_cidr: o.service_cidr.clone(),
+        cis: o.cis,
+    };
+    let pve = Proxmox::connect_site(ctx).await?;
+    if !pve.has_pool(ctx, &site).await? || pve.birth(ctx, &site).await?.is_some() {
+        return Ok(());
+    }
+    write(ctx, &pve, &site, Some(&birth)).await
+}
+
+/// The token of the cluster is another one from now on.
+///
+/// # Errors
+/// What the hypervisor refused.
+pub(super) async fn renew_token(ctx: &Ctx, password: &str) -> OpResult<()> {
+    let Some(site) = ctx.site.clone() else { return Ok(()) };
+    let pve = Proxmox::connect_site(ctx).await?;
+    match pve.birth(ctx, &site).await? {
+        Some(b) if b.token != fingerprint(password) => {
+            write(ctx, &pve, &site, Some(&Birth { token: fingerprint(password), ..b })).await
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn write(ctx: &Ctx, pve: &Proxmox, site: &Site, birth: Option<&Birth>) -> OpResult<()> {
+    ctx.run_op(Op::write("k3s", "note_birth", site.pool()), |s| async move {
+        // Not its values: a rehearsal's cluster has others.
+        let change = Change::new(site.pool(), "note of the cluster's birth", None, Some("written".into()));
+        s.act(format!("pool {}", site.pool()), vec![change], pve.note_birth(&s, site, birth)).await
+    })
+    .await
+}
+
+/// K3s was taken off a server: the note goes when no server of the site has a cluster any more.
+pub(super) async fn forget_after(s: &OpScope, host: &Host) -> OpResult<()> {
+    let ctx = s.ctx();
+    let Some(site) = ctx.site.clone() else { return Ok(()) };
+    if host.node().is_none_or(|n| n.kind != RoleKind::Server) {
+        return Ok(());
+    }
+    let others: Vec<Host> =
+        site.nodes_of(RoleKind::Server).filter(|n| n.name != host.name()).map(|n| Host::for_node(&site, n)).collect();
+    let asked = ctx.clock.join_all(others.iter().map(|h| ctx.looking(look(ctx, h, Part::Server))).collect()).await;
+    // One that does not answer may have it.
+    if !asked.iter().all(|f| f.as_ref().is_ok_and(|f| !f.member)) {
+        return Ok(());
+    }
+    Proxmox::connect_site(ctx).await?.note_birth(s, &site, None).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_says_which_token_and_not_what_it_is() {
+        assert_eq!(fingerprint("a token\n"), fingerprint("a token"));
+        assert_ne!(fingerprint("a token"), fingerprint("another"));
+        assert_eq!(fingerprint("a token").len(), 12);
+    }
+}
