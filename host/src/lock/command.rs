@@ -9,10 +9,10 @@ use gpuhost_stdlib::site::Site;
 
 use super::take::leased;
 use super::verdict::{self, Verdict};
-use crate::cli::Common;
+use crate::args::Common;
+use crate::errors::show_error;
 use crate::exit::Exit;
 use crate::labs;
-use crate::run::show_error;
 use crate::runs::machine;
 use crate::screen::Screen;
 use crate::session::{Far, Session};

@@ -65,7 +65,7 @@ impl Hold {
     pub async fn before_effect(&self, ctx: &Ctx, site: &Site) -> OpResult<()> {
         let now = ctx.clock.now_ms().await;
         self.check(now)?;
-        if self.held().is_some_and(|h| now.saturating_sub(h.seen_ms) <= FRESH_MS) {
+        if self.held().is_some_and(|h| is_fresh(h.seen_ms, now)) {
             return Ok(());
         }
         let mut gate = match self.0.gate.try_lock() {
@@ -91,7 +91,7 @@ impl Hold {
         }
         let now = ctx.clock.now_ms().await;
         self.check(now)?;
-        if self.held().is_some_and(|h| now.saturating_sub(h.seen_ms) <= FRESH_MS) {
+        if self.held().is_some_and(|h| is_fresh(h.seen_ms, now)) {
             return Ok(());
         }
         match gate.as_ref() {
@@ -216,8 +216,25 @@ impl Hold {
     }
 }
 
+/// Whether what was seen then still counts now. A clock that went back says nothing: it is looked again.
+fn is_fresh(seen_ms: u64, now_ms: u64) -> bool {
+    now_ms.checked_sub(seen_ms).is_some_and(|age| age <= FRESH_MS)
+}
+
 fn lost(why: &str) -> OpError {
     OpError::refused("this run does not hold the site's lock any more")
         .because(why.to_owned())
         .hint("nothing was done since; run it again: it compares first and continues")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_counts_for_a_moment_and_never_after_a_clock_that_went_back() {
+        let now = 1_795_339_800_000;
+        assert!(is_fresh(now, now) && is_fresh(now, now + FRESH_MS));
+        assert!(!is_fresh(now, now + FRESH_MS + 1) && !is_fresh(now, now - 1));
+    }
 }

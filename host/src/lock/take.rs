@@ -52,7 +52,7 @@ pub async fn take(ctx: &Ctx, pve: &Proxmox, site: &Site, me: &LockNote) -> OpRes
             if pve.make_lock(ctx, site, 1, &mine).await? && is_top(ctx, pve, site, 1).await? {
                 return Ok(Taken { generation: 1, note: mine, until_ms });
             }
-            hidden(ctx, pve, site).await?;
+            hidden(ctx, pve, site, &mine).await?;
             continue;
         };
         let note = readable(site, top)?;
@@ -108,11 +108,15 @@ async fn is_top(ctx: &Ctx, pve: &Proxmox, site: &Site, mine: u64) -> OpResult<bo
 }
 
 /// Generation 1 exists although no list shows one: somebody was faster, or the token does not see it.
-async fn hidden(ctx: &Ctx, pve: &Proxmox, site: &Site) -> OpResult<()> {
-    if pve.lock_generations(ctx, site).await?.is_empty()
-        && !pve.make_lock(ctx, site, 1, &LockNote::default()).await?
-        && pve.lock_generations(ctx, site).await?.is_empty()
-    {
+async fn hidden(ctx: &Ctx, pve: &Proxmox, site: &Site, me: &LockNote) -> OpResult<()> {
+    if !pve.lock_generations(ctx, site).await?.is_empty() {
+        return Ok(());
+    }
+    if pve.make_lock(ctx, site, 1, me).await? {
+        // The other one has given it back meanwhile: begin anew.
+        return pve.drop_lock(ctx, site, 1).await;
+    }
+    if pve.lock_generations(ctx, site).await?.is_empty() {
         return Err(OpError::refused(format!(
             "the lock of {} exists, but the token cannot see who holds it",
             site.name
