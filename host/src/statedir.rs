@@ -52,7 +52,10 @@ pub fn write_private(path: &Path, text: &[u8]) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut o, 0o600);
     let mut f = o.open(&tmp)?;
-    f.write_all(text)?;
-    f.sync_data()?;
-    std::fs::rename(&tmp, path)
+    let done = f.write_all(text).and_then(|()| f.sync_data()).and_then(|()| std::fs::rename(&tmp, path));
+    if done.is_err() {
+        // A full disk is not filled with halves.
+        std::fs::remove_file(&tmp).ok();
+    }
+    done
 }

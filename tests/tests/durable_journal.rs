@@ -140,7 +140,7 @@ fn fixtures() -> Vec<PathBuf> {
 #[test]
 fn journals_of_every_version_stay_readable() {
     let all = fixtures();
-    assert!(all.len() >= 2, "{all:?}");
+    assert!(all.len() >= 4, "{all:?}");
     let b = Bench::new();
     for path in &all {
         let text = std::fs::read_to_string(path).unwrap();
@@ -154,6 +154,32 @@ fn journals_of_every_version_stay_readable() {
         let _ = b.run(&["runs", "show", &name]).expect(0);
         let _ = b.run(&["runs", "verify", &name]).expect(0);
     }
+}
+
+/// Names of the kinds of events that this program writes.
+fn kinds() -> Vec<String> {
+    let code = std::fs::read_to_string(root().join("stdlib/src/core/event.rs")).unwrap();
+    let body = code.split_once("pub enum Event {").unwrap().1.split_once("\n}").unwrap().0;
+    let variants = body.lines().filter_map(|l| l.strip_prefix("    ")).filter(|l| l.starts_with(char::is_uppercase));
+    variants
+        .map(|l| {
+            let name: String = l.chars().take_while(char::is_ascii_alphanumeric).collect();
+            let parts = name.char_indices().map(|(i, c)| match (i, c.is_ascii_uppercase()) {
+                (0, _) | (_, false) => c.to_ascii_lowercase().to_string(),
+                _ => format!("_{}", c.to_ascii_lowercase()),
+            });
+            parts.collect()
+        })
+        .collect()
+}
+
+#[test]
+fn a_journal_is_kept_of_every_kind_of_event() {
+    let all: String = fixtures().iter().map(|p| std::fs::read_to_string(p).unwrap()).collect();
+    let kinds = kinds();
+    assert!(kinds.len() >= 13 && kinds.contains(&"op_finished".to_owned()), "{kinds:?}");
+    let missing: Vec<&String> = kinds.iter().filter(|k| !all.contains(&format!("\"event\":\"{k}\""))).collect();
+    assert!(missing.is_empty(), "no fixture has {missing:?}: keep a journal of a run that writes them");
 }
 
 fn shown(p: &Path) -> String {

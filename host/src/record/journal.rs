@@ -14,6 +14,8 @@ pub struct Journal {
     file: File,
     path: PathBuf,
     synced: bool,
+    /// Bytes of whole lines.
+    len: u64,
     seal: String,
     /// What every op was last said to wait for, without numbers.
     waits: HashMap<u64, String>,
@@ -39,7 +41,7 @@ impl Journal {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut o, 0o600);
         let file = o.open(&path).map_err(|e| failed(&path, &e))?;
-        Ok(Journal { file, path, synced: true, seal: chain::START.to_owned(), waits: HashMap::new() })
+        Ok(Journal { file, path, synced: true, len: 0, seal: chain::START.to_owned(), waits: HashMap::new() })
     }
 
     /// Leaves the disk to itself: a lab's world lives in memory, so its journal need not survive a power cut.
@@ -85,11 +87,17 @@ impl Sink for Journal {
         }
         let seal = chain::seal(&self.seal, line);
         // One write per line: a crash leaves at most the last line incomplete.
-        let written = self.file.write_all(format!("{}\n", chain::sealed(line, &seal)).as_bytes());
-        let synced =
-            if self.synced && event.is_durable() { written.and_then(|()| self.file.sync_data()) } else { written };
-        synced.map_err(|e| failed(&self.path, &e))?;
+        let text = format!("{}\n", chain::sealed(line, &seal));
+        if let Err(e) = self.file.write_all(text.as_bytes()) {
+            // A full disk takes half a line: the next one must not be written behind it.
+            self.file.set_len(self.len).ok();
+            return Err(failed(&self.path, &e));
+        }
+        self.len += text.len() as u64;
         self.seal = seal;
+        if self.synced && event.is_durable() {
+            self.file.sync_data().map_err(|e| failed(&self.path, &e))?;
+        }
         Ok(())
     }
 }

@@ -121,9 +121,7 @@ impl Recorder for Fan {
                 result = r;
             }
         }
-        if event.is_durable() {
-            self.points.recorded(event);
-        }
+        self.points.recorded(event);
         result
     }
 

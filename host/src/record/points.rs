@@ -1,12 +1,15 @@
 //! Places at which the crash tests kill the process: after every durable journal line, and after every request
 //! of an effect. The place before one is the place after the one before it: neither journal nor world differ.
 //! Only debug builds look at the variable.
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use gpuhost_stdlib::core::event::Event;
+use gpuhost_stdlib::core::event::{Effect, Event};
 
 /// Name of the variable: the number of the place to die at; `0` only counts. `op:MODULE.VERB` dies in the middle of the first
-/// effect of that op: after its first request, before its outcome.
+/// effect of that op, or of what it is made of: after its first request, before its outcome; of one that tries something out and takes it away itself
+/// (it has no intent) at its first wait.
 pub const VARIABLE: &str = "GPUHOST_TEST_KILL_AT";
 
 /// Where to die.
@@ -21,6 +24,8 @@ pub struct Points {
     at: Option<At>,
     /// Whether an effect of the op to die in has begun.
     inside: AtomicBool,
+    /// The ops to die in and those that they are made of; whether each may have no intent.
+    ops: Mutex<BTreeMap<u64, bool>>,
 }
 
 impl Points {
@@ -32,7 +37,7 @@ impl Points {
             Some(op) => Some(At::Inside(op.to_owned())),
             None => v.parse().ok().map(At::Place),
         });
-        Points { passed: AtomicU64::new(0), at, inside: AtomicBool::new(false) }
+        Points { passed: AtomicU64::new(0), at, inside: AtomicBool::new(false), ops: Mutex::default() }
     }
 
     /// How many were passed; `None` when nobody counts.
@@ -41,13 +46,25 @@ impl Points {
         self.at.as_ref().map(|_| self.passed.load(Ordering::SeqCst))
     }
 
-    /// A durable event was recorded.
+    /// An event was recorded.
     pub fn recorded(&self, event: &Event) {
-        self.pass();
-        if let (Event::Intent { op, .. }, Some(At::Inside(wanted))) = (event, &self.at)
-            && op == wanted
-        {
-            self.inside.store(true, Ordering::SeqCst);
+        if event.is_durable() {
+            self.pass();
+        }
+        let Some(At::Inside(wanted)) = &self.at else { return };
+        let mut ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::OpStarted { id, op, effect, within, .. } => {
+                if op == wanted || within.is_some_and(|w| ops.contains_key(&w)) {
+                    ops.insert(*id, op == wanted && *effect == Effect::Run);
+                }
+            }
+            Event::Intent { id, .. } if ops.contains_key(id) => self.inside.store(true, Ordering::SeqCst),
+            Event::Waiting { id, .. } if ops.get(id) == Some(&true) => {
+                self.inside.store(true, Ordering::SeqCst);
+                self.pass();
+            }
+            _ => {}
         }
     }
 

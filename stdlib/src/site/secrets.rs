@@ -94,6 +94,10 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> OpResult<()> {
     }
     let tmp = path.with_extension(format!("tmp{}", std::process::id()));
     let mut f = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&tmp).map_err(fail)?;
-    f.write_all(bytes).and_then(|()| f.sync_all()).map_err(fail)?;
-    fs::rename(&tmp, path).map_err(fail)
+    let done = f.write_all(bytes).and_then(|()| f.sync_all()).and_then(|()| fs::rename(&tmp, path));
+    if done.is_err() {
+        // A full disk is not filled with halves.
+        fs::remove_file(&tmp).ok();
+    }
+    done.map_err(fail)
 }
