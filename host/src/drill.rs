@@ -8,11 +8,12 @@ use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
 use serde_json::{Value, json};
 
-use crate::cli::{Common, RunArgs};
+use crate::args::{Common, RunArgs};
+use crate::errors::show_error;
 use crate::exit::Exit;
 use crate::labs::folder::{Folder, Locked};
 use crate::record::read;
-use crate::run::{Place, Show, show_error};
+use crate::run::{Place, Show};
 use crate::runs::tale::Tale;
 use crate::screen::Screen;
 use crate::signals::Stop;

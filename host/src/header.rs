@@ -2,7 +2,7 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::cli::RunArgs;
+use crate::args::RunArgs;
 use crate::runs::machine;
 use crate::sources::{self, Text};
 

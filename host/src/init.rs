@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 
-use crate::cli::InitArgs;
+use crate::args::InitArgs;
 use crate::embed;
 use crate::exit::Exit;
 use crate::screen::Screen;
@@ -23,7 +23,7 @@ pub fn command(args: &InitArgs, screen: &Arc<Screen>) -> Exit {
             Exit::Done
         }
         Err(e) => {
-            crate::run::show_error(screen, &e, None);
+            crate::errors::show_error(screen, &e, None);
             Exit::of(&e)
         }
     }

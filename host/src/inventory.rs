@@ -4,28 +4,14 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::ValueEnum;
 use gpuhost_stdlib::core::error::OpResult;
 use gpuhost_stdlib::site::{Node, Site};
 use serde_json::json;
 
-use crate::cli::InventoryArgs;
+use crate::args::{Format, InventoryArgs};
 use crate::exit::Exit;
 use crate::screen::Screen;
 use crate::sources;
-
-/// Format of the inventory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For `ssh -F FILE`, or an `Include` of ~/.ssh/config.
-    SshConfig,
-    /// An INI inventory with a group for each role and kind.
-    Ansible,
-    /// Everything, for programs.
-    Json,
-    /// Lines of /etc/hosts.
-    Hosts,
-}
 
 /// What other tools need to log in.
 struct Access {
@@ -42,7 +28,7 @@ pub fn command(args: &InventoryArgs, screen: &Arc<Screen>) -> Exit {
     match print(args, screen) {
         Ok(exit) => exit,
         Err(e) => {
-            crate::run::show_error(screen, &e, None);
+            crate::errors::show_error(screen, &e, None);
             Exit::of(&e)
         }
     }
@@ -181,6 +167,8 @@ fn hosts(site: &Site) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
 
     /// The default site; `more` goes into its last table, `[connect]`.

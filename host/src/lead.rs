@@ -1,6 +1,6 @@
 //! Commands that a run names on the terminal lead to where it takes place: on the lab they say `--lab`, and all
 //! name its site file.
-use crate::cli::RunArgs;
+use crate::args::RunArgs;
 
 /// The flags that lead there.
 #[derive(Debug, Clone, Default)]

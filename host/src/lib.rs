@@ -1,5 +1,6 @@
 //! The gpuhost program as a library: command line, engine, checker, progress, journal, REPL, reference.
 //! The only crate that prints.
+pub mod args;
 pub mod bug;
 pub mod check;
 pub mod cli;
@@ -8,6 +9,7 @@ pub mod doc;
 pub mod drill;
 pub mod embed;
 pub mod engine;
+pub mod errors;
 pub mod exit;
 pub mod findings;
 pub mod header;

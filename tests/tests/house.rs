@@ -95,6 +95,16 @@ fn only_the_host_prints() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
+#[test]
+fn the_command_line_knows_the_commands_and_no_command_knows_it() {
+    let mut all = Vec::new();
+    files(&root().join("host/src"), &[".rs"], &mut all);
+    let uses = |p: &Path, word: &str| fs::read_to_string(p).unwrap().contains(word);
+    let knows = |p: &&PathBuf| uses(p, "crate::cli") || p.ends_with("args.rs") && uses(p, "crate::");
+    let wrong: Vec<String> = all.iter().filter(knows).map(|p| shown(p)).collect();
+    assert!(wrong.is_empty(), "arguments stand in args.rs, which uses nothing of the crate: {wrong:?}");
+}
+
 /// Packages that this platform builds; the others need not even be downloaded.
 fn metadata() -> serde_json::Value {
     let rustc = Command::new("rustc").arg("-vV").output().unwrap();

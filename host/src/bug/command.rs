@@ -6,10 +6,10 @@ use clap::Args;
 use gpuhost_stdlib::core::error::OpResult;
 
 use super::{Bundle, replay};
-use crate::cli::Common;
+use crate::args::Common;
+use crate::errors::show_error;
 use crate::exit::Exit;
 use crate::record::read;
-use crate::run::show_error;
 use crate::runs::shelf;
 use crate::screen::Screen;
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::Bundle;
 use super::command::ReplayArgs;
-use crate::cli::RunArgs;
+use crate::args::RunArgs;
 use crate::embed;
 use crate::exit::Exit;
 use crate::labs::folder::{Folder, Locked};

@@ -5,7 +5,7 @@ use gpuhost_stdlib::site::Finding;
 use serde_json::json;
 
 use super::{Checked, Checker};
-use crate::cli::CheckArgs;
+use crate::args::CheckArgs;
 use crate::exit::Exit;
 use crate::findings;
 use crate::screen::Screen;
@@ -52,7 +52,7 @@ pub fn command(args: &CheckArgs, screen: &Arc<Screen>) -> Exit {
     let (text, site) = match found {
         Ok(x) => x,
         Err(e) => {
-            crate::run::show_error(screen, &e, None);
+            crate::errors::show_error(screen, &e, None);
             return Exit::Usage;
         }
     };

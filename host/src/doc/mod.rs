@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::core::options::closest;
 
-use crate::cli::DocArgs;
+use crate::args::DocArgs;
 use crate::exit::Exit;
 use crate::reference::Reference;
 use crate::screen::Screen;
@@ -27,7 +27,7 @@ pub fn command(args: &DocArgs, screen: &Arc<Screen>) -> Exit {
             Exit::Done
         }
         Err(e) => {
-            crate::run::show_error(screen, &e, None);
+            crate::errors::show_error(screen, &e, None);
             Exit::Usage
         }
     }

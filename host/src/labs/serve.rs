@@ -14,7 +14,7 @@ use super::folder::Folder;
 use super::front::Front;
 use super::join::{SERVING, Serving};
 use super::{InProcess, world};
-use crate::cli::ServeArgs;
+use crate::args::ServeArgs;
 use crate::exit::Exit;
 use crate::screen::Screen;
 use crate::session::{Far, Session};
@@ -133,13 +133,13 @@ async fn keep(here: &InProcess, files: &Files<'_>, cancel: &CancellationToken, s
                     return;
                 }
                 if let Err(e) = files.write() {
-                    crate::run::show_error(screen, &e, None);
+                    crate::errors::show_error(screen, &e, None);
                 }
             }
             _ = save.tick() => {
                 let world = here.lab().snapshot().await;
                 if let Err(e) = here.folder().save(&world).and_then(|()| files.write().map(|_| ())) {
-                    crate::run::show_error(screen, &e, None);
+                    crate::errors::show_error(screen, &e, None);
                 }
             }
         }

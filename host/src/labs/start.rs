@@ -8,23 +8,12 @@ use gpuhost_stdlib::site::Site;
 use sha2::{Digest, Sha256};
 
 use super::folder::Folder;
-use crate::cli::RunArgs;
+use crate::args::{RunArgs, Start};
 use crate::exit::Exit;
 use crate::run::{Place, Show};
 use crate::screen::Screen;
 use crate::signals::Stop;
 use crate::sources::Text;
-
-/// Where a world begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Start {
-    /// The bare hypervisor.
-    Empty,
-    /// With the VM template.
-    Template,
-    /// With everything that `deploy` makes.
-    Deployed,
-}
 
 const TEMPLATE: &str = "let pve = proxmox::connect(site().proxmox);\npve.ensure_template(site().template);\n";
 

@@ -11,11 +11,11 @@ use rustyline::history::DefaultHistory;
 use rustyline::{Config, Editor};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::ReplArgs;
+use crate::args::ReplArgs;
+use crate::errors::show_error;
 use crate::exit::Exit;
 use crate::labs;
 use crate::reference::Reference;
-use crate::run::show_error;
 use crate::screen::Screen;
 use crate::session::Far;
 use crate::sources;

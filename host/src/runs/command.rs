@@ -4,9 +4,9 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 
 use super::{show, tail};
-use crate::cli::Common;
+use crate::args::Common;
+use crate::errors::show_error;
 use crate::exit::Exit;
-use crate::run::show_error;
 use crate::screen::Screen;
 
 /// Arguments of `runs`.
