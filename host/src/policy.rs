@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use gpuhost_stdlib::core::ctx::{Consent, Ctx, Policy};
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::core::event::{Change, Class};
-use gpuhost_stdlib::core::op::Op;
+use gpuhost_stdlib::core::op::{LeftOpen, Op};
 
 use crate::consent::Answers;
 use crate::lock::hold::Hold;
@@ -47,7 +47,10 @@ impl Policy for SitePolicy {
         );
         let answer = self.answers.confirm(&question, false);
         match answer {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.doubts.settle(op);
+                Ok(())
+            }
             Ok(false) => Err(OpError::refused(format!("{} on {} stays as it is", op.name(), op.target))
                 .hint(format!("look at the target; `gpuhost runs show {run}` shows what was under way"))),
             Err(e) => Err(e.because(format!("`gpuhost runs show {run}` shows what was under way"))),
@@ -65,5 +68,11 @@ impl Policy for SitePolicy {
 
     fn check_lease(&self, now_ms: u64) -> OpResult<()> {
         self.hold.check(now_ms)
+    }
+
+    fn left_open(&self, op: &Op) -> Option<LeftOpen> {
+        let (run, d) = self.doubts.about(op).filter(|_| op.class != Class::Ask)?;
+        self.doubts.settle(op);
+        Some(LeftOpen { run, since_ms: crate::when::parse(&d.since)?, marker: d.marker, accepted: d.accepted })
     }
 }

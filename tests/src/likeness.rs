@@ -11,26 +11,48 @@ use crate::Bench;
 /// When there is none.
 #[must_use]
 pub fn of(b: &Bench, state: &Path, site: &str) -> Value {
+    look(b, state, site).0
+}
+
+/// The same, and how often the hypervisor did what on which object.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn look(b: &Bench, state: &Path, site: &str) -> (Value, Value) {
     let shown = state.display().to_string();
     let args = ["lab", "status", "--json", "--site", site, "--state-dir", &shown];
     let status: Value = serde_json::from_str(&b.run(&args).expect(0).stdout).unwrap_or_default();
     let w = &status["world"];
     assert!(w["hypervisor"].to_string().contains("pfsense"), "the foreign machine is in view");
-    normal(&serde_json::json!({ "hypervisor": w["hypervisor"], "in_clusters": w["in_clusters"] }))
+    let view = normal(&serde_json::json!({ "hypervisor": w["hypervisor"], "in_clusters": w["in_clusters"] }));
+    (view, w["tasks"].clone())
 }
 
 /// Replaces what is drawn anew in every world: UUIDs and creation ids.
 #[must_use]
 pub fn normal(v: &Value) -> Value {
     match v {
+        // When something was done once is part of its mark.
+        Value::String(s) if s.starts_with("gpuhost once ") => {
+            Value::String(s.rsplit_once('=').map_or(s.as_str(), |(words, _)| words).to_owned())
+        }
         // When a machine was made is part of its config.
         Value::String(s) if s.contains("ctime=") => {
             Value::String(s.split("ctime=").next().unwrap_or_default().to_owned())
         }
         Value::String(s) => Value::String(without_ids(s)),
         Value::Array(a) => a.iter().map(normal).collect(),
-        Value::Object(o) => o.iter().map(|(k, v)| (k.clone(), normal(v))).collect(),
+        Value::Object(o) => o.iter().map(|(k, v)| (without_time(k), normal(v))).collect(),
         other => other.clone(),
+    }
+}
+
+/// The name of a volume without the time that a backup carries in it.
+fn without_time(name: &str) -> String {
+    match name.split_once("vzdump-qemu-").and_then(|(head, rest)| Some((head, rest.split_once('-')?))) {
+        Some((head, (vmid, rest))) => format!("{head}vzdump-qemu-{vmid}-<time>{}", rest.get(19..).unwrap_or_default()),
+        None => name.to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@ use gpuhost_lab::world::World;
 use serde_json::{Value, json};
 
 /// Resources whose objects come and go by themselves or carry drawn names.
-const FLEETING: [&str; 12] = [
+const FLEETING: [&str; 13] = [
     "pods",
     "replicasets.apps",
     "controllerrevisions.apps",
@@ -14,6 +14,7 @@ const FLEETING: [&str; 12] = [
     "endpointslices.discovery.k8s.io",
     "persistentvolumes",
     "jobs.batch",
+    "etcdsnapshotfiles.k3s.cattle.io",
     "secrets",
     "volumeattachments.storage.k8s.io",
 ];
@@ -29,8 +30,17 @@ pub fn look(w: &World) -> Value {
     json!({
         "time": crate::when::iso(w.now_ms), "vms": w.pve.vms.len(), "running": w.guests.len(),
         "clusters": alive, "pending_events": w.queue.len(), "machines": machines.collect::<Vec<_>>(),
-        "hypervisor": gpuhost_lab::pve::world_diff_view(w), "in_clusters": clusters(w),
+        "hypervisor": gpuhost_lab::pve::world_diff_view(w), "in_clusters": clusters(w), "tasks": tasks(w),
     })
+}
+
+/// How often the hypervisor did what on which object: what was done twice is seen here.
+fn tasks(w: &World) -> std::collections::BTreeMap<String, u64> {
+    let mut out = std::collections::BTreeMap::new();
+    for t in w.pve.tasks.values() {
+        *out.entry(format!("{} {}", t.kind, t.id).trim().to_owned()).or_default() += 1;
+    }
+    out
 }
 
 /// Members and objects of every cluster that lives.

@@ -1,13 +1,14 @@
-//! Effects in doubt that only a human can decide about: the latest intent of every op without an outcome.
+//! Effects in doubt: the latest intent of every op without an outcome. Some are continued, some only a human can decide about.
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use gpuhost_stdlib::core::event::{Class, Event};
+use gpuhost_stdlib::core::event::Event;
 use gpuhost_stdlib::core::op::Op;
 
 use super::tale::{Doubt, Tale};
 use super::{shelf, tale};
-use crate::record::read;
+use crate::record::read::{self, Health};
 
 /// How many journals are looked at; older doubts are history.
 const LATEST: usize = 200;
@@ -16,20 +17,36 @@ type Key = (String, String, String);
 
 /// Doubts of earlier runs on one site, by op.
 #[derive(Debug, Default)]
-pub struct Doubts(BTreeMap<Key, (String, Doubt)>);
+pub struct Doubts {
+    open: Mutex<BTreeMap<Key, (String, Doubt)>>,
+    damaged: Option<String>,
+}
+
+fn key(op: &Op) -> Key {
+    (op.name(), op.target.clone(), op.args.clone())
+}
 
 impl Doubts {
     /// Reads them out of the journals of `site` (by its UUID), real or lab.
     #[must_use]
     pub fn of(state_dir: &Path, site: &str, lab: bool) -> Self {
-        let mut out = Doubts::default();
+        let mut out = BTreeMap::new();
+        let mut damaged = None;
         let all = shelf::all(state_dir);
         for path in all.iter().skip(all.len().saturating_sub(LATEST)) {
-            let Ok(past) = read::read(path) else { continue };
+            let past = match read::read(path) {
+                Ok(past) => past,
+                Err(e) => {
+                    damaged = Some(format!("{}: {}", shelf::id(path), e.causes.first().unwrap_or(&e.message)));
+                    continue;
+                }
+            };
             let head = past.lines.first().map(|l| &l.raw);
-            if head.is_none_or(|h| h["header"]["site_uuid"] != site || h["lab"] != lab) {
+            if head.is_some_and(|h| h["header"]["site_uuid"] != site || h["lab"] != lab) {
                 continue;
             }
+            let broken = matches!(past.health, Health::Broken { .. });
+            damaged = broken.then(|| format!("{}: {}", shelf::id(path), tale::health(&past.health)));
             let told = Tale::of(&past);
             if told.state == tale::State::Running {
                 continue;
@@ -37,21 +54,32 @@ impl Doubts {
             // A later intent of the same op has settled the earlier doubt: somebody decided.
             for line in &past.lines {
                 if let Some(Event::Intent { op, target, args, .. }) = &line.event {
-                    out.0.remove(&(op.clone(), target.clone(), args.clone()));
+                    out.remove(&(op.clone(), target.clone(), args.clone()));
                 }
             }
             let id = shelf::id(path);
-            for d in told.doubts.into_iter().filter(|d| d.class == Class::Ask) {
-                out.0.insert((d.op.clone(), d.target.clone(), d.args.clone()), (id.clone(), d));
+            for d in told.doubts {
+                out.insert((d.op.clone(), d.target.clone(), d.args.clone()), (id.clone(), d));
             }
         }
-        out
+        Doubts { open: Mutex::new(out), damaged }
+    }
+
+    /// What is wrong with the journal of the latest run, if it cannot be read to its end: what it left in doubt is not known.
+    #[must_use]
+    pub fn damaged(&self) -> Option<&str> {
+        self.damaged.as_deref()
     }
 
     /// The doubt about exactly this op, with the run that left it.
     #[must_use]
-    pub fn about(&self, op: &Op) -> Option<&(String, Doubt)> {
-        self.0.get(&(op.name(), op.target.clone(), op.args.clone()))
+    pub fn about(&self, op: &Op) -> Option<(String, Doubt)> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&key(op)).cloned()
+    }
+
+    /// It was decided about, or is continued: there is no doubt any more.
+    pub fn settle(&self, op: &Op) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(op));
     }
 }
 
@@ -95,25 +123,44 @@ mod tests {
     }
 
     #[test]
-    fn of_every_op_in_the_table_exactly_those_of_class_ask_are_asked_about() {
+    fn every_op_in_the_table_that_was_begun_is_known_with_its_facts_until_it_is_settled() {
         let dir = tempfile::tempdir().unwrap();
         died(dir.path(), false);
         let doubts = Doubts::of(dir.path(), "u", true);
         for (id, (module, verb, _, class)) in OPS.iter().enumerate() {
             let mut op = Op::run(module, verb, format!("t{id}"));
             op.args = "a".to_owned();
-            let about = doubts.about(&op);
-            assert_eq!(about.is_some(), *class == "ask", "{module}.{verb} is {class}");
-            if let Some((run, d)) = about {
-                let facts = (run.as_str(), d.accepted.as_deref(), d.since.as_str());
-                assert_eq!(facts, ("aaaa", Some("R"), "2026-01-01T00:00:01.000Z"), "{module}.{verb}");
-            }
+            let (run, d) = doubts.about(&op).unwrap_or_else(|| panic!("{module}.{verb}"));
+            let facts = (run.as_str(), d.accepted.as_deref(), d.since.as_str(), d.marker.as_str());
+            assert_eq!(facts, ("aaaa", Some("R"), "2026-01-01T00:00:01.000Z", "m"), "{module}.{verb}");
+            assert_eq!(json!(d.class), *class, "{module}.{verb}");
             op.args = "b".to_owned();
             assert!(doubts.about(&op).is_none(), "{module}.{verb} with other arguments");
+            op.args = "a".to_owned();
+            doubts.settle(&op);
+            assert!(doubts.about(&op).is_none(), "{module}.{verb} is settled");
         }
-        assert!(Doubts::of(dir.path(), "v", true).0.is_empty(), "another site");
-        assert!(Doubts::of(dir.path(), "u", false).0.is_empty(), "the real one");
+        let open = |site: &str, lab: bool| Doubts::of(dir.path(), site, lab).open.into_inner().unwrap().len();
+        assert_eq!(open("u", true), OPS.len());
+        assert_eq!((open("v", true), open("u", false)), (0, 0), "another site, and the real one");
         died(dir.path(), true);
-        assert!(Doubts::of(dir.path(), "u", true).0.is_empty(), "every outcome is known");
+        assert_eq!(open("u", true), 0, "every outcome is known");
+    }
+
+    #[test]
+    fn a_journal_that_was_changed_is_told_until_the_next_run_ends_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = journal::folder(dir.path());
+        std::fs::create_dir_all(&folder).unwrap();
+        let damaged = || Doubts::of(dir.path(), "u", true).damaged().map(str::to_owned);
+        let head = json!({"v": 1, "ts": "t", "event": "run_started", "recipe": "r", "site": "s",
+            "header": {"site_uuid": "u"}, "lab": true});
+        std::fs::write(folder.join("1-aaaa.ndjson"), format!("{head}\n\u{0}garbage\n{head}\n")).unwrap();
+        let said = damaged().unwrap();
+        assert!(said.contains("aaaa") && said.contains("line 2"), "{said}");
+        std::fs::write(folder.join("2-bbbb.ndjson"), format!("{head}\n")).unwrap();
+        assert_eq!(damaged(), None);
+        std::fs::write(folder.join("3-cccc.ndjson"), "\u{0}\u{0}\n\n").unwrap();
+        assert!(damaged().unwrap().contains("cccc"), "nobody knows whose it is");
     }
 }

@@ -17,7 +17,7 @@ use super::dialer::Dialer;
 use super::error::{OpError, OpResult, Place, Stop};
 use super::event::{Change, Event, Proof, Recorder};
 use super::flight::{Effects, Flight};
-use super::op::Op;
+use super::op::{LeftOpen, Op};
 use super::retry::{Spent, Waits};
 use super::units::Secret;
 use crate::site::Site;
@@ -48,6 +48,10 @@ pub trait Policy: Send + Sync {
     /// `denied` when it has passed.
     fn check_lease(&self, _now_ms: u64) -> OpResult<()> {
         Ok(())
+    }
+    /// What an earlier run left of exactly this op without an outcome; told once.
+    fn left_open(&self, _op: &Op) -> Option<LeftOpen> {
+        None
     }
 }
 

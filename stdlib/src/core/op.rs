@@ -75,6 +75,22 @@ impl Op {
     }
 }
 
+/// What an earlier run has begun of an op and left without an outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOpen {
+    /// That run.
+    pub run: String,
+    /// When it was about to happen, in milliseconds of the run's clock.
+    pub since_ms: u64,
+    /// The intent's marker.
+    pub marker: String,
+    /// UPID, uid or unit, when the other side still got to name it.
+    pub accepted: Option<String>,
+}
+
+/// How long after its beginning an effect counts as the one that a run continues; later, people have gone on from there.
+const CONTINUED: Duration = Duration::from_secs(3600);
+
 /// What the body of an op works with.
 pub struct OpScope {
     ctx: Ctx,
@@ -147,6 +163,20 @@ impl OpScope {
     pub fn keep(&self, changes: Vec<Change>) {
         self.ctx.count_changes(changes.len() as u64);
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).extend(changes);
+    }
+
+    /// What an earlier run left open of exactly this op, if that is not long ago. Told once: from then on this run has it.
+    #[must_use]
+    pub fn left_open(&self) -> Option<LeftOpen> {
+        let left = self.ctx.policy.left_open(&self.op)?;
+        let age = self.ctx.clock.last_ms().saturating_sub(left.since_ms);
+        (u128::from(age) <= CONTINUED.as_millis()).then_some(left)
+    }
+
+    /// Says that what run `left` has begun is the effect, and is not begun again.
+    pub fn continues(&self, left: &LeftOpen, what: &str) {
+        let text = format!("{}: {what} that run {} began is taken as done, not begun again", self.op.target, left.run);
+        self.ctx.message("info", text);
     }
 
     /// The other side took the request under this reference.

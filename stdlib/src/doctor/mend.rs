@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
-use crate::core::event::Change;
+use crate::core::event::{Change, Class};
 use crate::core::op::Op;
 use crate::kubernetes::Cluster;
 use crate::kubernetes::rest::{Request, escape};
@@ -43,7 +43,9 @@ impl Cluster {
     /// # Errors
     /// `not_found` when there is none; `denied` when declined.
     pub async fn restart_pods(&self, ctx: &Ctx, namespace: &str, app: &str, node: &str) -> OpResult<i64> {
-        let op = Op::destroy("doctor", "restart_pods", format!("{namespace}/{app}")).args(&node);
+        // The pods of a run that died are gone; those that came after them may go as well.
+        let target = format!("{namespace}/{app}");
+        let op = Op::destroy("doctor", "restart_pods", target).class(Class::Repeatable).args(&node);
         ctx.run_op(op, |s| async move {
             let all = self.list_labelled(s.ctx(), "pod", namespace, ("app", app)).await?;
             let here: Vec<String> = all

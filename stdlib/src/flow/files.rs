@@ -117,7 +117,9 @@ mod api {
                     if let Some(dir) = full.parent() {
                         std::fs::create_dir_all(dir).map_err(fail)?;
                     }
-                    std::fs::write(&full, &text).map_err(fail)
+                    std::fs::write(&full, &text).map_err(fail)?;
+                    s.ctx().edge();
+                    Ok(())
                 })
                 .await?;
                 Ok(true)

@@ -124,9 +124,30 @@ pub(crate) fn short_id() -> String {
     uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
 }
 
+/// Beginnings of the names of throw-away namespaces.
+const THROW_AWAY: [&str; 2] = ["gpuhost-cuda-", "gpuhost-verify-"];
+/// A throw-away namespace that is older belongs to nobody who still works in it.
+const LEFT_BEHIND_S: u64 = 1800;
+
+/// Whether a run that died has left this namespace behind.
+fn is_left_behind(namespace: &serde_json::Value, now_s: u64) -> bool {
+    let meta = &namespace["metadata"];
+    let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
+    let ours = meta["labels"]["app.kubernetes.io/managed-by"] == "gpuhost";
+    let made = crate::kubernetes::epoch_seconds(&text(&meta["creationTimestamp"])).unwrap_or(i64::MAX);
+    let old = u64::try_from(made).is_ok_and(|t| t.saturating_add(LEFT_BEHIND_S) < now_s);
+    ours && old && THROW_AWAY.iter().any(|p| text(&meta["name"]).starts_with(p))
+}
+
 impl Cluster {
-    /// Makes a throw-away namespace.
+    /// Makes a throw-away namespace; those that dead runs have left behind go.
     pub(crate) async fn make_namespace(&self, ctx: &Ctx, name: &str, privileged: bool) -> OpResult<()> {
+        let now_s = ctx.clock.now_ms().await / 1000;
+        for old in self.list_labelled(ctx, "namespace", "", ("app.kubernetes.io/managed-by", "gpuhost")).await? {
+            if is_left_behind(&old, now_s) {
+                self.delete_now(ctx, "namespace", "", old["metadata"]["name"].as_str().unwrap_or_default()).await?;
+            }
+        }
         let level = if privileged { "privileged" } else { "baseline" };
         let labels = json!({"app.kubernetes.io/managed-by": "gpuhost", "pod-security.kubernetes.io/enforce": level});
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
@@ -154,6 +175,19 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_old_throw_away_namespaces_of_ours_are_left_behind() {
+        let of = |name: &str, by: &str, at: &str| json!({"metadata": {"name": name, "creationTimestamp": at, "labels": {"app.kubernetes.io/managed-by": by}}});
+        let now = 1_795_339_800; // 2026-11-22T09:30:00Z
+        let old = "2026-11-22T08:00:00Z";
+        assert!(is_left_behind(&of("gpuhost-cuda-ab", "gpuhost", old), now));
+        assert!(is_left_behind(&of("gpuhost-verify-ab", "gpuhost", old), now));
+        assert!(!is_left_behind(&of("gpuhost-verify-ab", "gpuhost", "2026-11-22T09:20:00Z"), now), "at work");
+        assert!(!is_left_behind(&of("gpuhost-verify-ab", "Helm", old), now), "somebody else's");
+        assert!(!is_left_behind(&of("shop", "gpuhost", old), now), "no throw-away one");
+        assert!(!is_left_behind(&of("gpuhost-cuda-ab", "gpuhost", ""), now));
+    }
 
     #[test]
     fn pods_ask_for_all_gpus_of_one_node() {

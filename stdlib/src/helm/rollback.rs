@@ -25,8 +25,9 @@ impl Release {
             let all = self.stored(s.ctx()).await?;
             let to = self.revision(s.ctx(), Some(number)).await?;
             let Some(newest) = all.last() else { return Err(OpError::not_found("there is no release").on(&self.name)) };
-            if newest.number == number && newest.body["info"]["status"] == "deployed" {
-                return Ok(number);
+            // The revision itself, or one that a rollback to it has made.
+            if newest.body["info"]["status"] == "deployed" && (newest.number == number || same_content(newest, &to)) {
+                return Ok(newest.number);
             }
             self.cluster.refuse_fleet(s.ctx(), &self.name, &self.namespace).await?;
             let chart = self.cluster.find_object(s.ctx(), "helmchart", HOME, &self.name).await?;
@@ -148,6 +149,16 @@ impl Release {
         let at = item(&kind, &self.namespace, newest.secret["metadata"]["name"].as_str().unwrap_or_default());
         self.cluster.demand(ctx, "release secret", &Request::merge(at, &patch)).await.map(drop)
     }
+}
+
+/// Whether two revisions say the same: chart, values and what was made of them.
+fn same_content(a: &Stored, b: &Stored) -> bool {
+    let version = |x: &Stored| {
+        let m = &x.body["chart"]["metadata"];
+        (m["name"].clone(), m["version"].clone())
+    };
+    let part = |k: &str| a.body[k] == b.body[k];
+    version(a) == version(b) && part("config") && part("manifest")
 }
 
 /// Milliseconds since 1970 as RFC 3339 in UTC.

@@ -81,6 +81,7 @@ impl Cluster {
                 .because(why)
                 .hint(format!("look at the pod: `cluster.explain_pending(\"{ns}\", \"{pod}\")`"))
         })?;
+        ctx.edge();
         let status = process.take_status();
         let stdin = process.stdin();
         let (mut stdout, mut stderr) = (process.stdout(), process.stderr());

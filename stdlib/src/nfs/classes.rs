@@ -289,6 +289,7 @@ impl Cluster {
             Op::run("nfs", "remove_probe_claim", format!("{ns}/{name}")).class(crate::core::event::Class::Repeatable);
         ctx.run_op(op, |s| async move {
             self.release_volumes(s.ctx(), ns, Some(name)).await?;
+            s.waiting(format!("removal of claim {ns}/{name}"));
             self.delete_now(s.ctx(), "pvc", ns, name).await
         })
         .await

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
-use crate::core::op::Op;
+use crate::core::op::{Op, OpScope};
 use crate::options;
 use crate::site::write_private;
 
@@ -111,6 +111,10 @@ impl Proxmox {
                 if path.exists() {
                     return Ok(reference);
                 }
+                if self.is_our_token(ctx, user, id).await? {
+                    self.renew_token(&s, (user, id), o).await?;
+                    return Ok(reference);
+                }
                 return Err(OpError::conflict(format!(
                     "the token is there, but `{}` does not hold its secret",
                     path.display()
@@ -119,19 +123,55 @@ impl Proxmox {
                     "remove it (`pveum user token remove {user} {id}`) and run this again, or put its secret there"
                 )));
             }
-            let mark = ctx.site.as_ref().map(|site| format!("gpuhost site {} {}", site.name, site.uuid));
-            let comment = o.comment.clone().or(mark).unwrap_or_default();
             let change = Change::new(token, "token", None, Some(reference.clone().into()));
-            s.act(format!("token {token}"), vec![change], async {
-                let answer = self.send(ctx, &request::create_token(user, id, &comment, o.privsep)).await?;
-                let secret = answer["value"].as_str().unwrap_or_default();
-                ctx.hide(secret);
-                write_private(&path, secret.as_bytes())
-            })
-            .await?;
+            s.act(format!("token {token}"), vec![change], self.make_token(ctx, (user, id), o)).await?;
             Ok(reference)
         })
         .await
+    }
+
+    /// Makes the token and keeps its secret.
+    async fn make_token(&self, ctx: &Ctx, (user, id): (&str, &str), o: &TokenOptions) -> OpResult<()> {
+        let mark = ctx.site.as_ref().map(|site| format!("gpuhost site {} {}", site.name, site.uuid));
+        let comment = o.comment.clone().or(mark).unwrap_or_default();
+        let answer = self.send(ctx, &request::create_token(user, id, &comment, o.privsep)).await?;
+        let secret = answer["value"].as_str().unwrap_or_default();
+        ctx.hide(secret);
+        write_private(&ctx.state_file(&o.keep_as), secret.as_bytes())
+    }
+
+    /// Makes a token of this site anew whose secret nobody here has: a run died between making and keeping it, or the state
+    /// directory is another one.
+    async fn renew_token(&self, s: &OpScope, (user, id): (&str, &str), o: &TokenOptions) -> OpResult<()> {
+        let (ctx, token, path) = (s.ctx(), format!("{user}!{id}"), s.ctx().state_file(&o.keep_as));
+        let question = format!(
+            "token {token} was made by this site, and `{}` does not hold its secret, which Proxmox shows only once. Make \
+             it anew? Whoever works with the old secret is locked out",
+            path.display()
+        );
+        let kept = || {
+            let hint = format!(
+                "put its secret into `{}`, or remove it: `pveum user token remove {user} {id}`",
+                path.display()
+            );
+            OpError::refused(format!("token {token} stays as it is")).hint(hint)
+        };
+        if !ctx.consent.confirm(&question, true)? {
+            return Err(kept());
+        }
+        let change = Change::new(&token, "secret", Some("unknown here".into()), Some("new".into()));
+        s.act(format!("token {token}"), vec![change], async {
+            self.send(ctx, &request::remove_token(user, id)).await?;
+            self.make_token(ctx, (user, id), o).await
+        })
+        .await
+    }
+
+    /// Whether this site made a token that there is.
+    async fn is_our_token(&self, ctx: &Ctx, user: &str, id: &str) -> OpResult<bool> {
+        let site = ctx.site()?;
+        let found = self.send(ctx, &request::token(user, id)).await?;
+        Ok(found["comment"].as_str().unwrap_or_default().contains(&site.uuid))
     }
 
     async fn find_token(&self, ctx: &Ctx, user: &str, id: &str) -> OpResult<bool> {
@@ -153,9 +193,7 @@ impl Proxmox {
             if !self.find_token(ctx, user, id).await? {
                 return Ok(false);
             }
-            let site = ctx.site()?;
-            let found = self.send(ctx, &request::token(user, id)).await?;
-            if !found["comment"].as_str().unwrap_or_default().contains(&site.uuid) {
+            if !self.is_our_token(ctx, user, id).await? {
                 return Err(OpError::refused(format!("token {token} was not made by this site"))
                     .hint(format!("remove it yourself: `pveum user token remove {user} {id}`")));
             }

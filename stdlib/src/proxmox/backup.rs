@@ -85,7 +85,7 @@ impl Vm {
             let change = Change::new(self.name(), "disks", Some("present state".into()), Some(volid.into()));
             s.act(format!("restore {volid}"), vec![change], async {
                 let protected = self.protect(&s, false).await?;
-                let done = self.pve.change(&s, "the restore", &request::restore(&self.at, volid), LIMIT).await;
+                let done = self.pve.change_once(&s, "the restore", &request::restore(&self.at, volid), LIMIT).await;
                 // The backup may be older than the protection, and a failed restore leaves the machine without it.
                 if !protected {
                     return done;

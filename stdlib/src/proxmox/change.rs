@@ -29,7 +29,10 @@ const SKEW_S: u64 = 120;
 fn task_kind(r: &Request) -> Option<&'static str> {
     Some(match (r.method.as_str(), r.verb()) {
         ("DELETE", "") => "qmdestroy",
-        ("POST", "") if r.path.ends_with("/qemu") => "qmcreate",
+        ("POST", "") if r.path.ends_with("/qemu") => {
+            let restores = r.body.as_ref().is_some_and(|b| b.contains_key("archive"));
+            if restores { "qmrestore" } else { "qmcreate" }
+        }
         ("POST", "config") => "qmconfig",
         ("POST", "clone") => "qmclone",
         ("POST", "template") => "qmtemplate",
@@ -145,6 +148,28 @@ impl Proxmox {
             }
         }
         Err(OpError::failed(format!("{what} was tried {TRIES} times")))
+    }
+
+    /// Like [`Proxmox::change`], for what cannot be read off the machine afterwards: the task that an earlier run began and
+    /// did not see the end of is this one.
+    ///
+    /// # Errors
+    /// As [`Proxmox::change`].
+    pub(super) async fn change_once(&self, s: &OpScope, what: &str, r: &Request, limit: Duration) -> OpResult<()> {
+        if let Some(left) = s.left_open() {
+            // Not one from before it was about to begin.
+            let began = left.since_ms + SKEW_S * 1000;
+            let outcome = match &left.accepted {
+                // One that Proxmox has forgotten says nothing.
+                Some(upid) => self.try_task(s, what, upid, limit).await.ok().map(|done| done.map_err(Miss::from)),
+                None => self.look_for(s, what, r, began, limit).await?,
+            };
+            if let Some(Ok(())) = outcome {
+                s.continues(&left, what);
+                return Ok(());
+            }
+        }
+        self.change(s, what, r, limit).await
     }
 
     /// One attempt: the request, then its task.

@@ -170,7 +170,9 @@ impl Proxmox {
             .mime_str("application/octet-stream")
             .map_err(|e| ApiError::transport(name.clone(), e.to_string(), Vec::new()))?;
         let form = reqwest::multipart::Form::new().text("content", content.to_owned()).part("filename", part);
-        let answer = self.answer(name, b.multipart(form).send().await).await?;
+        let answer = self.answer(name, b.multipart(form).send().await).await;
+        ctx.edge();
+        let answer = answer?;
         Ok(answer.as_str().unwrap_or_default().to_owned())
     }
 

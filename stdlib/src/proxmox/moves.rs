@@ -55,7 +55,12 @@ impl Vm {
         let op = Op::write("proxmox", "migrate", self.name()).class(Class::Adoptable).args(&(target, o.with_disks));
         ctx.run_op(op, |s| async move {
             let site = ctx.site()?;
-            let m = self.read(ctx).await?;
+            let mut m = self.read(ctx).await?;
+            if m.lock().as_deref() == Some("migrate") {
+                // An earlier run has begun to move it: that ends first, wherever it leads.
+                self.pve.wait_unlocked(&s, "the migration under way", &m.at).await?;
+                m = self.pve.machine(ctx, m.at.vmid, target).await?;
+            }
             // Where it is does not matter here: that is what changes.
             let v: Verdict = m.judge(&site, self.node().map(|n| n.name.as_str()), None);
             if v.ownership != Ownership::Own {
@@ -118,7 +123,7 @@ impl Vm {
             let change = Change::new(self.name(), disk, Some(volume.into()), Some(storage.into()));
             s.act(format!("vm {} {disk}", m.at.vmid), vec![change], async {
                 let r = request::move_disk(&m.at, disk, storage, !o.keep_source).set("digest", m.digest());
-                let done = self.pve.change(&s, "moving the disk", &r, LIMIT).await;
+                let done = self.pve.change_once(&s, "moving the disk", &r, LIMIT).await;
                 let now = self.read(ctx).await?.get(disk).unwrap_or_default();
                 if now.starts_with(&format!("{storage}:")) { Ok(()) } else { done }
             })

@@ -86,7 +86,9 @@ impl Proxmox {
             let change = Change::new(key, "once", None, Some("begun".into()));
             let made = s
                 .act(format!("pool {pool}"), vec![change], async {
-                    match self.send_once(ctx, &request::create_pool(&pool, &mark.to_string())).await {
+                    let answer = self.send_once(ctx, &request::create_pool(&pool, &mark.to_string())).await;
+                    ctx.edge();
+                    match answer {
                         Ok(_) => Ok(()),
                         // Not ours to repeat: an answer that got lost may hide that it was made, here or elsewhere.
                         Err(e) if e.is(&Fault::Exists) => {

@@ -112,7 +112,7 @@ impl Vm {
             let m = self.own(ctx, "reboot it").await?;
             let change = Change::new(self.name(), "power", Some("running".into()), Some("rebooted".into()));
             s.act(format!("vm {}", m.at.vmid), vec![change], async {
-                self.pve.change(&s, "the reboot", &request::reboot(&self.at, 300), START).await
+                self.pve.change_once(&s, "the reboot", &request::reboot(&self.at, 300), START).await
             })
             .await
         })
@@ -129,7 +129,7 @@ impl Vm {
             let m = self.own(ctx, "reset it").await?;
             let change = Change::new(self.name(), "power", Some("running".into()), Some("reset".into()));
             s.act(format!("vm {}", m.at.vmid), vec![change], async {
-                self.pve.change(&s, "the reset", &request::reset(&self.at), CONFIG).await
+                self.pve.change_once(&s, "the reset", &request::reset(&self.at), CONFIG).await
             })
             .await
         })

@@ -93,7 +93,7 @@ impl Vm {
                 Some(format!("snapshot {name}").into()),
             );
             s.act(format!("snapshot {name}"), vec![change], async {
-                self.pve.change(&s, "the rollback", &request::rollback(&self.at, name), LIMIT).await
+                self.pve.change_once(&s, "the rollback", &request::rollback(&self.at, name), LIMIT).await
             })
             .await
         })
