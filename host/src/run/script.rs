@@ -36,7 +36,6 @@ impl Panics {
 
 /// Runs the recipe.
 pub(super) fn script(run: &Arc<Run>, recipe: &Text) -> Result<(), Box<OpError>> {
-    let reference = Reference::builtin();
     let mut engine = engine::plain();
     engine::attach(&mut engine, run);
     let mut ast =
@@ -45,7 +44,7 @@ pub(super) fn script(run: &Arc<Run>, recipe: &Text) -> Result<(), Box<OpError>> 
     engine
         .eval_ast::<Dynamic>(&ast)
         .map(|_| ())
-        .map_err(|e| Box::new(render::explain::from_eval(&e, &recipe.name, &reference)))
+        .map_err(|e| Box::new(render::explain::from_eval(&e, &recipe.name, Reference::builtin())))
 }
 
 /// Runs `work` on a thread with the stack that scripts need, holding the run's busy mark.
