@@ -46,6 +46,7 @@ impl Exit {
             Some(Stop::Interrupted) => Exit::Interrupted,
             Some(Stop::Refused) => Exit::Refused,
             Some(Stop::Proof) => Exit::Proof,
+            Some(Stop::Usage) => Exit::Usage,
             None => Exit::Failed,
         }
     }

@@ -38,7 +38,11 @@ fn page(name: &str, text: &str, params: &[ParamUse]) -> String {
     out.push_str("\nParameters (`--set NAME=VALUE`):\n");
     let shown: Vec<String> = params
         .iter()
-        .map(|p| if p.default.is_empty() { p.name.clone() } else { format!("{}={}", p.name, p.default) })
+        .map(|p| match (p.needed, p.default.is_empty()) {
+            (true, _) => format!("{} (needed)", p.name),
+            (_, true) => p.name.clone(),
+            _ => format!("{}={}", p.name, p.default),
+        })
         .collect();
     let width = shown.iter().map(|s| s.chars().count()).max().unwrap_or(0);
     for (p, left) in params.iter().zip(&shown) {

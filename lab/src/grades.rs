@@ -66,15 +66,27 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("pve/access", "Proxmox users, tokens, tickets", Recorded, PVE),
     row("pve/acl", "Proxmox permissions", Source, PVE_SOURCE),
     row("pve/agent", "Proxmox guest agent endpoints", Recorded, PVE),
+    row(
+        "pve/apt",
+        "packages and repositories of a hypervisor node",
+        Estimate,
+        "a fresh installation; nothing is installed",
+    ),
     row("pve/backup", "Proxmox backups and restore", Docs, PVE_SCHEMA),
     row("pve/birth", "the hypervisor before anything is deployed", Estimate, "lab specification"),
+    row("pve/capabilities", "processors and machine types that Proxmox offers", Docs, PVE_SCHEMA),
     row("pve/cluster", "Proxmox cluster lists, free ids", Recorded, PVE),
+    row("pve/cluster_more", "Proxmox notifications and orders for many machines", Docs, PVE_SCHEMA),
     row("pve/content", "Proxmox storage contents, downloads", Recorded, PVE),
+    row("pve/disks", "disks of a hypervisor node", Estimate, "the storages of the lab specification"),
     row("pve/firewall", "Proxmox firewall settings (no packet is filtered)", Docs, PVE_SCHEMA),
     row("pve/groups", "Proxmox groups and realms", Docs, PVE_SCHEMA),
     row("pve/ha", "Proxmox high availability", Docs, PVE_SCHEMA),
     row("pve/jobs", "Proxmox backup jobs", Docs, PVE_SCHEMA),
+    row("pve/logs", "journal and report of a hypervisor node", Docs, PVE_SCHEMA),
     row("pve/mapping", "Proxmox PCI resource mappings", Recorded, PVE),
+    row("pve/mapping_other", "Proxmox mappings of USB devices and directories", Docs, PVE_SCHEMA),
+    row("pve/metrics", "Proxmox metric servers and export", Docs, PVE_SCHEMA),
     row("pve/network", "Proxmox node networks", Docs, PVE_SCHEMA),
     row("pve/nodes", "Proxmox nodes and their PCI devices", Recorded, PVE),
     row("pve/pools", "Proxmox pools", Recorded, PVE),
@@ -151,6 +163,12 @@ pub fn of(path: &str) -> Option<&'static Behaviour> {
     BEHAVIOURS.iter().filter(|b| path.starts_with(b.key)).max_by_key(|b| b.key.len())
 }
 
+/// Something that the row of `key` does not cover, in the words of the closing report.
+#[must_use]
+pub fn missing(what: &str, key: &str) -> String {
+    gpuhost_stdlib::wire::blind::missing(what, of(key).map_or("the lab's behaviours", |b| b.what))
+}
+
 impl World {
     /// Notes that the behaviour of the code at `path` was used.
     pub(crate) fn meets(&mut self, path: &str) {
@@ -193,6 +211,15 @@ mod tests {
             assert!(all.iter().any(|f| f.starts_with(b.key)), "no file begins with {:?}", b.key);
             assert_eq!(BEHAVIOURS.iter().filter(|o| o.key == b.key).count(), 1, "{:?} has two rows", b.key);
         }
+    }
+
+    #[test]
+    fn what_the_closing_report_refers_to_has_a_row() {
+        use gpuhost_stdlib::wire::blind::{CHARTS, PROGRAMS};
+        for named in [CHARTS, PROGRAMS] {
+            assert!(BEHAVIOURS.iter().any(|b| b.what == named), "{named}");
+        }
+        assert!(missing("x", "guest/programs/web").contains("`downloads`"));
     }
 
     #[test]

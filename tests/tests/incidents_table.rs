@@ -133,18 +133,28 @@ fn verify(state: &Path) -> (i32, Vec<String>, Vec<String>) {
     (code, failed, findings)
 }
 
+/// The words of a command line; single quotes keep blanks.
+fn shell_words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            c if c.is_whitespace() && !quoted => words.push(String::new()),
+            c => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|w| !w.is_empty());
+    words
+}
+
 /// Types the command that a finding ends with.
 fn type_it(state: &Path, next: &str) -> Result<(), String> {
     let ran = if let Some(rest) = next.strip_prefix("gpuhost ") {
-        let mut args: Vec<&str> = rest.split_whitespace().collect();
+        let words = shell_words(rest);
+        let mut args: Vec<&str> = words.iter().map(String::as_str).collect();
         args.extend(["--lab", "--yes"]);
         gpuhost(state, &args)
-    } else if let Some((_, rest)) = next.strip_prefix("ssh ").and_then(|r| r.split_once('@')) {
-        let (address, command) = rest.split_once(' ').unwrap();
-        let command = command.trim_matches(['"', '\'']);
-        let path = state.join("fix.rhai");
-        std::fs::write(&path, format!("let host = ssh::connect(\"{address}\");\nhost.run(`{command}`);\n")).unwrap();
-        gpuhost(state, &["run", path.to_str().unwrap(), "--site", "recipes/site.toml", "--lab", "--yes"])
     } else {
         return Ok(());
     };
@@ -173,7 +183,7 @@ fn one(base: &Path, dir: &Path, fault: &str, finding: &str, hands: bool) -> Resu
         }
     }
     let next = found[0].rsplit(" Next: ").next().unwrap_or_default().to_owned();
-    if !hands && !next.starts_with("gpuhost ") && !next.starts_with("ssh ") {
+    if !hands && !next.starts_with("gpuhost ") {
         return Err(format!("nobody can type `{next}`"));
     }
     type_it(dir, &next)?;

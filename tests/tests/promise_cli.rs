@@ -13,6 +13,13 @@ fn exit_codes_and_the_last_event() {
         ("throw \"no\";", &[], 1, "failed"),
         ("stpe(1);", &[], 2, "failed"),
         ("require(false, \"no\");", &[], 3, "failed"),
+        // What a recipe cannot go without is asked for before anything is begun; so is a value of the wrong kind.
+        ("let n = param(\"node\"); print(n);", &[], 2, "failed"),
+        ("let n = param(\"node\"); print(n);", &["--set", "node="], 2, "failed"),
+        ("let n = param(\"node\"); print(n);", &["--set", "node=a"], 0, "ok"),
+        ("if 1 + 1 == 2 { print(param(\"node\")); }", &[], 2, "failed"),
+        ("fn ask() { param(\"node\") } print(1);", &[], 0, "ok"),
+        ("print(param(\"count\", 1));", &["--set", "count=many"], 2, "failed"),
         ("confirm(\"go on?\");", &[], 4, "refused"),
         ("confirm(\"go on?\", #{ destroys: true });", &[], 4, "refused"),
         ("confirm(\"go on?\");", &["--yes=other"], 4, "refused"),

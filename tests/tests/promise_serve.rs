@@ -44,6 +44,27 @@ fn ready_file(ready: &Value) {
     assert!(kubeconfig.contains("\"current-context\": \"lab-"), "{kubeconfig}");
 }
 
+/// The Kubernetes API through a machine, as one reaches a cluster behind a jump host.
+fn forward(config: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("api").display().to_string();
+    let ssh = Command::new("ssh")
+        .args(["-F", config, "-o", "ExitOnForwardFailure=yes", "-L", &format!("{socket}:127.0.0.1:6443"), "brain"])
+        .arg("echo up; cat")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut ssh) = ssh else { return println!("skipped: there is no ssh") };
+    let mut line = String::new();
+    BufReader::new(ssh.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    if let Some(ran) = outside("curl", &["-sSk", "--unix-socket", &socket, "https://localhost/version"]) {
+        assert!(ran.code == 0 && ran.stdout.contains("k3s"), "{ran:?}");
+    }
+    drop(ssh.stdin.take());
+    assert!(ssh.wait().unwrap().success());
+}
+
 fn clients(ready: &Value) {
     let auth = format!(
         "Authorization: PVEAPIToken={}={}",
@@ -55,6 +76,7 @@ fn clients(ready: &Value) {
         assert!(ran.code == 0 && ran.stdout.contains("\"release\""), "{ran:?}");
     }
     let config = text(ready, "/ssh/config");
+    forward(&config);
     if let Some(ran) = outside("ssh", &["-F", &config, "brain", "hostname; exit 7"]) {
         assert!(ran.code == 7 && ran.stdout == "brain\n", "{ran:?}");
         let ran = outside("ssh", &["-F", &config, "muscle-a", "frobnicate"]).unwrap();

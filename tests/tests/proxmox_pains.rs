@@ -1,6 +1,7 @@
 //! What hurts users of other tools most: silent agents, raw addresses, hung guests, warnings taken for failures, stolen ids.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,8 +10,10 @@ use gpuhost_lab::fault::Plan;
 use gpuhost_lab::pve::state::Vm;
 use gpuhost_lab::spec::Spec;
 use gpuhost_stdlib::core::error::Kind;
+use gpuhost_stdlib::core::event::Event;
 use gpuhost_stdlib::proxmox::EnsureVm;
 use gpuhost_tests::bed::{Bed, SITE, off, ok, start, told};
+use gpuhost_tests::client::Free;
 use serde_json::json;
 
 fn faults(b: &Bed, rules: &str) {
@@ -130,4 +133,103 @@ async fn an_id_that_is_taken_meanwhile_stays_with_its_owner() {
         b.lab.with(|w| w.pve.vms[&201].conf.clone().into_iter().collect::<Vec<_>>()),
         [("name".into(), "theirs".into())]
     );
+}
+
+/// What the intents of the run say of a part, newest last.
+fn noted(b: &Bed, what: &str) -> Vec<(String, String)> {
+    let side =
+        |v: Option<serde_json::Value>| v.map_or("nothing".to_owned(), |v| v.as_str().unwrap_or_default().to_owned());
+    let tape = b.tape.0.lock().unwrap();
+    let all =
+        tape.iter().filter_map(|e| if let Event::Intent { changes, .. } = e { Some(changes.clone()) } else { None });
+    all.flatten().filter(|c| c.what == what).map(|c| (side(c.before), side(c.after))).collect()
+}
+
+/// Pain 12: new cloud-init data: what changes, where it is so far, and what brings it into the guest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_cloud_init_data_is_shown_and_reaches_the_guest_when_allowed() {
+    let b = Bed::new().await;
+    let t = b.template().await;
+    let vm = b.vm("k3s-cp1", &start(&t)).await.unwrap_or_else(ok);
+    vm.wait_ready(&b.ctx, wait(900)).await.unwrap_or_else(ok);
+    let node = b.site.node("k3s-cp1").unwrap();
+    let later = |dns: &str| {
+        let mut site = (*b.site).clone();
+        site.ssh
+            .authorized_keys
+            .push("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGk3b5aV1nq6t9lY7xk3Tz8 ann@desk".to_owned());
+        site.network.dns = vec![dns.to_owned()];
+        b.other_run(site, b.ctx.run().secrets.clone(), Arc::new(Free(None)))
+    };
+    let on_drive = |key: &str| b.lab.with(|w| w.pve.vms[&201].ci_drive[key].clone());
+    let instance = || b.lab.with(|w| w.guests[&201].instance_id.clone());
+    let (born, old) = (instance(), on_drive("nameserver"));
+    let run = later("9.9.9.10");
+    let ensure = async |o: EnsureVm| {
+        b.pve.ensure_vm(&run, &node, &o).await.unwrap_or_else(ok);
+        run.changed.swap(0, Ordering::SeqCst)
+    };
+    let last = || b.messages().into_iter().rfind(|m| m.contains("cloud-init")).unwrap();
+
+    // The config has it, the drive has not; what it becomes is shown, and how it gets there is said.
+    assert_eq!(ensure(start(&t)).await, 2);
+    let (before, after) = noted(&b, "sshkeys").pop().unwrap();
+    assert!(
+        before.starts_with("1 keys (") && after.starts_with("2 keys (") && after.contains("ann@desk"),
+        "{before} {after}"
+    );
+    let shown = b.tape.0.lock().unwrap().iter().any(|e| {
+        matches!(e, Event::Output { stream, text, .. } if stream == "diff" && text.contains("cloud-init user-data")
+            && text.contains("+  - ssh-ed25519") && text.contains("+      - '9.9.9.10'"))
+    });
+    assert!(shown, "the difference of the texts is shown");
+    let said = last();
+    assert!(said.contains("old data") && said.contains(&born) && said.contains("host keys may change"), "{said}");
+    assert_eq!((on_drive("nameserver"), instance()), (old.clone(), born.clone()));
+
+    // It is not forgotten: the next run says what the drive carries, and changes nothing.
+    assert_eq!(ensure(start(&t)).await, 0);
+    assert!(last().contains(&format!("nameserver ({old} -> 9.9.9.10)")), "{}", last());
+
+    // Rewritten when allowed, once; the guest takes it over when it boots, by whatever way.
+    assert_eq!(ensure(EnsureVm { regenerate: true, ..start(&t) }).await, 2);
+    assert_eq!(noted(&b, "cloud-init drive: nameserver"), [(old, "9.9.9.10".to_owned())]);
+    assert!(last().contains("takes it over at its next boot"), "{}", last());
+    assert_eq!(on_drive("nameserver"), "9.9.9.10");
+    assert_eq!(ensure(EnsureVm { regenerate: true, ..start(&t) }).await, 0);
+    assert_eq!(instance(), born, "nothing has booted yet");
+    let keys = "/home/debian/.ssh/authorized_keys";
+    assert!(!vm.read_file(&b.ctx, keys).await.unwrap_or_else(ok).unwrap().contains("ann@desk"));
+    b.lab.with(|w| gpuhost_lab::guest::boot::go_down(&b.lab, w, 201, true));
+    b.ctx.clock.sleep(wait(240)).await;
+    vm.wait_ready(&b.ctx, wait(900)).await.unwrap_or_else(ok);
+    assert!(vm.read_file(&b.ctx, keys).await.unwrap_or_else(ok).unwrap().contains("ann@desk"));
+    let second = instance();
+    assert_ne!(second, born);
+
+    // A restart that is allowed brings it in at once, and is made once.
+    let run = later("9.9.9.11");
+    let o = EnsureVm { restart: true, ..start(&t) };
+    b.pve.ensure_vm(&run, &node, &o).await.unwrap_or_else(ok);
+    assert_eq!(run.changed.swap(0, Ordering::SeqCst), 2, "the key, and the drive's");
+    vm.wait_ready(&b.ctx, wait(900)).await.unwrap_or_else(ok);
+    assert_ne!(instance(), second);
+    assert_eq!(on_drive("nameserver"), "9.9.9.11");
+    let boot = b.lab.with(|w| w.guests[&201].boot);
+    b.pve.ensure_vm(&run, &node, &o).await.unwrap_or_else(ok);
+    assert_eq!((run.changed.load(Ordering::SeqCst), b.lab.with(|w| w.guests[&201].boot)), (0, boot));
+}
+
+/// Pain 5: files of one's own that are not there are found before anything is made, and what to do instead is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snippet_that_is_not_there_is_found_before_anything_is_made() {
+    let b = Bed::new().await;
+    let t = b.empty_template().await;
+    b.changed();
+    let options = rhai::Engine::new().eval("#{ start: false, config: #{ cicustom: \"vendor=local:snippets/a.yml\" } }");
+    let o = EnsureVm { template: off(&t).template, ..EnsureVm::read(&options.unwrap()).unwrap() };
+    let e = b.vm("k3s-cp1", &o).await.unwrap_err();
+    assert!(e.is(Kind::NotFound) && e.message.contains("local:snippets/a.yml"), "{}", told(&e));
+    assert!(e.hint.as_ref().unwrap().contains("pvesm set local"), "{}", told(&e));
+    assert_eq!((b.changed(), b.lab.with(|w| w.pve.vms.contains_key(&201))), (0, false));
 }

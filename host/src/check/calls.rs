@@ -38,6 +38,14 @@ pub fn check(scene: &Scene<'_>, out: &mut Vec<Finding>, params: &mut Vec<ParamUs
         match path.last() {
             Some(ASTNode::Expr(Expr::FnCall(c, pos)) | ASTNode::Stmt(Stmt::FnCall(c, pos))) => {
                 visit(scene, c, false, *pos, out, params);
+                if let Some(p) = params.last_mut().filter(|_| c.name == "param") {
+                    // What a function or closure asks for is only asked for when it is called.
+                    let inside = scene.ast.iter_fn_def().any(|f| {
+                        let (start, end) = (f.body.start_position(), f.body.end_position());
+                        start <= *pos && (end.is_none() || *pos <= end)
+                    });
+                    p.needed &= is_certain(path) && !inside;
+                }
             }
             Some(ASTNode::Expr(Expr::MethodCall(c, pos))) => visit(scene, c, true, *pos, out, params),
             Some(ASTNode::Expr(Expr::Dot(x, ..))) => {
@@ -56,6 +64,23 @@ pub fn check(scene: &Scene<'_>, out: &mut Vec<Finding>, params: &mut Vec<ParamUs
         }
         true
     });
+}
+
+/// Whether what stands at the end of the path is run whatever happens.
+fn is_certain(path: &[ASTNode<'_>]) -> bool {
+    path.iter().all(|n| match n {
+        ASTNode::Stmt(s) => matches!(
+            s,
+            Stmt::Var(..)
+                | Stmt::Assignment(..)
+                | Stmt::Expr(..)
+                | Stmt::FnCall(..)
+                | Stmt::Block(..)
+                | Stmt::Export(..)
+        ),
+        ASTNode::Expr(e) => !matches!(e, Expr::And(..) | Expr::Or(..) | Expr::Coalesce(..) | Expr::Stmt(..)),
+        _ => false,
+    })
 }
 
 fn visit(
@@ -89,6 +114,7 @@ fn note_param(call: &Call<'_>, params: &mut Vec<ParamUse>) {
     params.push(ParamUse {
         name: name.to_string(),
         default: default.unwrap_or_default(),
+        needed: call.args.len() == 1,
         line: call.pos.line().unwrap_or_default(),
         about: String::new(),
     });

@@ -20,26 +20,34 @@ pub fn recipe(text: &Text) -> Checked {
     thread.ok().and_then(|t| t.join().ok()).unwrap_or_default()
 }
 
-/// `--set` names that no `param` of the recipe reads.
+/// `--set` names that no `param` of the recipe reads, and parameters that it needs and is not given.
 #[must_use]
-pub fn unknown_params(checked: &Checked, recipe: &str, given: &[String]) -> Vec<Finding> {
+pub fn wrong_params(checked: &Checked, recipe: &str, given: &[String]) -> Vec<Finding> {
     let known: Vec<&str> = checked.params.iter().map(|p| p.name.as_str()).collect();
     let names = given.iter().filter_map(|g| g.split_once('=').map(|(n, _)| n));
-    names
-        .filter(|n| !known.contains(n))
-        .map(|n| Finding {
-            file: recipe.to_owned(),
-            line: 1,
-            column: 1,
-            message: format!("the recipe has no parameter `{n}`"),
-            hint: Some(match gpuhost_stdlib::core::options::closest(n, known.iter().copied()) {
-                Some(k) => format!("did you mean `--set {k}=…`?"),
-                None if known.is_empty() => "it has none at all".to_owned(),
-                None => format!("its parameters: {}", known.join(", ")),
-            }),
-            warning: false,
-        })
-        .collect()
+    let is_given =
+        |name: &str| given.iter().any(|g| g.split_once('=').is_some_and(|(n, v)| n == name && !v.is_empty()));
+    let missing = checked.params.iter().filter(|p| p.needed && !is_given(&p.name)).map(|p| Finding {
+        file: recipe.to_owned(),
+        line: p.line,
+        column: 1,
+        message: format!("the parameter `{}` is not given", p.name),
+        hint: Some(format!("--set {}=VALUE; `gpuhost run {recipe} --help` says what it is for", p.name)),
+        warning: false,
+    });
+    let unknown = names.filter(|n| !known.contains(n)).map(|n| Finding {
+        file: recipe.to_owned(),
+        line: 1,
+        column: 1,
+        message: format!("the recipe has no parameter `{n}`"),
+        hint: Some(match gpuhost_stdlib::core::options::closest(n, known.iter().copied()) {
+            Some(k) => format!("did you mean `--set {k}=…`?"),
+            None if known.is_empty() => "it has none at all".to_owned(),
+            None => format!("its parameters: {}", known.join(", ")),
+        }),
+        warning: false,
+    });
+    unknown.chain(missing).collect()
 }
 
 /// Runs `gpuhost check`.

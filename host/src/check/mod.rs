@@ -43,6 +43,8 @@ pub struct ParamUse {
     pub name: String,
     /// Default as written, when it is a literal.
     pub default: String,
+    /// Whether a run without it cannot go anywhere.
+    pub needed: bool,
     /// Line of its file, from 1.
     pub line: usize,
     /// The comment that explains it: at the end of its line, else on the line above.

@@ -92,7 +92,7 @@ fn make(
     let loaded = sources::load_site(&site_text);
     let checked = check::command::recipe(&recipe);
     let mut findings = checked.findings.clone();
-    findings.extend(check::command::unknown_params(&checked, &recipe.name, set));
+    findings.extend(check::command::wrong_params(&checked, &recipe.name, set));
     let site = match loaded {
         Ok((site, _)) if findings.iter().all(|f| f.warning) => site,
         Ok(_) => {

@@ -23,6 +23,7 @@ fn head(e: &OpError, p: Paint) -> String {
         Some(Stop::Interrupted) => return p.yellow("interrupted"),
         Some(Stop::Refused) => "refused".to_owned(),
         Some(Stop::Proof) => "error[proof]".to_owned(),
+        Some(Stop::Usage) => "error[usage]".to_owned(),
         None => format!("error[{}]", e.kind),
     };
     let target =
@@ -91,7 +92,7 @@ pub fn error(e: &OpError, cx: &Context<'_>) -> String {
         body(&mut out, e, cx.paint);
     }
     // A mistake in what was asked for would only be made again.
-    if let Some(rerun) = cx.rerun.filter(|_| e.stop.is_some() || e.kind != Kind::Invalid) {
+    if let Some(rerun) = cx.rerun.filter(|_| e.stop.is_some_and(|s| s != Stop::Usage) || e.kind != Kind::Invalid) {
         let how = match e.stop {
             Some(Stop::Proof) => format!("`{rerun}` checks again"),
             _ => format!("`{rerun}` continues; finished work is skipped"),

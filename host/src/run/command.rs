@@ -77,7 +77,7 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
     // Nothing is touched before the recipe is known to be sound.
     let checked = check::command::recipe(&recipe);
     let mut findings = checked.findings.clone();
-    findings.extend(check::command::unknown_params(&checked, &recipe.name, &args.set));
+    findings.extend(check::command::wrong_params(&checked, &recipe.name, &args.set));
     if findings.iter().any(|f| !f.warning) {
         return Err(Stop::Findings(findings));
     }

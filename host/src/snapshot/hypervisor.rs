@@ -101,6 +101,9 @@ async fn machines(ctx: &Ctx, pve: &Proxmox, site: &Site, seen: &mut Seen, notes:
         }
         if site.nodes.iter().any(|n| n.vmid == vm.vmid) {
             pending(ctx, pve, &row.at, &mut vm, notes).await;
+            if vm.running {
+                cloud_init(ctx, pve, &row.at, &mut vm, notes).await;
+            }
         }
         seen.vms.push(vm);
     }
@@ -187,6 +190,21 @@ async fn pending(ctx: &Ctx, pve: &Proxmox, at: &request::At, vm: &mut SeenVm, no
     }
 }
 
+/// What the cloud-init drive of a running machine carries that the config does not say any more.
+async fn cloud_init(ctx: &Ctx, pve: &Proxmox, at: &request::At, vm: &mut SeenVm, notes: &mut Notes) {
+    match pve.send(ctx, &request::cloud_init(at)).await {
+        Ok(list) => {
+            for row in
+                rows(&list).iter().filter(|r| !r["pending"].is_null() || r["delete"].as_u64().is_some_and(|d| d > 0))
+            {
+                let value = if row["value"].is_null() { None } else { Some(text(&row["value"])) };
+                vm.drive.insert(text(&row["key"]), value);
+            }
+        }
+        Err(e) => notes.unread.push(format!("cloud-init data of VM {}: {}", vm.vmid, e.text)),
+    }
+}
+
 async fn images(ctx: &Ctx, pve: &Proxmox, site: &Site, seen: &mut Seen, notes: &mut Notes) {
     let (node, storage) = (&site.proxmox.pve_node, &site.proxmox.image_storage);
     let mut all = BTreeSet::new();
@@ -246,7 +264,8 @@ pub fn place(lab: &Lab, w: &mut World, site: &Site, seen: &Seen, swap: &Swap, no
     }
     for vm in &seen.vms {
         let mut vm = vm.clone();
-        for value in vm.conf.values_mut().chain(vm.pending.values_mut()) {
+        let drive = vm.drive.values_mut().flatten();
+        for value in vm.conf.values_mut().chain(vm.pending.values_mut()).chain(drive) {
             *value = swap.text(value);
         }
         seed::machine(lab, w, &vm);

@@ -7,6 +7,7 @@ use super::live::Machine;
 use super::state::{CloudStatus, Guest, NetConf};
 use super::{accounts, hostkeys, iso};
 use crate::Lab;
+use crate::grades::missing;
 use crate::volume::Content;
 use crate::world::World;
 
@@ -221,7 +222,7 @@ pub fn init(lab: &Lab, w: &mut World, vmid: u32, m: &Machine) -> bool {
         m.files.place_file("/etc/timezone", format!("{tz}\n").as_bytes(), 0o644);
     }
     for key in data.user.as_object().into_iter().flatten().map(|(k, _)| k).filter(|k| !KNOWN.contains(&k.as_str())) {
-        w.not_rehearsed.insert(format!("cloud-init key `{key}` (lab/src/guest/cloudinit.rs)"));
+        w.not_rehearsed.insert(missing(&format!("cloud-init key `{key}`"), "guest/cloudinit"));
     }
     let net = data.net.clone().unwrap_or_else(|| dhcp(w, &g));
     if let Some(g) = w.guests.get_mut(&vmid) {

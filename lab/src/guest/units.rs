@@ -10,6 +10,7 @@ use super::shell::Job;
 use super::state::{Guest, Service};
 use super::{journal, k3s, nfs};
 use crate::Lab;
+use crate::grades::missing;
 use crate::kube::UnitState;
 use crate::world::World;
 
@@ -376,7 +377,7 @@ pub fn start(lab: &Lab, w: &mut World, m: &Machine, u: &Unit) -> Result<Started,
             );
             return Err(failed(u));
         }
-        w.not_rehearsed.insert(format!("main process of unit `{}` (lab/src/guest/units.rs)", u.name));
+        w.not_rehearsed.insert(missing(&format!("main process of unit `{}`", u.name), "guest/"));
     }
     set(w, m, &u.name, "active", 0);
     if u.oneshot() || exec.is_empty() {

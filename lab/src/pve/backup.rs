@@ -5,7 +5,7 @@ use gpuhost_stdlib::wire::pve::props;
 use serde::{Deserialize, Serialize};
 
 use super::acl::Who;
-use super::params::{b, e, f, n, opt, pat, range, short, t, vmids, with};
+use super::params::{b, e, f, n, opt, pat, range, req, short, t, vmids, with};
 use super::prune::{keep_format, marks};
 use super::qemu::{self, conf, drive};
 use super::reply::{ApiError, Reply, data};
@@ -179,6 +179,26 @@ pub fn request(w: &mut World, c: &Call, node: &str) -> Reply {
         vms: vms.clone(),
     };
     start(w, node, &who, job)
+}
+
+/// `GET vzdump/extractconfig`: the config file that a backup holds.
+///
+/// # Errors
+/// The server's refusal.
+pub fn config_of(w: &World, c: &Call, node: &str) -> Reply {
+    c.params.check(&[req(t("volume"))])?;
+    let volid = c.params.text("volume");
+    let who = c.who()?;
+    let storage = volid.split(':').next().unwrap_or_default();
+    w.pve.need(who, &format!("/storage/{storage}"), "Datastore.AllocateSpace")?;
+    let here = w.pve.files.get(&volid).is_some_and(|f| f.node.is_empty() || f.node == node);
+    match w.volumes.get(&volid).map(|v| &v.content) {
+        Some(Content::Backup { conf, .. }) if here => {
+            let lines = conf.iter().map(|(k, v)| format!("{k}: {}\n", v.replace('\n', "\\n")));
+            data(lines.collect::<String>())
+        }
+        _ => Err(ApiError::fail(format!("volume '{volid}' does not exist"))),
+    }
 }
 
 /// Starts a backup run.

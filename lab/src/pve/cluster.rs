@@ -55,7 +55,24 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             data(json!([]))
         }
         ("GET", ["log"]) => data(json!([])),
-        ("GET", ["metrics", "server"]) => data(json!([])),
+        (_, ["metrics", rest @ ..]) => super::metrics::route(w, c, method, rest),
+        (_, ["notifications", rest @ ..]) => super::cluster_more::notifications(w, c, method, rest),
+        (_, ["jobs", rest @ ..]) => super::cluster_more::jobs(w, c, method, rest),
+        (_, ["bulk-action", rest @ ..]) if !w.pve.is_8() => super::cluster_more::bulk(w, c, method, rest),
+        ("GET", ["backup-info"]) => data(subdirs("subdir", &["not-backed-up"])),
+        ("GET", ["config"]) => data(subdirs("name", &["apiversion", "join", "nodes", "qdevice", "totem"])),
+        ("GET", ["config", "apiversion"]) => {
+            w.pve.need(who, "/", "Sys.Audit")?;
+            data(1)
+        }
+        ("GET", ["config", "qdevice"]) => {
+            w.pve.need(who, "/", "Sys.Audit")?;
+            data(json!({}))
+        }
+        (_, ["ceph", ..]) => {
+            w.pve.need(who, "/", "Sys.Audit|Datastore.Audit")?;
+            Err(ApiError::fail("binary not installed: /usr/bin/ceph-mon"))
+        }
         ("GET", ["acme", "account" | "plugins"]) => data(json!([])),
         ("GET", ["config", "nodes"]) => {
             w.pve.need(who, "/", "Sys.Audit")?;
@@ -88,13 +105,16 @@ const INDEX: &[&str] = &[
     "acme",
     "backup",
     "backup-info",
+    "bulk-action",
     "config",
     "firewall",
     "ha",
+    "jobs",
     "log",
     "mapping",
     "metrics",
     "nextid",
+    "notifications",
     "options",
     "replication",
     "resources",

@@ -2,6 +2,7 @@
 //! They are kept and shown; no packet of the lab is ever filtered.
 use serde_json::{Value, json};
 
+use super::firewall_sets as sets;
 use super::params::{b, delete, digest as digest_param, e, n, opt, pat, req, short, t};
 use super::reply::{ApiError, Reply, data, null};
 use super::router::{Call, subdirs};
@@ -64,28 +65,6 @@ const RULE: &[Prop] = &[
     t("sport"),
     req(e("type", &["in", "out", "forward", "group"])),
 ];
-const ALIASES: Section = Section {
-    table: "firewall/aliases",
-    key: t("name"),
-    fields: &[req(t("cidr")), t("comment"), t("rename")],
-    read: ("/", "Sys.Audit"),
-    write: ("/", "Sys.Modify"),
-    exists: "alias '{}' already exists",
-    missing: "no such alias",
-    gone: "",
-    fixed: &[],
-};
-const IPSETS: Section = Section {
-    table: "firewall/ipset",
-    key: t("name"),
-    fields: &[t("comment"), t("rename")],
-    read: ("/", "Sys.Audit"),
-    write: ("/", "Sys.Modify"),
-    exists: "IPSet '{}' already exists",
-    missing: "no such IPSet",
-    gone: "",
-    fixed: &[],
-};
 const GROUPS: Section = Section {
     table: "firewall/groups",
     key: t("group"),
@@ -104,12 +83,20 @@ fn action(v: &str) -> bool {
 }
 
 /// Whose firewall a request is about.
-struct Scope {
+pub(super) struct Scope {
     /// `cluster`, `node/pve1`, `vm/100`, `group/web`.
-    name: String,
+    pub name: String,
     read: (String, &'static str),
     write: (String, &'static str),
     options: &'static [Prop],
+}
+
+impl Scope {
+    /// Refuses a sender without the right to read or to change it.
+    pub fn need(&self, w: &World, c: &Call, method: &str) -> Result<(), ApiError> {
+        let (place, privs) = if method == "GET" { &self.read } else { &self.write };
+        w.pve.need(c.who()?, place, privs)
+    }
 }
 
 /// Handles `/cluster/firewall…`.
@@ -130,10 +117,6 @@ pub fn cluster(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
             { "macro": "HTTPS", "descr": "Hypertext Transfer Protocol (WWW) over SSL" }, { "macro": "Ping", "descr": "ICMP echo request" },
             { "macro": "DNS", "descr": "Domain Name System traffic (upd and tcp)" },
         ])),
-        ("GET", ["refs"]) => data(refs(w)),
-        (_, ["aliases", rest @ ..]) => crud(w, c, method, &ALIASES, rest),
-        (_, ["ipset", name, rest @ ..]) if method != "DELETE" || !rest.is_empty() => ipset(w, c, method, name, rest),
-        (_, ["ipset", rest @ ..]) => crud(w, c, method, &IPSETS, rest),
         (_, ["groups", group, rest @ ..]) if !(rest.is_empty() && method == "DELETE") => {
             if !w.pve.table(GROUPS.table).contains_key(*group) {
                 return Err(ApiError::fail(format!("security group '{group}' does not exist")));
@@ -210,23 +193,21 @@ fn scoped(w: &mut World, c: &Call, method: &str, s: &Scope, path: &[&str]) -> Re
             }
             null()
         }
-        ("GET", ["log"]) => data(json!([{ "n": 1, "t": "no content" }])),
-        ("GET", ["refs"]) => data(refs(w)),
-        ("GET", ["aliases" | "ipset"]) => data(json!([])),
+        ("GET", ["log"]) if s.name != "cluster" => {
+            s.need(w, c, method)?;
+            c.params.check(&[n("limit"), n("start"), n("since"), n("until")])?;
+            Ok(super::reply::Out { total: Some(1), ..json!([{ "n": 1, "t": "no content" }]).into() })
+        }
+        ("GET", ["refs"]) => {
+            s.need(w, c, method)?;
+            c.params.check(&[e("type", &["alias", "ipset"])])?;
+            data(sets::refs(w, &s.name, c.params.get("type").as_deref()))
+        }
+        (_, ["aliases", rest @ ..]) if !s.name.starts_with("node/") => sets::aliases(w, c, method, s, rest),
+        (_, ["ipset", rest @ ..]) if !s.name.starts_with("node/") => sets::ipsets(w, c, method, s, rest),
         (_, ["rules", rest @ ..]) => rules(w, c, method, s, rest),
         _ => Err(c.unknown()),
     }
-}
-
-fn refs(w: &World) -> Vec<Value> {
-    let row = |kind: &'static str| {
-        move |(name, r): (&String, &Row)| {
-            json!({ "type": kind, "name": name, "ref": if kind == "ipset" { format!("+{name}") } else { name.clone() },
-                "scope": "dc", "comment": r.get("comment") })
-        }
-    };
-    let aliases = w.pve.table(ALIASES.table).iter().map(row("alias"));
-    aliases.chain(w.pve.table(IPSETS.table).iter().map(row("ipset"))).collect()
 }
 
 fn crud(w: &mut World, c: &Call, method: &str, s: &Section, path: &[&str]) -> Reply {
@@ -240,64 +221,8 @@ fn crud(w: &mut World, c: &Call, method: &str, s: &Section, path: &[&str]) -> Re
     }
 }
 
-/// The members of an address set are rows of their own.
-fn ipset(w: &mut World, c: &Call, method: &str, name: &str, path: &[&str]) -> Reply {
-    if !w.pve.table(IPSETS.table).contains_key(name) {
-        return Err(ApiError::fail(format!("no such IPSet '{name}'")));
-    }
-    let table = format!("firewall/ipset/{name}");
-    let fields = [t("comment"), b("nomatch")];
-    let write = method != "GET";
-    w.pve.need(c.who()?, "/", if write { "Sys.Modify" } else { "Sys.Audit" })?;
-    match (method, path) {
-        ("GET", []) => {
-            let rows = w.pve.table(&table).iter();
-            data(rows.map(|(id, r)| with_key("cidr", id, r)).collect::<Vec<Value>>())
-        }
-        ("POST", []) => {
-            c.params.check(&[req(t("cidr")), fields[0], fields[1]])?;
-            let id = c.params.text("cidr");
-            if w.pve.table(&table).contains_key(&id) {
-                return Err(ApiError::fail(format!("address '{id}' already exists")));
-            }
-            let mut row = Row::new();
-            fill(&mut row, &c.params, &fields)?;
-            w.pve.put_row(&table, &id, row);
-            null()
-        }
-        ("GET", [cidr]) => {
-            let row =
-                w.pve.table(&table).get(*cidr).ok_or_else(|| ApiError::fail(format!("no such address '{cidr}'")))?;
-            data(with_key("cidr", cidr, row))
-        }
-        ("PUT", [cidr]) => {
-            c.params.check(&[fields[0], fields[1], digest_param()])?;
-            let row = w.pve.table(&table).get(*cidr).cloned();
-            let mut row = row.ok_or_else(|| ApiError::fail(format!("no such address '{cidr}'")))?;
-            fill(&mut row, &c.params, &fields)?;
-            w.pve.put_row(&table, cidr, row);
-            null()
-        }
-        ("DELETE", [cidr]) => {
-            w.pve.drop_row(&table, cidr);
-            null()
-        }
-        _ => Err(c.unknown()),
-    }
-}
-
-fn with_key(key: &str, id: &str, row: &Row) -> Value {
-    let mut v = json!({ key: id });
-    for (k, x) in row {
-        v[k] = x.clone();
-    }
-    v
-}
-
 fn rules(w: &mut World, c: &Call, method: &str, s: &Scope, path: &[&str]) -> Reply {
-    let write = method != "GET";
-    let (place, privs) = if write { &s.write } else { &s.read };
-    w.pve.need(c.who()?, place, privs)?;
+    s.need(w, c, method)?;
     let all = w.pve.rules.get(&s.name).cloned().unwrap_or_default();
     let digest = sections::digest(&all);
     let view = |pos: usize, r: &Row| {
@@ -361,4 +286,5 @@ fn rules(w: &mut World, c: &Call, method: &str, s: &Scope, path: &[&str]) -> Rep
 pub fn forget(w: &mut World, vmid: u32) {
     w.pve.settings.remove(&format!("firewall/vm/{vmid}"));
     w.pve.rules.remove(&format!("vm/{vmid}"));
+    sets::forget(w, &format!("vm/{vmid}"));
 }

@@ -21,7 +21,7 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
     let p = &c.params;
     match (method, path) {
         ("GET", []) => data(subdirs("name", &["dir", "pci", "usb"])),
-        ("GET", ["usb" | "dir"]) => data(json!([])),
+        (_, [kind @ ("usb" | "dir"), rest @ ..]) => super::mapping_other::route(w, c, method, kind, rest),
         ("GET", ["pci"]) => list(w, c),
         ("POST", ["pci"]) => {
             w.pve.need(who, "/mapping/pci", "Mapping.Modify")?;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::params::{b, e, f, n, range, req, short, t, vmids};
 use super::qemu::conf;
-use super::reply::{Reply, data, null};
+use super::reply::{ApiError, Reply, data, null};
 use super::router::{Call, subdirs};
 use super::task::{self, Job};
 use super::{PveEvent, space};
@@ -123,10 +123,7 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
         }
         ("GET", ["hosts"]) => {
             need("Sys.Audit")?;
-            let text = format!(
-                "127.0.0.1 localhost.localdomain localhost\n{} {node}.lab.example {node}\n",
-                w.pve.address(node)
-            );
+            let text = hosts(w, node);
             data(json!({ "data": text, "digest": super::sections::digest(&text) }))
         }
         (_, ["network", rest @ ..]) => super::network::route(w, c, method, node, rest),
@@ -180,11 +177,6 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
             c.params.check(HISTORY)?;
             data(history(w, &figures(w, node)))
         }
-        ("GET", ["syslog"]) => {
-            need("Sys.Syslog")?;
-            c.params.check(&[n("limit"), n("start"), t("since"), t("until"), t("service")])?;
-            Ok(super::reply::Out { total: Some(1), ..json!([{ "n": 1, "t": "no content" }]).into() })
-        }
         ("GET", ["aplinfo"]) => data(json!([{
             "template": "debian-12-standard_12.12-1_amd64.tar.zst", "package": "debian-12-standard", "os": "debian-12",
             "version": "12.12-1", "section": "system", "architecture": "amd64", "type": "lxc", "source": "http://download.proxmox.com/images",
@@ -198,24 +190,124 @@ pub fn route(lab: &Lab, w: &mut World, c: &Call, method: &str, node: &str, path:
             c.params.check(&[t("storage")])?;
             data(json!({ "storage": c.params.get("storage").unwrap_or_else(|| "local".into()), "mode": "snapshot" }))
         }
+        ("GET", ["vzdump", "extractconfig"]) => super::backup::config_of(w, c, node),
         ("POST", [verb @ ("startall" | "stopall" | "suspendall")]) => all_vms(w, c, node, verb),
+        _ => more(w, c, method, node, path),
+    }
+}
+
+/// What a node tells and keeps besides.
+fn more(w: &mut World, c: &Call, method: &str, node: &str, path: &[&str]) -> Reply {
+    let who = c.who()?.clone();
+    let place = format!("/nodes/{node}");
+    match (method, path) {
+        (_, ["apt", rest @ ..]) => super::apt::route(w, c, method, node, rest),
+        (_, ["capabilities", rest @ ..]) => super::capabilities::route(w, c, method, node, rest),
+        (_, ["disks", rest @ ..]) => super::disks::route(w, c, method, node, rest),
+        (_, ["scan", rest @ ..]) => super::disks::scan(w, c, method, node, rest),
+        ("GET", ["journal"]) => super::logs::journal(w, c, node),
+        ("GET", ["syslog"]) => super::logs::syslog(w, c, node),
+        ("GET", ["netstat"]) => super::logs::netstat(w, c, node),
+        ("GET", ["report"]) => super::logs::report(w, c, node),
+        ("GET", ["certificates"]) => data(subdirs("name", &["acme", "custom", "info"])),
+        ("GET", ["services", name]) if SERVICES.contains(name) => {
+            w.pve.need(&who, &place, "Sys.Audit")?;
+            data(subdirs("subdir", &["state", "start", "stop", "restart", "reload"]))
+        }
+        ("GET", ["sdn"]) => data(subdirs("name", &["zones"])),
+        ("GET", ["sdn", "zones", zone]) => {
+            w.pve.need(&who, &format!("/sdn/zones/{zone}"), "SDN.Audit")?;
+            data(subdirs("subdir", &["bridges", "content"]))
+        }
+        ("GET", ["sdn", "zones", zone, "bridges"]) if !w.pve.is_8() => super::sdn::bridges_of(w, c, node, zone),
+        ("GET", ["sdn", "zones", zone, "content"]) => super::sdn::on_node(w, c, node, zone),
+        ("POST", ["hosts"]) => {
+            w.pve.need(&who, &place, "Sys.Modify")?;
+            c.params.check(&[req(t("data")), short("digest", 64)])?;
+            super::sections::unchanged(&c.params, &super::sections::digest(&hosts(w, node)))?;
+            let row = [("data".to_owned(), json!(c.params.text("data")))].into();
+            w.pve.settings.insert(format!("hosts/{node}"), row);
+            null()
+        }
+        ("POST", ["wakeonlan"]) => {
+            w.pve.need(&who, &place, "Sys.PowerMgmt")?;
+            let mac = setting(w, "config", node).get("wakeonlan").and_then(Value::as_str).map(str::to_owned);
+            let none = || ApiError::fail(format!("No wake on LAN MAC address defined for '{node}'!"));
+            data(mac.ok_or_else(none)?)
+        }
+        ("POST", ["migrateall"]) => move_all(w, c, node),
+        (_, ["ceph", ..]) => {
+            w.pve.need(&who, "/", "Sys.Audit|Datastore.Audit")?;
+            Err(ApiError::fail("binary not installed: /usr/bin/ceph-mon"))
+        }
         _ => Err(c.unknown()),
     }
 }
 
+fn hosts(w: &World, node: &str) -> String {
+    let own = setting(w, "hosts", node).get("data").and_then(Value::as_str).map(str::to_owned);
+    own.unwrap_or_else(|| {
+        format!("127.0.0.1 localhost.localdomain localhost\n{} {node}.lab.example {node}\n", w.pve.address(node))
+    })
+}
+
+/// `POST migrateall`: each machine is moved as by its own request.
+fn move_all(w: &mut World, c: &Call, node: &str) -> Reply {
+    let p = &c.params;
+    p.check(&[
+        req(super::params::node("target")),
+        f("vms", vmids),
+        range("maxworkers", 1, 64),
+        range("max-workers", 1, 64),
+        b("with-local-disks"),
+    ])?;
+    let who = c.who()?.clone();
+    let listed = p.split("vms");
+    let named = |id: &u32| listed.is_empty() || listed.contains(&id.to_string());
+    let mine: Vec<(u32, bool)> =
+        w.pve.vms.iter().filter(|(id, v)| v.node == node && named(id)).map(|(id, v)| (*id, v.run.is_some())).collect();
+    for (id, _) in &mine {
+        w.pve.need(&who, &format!("/vms/{id}"), "VM.Migrate")?;
+    }
+    let upid = task::start(w, node, "migrateall", "", &who, Job::Over);
+    for (vmid, running) in mine {
+        task::log(w, &upid, format!("Migrating VM {vmid}"));
+        let mut one = Call { params: super::params::Params::default(), ..c.clone() };
+        one.params.0.insert("target".into(), json!(p.text("target")));
+        if running {
+            one.params.0.insert("online".into(), json!(1));
+        }
+        if p.flag("with-local-disks") {
+            one.params.0.insert("with-local-disks".into(), json!(1));
+        }
+        if let Err(e) = super::qemu::migrate::request(w, &one, node, vmid) {
+            task::log(w, &upid, e.message);
+        }
+    }
+    data(upid)
+}
+
 const INDEX: &[&str] = &[
     "aplinfo",
+    "apt",
+    "capabilities",
     "certificates",
     "config",
+    "disks",
     "dns",
     "firewall",
     "hardware",
     "hosts",
+    "journal",
     "lxc",
+    "migrateall",
+    "netstat",
     "network",
     "qemu",
     "query-url-metadata",
+    "report",
     "rrddata",
+    "scan",
     "sdn",
     "services",
     "startall",
@@ -228,6 +320,7 @@ const INDEX: &[&str] = &[
     "time",
     "version",
     "vzdump",
+    "wakeonlan",
 ];
 const SERVICES: &[&str] =
     &["chrony", "corosync", "cron", "pve-cluster", "pve-firewall", "pvedaemon", "pveproxy", "pvestatd", "sshd"];

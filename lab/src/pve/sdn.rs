@@ -133,7 +133,15 @@ pub fn route(w: &mut World, c: &Call, method: &str, path: &[&str]) -> Reply {
         }
         ("GET", ["controllers" | "dns" | "fabrics"]) => data(json!([])),
         ("GET", ["ipams"]) => data(json!([{ "ipam": "pve", "type": "pve" }])),
-        ("GET", ["ipams", "pve", "status"]) => data(json!([])),
+        ("GET", ["ipams", name]) => {
+            w.pve.need(&who, &format!("/sdn/ipams/{name}"), "SDN.Allocate")?;
+            c.params.check(&[])?;
+            if *name != "pve" {
+                return Err(ApiError::fail(format!("sdn '{name}' does not exist")));
+            }
+            data(json!({ "ipam": "pve", "type": "pve" }))
+        }
+        ("GET", ["ipams", _, "status"]) => data(json!([])),
         (_, ["zones", rest @ ..]) => crud(w, c, method, &ZONES, rest),
         (_, ["vnets", vnet, "subnets", rest @ ..]) => subnets(w, c, method, vnet, rest),
         ("GET", ["vnets", _, "firewall", "rules"]) => data(json!([])),
@@ -300,6 +308,53 @@ fn subnets(w: &mut World, c: &Call, method: &str, vnet: &str, path: &[&str]) -> 
         }
         _ => Err(c.unknown()),
     }
+}
+
+/// `GET /nodes/{node}/sdn/zones/{zone}/content`: the networks of a zone on a node.
+///
+/// # Errors
+/// The server's refusal.
+pub fn on_node(w: &World, c: &Call, node: &str, zone: &str) -> Reply {
+    let vnets = networks(w, c, node, zone)?.into_iter();
+    data(vnets.map(|v| json!({ "vnet": v, "status": "available" })).collect::<Vec<Value>>())
+}
+
+/// `GET /nodes/{node}/sdn/zones/{zone}/bridges` of 9.x: the same as bridges, with the cards of machines on them.
+///
+/// # Errors
+/// The server's refusal.
+pub fn bridges_of(w: &World, c: &Call, node: &str, zone: &str) -> Reply {
+    use gpuhost_stdlib::wire::pve::props;
+    let bridges = networks(w, c, node, zone)?;
+    let ports =
+        |bridge: &str| {
+            let running = w.pve.vms.iter().filter(|(_, v)| v.node == node && v.run.is_some());
+            let mut out = Vec::new();
+            for (vmid, vm) in running {
+                let nets = vm.conf.iter().filter_map(|(k, v)| match props::numbered(k) {
+                    ("net", Some(n)) => Some((n, props::read(k, v))),
+                    _ => None,
+                });
+                let here = nets.filter(|(_, p)| p.get("bridge").is_some_and(|b| b == bridge));
+                out.extend(here.map(
+                    |(n, _)| json!({ "name": format!("tap{vmid}i{n}"), "vmid": vmid, "index": format!("net{n}") }),
+                ));
+            }
+            out
+        };
+    let row = |b: &String| json!({ "name": b, "vlan_filtering": "0", "ports": ports(b) });
+    data(bridges.iter().map(row).collect::<Vec<Value>>())
+}
+
+/// The networks of a zone on a node, for a sender who may see them.
+fn networks(w: &World, c: &Call, node: &str, zone: &str) -> Result<Vec<String>, ApiError> {
+    w.pve.need(c.who()?, &format!("/sdn/zones/{zone}"), "SDN.Audit")?;
+    c.params.check(&[])?;
+    if zone == "localnetwork" {
+        return Ok(w.pve.nodes.get(node).map(|n| n.bridges.clone()).unwrap_or_default());
+    }
+    let of_zone = |r: &Row| r.get("zone").is_some_and(|z| z == zone);
+    Ok(w.pve.table("sdn/running/vnets").iter().filter(|(_, r)| of_zone(r)).map(|(id, _)| id.clone()).collect())
 }
 
 /// Applied vnets are bridges that VMs may use.

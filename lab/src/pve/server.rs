@@ -164,7 +164,13 @@ fn areas(call: &Call) -> [&'static str; 2] {
         ["cluster", "firewall", ..] | ["nodes", _, "firewall", ..] | ["nodes", _, "qemu", _, "firewall", ..] => {
             "pve/firewall"
         }
+        ["cluster", "metrics", ..] => "pve/metrics",
+        ["cluster", "notifications" | "jobs" | "bulk-action", ..] => "pve/cluster_more",
         ["cluster", ..] => "pve/cluster",
+        ["nodes", _, "apt", ..] => "pve/apt",
+        ["nodes", _, "capabilities", ..] => "pve/capabilities",
+        ["nodes", _, "disks" | "scan", ..] => "pve/disks",
+        ["nodes", _, "journal" | "syslog" | "netstat" | "report"] => "pve/logs",
         ["pools", ..] => "pve/pools",
         ["nodes", _, "storage", _, "prunebackups"] => "pve/prune",
         ["nodes", _, "storage", ..] => "pve/content",

@@ -43,6 +43,7 @@ pub fn machine(lab: &Lab, w: &mut World, seen: &SeenVm) {
         }
     }
     cloudinit::generate(w, seen.vmid);
+    cloudinit::carry(w, seen.vmid, &seen.drive);
     match (known && w.guests.contains_key(&seen.vmid), seen.running) {
         (true, true) => refit(w, seen.vmid),
         (true, false) => {

@@ -21,6 +21,8 @@ pub struct SeenVm {
     pub pending: BTreeMap<String, String>,
     /// Keys that go at the next start.
     pub pending_delete: BTreeSet<String>,
+    /// What its cloud-init drive carries where that is not what the config says; `None` is nothing.
+    pub drive: BTreeMap<String, Option<String>>,
     /// Whether it runs.
     pub running: bool,
     /// Its pool.

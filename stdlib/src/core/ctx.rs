@@ -450,8 +450,8 @@ impl OpError {
     }
 
     fn raise(self, pos: rhai::Position) -> Box<EvalAltResult> {
-        // Script code can neither catch an interruption nor a refusal.
-        if matches!(self.stop, Some(Stop::Interrupted | Stop::Refused)) {
+        // Script code can catch neither an interruption nor a refusal nor a wrong call.
+        if matches!(self.stop, Some(Stop::Interrupted | Stop::Refused | Stop::Usage)) {
             return Box::new(EvalAltResult::ErrorTerminated(Dynamic::from(self), pos));
         }
         Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(self), pos))

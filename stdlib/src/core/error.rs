@@ -55,6 +55,8 @@ pub enum Stop {
     Refused,
     /// A proof failed (exit 3).
     Proof,
+    /// The recipe was called wrongly (exit 2).
+    Usage,
 }
 
 /// Where in a recipe something happened.
@@ -154,6 +156,12 @@ impl OpError {
     pub fn refused(message: impl Into<String>) -> Self {
         let mut e = Self::new(Kind::Denied, message);
         e.stop = Some(Stop::Refused);
+        e
+    }
+    /// The recipe was called wrongly (exit 2).
+    pub fn usage(message: impl Into<String>) -> Self {
+        let mut e = Self::invalid(message);
+        e.stop = Some(Stop::Usage);
         e
     }
     /// Names the target unless one is set already.

@@ -43,10 +43,14 @@ pub fn script(name: &str, set: &[(&str, &str)]) -> String {
     format!("gpuhost run scripts/{name}.rhai{sets}")
 }
 
-/// A command for one machine, as one types it.
+/// A command for one machine, as one types it. A lab's machine has its address only inside the lab.
 #[must_use]
-pub fn on_machine(site: &Site, node: &Node, command: &str) -> String {
-    format!("ssh {}@{} {command}", site.ssh.user, node.ip)
+pub fn on_machine(lab: bool, site: &Site, node: &Node, command: &str) -> String {
+    let quoted = crate::ssh::quote(command);
+    if lab {
+        return script("run-command", &[("node", &node.name), ("command", &quoted)]);
+    }
+    format!("ssh {}@{} {quoted}", site.ssh.user, node.ip)
 }
 
 /// One line of a text that may be long.

@@ -88,12 +88,13 @@ pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
         let id = JOINS.iter().find(|(part, _)| e.cause.contains(part)).map_or("k3s-failed", |(_, id)| *id);
         let next = match id {
             "node-password" => script("forget-node-password", &[("node", name)]),
-            "server-settings-differ" => on_machine(&s.site, node, "sudo cat /etc/rancher/k3s/config.yaml"),
+            "server-settings-differ" => on_machine(s.ctx.lab, &s.site, node, "sudo cat /etc/rancher/k3s/config.yaml"),
             "no-default-route" => script("reboot-node", &[("node", name)]),
             "port-taken" => on_machine(
+                s.ctx.lab,
                 &s.site,
                 node,
-                "'sudo ss -ltnp sport = :6443; sudo systemctl disable --now haproxy; sudo systemctl restart k3s'",
+                "sudo ss -ltnp sport = :6443; sudo systemctl disable --now haproxy; sudo systemctl restart k3s",
             ),
             _ => DEPLOY.into(),
         };
@@ -107,7 +108,7 @@ pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
             cause,
             seen.to_owned(),
             "look at the newest lines of its journal",
-            on_machine(&s.site, node, &format!("sudo journalctl -u {} -n 50", unit_name(node))),
+            on_machine(s.ctx.lab, &s.site, node, &format!("sudo journalctl -u {} -n 50", unit_name(node))),
         );
     }
     if u.state.is_empty() {
@@ -239,9 +240,10 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
             if let Some((_, why)) = condition(o, pressure).filter(|(st, _)| st == "True") {
                 let cause = format!("{} is under {pressure}", node.name);
                 let next = on_machine(
+                    s.ctx.lab,
                     &s.site,
                     &node,
-                    "'df -h; free -h; sudo journalctl --vacuum-size=200M; sudo crictl rmi --prune'",
+                    "df -h; free -h; sudo journalctl --vacuum-size=200M; sudo crictl rmi --prune",
                 );
                 s.add(finding("node-pressure", &node.name, cause, why, "free what it lacks", next));
             }

@@ -159,11 +159,30 @@ mod api {
         let ctx = Ctx::of(&ncc)?;
         let Some(text) = ctx.params.get(name) else { return Ok(default_value) };
         typed(text, &default_value).map_err(|e| {
-            OpError::invalid(format!("--set {name}: {e}"))
+            OpError::usage(format!("--set {name}: {e}"))
                 .on(name)
                 .hint(format!("--set {name}={default_value}"))
                 .into_rhai(&ncc)
         })
+    }
+
+    /// A value of the command line (`--set name=value`) that has to be given, as text.
+    ///
+    /// Without it nothing is run: the program says so and ends with exit code 2.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let name = if site().nodes.is_empty() { param("name") } else { site().nodes[0].name };
+    /// ```
+    #[rhai_fn(return_raw, name = "param")]
+    pub fn param_needed(ncc: NativeCallContext, name: &str) -> RhaiResultOf<String> {
+        match Ctx::of(&ncc)?.params.get(name).filter(|v| !v.is_empty()) {
+            Some(text) => Ok(text.clone()),
+            None => Err(OpError::usage(format!("the parameter `{name}` is not given"))
+                .on(name)
+                .hint(format!("--set {name}=VALUE"))
+                .into_rhai(&ncc)),
+        }
     }
 
     /// Changes made so far in the innermost open step.

@@ -80,7 +80,7 @@ fn command(s: &Scene, node: &Node, mend: Mend) -> String {
         Mend::Reboot => script("reboot-node", &[("node", &node.name)]),
         Mend::RestartAgent => script("restart-agent", &[("node", &node.name)]),
         Mend::Operand(app) => script("restart-pods", &[("namespace", NAMESPACE), ("app", app), ("node", &node.name)]),
-        Mend::OnNode(cmd) => on_machine(&s.site, node, cmd),
+        Mend::OnNode(cmd) => on_machine(s.ctx.lab, &s.site, node, cmd),
         Mend::Hands(what) => what.to_owned(),
     }
 }

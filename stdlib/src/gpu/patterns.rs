@@ -51,7 +51,7 @@ pub const PATTERNS: &[Pattern] = &[
         "nouveau-loaded",
         "nouveau holds the cards",
         "keep nouveau off the node and unload it",
-        Mend::OnNode("\"echo blacklist nouveau | sudo tee /etc/modprobe.d/nouveau.conf && sudo modprobe -r nouveau\""),
+        Mend::OnNode("echo blacklist nouveau | sudo tee /etc/modprobe.d/nouveau.conf && sudo modprobe -r nouveau"),
     ),
     on_node(
         "driver is currently in use",

@@ -135,7 +135,10 @@ impl Proxmox {
         let mark = ctx.site.as_ref().map(|site| format!("gpuhost site {} {}", site.name, site.uuid));
         let comment = o.comment.clone().or(mark).unwrap_or_default();
         let answer = self.send(ctx, &request::create_token(user, id, &comment, o.privsep)).await?;
-        let secret = answer["value"].as_str().unwrap_or_default();
+        let secret = answer["value"].as_str().filter(|v| !v.is_empty()).ok_or_else(|| {
+            OpError::failed("the answer holds no secret of the new token")
+                .hint(format!("remove it (`pveum user token remove {user} {id}`) and run this again"))
+        })?;
         ctx.hide(secret);
         write_private(&ctx.state_file(&o.keep_as), secret.as_bytes())
     }

@@ -176,7 +176,12 @@ impl Vm {
         let op = Op::read("proxmox", "read_file", self.name()).args(&path);
         ctx.run_op(op, |_| async move {
             let found = self.pve.find(ctx, &request::agent_file_read(&self.at, path)).await?;
-            Ok(found.map(|v| v["content"].as_str().unwrap_or_default().to_owned()))
+            found
+                .map(|v| match v["content"].as_str() {
+                    Some(text) => Ok(text.to_owned()),
+                    None => Err(OpError::failed(format!("the agent gave no content of {path}"))),
+                })
+                .transpose()
         })
         .await
     }
@@ -265,7 +270,10 @@ impl Vm {
             let change = Change::new(self.name(), "program", None, Some(argv.join(" ").into()));
             s.act(argv.join(" "), vec![change], async {
                 let r = request::agent_exec(&self.at, argv, o.input.as_deref());
-                let pid = self.pve.send(ctx, &r).await?["pid"].as_i64().unwrap_or_default();
+                let begun = self.pve.send(ctx, &r).await?;
+                let pid = begun["pid"]
+                    .as_i64()
+                    .ok_or_else(|| OpError::failed(format!("the agent named no process: `{begun}`")))?;
                 s.accepted(format!("pid {pid}"))?;
                 s.wait_for("the program", Duration::from_secs(1), o.timeout.0, || async {
                     // The answer of a finished program can be read only once.

@@ -13,6 +13,7 @@ use crate::core::error::{OpError, OpResult};
 use crate::core::op::OpScope;
 use crate::wire::pve::props;
 
+use super::cloudinit::late;
 use super::diff::same;
 use super::error::Fault;
 use super::inventory::is_on;
@@ -216,10 +217,9 @@ impl Proxmox {
         let (Some(kind), Some(node)) = (task_kind(r), r.path.split('/').nth(2)) else { return Ok(None) };
         let id = task_id(r);
         let list = request::list_tasks(node, None).query("typefilter", kind);
-        let found = self.send(ctx, &list).await?;
+        let rows = self.send_list(ctx, &list).await?;
         let since = (began_ms / 1000).saturating_sub(SKEW_S);
         let claimed = self.inner.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        let rows = found.as_array().map(Vec::as_slice).unwrap_or_default();
         let fits = rows.iter().filter(|t| t["starttime"].as_u64().is_some_and(|n| n >= since));
         let mine = fits.filter(|t| t["type"] == kind && id.as_deref().is_none_or(|i| t["id"] == i));
         let upids = mine.filter_map(|t| t["upid"].as_str());
@@ -238,6 +238,7 @@ impl Proxmox {
         Ok(match (r.method.as_str(), r.verb()) {
             ("DELETE", "") => Some(self.is_free(ctx, at.vmid).await?),
             (_, "config") => Some(config_holds(&config(&at).await?, body)),
+            ("PUT", "cloudinit") => Some(late(&self.send(ctx, &request::cloud_init(&at)).await?).is_empty()),
             ("POST", "template") => Some(config(&at).await?.get("template").is_some_and(is_on)),
             ("POST", "status/start") => Some(running().await?),
             ("POST", "status/stop" | "status/shutdown") => Some(!running().await?),
@@ -283,15 +284,16 @@ impl Proxmox {
                 }))
             }
             ("DELETE", ["", "nodes", node, "storage", storage, "content", volume]) => {
-                let list = self.send(ctx, &request::get(format!("/nodes/{node}/storage/{storage}/content"))).await?;
+                let list = request::get(format!("/nodes/{node}/storage/{storage}/content"));
+                let list = self.send_list(ctx, &list).await?;
                 let there = |v: &Value| v["volid"].as_str().is_some_and(|id| request::percent(id) == *volume);
-                Some(!list.as_array().into_iter().flatten().any(there))
+                Some(!list.iter().any(there))
             }
             ("POST", ["", "nodes", node, "storage", storage, "download-url"]) => {
                 let content = text("content");
-                let list = self.send(ctx, &request::storage_content(node, storage, content)).await?;
+                let list = self.send_list(ctx, &request::storage_content(node, storage, content)).await?;
                 let volid = format!("{storage}:{content}/{}", text("filename"));
-                Some(list.as_array().into_iter().flatten().any(|v| v["volid"] == volid.as_str()))
+                Some(list.iter().any(|v| v["volid"] == volid.as_str()))
             }
             _ => None,
         })

@@ -72,8 +72,7 @@ impl Proxmox {
     }
 
     async fn check_nodes(&self, ctx: &Ctx, site: &Site, r: &mut Report) -> OpResult<Vec<String>> {
-        let all = self.send(ctx, &request::get("/nodes")).await?;
-        let all = all.as_array().cloned().unwrap_or_default();
+        let all = self.send_list(ctx, &request::get("/nodes")).await?;
         let names: Vec<&str> = all.iter().filter_map(|n| n["node"].as_str()).collect();
         let mut up = Vec::new();
         for want in pve_nodes(site) {
@@ -170,8 +169,7 @@ impl Proxmox {
         missing: &BTreeSet<u32>,
         r: &mut Report,
     ) -> OpResult<()> {
-        let list = self.send(ctx, &request::get(format!("/nodes/{node}/storage"))).await?;
-        let list = list.as_array().cloned().unwrap_or_default();
+        let list = self.send_list(ctx, &request::get(format!("/nodes/{node}/storage"))).await?;
         let need = demand(site, missing);
         let mut wanted: BTreeMap<String, (Vec<&str>, u64)> = BTreeMap::new();
         for ((n, storage), gib) in &need {
@@ -191,9 +189,9 @@ impl Proxmox {
 
     async fn check_bridge(&self, ctx: &Ctx, site: &Site, node: &str, r: &mut Report) -> OpResult<()> {
         let bridge = &site.network.bridge;
-        let list = self.send(ctx, &request::get(format!("/nodes/{node}/network")).query("type", "any_bridge")).await?;
-        let names: Vec<&str> =
-            list.as_array().map(Vec::as_slice).unwrap_or_default().iter().filter_map(|b| b["iface"].as_str()).collect();
+        let list = request::get(format!("/nodes/{node}/network")).query("type", "any_bridge");
+        let list = self.send_list(ctx, &list).await?;
+        let names: Vec<&str> = list.iter().filter_map(|b| b["iface"].as_str()).collect();
         if names.contains(&bridge.as_str()) {
             r.pass(format!("{node} has bridge {bridge}"));
         } else {

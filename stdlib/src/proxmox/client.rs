@@ -11,6 +11,15 @@ use super::error::{ApiError, ApiResult, Fault};
 use super::request::{self, Request};
 use super::types::Proxmox;
 
+/// `data` of a successful answer. A page of something in between, or half an answer, is none.
+fn data_of(name: String, status: u16, mut body: Value, bytes: &[u8]) -> ApiResult<Value> {
+    if let Some(data) = body.as_object_mut().and_then(|o| o.get_mut("data")) {
+        return Ok(data.take());
+    }
+    let shown: String = String::from_utf8_lossy(bytes).trim().chars().take(100).collect();
+    Err(ApiError::strange(name, status, format!("it has no `data`: `{shown}`")))
+}
+
 impl Proxmox {
     /// The server's version, for example `9.1.1`; asked once.
     ///
@@ -21,7 +30,11 @@ impl Proxmox {
             return Ok(v);
         }
         let answer = self.send(ctx, &request::get("/version")).await?;
-        let v = answer["version"].as_str().unwrap_or_default().to_owned();
+        let Some(v) = answer["version"].as_str().map(str::to_owned) else {
+            return Err(
+                ApiError::strange("GET /version".to_owned(), 200, format!("it names no version: `{answer}`")).into()
+            );
+        };
         *self.inner.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(v.clone());
         Ok(v)
     }
@@ -115,7 +128,7 @@ impl Proxmox {
         };
         let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if status.is_success() {
-            return Ok(body.get("data").cloned().unwrap_or(Value::Null));
+            return data_of(name, status.as_u16(), body, &bytes);
         }
         let mut e = ApiError::read(name, status.as_u16(), &reason, &body);
         let text = String::from_utf8_lossy(&bytes);
@@ -123,6 +136,20 @@ impl Proxmox {
             e.causes.push(text.trim().chars().take(300).collect());
         }
         Err(e)
+    }
+
+    /// Sends a request whose answer is a list: anything else is no empty one.
+    ///
+    /// # Errors
+    /// The classified answer.
+    pub async fn send_list(&self, ctx: &Ctx, request: &Request) -> ApiResult<Vec<Value>> {
+        match self.send(ctx, request).await? {
+            Value::Array(list) => Ok(list),
+            other => {
+                let shown: String = other.to_string().chars().take(100).collect();
+                Err(ApiError::strange(request.name(), 200, format!("a list was expected, found `{shown}`")))
+            }
+        }
     }
 
     fn no_answer(&self, name: String, e: &reqwest::Error) -> ApiError {
@@ -173,7 +200,10 @@ impl Proxmox {
         let answer = self.answer(name, b.multipart(form).send().await).await;
         ctx.edge();
         let answer = answer?;
-        Ok(answer.as_str().unwrap_or_default().to_owned())
+        match answer.as_str() {
+            Some(upid) => Ok(upid.to_owned()),
+            None => Err(ApiError::strange(r.name(), 200, format!("a task was expected, found `{answer}`"))),
+        }
     }
 
     /// Like [`Proxmox::send`], with "it is not there" as `None`.
@@ -185,6 +215,23 @@ impl Proxmox {
             Ok(v) => Ok(Some(v)),
             Err(e) if e.is(&Fault::NotFound) => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_page_of_something_in_between_is_no_empty_list() {
+        let read = |body: Value, text: &str| data_of("GET /pools".to_owned(), 200, body, text.as_bytes());
+        assert_eq!(read(json!({"data": null}), "").unwrap(), Value::Null);
+        assert_eq!(read(json!({"data": [1]}), "").unwrap(), json!([1]));
+        for (body, text) in [(Value::Null, "<html>Sign in"), (json!({}), "{}"), (json!([]), "[]")] {
+            let e = read(body, text).unwrap_err();
+            assert!(e.causes[0].contains(text) && e.hint.is_some(), "{e:?}");
         }
     }
 }

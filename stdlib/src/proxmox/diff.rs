@@ -160,7 +160,7 @@ impl Differ<'_> {
         let want = merged.as_deref().unwrap_or(want);
         self.d.set.insert(key.to_owned(), want.into());
         let (before, after) = match key {
-            "sshkeys" => (have.map(|h| count_keys(&h)), count_keys(want)),
+            "sshkeys" => (have.map(|h| keys_shown(&h)), keys_shown(want)),
             "description" => (have.map(|_| "without it".to_owned()), "ownership marker".to_owned()),
             _ => (have, want.to_owned()),
         };
@@ -253,8 +253,7 @@ impl Differ<'_> {
 
     /// Without a cloud-init drive the guest gets neither address nor keys.
     fn cloudinit(&mut self, want: &Wanted) -> OpResult<()> {
-        if self.m.config.iter().any(|(k, v)| props::is_drive(k) && v.as_str().is_some_and(|t| t.contains("cloudinit")))
-        {
+        if self.m.has_cloud_init() {
             return Ok(());
         }
         let vmid = self.m.at.vmid;
@@ -279,9 +278,20 @@ impl Differ<'_> {
     }
 }
 
-fn count_keys(text: &str) -> String {
-    let keys = decoded(text).lines().filter(|l| !l.trim().is_empty()).count();
-    format!("{keys} keys")
+/// Keys as people tell them apart: how many, whose, and a hash of the whole.
+pub(super) fn keys_shown(text: &str) -> String {
+    let text = decoded(text);
+    let keys = sorted(text.lines());
+    let whose = keys.iter().map(|k| {
+        let mut words = k.split(' ').skip(1);
+        let key = words.next().unwrap_or_default();
+        let comment = words.collect::<Vec<_>>().join(" ");
+        let tail: String = key.chars().skip(key.chars().count().saturating_sub(8)).collect();
+        if comment.is_empty() { tail } else { comment }
+    });
+    let whose = whose.collect::<Vec<_>>().join(", ");
+    let hash: String = crate::ssh::digest(keys.join("\n").as_bytes()).chars().take(12).collect();
+    format!("{} keys ({whose}) sha256:{hash}", keys.len())
 }
 
 /// What makes `m` the wanted machine. `description` carries the marker.

@@ -12,6 +12,7 @@ use crate::site::{Node, Site};
 use crate::wire::pve::marker::{self, Marker, Ownership};
 use crate::wire::pve::props;
 
+use super::cloudinit::{self, Seed, Stage};
 use super::diff::{Diff, diff, waiting_changes};
 use super::inventory::{Machine, Place, not_ours};
 use super::lint;
@@ -31,6 +32,8 @@ pub(super) struct Job<'a> {
     pub node: &'a Node,
     pub want: &'a Wanted,
     pub restart: bool,
+    /// Whether the cloud-init drive of a running machine may be rewritten without a restart.
+    pub regenerate: bool,
     /// Whether the machine is being made: its whole making is one effect.
     pub making: bool,
 }
@@ -53,7 +56,19 @@ impl Proxmox {
         let identity = (&want.keys, want.system_mib, &want.pci);
         let op = Op::write("proxmox", "ensure_vm", &node.name).class(Class::Adoptable).args(&identity);
         ctx.run_op(op, |s| async move {
-            let job = Job { pve: self, s: &s, site: &site, node, want: &want, restart: o.restart, making: false };
+            let job = Job {
+                pve: self,
+                s: &s,
+                site: &site,
+                node,
+                want: &want,
+                restart: o.restart,
+                regenerate: o.regenerate,
+                making: false,
+            };
+            if let Some(custom) = want.keys.get("cicustom") {
+                self.check_custom(ctx, &node.pve_node, custom).await?;
+            }
             let m = match self.settled_place(&s, node.vmid, &node.pve_node).await? {
                 Place::Free => {
                     let template = self.template_of(ctx, &site, &o.template).await?;
@@ -169,7 +184,7 @@ impl Job<'_> {
         }
         let running = self.is_running(&m.at).await?;
         if d.is_empty() {
-            return self.pending(m, running).await;
+            return if running { self.waiting(m, &d, None).await } else { Ok(m) };
         }
         if running && !d.restart.is_empty() && !self.restart {
             let what: Vec<String> = d.changes.iter().filter(|c| d.restart.contains(&c.what)).map(show).collect();
@@ -179,54 +194,60 @@ impl Job<'_> {
         }
         if self.making {
             self.apply(&m, &d).await?;
-        } else {
-            let marker = m.marker().map(|k| k.line()).unwrap_or_default();
-            self.s.act(marker, d.changes.clone(), self.apply(&m, &d)).await?;
-        }
-        if running && !d.boot.is_empty() {
-            self.ctx().message(
-                "warn",
-                format!(
-                    "{}: {} changed: cloud-init runs again at the next boot, host keys may change",
-                    self.node.name,
-                    d.boot.join(", ")
-                ),
-            );
-        }
-        let m = self.read().await?;
-        if !running {
-            return Ok(m);
-        }
-        // What Proxmox itself says that it could not do on the running machine.
-        let waits = waiting_changes(&self.pve.send(self.ctx(), &request::pending(&m.at)).await?);
-        if self.restart && (!waits.is_empty() || !d.restart.is_empty()) {
-            self.reboot(&m.at).await?;
             return self.read().await;
         }
-        if !waits.is_empty() {
-            self.ctx().message("warn", format!("{}: {} wait for a restart", self.node.name, waits.join(", ")));
+        let old = if d.boot.is_empty() { None } else { self.seed(&m.at).await };
+        let marker = m.marker().map(|k| k.line()).unwrap_or_default();
+        self.s.act(marker, d.changes.clone(), self.apply(&m, &d)).await?;
+        let m = self.read().await?;
+        if running {
+            return self.waiting(m, &d, old).await;
+        }
+        if !d.boot.is_empty() {
+            let new = self.seed(&m.at).await;
+            self.show_seed(old.as_ref(), new.as_ref());
+            self.tell_seed(&d, None, Stage::Off, old.as_ref(), new.as_ref());
         }
         Ok(m)
     }
 
-    /// All keys are as wanted; is a running machine still on older ones?
-    async fn pending(&self, m: Machine, running: bool) -> OpResult<Machine> {
-        if !running {
-            return Ok(m);
-        }
+    /// All keys are as wanted; what of it does the running machine not have yet, and may it be restarted for it?
+    async fn waiting(&self, m: Machine, d: &Diff, old: Option<Seed>) -> OpResult<Machine> {
+        let late = self.late(&m).await?;
+        let news = !d.boot.is_empty() || late.as_ref().is_some_and(|l| !l.is_empty());
+        let new = if news { self.seed(&m.at).await } else { None };
+        self.show_seed(old.as_ref(), new.as_ref());
+        // What Proxmox itself says that it could not do on the running machine.
         let waits = waiting_changes(&self.pve.send(self.ctx(), &request::pending(&m.at)).await?);
-        if waits.is_empty() {
-            return Ok(m);
+        let stale = late.as_ref().is_none_or(|l| !l.is_empty());
+        let restart = self.restart && (!waits.is_empty() || !d.restart.is_empty() || (news && stale));
+        let stage = match (restart, stale && !self.regenerate) {
+            (true, _) => Stage::Restarted,
+            (false, true) => Stage::Late,
+            (false, false) => Stage::Written,
+        };
+        self.tell_seed(d, late.as_deref(), stage, old.as_ref(), new.as_ref());
+        if restart {
+            // The start writes the drive: until then it says what waits.
+            let active = |k: &String| Change::new(&self.node.name, k, Some("pending".into()), Some("active".into()));
+            let waiting = waits.iter().filter(|k| !d.restart.contains(*k)).map(active);
+            let late = late.unwrap_or_default();
+            let changes: Vec<Change> = waiting.chain(cloudinit::changes(&self.node.name, &late)).collect();
+            let marker = m.marker().map(|k| k.line()).unwrap_or_default();
+            if changes.is_empty() {
+                // They are on record with the write that needs it.
+                self.reboot(&m.at).await?;
+            } else {
+                self.s.act(marker, changes, self.reboot(&m.at)).await?;
+            }
+            return self.read().await;
         }
-        if !self.restart {
-            let text = format!("{}: {} wait for a restart", self.node.name, waits.join(", "));
-            self.ctx().message("warn", text);
-            return Ok(m);
+        if let (true, true, Some(late)) = (self.regenerate, stale, &late) {
+            self.regenerate(&m, late).await?;
         }
-        let changes =
-            waits.iter().map(|k| Change::new(&self.node.name, k, Some("pending".into()), Some("active".into())));
-        let marker = m.marker().map(|k| k.line()).unwrap_or_default();
-        self.s.act(marker, changes.collect(), self.reboot(&m.at)).await?;
+        if !waits.is_empty() {
+            self.ctx().message("warn", format!("{}: {} wait for a restart", self.node.name, waits.join(", ")));
+        }
         Ok(m)
     }
 

@@ -111,6 +111,20 @@ impl ApiError {
         }
     }
 
+    /// An answer that says yes and is none of Proxmox's: a proxy's page, half a message.
+    #[must_use]
+    pub fn strange(request: String, status: u16, why: String) -> Self {
+        ApiError {
+            request,
+            status,
+            text: "the answer is not one of the Proxmox API".to_owned(),
+            errors: BTreeMap::new(),
+            fault: Fault::Other,
+            causes: vec![why],
+            hint: Some("does a proxy or a login page stand at that address? open it in a browser".to_owned()),
+        }
+    }
+
     /// Whether it is of this class.
     #[must_use]
     pub fn is(&self, fault: &Fault) -> bool {
@@ -235,7 +249,12 @@ impl From<ApiError> for OpError {
         for c in &e.causes {
             out = out.because(c.clone());
         }
-        out.hint = e.hint.clone().or_else(|| e.fault.hint());
+        let between = matches!(e.status, 595 | 596).then(|| {
+            "that is between the hypervisor's nodes, not between you and Proxmox: is the other node up? After a change of \
+             certificates: `pvecm updatecerts` on it"
+                .to_owned()
+        });
+        out.hint = e.hint.clone().or(between).or_else(|| e.fault.hint());
         out
     }
 }

@@ -154,9 +154,8 @@ impl Proxmox {
     /// # Errors
     /// What the request met.
     pub async fn rows(&self, ctx: &Ctx) -> ApiResult<Vec<Row>> {
-        let answer = self.send(ctx, &request::list_vms()).await?;
-        let mut rows: Vec<Row> =
-            answer.as_array().map(Vec::as_slice).unwrap_or_default().iter().filter_map(Row::read).collect();
+        let answer = self.send_list(ctx, &request::list_vms()).await?;
+        let mut rows: Vec<Row> = answer.iter().filter_map(Row::read).collect();
         rows.sort_by_key(|r| r.at.vmid);
         Ok(rows)
     }
@@ -200,8 +199,7 @@ impl Proxmox {
     /// # Errors
     /// `unreachable` naming the node in doubt.
     pub(super) async fn nobody_in_doubt(&self, ctx: &Ctx, vmid: u32) -> OpResult<()> {
-        let nodes = self.send(ctx, &request::get("/nodes")).await?;
-        let all = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
+        let all = self.send_list(ctx, &request::get("/nodes")).await?;
         let Some(silent) = all.iter().find(|n| n["status"] != "online") else { return Ok(()) };
         let (name, status) = (text(&silent["node"]), text(&silent["status"]));
         Err(OpError::unreachable(format!(

@@ -8,6 +8,7 @@ mod change;
 mod check_site;
 mod client;
 mod clone;
+mod cloudinit;
 mod connect;
 mod diff;
 mod ensure_vm;

@@ -120,8 +120,7 @@ impl Proxmox {
     /// `not_found` naming those that there are; `denied` without Sys.Audit on it.
     pub async fn pve_node(&self, ctx: &Ctx, name: &str) -> OpResult<PveNode> {
         ctx.run_op(Op::read("proxmox", "get_node", name), |_| async {
-            let all = self.send(ctx, &request::get("/nodes")).await?;
-            let rows = all.as_array().map(Vec::as_slice).unwrap_or_default();
+            let rows = self.send_list(ctx, &request::get("/nodes")).await?;
             let names: Vec<&str> = rows.iter().filter_map(|n| n["node"].as_str()).collect();
             let row = rows.iter().find(|n| n["node"] == name).ok_or_else(|| {
                 OpError::not_found(format!("there is no hypervisor node `{name}`"))

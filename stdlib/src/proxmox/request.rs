@@ -131,6 +131,18 @@ pub fn config(at: &At) -> Request {
 pub fn pending(at: &At) -> Request {
     get(at.path("/pending"))
 }
+/// What the cloud-init drive carries against what the config says.
+pub fn cloud_init(at: &At) -> Request {
+    get(at.path("/cloudinit"))
+}
+/// What the config makes of the cloud-init drive: `user`, `network` or `meta`.
+pub fn cloud_init_dump(at: &At, kind: &str) -> Request {
+    get(at.path("/cloudinit/dump")).query("type", kind)
+}
+/// Writes the cloud-init drive anew.
+pub fn regenerate(at: &At) -> Request {
+    put(at.path("/cloudinit"), json!({}))
+}
 /// Live status.
 pub fn status(at: &At) -> Request {
     get(at.path("/status/current"))

@@ -17,8 +17,10 @@ options! {
     pub struct EnsureVm {
         /// Template to clone from: what `ensure_template` returned, or a VM id; default: the site's template.
         template: Dynamic = Dynamic::UNIT,
-        /// Restart a running machine when a change needs it; otherwise such a change is refused.
+        /// Restart a running machine when a change needs it (new cloud-init data too); otherwise such a change is refused, and cloud-init data waits.
         restart: bool = false,
+        /// Rewrite the cloud-init drive of a running machine whose data changed, so that a reboot inside the guest takes it over; `restart: true` brings it in at once.
+        regenerate: bool = false,
         /// Start the machine when it does not run.
         start: bool = true,
         /// More VM options by Proxmox's own names, for example `#{ numa: 1, startup: "order=2" }`; over the site file's `config`.

@@ -127,9 +127,8 @@ impl Proxmox {
     /// # Errors
     /// What the request met.
     pub async fn lock_generations(&self, ctx: &Ctx, site: &Site) -> OpResult<Vec<Lock>> {
-        let all = self.send(ctx, &request::get("/pools")).await?;
-        let rows = all.as_array().map(Vec::as_slice).unwrap_or_default();
-        let mut out: Vec<Lock> = rows
+        let all = self.send_list(ctx, &request::get("/pools")).await?;
+        let mut out: Vec<Lock> = all
             .iter()
             .filter_map(|p| {
                 let generation = generation_of(site, p["poolid"].as_str()?)?;
@@ -194,8 +193,7 @@ impl Proxmox {
     /// # Errors
     /// What the request met.
     pub async fn running_tasks(&self, ctx: &Ctx) -> OpResult<Vec<RunningTask>> {
-        let all = self.send(ctx, &request::get("/cluster/tasks")).await?;
-        let rows = all.as_array().map(Vec::as_slice).unwrap_or_default();
+        let rows = self.send_list(ctx, &request::get("/cluster/tasks")).await?;
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let runs = rows.iter().filter(|t| t["endtime"].is_null() && t["status"].is_null());
         Ok(runs.map(|t| RunningTask { kind: text(&t["type"]), id: text(&t["id"]), upid: text(&t["upid"]) }).collect())

@@ -31,8 +31,7 @@ impl Vm {
     /// # Errors
     /// What the request met.
     pub async fn snapshots(&self, ctx: &Ctx) -> OpResult<Vec<Value>> {
-        let list = self.pve.send(ctx, &request::list_snapshots(&self.at)).await?;
-        let mut all: Vec<Value> = list.as_array().cloned().unwrap_or_default();
+        let mut all = self.pve.send_list(ctx, &request::list_snapshots(&self.at)).await?;
         all.retain(|s| s["name"] != "current");
         all.sort_by_key(|s| s["snaptime"].as_i64().unwrap_or_default());
         Ok(all)
@@ -135,7 +134,10 @@ impl Vm {
     }
 
     async fn no_snapshot(&self, ctx: &Ctx, name: &str) -> OpError {
-        let all = self.snapshots(ctx).await.unwrap_or_default();
+        let all = match self.snapshots(ctx).await {
+            Ok(all) => all,
+            Err(e) => return OpError::not_found(format!("there is no snapshot `{name}`")).because(e.message),
+        };
         let names: Vec<&str> = all.iter().filter_map(|s| s["name"].as_str()).collect();
         let hint = if names.is_empty() { "it has none".to_owned() } else { format!("it has: {}", names.join(", ")) };
         OpError::not_found(format!("there is no snapshot `{name}`")).hint(hint)

@@ -244,8 +244,7 @@ impl Proxmox {
     /// What the request met.
     pub async fn storages(&self, ctx: &Ctx, node: &str) -> OpResult<Vec<Storage>> {
         ctx.run_op(Op::read("proxmox", "list_storage", node), |_| async {
-            let list = self.send(ctx, &request::get(format!("/nodes/{node}/storage"))).await?;
-            let rows = list.as_array().cloned().unwrap_or_default();
+            let rows = self.send_list(ctx, &request::get(format!("/nodes/{node}/storage"))).await?;
             let mut all: Vec<Storage> =
                 rows.into_iter().map(|row| Storage { pve: self.clone(), node: node.to_owned(), row }).collect();
             all.sort_by(|a, b| a.name().cmp(b.name()));

@@ -141,7 +141,7 @@ impl Proxmox {
                 if o.errors {
                     r = r.query("errors", 1);
                 }
-                let rows = self.send(ctx, &r).await?.as_array().cloned().unwrap_or_default();
+                let rows = self.send_list(ctx, &r).await?;
                 out.extend(rows.into_iter().map(|row| Task { pve: self.clone(), row }));
             }
             out.sort_by_key(|t| std::cmp::Reverse(t.started()));

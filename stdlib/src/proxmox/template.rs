@@ -295,14 +295,13 @@ impl Proxmox {
         storage: &str,
         content: &str,
     ) -> OpResult<Vec<String>> {
-        let list = match self.send(ctx, &request::storage_content(node, storage, content)).await {
+        let all = match self.send_list(ctx, &request::storage_content(node, storage, content)).await {
             Ok(l) => l,
             Err(e) if matches!(e.fault, Fault::Invalid | Fault::NotFound) || e.text.contains("does not support") => {
                 return Ok(Vec::new());
             }
             Err(e) => return Err(e.into()),
         };
-        let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
         let named: Vec<&str> = all.iter().filter_map(|v| v["volid"].as_str()).collect();
         let ours = format!("/{}-", site.pool());
         if !named.iter().any(|v| v.contains(&ours)) {
@@ -334,6 +333,12 @@ fn lacks(m: &Machine) -> Vec<&'static str> {
     }
     if m.get("scsi0").is_none() {
         out.push("its system disk is not scsi0: machines cannot be sized");
+    }
+    if m.get("bios").is_some_and(|b| b == "ovmf") && m.get("efidisk0").is_none() {
+        out.push("it boots by UEFI and has no EFI disk (efidisk0): what the firmware stores is lost at every stop");
+    }
+    if m.get("boot").is_some_and(|b| b.contains("order=") && !b.contains("scsi0")) {
+        out.push("its boot order does not name scsi0: clones will not find their system");
     }
     out
 }

@@ -275,6 +275,8 @@ pub mod ssh_module {
 
     /// System, hardware, disks, network, packages and services as a map, in one round trip.
     ///
+    /// What the host does not tell is empty, and a number or size that it does not tell is `()`.
+    ///
     /// # Example
     /// ```rhai
     /// let f = ssh::connect("k3s-gpu1").facts();

@@ -87,10 +87,15 @@ fn setting(text: &str, key: &str) -> String {
     found.unwrap_or_default().trim_matches('"').to_owned()
 }
 
+/// `()` for what the host does not tell: unknown is not nothing.
+fn known<T: rhai::Variant + Clone>(value: Option<T>) -> Dynamic {
+    value.map_or(Dynamic::UNIT, Dynamic::from)
+}
+
 fn kib(text: &str, key: &str) -> Dynamic {
     let line = text.lines().find(|l| l.starts_with(key)).unwrap_or_default();
     // Whole mebibytes print well, and nobody declares less.
-    Dynamic::from(Size::mib(word(line, 1).parse::<u64>().unwrap_or(0) / 1024))
+    known(word(line, 1).parse::<u64>().ok().map(|n| Size::mib(n / 1024)))
 }
 
 fn parse(text: &str) -> Map {
@@ -98,7 +103,7 @@ fn parse(text: &str) -> Map {
     let line = |name: &str| Dynamic::from(get(name).trim().to_owned());
     let (os, memory, time) = (get("os"), get("memory"), get("time"));
     let cpu = get("cpu").lines().find(|l| l.starts_with("model name")).and_then(|l| l.split_once(':'));
-    let uptime: f64 = word(get("uptime"), 0).parse().unwrap_or(0.0);
+    let uptime = word(get("uptime"), 0).parse::<f64>().ok().filter(|s| *s >= 0.0);
     let mut m = Map::new();
     let mut put = |k: &str, v: Dynamic| m.insert(k.into(), v);
     put(
@@ -114,8 +119,8 @@ fn parse(text: &str) -> Map {
     put("hostname", line("hostname"));
     put("virtualization", line("virtual"));
     put("boot_id", line("boot"));
-    put("uptime", Dynamic::from(Duration(std::time::Duration::from_secs_f64(uptime.max(0.0)))));
-    put("cores", get("cores").trim().parse::<i64>().unwrap_or(0).into());
+    put("uptime", known(uptime.map(|s| Duration(std::time::Duration::from_secs_f64(s)))));
+    put("cores", known(get("cores").trim().parse::<i64>().ok()));
     put("cpu", cpu.map_or(String::new(), |(_, v)| v.trim().to_owned()).into());
     put("memory", kib(memory, "MemTotal:"));
     put("memory_available", kib(memory, "MemAvailable:"));
@@ -157,7 +162,7 @@ fn disk(line: &str) -> Dynamic {
     map([
         ("name", get("NAME").into()),
         ("kind", get("TYPE").into()),
-        ("size", Dynamic::from(Size(get("SIZE").parse().unwrap_or(0)))),
+        ("size", known(get("SIZE").parse().ok().map(Size))),
         ("serial", get("SERIAL").into()),
         ("fs", get("FSTYPE").into()),
         ("label", get(" LABEL").into()),
@@ -170,7 +175,7 @@ fn mount(line: &str, space: &str) -> Dynamic {
     // `df -P`: device, kibibytes, used, free, percent, path.
     let of = |l: &&str| l.split_once("% ").is_some_and(|(_, p)| p == word(line, 1).replace("\\040", " "));
     let row = space.lines().find(of).unwrap_or_default();
-    let kib = |n: usize| Dynamic::from(Size(word(row, n).parse::<u64>().unwrap_or(0) * 1024));
+    let kib = |n: usize| known(word(row, n).parse::<u64>().ok().map(|k| Size(k * 1024)));
     map([
         ("device", w(0)),
         ("path", w(1)),
@@ -184,7 +189,7 @@ fn mount(line: &str, space: &str) -> Dynamic {
 
 /// `/swapfile file 1048572 0 -2` of /proc/swaps.
 fn swap(line: &str) -> Dynamic {
-    let kib = |n: usize| Dynamic::from(Size(word(line, n).parse::<u64>().unwrap_or(0) * 1024));
+    let kib = |n: usize| known(word(line, n).parse::<u64>().ok().map(|k| Size(k * 1024)));
     map([("path", word(line, 0).to_owned().into()), ("size", kib(2)), ("used", kib(3))])
 }
 
@@ -272,5 +277,13 @@ mod tests {
         assert_eq!(of("users", "root").cast::<Map>()["uid"].as_int().unwrap(), 0);
         assert_eq!(text("timezone"), "Etc/UTC");
         assert_eq!(section("\n@@a\n\n@@b\nx\n", "a"), "");
+    }
+
+    #[test]
+    fn what_a_host_does_not_tell_is_unknown_and_not_nothing() {
+        let m = parse("\n@@mounts\n/dev/sda1 / ext4 rw 0 0\n\n@@end\n");
+        assert!(m["memory"].is_unit() && m["cores"].is_unit() && m["uptime"].is_unit());
+        let mount = m["mounts"].clone().into_typed_array::<Map>().unwrap()[0].clone();
+        assert!(mount["free"].is_unit() && mount["path"].to_string() == "/");
     }
 }

@@ -118,9 +118,10 @@ impl Host {
                 return folders::copy_from(self, &s, path, &full, local).await;
             }
             let mut words = out.stdout.split_whitespace().filter(|w| *w != "-");
-            let digest = words.next().unwrap_or_default().to_owned();
-            let len = words.next().and_then(|n| n.parse().ok()).unwrap_or(0);
-            self.fetch(&s, path, &full, local, &digest, len).await
+            let (Some(digest), Some(Ok(len))) = (words.next(), words.next().map(str::parse)) else {
+                return Err(OpError::failed(format!("cannot tell the size of {path}")).last_seen(out.text().to_owned()));
+            };
+            self.fetch(&s, path, &full, local, digest, len).await
         })
         .await
     }

@@ -25,7 +25,7 @@ mod signals;
 mod single;
 #[cfg(test)]
 mod tests;
-mod textdiff;
+pub(crate) mod textdiff;
 mod transfer;
 mod trust;
 mod tunnel;
@@ -44,6 +44,7 @@ pub use home::use_home;
 pub use host::Host;
 pub use options::{ConnectOptions, FileOptions, Output, RunOptions, Stdin};
 pub use quote::{quote, words};
+pub(crate) use remote_file::digest;
 pub use tunnel::{Tunnel, TunnelOptions};
 
 /// The script module.

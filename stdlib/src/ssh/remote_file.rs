@@ -93,7 +93,7 @@ pub(super) fn parse(path: &str, out: &str) -> OpResult<Found> {
 }
 
 /// SHA-256 in hex.
-pub(super) fn digest(content: &[u8]) -> String {
+pub(crate) fn digest(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -13,7 +13,7 @@ enum Line<'a> {
 }
 
 /// Hunks with three lines around each difference; empty for equal texts.
-pub(super) fn unified(old: &str, new: &str) -> String {
+pub(crate) fn unified(old: &str, new: &str) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
     if a.len() > MOST || b.len() > MOST {
         return format!("{} lines become {} lines", a.len(), b.len());

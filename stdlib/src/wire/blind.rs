@@ -3,16 +3,27 @@
 /// The words on standard error, behind the program's name.
 pub const NOT_SIMULATED: &str = "not simulated by the lab";
 
+/// The behaviour whose row of the grades says which programs there are.
+pub const PROGRAMS: &str = "programs of a machine";
+/// The behaviour whose row of the grades says what charts bring.
+pub const CHARTS: &str = "objects of the catalogue's charts";
+
+/// Something that is not among what a behaviour covers, in the words of the closing report.
+#[must_use]
+pub fn missing(what: &str, behaviour: &str) -> String {
+    format!("{what} (not among `{behaviour}`: see `gpuhost lab grades`)")
+}
+
 /// A program that the lab does not simulate, in the words of the closing report.
 #[must_use]
 pub fn program(name: &str) -> String {
-    format!("program `{name}` (lab/src/guest/programs/)")
+    missing(&format!("program `{name}`"), PROGRAMS)
 }
 
 /// A chart whose workload the lab does not simulate, in the words of the closing report and of the release's notes.
 #[must_use]
 pub fn chart(name: &str) -> String {
-    format!("the workload of chart `{name}` (lab/src/kube/charts/)")
+    missing(&format!("the workload of chart `{name}`"), CHARTS)
 }
 
 /// The programs that `stderr` says are not simulated.

@@ -2,6 +2,7 @@
 use futures::future::BoxFuture;
 
 use super::{Call, Program, later};
+use crate::grades::missing;
 use crate::guest::k3s::{VERSIONS, binary, sha256};
 use crate::guest::query;
 
@@ -114,7 +115,7 @@ fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
     let m = c.m.clone();
     c.world(|w| {
         let Some(ip) = query::name_to_ip(w, &m, host) else {
-            w.not_rehearsed.insert(format!("download of {scheme}://{authority} (lab/src/guest/programs/web.rs)"));
+            w.not_rehearsed.insert(missing(&format!("download of {scheme}://{authority}"), "guest/programs/web"));
             return Answer::Failed(6, format!("curl: (6) Could not resolve host: {host}"));
         };
         let vmid = if ip.starts_with("127.") || host == "localhost" { Some(m.vmid) } else { query::by_ip(w, &ip) };

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::Client;
 use crate::fault::Fault;
+use crate::grades::missing;
 use crate::guest::fs::Who;
 use crate::guest::live::Machine;
 use crate::guest::shell::{Chunk, Job, Stdin, start};
@@ -182,10 +183,18 @@ pub(super) fn crlf(b: Vec<u8>, tty: bool) -> Vec<u8> {
     out
 }
 
-/// Where a forward to `host:port` ends: sshd of a guest of this lab.
+/// Where a forward to `host:port` ends: sshd or the Kubernetes API of a guest of this lab.
 pub(super) fn forward_target(m: &Machine, host: &str, port: u32) -> Option<SocketAddr> {
+    if port == 6443 {
+        let (ip, vmid) = m.lab.with(|w| {
+            let ip = crate::guest::query::name_to_ip(w, m, host)?;
+            let vmid = if ip.starts_with("127.") { Some(m.vmid) } else { crate::guest::by_ip(w, &ip) };
+            Some((ip, vmid))
+        })?;
+        return m.lab.kube().api.at(vmid, &format!("{ip}:6443"));
+    }
     if port != 22 {
-        m.lab.with(|w| w.not_rehearsed.insert(format!("SSH forwarding to port {port} (lab/src/guest/ssh/exec.rs)")));
+        m.lab.with(|w| w.not_rehearsed.insert(missing(&format!("SSH forwarding to port {port}"), "guest/ssh")));
         return None;
     }
     let vmid = m.lab.with(|w| {

@@ -31,6 +31,15 @@ impl Servers {
         self.with(|m| m.keys().copied().collect())
     }
 
+    /// Where the API server of a guest, or the one that answers at an address of the LAN (`10.0.0.10:6443`), listens.
+    #[must_use]
+    pub fn at(&self, vmid: Option<u32>, addr: &str) -> Option<SocketAddr> {
+        self.with(|m| {
+            let own = vmid.and_then(|id| m.get(&id));
+            own.or_else(|| m.values().find(|s| s.addrs.iter().any(|a| a == addr))).map(|s| s.at)
+        })
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut BTreeMap<u32, Server>) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -46,6 +46,16 @@ pub fn refresh_disks(w: &mut World, vmid: u32) {
     }
 }
 
+/// A running guest finds a drive that was written anew at its next boot.
+pub fn refresh_cloud_init(w: &mut World, vmid: u32) {
+    let Some(vm) = w.pve.vms.get(&vmid).filter(|v| v.run.is_some()) else { return };
+    let name = vm.conf.get("name").cloned().unwrap_or_else(|| format!("VM{vmid}"));
+    let data = cloud_init(&vm.ci_drive, &name);
+    if let Some(there) = w.guests.get_mut(&vmid).and_then(|g| g.spec.cloud_init.as_mut()) {
+        *there = data;
+    }
+}
+
 /// Disks in boot order, then by key.
 fn disks(w: &World, c: &BTreeMap<String, String>) -> Vec<DiskSpec> {
     let boot = c.get("boot").map(|b| props::read("boot", b)).unwrap_or_default();

@@ -29,6 +29,23 @@ pub fn generate(w: &mut World, vmid: u32) {
     }
 }
 
+/// Volumes that `cicustom` names.
+#[must_use]
+pub fn custom_files(c: &BTreeMap<String, String>) -> Vec<String> {
+    c.get("cicustom").map(|v| props::read("cicustom", v).into_values().collect()).unwrap_or_default()
+}
+
+/// The drive carries other values than the config has; `None` is none at all.
+pub fn carry(w: &mut World, vmid: u32, other: &BTreeMap<String, Option<String>>) {
+    let Some(vm) = w.pve.vms.get_mut(&vmid) else { return };
+    for (key, value) in other {
+        match value {
+            Some(v) => drop(vm.ci_drive.insert(key.clone(), v.clone())),
+            None => drop(vm.ci_drive.remove(key)),
+        }
+    }
+}
+
 /// Handles `cloudinit` and `cloudinit/dump`.
 ///
 /// # Errors
@@ -50,6 +67,7 @@ pub fn route(w: &mut World, c: &Call, method: &str, node: &str, vmid: u32, dump:
     c.params.check(&[])?;
     if method == "PUT" {
         generate(w, vmid);
+        super::boot::refresh_cloud_init(w, vmid);
         return null();
     }
     let drive = &vm.ci_drive;

@@ -2,6 +2,7 @@
 use gpuhost_stdlib::wire::pve::props::Prop;
 
 use super::{boot, conf, pci, spawn, task_vm, unlocked};
+use crate::grades::missing;
 use crate::pve::params::{b, e, f, n, node as node_param, short, t, with};
 use crate::pve::reply::{ApiError, Reply, data};
 use crate::pve::router::Call;
@@ -241,6 +242,12 @@ fn prepare(w: &mut World, upid: &str, vmid: u32) -> Result<u64, String> {
     let Some(vm) = w.pve.vms.get(&vmid).cloned() else { return Err("config vanished".into()) };
     if conf::drives(&vm.conf).iter().any(|(_, p)| conf::is_cloudinit(p)) {
         task::log(w, upid, "generating cloud-init ISO");
+        for volume in super::cloudinit::custom_files(&vm.conf) {
+            if !w.pve.files.contains_key(&volume) {
+                return Err(format!("volume '{volume}' does not exist"));
+            }
+            w.not_rehearsed.insert(missing(&format!("cloud-init data in {volume}"), "guest/cloudinit"));
+        }
         super::cloudinit::generate(w, vmid);
     }
     for (_, p) in conf::drives(&vm.conf) {

@@ -1,7 +1,7 @@
 //! Wanted files, directories and links.
-use sha2::{Digest, Sha256};
 
 use crate::core::error::{OpError, OpResult};
+use crate::ssh::digest;
 use crate::ssh::quote::quote;
 
 use super::item::{Changed, Diff, Item, Part, Phase, Probe, text};
@@ -99,11 +99,6 @@ impl<'a> Seen<'a> {
         }
         (!act.is_empty()).then(|| act.join(" && "))
     }
-}
-
-/// SHA-256 of a content. Contents may be secret and never enter journals.
-pub(super) fn digest(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn shown(digest: &str, mode: &str, owner: &str) -> String {

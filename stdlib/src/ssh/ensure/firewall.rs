@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use crate::core::error::{OpError, OpResult};
 use crate::ssh::quote::quote;
 
-use super::files::digest;
 use super::item::{Changed, Diff, Item, Part, Phase, Probe, text};
 use super::specs::FirewallSpec;
 use super::wanted::HEADER;
+use crate::ssh::digest;
 
 /// Where the rules lie for the next boot.
 pub(super) const RULES: &str = "/etc/gpuhost/firewall.nft";

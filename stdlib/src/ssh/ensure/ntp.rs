@@ -2,10 +2,11 @@
 use crate::core::error::OpResult;
 use crate::ssh::quote::quote;
 
-use super::files::{digest, unreadable};
+use super::files::unreadable;
 use super::item::{Changed, Diff, Item, Part, Phase, Probe, text};
 use super::questions::NOTES;
 use super::wanted::HEADER;
+use crate::ssh::digest;
 
 /// Sets `k` (which daemon), `f` (our file) and `u` (the unit). Where chrony is, it is the one.
 const DETECT: &str = "k=none; f=; u=\n\

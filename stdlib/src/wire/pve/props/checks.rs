@@ -261,6 +261,11 @@ const CPU_MODELS: &str = "486 athlon Broadwell Broadwell-IBRS Broadwell-noTSX Br
     Skylake-Client-IBRS Skylake-Client-noTSX-IBRS Skylake-Server Skylake-Server-IBRS Skylake-Server-noTSX-IBRS \
     Westmere Westmere-IBRS x86-64-v2 x86-64-v2-AES x86-64-v3 x86-64-v4";
 
+/// Names of the built-in processors.
+pub fn cpu_models() -> impl Iterator<Item = &'static str> {
+    CPU_MODELS.split_ascii_whitespace()
+}
+
 /// The whole `cpu` string: the model must exist before anything else is looked at.
 pub(super) fn cpu(v: &str) -> Result<(), String> {
     let first = v.split(',').next().unwrap_or_default();
@@ -268,7 +273,7 @@ pub(super) fn cpu(v: &str) -> Result<(), String> {
     if let Some(custom) = model.strip_prefix("custom-") {
         return Err(format!("Custom cputype '{custom}' not found\n"));
     }
-    if model.contains('=') || CPU_MODELS.split_ascii_whitespace().any(|m| m == model) {
+    if model.contains('=') || cpu_models().any(|m| m == model) {
         return Ok(());
     }
     Err(format!("Built-in cputype '{model}' is not defined (missing 'custom-' prefix?)\n"))

@@ -9,7 +9,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use checks::{disk_size, is_unicast_mac, print_disk_size, volume_id};
+pub use checks::{cpu_models, disk_size, is_unicast_mac, print_disk_size, volume_id};
 pub use formats::format_of;
 pub use scalar::{Scalar, check, scalar_of};
 
