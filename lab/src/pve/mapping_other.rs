@@ -60,8 +60,10 @@ pub fn route(w: &mut World, c: &Call, method: &str, kind: &str, path: &[&str]) -
             let rows = w.pve.table(&table).iter().filter(|(id, _)| may(w, id)).map(|(id, row)| {
                 let mut v = view(kind, row, &now);
                 v["id"] = json!(id);
-                if p.get("check-node").is_some() {
-                    v[if kind == "usb" { "error" } else { "checks" }] = json!([]);
+                if kind == "usb" {
+                    v["error"] = json!([]);
+                } else if p.get("check-node").is_some() {
+                    v["checks"] = json!([]);
                 }
                 v
             });
