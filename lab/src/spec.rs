@@ -120,8 +120,12 @@ pub struct Download {
     pub url: String,
     /// Size in bytes.
     pub size: u64,
-    /// SHA-256 of the (imagined) content.
+    /// SHA-256 of the (imagined) content; empty when nobody has said it.
+    #[serde(default)]
     pub sha256: String,
+    /// SHA-512 of it; empty when nobody has said it.
+    #[serde(default)]
+    pub sha512: String,
     /// `os:debian-12` for a cloud image, otherwise free.
     pub what: String,
 }

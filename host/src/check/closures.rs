@@ -1,11 +1,12 @@
 //! Closures: writes that would be lost, and calls on a variable that their own closure uses.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gpuhost_stdlib::site::Finding;
-use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Stmt};
+use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 
 use super::Scene;
 use super::literals::closure;
+use crate::reference::Form;
 
 /// Functions that give each call copies of what its closure captured.
 const COPYING: &[&str] = &["parallel", "step", "prove"];
@@ -16,12 +17,14 @@ const CHANGING: &[&str] =
 
 /// Checks every closure that is an argument.
 pub fn check(scene: &Scene<'_>, out: &mut Vec<Finding>) {
+    // Where a write is lost, by where its closure begins: what closures within closures lose is told of the innermost.
+    let mut lost: BTreeMap<Position, (Position, Finding)> = BTreeMap::new();
     scene.ast.walk(&mut |path: &[ASTNode]| {
         match path.last() {
             Some(ASTNode::Expr(Expr::FnCall(c, _)) | ASTNode::Stmt(Stmt::FnCall(c, _))) => {
-                lost_writes(scene, c, out);
+                lost_writes(scene, c, &mut lost);
             }
-            Some(ASTNode::Expr(Expr::MethodCall(c, _))) => lost_writes(scene, c, out),
+            Some(ASTNode::Expr(Expr::MethodCall(c, _))) => lost_writes(scene, c, &mut lost),
             Some(ASTNode::Expr(Expr::Dot(x, ..))) => {
                 if let Some(root) = root_variable(&x.lhs) {
                     races(scene, &root, &x.rhs, out);
@@ -31,9 +34,10 @@ pub fn check(scene: &Scene<'_>, out: &mut Vec<Finding>) {
         }
         true
     });
+    out.extend(lost.into_values().map(|(_, finding)| finding));
 }
 
-fn lost_writes(scene: &Scene<'_>, c: &FnCallExpr, out: &mut Vec<Finding>) {
+fn lost_writes(scene: &Scene<'_>, c: &FnCallExpr, lost: &mut BTreeMap<Position, (Position, Finding)>) {
     if !COPYING.contains(&c.name.as_str()) {
         return;
     }
@@ -43,24 +47,35 @@ fn lost_writes(scene: &Scene<'_>, c: &FnCallExpr, out: &mut Vec<Finding>) {
         if captured.is_empty() {
             continue;
         }
-        let body = scene.ast.clone_functions_only_filtered(|_, _, _, n, _| n == name);
-        for (var, pos) in writes(&body, &captured) {
+        let Some(f) = scene.ast.iter_fn_def().find(|f| f.name == name) else { continue };
+        let (start, end) = (f.body.start_position(), f.body.end_position());
+        for (var, pos) in writes(scene, (start, end), &captured) {
             let hint = match c.name.as_str() {
                 "parallel" => "return the value instead: `parallel` gives the results back as a list".to_owned(),
                 other => format!("return the value instead: `let {var} = {other}(…)`"),
             };
             let text = format!("`{var}` is a copy inside `{}`: this change is lost", c.name);
-            out.push(scene.at(pos, text, Some(hint)));
+            if lost.get(&pos).is_none_or(|(of, _)| *of <= start) {
+                lost.insert(pos, (start, scene.at(pos, text, Some(hint))));
+            }
         }
     }
 }
 
-/// Assignments to, and changing calls on, the captured variables.
-fn writes(body: &AST, captured: &BTreeSet<String>) -> Vec<(String, Position)> {
+/// Whether a method of that name belongs to a handle of gpuhost, as `cluster.drain(…)` does: it changes no variable.
+fn is_an_operation(scene: &Scene<'_>, method: &str) -> bool {
+    scene.reference.named(method).any(|f| !f.standard && f.form == Form::Method)
+}
+
+/// Assignments to, and changing calls on, the captured variables between two places of the file.
+fn writes(scene: &Scene<'_>, span: (Position, Position), captured: &BTreeSet<String>) -> Vec<(String, Position)> {
     let mut declared = BTreeSet::new();
     let mut found = Vec::new();
-    body.walk(&mut |path: &[ASTNode]| {
-        match path.last() {
+    scene.ast.walk(&mut |path: &[ASTNode]| {
+        // A body without braces is one statement, and its end is not known.
+        let root = path.first().map_or(Position::NONE, ASTNode::position);
+        let inside = root == span.0 || (span.0 <= root && root <= span.1);
+        match path.last().filter(|_| inside) {
             Some(ASTNode::Stmt(Stmt::Var(x, ..))) => {
                 declared.insert(x.0.name.to_string());
             }
@@ -75,6 +90,7 @@ fn writes(body: &AST, captured: &BTreeSet<String>) -> Vec<(String, Position)> {
             Some(ASTNode::Expr(Expr::Dot(x, ..))) => {
                 if let (Expr::Variable(..), Expr::MethodCall(c, pos)) = (&x.lhs, &x.rhs)
                     && CHANGING.contains(&c.name.as_str())
+                    && !is_an_operation(scene, &c.name)
                     && let Some(root) = root_variable(&x.lhs)
                 {
                     found.push((root, *pos));

@@ -412,6 +412,14 @@ mod tests {
         assert!(f[0].starts_with("2:21: `n` is a copy inside `parallel`"), "{f:?}");
         let f = findings("let l = [];\nstep(\"a\", || { l.push(1); });");
         assert!(f[0].starts_with("2:18: `l` is a copy inside `step`"), "{f:?}");
+        let f = findings(
+            "let l = [];\nstep(\"a\", || l.push(1));\nstep(\"b\", || { l.push(1); });\nparallel([1], |n| { l.push(n); });",
+        );
+        let told: Vec<&str> = f.iter().map(|l| l.split(':').next().unwrap()).collect();
+        assert_eq!(told, ["2", "3", "4"], "{f:?}");
+        assert!(f[2].contains("inside `parallel`"), "{f:?}");
+        let own = "let k = k3s::connect([]);\nstep(\"a\", || k.drain(\"n\", 10.minutes));";
+        assert_eq!(findings(own), Vec::<String>::new());
         let f = findings("let l = [1];\nl.map(|x| l.len());");
         assert!(f[0].contains("the closure uses `l`, on which `map` is being called"), "{f:?}");
     }

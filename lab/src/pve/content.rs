@@ -539,8 +539,11 @@ pub fn download(w: &mut World, upid: &str, j: &Download, step: u32) -> Result<St
         }
         _ => {
             if let Some((alg, want)) = &j.checksum {
-                let got =
-                    if alg == "sha256" { d.sha256.clone() } else { format!("({alg} of the lab's file is not known)") };
+                let got = match alg.as_str() {
+                    "sha256" if !d.sha256.is_empty() => d.sha256.clone(),
+                    "sha512" if !d.sha512.is_empty() => d.sha512.clone(),
+                    _ => format!("({alg} of the lab's file is not known)"),
+                };
                 if !got.eq_ignore_ascii_case(want) {
                     task::log(w, upid, "calculating checksum...");
                     return Err(format!("checksum mismatch: got '{got}' != expect '{want}'"));

@@ -11,6 +11,19 @@ use super::task::{self, Job};
 use crate::volume::{Content, Volume};
 use crate::world::World;
 
+/// The digest of a file by one of the algorithms that the server takes.
+fn digest(algorithm: &str, bytes: &[u8]) -> String {
+    let hex = |sum: &[u8]| sum.iter().map(|b| format!("{b:02x}")).collect();
+    match algorithm {
+        "md5" => hex(&md5::Md5::digest(bytes)),
+        "sha1" => hex(&sha1::Sha1::digest(bytes)),
+        "sha224" => hex(&sha2::Sha224::digest(bytes)),
+        "sha384" => hex(&sha2::Sha384::digest(bytes)),
+        "sha512" => hex(&sha2::Sha512::digest(bytes)),
+        _ => hex(&sha2::Sha256::digest(bytes)),
+    }
+}
+
 /// `POST /nodes/{node}/storage/{storage}/upload`.
 ///
 /// # Errors
@@ -32,8 +45,8 @@ pub fn request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
     let content = p.text("content");
     file_name(&content, &file.filename)?;
     space::usable(w, id, &content).map_err(ApiError::fail)?;
-    if let (Some(want), Some("sha256")) = (p.get("checksum"), p.get("checksum-algorithm").as_deref()) {
-        let got: String = sha2::Sha256::digest(&file.bytes).iter().map(|b| format!("{b:02x}")).collect();
+    if let (Some(want), Some(algorithm)) = (p.get("checksum"), p.get("checksum-algorithm")) {
+        let got = digest(&algorithm, &file.bytes);
         if got != want.to_ascii_lowercase() {
             return Err(ApiError::fail(format!("checksum mismatch: got '{got}' != expect '{want}'")));
         }
@@ -68,4 +81,23 @@ pub fn request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
         task::log(w, &upid, line);
     }
     data(upid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_the_published_ones_of_abc() {
+        for (algorithm, start) in [
+            ("md5", "900150983cd24fb0"),
+            ("sha1", "a9993e364706816a"),
+            ("sha224", "23097d223405d822"),
+            ("sha256", "ba7816bf8f01cfea"),
+            ("sha384", "cb00753f45a35e8b"),
+            ("sha512", "ddaf35a193617aba"),
+        ] {
+            assert_eq!(digest(algorithm, b"abc")[..16], *start, "{algorithm}");
+        }
+    }
 }

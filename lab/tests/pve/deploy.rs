@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use crate::bed::Bed;
 
 const IMAGE: &str =
-    "https://cloud.debian.org/images/cloud/bookworm/20260901-2222/debian-12-genericcloud-amd64-20260901-2222.qcow2";
-const SUM: &str = "b5f1c1f0b7c4f3a2d0e9a8b7c6d5e4f30112233445566778899aabbccddeeff0";
+    "https://cloud.debian.org/images/cloud/bookworm/20260909-2596/debian-12-genericcloud-amd64-20260909-2596.qcow2";
+const SUM: &str = "08fea112563461f251f3c95a5c5cf8cb25eb60f74cec03e85a97ff91d3efef3059d35837598bbb476008f20db6d3bdc7143c5f2f2a9a6da394a0acc601fd5986";
 
 async fn template(bed: &Bed) {
-    let fetch = json!({ "content": "import", "filename": "debian.qcow2", "url": IMAGE, "checksum": SUM, "checksum-algorithm": "sha256" });
+    let fetch = json!({ "content": "import", "filename": "debian.qcow2", "url": IMAGE, "checksum": SUM, "checksum-algorithm": "sha512" });
     bed.done("POST", "/nodes/pve1/storage/local/download-url", Some(fetch)).await;
     let vm = json!({
         "vmid": 9000, "name": "debian-12", "memory": 2048, "cores": 2, "machine": "q35", "bios": "ovmf", "cpu": "host",

@@ -2,16 +2,30 @@
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 
+use crate::core::units::{Duration, Size};
+
 pub(super) fn module() -> rhai::Module {
     exported_module!(api)
 }
 
-fn cell(v: Option<&Dynamic>) -> String {
-    match v {
-        None => String::new(),
-        Some(v) if v.is_unit() => String::new(),
-        Some(v) => v.to_string(),
+/// A value as `print` shows it; maps as `key value`, lists with commas, so that a row stays a row.
+fn cell(v: &Dynamic) -> String {
+    if v.is_unit() {
+        return String::new();
     }
+    if let Some(d) = v.clone().try_cast::<Duration>() {
+        return d.to_string();
+    }
+    if let Some(s) = v.clone().try_cast::<Size>() {
+        return s.to_string();
+    }
+    if let Some(list) = v.read_lock::<Array>() {
+        return list.iter().map(cell).collect::<Vec<_>>().join(", ");
+    }
+    if let Some(map) = v.read_lock::<Map>() {
+        return map.iter().map(|(k, v)| format!("{k} {}", cell(v))).collect::<Vec<_>>().join(", ");
+    }
+    v.to_string()
 }
 
 fn columns(rows: &[Map]) -> Vec<String> {
@@ -40,7 +54,7 @@ mod api {
         let rows: Vec<Map> = rows.into_iter().filter_map(|r| r.try_cast::<Map>()).collect();
         let names = columns(&rows);
         let mut lines: Vec<Vec<String>> = vec![names.iter().map(|n| n.to_uppercase()).collect()];
-        lines.extend(rows.iter().map(|r| names.iter().map(|n| cell(r.get(n.as_str()))).collect()));
+        lines.extend(rows.iter().map(|r| names.iter().map(|n| r.get(n.as_str()).map(cell).unwrap_or_default()).collect()));
         let widths: Vec<usize> =
             (0..names.len()).map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or(0)).collect();
         let text: Vec<String> = lines
@@ -51,5 +65,25 @@ mod api {
             })
             .collect();
         text.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_show_what_print_shows() {
+        let os: Map = [("id".into(), "debian".into())].into_iter().collect();
+        let row: Map = [
+            ("memory".into(), Dynamic::from(Size(16 << 30))),
+            ("os".into(), Dynamic::from_map(os)),
+            ("up".into(), Dynamic::from(Duration(std::time::Duration::from_secs(90)))),
+            ("name".into(), "a".into()),
+        ]
+        .into_iter()
+        .collect();
+        let text = api::table(vec![Dynamic::from_map(row)]);
+        assert_eq!(text.lines().nth(1).unwrap(), "a     16 GiB  id debian  1m 30s", "{text}");
     }
 }

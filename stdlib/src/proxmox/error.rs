@@ -211,6 +211,10 @@ impl Fault {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Fault::Unauthorized => "check `proxmox.token_id` and `proxmox.token` in the site file".to_owned(),
+            Fault::Denied { path, privilege } if path.starts_with("/mapping/") => format!(
+                "grant {privilege} on {path} itself (an entry there replaces what comes from above), or let an \
+                 administrator do it under Datacenter, Resource Mappings"
+            ),
             Fault::Denied { path, privilege } if !path.is_empty() => {
                 format!("grant {privilege} on {path}; `pve.check_permissions()` prints the `pveum` lines")
             }

@@ -148,15 +148,18 @@ fn storage_needs(site: &Site) -> impl Iterator<Item = Need> {
     })
 }
 
-/// What making the GPU mappings needs: once, so an administrator may do it instead.
-#[must_use]
-pub fn mapping_need() -> Need {
-    Need {
-        paths: vec!["/mapping/pci".to_owned()],
+/// What making GPU mappings and keeping them needs, unless an administrator does it. An entry on a mapping's own
+/// path replaces what comes down from `/mapping/pci`: the right to change it is granted there once more.
+fn mapping_needs(missing: &[String]) -> Vec<Need> {
+    let need = |path: String, why| Need {
+        paths: vec![path],
         role: "GpuhostMappingAdmin",
         privileges: vec!["Mapping.Modify"],
-        why: "make the GPU mapping, unless an administrator makes it once",
-    }
+        why,
+    };
+    let make = need("/mapping/pci".to_owned(), "make the GPU mapping, unless an administrator makes it once");
+    let change = |m: &String| need(format!("/mapping/pci/{m}"), "change the GPU mapping when cards come or go");
+    if missing.is_empty() { Vec::new() } else { std::iter::once(make).chain(missing.iter().map(change)).collect() }
 }
 
 /// PCI mappings that the site's machines use.
@@ -267,13 +270,14 @@ impl Proxmox {
             let version = self.version(ctx).await?;
             let all = self.send(ctx, &request::get("/access/permissions")).await?;
             let mut needs = needs(&site, major(&version));
+            let mut missing = Vec::new();
             for m in mappings(&site) {
                 // A mapping that is hidden from the token counts as missing: Mapping.Use is asked for anyway.
                 if !matches!(self.find(ctx, &request::mapping(&m)).await, Ok(Some(_))) {
-                    needs.push(mapping_need());
-                    break;
+                    missing.push(m);
                 }
             }
+            needs.extend(mapping_needs(&missing));
             let mut r = Report::new(format!("permissions of {} on Proxmox VE {version}", site.proxmox.identity()));
             for need in &needs {
                 let path = need.paths.first().map(String::as_str).unwrap_or_default();
@@ -335,6 +339,11 @@ mod tests {
         let c = commands(&s, &needs);
         assert!(c.iter().any(|l| l.starts_with("pveum role add GpuhostMachines --privs \"VM.Allocate")), "{c:?}");
         assert!(c.contains(&"pveum acl modify /pool/gpuhost-homelab --tokens 'gpuhost@pve!deploy' --roles GpuhostBuild,GpuhostMachines,GpuhostPool".to_owned()), "{c:?}");
+        let all = commands(&s, &[needs, mapping_needs(&["gpuhost-a100".to_owned()])].concat());
+        let own =
+            "pveum acl modify /mapping/pci/gpuhost-a100 --users gpuhost@pve --roles GpuhostMapping,GpuhostMappingAdmin";
+        assert!(all.iter().any(|l| l == own), "{all:?}");
+        let needs = super::needs(&s, 9);
         let everything: serde_json::Map<String, Value> =
             needs.iter().flat_map(|n| n.privileges.clone()).map(|p| (p.to_owned(), 1.into())).collect();
         let all = json!({"/": everything});

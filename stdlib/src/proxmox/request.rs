@@ -301,14 +301,39 @@ pub fn storage_content(node: &str, storage: &str, content: &str) -> Request {
 pub fn remove_volume(node: &str, storage: &str, volid: &str) -> Request {
     delete(format!("/nodes/{node}/storage/{storage}/content/{}", percent(volid)))
 }
+/// What a downloaded file has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksum<'a> {
+    /// `sha256` or `sha512`, as the server calls them.
+    pub algorithm: &'static str,
+    /// The digest.
+    pub hex: &'a str,
+}
+
+impl<'a> Checksum<'a> {
+    /// The stronger one of what is known.
+    #[must_use]
+    pub fn of(sha256: Option<&'a str>, sha512: Option<&'a str>) -> Option<Self> {
+        let one = |algorithm| move |hex| Checksum { algorithm, hex };
+        sha512.map(one("sha512")).or(sha256.map(one("sha256")))
+    }
+}
+
 /// Lets the hypervisor download a file.
-pub fn download_url(node: &str, storage: &str, content: &str, file: &str, url: &str, sha256: Option<&str>) -> Request {
+pub fn download_url(
+    node: &str,
+    storage: &str,
+    content: &str,
+    file: &str,
+    url: &str,
+    sum: Option<Checksum<'_>>,
+) -> Request {
     post(
         format!("/nodes/{node}/storage/{storage}/download-url"),
         json!({ "content": content, "filename": file, "url": url }),
     )
-    .set("checksum", sha256)
-    .set("checksum-algorithm", sha256.map(|_| "sha256"))
+    .set("checksum", sum.map(|s| s.hex))
+    .set("checksum-algorithm", sum.map(|s| s.algorithm))
 }
 /// One pool with its comment and members.
 pub fn pool(name: &str) -> Request {

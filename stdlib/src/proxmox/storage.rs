@@ -13,7 +13,7 @@ use crate::options;
 
 use super::error::Fault;
 use super::inventory::is_on;
-use super::request;
+use super::request::{self, Checksum};
 use super::types::Proxmox;
 
 options! {
@@ -35,6 +35,8 @@ options! {
         name: Option<String> = None,
         /// SHA-256 of the file, which Proxmox checks.
         sha256: Option<String> = None,
+        /// SHA-512 of the file, which Proxmox checks and which goes before.
+        sha512: Option<String> = None,
     }
 }
 
@@ -184,7 +186,8 @@ impl Storage {
             }
             let change = Change::new(self.name(), "volume", None, Some(volid.clone().into()));
             s.act(&volid, vec![change], async {
-                let r = request::download_url(&self.node, self.name(), &o.content, &name, url, o.sha256.as_deref());
+                let sum = Checksum::of(o.sha256.as_deref(), o.sha512.as_deref());
+                let r = request::download_url(&self.node, self.name(), &o.content, &name, url, sum);
                 let done = self.pve.change(&s, "the download", &r, LIMIT).await;
                 if done.is_err() && self.volume(ctx, &o.content, &name).await?.1.is_some() { Ok(()) } else { done }
             })

@@ -176,7 +176,10 @@ fn explain(exit: &str) -> Option<String> {
         ("not enough", "free some space on the storage, or choose another one in the site file"),
         ("No space left", "free some space on the storage, or choose another one in the site file"),
         ("out of space", "free some space on the storage, or choose another one in the site file"),
-        ("checksum mismatch", "compare `template.image_sha256` with the publisher's checksum"),
+        (
+            "checksum mismatch",
+            "compare the checksum under [template] with the one that the publisher has for this very image",
+        ),
         ("hostname lookup", "the hypervisor cannot resolve the name: check its DNS"),
         (
             "powerdown failed",

@@ -15,7 +15,7 @@ use crate::wire::pve::marker::{self, Marker, Ownership};
 use super::ensure_vm::CONFIG;
 use super::error::Fault;
 use super::inventory::{Machine, Place, not_ours};
-use super::request::{self, At};
+use super::request::{self, At, Checksum};
 use super::seed::{self, Seed};
 use super::types::{Proxmox, Template, Vm};
 use super::wanted::{AGENT, nic};
@@ -35,6 +35,8 @@ options! {
         image_url: Option<String> = None,
         /// Its SHA-256.
         image_sha256: Option<String> = None,
+        /// Its SHA-512, which goes before.
+        image_sha512: Option<String> = None,
         /// Packages built into the template.
         packages: Vec<String> = Vec::new(),
         /// Ids of its copies on other hypervisor nodes, by node.
@@ -71,9 +73,14 @@ impl TemplateOptions {
             existing: t.existing,
             image_url: t.image_url,
             image_sha256: t.image_sha256,
+            image_sha512: t.image_sha512,
             packages: t.packages,
             vmids: t.vmids.into_iter().map(|(k, v)| (k, v.to_string())).collect(),
         }
+    }
+
+    fn checksum(&self) -> Option<Checksum<'_>> {
+        Checksum::of(self.image_sha256.as_deref(), self.image_sha512.as_deref())
     }
 
     fn at(&self, site: &Site) -> OpResult<At> {
@@ -99,12 +106,12 @@ pub fn places(site: &Site) -> Vec<(String, At)> {
 }
 
 /// File name of the image on the hypervisor's storage: ours, and different for each content.
-fn image_file(site: &Site, url: &str, sha256: Option<&str>) -> String {
+fn image_file(site: &Site, url: &str, sum: Option<Checksum<'_>>) -> String {
     let base = url.rsplit('/').next().unwrap_or("image").split(['?', '#']).next().unwrap_or("image");
     let stem = base.rsplit_once('.').map_or(base, |(s, _)| s);
     let clean: String =
         stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' }).collect();
-    let sum = sha256.map(|s| format!("-{}", &s[..s.len().min(8)])).unwrap_or_default();
+    let sum = sum.map(|s| format!("-{}", &s.hex[..s.hex.len().min(8)])).unwrap_or_default();
     format!("gpuhost-{}-{clean}{sum}.qcow2", site.name)
 }
 
@@ -145,7 +152,7 @@ impl Proxmox {
     }
 
     async fn ensure_one(&self, ctx: &Ctx, site: &Site, o: &TemplateOptions, name: &str, at: At) -> OpResult<Template> {
-        let identity = (name, at.vmid, &o.image_url, &o.image_sha256, &o.packages);
+        let identity = (name, at.vmid, &o.image_url, o.checksum().map(|c| c.hex), &o.packages);
         let op = Op::write("proxmox", "ensure_template", name).class(Class::Adoptable).args(&identity);
         ctx.run_op(op, |s| async move {
             let half_made = match self.settled_place(&s, at.vmid, &at.node).await? {
@@ -403,14 +410,14 @@ impl Build<'_> {
         let url = self.o.image_url.as_deref().ok_or_else(|| {
             OpError::invalid("the template has no image").hint("set `image_url` under [template], or `existing = true`")
         })?;
-        let sha = self.o.image_sha256.as_deref();
-        let file = image_file(self.site, url, sha);
+        let sum = self.o.checksum();
+        let file = image_file(self.site, url, sum);
         let volid = format!("{}:import/{file}", self.images());
         let there = self.pve.site_volumes(self.ctx(), self.site, &self.at.node, self.images(), "import").await?;
         if there.contains(&volid) {
             return Ok(volid);
         }
-        let r = request::download_url(&self.at.node, self.images(), "import", &file, url, sha);
+        let r = request::download_url(&self.at.node, self.images(), "import", &file, url, sum);
         let done = self.pve.change(self.s, "downloading the image", &r, DOWNLOAD).await;
         if done.is_err() {
             // A download that an earlier run began may have ended meanwhile.
@@ -543,7 +550,7 @@ mod tests {
         let url = "https://x/debian-12-genericcloud-amd64.qcow2?a=1";
         assert_eq!(image_file(&site, url, None), "gpuhost-homelab-debian-12-genericcloud-amd64.qcow2");
         assert_eq!(
-            image_file(&site, "https://x/noble.img", Some("0123456789abcdef")),
+            image_file(&site, "https://x/noble.img", Checksum::of(Some("0123456789abcdef"), None)),
             "gpuhost-homelab-noble-01234567.qcow2"
         );
     }

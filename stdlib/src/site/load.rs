@@ -296,7 +296,9 @@ fn check_meaning(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     check_machines(src, site, out);
     let t = &site.template;
     if !t.existing && t.image_url.is_none() {
-        let hint = "give `image_url` and `image_sha256`, or `existing = true`".to_owned();
+        let hint =
+            "give `image_url` and its published checksum (`image_sha512` or `image_sha256`), or `existing = true`"
+                .to_owned();
         out.push(src.value("template", "the template has neither an image nor `existing = true`", Some(hint)));
     }
     let servers = site.nodes.iter().filter(|n| n.kind == RoleKind::Server).count();

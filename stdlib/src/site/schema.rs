@@ -87,7 +87,8 @@ pub const SECTIONS: &[Section] = &[
             f("pve_node", "string", Some("proxmox.pve_node"), "Hypervisor node it lives on."),
             f("existing", "bool", Some("false"), "Use the template as it is."),
             f("image_url", "string", NONE, "Cloud image."),
-            f("image_sha256", "string", NONE, "Its SHA-256."),
+            f("image_sha256", "string", NONE, "Its SHA-256, which Proxmox checks (Ubuntu publishes this one)."),
+            f("image_sha512", "string", NONE, "Its SHA-512, which Proxmox checks (Debian publishes this one)."),
             f("packages", "[string]", Some("[]"), "Packages built into the template."),
             f(
                 "vmids",

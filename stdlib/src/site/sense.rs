@@ -10,12 +10,32 @@ pub(super) fn check(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     taken(src, site, out);
     overlaps(src, site, out);
     storage(src, site, out);
+    digests(src, site, out);
     if let Some(device) = site.gpu.get("device").and_then(toml::Value::as_str) {
         let id = |s: &str| s.len() == 4 && s.bytes().all(|b| b.is_ascii_hexdigit());
         if !device.split_once(':').is_some_and(|(vendor, device)| id(vendor) && id(device)) {
             let hint = "for example `10de:20f1`; `lspci -nn` on the hypervisor shows it in brackets".to_owned();
             out.push(src.value("gpu.device", format!("`{device}` is not of the form `vendor:device`"), Some(hint)));
         }
+    }
+}
+
+/// Checksums and fingerprints that cannot be any: a slip is told here, not taken for an attack later.
+fn digests(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    let hex = |s: &str, digits: usize| s.len() == digits && s.bytes().all(|b| b.is_ascii_hexdigit());
+    let t = &site.template;
+    for (key, value, name, digits) in [
+        ("template.image_sha256", &t.image_sha256, "SHA-256", 64),
+        ("template.image_sha512", &t.image_sha512, "SHA-512", 128),
+    ] {
+        if let Some(v) = value.as_deref().filter(|v| !hex(v, digits)) {
+            let hint = "the publisher's SHA256SUMS or SHA512SUMS beside the image has it".to_owned();
+            out.push(src.value(key, format!("`{v}` is no {name}: that has {digits} hexadecimal digits"), Some(hint)));
+        }
+    }
+    if let Some(f) = site.proxmox.fingerprint.as_deref().filter(|f| !hex(&f.replace(':', ""), 64)) {
+        let hint = "32 pairs of hexadecimal digits: `pvenode cert info` on the hypervisor shows them".to_owned();
+        out.push(src.value("proxmox.fingerprint", format!("`{f}` is no SHA-256 fingerprint"), Some(hint)));
     }
 }
 

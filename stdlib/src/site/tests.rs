@@ -39,6 +39,18 @@ fn a_misspelt_key_points_at_its_line() {
 }
 
 #[test]
+fn checksums_and_fingerprints_have_their_length() {
+    let text = DEFAULT.replacen("image_sha512 = \"08", "image_sha512 = \"", 1).replacen(
+        "[network]",
+        "fingerprint = \"AA:BB:CC\"\n[network]",
+        1,
+    );
+    let f = findings(&text);
+    assert!(f.iter().any(|l| l.contains("is no SHA-512: that has 128 hexadecimal digits")), "{f:?}");
+    assert!(f.iter().any(|l| l.contains("`AA:BB:CC` is no SHA-256 fingerprint")), "{f:?}");
+}
+
+#[test]
 fn units_and_types_are_checked_in_place() {
     let text = DEFAULT.replacen("memory = \"16 GiB\"", "memory = 16", 1).replacen("cores = 4", "cores = \"four\"", 1);
     let f = findings(&text);

@@ -116,6 +116,9 @@ pub struct Template {
     /// Its SHA-256.
     #[serde(default)]
     pub image_sha256: Option<String>,
+    /// Its SHA-512, which goes before.
+    #[serde(default)]
+    pub image_sha512: Option<String>,
     /// Packages built into the template.
     #[serde(default)]
     pub packages: Vec<String>,
