@@ -54,7 +54,9 @@ mod api {
         let rows: Vec<Map> = rows.into_iter().filter_map(|r| r.try_cast::<Map>()).collect();
         let names = columns(&rows);
         let mut lines: Vec<Vec<String>> = vec![names.iter().map(|n| n.to_uppercase()).collect()];
-        lines.extend(rows.iter().map(|r| names.iter().map(|n| r.get(n.as_str()).map(cell).unwrap_or_default()).collect()));
+        lines.extend(
+            rows.iter().map(|r| names.iter().map(|n| r.get(n.as_str()).map(cell).unwrap_or_default()).collect()),
+        );
         let widths: Vec<usize> =
             (0..names.len()).map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or(0)).collect();
         let text: Vec<String> = lines
