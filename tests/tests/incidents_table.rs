@@ -84,6 +84,9 @@ const ROWS: &[(&str, &str)] = &[
     ("rancher-down", "rancher-down@rancher"),
     ("rancher-hostname@rancher", ""),
     ("cert-webhook-down", "cert-webhook-down@cert-manager-webhook"),
+    ("budget-blocks-drain", "budget-blocks-drain@default/inference"),
+    ("env-twice", "env-twice@default/trainer"),
+    ("claim-terminating", "claim-terminating@default/models"),
 ];
 
 /// Rows per run in CI.

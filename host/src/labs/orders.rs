@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gpuhost_lab::kube::controllers::fleet;
 use gpuhost_lab::{Lab, git, incidents};
 use gpuhost_stdlib::core::dialer::Routes;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
@@ -59,9 +60,42 @@ pub fn carry_out(lab: &Lab, order: &Order) -> Result<String, String> {
         Order::Said => serde_json::to_string(&Said::by(lab)).map_err(|e| e.to_string()),
         Order::Fault(text) => incidents::make(lab, text).map(|f| format!("{text}: {}", f.what)),
         Order::ByHand(text) => incidents::by_hand(lab, text).map(|()| format!("{text}: done by hand")),
-        Order::Commit { url, branch, folder, files, message } => lab
-            .with(|w| git::commit(lab, w, url, branch, folder, files.clone(), message))
-            .map(|id| format!("commit {} on {branch} of {url}", &id[..8])),
+        Order::Commit { url, branch, folder, files, message } => lab.with(|w| {
+            let before = git::remote(w, url).and_then(|r| r.branches.get(branch)).map(|c| c.files.clone());
+            let id = git::commit(lab, w, url, branch, folder, files.clone(), message)?;
+            let after = git::remote(w, url).and_then(|r| r.branches.get(branch)).map(|c| c.files.clone());
+            let changed = changed_paths(&before.unwrap_or_default(), &after.unwrap_or_default());
+            let mut said = format!("commit {} on {branch} of {url}", &id[..8]);
+            if let Some(note) = unseen(&fleet::followed(w, url, branch), &changed) {
+                said += &format!("\n{note}");
+            }
+            Ok(said)
+        }),
+    }
+}
+
+/// Paths whose text differs.
+fn changed_paths(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
+    let all: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    all.into_iter().filter(|p| before.get(*p) != after.get(*p)).cloned().collect()
+}
+
+/// What is to be said of a commit that Fleet does not see: nobody follows the branch, or nothing below what it watches.
+fn unseen(followed: &[(String, Vec<String>)], changed: &[String]) -> Option<String> {
+    let below = |p: &str, root: &str| root.is_empty() || p.strip_prefix(root).is_some_and(|r| r.starts_with('/'));
+    let seen = |paths: &[String]| changed.iter().any(|c| paths.iter().any(|p| below(c, p.trim_matches('/'))));
+    match followed {
+        _ if changed.is_empty() => Some("nothing differs from the commit before: Fleet changes nothing".to_owned()),
+        [] => Some("no GitRepo of the lab follows this branch yet: `gpuhost run recipes/deploy.rhai --lab` makes it".to_owned()),
+        all if all.iter().any(|(_, paths)| seen(paths)) => None,
+        all => {
+            let watched: Vec<String> = all.iter().map(|(name, paths)| format!("{name} watches {}", paths.join(", "))).collect();
+            Some(format!(
+                "Fleet changes nothing: {}, and nothing below it differs. Another place in the repository: `--path`, other \
+                 folders to watch: `paths` of [platform.fleet]",
+                watched.join("; ")
+            ))
+        }
     }
 }
 
@@ -193,6 +227,11 @@ pub fn commit(
     let folder = folder.trim_start_matches("./").trim_matches('/').to_owned();
     let mut files = BTreeMap::new();
     read_folder(&args.folder, &folder, &mut files)?;
+    for (name, text) in files.iter().filter(|(n, _)| n.ends_with(".yaml") || n.ends_with(".yml")) {
+        for fault in gpuhost_stdlib::kubernetes::file_faults(name, text) {
+            screen.out(&format!("[LAB] warning: {fault}"));
+        }
+    }
     let said = give(rt, state_dir, site, &Order::Commit { url, branch, folder, files, message: args.message.clone() })?;
     screen.out(&format!("[LAB] {said}"));
     Ok(())
@@ -212,4 +251,23 @@ fn read_folder(dir: &Path, as_path: &str, files: &mut BTreeMap<String, String>) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_that_fleet_does_not_see_says_so() {
+        let files = |list: &[(&str, &str)]| list.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect();
+        let (before, after) = (files(&[("a/x", "1"), ("b/y", "1")]), files(&[("a/x", "2"), ("b/y", "1"), ("c/z", "1")]));
+        let changed = changed_paths(&before, &after);
+        assert_eq!(changed, ["a/x", "c/z"]);
+        let watching = |paths: &[&str]| vec![("lab".to_owned(), paths.iter().map(|p| (*p).to_owned()).collect())];
+        assert_eq!(unseen(&watching(&["a"]), &changed), None);
+        assert_eq!(unseen(&watching(&[""]), &changed), None);
+        assert!(unseen(&watching(&["b", "cc"]), &changed).is_some_and(|t| t.contains("lab watches b, cc")));
+        assert!(unseen(&[], &changed).is_some_and(|t| t.contains("no GitRepo")));
+        assert!(unseen(&watching(&["a"]), &[]).is_some_and(|t| t.contains("nothing differs")));
+    }
 }

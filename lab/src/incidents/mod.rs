@@ -9,6 +9,7 @@ mod operator;
 mod platform;
 mod storage;
 mod tools;
+mod workloads;
 
 use crate::Lab;
 use crate::world::World;
@@ -84,6 +85,7 @@ pub fn catalogue() -> impl Iterator<Item = &'static Fault> {
         storage::FAULTS,
         fleet::FAULTS,
         platform::FAULTS,
+        workloads::FAULTS,
     ]
     .into_iter()
     .flatten()

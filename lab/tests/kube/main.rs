@@ -6,3 +6,4 @@ mod machinery;
 mod recorded;
 mod rest;
 mod scale;
+mod validity;

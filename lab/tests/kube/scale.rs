@@ -95,6 +95,8 @@ pub async fn used(bed: &Bed, nodes: usize, t: &mut Times) {
     })
     .await;
     let rv = all["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    // in one instant of lab time: what the window of watches keeps is a matter of age
+    let mark = bed.lab.clock().busy_guard();
     t.add("change", async {
         for p in items {
             let (ns, name) = (p["metadata"]["namespace"].as_str().unwrap(), p["metadata"]["name"].as_str().unwrap());
@@ -106,9 +108,12 @@ pub async fn used(bed: &Bed, nodes: usize, t: &mut Times) {
     .await;
     t.add("watch", async {
         let at = format!("/api/v1/pods?watch=1&resourceVersion={rv}&timeoutSeconds=1&labelSelector=seen%3Dyes");
-        assert_eq!(bed.get(&at).await.text.lines().count(), nodes * 10);
+        let said = bed.get(&at).await.text;
+        let first = said.lines().next().unwrap_or_default();
+        assert_eq!(said.lines().count(), nodes * 10, "{}", first.chars().take(300).collect::<String>());
     })
     .await;
+    drop(mark);
     let mut addresses: Vec<&str> = items.iter().filter_map(|p| p["status"]["podIP"].as_str()).collect();
     addresses.sort_unstable();
     let count = addresses.len();

@@ -8,7 +8,7 @@ use crate::site::{Node, Site};
 pub struct Finding {
     /// Word for the cause, the same in every run.
     pub id: &'static str,
-    /// `machine`, `node`, `control-plane`, `storage`, `gpu`, `fleet`, `hub`, `platform`.
+    /// `machine`, `node`, `control-plane`, `storage`, `gpu`, `fleet`, `hub`, `platform`, `workload`.
     pub area: &'static str,
     /// What is broken: a node, a release, a class, a repository.
     pub target: String,

@@ -9,6 +9,7 @@ mod scene;
 mod script;
 mod storage;
 mod upkeep;
+mod workloads;
 
 use crate::core::ctx::Ctx;
 use crate::core::error::OpResult;
@@ -75,6 +76,7 @@ pub async fn diagnose(ctx: &Ctx, part: Part) -> OpResult<Vec<Finding>> {
             storage::diagnose(&mut s).await?;
         }
         if part == Part::All {
+            workloads::diagnose(&mut s).await?;
             crate::gpu::examine(&mut s).await?;
         }
         if matches!(part, Part::All | Part::Fleet) {

@@ -113,15 +113,26 @@ async fn rancher(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
     Ok(())
 }
 
-/// Values of a release: the plain ones.
-async fn values_of(s: &Scene, cluster: &Cluster, release: &str) -> OpResult<Value> {
+/// Values of a release: the plain ones; `None`, and a finding, when they cannot be read.
+async fn values_of(s: &mut Scene, cluster: &Cluster, release: &str) -> OpResult<Option<Value>> {
     let chart = cluster.find_object(&s.ctx, "helmcharts.helm.cattle.io", "kube-system", release).await?;
     let text = chart.as_ref().and_then(|c| c["spec"]["valuesContent"].as_str()).unwrap_or_default().to_owned();
-    Ok(serde_saphyr::from_str(&text).unwrap_or_default())
+    if text.trim().is_empty() {
+        return Ok(Some(Value::Null));
+    }
+    match serde_saphyr::from_str(&text) {
+        Ok(v) => Ok(Some(v)),
+        Err(e) => {
+            let cause = format!("the values of HelmChart {release} are no YAML: its next job fails");
+            let fix = "deploy writes them again";
+            s.add(finding("values-unreadable", "hub", release, cause, &e.to_string(), fix, DEPLOY.into()));
+            Ok(None)
+        }
+    }
 }
 
 async fn hub(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
-    let v = values_of(s, cluster, "jupyterhub").await?;
+    let Some(v) = values_of(s, cluster, "jupyterhub").await? else { return Ok(()) };
     let auth = v["hub"]["config"]["JupyterHub"]["authenticator_class"].as_str().unwrap_or("dummy");
     if auth.to_lowercase().contains("dummy") {
         let cause = "the hub's authenticator is the dummy: anybody logs in as anybody".to_owned();

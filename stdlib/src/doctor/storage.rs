@@ -8,6 +8,9 @@ use crate::kubernetes::Cluster;
 use crate::nfs::{Export, SCRATCH_NS, check_mount};
 use crate::site::{Node, Site};
 
+/// Holds a claim while a pod uses it.
+const PROTECTION: &str = "kubernetes.io/pvc-protection";
+
 const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
 
 fn finding(id: &'static str, target: &str, cause: String, evidence: &str, fix: &str, next: String) -> Finding {
@@ -250,6 +253,11 @@ async fn claims(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
         let at = format!("{ns}/{claim}");
         if !c["metadata"]["deletionTimestamp"].is_null() {
             let users = users_of(s, cluster, ns, claim).await?;
+            let held = c["metadata"]["finalizers"].as_array().map_or(&[][..], Vec::as_slice);
+            if users.is_empty() && held.iter().all(|f| f == PROTECTION) {
+                // it goes by itself
+                continue;
+            }
             let cause = format!("claim {at} was deleted and waits for its users");
             let evidence = format!(
                 "finalizers {}; used by {}",

@@ -43,6 +43,24 @@ fn problem(text: String, hint: &str) -> Problem {
     Problem { text, hint: hint.to_owned() }
 }
 
+fn iommu_off(node: &str) -> String {
+    format!("the IOMMU of {node} is off")
+}
+
+/// Names of the machines that run on a hypervisor node, as far as the caller may see them.
+fn running(machines: &Value, node: &str) -> Vec<String> {
+    let all = machines.as_array().into_iter().flatten();
+    let here = all.filter(|m| m["node"] == node && m["status"] == "running");
+    here.filter_map(|m| m["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// What mends the problem reboots the host: which machines that takes down.
+fn takes_down(mut p: Problem, vms: &[String]) -> Problem {
+    let list = if vms.is_empty() { "no machine that this user sees".to_owned() } else { vms.join(", ") };
+    p.hint = format!("{}; the reboot takes down {list} (see docs: GPU passthrough on Proxmox)", p.hint);
+    p
+}
+
 /// What keeps `device` of a node from being passed through.
 #[must_use]
 pub fn device_problems(node: &str, device: &str, all: &[Device]) -> Vec<Problem> {
@@ -57,7 +75,7 @@ pub fn device_problems(node: &str, device: &str, all: &[Device]) -> Vec<Problem>
     }
     if cards.iter().any(|c| c.group < 0) {
         out.push(problem(
-            format!("the IOMMU of {node} is off"),
+            iommu_off(node),
             "switch on VT-d or AMD-Vi in the firmware; on Intel before kernel 6.8 also boot with `intel_iommu=on`",
         ));
         return out;
@@ -114,13 +132,15 @@ pub async fn passthrough_report(ctx: &Ctx, pve: &Proxmox, section: &Map) -> OpRe
     ctx.run_op(op, |_| async {
         let mut report = Report::new("GPU passthrough");
         let mapping = pve.find(ctx, &request::mapping(&name)).await?;
+        let machines = pve.send(ctx, &request::list_vms()).await?;
         for (node, count) in wanted {
+            let vms = running(&machines, &node);
             let devices = read_devices(&pve.send(ctx, &request::list_pci(&node)).await?);
             let problems = if device.is_empty() { Vec::new() } else { device_problems(&node, &device, &devices) };
             if problems.is_empty() {
                 report.passed.push(format!("{node}: IOMMU is on and every GPU is alone in its group"));
             }
-            report.problems.extend(problems);
+            report.problems.extend(problems.into_iter().map(|p| if p.text == iommu_off(&node) { takes_down(p, &vms) } else { p }));
             match &mapping {
                 None => report.problems.push(problem(
                     format!("there is no PCI mapping `{name}`"),
@@ -180,7 +200,12 @@ mod tests {
         d[2].group = 5;
         assert!(device_problems("pve1", "10de:20f1", &d)[0].text.contains("shares IOMMU group 5"));
         d[0].group = -1;
-        assert!(device_problems("pve1", "10de:20f1", &d)[0].text.contains("is off"));
+        let off = device_problems("pve1", "10de:20f1", &d).remove(0);
+        assert_eq!(off.text, iommu_off("pve1"));
+        let machines = json!([{"node": "pve1", "status": "running", "name": "a"}, {"node": "pve1", "status": "stopped", "name": "b"},
+            {"node": "pve2", "status": "running", "name": "c"}]);
+        let said = takes_down(off, &running(&machines, "pve1")).hint;
+        assert!(said.contains("the reboot takes down a (see"), "{said}");
         assert!(device_problems("pve1", "10de:9999", &d)[0].text.contains("no device"));
         let m = json!({"map": ["node=pve1,path=0000:01:00.0,id=10de:20f1,iommugroup=5", "node=pve2,path=x"]});
         assert_eq!(mapping_entries(&m, "pve1"), [("0000:01:00.0".to_owned(), "10de:20f1".to_owned())]);

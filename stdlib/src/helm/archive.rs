@@ -59,7 +59,9 @@ pub fn read(bytes: &[u8]) -> OpResult<Archive> {
         match file {
             "Chart.yaml" => a.metadata = yaml()?,
             "values.yaml" => a.values = yaml()?,
-            "values.schema.json" => a.schema = serde_json::from_slice(body).unwrap_or_default(),
+            "values.schema.json" => {
+                a.schema = serde_json::from_slice(body).map_err(|e| bad(format!("values.schema.json: {e}")))?;
+            }
             _ => {}
         }
     }

@@ -165,6 +165,19 @@ pub async fn lint(ctx: &Ctx, chart: &str, o: &RenderOptions) -> OpResult<Vec<Val
     .await
 }
 
+/// Rows of `helm search`: an answer that is none is not an empty list.
+fn rows_of(out: &Output) -> OpResult<Vec<Value>> {
+    let bad = |why: String| {
+        let mut e = OpError::failed("Helm's list of versions cannot be read").because(why);
+        e.causes.extend(last_words(out));
+        e.hint("does `helm search repo x -o json` print a list? Helm 3 and 4 do")
+    };
+    if !out.status.success() {
+        return Err(bad(format!("helm search ended with {}", out.status)));
+    }
+    serde_json::from_slice(&out.stdout).map_err(|e| bad(e.to_string()))
+}
+
 /// Versions of a chart in a repository, newest first: version, app_version, description.
 ///
 /// # Errors
@@ -195,8 +208,8 @@ pub async fn versions(ctx: &Ctx, repo: &str, chart: &str) -> OpResult<Vec<Value>
         let full = format!("{alias}/{chart}");
         let search = ["search", "repo", &full, "--versions", "--devel", "-o", "json"].map(str::to_owned);
         let out = helm(s.ctx(), &search, b"", &env).await?;
-        let rows: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
-        let mine = rows.as_array().into_iter().flatten().filter(|r| r["name"] == full.as_str());
+        let rows = rows_of(&out).map_err(|e| e.on(repo))?;
+        let mine = rows.iter().filter(|r| r["name"] == full.as_str());
         let list: Vec<Value> = mine
             .map(|r| json!({"version": r["version"], "app_version": r["app_version"], "description": r["description"]}))
             .collect();
@@ -220,6 +233,19 @@ mod tests {
         assert_eq!((f["level"].as_str(), f["path"].as_str()), (Some("warning"), Some("templates/all.yaml")));
         assert_eq!(finding("[INFO] Chart.yaml: icon is recommended").unwrap()["text"], "icon is recommended");
         assert!(finding("==> Linting demo").is_none() && finding("Error: 1 chart(s) linted").is_none());
+    }
+
+    #[test]
+    fn an_answer_of_helm_that_is_no_list_is_an_error() {
+        use std::os::unix::process::ExitStatusExt;
+        let said = |code: i32, text: &str| Output {
+            status: std::process::ExitStatus::from_raw(code << 8),
+            stdout: text.as_bytes().to_vec(),
+            stderr: b"WARNING: odd".to_vec(),
+        };
+        assert_eq!(rows_of(&said(0, "[]")).unwrap(), Vec::<Value>::new());
+        assert!(rows_of(&said(0, "WARNING: x\n[]")).unwrap_err().message.contains("cannot be read"));
+        assert!(rows_of(&said(1, "[]")).unwrap_err().causes.iter().any(|c| c.contains("WARNING: odd")));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::core::ctx::Ctx;
-use crate::core::error::OpResult;
+use crate::core::error::{OpError, OpResult};
 use crate::kubernetes::Cluster;
 use crate::wire::release::decode;
 
@@ -48,13 +48,18 @@ impl fmt::Debug for Release {
     }
 }
 
+/// What a revision says whose Secret holds no release.
+const UNREADABLE: &str = "its Secret cannot be decoded";
+
 /// Reads a release Secret.
 #[must_use]
 pub fn read_revision(secret: &Value) -> Option<Revision> {
     let labels = &secret["metadata"]["labels"];
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let number = labels["version"].as_str()?.parse().ok()?;
-    let release = decode(secret["data"]["release"].as_str().unwrap_or_default()).unwrap_or(Value::Null);
+    let stored = decode(secret["data"]["release"].as_str().unwrap_or_default());
+    let unreadable = stored.is_none();
+    let release = stored.unwrap_or(Value::Null);
     let (meta, info) = (&release["chart"]["metadata"], &release["info"]);
     Some(Revision {
         number,
@@ -63,7 +68,7 @@ pub fn read_revision(secret: &Value) -> Option<Revision> {
         chart: text(&meta["name"]),
         version: text(&meta["version"]),
         app_version: text(&meta["appVersion"]),
-        description: text(&info["description"]),
+        description: if unreadable { UNREADABLE.to_owned() } else { text(&info["description"]) },
         notes: text(&info["notes"]),
         deployed: text(&info["last_deployed"]),
         values: release["config"].clone(),
@@ -85,7 +90,14 @@ impl Cluster {
         let secrets = self.list_objects(ctx, "secret", &o).await?;
         let mut out: Vec<_> = secrets.iter().filter_map(read_revision).collect();
         out.sort_by_key(|r| r.number);
-        Ok(out)
+        // an older one is only history; the newest is what everything is compared with
+        match out.last().filter(|r| r.description == UNREADABLE) {
+            Some(r) => Err(OpError::failed(format!("revision {} of the release cannot be read", r.number))
+                .on(format!("{namespace}/{name}"))
+                .because(UNREADABLE)
+                .hint(format!("look at it: `kubectl -n {namespace} get secret sh.helm.release.v1.{name}.v{}`", r.number))),
+            None => Ok(out),
+        }
     }
 
     /// Namespaces that hold a release of this name.

@@ -117,7 +117,8 @@ async fn try_connect(ctx: &Ctx, host: &Host, hosts: &[Host]) -> OpResult<Cluster
     let text = server_kubeconfig(ctx, host).await?;
     let found = look(ctx, host, Part::Server).await?;
     let cluster = make_cluster(ctx, &text, &agent_address(ctx, host), hosts)?;
-    cluster.set_join(join_from(&found, &agent_address(ctx, host)));
+    let airgap = super::options::Airgap::of_site(ctx, &found.version)?;
+    cluster.set_join(Join { airgap, ..join_from(&found, &agent_address(ctx, host)) });
     cluster.read_json(ctx, "/version").await?;
     Ok(cluster)
 }

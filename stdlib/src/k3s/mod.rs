@@ -17,6 +17,7 @@ mod rotate;
 mod script;
 mod servers;
 mod snapshot;
+mod snapshot_claims;
 mod snapshot_token;
 mod start;
 mod unborn;

@@ -165,13 +165,32 @@ impl Airgap {
     /// # Errors
     /// `invalid` for a binary without its checksum.
     pub fn of(o: &ServerOptions) -> OpResult<Self> {
-        let sum = o.binary_sha256.to_lowercase();
+        Airgap::checked(&o.binary, &o.binary_sha256, o.images.clone())
+    }
+
+    fn checked(binary: &str, sha256: &str, images: Vec<String>) -> OpResult<Self> {
+        let sum = sha256.to_lowercase();
         let fits = sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit());
-        if !o.binary.is_empty() && !fits {
+        if !binary.is_empty() && !fits {
             return Err(OpError::invalid("option `binary` needs `binary_sha256`")
                 .hint("it is the line ending in ` k3s` of the release's sha256sum-amd64.txt"));
         }
-        Ok(Airgap { binary: o.binary.clone(), sha256: sum, images: o.images.clone() })
+        Ok(Airgap { binary: binary.to_owned(), sha256: sum, images })
+    }
+
+    /// What the site file brings for this release: nothing when it names another one.
+    ///
+    /// # Errors
+    /// `invalid` for a binary without its checksum.
+    pub fn of_site(ctx: &Ctx, version: &str) -> OpResult<Self> {
+        let Some(site) = ctx.site.as_ref().filter(|s| s.k3s.get("version").and_then(toml::Value::as_str) == Some(version))
+        else {
+            return Ok(Airgap::default());
+        };
+        let text = |k: &str| site.k3s.get(k).and_then(toml::Value::as_str).unwrap_or_default().to_owned();
+        let images = site.k3s.get("images").and_then(toml::Value::as_array).into_iter().flatten();
+        let images = images.filter_map(|i| i.as_str().map(str::to_owned)).collect();
+        Airgap::checked(&text("binary"), &text("binary_sha256"), images)
     }
 }
 

@@ -67,7 +67,7 @@ pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &Restore
         of_one_cluster(hosts, &found, &others)?;
         let token = super::snapshot_token::find(s.ctx(), hosts, &found, snapshot, o.folder.as_deref()).await?;
         let path = place(s.ctx(), leader, snapshot, o).await?;
-        let changes = listing(s.ctx(), hosts, leader, snapshot, &others).await;
+        let changes = listing(s.ctx(), hosts, leader, snapshot, o.folder.as_deref(), &others).await;
         let url = format!("https://{}:{PORT}", leader.address());
         let work = Work { leader, found: &found, others: &others, token: token.as_deref(), limit };
         work.stop_all(&s).await?;
@@ -249,6 +249,7 @@ async fn listing(
     hosts: &[Host],
     leader: &Host,
     snapshot: &str,
+    folder: Option<&str>,
     others: &[(Host, Option<Found>)],
 ) -> Vec<Change> {
     let mut out = vec![Change::new(
@@ -265,24 +266,7 @@ async fn listing(
         };
         out.push(Change::new(host.name(), "etcd member", Some("as it is now".into()), Some(words.into())));
     }
-    // claims younger than the snapshot: their objects go, their volumes stay where they are
-    let taken = snapshot.rsplit('-').next().and_then(|t| t.parse::<i64>().ok());
-    if let (Some(taken), Ok(cluster)) = (taken, super::connect::connect(ctx, hosts).await)
-        && let Ok(claims) = cluster.list_in(ctx, "pvc", "").await
-    {
-        for c in claims {
-            let made = c["metadata"]["creationTimestamp"].as_str().and_then(epoch_seconds);
-            if made.is_some_and(|m| m > taken) {
-                let name = crate::kubernetes::describe(&c);
-                out.push(Change::new(
-                    cluster.name(),
-                    format!("{name} (made after the snapshot)"),
-                    Some("present".into()),
-                    None,
-                ));
-            }
-        }
-    }
+    out.extend(super::snapshot_claims::changes(ctx, hosts, snapshot, folder).await);
     out
 }
 

@@ -82,6 +82,10 @@ impl Cluster {
                 let test = format!("[ -s {} ]", quote(&format!("{FOLDER}/{full}")));
                 checked(s.ctx(), host, &test, b"", "the snapshot is not on the server's disk").await?;
                 s.accepted(full.clone())?;
+                if let Err(e) = super::snapshot_claims::note(s.ctx(), self, &full).await {
+                    let text = format!("{full} is saved, and which claims it has cannot be noted: {e}");
+                    s.ctx().message("warn", text);
+                }
                 Ok(full)
             })
             .await
@@ -136,7 +140,8 @@ impl Cluster {
         .await
     }
 
-    /// Copies a snapshot off its server into a local folder, with its checksum and the token it needs (0600).
+    /// Copies a snapshot off its server into a local folder, with its checksum, the token it needs (0600) and the list of
+    /// its claims.
     ///
     /// # Errors
     /// `not_found` without the snapshot; `failed` when the copy differs.
@@ -172,6 +177,9 @@ impl Cluster {
                 // The copy comes last: where it stands, what it is worthless without stands beside it.
                 crate::site::write_private(&dir.join(format!("{name}.token")), format!("{token}\n").as_bytes())?;
                 crate::site::write_private(&dir.join(format!("{name}.sha256")), format!("{sum}  {name}\n").as_bytes())?;
+                if let Some(claims) = super::snapshot_claims::noted(s.ctx(), name) {
+                    crate::site::write_private(&dir.join(format!("{name}.claims")), claims.as_bytes())?;
+                }
                 crate::site::write_private(&target, &bytes)?;
                 s.ctx().edge();
                 Ok(())

@@ -4,8 +4,8 @@ use rhai::Dynamic;
 use super::config::Part;
 use super::hold::Care;
 use super::hosts::Machines;
-use super::node::{Found, checked, install, look};
-use super::options::{check_step, check_version, version_numbers};
+use super::node::{Found, bring, checked, look};
+use super::options::{Airgap, check_step, check_version, version_numbers};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::{Change, Class};
@@ -234,8 +234,10 @@ impl Cluster {
         let unit = part.unit();
         s.act(format!("{unit} on {}", host.name()), vec![change], async {
             if found.version != version {
-                s.waiting(format!("downloads K3s {version}"));
-                install(s.ctx(), host, version).await?;
+                let airgap = Airgap::of_site(s.ctx(), version)?;
+                let how = if airgap.binary.is_empty() { "downloads" } else { "gets" };
+                s.waiting(format!("{how} K3s {version}"));
+                bring(s.ctx(), host, version, &airgap).await?;
             }
             let restart = format!("systemctl restart --no-block {unit}");
             checked(s.ctx(), host, &restart, b"", &format!("`{unit}` cannot be restarted")).await?;

@@ -237,7 +237,7 @@ impl Cluster {
     /// `unreachable`, or the server's refusal.
     pub async fn read_json(&self, ctx: &Ctx, path: &str) -> OpResult<Value> {
         let reply = self.send(ctx, &Request::get(path)).await?;
-        if reply.ok() { Ok(reply.json()) } else { Err(reply.error(path)) }
+        if reply.ok() { reply.parsed(path) } else { Err(reply.error(path)) }
     }
 
     /// Sends a request whose refusal is an error on `target`.
@@ -246,7 +246,7 @@ impl Cluster {
     /// `unreachable`, or the server's refusal.
     pub async fn demand(&self, ctx: &Ctx, target: &str, request: &Request) -> OpResult<Value> {
         let reply = self.send(ctx, request).await?;
-        if reply.ok() { Ok(reply.json()) } else { Err(reply.error(target)) }
+        if reply.ok() { reply.parsed(target) } else { Err(reply.error(target)) }
     }
 
     /// Asks each server by itself: `(host, text of the answer or of the failure, granted)`.

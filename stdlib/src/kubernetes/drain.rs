@@ -114,8 +114,8 @@ impl Cluster {
                 .iter()
                 .map(|p| {
                     let words = eviction_words(p);
-                    let words = if words.is_empty() { "running".to_owned() } else { words };
-                    Change::new(node, describe(p), Some(words.into()), None)
+                    let words = if words.is_empty() { words } else { format!(" ({words})") };
+                    Change::new(node, format!("{}{words}", describe(p)), Some("running".into()), None)
                 })
                 .collect();
             s.act(format!("node {node}"), changes, self.evict_all(&s, node, &pods, limit)).await

@@ -44,6 +44,35 @@ mod api {
         call(&ncc, |ctx| async move { Ok(lines(cluster.check_nodes(&ctx, &names, &version).await?)) })
     }
 
+    /// Says what is wrong with workloads that still run; an empty list when all is well.
+    ///
+    /// Disruption budgets that no drain gets past, and variables that a container declares twice.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in cluster.check_workloads() { warn(line); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_workloads(ncc: NativeCallContext, cluster: &mut Cluster) -> RhaiResultOf<Array> {
+        let cluster = cluster.clone();
+        call(&ncc, |ctx| async move { Ok(lines(cluster.check_workloads(&ctx).await?)) })
+    }
+
+    /// Says what is wrong with the bundles below a folder before they are pushed to Fleet's repository.
+    ///
+    /// Keys of `fleet.yaml` that Fleet would drop without a word (such as `patches`), fields that no built-in kind has,
+    /// entries that appear twice. An empty list when all is well.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in kubernetes::check_bundles("recipes/gitops") { warn(line); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn check_bundles(ncc: NativeCallContext, folder: &str) -> RhaiResultOf<Array> {
+        let folder = folder.to_owned();
+        call(&ncc, |ctx| async move { Ok(lines(super::super::bundles::check_bundles(&ctx, &folder).await?)) })
+    }
+
     /// Says what is wrong with the named servers; an empty list when all is well.
     ///
     /// # Example

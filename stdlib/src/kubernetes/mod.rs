@@ -2,6 +2,7 @@
 mod again;
 mod apply;
 mod apply_script;
+mod bundles;
 mod classes;
 mod cluster;
 pub mod diff;
@@ -23,10 +24,12 @@ mod via;
 pub(crate) use script::{shown, to_script};
 mod wait;
 mod watch;
+mod workloads;
 
 use crate::core::module::{ModuleDef, fn_options};
 
 pub use apply::{ApplyOptions, ManifestOptions, Planned, parse_yaml};
+pub use bundles::file_faults;
 pub use classes::ClassOptions;
 pub use cluster::Cluster;
 pub(crate) use drain::take_back;
@@ -42,6 +45,7 @@ pub use via::ServiceRequestOptions;
 pub(crate) use wait::EVERY;
 pub use wait::{Until, condition, is_true, node_trouble, seen, waits_on};
 pub use watch::{Target, Watch};
+pub use workloads::{Blocking, blocking, repeated};
 
 /// What scripts see.
 #[must_use]

@@ -122,7 +122,7 @@ impl Cluster {
             if !reply.ok() {
                 return Err(reply.error(&kind.plural));
             }
-            let mut list = reply.json();
+            let mut list = reply.parsed(&kind.plural)?;
             if let Value::Array(items) = list["items"].take() {
                 for mut object in items {
                     // lists carry neither on their items

@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::kinds::Kind;
-use crate::core::error::{Kind as ErrorKind, OpError};
+use crate::core::error::{Kind as ErrorKind, OpError, OpResult};
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -65,6 +65,20 @@ impl Reply {
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+    /// The body as JSON, which a granted request has to have.
+    ///
+    /// # Errors
+    /// `failed` for another one: something that is no API server answered.
+    pub fn parsed(&self, target: &str) -> OpResult<Value> {
+        serde_json::from_slice(&self.body).map_err(|e| {
+            let text: String = self.text().chars().take(200).collect();
+            OpError::failed("the API server's answer is no JSON")
+                .on(target)
+                .because(e.to_string())
+                .because(text)
+                .hint("does a proxy answer in its place? `curl -k https://SERVER:6443/version` shows")
+        })
     }
     /// Whether the request was granted.
     #[must_use]

@@ -1,6 +1,7 @@
 //! Types and text formats of the wire, shared by the clients and the lab. No I/O.
 pub mod blind;
 pub mod charts;
+pub mod fleet;
 pub mod k3s;
 pub mod pve;
 pub mod release;

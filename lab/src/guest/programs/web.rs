@@ -2,6 +2,7 @@
 use futures::future::BoxFuture;
 
 use super::{Call, Program, later};
+use crate::fault::Fault;
 use crate::grades::missing;
 use crate::guest::k3s::{VERSIONS, binary, sha256};
 use crate::guest::query;
@@ -82,7 +83,33 @@ fn effective(url: &str) -> String {
     }
 }
 
+/// What a download outside the lab meets when something goes wrong with it.
+fn struck(c: &Call, url: &str) -> Option<Answer> {
+    let (_, rest) = url.split_once("://").unwrap_or(("", url));
+    let host = rest.split(['/', ':']).next().unwrap_or_default();
+    let m = c.m.clone();
+    let inside = host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok()
+        || c.world(|w| query::name_to_ip(w, &m, host).is_some());
+    let fault = if inside { None } else { c.m.lab.faults().strike(crate::fault::FETCH, host) }?;
+    let port = if url.starts_with("http:") { 80 } else { 443 };
+    Some(match fault {
+        Fault::Http(code) => Answer::Body(code, b"refused by a fault".to_vec()),
+        Fault::Timeout => {
+            let why = format!("curl: (28) Failed to connect to {host} port {port} after 130000 ms: Couldn't connect to server");
+            Answer::Failed(28, why)
+        }
+        Fault::Reset | Fault::DropMid => {
+            Answer::Failed(35, "curl: (35) Recv failure: Connection reset by peer".to_owned())
+        }
+        _ => Answer::Failed(6, format!("curl: (6) Could not resolve host: {host}")),
+    })
+}
+
 fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
+    if let Some(answer) = struck(c, url) {
+        return answer;
+    }
     let clean = url.replace("%2B", "+").replace("%2b", "+");
     let base = "https://github.com/k3s-io/k3s/releases/download/";
     if let Some((version, file)) = clean.strip_prefix(base).and_then(|r| r.split_once('/')) {

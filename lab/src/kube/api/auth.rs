@@ -1,10 +1,7 @@
 //! Who a client is: certificates of the cluster's CA, and tokens of service accounts.
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use sha2::Digest;
 
-use super::Request;
+use super::{Request, jwt};
 use super::rbac::{self, Ask};
 use crate::Lab;
 use crate::kube::store::{Failure, meta};
@@ -99,16 +96,28 @@ fn own(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Result<Us
     of_token(lab, cluster, token).ok_or_else(Failure::unauthorized)
 }
 
-/// Whom tokens are for.
-pub const AUDIENCES: &[&str] = &["https://kubernetes.default.svc.cluster.local", "k3s"];
+/// Whom tokens are for, unless their maker says otherwise.
+pub const AUDIENCES: &[&str] = &[jwt::ISSUER, "k3s"];
 
-/// The service account that a token was made for, if it was made here, is fresh, and the account is there.
+/// The service account that a token was made for, if it was made here, is fresh, the account is there, and it is meant
+/// for this API server.
 #[must_use]
 pub fn of_token(lab: &Lab, cluster: &str, token: &str) -> Option<User> {
+    of_token_for(lab, cluster, token, AUDIENCES).map(|(user, _)| user)
+}
+
+/// As [`of_token`], for other audiences; with those that the token is meant for.
+#[must_use]
+pub fn of_token_for(lab: &Lab, cluster: &str, token: &str, audiences: &[&str]) -> Option<(User, Vec<String>)> {
     lab.with(|w| {
         let now = w.now_ms;
         let c = w.clusters.get(cluster)?;
-        let claims = read_token(&c.token_key(), token)?;
+        let claims = jwt::read(c.token_key(), token)?;
+        let meant = audiences.iter().filter(|a| claims["aud"].as_array().is_some_and(|l| l.iter().any(|x| x == *a)));
+        let meant: Vec<String> = meant.map(|a| (*a).to_owned()).collect();
+        if meant.is_empty() {
+            return None;
+        }
         if claims["exp"].as_u64().is_some_and(|e| e * 1000 < now) {
             return None;
         }
@@ -120,7 +129,12 @@ pub fn of_token(lab: &Lab, cluster: &str, token: &str) -> Option<User> {
         if claims["kubernetes.io"]["serviceaccount"]["uid"] != sa["metadata"]["uid"] {
             return None;
         }
-        Some(User {
+        let pod = &claims["kubernetes.io"]["pod"];
+        let lives = |p: &Value| p["metadata"]["uid"] == pod["uid"];
+        if pod.is_object() && !c.store.get("pods", ns, pod["name"].as_str().unwrap_or_default()).is_some_and(lives) {
+            return None;
+        }
+        let user = User {
             name: format!("system:serviceaccount:{ns}:{name}"),
             groups: vec![
                 "system:serviceaccounts".into(),
@@ -128,39 +142,35 @@ pub fn of_token(lab: &Lab, cluster: &str, token: &str) -> Option<User> {
                 "system:authenticated".into(),
             ],
             uid: meta::uid(sa).to_owned(),
-        })
+        };
+        Some((user, meant))
     })
 }
 
-fn sign(key: &str, text: &str) -> String {
-    URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(format!("{key}{text}").as_bytes()))
-}
-
-/// A token of a service account; `seconds` 0: it does not expire.
+/// A token of a service account; `seconds` 0: it does not expire. `pod`: the pod that it ends with.
 #[must_use]
-pub fn make_token(key: &str, sa: &Value, now_ms: u64, seconds: u64) -> String {
+pub fn make_token(
+    key: &str,
+    sa: &Value,
+    now_ms: u64,
+    seconds: u64,
+    audiences: &[&str],
+    pod: Option<(&str, &str)>,
+) -> String {
     let (ns, name) = (meta::namespace(sa), meta::name(sa));
     let mut claims = json!({
-        "iss": "https://kubernetes.default.svc.cluster.local",
-        "aud": AUDIENCES,
+        "aud": audiences,
         "iat": now_ms / 1000,
+        "nbf": now_ms / 1000,
+        "iss": jwt::ISSUER,
         "sub": format!("system:serviceaccount:{ns}:{name}"),
         "kubernetes.io": {"namespace": ns, "serviceaccount": {"name": name, "uid": meta::uid(sa)}},
     });
     if seconds > 0 {
         claims["exp"] = (now_ms / 1000 + seconds).into();
     }
-    let head = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","kid":"lab"}"#);
-    let text = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
-    format!("{text}.{}", sign(key, &text))
-}
-
-/// Claims of a token that was signed here.
-fn read_token(key: &str, token: &str) -> Option<Value> {
-    let (text, sum) = token.rsplit_once('.')?;
-    if sign(key, text) != sum {
-        return None;
+    if let Some((name, uid)) = pod {
+        claims["kubernetes.io"]["pod"] = json!({"name": name, "uid": uid});
     }
-    let (_, body) = text.split_once('.')?;
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).ok()?).ok()
+    jwt::signed(key, &claims)
 }

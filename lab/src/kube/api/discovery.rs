@@ -112,6 +112,7 @@ fn subs(k: &Kind) -> Vec<Sub> {
         ("", "pods") => {
             out.push(sub("log", "Pod", &["get"]));
             out.push(sub("ephemeralcontainers", "Pod", CHANGE));
+            out.push(sub("resize", "Pod", CHANGE));
             out.push(Sub { group: Some(("policy", "v1")), ..sub("eviction", "Eviction", &["create"]) });
             out.push(sub("binding", "Binding", &["create"]));
             out.push(sub("exec", "PodExecOptions", OPEN));
@@ -122,6 +123,7 @@ fn subs(k: &Kind) -> Vec<Sub> {
         ("", "serviceaccounts") => {
             out.push(Sub { group: Some(("authentication.k8s.io", "v1")), ..sub("token", "TokenRequest", &["create"]) });
         }
+        ("certificates.k8s.io", "certificatesigningrequests") => out.push(sub("approval", &k.kind, CHANGE)),
         ("", "namespaces") => out.push(sub("finalize", "Namespace", &["update"])),
         _ => {}
     }

@@ -1,12 +1,14 @@
 //! The Kubernetes API over HTTPS: what kubectl, helm and client libraries talk to.
 pub mod auth;
 mod counters;
+pub mod csr;
 pub mod decode;
 pub mod discovery;
 pub mod evict;
 pub mod gojson;
 pub mod health;
 pub mod hpa;
+pub mod jwt;
 pub mod listen;
 pub mod metrics;
 pub mod openapi;
@@ -16,6 +18,7 @@ pub mod proto;
 pub mod proxy;
 pub mod rbac;
 pub mod read;
+pub mod resize;
 pub mod review;
 pub mod route;
 pub mod scale;
@@ -176,7 +179,9 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
             Some(answer) => answer,
             None => object(&call, &target).await,
         },
-        Route::Unknown => text(404, "text/plain; charset=utf-8", "404 page not found\n"),
+        Route::Unknown => {
+            jwt::pages(&call).unwrap_or_else(|| text(404, "text/plain; charset=utf-8", "404 page not found\n"))
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use super::options::{self, Fields};
 use super::read::{self, namespace};
 use super::route::Target;
 use super::{Answer, Call, decode, gojson, write};
-use crate::kube::schema::node::Node;
-use crate::kube::schema::{Kind, typed};
+use crate::kube::schema::node::{ListKind, Node};
+use crate::kube::schema::{Kind, remarks, typed};
 use crate::kube::store::{Failure, patch as patches};
 
 /// The media types of patches.
@@ -67,7 +67,8 @@ pub(super) fn patch_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> 
         let shown = shown();
         let unknown = typed::read(kind, &mut new).map_err(|e| Failure::invalid_patch(&shown, &e))?;
         let found: Vec<String> = twice.iter().cloned().chain(decode::remarks(&[], &unknown)).collect();
-        let warnings = decode::strict(mode, found, |e| Failure::invalid_patch(&shown, &e))?;
+        let mut warnings = decode::strict(mode, found, |e| Failure::invalid_patch(&shown, &e))?;
+        warnings.extend(remarks::of(kind, &new));
         decode::place(kind, t, &mut new)?;
         write::named(&new, name)?;
         Ok((s.replace_as(kind, ns, name, new, &o)?, warnings))
@@ -168,6 +169,12 @@ fn apply(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> Result<Answer, 
         let text = if list.len() == 1 { list[0].clone() } else { format!("errors:\n  {}", list.join("\n  ")) };
         return Err(Failure::unforeseen(format!("{what}: {text}")));
     }
+    let mut list = Vec::new();
+    twice(Node::of(kind), &read_as, "", &mut list);
+    if !list.is_empty() {
+        let text = if list.len() == 1 { list[0].clone() } else { format!("errors:\n  {}", list.join("\n  ")) };
+        return Err(Failure::unforeseen(format!("{what}: {text}")));
+    }
     let mut warnings = Vec::new();
     if let Some(e) = repeated {
         match options::fields(call.req) {
@@ -180,6 +187,31 @@ fn apply(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> Result<Answer, 
     let w = read::store(call, &kind.resource(), |s| s.apply_as(kind, ns, name, read_as, &o, force))?;
     write::ring(call);
     Ok(write::answer(&w, warnings))
+}
+
+/// Entries of map-lists that have the same keys, with their paths.
+fn twice(node: Node<'_>, v: &Value, path: &str, out: &mut Vec<String>) {
+    match v {
+        Value::Object(m) => m.iter().for_each(|(k, v)| twice(node.down(k), v, &format!("{path}.{k}"), out)),
+        Value::Array(items) => {
+            let ListKind::Map(keys) = node.list() else {
+                let each = items.iter().enumerate();
+                return each.for_each(|(i, v)| twice(node.items(), v, &format!("{path}[{i}]"), out));
+            };
+            let mut seen = Vec::new();
+            for v in items {
+                let shown: Vec<String> =
+                    keys.iter().filter(|k| !v[**k].is_null()).map(|k| format!("{k}={}", v[*k])).collect();
+                let key = format!("[{}]", shown.join(","));
+                if seen.contains(&key) {
+                    out.push(format!("{path}: duplicate entries for key {key}"));
+                }
+                twice(node.items(), v, &format!("{path}{key}"), out);
+                seen.push(key);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// A path with the keys of map-lists instead of indexes (`spec.containers[name="c"].imge`).
@@ -195,7 +227,7 @@ fn keyed(obj: &Value, kind: &Kind, path: &str) -> String {
         let Some(i): Option<usize> = index else { continue };
         v = &v[i];
         let keys: Vec<String> = match node.list() {
-            crate::kube::schema::node::ListKind::Map(keys) => {
+            ListKind::Map(keys) => {
                 keys.iter().filter(|k| !v[**k].is_null()).map(|k| format!("{k}={}", v[*k])).collect()
             }
             _ => vec![i.to_string()],

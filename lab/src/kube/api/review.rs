@@ -45,10 +45,9 @@ pub fn create(call: &Call<'_>, kind: &Kind, _t: &Target) -> Result<Answer, Failu
 /// Whose a token is.
 fn token(call: &Call<'_>, spec: &Value) -> Value {
     let asked: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let known = auth::AUDIENCES.iter().filter(|a| asked.is_empty() || asked.contains(*a)).collect::<Vec<_>>();
-    let user = auth::of_token(call.lab, call.cluster, spec["token"].as_str().unwrap_or_default());
-    match user.filter(|_| !known.is_empty()) {
-        Some(u) => {
+    let asked = if asked.is_empty() { auth::AUDIENCES.to_vec() } else { asked };
+    match auth::of_token_for(call.lab, call.cluster, spec["token"].as_str().unwrap_or_default(), &asked) {
+        Some((u, known)) => {
             let mut who = json!({"username": u.name, "groups": u.groups});
             if !u.uid.is_empty() {
                 who["uid"] = json!(u.uid);

@@ -146,18 +146,18 @@ impl Watcher {
     /// Appends what happened since the last look; false when the watch has to end.
     fn more(&mut self, out: &mut Vec<u8>) -> bool {
         let (lab, cluster, resource) = (self.lab.clone(), self.cluster.clone(), self.kind.resource());
-        let (changes, version) = lab.with(|w| match w.clusters.get(&cluster) {
-            None => (None, 0),
-            Some(c) => {
-                let list: Option<Vec<Change>> =
-                    c.store.since(self.seen).map(|l| l.filter(|x| *x.resource == *resource).cloned().collect());
-                (list, c.store.version())
-            }
+        let looked = lab.with(|w| {
+            let Some(c) = w.clusters.get(&cluster) else { return Err(self.seen) };
+            let list: Vec<Change> = c.store.watched(&resource, self.seen)?.cloned().collect();
+            Ok((list, c.store.version()))
         });
-        let Some(changes) = changes else {
-            let status = Failure::expired(format!("too old resource version: {} ({version})", self.seen)).status();
-            push(out, "ERROR", &status);
-            return false;
+        let (changes, version) = match looked {
+            Ok(seen) => seen,
+            Err(oldest) => {
+                let status = Failure::expired(format!("too old resource version: {} ({oldest})", self.seen)).status();
+                push(out, "ERROR", &status);
+                return false;
+            }
         };
         self.seen = version.max(self.seen);
         for c in changes {

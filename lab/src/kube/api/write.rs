@@ -3,12 +3,12 @@ use serde_json::{Value, json};
 
 use super::read::{self, namespace};
 use super::route::Target;
-use super::{Answer, Call, decode, options};
+use super::{Answer, Call, csr, decode, options};
 use crate::kube::hooks;
-use crate::kube::schema::Kind;
+use crate::kube::schema::{Kind, remarks};
 use crate::kube::store::delete::DeleteOptions;
 use crate::kube::store::write::Written;
-use crate::kube::store::{Deleted, Failure, meta};
+use crate::kube::store::{Deleted, Failure, admission, meta};
 
 /// Kinds that take no update without a resourceVersion, beside the custom ones.
 const VERSIONED: &[&str] = &[
@@ -59,11 +59,20 @@ pub(super) fn named(obj: &Value, name: &str) -> Result<(), Failure> {
 /// 400, 409, 422.
 pub fn create(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     let o = decode::write_options(call, "CreateOptions", "")?;
-    let (obj, warnings) = decode::object(call, kind, t)?;
+    let (mut obj, mut warnings) = decode::object(call, kind, t)?;
+    warnings.extend(remarks::of(kind, &obj));
+    if csr::is(kind) {
+        csr::asked_by(&call.user, &mut obj);
+        csr::check(kind, &obj)?;
+    }
     if !matches!(meta::text(&obj, "resourceVersion"), "" | "0") {
         return Err(Failure::unforeseen("resourceVersion should not be set on objects to be created"));
     }
-    let w = read::store(call, &kind.resource(), |s| s.create_as(kind, obj, &o))?;
+    let w = read::store(call, &kind.resource(), |s| {
+        let spec = remarks::pod_spec(kind, &obj);
+        warnings.extend(spec.and_then(|spec| admission::warned(s, namespace(kind, t), spec)));
+        s.create_as(kind, obj, &o)
+    })?;
     ring(call);
     Ok(Answer { code: 201, ..answer(&w, warnings) })
 }
@@ -83,7 +92,8 @@ pub fn replace(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failu
 pub(super) fn replace_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> Result<Answer, Failure> {
     let name = t.name.as_deref().unwrap_or_default();
     let o = decode::write_options(call, "UpdateOptions", sub)?;
-    let (obj, warnings) = decode::object(call, kind, t)?;
+    let (obj, mut warnings) = decode::object(call, kind, t)?;
+    warnings.extend(remarks::of(kind, &obj));
     named(&obj, name)?;
     let bare = matches!(meta::text(&obj, "resourceVersion"), "" | "0");
     let w = read::store(call, &kind.resource(), |s| {

@@ -86,7 +86,8 @@ fn account(cx: &mut Cx, pod: &Value, fs: &InMemoryFs) {
         n => n,
     };
     let Some(sa) = cx.get("serviceaccounts", ns, name) else { return };
-    let token = auth::make_token(&cx.c.token_key(), sa, cx.now(), 3607);
+    let own = (s(pod, "/metadata/name"), s(pod, "/metadata/uid"));
+    let token = auth::make_token(cx.c.token_key(), sa, cx.now(), 3607, auth::AUDIENCES, Some(own));
     let dir = "/var/run/secrets/kubernetes.io/serviceaccount";
     fs.add_file(format!("{dir}/token"), token, 0o644);
     fs.add_file(format!("{dir}/ca.crt"), &cx.c.ca.cert, 0o644);

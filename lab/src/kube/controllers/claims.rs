@@ -122,7 +122,40 @@ pub fn reconcile(cx: &mut Cx) {
     for claim in open {
         provision(cx, &claim);
     }
+    unprotect(cx);
     reclaim(cx);
+}
+
+/// Claims and volumes that are deleted and used by nobody any more go.
+fn unprotect(cx: &mut Cx) {
+    let ending = |o: &&Value| !o["metadata"]["deletionTimestamp"].is_null();
+    let claims: Vec<(String, String)> = cx.list(PVC).into_iter().filter(ending).map(key).collect();
+    for (ns, name) in claims.iter().filter(|(ns, name)| !is_used(cx, ns, name)).cloned().collect::<Vec<_>>() {
+        cx.update(PVC, &ns, &name, |o| drop_finalizer(o, "kubernetes.io/pvc-protection"));
+    }
+    let volumes: Vec<String> = cx
+        .list(PV)
+        .into_iter()
+        .filter(|v| ending(v) && s(v, "/status/phase") != "Bound")
+        .map(|v| s(v, "/metadata/name").to_owned())
+        .collect();
+    for name in volumes {
+        cx.update(PV, "", &name, |o| drop_finalizer(o, "kubernetes.io/pv-protection"));
+    }
+}
+
+/// Whether a pod that has a node names the claim, ended or not.
+fn is_used(cx: &Cx, ns: &str, claim: &str) -> bool {
+    cx.list_in("pods", ns).into_iter().any(|p| {
+        !s(p, "/spec/nodeName").is_empty()
+            && arr(p, "/spec/volumes").iter().any(|v| v["persistentVolumeClaim"]["claimName"] == claim)
+    })
+}
+
+fn drop_finalizer(o: &mut Value, name: &str) {
+    if let Some(all) = o["metadata"]["finalizers"].as_array_mut() {
+        all.retain(|f| f != name);
+    }
 }
 
 fn default_class(cx: &mut Cx) {

@@ -108,6 +108,8 @@ pub fn birth(cx: &mut Cx) {
         "/openapi/*", "/readyz", "/version", "/version/"], "verbs": ["get"]}]);
     let public =
         json!([{"nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"], "verbs": ["get"]}]);
+    let issuer = json!([{"nonResourceURLs": ["/.well-known/openid-configuration", "/.well-known/openid-configuration/",
+        "/openid/v1/jwks", "/openid/v1/jwks/"], "verbs": ["get"]}]);
     let own = json!([
         {"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
             "verbs": ["create"]},
@@ -121,6 +123,7 @@ pub fn birth(cx: &mut Cx) {
         ("system:basic-user", own),
         ("system:discovery", discovery),
         ("system:public-info-viewer", public),
+        ("system:service-account-issuer-discovery", issuer),
     ] {
         cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
             "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}, "rules": rules}));
@@ -130,6 +133,7 @@ pub fn birth(cx: &mut Cx) {
         ("system:basic-user", "system:authenticated"),
         ("system:discovery", "system:authenticated"),
         ("system:public-info-viewer", "system:authenticated"),
+        ("system:service-account-issuer-discovery", "system:serviceaccounts"),
     ] {
         cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
             "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},

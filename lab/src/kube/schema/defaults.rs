@@ -29,11 +29,12 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
             set(&mut obj["status"], "phase", "Active".into());
             obj["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
         }
-        "PersistentVolumeClaim" => claim(store, obj),
+        "PersistentVolumeClaim" => claim(store, obj, old.is_none()),
         "PersistentVolume" => {
             set(&mut obj["spec"], "persistentVolumeReclaimPolicy", "Retain".into());
             set(&mut obj["spec"], "volumeMode", "Filesystem".into());
             set(&mut obj["status"], "phase", "Pending".into());
+            protect(obj, "kubernetes.io/pv-protection", old.is_none());
         }
         "StorageClass" => {
             set(obj, "reclaimPolicy", "Delete".into());
@@ -170,6 +171,11 @@ fn pod(store: &Store, obj: &mut Value, old: Option<&Value>) {
             t.extend(want);
         }
     }
+}
+
+/// Quality of service of a pod.
+pub(super) fn quality(pod: &Value) -> &'static str {
+    qos(&pod["spec"])
 }
 
 fn qos(spec: &Value) -> &'static str {
@@ -427,7 +433,16 @@ fn secret(obj: &mut Value) {
     }
 }
 
-fn claim(store: &Store, obj: &mut Value) {
+/// Admission StorageObjectInUseProtection: new objects get a finalizer, which the controller takes off again.
+fn protect(obj: &mut Value, finalizer: &str, is_new: bool) {
+    if is_new && !meta::finalizers(obj).contains(&finalizer) {
+        let mut all = obj["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        all.push(finalizer.into());
+        obj["metadata"]["finalizers"] = all.into();
+    }
+}
+
+fn claim(store: &Store, obj: &mut Value, is_new: bool) {
     set(&mut obj["spec"], "volumeMode", "Filesystem".into());
     set(&mut obj["status"], "phase", "Pending".into());
     if obj["spec"].get("storageClassName").is_none_or(Value::is_null) {
@@ -439,13 +454,7 @@ fn claim(store: &Store, obj: &mut Value) {
             obj["spec"]["storageClassName"] = name.into();
         }
     }
-    let held = "kubernetes.io/pvc-protection";
-    if meta::text(obj, "resourceVersion").is_empty()
-        && !meta::finalizers(obj).contains(&held)
-        && store.protects_claims()
-    {
-        obj["metadata"]["finalizers"] = json!([held]);
-    }
+    protect(obj, "kubernetes.io/pvc-protection", is_new);
     if let Some(m) = obj["spec"].as_object_mut() {
         m.retain(|_, v| !v.is_null());
     }

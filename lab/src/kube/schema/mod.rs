@@ -7,7 +7,10 @@ pub mod defaults;
 pub mod kinds;
 pub mod node;
 mod policy;
+pub mod remarks;
+pub mod resized;
 mod rules;
+mod secrets;
 pub mod typed;
 pub mod validate;
 

@@ -1,6 +1,6 @@
 //! Rules of built-in kinds beyond their types: ranges of ports, names of containers, resources, schedules, roles, budgets,
 //! definitions. Grade: source (the validation packages of kube-apiserver).
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Kind;
 use super::validate::{LABEL, dns};
@@ -51,6 +51,8 @@ pub(super) fn check(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
             out.push(Cause::invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set"));
         }
         "Role" | "ClusterRole" => role(obj, out),
+        "Secret" => super::secrets::secret(obj, out),
+        "ConfigMap" => super::secrets::config_map(obj, out),
         "CustomResourceDefinition" => definition(spec, out),
         _ => {}
     }
@@ -231,6 +233,29 @@ fn definition(spec: &Value, out: &mut Vec<Cause>) {
             format!("spec.versions[{i}].schema.openAPIV3Schema")
         };
         structural(schema, &at, "must not be empty at the root", out);
+        validations(schema, &at, true, out);
+    }
+}
+
+/// Rules have to compile.
+fn validations(schema: &Value, at: &str, root: bool, out: &mut Vec<Cause>) {
+    for (i, r) in arr(schema, "/x-kubernetes-validations").iter().enumerate() {
+        let at = format!("{at}.x-kubernetes-validations[{i}].rule");
+        let text = |k: &str| r[k].as_str().unwrap_or_default();
+        if text("rule").trim().is_empty() {
+            out.push(Cause::required(at, "rule is not specified"));
+        } else if let Some(why) = super::cel::trouble(text("rule"), schema, root) {
+            let shown = json!({"Rule": text("rule"), "Message": text("message"), "Reason": r["reason"],
+                "MessageExpression": text("messageExpression"), "FieldPath": text("fieldPath"),
+                "OptionalOldSelf": r["optionalOldSelf"]});
+            out.push(Cause::invalid(at, &shown, &why));
+        }
+    }
+    for (k, v) in schema["properties"].as_object().into_iter().flatten() {
+        validations(v, &format!("{at}.properties[{k}]"), false, out);
+    }
+    for below in ["items", "additionalProperties"].into_iter().filter(|k| schema[*k].is_object()) {
+        validations(&schema[below], &format!("{at}.{below}"), false, out);
     }
 }
 

@@ -71,6 +71,7 @@ impl Store {
     pub fn delete_as(&mut self, kind: &Kind, ns: &str, name: &str, o: &DeleteOptions) -> Result<Deleted, Failure> {
         let old = self.arc(&kind.resource(), ns, name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         check(kind, name, &old, o)?;
+        super::admission::deletion(kind, name)?;
         if o.dry_run {
             return Ok(Deleted::Gone(old));
         }

@@ -1,10 +1,12 @@
 //! The objects of a cluster: one ordered store with versions, a bounded log of changes and the
 //! rules every write obeys. Pure data, no sockets; the API and the controllers write through it.
+pub mod admission;
 pub mod compare;
 pub mod delete;
 pub mod event;
 pub mod failure;
 pub mod fields;
+mod history;
 pub mod index;
 pub mod meta;
 pub mod patch;
@@ -12,7 +14,7 @@ pub mod selector;
 pub mod ssa;
 pub mod write;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -25,9 +27,6 @@ pub use selector::{Fields, Labels};
 pub use write::WriteOptions;
 
 use crate::kube::schema::{Kind, kinds};
-
-/// Changes kept for watches.
-const LOG: usize = 16_384;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +74,7 @@ pub struct Store {
     draws: u64,
     now_ms: u64,
     custom: Vec<Arc<Kind>>,
-    log: VecDeque<Change>,
-    forgotten: u64,
+    history: history::History,
     bell: Bell,
     index: index::Index,
 }
@@ -104,7 +102,7 @@ impl From<Saved> for Store {
             seed: s.seed,
             draws: s.draws,
             now_ms: s.now_ms,
-            forgotten: s.rv,
+            history: history::History::starting(s.rv),
             ..Store::default()
         };
         store.refresh_kinds();
@@ -243,13 +241,17 @@ impl Store {
         crate::kube::schema::crds::crd(name).is_some_and(|crd| self.create(now_ms, crd).is_ok())
     }
 
-    /// Changes after `rv`, oldest first, or `None` when they are forgotten.
+    /// Changes after `rv`, oldest first, or `None` when some are forgotten.
     pub(crate) fn since(&self, rv: u64) -> Option<impl Iterator<Item = &Change>> {
-        if rv < self.forgotten {
-            return None;
-        }
-        let from = self.log.partition_point(|c| c.rv <= rv);
-        Some(self.log.range(from..))
+        self.history.recent(rv)
+    }
+
+    /// Changes of a resource after `rv`, oldest first.
+    ///
+    /// # Errors
+    /// The oldest resourceVersion that is remembered, when that is younger.
+    pub(crate) fn watched(&self, resource: &str, rv: u64) -> Result<impl Iterator<Item = &Change>, u64> {
+        self.history.watched(resource, rv)
     }
 
     /// Objects of a resource that come after the key `after`, in key order, as they are or as they were at `rv`;
@@ -264,7 +266,7 @@ impl Store {
         // What has changed since then, as it was.
         let mut then: BTreeMap<String, Option<&Arc<Value>>> = BTreeMap::new();
         if let Some(rv) = rv {
-            for c in self.since(rv)?.filter(|c| *c.resource == *resource) {
+            for c in self.history.kept(resource, rv)? {
                 then.entry(key(meta::namespace(&c.object), meta::name(&c.object))).or_insert(c.before.as_ref());
             }
         }
@@ -318,12 +320,8 @@ impl Store {
             }
         };
         let out = object.clone();
-        self.log.push_back(Change { rv: self.rv, op, resource: resource.as_str().into(), object, before });
-        if self.log.len() > LOG
-            && let Some(old) = self.log.pop_front()
-        {
-            self.forgotten = old.rv;
-        }
+        let change = Change { rv: self.rv, op, resource: resource.as_str().into(), object, before };
+        self.history.push(self.now_ms, change);
         if resource == CRDS {
             self.refresh_kinds();
         }
@@ -362,11 +360,6 @@ impl Store {
     /// A number that spreads service addresses and ports.
     pub(crate) fn draw_port(&mut self) -> u64 {
         self.random() % 60_000
-    }
-
-    /// Whether claims get their protection finalizer: somebody has to take it off again.
-    pub(crate) fn protects_claims(&self) -> bool {
-        false
     }
 
     /// A new uid.

@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Failure, Store, fields, meta};
-use crate::kube::schema::{Kind, defaults, validate};
+use super::{Failure, Store, admission, fields, meta};
+use crate::kube::schema::{Kind, defaults, resized, validate};
 
 /// How an API client writes.
 #[derive(Debug, Clone, Default)]
@@ -93,13 +93,16 @@ impl Store {
         });
         let plain = obj.get("stringData").cloned();
         defaults::apply(self, kind, &mut obj, None);
+        admission::fill(self, kind, &ns, &mut obj);
         // Controllers are trusted to write what is valid.
         if o.check {
+            admission::naming(self, kind, &ns, &obj)?;
             validate::create(self, kind, &obj)?;
         }
         if self.get(&kind.resource(), &ns, &name).is_some() {
             return Err(Failure::already_exists(kind, &name));
         }
+        admission::creation(self, kind, &ns, &obj)?;
         crate::kube::controllers::quotas::admit(self, kind, &ns, &obj)?;
         if !o.manager.is_empty() {
             fields::track_as_sent(kind, None, &mut obj, plain, o, self.now_ms);
@@ -169,8 +172,10 @@ impl Store {
         self.keep(kind, &old, &mut new, &o.subresource);
         let plain = new.get("stringData").cloned();
         defaults::apply(self, kind, &mut new, Some(&old));
-        if o.check {
-            validate::update(self, kind, &old, &new)?;
+        match o.subresource.as_str() {
+            _ if !o.check => {}
+            "resize" => resized::check(kind, &old, &new)?,
+            _ => validate::update(self, kind, &old, &new)?,
         }
         if !o.manager.is_empty() {
             fields::track_as_sent(kind, Some(&old), &mut new, plain, o, self.now_ms);
@@ -188,6 +193,20 @@ impl Store {
                 Some(s) => new["status"] = s,
                 None => drop(new.as_object_mut().and_then(|o| o.shift_remove("status"))),
             }
+            if let Some(m) = managed {
+                new["metadata"]["managedFields"] = m;
+            }
+        } else if subresource == "approval" {
+            let asked = new["status"].get("conditions").cloned().unwrap_or_default();
+            let managed = new["metadata"].get("managedFields").cloned();
+            *new = old.clone();
+            new["status"]["conditions"] = asked;
+            if let Some(m) = managed {
+                new["metadata"]["managedFields"] = m;
+            }
+        } else if subresource == "resize" {
+            let managed = new["metadata"].get("managedFields").cloned();
+            *new = resized::taken(old, new);
             if let Some(m) = managed {
                 new["metadata"]["managedFields"] = m;
             }

@@ -19,33 +19,6 @@ pub struct Bundle {
     pub error: Option<String>,
 }
 
-/// Keys of `fleet.yaml`; others are ignored by Fleet without a word.
-pub const KEYS: &[&str] = &[
-    "name",
-    "labels",
-    "defaultNamespace",
-    "namespace",
-    "helm",
-    "kustomize",
-    "dependsOn",
-    "diff",
-    "targetCustomizations",
-    "overrideTargets",
-    "rolloutStrategy",
-    "keepResources",
-    "correctDrift",
-    "yaml",
-    "targets",
-    "paused",
-    "ignore",
-    "serviceAccount",
-    "forceSyncGeneration",
-    "namespaceLabels",
-    "namespaceAnnotations",
-    "imageScans",
-    "deleteNamespace",
-];
-
 fn folder_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(f, _)| f)
 }

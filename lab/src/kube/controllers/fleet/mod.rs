@@ -8,6 +8,7 @@ use super::super::cx::{Cx, key, set_condition};
 use super::super::text::{arr, s, stamp};
 use super::claims::ready_pod;
 use crate::git;
+use crate::world::World;
 use bundle::Bundle;
 pub use deploy::SET;
 use deploy::State;
@@ -109,6 +110,24 @@ fn trouble(cx: &Cx, repo: &Value) -> Option<String> {
     }
 }
 
+/// Who follows a branch of a repository, with the paths that are watched.
+#[must_use]
+pub fn followed(w: &World, url: &str, wanted: &str) -> Vec<(String, Vec<String>)> {
+    let plain = |u: &str| u.trim_end_matches('/').trim_end_matches(".git").to_owned();
+    let all = w.clusters.values().flat_map(|c| c.store.list(REPOS, "", ""));
+    all.filter(|r| plain(s(r, "/spec/repo")) == plain(url) && branch(r) == wanted)
+        .map(|r| (s(r, "/metadata/name").to_owned(), watched(r)))
+        .collect()
+}
+
+/// Paths of the repository that are read; the whole of it without any.
+fn watched(repo: &Value) -> Vec<String> {
+    match arr(repo, "/spec/paths") {
+        [] => vec![String::new()],
+        list => list.iter().filter_map(|p| p.as_str().map(str::to_owned)).collect(),
+    }
+}
+
 fn branch(repo: &Value) -> &str {
     match s(repo, "/spec/branch") {
         "" => "master",
@@ -155,11 +174,7 @@ fn one(cx: &mut Cx, repo: &Value) {
     };
     let seen =
         s(repo, "/status/commit") == commit.id && repo["status"]["observedGeneration"].as_i64() == Some(generation);
-    let paths: Vec<String> = match arr(repo, "/spec/paths") {
-        [] => vec![String::new()],
-        list => list.iter().filter_map(|p| p.as_str().map(str::to_owned)).collect(),
-    };
-    let bundles: Vec<Bundle> = paths.iter().flat_map(|p| bundle::read(&name, p, &commit.files)).collect();
+    let bundles: Vec<Bundle> = watched(repo).iter().flat_map(|p| bundle::read(&name, p, &commit.files)).collect();
     let here = targeted(repo);
     let mut states = Vec::new();
     for b in &bundles {

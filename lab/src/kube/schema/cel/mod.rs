@@ -1,10 +1,12 @@
 //! Rules of custom schemas (`x-kubernetes-validations`): the part of CEL that such rules are written in. Grade: docs. A
 //! rule that uses what is not here is not checked.
+mod compile;
 mod eval;
 mod parse;
 
 use serde_json::Value;
 
+pub use compile::trouble;
 pub use eval::Scope;
 pub use parse::{Expr, parse};
 

@@ -1,0 +1,239 @@
+//! Admission beyond validation: service accounts, priority and runtime classes that pods name, LimitRanges, the Pod
+//! Security Standards of a namespace, namespaces that stay. Grade: source (plugin/pkg/admission, pod-security-admission).
+use serde_json::{Value, json};
+
+use super::{Failure, Store, meta};
+use crate::kube::schema::Kind;
+use crate::kube::text::{arr, milli, s};
+
+const LIMITS: &str = "limitranges";
+
+/// Namespaces that nobody deletes.
+const KEPT: &[&str] = &["default", "kube-system", "kube-public"];
+
+fn is_pod(kind: &Kind) -> bool {
+    kind.group.is_empty() && kind.kind == "Pod"
+}
+
+/// Refuses the deletion of a namespace that stays.
+///
+/// # Errors
+/// 403.
+pub(super) fn deletion(kind: &Kind, name: &str) -> Result<(), Failure> {
+    if kind.group.is_empty() && kind.kind == "Namespace" && KEPT.contains(&name) {
+        return Err(Failure::forbidden(kind, name, "this namespace may not be deleted"));
+    }
+    Ok(())
+}
+
+/// Fills in what LimitRanges of the namespace give to containers that say nothing.
+pub(super) fn fill(store: &Store, kind: &Kind, ns: &str, obj: &mut Value) {
+    if !is_pod(kind) {
+        return;
+    }
+    let rules: Vec<Value> = container_rules(store, ns);
+    for rule in &rules {
+        for list in ["containers", "initContainers"] {
+            for c in obj["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+                defaults(rule, c);
+            }
+        }
+    }
+    if !rules.is_empty() {
+        obj["status"]["qosClass"] = crate::kube::schema::defaults::quality(obj).into();
+    }
+}
+
+fn container_rules(store: &Store, ns: &str) -> Vec<Value> {
+    let all = store.all(LIMITS, ns).flat_map(|l| arr(l, "/spec/limits"));
+    all.filter(|r| r["type"] == "Container").cloned().collect()
+}
+
+fn defaults(rule: &Value, c: &mut Value) {
+    if !c["resources"].is_object() {
+        c["resources"] = json!({});
+    }
+    for (part, from) in [("limits", "default"), ("requests", "defaultRequest")] {
+        for (k, v) in rule[from].as_object().into_iter().flatten() {
+            // what a container limits and does not request is requested in full
+            let told = !c["resources"][part][k].is_null() || part == "requests" && !c["resources"]["limits"][k].is_null() && rule["default"][k].is_null();
+            if !told {
+                c["resources"][part][k] = v.clone();
+            }
+        }
+    }
+    for (k, v) in rule["default"].as_object().into_iter().flatten() {
+        if c["resources"]["requests"][k].is_null() {
+            let limit = c["resources"]["limits"][k].clone();
+            c["resources"]["requests"][k] = if limit.is_null() { v.clone() } else { limit };
+        }
+    }
+}
+
+/// Refuses a new pod of a client that names what is not there.
+///
+/// # Errors
+/// 403 in the words of the plugin.
+pub(super) fn naming(store: &Store, kind: &Kind, ns: &str, obj: &Value) -> Result<(), Failure> {
+    let refuse = |why: String| Err(Failure::forbidden(kind, meta::name(obj), &why));
+    if is_pod(kind) {
+        let account = s(obj, "/spec/serviceAccountName");
+        if !account.is_empty() && store.get("serviceaccounts", ns, account).is_none() {
+            return refuse(format!("error looking up service account {ns}/{account}: serviceaccount \"{account}\" not found"));
+        }
+        let class = s(obj, "/spec/priorityClassName");
+        if !class.is_empty() && !class.starts_with("system-") && store.get("priorityclasses.scheduling.k8s.io", "", class).is_none() {
+            return refuse(format!("no PriorityClass with name {class} was found"));
+        }
+        let class = s(obj, "/spec/runtimeClassName");
+        if !class.is_empty() && store.get("runtimeclasses.node.k8s.io", "", class).is_none() {
+            return refuse(format!("pod rejected: RuntimeClass \"{class}\" not found"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a new pod that leaves its LimitRanges or violates its namespace's standard.
+///
+/// # Errors
+/// 403 in the words of the plugin.
+pub(super) fn creation(store: &Store, kind: &Kind, ns: &str, obj: &Value) -> Result<(), Failure> {
+    if !is_pod(kind) {
+        return Ok(());
+    }
+    let refuse = |why: String| Err(Failure::forbidden(kind, meta::name(obj), &why));
+    let broken = limits(&container_rules(store, ns), obj);
+    match broken.as_slice() {
+        [] => {}
+        [one] => return refuse(one.clone()),
+        many => return refuse(format!("[{}]", many.join(", "))),
+    }
+    match demanded(store, ns, "enforce").and_then(|level| violations(&level, &obj["spec"])) {
+        Some(why) => refuse(format!("violates PodSecurity {why}")),
+        None => Ok(()),
+    }
+}
+
+/// What of the LimitRanges a pod's containers leave.
+fn limits(rules: &[Value], obj: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    let shown = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    for (rule, c) in rules.iter().flat_map(|r| arr(obj, "/spec/containers").iter().map(move |c| (r, c))) {
+        for (k, least) in rule["min"].as_object().into_iter().flatten() {
+            let has = &c["resources"]["requests"][k];
+            if has.is_null() {
+                out.push(format!("minimum {k} usage per Container is {}. No request is specified", shown(least)));
+            } else if milli(has) < milli(least) {
+                out.push(format!("minimum {k} usage per Container is {}, but request is {}", shown(least), shown(has)));
+            }
+        }
+        for (k, most) in rule["max"].as_object().into_iter().flatten() {
+            let has = &c["resources"]["limits"][k];
+            if has.is_null() {
+                out.push(format!("maximum {k} usage per Container is {}. No limit is specified", shown(most)));
+            } else if milli(has) > milli(most) {
+                out.push(format!("maximum {k} usage per Container is {}, but limit is {}", shown(most), shown(has)));
+            }
+        }
+    }
+    out
+}
+
+/// The standard that a namespace's label asks for, with its version.
+fn demanded(store: &Store, ns: &str, mode: &str) -> Option<String> {
+    let labels = &store.get("namespaces", "", ns)?["metadata"]["labels"];
+    let level = labels[format!("pod-security.kubernetes.io/{mode}")].as_str()?;
+    let version = labels[format!("pod-security.kubernetes.io/{mode}-version")].as_str().unwrap_or("latest");
+    matches!(level, "baseline" | "restricted").then(|| format!("{level}:{version}"))
+}
+
+/// What a namespace's `warn` label has to say of a pod's spec.
+#[must_use]
+pub fn warned(store: &Store, ns: &str, spec: &Value) -> Option<String> {
+    let level = demanded(store, ns, "warn")?;
+    violations(&level, spec).map(|why| format!("would violate PodSecurity {why}"))
+}
+
+/// How a pod's spec violates a standard.
+fn violations(level: &str, spec: &Value) -> Option<String> {
+    let mut found = baseline(spec);
+    if level.starts_with("restricted") {
+        found.extend(restricted(spec));
+    }
+    (!found.is_empty()).then(|| format!("\"{level}\": {}", found.join(", ")))
+}
+
+/// Containers of all sorts.
+fn containers(spec: &Value) -> Vec<&Value> {
+    ["initContainers", "containers", "ephemeralContainers"].iter().flat_map(|l| arr(spec, &format!("/{l}"))).collect()
+}
+
+/// `container "a" WORDS`, or `containers "a", "b" WORDS`; none for none.
+fn told(names: &[&str], words: &str) -> Option<String> {
+    let quoted: Vec<String> = names.iter().map(|n| format!("\"{n}\"")).collect();
+    match quoted.as_slice() {
+        [] => None,
+        [one] => Some(format!("container {one} {words}")),
+        many => Some(format!("containers {} {words}", many.join(", "))),
+    }
+}
+
+fn names<'a>(spec: &'a Value, wrong: impl Fn(&Value) -> bool) -> Vec<&'a str> {
+    containers(spec).into_iter().filter(|c| wrong(c)).map(|c| s(c, "/name")).collect()
+}
+
+/// Capabilities that the baseline lets containers add.
+const ALLOWED: &[&str] = &[
+    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID",
+    "SETPCAP", "SETUID", "SYS_CHROOT",
+];
+
+fn baseline(spec: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    let shared: Vec<&str> = ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|k| spec[*k] == true).collect();
+    if !shared.is_empty() {
+        let list: Vec<String> = shared.iter().map(|k| format!("{k}=true")).collect();
+        out.push(format!("host namespaces ({})", list.join(", ")));
+    }
+    let mut add = |title: &str, said: Option<String>| out.extend(said.map(|t| format!("{title} ({t})")));
+    add("privileged", told(&names(spec, |c| c["securityContext"]["privileged"] == true), "must not set securityContext.privileged=true"));
+    let added = |c: &Value| -> Vec<String> {
+        let all = arr(c, "/securityContext/capabilities/add").iter().filter_map(Value::as_str);
+        all.filter(|x| !ALLOWED.contains(x)).map(|x| format!("\"{x}\"")).collect()
+    };
+    let mut more: Vec<String> = containers(spec).into_iter().flat_map(added).collect();
+    more.sort();
+    more.dedup();
+    let words = format!("must not include {} in securityContext.capabilities.add", more.join(", "));
+    add("non-default capabilities", told(&names(spec, |c| !added(c).is_empty()), &words));
+    let paths: Vec<String> =
+        arr(spec, "/volumes").iter().filter(|v| v["hostPath"].is_object()).map(|v| v["name"].to_string()).collect();
+    let word = if paths.len() == 1 { "volume" } else { "volumes" };
+    add("hostPath volumes", (!paths.is_empty()).then(|| format!("{word} {}", paths.join(", "))));
+    let ports: Vec<String> = containers(spec).into_iter().flat_map(|c| arr(c, "/ports")).filter_map(|p| p["hostPort"].as_i64()).filter(|p| *p != 0).map(|p| p.to_string()).collect();
+    let word = if ports.len() == 1 { "hostPort" } else { "hostPorts" };
+    let uses = |c: &Value| arr(c, "/ports").iter().any(|p| p["hostPort"].as_i64().unwrap_or(0) != 0);
+    add("hostPort", told(&names(spec, uses), &format!("uses {word} {}", ports.join(", "))));
+    out
+}
+
+fn restricted(spec: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut add = |title: &str, said: Option<String>| out.extend(said.map(|t| format!("{title} ({t})")));
+    let gains = |c: &Value| c["securityContext"]["allowPrivilegeEscalation"] != false;
+    add("allowPrivilegeEscalation != false", told(&names(spec, gains), "must set securityContext.allowPrivilegeEscalation=false"));
+    let keeps = |c: &Value| !arr(c, "/securityContext/capabilities/drop").iter().any(|x| x == "ALL");
+    add("unrestricted capabilities", told(&names(spec, keeps), "must set securityContext.capabilities.drop=[\"ALL\"]"));
+    let own = |c: &Value, k: &str| !c["securityContext"][k].is_null();
+    let pod = &spec["securityContext"];
+    let root = |c: &Value| if own(c, "runAsNonRoot") { c["securityContext"]["runAsNonRoot"] != true } else { pod["runAsNonRoot"] != true };
+    let pod_or = |said: Option<String>| said.map(|t| format!("pod or {t}"));
+    add("runAsNonRoot != true", pod_or(told(&names(spec, root), "must set securityContext.runAsNonRoot=true")));
+    let bare = |c: &Value| {
+        let profile = if own(c, "seccompProfile") { &c["securityContext"]["seccompProfile"] } else { &pod["seccompProfile"] };
+        !matches!(profile["type"].as_str(), Some("RuntimeDefault" | "Localhost"))
+    };
+    let words = "must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"";
+    add("seccompProfile", pod_or(told(&names(spec, bare), words)));
+    out
+}
