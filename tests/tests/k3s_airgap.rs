@@ -13,9 +13,8 @@ fn site(p: &mut Play, version: &str, sum: &str) {
     let dir = p.b.path("project").display().to_string();
     let k3s = p.file(&format!("k3s-{version}"), &String::from_utf8(binary(version)).unwrap());
     let images = p.file(IMAGES, "container images of this release\n");
-    let k3s = format!(
-        "version = \"{version}\"\nbinary = \"{k3s}\"\nbinary_sha256 = \"{sum}\"\nimages = [\"{images}\"]"
-    );
+    let k3s =
+        format!("version = \"{version}\"\nbinary = \"{k3s}\"\nbinary_sha256 = \"{sum}\"\nimages = [\"{images}\"]");
     let with = format!("[permissions]\nfiles = [\"{dir}\"]\n\n[k3s]");
     p.change_site(&[("version = \"v1.34.9+k3s1\"", k3s.as_str()), ("[k3s]", with.as_str())]);
 }

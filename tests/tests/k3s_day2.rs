@@ -221,7 +221,11 @@ fn servers_and_sessions_are_spared(life: &Life) {
     let _ = life.script(BACK).expect(0);
 
     let _ = life.script(SESSION).expect(0);
-    life.refused(&format!("{CONNECTED}cluster.drain(\"k3s-gpu1\", 5.minutes);\n"), &[], &["Pod default/jupyter-ada (holds 1 GPU, notebook of ada"]);
+    life.refused(
+        &format!("{CONNECTED}cluster.drain(\"k3s-gpu1\", 5.minutes);\n"),
+        &[],
+        &["Pod default/jupyter-ada (holds 1 GPU, notebook of ada"],
+    );
     let open = "let spec = cluster.get(\"node\", \"k3s-gpu1\").spec;\n\
         require(!(\"unschedulable\" in spec) || !spec.unschedulable, `left cordoned: ${spec}`);\n";
     let _ = life.script(&format!("{CONNECTED}{open}")).expect(0);

@@ -86,10 +86,14 @@ fn unseen(followed: &[(String, Vec<String>)], changed: &[String]) -> Option<Stri
     let seen = |paths: &[String]| changed.iter().any(|c| paths.iter().any(|p| below(c, p.trim_matches('/'))));
     match followed {
         _ if changed.is_empty() => Some("nothing differs from the commit before: Fleet changes nothing".to_owned()),
-        [] => Some("no GitRepo of the lab follows this branch yet: `gpuhost run recipes/deploy.rhai --lab` makes it".to_owned()),
+        [] => Some(
+            "no GitRepo of the lab follows this branch yet: `gpuhost run recipes/deploy.rhai --lab` makes it"
+                .to_owned(),
+        ),
         all if all.iter().any(|(_, paths)| seen(paths)) => None,
         all => {
-            let watched: Vec<String> = all.iter().map(|(name, paths)| format!("{name} watches {}", paths.join(", "))).collect();
+            let watched: Vec<String> =
+                all.iter().map(|(name, paths)| format!("{name} watches {}", paths.join(", "))).collect();
             Some(format!(
                 "Fleet changes nothing: {}, and nothing below it differs. Another place in the repository: `--path`, other \
                  folders to watch: `paths` of [platform.fleet]",
@@ -260,7 +264,8 @@ mod tests {
     #[test]
     fn a_commit_that_fleet_does_not_see_says_so() {
         let files = |list: &[(&str, &str)]| list.iter().map(|(p, t)| ((*p).to_owned(), (*t).to_owned())).collect();
-        let (before, after) = (files(&[("a/x", "1"), ("b/y", "1")]), files(&[("a/x", "2"), ("b/y", "1"), ("c/z", "1")]));
+        let (before, after) =
+            (files(&[("a/x", "1"), ("b/y", "1")]), files(&[("a/x", "2"), ("b/y", "1"), ("c/z", "1")]));
         let changed = changed_paths(&before, &after);
         assert_eq!(changed, ["a/x", "c/z"]);
         let watching = |paths: &[&str]| vec![("lab".to_owned(), paths.iter().map(|p| (*p).to_owned()).collect())];

@@ -38,7 +38,10 @@ pub(super) const FAULTS: &[Fault] = &[
         make: |lab, w, _| {
             cluster(lab, w, |cx| {
                 let twice = [("MODEL", "small"), ("BATCH", "8"), ("MODEL", "large")];
-                cx.create(deployment("trainer", twice.map(|(n, v)| json!({"name": n, "value": v})).into_iter().collect()));
+                cx.create(deployment(
+                    "trainer",
+                    twice.map(|(n, v)| json!({"name": n, "value": v})).into_iter().collect(),
+                ));
                 there(cx, DEPLOYMENTS, "trainer")
             })
         },

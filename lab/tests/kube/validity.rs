@@ -140,9 +140,7 @@ async fn pods_are_resized_in_place() {
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "128Mi"}}}]}});
     assert_eq!(bed.post(PODS, pod).await.code, 201);
     until(&bed, &format!("{PODS}/p"), "running", |a| a.body["status"]["phase"] == "Running").await;
-    let of = |requests: Value, limits: Value| {
-        json!({"spec": {"containers": [{"name": "c", "resources": {"requests": requests, "limits": limits}}]}})
-    };
+    let of = |requests: Value, limits: Value| json!({"spec": {"containers": [{"name": "c", "resources": {"requests": requests, "limits": limits}}]}});
     let at = format!("{PODS}/p/resize");
     let a = bed.patch("strategic", &at, of(json!({"cpu": "200m"}), json!({"cpu": "2"}))).await;
     assert_eq!(a.code, 200, "{}", a.text);
@@ -155,7 +153,9 @@ async fn pods_are_resized_in_place() {
     // the main resource does not take it, the subresource takes nothing else
     let a = bed.patch("strategic", &format!("{PODS}/p"), of(json!({"cpu": "300m"}), json!({}))).await;
     assert_eq!(a.code, 422, "{}", a.text);
-    let a = bed.patch("merge", &at, json!({"metadata": {"labels": {"x": "y"}}, "spec": {"activeDeadlineSeconds": 5}})).await;
+    let a = bed
+        .patch("merge", &at, json!({"metadata": {"labels": {"x": "y"}}, "spec": {"activeDeadlineSeconds": 5}}))
+        .await;
     assert_eq!((a.code, a.body["metadata"]["labels"].is_null()), (200, true), "{}", a.text);
     let a = bed.patch("strategic", &at, of(json!({"ephemeral-storage": "1Gi"}), json!({}))).await;
     assert!(a.message().contains("Forbidden: only cpu and memory resources are mutable"), "{}", a.text);
@@ -244,7 +244,8 @@ async fn variables_declared_twice_are_warned_about() {
     let q = bed.patch("apply", &format!("{PODS}/q?fieldManager=me"), pod).await;
     let twice = ".spec.containers[name=\"c\"].env: duplicate entries for key [name=\"A\"]";
     assert!(q.code == 500 && q.message().contains(twice), "{}", q.text);
-    let want = "spec.containers[0].env[2]: hides previous definition of \\\"A\\\", which may be dropped when using apply";
+    let want =
+        "spec.containers[0].env[2]: hides previous definition of \\\"A\\\", which may be dropped when using apply";
     assert!(a.warnings.iter().any(|w| w.contains(want)), "{:?}", a.warnings);
 }
 
@@ -259,7 +260,10 @@ async fn admission_fills_in_and_refuses() {
         o
     };
     for (spec, want) in [
-        (json!({"serviceAccountName": "no"}), "error looking up service account default/no: serviceaccount \"no\" not found"),
+        (
+            json!({"serviceAccountName": "no"}),
+            "error looking up service account default/no: serviceaccount \"no\" not found",
+        ),
         (json!({"priorityClassName": "no"}), "no PriorityClass with name no was found"),
         (json!({"runtimeClassName": "no"}), "pod rejected: RuntimeClass \"no\" not found"),
     ] {

@@ -34,10 +34,18 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
     for (o, container, name) in cluster.repeated_variables(&s.ctx).await? {
         let text = |k: &str| o["metadata"][k].as_str().unwrap_or_default().to_owned();
         let (ns, own, kind) = (text("namespace"), text("name"), o["kind"].as_str().unwrap_or_default().to_lowercase());
-        let cause = format!("{} declares {name} twice: a patch by name changes one of the two or drops both", describe(&o));
+        let cause =
+            format!("{} declares {name} twice: a patch by name changes one of the two or drops both", describe(&o));
         let seen = format!("container {container}: two entries named {name} in env");
         let next = format!("kubectl -n {ns} edit {kind} {own}");
-        s.add(finding("env-twice", format!("{ns}/{own}"), cause, &seen, "take one of the two out where it is written", next));
+        s.add(finding(
+            "env-twice",
+            format!("{ns}/{own}"),
+            cause,
+            &seen,
+            "take one of the two out where it is written",
+            next,
+        ));
     }
     Ok(())
 }

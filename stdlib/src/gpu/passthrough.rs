@@ -140,7 +140,9 @@ pub async fn passthrough_report(ctx: &Ctx, pve: &Proxmox, section: &Map) -> OpRe
             if problems.is_empty() {
                 report.passed.push(format!("{node}: IOMMU is on and every GPU is alone in its group"));
             }
-            report.problems.extend(problems.into_iter().map(|p| if p.text == iommu_off(&node) { takes_down(p, &vms) } else { p }));
+            report
+                .problems
+                .extend(problems.into_iter().map(|p| if p.text == iommu_off(&node) { takes_down(p, &vms) } else { p }));
             match &mapping {
                 None => report.problems.push(problem(
                     format!("there is no PCI mapping `{name}`"),

@@ -95,7 +95,10 @@ impl Cluster {
             Some(r) => Err(OpError::failed(format!("revision {} of the release cannot be read", r.number))
                 .on(format!("{namespace}/{name}"))
                 .because(UNREADABLE)
-                .hint(format!("look at it: `kubectl -n {namespace} get secret sh.helm.release.v1.{name}.v{}`", r.number))),
+                .hint(format!(
+                    "look at it: `kubectl -n {namespace} get secret sh.helm.release.v1.{name}.v{}`",
+                    r.number
+                ))),
             None => Ok(out),
         }
     }

@@ -183,7 +183,8 @@ impl Airgap {
     /// # Errors
     /// `invalid` for a binary without its checksum.
     pub fn of_site(ctx: &Ctx, version: &str) -> OpResult<Self> {
-        let Some(site) = ctx.site.as_ref().filter(|s| s.k3s.get("version").and_then(toml::Value::as_str) == Some(version))
+        let Some(site) =
+            ctx.site.as_ref().filter(|s| s.k3s.get("version").and_then(toml::Value::as_str) == Some(version))
         else {
             return Ok(Airgap::default());
         };

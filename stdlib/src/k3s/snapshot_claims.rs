@@ -96,7 +96,10 @@ pub(super) async fn changes(ctx: &Ctx, hosts: &[Host], snapshot: &str, folder: O
             Vec::new()
         }
         (None, None) => {
-            ctx.message("warn", "the cluster does not answer: which claims differ from the snapshot is not known".to_owned());
+            ctx.message(
+                "warn",
+                "the cluster does not answer: which claims differ from the snapshot is not known".to_owned(),
+            );
             Vec::new()
         }
     }
@@ -116,7 +119,8 @@ mod tests {
 
     #[test]
     fn claims_that_differ_either_way_are_named() {
-        let claims = |list: &[(&str, &str)]| list.iter().map(|(n, u)| ((*n).to_owned(), (*u).to_owned())).collect::<Claims>();
+        let claims =
+            |list: &[(&str, &str)]| list.iter().map(|(n, u)| ((*n).to_owned(), (*u).to_owned())).collect::<Claims>();
         let then = claims(&[("a/kept", "1"), ("a/gone", "2"), ("a/anew", "3")]);
         assert_eq!(read(&written(&then)), then);
         let now = claims(&[("a/kept", "1"), ("a/anew", "4"), ("a/late", "5")]);

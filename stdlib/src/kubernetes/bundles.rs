@@ -13,7 +13,10 @@ use crate::wire::fleet;
 /// Paths of the YAML files below `dir`, in order, each with its name below `name`.
 fn files(dir: &Path, name: &str, out: &mut Vec<(std::path::PathBuf, String)>) -> OpResult<()> {
     let bad = |e: std::io::Error| {
-        OpError::not_found(format!("cannot read `{name}`")).on(name).because(e.to_string()).hint("name the folder that Fleet follows")
+        OpError::not_found(format!("cannot read `{name}`"))
+            .on(name)
+            .because(e.to_string())
+            .hint("name the folder that Fleet follows")
     };
     let mut entries = std::fs::read_dir(dir).map_err(bad)?.collect::<Result<Vec<_>, _>>().map_err(bad)?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
@@ -40,7 +43,8 @@ pub fn file_faults(name: &str, text: &str) -> Vec<String> {
         return all.map(|key| format!("{name}: {key}: Fleet drops this key without a word")).collect();
     }
     let objects = docs.iter().filter(|d| d["kind"].is_string());
-    let faults = |o: &Value| check_object(o).iter().map(|f| format!("{name}: {}: {f}", describe(o))).collect::<Vec<_>>();
+    let faults =
+        |o: &Value| check_object(o).iter().map(|f| format!("{name}: {}: {f}", describe(o))).collect::<Vec<_>>();
     objects.flat_map(faults).collect()
 }
 

@@ -111,7 +111,12 @@ mod tests {
             {"name": "gpu", "patches": [{"patch": "x"}], "kustomize": {"patches": []}}]});
         assert_eq!(
             dropped(&bad),
-            ["defaultNamspace", "helm.valueFiles", "targetCustomizations[0].patches", "targetCustomizations[0].kustomize.patches"]
+            [
+                "defaultNamspace",
+                "helm.valueFiles",
+                "targetCustomizations[0].patches",
+                "targetCustomizations[0].kustomize.patches"
+            ]
         );
     }
 }

@@ -96,7 +96,9 @@ fn struck(c: &Call, url: &str) -> Option<Answer> {
     Some(match fault {
         Fault::Http(code) => Answer::Body(code, b"refused by a fault".to_vec()),
         Fault::Timeout => {
-            let why = format!("curl: (28) Failed to connect to {host} port {port} after 130000 ms: Couldn't connect to server");
+            let why = format!(
+                "curl: (28) Failed to connect to {host} port {port} after 130000 ms: Couldn't connect to server"
+            );
             Answer::Failed(28, why)
         }
         Fault::Reset | Fault::DropMid => {

@@ -1,8 +1,8 @@
 //! Who a client is: certificates of the cluster's CA, and tokens of service accounts.
 use serde_json::{Value, json};
 
-use super::{Request, jwt};
 use super::rbac::{self, Ask};
+use super::{Request, jwt};
 use crate::Lab;
 use crate::kube::store::{Failure, meta};
 

@@ -40,7 +40,8 @@ pub(super) fn asked_by(user: &User, obj: &mut Value) {
 fn request_of(obj: &Value) -> Result<String, String> {
     let coded = obj["spec"]["request"].as_str().unwrap_or_default();
     let text = STANDARD.decode(coded).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
-    if text.contains("-----BEGIN CERTIFICATE REQUEST-----") || text.contains("-----BEGIN NEW CERTIFICATE REQUEST-----") {
+    if text.contains("-----BEGIN CERTIFICATE REQUEST-----") || text.contains("-----BEGIN NEW CERTIFICATE REQUEST-----")
+    {
         Ok(text)
     } else {
         Err("PEM block type must be CERTIFICATE REQUEST".to_owned())

@@ -124,8 +124,7 @@ pub fn pages(call: &Call<'_>) -> Option<Response<Body>> {
         ("application/json", config)
     };
     let mut r = text(200, kind, body.to_string());
-    r.headers_mut()
-        .insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
+    r.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
     Some(r)
 }
 

@@ -64,11 +64,17 @@ fn bound_to(call: &Call<'_>, t: &Target, sa: &Value, spec: &Value) -> Result<Opt
     let pod = target(call, &pods, &Target { name: Some(name.to_owned()), ..t.clone() })?;
     let account = pod["spec"]["serviceAccountName"].as_str().filter(|n| !n.is_empty()).unwrap_or("default");
     if account != meta::name(sa) {
-        let why = format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", meta::name(sa));
+        let why = format!(
+            "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+            meta::name(sa)
+        );
         return Err(Failure::bad_request(why));
     }
     if bound["uid"].as_str().is_some_and(|uid| !uid.is_empty() && uid != meta::uid(&pod)) {
-        let why = format!("the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated", bound["uid"].as_str().unwrap_or_default());
+        let why = format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+            bound["uid"].as_str().unwrap_or_default()
+        );
         return Err(Failure::conflict(&pods, name, &why));
     }
     Ok(Some((name.to_owned(), meta::uid(&pod).to_owned())))
@@ -89,7 +95,8 @@ fn token(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
         return Err(Failure::invalid(&request, meta::name(&sa), &[Cause::invalid(at, &seconds.into(), why)]));
     }
     let seconds = u64::try_from(seconds).unwrap_or(3600);
-    let asked: Vec<&str> = body["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let asked: Vec<&str> =
+        body["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let audiences = if asked.is_empty() { auth::AUDIENCES } else { &asked };
     let pod = bound_to(call, t, &sa, &body["spec"])?;
     let (key, now) = call.lab.with(|w| {

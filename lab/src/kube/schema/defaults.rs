@@ -174,7 +174,8 @@ fn pod(store: &Store, obj: &mut Value, old: Option<&Value>) {
 }
 
 /// Quality of service of a pod.
-pub(super) fn quality(pod: &Value) -> &'static str {
+#[must_use]
+pub fn quality(pod: &Value) -> &'static str {
     qos(&pod["spec"])
 }
 

@@ -35,7 +35,13 @@ pub fn check(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
         let has = new["spec"][list].as_array().into_iter().flatten();
         for (i, (a, b)) in had.zip(has).enumerate() {
             for part in ["limits", "requests"] {
-                parts(&format!("spec.{list}[{i}].resources"), part, &a["resources"][part], &b["resources"][part], &mut causes);
+                parts(
+                    &format!("spec.{list}[{i}].resources"),
+                    part,
+                    &a["resources"][part],
+                    &b["resources"][part],
+                    &mut causes,
+                );
             }
         }
     }
@@ -49,11 +55,8 @@ pub fn check(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
 }
 
 fn parts(at: &str, part: &str, had: &Value, has: &Value, out: &mut Vec<Cause>) {
-    let forbidden = |field: String, why: &str| Cause {
-        reason: "FieldValueForbidden",
-        field,
-        message: format!("Forbidden: {why}"),
-    };
+    let forbidden =
+        |field: String, why: &str| Cause { reason: "FieldValueForbidden", field, message: format!("Forbidden: {why}") };
     let names = |v: &Value| v.as_object().map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
     for name in names(had).into_iter().chain(names(has)) {
         let (a, b) = (had.get(&name), has.get(&name));

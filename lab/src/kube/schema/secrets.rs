@@ -33,7 +33,10 @@ fn size(obj: &Value, parts: &[(&str, bool)]) -> usize {
         let n = v.as_str().map_or(0, str::len);
         if coded { n / 4 * 3 } else { n }
     };
-    parts.iter().map(|(p, coded)| obj[p].as_object().into_iter().flatten().map(|(_, v)| len(v, *coded)).sum::<usize>()).sum()
+    parts
+        .iter()
+        .map(|(p, coded)| obj[p].as_object().into_iter().flatten().map(|(_, v)| len(v, *coded)).sum::<usize>())
+        .sum()
 }
 
 fn too_long(field: &str) -> Cause {

@@ -56,7 +56,8 @@ fn defaults(rule: &Value, c: &mut Value) {
     for (part, from) in [("limits", "default"), ("requests", "defaultRequest")] {
         for (k, v) in rule[from].as_object().into_iter().flatten() {
             // what a container limits and does not request is requested in full
-            let told = !c["resources"][part][k].is_null() || part == "requests" && !c["resources"]["limits"][k].is_null() && rule["default"][k].is_null();
+            let told = !c["resources"][part][k].is_null()
+                || part == "requests" && !c["resources"]["limits"][k].is_null() && rule["default"][k].is_null();
             if !told {
                 c["resources"][part][k] = v.clone();
             }
@@ -79,10 +80,15 @@ pub(super) fn naming(store: &Store, kind: &Kind, ns: &str, obj: &Value) -> Resul
     if is_pod(kind) {
         let account = s(obj, "/spec/serviceAccountName");
         if !account.is_empty() && store.get("serviceaccounts", ns, account).is_none() {
-            return refuse(format!("error looking up service account {ns}/{account}: serviceaccount \"{account}\" not found"));
+            return refuse(format!(
+                "error looking up service account {ns}/{account}: serviceaccount \"{account}\" not found"
+            ));
         }
         let class = s(obj, "/spec/priorityClassName");
-        if !class.is_empty() && !class.starts_with("system-") && store.get("priorityclasses.scheduling.k8s.io", "", class).is_none() {
+        if !class.is_empty()
+            && !class.starts_with("system-")
+            && store.get("priorityclasses.scheduling.k8s.io", "", class).is_none()
+        {
             return refuse(format!("no PriorityClass with name {class} was found"));
         }
         let class = s(obj, "/spec/runtimeClassName");
@@ -184,8 +190,19 @@ fn names<'a>(spec: &'a Value, wrong: impl Fn(&Value) -> bool) -> Vec<&'a str> {
 
 /// Capabilities that the baseline lets containers add.
 const ALLOWED: &[&str] = &[
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID",
-    "SETPCAP", "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 
 fn baseline(spec: &Value) -> Vec<String> {
@@ -196,7 +213,13 @@ fn baseline(spec: &Value) -> Vec<String> {
         out.push(format!("host namespaces ({})", list.join(", ")));
     }
     let mut add = |title: &str, said: Option<String>| out.extend(said.map(|t| format!("{title} ({t})")));
-    add("privileged", told(&names(spec, |c| c["securityContext"]["privileged"] == true), "must not set securityContext.privileged=true"));
+    add(
+        "privileged",
+        told(
+            &names(spec, |c| c["securityContext"]["privileged"] == true),
+            "must not set securityContext.privileged=true",
+        ),
+    );
     let added = |c: &Value| -> Vec<String> {
         let all = arr(c, "/securityContext/capabilities/add").iter().filter_map(Value::as_str);
         all.filter(|x| !ALLOWED.contains(x)).map(|x| format!("\"{x}\"")).collect()
@@ -210,7 +233,13 @@ fn baseline(spec: &Value) -> Vec<String> {
         arr(spec, "/volumes").iter().filter(|v| v["hostPath"].is_object()).map(|v| v["name"].to_string()).collect();
     let word = if paths.len() == 1 { "volume" } else { "volumes" };
     add("hostPath volumes", (!paths.is_empty()).then(|| format!("{word} {}", paths.join(", "))));
-    let ports: Vec<String> = containers(spec).into_iter().flat_map(|c| arr(c, "/ports")).filter_map(|p| p["hostPort"].as_i64()).filter(|p| *p != 0).map(|p| p.to_string()).collect();
+    let ports: Vec<String> = containers(spec)
+        .into_iter()
+        .flat_map(|c| arr(c, "/ports"))
+        .filter_map(|p| p["hostPort"].as_i64())
+        .filter(|p| *p != 0)
+        .map(|p| p.to_string())
+        .collect();
     let word = if ports.len() == 1 { "hostPort" } else { "hostPorts" };
     let uses = |c: &Value| arr(c, "/ports").iter().any(|p| p["hostPort"].as_i64().unwrap_or(0) != 0);
     add("hostPort", told(&names(spec, uses), &format!("uses {word} {}", ports.join(", "))));
@@ -221,16 +250,22 @@ fn restricted(spec: &Value) -> Vec<String> {
     let mut out = Vec::new();
     let mut add = |title: &str, said: Option<String>| out.extend(said.map(|t| format!("{title} ({t})")));
     let gains = |c: &Value| c["securityContext"]["allowPrivilegeEscalation"] != false;
-    add("allowPrivilegeEscalation != false", told(&names(spec, gains), "must set securityContext.allowPrivilegeEscalation=false"));
+    add(
+        "allowPrivilegeEscalation != false",
+        told(&names(spec, gains), "must set securityContext.allowPrivilegeEscalation=false"),
+    );
     let keeps = |c: &Value| !arr(c, "/securityContext/capabilities/drop").iter().any(|x| x == "ALL");
     add("unrestricted capabilities", told(&names(spec, keeps), "must set securityContext.capabilities.drop=[\"ALL\"]"));
     let own = |c: &Value, k: &str| !c["securityContext"][k].is_null();
     let pod = &spec["securityContext"];
-    let root = |c: &Value| if own(c, "runAsNonRoot") { c["securityContext"]["runAsNonRoot"] != true } else { pod["runAsNonRoot"] != true };
+    let root = |c: &Value| {
+        if own(c, "runAsNonRoot") { c["securityContext"]["runAsNonRoot"] != true } else { pod["runAsNonRoot"] != true }
+    };
     let pod_or = |said: Option<String>| said.map(|t| format!("pod or {t}"));
     add("runAsNonRoot != true", pod_or(told(&names(spec, root), "must set securityContext.runAsNonRoot=true")));
     let bare = |c: &Value| {
-        let profile = if own(c, "seccompProfile") { &c["securityContext"]["seccompProfile"] } else { &pod["seccompProfile"] };
+        let profile =
+            if own(c, "seccompProfile") { &c["securityContext"]["seccompProfile"] } else { &pod["seccompProfile"] };
         !matches!(profile["type"].as_str(), Some("RuntimeDefault" | "Localhost"))
     };
     let words = "must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\"";

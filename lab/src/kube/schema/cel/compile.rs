@@ -5,8 +5,10 @@ use serde_json::Value;
 use super::parse::{Expr, parse};
 
 /// Where libraries keep their functions.
-const LIBRARIES: &[&str] =
-    &["optional", "sets", "math", "format", "base64", "strings", "cel", "google", "type", "lists", "quantity", "ip", "cidr"];
+const LIBRARIES: &[&str] = &[
+    "optional", "sets", "math", "format", "base64", "strings", "cel", "google", "type", "lists", "quantity", "ip",
+    "cidr",
+];
 
 /// Names of types.
 const TYPES: &[&str] = &["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type", "dyn"];
@@ -90,7 +92,9 @@ fn syntax(rule: &str) -> Option<Wrong> {
         return Some(("Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}".to_owned(), bare.len()));
     }
     let first = bare.trim_start();
-    let sign = ["<", ">", "=", "&", "|", "+", "*", "/", "%", "?", ":", ")", "]", "}"].into_iter().find(|d| first.starts_with(d));
+    let sign = ["<", ">", "=", "&", "|", "+", "*", "/", "%", "?", ":", ")", "]", "}"]
+        .into_iter()
+        .find(|d| first.starts_with(d));
     sign.map(|d| (format!("Syntax error: extraneous input '{d}' expecting {{'[', '{{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}}"), rule.len() - first.len()))
 }
 
@@ -223,7 +227,9 @@ impl<'a> Compiler<'a> {
             return Err((format!("found no matching overload for '_{sign}_' applied to '({l}, {r})'"), at));
         }
         Ok(match sign {
-            "+" | "-" | "*" | "/" | "%" => left.filter(|l| is_number(l) || *l == "string").map_or(Is::Unknown, Is::Plain),
+            "+" | "-" | "*" | "/" | "%" => {
+                left.filter(|l| is_number(l) || *l == "string").map_or(Is::Unknown, Is::Plain)
+            }
             _ => Is::Plain("bool"),
         })
     }
@@ -242,7 +248,10 @@ impl<'a> Compiler<'a> {
             });
         };
         let of = self.kind(on)?;
-        let macros = matches!(name, "all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" | "transformList" | "transformMap");
+        let macros = matches!(
+            name,
+            "all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" | "transformList" | "transformMap"
+        );
         if let (true, [Expr::Name(var), rest @ ..]) = (macros, args) {
             // over the items of a list, or the keys of a map
             let item = match of {
@@ -297,18 +306,39 @@ mod tests {
             "map": {"type": "object", "additionalProperties": {"type": "string"}},
             "open": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}});
         for good in [
-            "self.min > 1", "self.on", "self.min < self.half", "self.any == 'x'", "self.list.all(x, x.port > 80)",
-            "self.list[0].port == 1", "self.map.all(k, self.map[k] != '')", "self.map.some == 'x'", "self.open.some.thing > 1",
-            "!has(self.name) || self.name.size() > 2", "oldSelf.min == self.min", "self.?name.orValue('') == ''",
-            "quantity(self.name).isLessThan(quantity('1Gi'))", "sets.contains(['a'], ['a'])", "type(self.min) == int",
-            "self.list.exists(i, x, x.port == i)", "self.name.matches('^[a-z(]+$')", "self.list.map(x, x.port).isSorted()",
-            "isURL(self.name) && url(self.name).getHost() == 'x'", "self.name in ['a', 'b']", "dyn(self.min) == 'x'",
+            "self.min > 1",
+            "self.on",
+            "self.min < self.half",
+            "self.any == 'x'",
+            "self.list.all(x, x.port > 80)",
+            "self.list[0].port == 1",
+            "self.map.all(k, self.map[k] != '')",
+            "self.map.some == 'x'",
+            "self.open.some.thing > 1",
+            "!has(self.name) || self.name.size() > 2",
+            "oldSelf.min == self.min",
+            "self.?name.orValue('') == ''",
+            "quantity(self.name).isLessThan(quantity('1Gi'))",
+            "sets.contains(['a'], ['a'])",
+            "type(self.min) == int",
+            "self.list.exists(i, x, x.port == i)",
+            "self.name.matches('^[a-z(]+$')",
+            "self.list.map(x, x.port).isSorted()",
+            "isURL(self.name) && url(self.name).getHost() == 'x'",
+            "self.name in ['a', 'b']",
+            "dyn(self.min) == 'x'",
         ] {
             assert_eq!(trouble(good, &schema, false), None, "{good}");
         }
         for (bad, why) in [
-            ("self.nope > 1", "compilation failed: ERROR: <input>:1:5: undefined field 'nope'\n | self.nope > 1\n | ....^"),
-            ("foo.bar == 1", "compilation failed: ERROR: <input>:1:1: undeclared reference to 'foo' (in container '')\n | foo.bar == 1\n | ^"),
+            (
+                "self.nope > 1",
+                "compilation failed: ERROR: <input>:1:5: undefined field 'nope'\n | self.nope > 1\n | ....^",
+            ),
+            (
+                "foo.bar == 1",
+                "compilation failed: ERROR: <input>:1:1: undeclared reference to 'foo' (in container '')\n | foo.bar == 1\n | ^",
+            ),
             ("self.list.all(x, x.prt > 1)", "undefined field 'prt'"),
             ("self.min >", "Syntax error: mismatched input '<EOF>'"),
             ("(self.min > 1", "Syntax error"),
