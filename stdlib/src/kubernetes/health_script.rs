@@ -58,7 +58,7 @@ mod api {
         call(&ncc, |ctx| async move { Ok(lines(cluster.check_workloads(&ctx).await?)) })
     }
 
-    /// Says what is wrong with the bundles below a folder before they are pushed to Fleet's repository.
+    /// Says what is wrong with the bundles below a folder before they are pushed.
     ///
     /// Keys of `fleet.yaml` that Fleet would drop without a word (such as `patches`), fields that no built-in kind has,
     /// entries that appear twice. An empty list when all is well.

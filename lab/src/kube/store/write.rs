@@ -99,11 +99,15 @@ impl Store {
             admission::naming(self, kind, &ns, &obj)?;
             validate::create(self, kind, &obj)?;
         }
-        if self.get(&kind.resource(), &ns, &name).is_some() {
+        let exists = self.get(&kind.resource(), &ns, &name).is_some();
+        if exists && !o.check {
             return Err(Failure::already_exists(kind, &name));
         }
         admission::creation(self, kind, &ns, &obj)?;
         crate::kube::controllers::quotas::admit(self, kind, &ns, &obj)?;
+        if exists {
+            return Err(Failure::already_exists(kind, &name));
+        }
         if !o.manager.is_empty() {
             fields::track_as_sent(kind, None, &mut obj, plain, o, self.now_ms);
         }
