@@ -85,11 +85,12 @@ fn deployment(name: &str, env: Value) -> Value {
 /// A pod that writes to a claim of the default class; then the claim is deleted.
 fn deleted_in_use(lab: &Lab, w: &mut World, _target: &str) -> Result<(), String> {
     cluster(lab, w, |cx| {
-        let ready = |n: &&Value| {
-            n["spec"]["taints"].is_null() && n["spec"]["unschedulable"] != true && s(n, "/metadata/name") != ""
+        let worker = |n: &&Value| {
+            n["metadata"]["labels"]["node-role.kubernetes.io/control-plane"].is_null()
+                && n["spec"]["unschedulable"] != true
         };
-        let node = cx.list("nodes").into_iter().find(ready).map(|n| s(n, "/metadata/name").to_owned());
-        let node = node.ok_or("no node takes pods")?;
+        let node = cx.list("nodes").into_iter().find(worker).map(|n| s(n, "/metadata/name").to_owned());
+        let node = node.ok_or("the cluster has no worker")?;
         cx.create(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": {"name": "models", "namespace": NS},
             "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "50Gi"}}}}));
