@@ -19,8 +19,10 @@ pve.find_vm(\"k3s-cp3\").stop();
 /// Drifts outside of them, written into a saved world.
 fn damage(w: &mut Value) {
     let vms = &mut w["pve"]["vms"];
-    vms["211"]["conf"]["memory"] = "65536".into();
-    vms["202"]["conf"]["cores"] = "2".into();
+    vms["211"]["conf"]["tags"] = "mine".into();
+    vms["202"]["conf"]["nameserver"] = "1.1.1.1".into();
+    // The one that is off: a running machine would be asked about.
+    vms["203"]["conf"]["cores"] = "2".into();
     let clusters = w["clusters"].as_object_mut().unwrap();
     let objects = &mut clusters.values_mut().next().unwrap()["store"]["objects"];
     objects["nodes"]["/k3s-cp1"]["spec"].as_object_mut().unwrap().remove("taints");
@@ -31,10 +33,11 @@ fn damage(w: &mut Value) {
 /// What the plan must show of them: target and the beginning of what changes.
 const DRIFTS: &[&str] = &[
     "k3s-cp1: taint",
-    "k3s-cp2: cores",
+    "k3s-cp2: nameserver",
     "k3s-cp2: service chrony",
+    "k3s-cp3: cores",
     "k3s-cp3: power",
-    "k3s-gpu1: memory",
+    "k3s-gpu1: tags",
     "k3s-gpu1: sysctl vm.panic_on_oom",
     "nfs1: file /etc/exports.d/",
     "homelab: StorageClass nfs-client metadata.annotations",

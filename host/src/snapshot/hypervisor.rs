@@ -8,6 +8,7 @@ use gpuhost_lab::spec::{NodeSpec, PciSpec, Spec, StorageSpec};
 use gpuhost_lab::world::World;
 use gpuhost_stdlib::core::ctx::Ctx;
 use gpuhost_stdlib::core::error::OpResult;
+use gpuhost_stdlib::proxmox::birth::{self, Birth};
 use gpuhost_stdlib::proxmox::request;
 use gpuhost_stdlib::proxmox::{Proxmox, lock_pool};
 use gpuhost_stdlib::site::Site;
@@ -248,12 +249,21 @@ impl Seen {
     }
 }
 
+/// A pool's comment as the site has it. The cluster whose birth it notes has the world's own CA and token here.
+fn likeness(ours: &str, theirs: &str) -> String {
+    match (Birth::parse(ours), Birth::parse(theirs)) {
+        (Some(own), Some(read)) => birth::with(theirs, Some(&Birth { ca: own.ca, token: own.token, ..read })),
+        _ => theirs.to_owned(),
+    }
+}
+
 /// Makes the world's hypervisor be as it was read.
 pub fn place(lab: &Lab, w: &mut World, site: &Site, seen: &Seen, swap: &Swap, notes: &mut Notes) {
     let locks = lock_pool(site, 0).trim_end_matches('0').to_owned();
     w.pve.pools.retain(|name, _| seen.pools.contains_key(name));
     for (name, comment) in seen.pools.iter().filter(|(n, _)| !n.starts_with(&locks)) {
-        w.pve.pools.entry(name.clone()).or_default().comment = swap.text(comment);
+        let pool = w.pve.pools.entry(name.clone()).or_default();
+        pool.comment = likeness(&pool.comment, &swap.text(comment));
     }
     if seen.pools.keys().any(|p| p.starts_with(&locks)) {
         notes.assumed.push("nobody holds the site's lock any more when the run begins".to_owned());
@@ -295,5 +305,22 @@ fn keep_images(w: &mut World, storage: &str, images: &BTreeSet<String>, notes: &
     }
     if images.iter().any(|id| !w.pve.files.contains_key(id)) {
         notes.assumed.push(format!("images on {storage} that a deploy does not leave there are not in the world"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_birth_of_the_likeness_is_its_own_and_what_was_chosen_is_the_sites() {
+        let ours = "gpuhost site s u cluster=ca=aaaa;token=bbbb;pods=10.42.0.0/16;services=10.43.0.0/16;cis=on";
+        let theirs = "gpuhost site s u cluster=ca=cccc;token=dddd;pods=10.99.0.0/16;services=10.43.0.0/16;cis=off kept";
+        let both = likeness(ours, theirs);
+        let word = "cluster=ca=aaaa;token=bbbb;pods=10.99.0.0/16;services=10.43.0.0/16;cis=off";
+        assert!(both.contains(word) && both.ends_with(" kept"), "{both}");
+        // Where one of the two notes nothing, the site's words count: also those of a cluster that is lost.
+        assert_eq!(likeness("", theirs), theirs);
+        assert_eq!(likeness(ours, "gpuhost site s u"), "gpuhost site s u");
     }
 }

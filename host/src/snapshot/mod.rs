@@ -72,9 +72,6 @@ impl Swap {
         };
         let ((their_ca, theirs), (our_ca, ours)) = (parts(theirs), parts(ours));
         self.add(&their_ca, &our_ca);
-        // As the note of the cluster's birth has it.
-        let short = |hash: &str| hash.get(..12).unwrap_or_default().to_owned();
-        self.add(&short(&their_ca), &short(&our_ca));
         self.add(&theirs, &ours);
     }
 

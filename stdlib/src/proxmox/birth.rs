@@ -57,8 +57,9 @@ impl Birth {
     }
 }
 
-/// A comment with this birth in it, or with none; everything else stays.
-fn with(comment: &str, birth: Option<&Birth>) -> String {
+/// A pool's comment with this birth in it, or with none; everything else stays.
+#[must_use]
+pub fn with(comment: &str, birth: Option<&Birth>) -> String {
     let whole = comment.trim();
     let (text, kept) = whole.strip_suffix(KEPT).map_or((whole, ""), |t| (t, KEPT));
     let mut words: Vec<String> = text.split_whitespace().filter(|w| !w.starts_with(WORD)).map(str::to_owned).collect();

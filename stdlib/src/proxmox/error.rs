@@ -225,6 +225,10 @@ impl Fault {
             Fault::LockTimeout => "Proxmox was busy; run it again".to_owned(),
             Fault::Stale => "somebody else changed it meanwhile; run it again".to_owned(),
             Fault::AgentOff => "switch the agent on: `qm set VMID --agent enabled=1`".to_owned(),
+            Fault::Unreachable => {
+                "see whether the hypervisor's API answers, then run it again: it compares first and continues"
+                    .to_owned()
+            }
             _ => return None,
         })
     }

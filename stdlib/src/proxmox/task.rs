@@ -133,7 +133,8 @@ impl Proxmox {
                 let words = self.last_words(ctx, upid).await;
                 // Progress lines say nothing about a failure.
                 error.causes.extend(words.into_iter().filter(|l| !l.contains(&exit) && percent_of(l).is_none()));
-                error.hint = explain(&exit);
+                let log = || format!("the whole log: `pvenode task log {upid}` on {node}");
+                error.hint = explain(&exit).or_else(|| Some(log()));
                 Ok(Err(TaskFailure { fault, error }))
             }
         }
