@@ -76,7 +76,7 @@ fn a_cluster_of_which_only_the_pool_tells_is_not_made_twice(base: &Play) {
 fn what_was_fixed_at_birth_does_not_change(base: &Play) {
     let mut p = base.copy();
     p.change_site(&[("cis = false", "cis = true")]);
-    refused(&p.recipe(DEPLOY, &[]), 4, &["born with", "cis: it was made with off, the site file says on"]);
+    refused(&p.recipe(DEPLOY, &[]), 4, &["fixed at the cluster's birth"]);
 }
 
 /// Rule 14: names and ids of nodes that exist do not change in place.

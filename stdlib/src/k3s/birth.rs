@@ -33,13 +33,11 @@ pub(super) async fn noted(ctx: &Ctx) -> OpResult<Option<Birth>> {
     Proxmox::connect_site(ctx).await?.birth(ctx, &site).await
 }
 
-/// Whether the hypervisor says something else than servers that belong to a cluster, or than the site file.
+/// Whether the hypervisor says the same as the server `name` with its CA, and as the site file.
 ///
 /// # Errors
 /// `denied` naming each difference.
-pub(super) fn same(birth: &Birth, hosts: &[Host], found: &[Found], o: &ServerOptions) -> OpResult<()> {
-    let server = hosts.iter().zip(found).find_map(|(h, f)| Some((h.name(), f.ca_hash().filter(|_| f.member)?)));
-    let Some((name, ca)) = server else { return Ok(()) };
+pub(super) fn same(birth: &Birth, name: &str, ca: &str, o: &ServerOptions) -> OpResult<()> {
     let mut e = OpError::refused("the cluster is not the one that this site was born with").on(name);
     if !ca.starts_with(&birth.ca) {
         e = e.because(format!("its CA is {}, the site's cluster was made with {}", shortened(ca), birth.ca));
@@ -141,6 +139,25 @@ pub(super) async fn forget_after(s: &OpScope, host: &Host) -> OpResult<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_ca_and_other_choices_are_refused_and_named() {
+        let map = rhai::Map::from([("version".into(), "v1.34.9+k3s1".into())]);
+        let o = ServerOptions::read(&map).unwrap();
+        let ca = "ab".repeat(32);
+        let birth = Birth {
+            ca: shortened(&ca),
+            token: String::new(),
+            cluster_cidr: o.cluster_cidr.clone(),
+            service_cidr: o.service_cidr.clone(),
+            cis: o.cis,
+        };
+        assert!(same(&birth, "cp1", &ca, &o).is_ok());
+        let other = Birth { ca: "cd".repeat(6), cis: !o.cis, ..birth };
+        let e = same(&other, "cp1", &ca, &o).unwrap_err();
+        assert_eq!((e.causes.len(), e.target.as_str()), (2, "cp1"), "{e:?}");
+        assert!(e.causes[0].contains("its CA is abababababab") && e.causes[1].starts_with("cis: "), "{e:?}");
+    }
 
     #[test]
     fn a_fingerprint_says_which_token_and_not_what_it_is() {

@@ -82,16 +82,13 @@ async fn make_plan<'a>(ctx: &Ctx, hosts: &'a [Host], o: &'a ServerOptions) -> Op
     })?;
     same_cluster(hosts, &found)?;
     let noted = super::birth::noted(ctx).await;
-    if found.iter().any(|f| f.member) {
-        // A hypervisor that does not answer keeps nobody from looking after a cluster that there is.
-        if let Ok(Some(birth)) = &noted {
-            super::birth::same(birth, hosts, &found, o)?;
-        }
-    } else {
+    let member = hosts.iter().zip(&found).find_map(|(h, f)| Some((h.name().to_owned(), f.ca_hash()?.to_owned())));
+    if !found.iter().any(|f| f.member) {
         super::unborn::check(ctx).await?;
-        if let (Some(birth), Some(site)) = (noted?, &ctx.site) {
-            return Err(super::birth::lost(&site.name, &birth));
+        if let (Ok(Some(birth)), Some(site)) = (&noted, &ctx.site) {
+            return Err(super::birth::lost(&site.name, birth));
         }
+        noted.as_ref().map_err(OpError::clone)?;
     }
     let password = password(ctx, o, hosts, &found)?;
     let agents = ctx.site.as_ref().is_some_and(|s| s.nodes_of(RoleKind::Agent).next().is_some());
@@ -110,6 +107,10 @@ async fn make_plan<'a>(ctx: &Ctx, hosts: &'a [Host], o: &'a ServerOptions) -> Op
     let plan = Plan { o, hosts, found, password, taints, sans };
     for i in 0..hosts.len() {
         plan.check(i)?;
+    }
+    // A hypervisor that does not answer keeps nobody from looking after a cluster that there is.
+    if let (Ok(Some(birth)), Some((name, ca))) = (&noted, &member) {
+        super::birth::same(birth, name, ca, o)?;
     }
     Ok(plan)
 }
