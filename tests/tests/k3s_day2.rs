@@ -254,7 +254,7 @@ fn asked_before_anything(life: &Life) {
         ("recipes/remove-node.rhai", "name=nfs1", 1, "nfs1 is no cluster node; it serves the storage of"),
         ("recipes/replace-node.rhai", "name=nfs1", 1, "nfs1 is no cluster node"),
         ("recipes/replace-node.rhai", "name=k3s-gpu9", 1, "the site has no node `k3s-gpu9`"),
-        ("recipes/remove-node.rhai", "lost=false", 1, "no node is named"),
+        ("recipes/remove-node.rhai", "lost=false", 2, "findings before anything ran"),
         ("recipes/backup.rhai", "keep=0", 1, "at least one snapshot"),
         ("recipes/backup.rhai", "folder=/elsewhere", 4, "outside the project folder"),
     ] {

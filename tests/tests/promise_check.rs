@@ -26,7 +26,7 @@ const LINES: &[(&str, &[&str])] = &[
         &["spec.contaners", "did you mean `containers`"],
     ),
     ("confirm(1);", &["`confirm` expects a text"]),
-    ("param(\"a\");", &["`param` takes 2 arguments, found 1"]),
+    ("param();", &["`param` takes 1 or 2 arguments, found 0"]),
 ];
 
 #[test]

@@ -79,6 +79,17 @@ fn clients(ready: &Value) {
     forward(&config);
     if let Some(ran) = outside("ssh", &["-F", &config, "brain", "hostname; exit 7"]) {
         assert!(ran.code == 7 && ran.stdout == "brain\n", "{ran:?}");
+        for (command, parts) in [
+            ("sudo k3s kubectl get nodes", &["NAME ", "STATUS ", "brain ", "Ready"][..]),
+            ("sudo kubectl get po -A -o wide --no-headers", &["kube-system ", "coredns", "Running"]),
+            ("sudo kubectl get node brain -o name", &["node/brain\n"]),
+            ("sudo crictl ps", &["CONTAINER ", "POD ID ", "Running"]),
+        ] {
+            let ran = outside("ssh", &["-F", &config, "brain", command]).unwrap();
+            assert!(ran.code == 0 && parts.iter().all(|p| ran.stdout.contains(p)), "{command}: {ran:?}");
+        }
+        let ran = outside("ssh", &["-F", &config, "brain", "kubectl get nodes"]).unwrap();
+        assert!(ran.code == 1 && ran.stderr.contains("k3s.yaml: permission denied"), "{ran:?}");
         let ran = outside("ssh", &["-F", &config, "muscle-a", "frobnicate"]).unwrap();
         assert!(ran.code == 96 && ran.stderr.contains("not simulated"), "{ran:?}");
         let key = std::path::Path::new(&config).with_file_name("wrong_key").display().to_string();

@@ -183,3 +183,42 @@ async fn a_no_op_script_is_cheap() {
     // Debug build, shared machine: only gross regressions fail here.
     assert!(each < 60_000);
 }
+
+/// Every program of the shell library runs and comes back: one that calls itself would take the lab down with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_program_of_the_shell_comes_back() {
+    let bed = Bed::one().await;
+    let ssh = bed.ssh("10.0.0.11").await;
+    for name in
+        gpuhost_lab::guest::fs::image::SHELL_PROGRAMS.iter().filter(|n| !["yes", "watch", "bash", "sh"].contains(*n))
+    {
+        let o = ssh.exec(&format!("{name} --help </dev/null 2>&1 | head -c 100"), b"").await;
+        assert!(!o.err.contains("command not found"), "{name}: {}{}", o.out, o.err);
+    }
+    assert_eq!(ssh.ok("more /etc/hostname").await, "a1\n");
+    assert!(ssh.exec("vi /etc/hostname", b"").await.err.contains("not simulated"));
+}
+
+/// What operators type to look around.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_look_around() {
+    let bed = Bed::with(&[(101, "a1", "10.0.0.11"), (102, "b2", "10.0.0.12")]).await;
+    bed.wait_route("10.0.0.12").await;
+    let ssh = bed.ssh("10.0.0.11").await;
+    for (command, parts) in [
+        ("ps aux", &["USER         PID %CPU", "root           1", "/sbin/init"][..]),
+        ("ps -ef", &["UID          PID    PPID", "systemd-journald"]),
+        ("top -bn1", &["Tasks:", "MiB Mem :", "PID USER", "init"]),
+        ("free -h", &["Mem:", "Gi", "Swap:             0B"]),
+        ("df -h /", &["Size     Used     Avail Use% Mounted on", "/dev/sda1"]),
+        ("ip neigh", &["10.0.0.12 dev eth0 lladdr "]),
+        ("ip addr show dev eth0", &["2: eth0:", "inet 10.0.0.11/24"]),
+        ("systemctl --failed", &["0 loaded units listed."]),
+        ("journalctl --disk-usage", &["take up"]),
+    ] {
+        let out = ssh.ok(command).await;
+        assert!(parts.iter().all(|p| out.contains(p)), "{command}: {out}");
+    }
+    let o = ssh.exec("systemctl daemon-reload", b"").await;
+    assert_eq!((o.code, o.err.as_str()), (Some(1), "Failed to reload daemon: Interactive authentication required.\n"));
+}

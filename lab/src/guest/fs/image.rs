@@ -62,7 +62,6 @@ pub const SHELL_PROGRAMS: &[&str] = &[
     "mkdir",
     "mkfifo",
     "mktemp",
-    "more",
     "mv",
     "nawk",
     "nice",
@@ -109,7 +108,6 @@ pub const SHELL_PROGRAMS: &[&str] = &[
     "uniq",
     "unlink",
     "uuidgen",
-    "vi",
     "watch",
     "wc",
     "which",
@@ -283,6 +281,8 @@ fn debian() -> Nodes {
         let stub = format!("#!/bin/sh\n# bashkit builtin: {name}\nexec {name} \"$@\"\n");
         n.insert(format!("/usr/bin/{name}"), Node::file(stub, 0o755));
     }
+    // At no terminal both print all there is.
+    n.insert("/usr/bin/more".to_owned(), Node::file("#!/bin/sh\nexec less \"$@\"\n".to_owned(), 0o755));
     for p in programs::table().iter().filter(|p| p.package.is_empty()) {
         dirs(&mut n, parent(p.path));
         n.insert(p.path.to_owned(), program_file(p.name()));

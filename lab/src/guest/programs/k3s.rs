@@ -1,7 +1,7 @@
 //! The `k3s` binary and its uninstall scripts, as far as they are used by hand.
 use futures::future::BoxFuture;
 
-use super::{Body, Call, NOT_SIMULATED, Program, k3s_admin};
+use super::{Body, Call, NOT_SIMULATED, Program, k3s_admin, kubectl};
 use crate::guest::fs::Who;
 use crate::guest::k3s::version_of;
 use crate::guest::units;
@@ -18,7 +18,13 @@ pub(super) const PROGRAMS: &[Program] = &[
 
 fn k3s(c: &mut Call) -> BoxFuture<'_, i32> {
     Box::pin(async move {
-        if let Some(code) = looks(c) {
+        let words = words(c);
+        let looked = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["kubectl", "get", ..] => kubectl::get(c, &words[2..]).await,
+            ["crictl", ..] => kubectl::crictl(c, &words[1..]).await,
+            _ => None,
+        };
+        if let Some(code) = looked.or_else(|| looks(c)) {
             return code;
         }
         match c.args.first().map(String::as_str) {
@@ -35,6 +41,13 @@ fn k3s(c: &mut Call) -> BoxFuture<'_, i32> {
     })
 }
 
+/// The words behind `k3s`: `kubectl` and `crictl` are links to it.
+fn words(c: &Call) -> Vec<String> {
+    let called = c.argv0.rsplit('/').next().unwrap_or_default().to_owned();
+    let linked = (called == "kubectl" || called == "crictl").then_some(called);
+    linked.into_iter().chain(c.args.clone()).collect()
+}
+
 /// What only looks; `None` for the commands that do something.
 fn looks(c: &mut Call) -> Option<i32> {
     let path = c.path(&c.argv0.clone());
@@ -44,12 +57,7 @@ fn looks(c: &mut Call) -> Option<i32> {
         let text = format!("bash: line 1: {real}: cannot execute binary file: Exec format error");
         return Some(c.fail(126, &text));
     };
-    let called = c.argv0.rsplit('/').next().unwrap_or_default().to_owned();
-    let args = if called == "kubectl" || called == "crictl" {
-        [vec![called], c.args.clone()].concat()
-    } else {
-        c.args.clone()
-    };
+    let args = words(c);
     match args.first().map(String::as_str) {
         Some("--version" | "-v") => {
             let hash = &crate::guest::k3s::sha256(version.as_bytes())[..8];

@@ -11,6 +11,7 @@ mod hosts;
 mod k3s;
 mod k3s_admin;
 mod kernel;
+mod kubectl;
 mod mounts;
 mod network;
 mod nfs;

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{Call, Program, later, now};
 use crate::guest::query;
+use crate::guest::state::Guest;
 
 pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/bin/ip", ip),
@@ -26,6 +27,22 @@ pub(super) fn lookup(c: &Call, name: &str) -> Option<String> {
     c.world(|w| query::name_to_ip(w, &m, name))
 }
 
+/// The gateway and the machines of the same network that run.
+fn neighbours(c: &mut Call, g: &Guest) -> i32 {
+    let Some(net) = &g.net else { return 0 };
+    let mut all: Vec<(String, String)> = c.world(|w| {
+        let others = w.guests.values().filter(|o| o.spec.vmid != g.spec.vmid);
+        let row = |o: &Guest| Some((o.net.as_ref()?.ip.clone(), o.spec.nics.first()?.mac.to_lowercase()));
+        others.filter_map(row).collect()
+    });
+    all.extend(net.gateway.clone().map(|gw| (gw, "bc:24:11:00:00:fe".to_owned())));
+    all.sort();
+    for (ip, mac) in all {
+        c.line(&format!("{ip} dev eth0 lladdr {mac} REACHABLE"));
+    }
+    0
+}
+
 fn ip(c: &mut Call) -> i32 {
     let flags: Vec<String> = c.args.iter().take_while(|a| a.starts_with('-')).cloned().collect();
     let words: Vec<String> = c.args.iter().skip(flags.len()).cloned().collect();
@@ -39,6 +56,9 @@ fn ip(c: &mut Call) -> i32 {
     }
     if "route".starts_with(what) && what.starts_with('r') && what != "rule" {
         return route(c, &g, &words, as_json);
+    }
+    if "neighbour".starts_with(what) || what == "neighbor" {
+        return neighbours(c, &g);
     }
     let link = "link".starts_with(what);
     if !link && !"address".starts_with(what) {
@@ -61,15 +81,16 @@ fn ip(c: &mut Call) -> i32 {
             return c.fail(1, &text);
         }
     }
+    let index = |n: &str| n.strip_prefix("eth").and_then(|d| d.parse::<usize>().ok()).map_or(1, |d| d + 2);
     if as_json {
-        let list: Vec<_> = ifaces.iter().enumerate().map(|(i, (n, mac, at))| {
+        let list: Vec<_> = ifaces.iter().map(|(n, mac, at)| {
             let info: Vec<_> = at.iter().map(|(a, p)| json!({"family": "inet", "local": a, "prefixlen": p, "scope": if n == "lo" { "host" } else { "global" }, "label": n})).collect();
-            json!({"ifindex": i + 1, "ifname": n, "flags": ["UP", "LOWER_UP"], "mtu": if n == "lo" { 65536 } else { 1500 }, "operstate": if n == "lo" { "UNKNOWN" } else { "UP" }, "address": mac, "addr_info": info})
+            json!({"ifindex": index(n), "ifname": n, "flags": ["UP", "LOWER_UP"], "mtu": if n == "lo" { 65536 } else { 1500 }, "operstate": if n == "lo" { "UNKNOWN" } else { "UP" }, "address": mac, "addr_info": info})
         }).collect();
         c.line(&json!(list).to_string());
         return 0;
     }
-    for (i, (n, mac, at)) in ifaces.iter().enumerate() {
+    for (n, mac, at) in &ifaces {
         let state = if n == "lo" { "UNKNOWN" } else { "UP" };
         let addr = at.as_ref().map(|(a, p)| format!("{a}/{p}")).unwrap_or_default();
         if brief {
@@ -79,7 +100,7 @@ fn ip(c: &mut Call) -> i32 {
             if !addr.is_empty() {
                 c.line(&format!(
                     "{}: {n}    inet {addr} scope global {n}\\       valid_lft forever preferred_lft forever",
-                    i + 1
+                    index(n)
                 ));
             }
         } else {
@@ -88,7 +109,7 @@ fn ip(c: &mut Call) -> i32 {
             } else {
                 ("BROADCAST,MULTICAST,UP,LOWER_UP", "ether")
             };
-            c.line(&format!("{}: {n}: <{flags}> mtu {} state {state} group default qlen 1000\n    link/{kind} {mac} brd ff:ff:ff:ff:ff:ff", i + 1, if n == "lo" { 65536 } else { 1500 }));
+            c.line(&format!("{}: {n}: <{flags}> mtu {} state {state} group default qlen 1000\n    link/{kind} {mac} brd ff:ff:ff:ff:ff:ff", index(n), if n == "lo" { 65536 } else { 1500 }));
             if !link && !addr.is_empty() {
                 c.line(&format!(
                     "    inet {addr} scope {} {n}\n       valid_lft forever preferred_lft forever",

@@ -13,7 +13,8 @@ pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/bin/pidof", pidof),
     now("/usr/bin/lscpu", lscpu),
     now("/usr/bin/df", df),
-    now("/usr/bin/top", |c| c.unsimulated("")),
+    now("/usr/bin/top", top),
+    now("/usr/bin/vi", |c| c.unsimulated("")),
     now("/usr/bin/python3", |c| c.unsimulated("")),
     now("/usr/bin/perl", |c| c.unsimulated("")),
     now("/usr/bin/crontab", crontab),
@@ -53,6 +54,58 @@ fn nproc(c: &mut Call) -> i32 {
     0
 }
 
+/// Kibibytes as `free -h` prints them: one decimal below ten.
+fn scaled(kib: u64) -> String {
+    let (mut v, mut unit) = (kib as f64, 0);
+    while v >= 1024.0 && unit < 3 {
+        v /= 1024.0;
+        unit += 1;
+    }
+    match kib {
+        0 => "0B".to_owned(),
+        _ if v < 10.0 => format!("{v:.1}{}", ["Ki", "Mi", "Gi", "Ti"][unit]),
+        _ => format!("{:.0}{}", v.floor(), ["Ki", "Mi", "Gi", "Ti"][unit]),
+    }
+}
+
+/// `top -b`: the head and the processes, once; a live screen is not simulated.
+fn top(c: &mut Call) -> i32 {
+    let flags: String = c.args.iter().filter(|a| a.starts_with('-')).map(|a| &a[1..]).collect();
+    if !flags.contains('b') {
+        return c.unsimulated("without -b");
+    }
+    let Some((total, free, available, cache)) = c.guest(|g| memory(g)) else { return 1 };
+    let all = processes(c);
+    let mib = |k: u64| format!("{:.1}", k as f64 / 1024.0);
+    uptime(c);
+    c.line(&format!(
+        "Tasks: {:>3} total,   1 running, {:>3} sleeping,   0 stopped,   0 zombie",
+        all.len(),
+        all.len() - 1
+    ));
+    c.line("%Cpu(s):  1.2 us,  0.6 sy,  0.0 ni, 98.1 id,  0.1 wa,  0.0 hi,  0.0 si,  0.0 st");
+    c.line(&format!(
+        "MiB Mem : {:>8} total, {:>8} free, {:>8} used, {:>8} buff/cache",
+        mib(total),
+        mib(free),
+        mib(total - free - cache),
+        mib(cache)
+    ));
+    c.line(&format!(
+        "MiB Swap: {:>8} total, {:>8} free, {:>8} used. {:>8} avail Mem",
+        "0.0",
+        "0.0",
+        "0.0",
+        mib(available)
+    ));
+    c.line("\n    PID USER      PR  NI    VIRT    RES    SHR S  %CPU  %MEM     TIME+ COMMAND");
+    for (pid, user, cmd) in all {
+        let name = cmd.split_whitespace().next().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned();
+        c.line(&format!("{pid:>7} {user:<8}  20   0  168000  12000   8000 S   0.0   0.1   0:01.00 {name}"));
+    }
+    0
+}
+
 fn free(c: &mut Call) -> i32 {
     let Some((m, swap)) = c.guest(|g| (memory(g), g.swaps.iter().map(|s| s.1).sum::<u64>())) else { return 1 };
     let (total, free, available, cache) = m;
@@ -60,7 +113,7 @@ fn free(c: &mut Call) -> i32 {
     let human = c.has(&["-h", "--human"]);
     let unit = |k: u64| {
         if human {
-            if k >= 1 << 20 { format!("{:.1}Gi", k as f64 / 1_048_576.0) } else { format!("{}Mi", k / 1024) }
+            scaled(k)
         } else if c.has(&["-b", "--bytes"]) {
             (k * 1024).to_string()
         } else if c.has(&["-m", "--mebi"]) {
@@ -144,6 +197,25 @@ fn ps(c: &mut Call) -> i32 {
     let headless =
         c.has(&["--no-headers", "h"]) || format.as_ref().is_some_and(|f| f.split(',').all(|p| p.ends_with('=')));
     let mut hits = 0;
+    let bsd = c.args.first().is_some_and(|a| matches!(a.as_str(), "aux" | "-aux" | "auxw" | "auxww"));
+    let full = c.args.iter().any(|a| matches!(a.as_str(), "-ef" | "-eF" | "-elf" | "-f"));
+    if bsd || full {
+        c.line(if bsd {
+            "USER         PID %CPU %MEM    VSZ   RSS TTY      STAT START   TIME COMMAND"
+        } else {
+            "UID          PID    PPID  C STIME TTY          TIME CMD"
+        });
+        let booted = crate::guest::journal::stamp(c.guest(|g| g.booted_ms).unwrap_or_default());
+        let clock = booted.split(' ').nth(2).map_or("00:00", |t| &t[..5]).to_owned();
+        for (pid, user, cmd) in all {
+            c.line(&if bsd {
+                format!("{user:<8} {pid:>7}  0.0  0.1 168000 12000 ?        Ss   {clock}   0:01 {cmd}")
+            } else {
+                format!("{user:<8} {pid:>7} {:>7}  0 {clock} ?        00:00:01 {cmd}", u32::from(pid > 2))
+            });
+        }
+        return 0;
+    }
     if !headless {
         c.line(if format.is_some() { "    PID COMMAND" } else { "    PID TTY          TIME CMD" });
     }
@@ -388,7 +460,7 @@ fn df(c: &mut Call) -> i32 {
         return code;
     }
     c.line(&format!(
-        "Filesystem     {}{:>9}     Used Available Use% Mounted on",
+        "Filesystem     {}{:>9}     Used {} Use% Mounted on",
         if types { "Type     " } else { "" },
         if human {
             "Size"
@@ -396,7 +468,8 @@ fn df(c: &mut Call) -> i32 {
             "1024-blocks"
         } else {
             "1K-blocks"
-        }
+        },
+        if human { "    Avail" } else { "Available" }
     ));
     for r in chosen {
         let kind = if types { format!("{:<8} ", r.fstype) } else { String::new() };

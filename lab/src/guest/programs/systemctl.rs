@@ -49,6 +49,11 @@ fn systemctl(c: &mut Call) -> BoxFuture<'_, i32> {
             "try-reload-or-restart",
         ];
         if change.contains(&verb.as_str()) && c.who.uid != 0 {
+            if ops.is_empty() {
+                let what = if verb.starts_with("daemon-") { "reload daemon" } else { verb.as_str() };
+                let text = format!("Failed to {what}: Interactive authentication required.");
+                return c.fail(1, &text);
+            }
             let text = format!(
                 "Failed to {verb} {}: Interactive authentication required.\nSee system logs and 'systemctl status {}' for details.",
                 ops.join(" "),
@@ -451,6 +456,7 @@ fn list(c: &mut Call, verb: &str, patterns: &[String]) -> i32 {
     names.sort();
     names.dedup();
     let kind = c.value(&["-t", "--type"]);
+    let mut shown_any = false;
     let want = c.value(&["--state"]).or_else(|| c.has(&["--failed"]).then(|| "failed".to_owned()));
     for n in names {
         let hit = patterns.is_empty()
@@ -469,9 +475,16 @@ fn list(c: &mut Call, verb: &str, patterns: &[String]) -> i32 {
         let (a, sub) = c.world(|w| state(w, c.m.vmid, &n));
         let shown = c.has(&["-a", "--all"]) || a != "inactive" || !patterns.is_empty();
         if shown && want.as_ref().is_none_or(|w| *w == a || *w == sub) {
+            shown_any = true;
             let d = load(&c.m.files, &n).map(|u| u.get("Unit.Description").to_owned()).unwrap_or_default();
             c.line(&format!("  {n:<45} loaded {a:<8} {sub:<10} {d}"));
         }
+    }
+    if !shown_any && verb != "list-unit-files" && !c.has(&["--no-legend", "--legend=false", "-q", "--quiet"]) {
+        c.line(match verb {
+            "list-timers" => "NEXT LEFT LAST PASSED UNIT ACTIVATES\n\n0 timers listed.",
+            _ => "  UNIT LOAD ACTIVE SUB DESCRIPTION\n\n0 loaded units listed.",
+        });
     }
     0
 }
@@ -525,6 +538,10 @@ fn journalctl(c: &mut Call) -> i32 {
     if c.has(&["-f", "--follow"]) {
         return c.unsimulated("--follow");
     }
+    if c.has(&["--disk-usage"]) {
+        c.line("Archived and active journals take up 8.0M in the file system.");
+        return 0;
+    }
     if c.has(&["--vacuum-time", "--vacuum-size", "--rotate", "--flush", "--sync"])
         || c.args.iter().any(|a| a.starts_with("--vacuum"))
     {
@@ -532,11 +549,17 @@ fn journalctl(c: &mut Call) -> i32 {
     }
     let unit = c.value(&["-u", "--unit"]).map(|u| load(&c.m.files, &u).map_or_else(|| full(&u), |u| u.name));
     let n: usize = c.value(&["-n", "--lines"]).and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
+    let kernel = c.has(&["-k", "--dmesg"]);
+    let loud = c
+        .value(&["-p", "--priority"])
+        .is_some_and(|p| matches!(p.as_str(), "0" | "1" | "2" | "3" | "err" | "crit" | "alert" | "emerg"));
     let cat = c.value(&["-o", "--output"]).as_deref() == Some("cat");
     let grep = c.value(&["-g", "--grep"]);
     let all = lines(c, unit.as_deref());
     let mut all: Vec<String> = all
         .into_iter()
+        .filter(|l| !kernel || l.contains(" kernel[") || l.contains(" kernel:"))
+        .filter(|l| !loud || ["level=error", "level=fatal", "Failed ", "failed"].iter().any(|w| l.contains(w)))
         .filter(|l| grep.as_ref().is_none_or(|g| l.to_lowercase().contains(&g.to_lowercase())))
         .collect();
     if all.is_empty() {
