@@ -40,7 +40,7 @@ const DRIFTS: &[&str] = &[
     "k3s-gpu1: tags",
     "k3s-gpu1: sysctl vm.panic_on_oom",
     "nfs1: file /etc/exports.d/",
-    "homelab: StorageClass nfs-client metadata.annotations",
+    "nfs-client: StorageClass nfs-client metadata.annotations",
 ];
 
 fn default_site() -> String {
