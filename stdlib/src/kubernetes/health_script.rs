@@ -64,7 +64,7 @@ mod api {
     /// entries that appear twice. An empty list when all is well.
     ///
     /// # Example
-    /// ```rhai
+    /// ```rhai,check
     /// for line in kubernetes::check_bundles("recipes/gitops") { warn(line); }
     /// ```
     #[rhai_fn(return_raw)]
