@@ -142,6 +142,9 @@ impl OpScope {
             self.ctx.consent.destroy(&self.op, &changes)?;
         }
         self.ctx.policy.before_effect(&self.ctx, &self.op).await?;
+        // Looked at between the two: whoever interrupts either keeps it from beginning, or finds it under way.
+        let begun = self.ctx.effects.begin(&self.ctx.flight, format!("{} {}", self.op.name(), self.op.target));
+        self.ctx.check_cancelled()?;
         self.ctx.emit(&Event::Intent {
             id: self.id,
             op: self.op.name(),
@@ -150,7 +153,6 @@ impl OpScope {
             args: self.op.args.clone(),
             changes: changes.clone(),
         })?;
-        let begun = self.ctx.effects.begin(&self.ctx.flight, format!("{} {}", self.op.name(), self.op.target));
         // On the heap: ops nest, and their futures would nest on the stack of whoever polls them.
         let out = Box::pin(work).await;
         drop(begun);
