@@ -184,7 +184,7 @@ fn told(names: &[&str], words: &str) -> Option<String> {
     }
 }
 
-fn names<'a>(spec: &'a Value, wrong: impl Fn(&Value) -> bool) -> Vec<&'a str> {
+fn names(spec: &Value, wrong: impl Fn(&Value) -> bool) -> Vec<&str> {
     containers(spec).into_iter().filter(|c| wrong(c)).map(|c| s(c, "/name")).collect()
 }
 
