@@ -57,6 +57,28 @@ mod api {
         })
     }
 
+    /// Checks an upgrade before anything changes; gives the releases it would go through, none when every node is there.
+    ///
+    /// Every release is asked for, so that a misspelt one costs nothing. Options are those of `ensure_upgrade`.
+    ///
+    /// # Example
+    /// ```rhai
+    /// require(cluster.check_upgrade(site().k3s.version, #{}).len() == 0, "every node runs the site's release");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_upgrade(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        version: &str,
+        options: Map,
+    ) -> RhaiResultOf<Array> {
+        let (cluster, version) = (cluster.clone(), version.to_owned());
+        call(&ncc, |ctx| async move {
+            let way = cluster.check_upgrade(&ctx, &version, &UpgradeOptions::read(&options)?).await?;
+            Ok(way.into_iter().map(Dynamic::from).collect())
+        })
+    }
+
     /// Says which releases' charts exclude a Kubernetes version; an empty list when all take it.
     ///
     /// # Example

@@ -14,6 +14,7 @@ mod options;
 mod remove;
 mod restore;
 mod rotate;
+mod route;
 mod script;
 mod servers;
 mod snapshot;
@@ -55,6 +56,7 @@ pub fn def() -> ModuleDef {
             fn_options("ensure_servers", "options", "ServerOptions", ServerOptions::FIELDS),
             fn_options("ensure_agent", "options", "AgentOptions", AgentOptions::FIELDS),
             fn_options("remove_node", "options", "RemoveOptions", RemoveOptions::FIELDS),
+            fn_options("check_upgrade", "options", "UpgradeOptions", UpgradeOptions::FIELDS),
             fn_options("ensure_upgrade", "options", "UpgradeOptions", UpgradeOptions::FIELDS),
             fn_options("rotate_certificates", "options", "RotateOptions", RotateOptions::FIELDS),
             fn_options("rotate_token", "options", "RotateOptions", RotateOptions::FIELDS),

@@ -254,7 +254,7 @@ async fn remove_file(ctx: &Ctx, host: &Host, path: &str) -> OpResult<()> {
 /// The download script: checks the binary against the release's own checksums before it is put in place.
 #[must_use]
 pub fn install_script(version: &str) -> String {
-    let base = format!("https://github.com/k3s-io/k3s/releases/download/{}", version.replace('+', "%2B"));
+    let base = release_url(version);
     format!(
         "set -u\ncase \"$(uname -m)\" in aarch64|arm64) arch=arm64; file=k3s-arm64;; *) arch=amd64; file=k3s;; esac\n\
          d=$(mktemp -d) || exit 40\n\
@@ -329,15 +329,34 @@ async fn upload(ctx: &Ctx, host: &Host, local: &str, path: &str, mode: &str, sha
     Err(e)
 }
 
+/// Where the files of a release are.
+fn release_url(version: &str) -> String {
+    format!("https://github.com/k3s-io/k3s/releases/download/{}", version.replace('+', "%2B"))
+}
+
+/// Asks from the node whether a release is there, by its list of checksums.
+///
+/// # Errors
+/// `not_found` for a version that does not exist; `unreachable` without internet.
+pub async fn exists(ctx: &Ctx, host: &Host, version: &str) -> OpResult<()> {
+    let ask = format!("curl -fsSL --retry 3 -o /dev/null '{}/sha256sum-amd64.txt' || exit 44", release_url(version));
+    let out = host.exec_raw(ctx, &ask, b"").await.map_err(|e| e.on(host.name()))?;
+    if out.code == 0 { Ok(()) } else { Err(refused(out.code, &out.stderr, version, out.last_words(), host)) }
+}
+
 /// Downloads a release on the node.
 ///
 /// # Errors
 /// `not_found` for a version that does not exist; `unreachable` without internet; `failed` for a wrong checksum.
 pub async fn install(ctx: &Ctx, host: &Host, version: &str) -> OpResult<()> {
     let out = host.exec_raw(ctx, &install_script(version), b"").await.map_err(|e| e.on(host.name()))?;
-    let mut e = match out.code {
-        0 => return Ok(()),
-        44 if out.stderr.contains("404") => OpError::not_found(format!("there is no K3s release `{version}`"))
+    if out.code == 0 { Ok(()) } else { Err(refused(out.code, &out.stderr, version, out.last_words(), host)) }
+}
+
+/// Why a release did not come.
+fn refused(code: i64, stderr: &str, version: &str, words: Vec<String>, host: &Host) -> OpError {
+    let mut e = match code {
+        44 if stderr.contains("404") => OpError::not_found(format!("there is no K3s release `{version}`"))
             .hint("see https://github.com/k3s-io/k3s/releases and correct `version` in the [k3s] section"),
         44 | 45 => OpError::unreachable(format!("K3s {version} cannot be downloaded"))
             .hint("the node needs github.com: check its DNS, gateway and proxy (`curl -fsSLI https://github.com`)"),
@@ -345,8 +364,8 @@ pub async fn install(ctx: &Ctx, host: &Host, version: &str) -> OpResult<()> {
             .hint("something between the node and github.com changes files: a proxy or a mirror"),
         c => OpError::failed(format!("K3s {version} cannot be installed")).because(format!("exit code {c}")),
     };
-    e.causes.extend(out.last_words());
-    Err(e.on(host.name()))
+    e.causes.extend(words);
+    e.on(host.name())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::hold::Care;
 use super::hosts::Machines;
 use super::node::{Found, bring, checked, look};
 use super::options::{Airgap, check_step, check_version, version_numbers};
+use super::route::Route;
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::{Change, Class};
@@ -95,21 +96,7 @@ impl Cluster {
     /// # Errors
     /// `denied` while a server does not vote; what keeps a node from coming back, with its journal's explanation.
     pub async fn ensure_upgrade(&self, ctx: &Ctx, version: &str, o: &UpgradeOptions) -> OpResult<Vec<String>> {
-        check_version(version)?;
-        let all = Machines::of(ctx, &o.servers, &o.agents)?;
-        let servers = self.looked(ctx, &all.servers, Part::Server).await?;
-        let agents = self.looked(ctx, &all.agents, Part::Agent).await?;
-        for (host, found) in servers.iter().chain(&agents) {
-            if found.version.is_empty() {
-                return Err(OpError::not_found("K3s is not installed")
-                    .on(host.name())
-                    .hint("deploy it first, then upgrade"));
-            }
-        }
-        let oldest =
-            servers.iter().map(|(_, f)| f.version.clone()).min_by_key(|v| version_numbers(v)).unwrap_or_default();
-        let path = self.path(ctx, &oldest, version, o, servers[0].0).await?;
-        let steps = if path.is_empty() { vec![version.to_owned()] } else { path };
+        let Route { all, oldest, steps, member } = self.route(ctx, version, o).await?;
         if oldest != version {
             for (release, chart, asks) in self.releases_against(ctx, version).await? {
                 ctx.message(
@@ -118,7 +105,7 @@ impl Cluster {
                 );
             }
         }
-        if o.snapshot && oldest != version && servers[0].1.member {
+        if o.snapshot && oldest != version && member {
             self.snapshot_etcd(ctx, &all.servers[0], &format!("before-{}", version.replace('+', "-"))).await?;
         }
         for step in &steps {
@@ -134,12 +121,12 @@ impl Cluster {
         Ok(if oldest == version { Vec::new() } else { steps })
     }
 
-    async fn looked<'a>(&self, ctx: &Ctx, hosts: &'a [Host], part: Part) -> OpResult<Vec<(&'a Host, Found)>> {
+    pub(super) async fn looked<'a>(&self, ctx: &Ctx, hosts: &'a [Host], part: Part) -> OpResult<Vec<(&'a Host, Found)>> {
         let asked = ctx.clock.join_all(hosts.iter().map(|h| look(ctx, h, part)).collect()).await;
         hosts.iter().zip(asked).map(|(h, f)| Ok((h, f?))).collect()
     }
 
-    async fn path(&self, ctx: &Ctx, from: &str, to: &str, o: &UpgradeOptions, host: &Host) -> OpResult<Vec<String>> {
+    pub(super) async fn path(&self, ctx: &Ctx, from: &str, to: &str, o: &UpgradeOptions, host: &Host) -> OpResult<Vec<String>> {
         let mut via = o.via.clone();
         loop {
             match way(from, to, &via) {
