@@ -1,7 +1,7 @@
 //! The way of an upgrade: known, and every release of it asked for, before anything changes.
 use super::config::Part;
 use super::hosts::Machines;
-use super::node::{exists, Found};
+use super::node::{Found, exists};
 use super::options::{Airgap, check_version, version_numbers};
 use super::upgrade::UpgradeOptions;
 use crate::core::ctx::Ctx;
@@ -66,7 +66,8 @@ impl Cluster {
         for release in &steps {
             // What every node runs already is not asked for, and what is brought from here neither.
             if Airgap::of_site(ctx, release)?.binary.is_empty()
-                && nodes.iter().any(|(_, f)| version_numbers(&f.version) < version_numbers(release)) {
+                && nodes.iter().any(|(_, f)| version_numbers(&f.version) < version_numbers(release))
+            {
                 exists(ctx, servers[0].0, release).await?;
             }
         }

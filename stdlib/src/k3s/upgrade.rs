@@ -121,12 +121,24 @@ impl Cluster {
         Ok(if oldest == version { Vec::new() } else { steps })
     }
 
-    pub(super) async fn looked<'a>(&self, ctx: &Ctx, hosts: &'a [Host], part: Part) -> OpResult<Vec<(&'a Host, Found)>> {
+    pub(super) async fn looked<'a>(
+        &self,
+        ctx: &Ctx,
+        hosts: &'a [Host],
+        part: Part,
+    ) -> OpResult<Vec<(&'a Host, Found)>> {
         let asked = ctx.clock.join_all(hosts.iter().map(|h| look(ctx, h, part)).collect()).await;
         hosts.iter().zip(asked).map(|(h, f)| Ok((h, f?))).collect()
     }
 
-    pub(super) async fn path(&self, ctx: &Ctx, from: &str, to: &str, o: &UpgradeOptions, host: &Host) -> OpResult<Vec<String>> {
+    pub(super) async fn path(
+        &self,
+        ctx: &Ctx,
+        from: &str,
+        to: &str,
+        o: &UpgradeOptions,
+        host: &Host,
+    ) -> OpResult<Vec<String>> {
         let mut via = o.via.clone();
         loop {
             match way(from, to, &via) {
