@@ -253,7 +253,11 @@ fn asked_before_anything(life: &Life) {
     for (recipe, set, code, words) in [
         ("recipes/remove-node.rhai", "name=nfs1", 1, "nfs1 is no cluster node; it serves the storage of"),
         ("recipes/replace-node.rhai", "name=nfs1", 1, "nfs1 is no cluster node"),
-        ("recipes/replace-node.rhai", "name=k3s-gpu9", 1, "the site has no node `k3s-gpu9`"),
+        ("recipes/replace-node.rhai", "name=k3s-gpu9", 1, "k3s-gpu9 is not in the site file"),
+        ("recipes/remove-node.rhai", "name=k3s-cp1", 1, "k3s.address is the address of k3s-cp1"),
+        ("recipes/upgrade.rhai", "version=v1.34.99+k3s1", 1, "there is no K3s release `v1.34.99+k3s1`"),
+        ("recipes/upgrade.rhai", "version=v1.32.9+k3s1", 1, "K3s cannot go back"),
+        ("recipes/upgrade.rhai", "via=banana", 1, "`banana` is not a K3s release"),
         ("recipes/remove-node.rhai", "lost=false", 2, "findings before anything ran"),
         ("recipes/backup.rhai", "keep=0", 1, "at least one snapshot"),
         ("recipes/backup.rhai", "folder=/elsewhere", 4, "outside the project folder"),
