@@ -57,9 +57,9 @@ mod api {
         })
     }
 
-    /// Checks an upgrade before anything changes; gives the releases it would go through, none when every node is there.
+    /// Checks an upgrade before anything changes; gives the releases it would go through.
     ///
-    /// Every release is asked for, so that a misspelt one costs nothing. Options are those of `ensure_upgrade`.
+    /// None when every node is there. Every release is asked for, so that a misspelt one costs nothing. Options are those of `ensure_upgrade`.
     ///
     /// # Example
     /// ```rhai
