@@ -54,10 +54,10 @@ impl Points {
         let Some(At::Inside(wanted)) = &self.at else { return };
         let mut ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::OpStarted { id, op, effect, within, .. } => {
-                if op == wanted || within.is_some_and(|w| ops.contains_key(&w)) {
-                    ops.insert(*id, op == wanted && *effect == Effect::Run);
-                }
+            Event::OpStarted { id, op, effect, within, .. }
+                if op == wanted || within.is_some_and(|w| ops.contains_key(&w)) =>
+            {
+                ops.insert(*id, op == wanted && *effect == Effect::Run);
             }
             Event::Intent { id, .. } if ops.contains_key(id) => self.inside.store(true, Ordering::SeqCst),
             Event::Waiting { id, .. } if ops.get(id) == Some(&true) => {
