@@ -134,7 +134,7 @@ fn a_run_that_died_within_an_op_is_followed_up_as_its_class_says() {
         .into_iter()
         .enumerate()
         .filter(|(i, r)| match asked[..] {
-            [] => full() || (i + turn) % SHARE == 0,
+            [] => full() || (i + turn).is_multiple_of(SHARE),
             _ => asked.contains(&r.op),
         })
         .collect();
