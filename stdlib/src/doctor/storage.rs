@@ -248,10 +248,17 @@ async fn provisioners(s: &mut Scene, cluster: &Cluster, server_ok: bool) -> OpRe
 async fn claims(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
     let classes: Vec<String> =
         cluster.list_in(&s.ctx, "storageclass", "").await?.iter().map(|c| name(c).to_owned()).collect();
+    let namespaces = cluster.list_in(&s.ctx, "namespace", "").await?;
+    let leaving: Vec<&str> =
+        namespaces.iter().filter(|n| !n["metadata"]["deletionTimestamp"].is_null()).map(|n| name(n)).collect();
     for c in cluster.list_in(&s.ctx, "pvc", "").await? {
         let (ns, claim) = (c["metadata"]["namespace"].as_str().unwrap_or_default(), name(&c));
         let at = format!("{ns}/{claim}");
         if !c["metadata"]["deletionTimestamp"].is_null() {
+            if leaving.contains(&ns) {
+                // a part of something that goes as a whole: what holds it up is another cause
+                continue;
+            }
             let users = users_of(s, cluster, ns, claim).await?;
             let held = c["metadata"]["finalizers"].as_array().map_or(&[][..], Vec::as_slice);
             if users.is_empty() && held.iter().all(|f| f == PROTECTION) {
