@@ -107,7 +107,7 @@ pub mod api {
     /// # Example
     /// ```rhai
     /// let t = site().template;
-    /// let volid = pve.get_storage("local").download_url(t.image_url, #{ content: "import", sha256: t.image_sha256 });
+    /// let volid = pve.get_storage("local").download_url(t.image_url, #{ content: "import", sha512: t.image_sha512 });
     /// ```
     #[rhai_fn(global, return_raw, pure)]
     pub fn download_url(
