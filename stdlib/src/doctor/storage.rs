@@ -250,7 +250,7 @@ async fn claims(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
         cluster.list_in(&s.ctx, "storageclass", "").await?.iter().map(|c| name(c).to_owned()).collect();
     let namespaces = cluster.list_in(&s.ctx, "namespace", "").await?;
     let leaving: Vec<&str> =
-        namespaces.iter().filter(|n| !n["metadata"]["deletionTimestamp"].is_null()).map(|n| name(n)).collect();
+        namespaces.iter().filter(|n| !n["metadata"]["deletionTimestamp"].is_null()).map(name).collect();
     for c in cluster.list_in(&s.ctx, "pvc", "").await? {
         let (ns, claim) = (c["metadata"]["namespace"].as_str().unwrap_or_default(), name(&c));
         let at = format!("{ns}/{claim}");

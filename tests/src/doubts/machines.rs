@@ -17,10 +17,10 @@ macro_rules! vm {
         concat!("let vm = pve.get_vm(\"muscle-b\");\n", $text)
     };
 }
-/// And to the shell of `shelf`.
+/// And to the shell of `shelf`, which may be booting.
 macro_rules! shelf {
     ($text:literal) => {
-        concat!("let shelf = pve.get_vm(\"shelf\").ssh();\n", $text)
+        concat!("let vm = pve.get_vm(\"shelf\");\nvm.wait_ready(10.minutes);\nlet shelf = vm.ssh();\n", $text)
     };
 }
 
@@ -29,7 +29,7 @@ const GRANT: &str = "pve.ensure_grant(\"/storage/local\", #{ role: \"Looker\", t
 const TOKEN: &str = "pve.ensure_token(\"gpuhost@pve!second\", #{ keep_as: \"second_token\" });\n";
 const MAPPING: &str = "pve.ensure_pci_mapping(\"gpuhost-a100\", #{ device: \"10de:20f1\", count: 8 });\n";
 const UPLOAD: &str = "write_file(\"seed.iso\", \"an image\");\npve.get_storage(\"local\").upload(\"seed.iso\", #{ content: \"iso\" });\n";
-const BOOTS: &str = "print(pve.get_vm(\"shelf\").ssh().read(\"journalctl --list-boots | wc -l\").stdout);\n";
+const BOOTS: &str = shelf!("print(shelf.read(\"journalctl --list-boots | wc -l\").stdout);\n");
 
 pub(super) const ROWS: &[Row] = &[
     on(Bare, "proxmox.ensure_pool", "pve.ensure_pool();\n", Converges),
