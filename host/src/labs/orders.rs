@@ -128,8 +128,7 @@ fn give(rt: &tokio::runtime::Handle, state_dir: &Path, site: &Arc<Site>, order: 
 /// # Errors
 /// When it does not answer.
 pub fn look(folder: &Folder) -> OpResult<serde_json::Value> {
-    let text = served(folder, &Order::Look)?.map_err(OpError::failed)?;
-    serde_json::from_str(&text).map_err(|e| silent(&e))
+    told(served(folder, &Order::Look)?)
 }
 
 /// Which behaviours a served lab has met so far.
@@ -137,13 +136,14 @@ pub fn look(folder: &Folder) -> OpResult<serde_json::Value> {
 /// # Errors
 /// When it does not answer.
 pub fn met(folder: &Folder) -> OpResult<std::collections::BTreeSet<String>> {
-    let text = served(folder, &Order::Said)?.map_err(OpError::failed)?;
-    let said: Said = serde_json::from_str(&text).map_err(|e| silent(&e))?;
-    Ok(said.met)
+    told(served(folder, &Order::Said)?).map(|said: Said| said.met)
 }
 
-fn silent(e: &serde_json::Error) -> OpError {
-    OpError::failed("the served lab says nothing of itself").because(e.to_string())
+/// What a lab's answer to an order says.
+fn told<T: serde::de::DeserializeOwned>(answer: Result<String, String>) -> OpResult<T> {
+    let text = answer.map_err(OpError::failed)?;
+    serde_json::from_str(&text)
+        .map_err(|e| OpError::failed("the served lab says nothing of itself").because(e.to_string()))
 }
 
 fn served(folder: &Folder, order: &Order) -> OpResult<Result<String, String>> {
@@ -157,8 +157,7 @@ fn served(folder: &Folder, order: &Order) -> OpResult<Result<String, String>> {
 /// # Errors
 /// When it does not answer.
 pub fn said(control: &str) -> OpResult<Said> {
-    let text = at(control, &Order::Said)?.map_err(OpError::failed)?;
-    serde_json::from_str(&text).map_err(|e| silent(&e))
+    told(at(control, &Order::Said)?)
 }
 
 fn at(control: &str, order: &Order) -> OpResult<Result<String, String>> {

@@ -22,6 +22,11 @@ fn named(key: &str, id: &str, row: &Row, digest: &str) -> Value {
     v
 }
 
+/// Every row of a table by its name.
+fn listed(w: &World, table: &str, digest: &str) -> Vec<Value> {
+    w.pve.table(table).iter().map(|(id, row)| named("name", id, row, digest)).collect()
+}
+
 /// Gives a row another name.
 fn rename(w: &mut World, table: &str, from: &str, to: &str, taken: String) -> Result<(), ApiError> {
     if from != to && w.pve.table(table).contains_key(to) {
@@ -44,10 +49,7 @@ pub(super) fn aliases(w: &mut World, c: &Call, method: &str, s: &Scope, path: &[
     let fields = [t("comment"), t("cidr")];
     s.need(w, c, method)?;
     match (method, path) {
-        ("GET", []) => {
-            let rows = w.pve.table(&table).iter();
-            data(rows.map(|(id, r)| named("name", id, r, &digest)).collect::<Vec<Value>>())
-        }
+        ("GET", []) => data(listed(w, &table, &digest)),
         ("POST", []) => {
             c.params.check(&[req(t("name")), req(t("cidr")), t("comment")])?;
             let name = c.params.text("name").to_lowercase();
@@ -93,10 +95,7 @@ pub(super) fn ipsets(w: &mut World, c: &Call, method: &str, s: &Scope, path: &[&
     let digest = sections::digest(w.pve.table(&table));
     s.need(w, c, method)?;
     match (method, path) {
-        ("GET", []) => {
-            let rows = w.pve.table(&table).iter();
-            data(rows.map(|(id, r)| named("name", id, r, &digest)).collect::<Vec<Value>>())
-        }
+        ("GET", []) => data(listed(w, &table, &digest)),
         ("POST", []) => {
             c.params.check(&[req(t("name")), t("comment"), t("rename"), digest_param()])?;
             unchanged(&c.params, &digest)?;

@@ -51,6 +51,23 @@ async fn populated(release: &str) -> Bed {
     bed
 }
 
+/// A path of the schema with names of the populated lab in it: those that every walk takes, then `own`.
+fn placed(template: &str, own: &[(&str, &str)]) -> String {
+    let common = [
+        ("{node}", "pve1"),
+        ("{vmid}", "300"),
+        ("{storage}", "local"),
+        ("{poolid}", "px"),
+        ("{userid}", "root@pam"),
+        ("{tokenid}", "deploy"),
+        ("{roleid}", "PVEVMUser"),
+        ("{snapname}", "s1"),
+        ("{volume}", "local:iso/a.iso"),
+        ("{sid}", "vm:300"),
+    ];
+    common.iter().chain(own).fold(template.to_owned(), |path, (k, v)| path.replace(k, v))
+}
+
 async fn answers_fit(release: &str) {
     let Some(all) = schema(release, true) else {
         println!("skipped: no API schema beside the checkout");
@@ -61,26 +78,14 @@ async fn answers_fit(release: &str) {
     let upid = bed.get("/nodes/pve1/tasks?source=all").await[0]["upid"].as_str().unwrap().to_owned();
     for e in all.iter().filter(|e| e["m"] == "GET") {
         let template = e["p"].as_str().unwrap();
-        let mut path = template.to_owned();
-        for (k, v) in [
-            ("{node}", "pve1"),
-            ("{vmid}", "300"),
-            ("{storage}", "local"),
-            ("{upid}", &upid),
-            ("{poolid}", "px"),
-            ("{userid}", "root@pam"),
-            ("{tokenid}", "deploy"),
-            ("{roleid}", "PVEVMUser"),
+        let own = [
+            ("{upid}", upid.as_str()),
             ("{id}", "m1"),
-            ("{snapname}", "s1"),
-            ("{volume}", "local:iso/a.iso"),
-            ("{sid}", "vm:300"),
             ("{group}", "g1"),
             ("{rule}", "r1"),
             ("{pci-id-or-mapping}", "m1"),
-        ] {
-            path = path.replace(k, v);
-        }
+        ];
+        let mut path = placed(template, &own);
         match template {
             "/nodes/{node}/qemu/{vmid}/cloudinit/dump" => path.push_str("?type=user"),
             // They need a guest, a URL, an OVA; groups are gone in 9.
@@ -137,30 +142,20 @@ async fn reads_are_served(release: &str) {
     let mut served = 0;
     for e in all.iter().filter(|e| e["m"] == "GET") {
         let template = e["p"].as_str().unwrap();
-        let mut path = template.to_owned();
-        for (k, v) in [
-            ("{node}", "pve1"),
-            ("{vmid}", "300"),
-            ("{storage}", "local"),
-            ("{poolid}", "px"),
-            ("{userid}", "root@pam"),
-            ("{tokenid}", "deploy"),
-            ("{roleid}", "PVEVMUser"),
-            ("{groupid}", "g"),
-            ("{realm}", "pam"),
-            ("{snapname}", "s1"),
-            ("{volume}", "local:iso/a.iso"),
-            ("{sid}", "vm:300"),
-            ("{service}", "sshd"),
-            ("{iface}", "vmbr0"),
-            ("{zone}", "z1"),
-            ("{vnet}", "v1"),
-            ("{name}", "rpool"),
-            ("{pos}", "0"),
-            ("/notifications/endpoints/{name}", "/notifications/endpoints"),
-        ] {
-            path = path.replace(k, v);
-        }
+        let mut path = placed(
+            template,
+            &[
+                ("{groupid}", "g"),
+                ("{realm}", "pam"),
+                ("{service}", "sshd"),
+                ("{iface}", "vmbr0"),
+                ("{zone}", "z1"),
+                ("{vnet}", "v1"),
+                ("{name}", "rpool"),
+                ("{pos}", "0"),
+                ("/notifications/endpoints/{name}", "/notifications/endpoints"),
+            ],
+        );
         path = path.replace("{pci-id-or-mapping}", "0000:01:00.0");
         let last = path.rsplit('/').next().unwrap_or_default().to_owned();
         if last.starts_with('{') {

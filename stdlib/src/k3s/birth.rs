@@ -1,7 +1,5 @@
 //! A cluster is made once in its life: what it was then is noted in the comment of the site's pool, and held against what the
 //! servers and the site file say before anything is written.
-use sha2::{Digest, Sha256};
-
 use super::config::Part;
 use super::node::{Found, look};
 use super::options::ServerOptions;
@@ -16,10 +14,10 @@ use crate::ssh::Host;
 
 /// What tells two tokens apart and gives neither away.
 fn fingerprint(password: &str) -> String {
-    Sha256::digest(password.trim().as_bytes()).iter().take(6).map(|b| format!("{b:02x}")).collect()
+    shortened(&crate::ssh::digest(password.trim().as_bytes()))
 }
 
-/// As much of a CA's hash as tells clusters apart.
+/// As much of a hash as tells two of them apart.
 fn shortened(hash: &str) -> String {
     hash.chars().take(12).collect()
 }
@@ -89,7 +87,7 @@ pub(super) async fn note(ctx: &Ctx, found: &Found, o: &ServerOptions) -> OpResul
         cis: o.cis,
     };
     let pve = Proxmox::connect_site(ctx).await?;
-    if !pve.has_pool(ctx, &site).await? || pve.birth(ctx, &site).await?.is_some() {
+    if !pve.lacks_birth(ctx, &site).await? {
         return Ok(());
     }
     write(ctx, &pve, &site, Some(&birth)).await

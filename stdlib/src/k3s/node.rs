@@ -10,7 +10,7 @@ use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::op::OpScope;
-use crate::ssh::{Host, quote};
+use crate::ssh::{Host, Output, quote};
 
 /// kube-vip's manifest.
 const VIP_MANIFEST: &str = "/var/lib/rancher/k3s/server/manifests/kube-vip.yaml";
@@ -341,7 +341,7 @@ fn release_url(version: &str) -> String {
 pub async fn exists(ctx: &Ctx, host: &Host, version: &str) -> OpResult<()> {
     let ask = format!("curl -fsSL --retry 3 -o /dev/null '{}/sha256sum-amd64.txt' || exit 44", release_url(version));
     let out = host.exec_raw(ctx, &ask, b"").await.map_err(|e| e.on(host.name()))?;
-    if out.code == 0 { Ok(()) } else { Err(refused(out.code, &out.stderr, version, out.last_words(), host)) }
+    came(&out, version, host)
 }
 
 /// Downloads a release on the node.
@@ -350,13 +350,14 @@ pub async fn exists(ctx: &Ctx, host: &Host, version: &str) -> OpResult<()> {
 /// `not_found` for a version that does not exist; `unreachable` without internet; `failed` for a wrong checksum.
 pub async fn install(ctx: &Ctx, host: &Host, version: &str) -> OpResult<()> {
     let out = host.exec_raw(ctx, &install_script(version), b"").await.map_err(|e| e.on(host.name()))?;
-    if out.code == 0 { Ok(()) } else { Err(refused(out.code, &out.stderr, version, out.last_words(), host)) }
+    came(&out, version, host)
 }
 
-/// Why a release did not come.
-fn refused(code: i64, stderr: &str, version: &str, words: Vec<String>, host: &Host) -> OpError {
-    let mut e = match code {
-        44 if stderr.contains("404") => OpError::not_found(format!("there is no K3s release `{version}`"))
+/// Whether a release came, and why not.
+fn came(out: &Output, version: &str, host: &Host) -> OpResult<()> {
+    let mut e = match out.code {
+        0 => return Ok(()),
+        44 if out.stderr.contains("404") => OpError::not_found(format!("there is no K3s release `{version}`"))
             .hint("see https://github.com/k3s-io/k3s/releases and correct `version` in the [k3s] section"),
         44 | 45 => OpError::unreachable(format!("K3s {version} cannot be downloaded"))
             .hint("the node needs github.com: check its DNS, gateway and proxy (`curl -fsSLI https://github.com`)"),
@@ -364,8 +365,8 @@ fn refused(code: i64, stderr: &str, version: &str, words: Vec<String>, host: &Ho
             .hint("something between the node and github.com changes files: a proxy or a mirror"),
         c => OpError::failed(format!("K3s {version} cannot be installed")).because(format!("exit code {c}")),
     };
-    e.causes.extend(words);
-    e.on(host.name())
+    e.causes.extend(out.last_words());
+    Err(e.on(host.name()))
 }
 
 #[cfg(test)]

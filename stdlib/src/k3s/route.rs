@@ -20,6 +20,13 @@ pub(super) struct Route {
     pub steps: Vec<String>,
     /// Whether the first server is a member of etcd.
     pub member: bool,
+    /// Whether every node has the wanted release.
+    there: bool,
+}
+
+/// What the one that is furthest behind has.
+pub(super) fn oldest(found: &[(&Host, Found)]) -> String {
+    found.iter().map(|(_, f)| f.version.clone()).min_by_key(|v| version_numbers(v)).unwrap_or_default()
 }
 
 impl Cluster {
@@ -31,9 +38,7 @@ impl Cluster {
         let op = Op::read("k3s", "check_upgrade", self.name().to_owned());
         ctx.run_op(op, |_| async {
             let route = self.route(ctx, version, o).await?;
-            let agents = self.looked(ctx, &route.all.agents, Part::Agent).await?;
-            let there = route.oldest == version && agents.iter().all(|(_, f)| f.version == version);
-            Ok(if there { Vec::new() } else { route.steps })
+            Ok(if route.there { Vec::new() } else { route.steps })
         })
         .await
     }
@@ -42,9 +47,7 @@ impl Cluster {
     pub(super) async fn route(&self, ctx: &Ctx, version: &str, o: &UpgradeOptions) -> OpResult<Route> {
         check_version(version)?;
         o.via.iter().try_for_each(|v| check_version(v).map_err(|e| e.because("it stands in `via`")))?;
-        if o.limit < 1 {
-            return Err(OpError::invalid("option `limit`: at least 1"));
-        }
+        o.at_once()?;
         let all = Machines::of(ctx, &o.servers, &o.agents)?;
         let servers = self.looked(ctx, &all.servers, Part::Server).await?;
         let agents = self.looked(ctx, &all.agents, Part::Agent).await?;
@@ -55,8 +58,7 @@ impl Cluster {
                     .hint("deploy it first, then upgrade"));
             }
         }
-        let versions = servers.iter().map(|(_, f)| f.version.clone());
-        let oldest = versions.min_by_key(|v| version_numbers(v)).unwrap_or_default();
+        let oldest = oldest(&servers);
         let path = self.path(ctx, &oldest, version, o, servers[0].0).await?;
         for v in o.via.iter().filter(|v| !path.contains(v)) {
             ctx.message("warn", format!("`via` names {v}: the way from {oldest} to {version} does not go through it"));
@@ -72,6 +74,7 @@ impl Cluster {
             }
         }
         let member = servers[0].1.member;
-        Ok(Route { oldest, steps, member, all })
+        let there = oldest == version && agents.iter().all(|(_, f)| f.version == version);
+        Ok(Route { oldest, steps, member, there, all })
     }
 }

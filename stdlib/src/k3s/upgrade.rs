@@ -6,7 +6,7 @@ use super::hold::Care;
 use super::hosts::Machines;
 use super::node::{Found, bring, checked, look};
 use super::options::{Airgap, check_step, check_version, version_numbers};
-use super::route::Route;
+use super::route::{Route, oldest};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::{Change, Class};
@@ -35,6 +35,17 @@ options! {
         servers: Dynamic = Dynamic::UNIT,
         /// The agents; default: the site's.
         agents: Dynamic = Dynamic::UNIT,
+    }
+}
+
+impl UpgradeOptions {
+    /// How many agents at the same time.
+    ///
+    /// # Errors
+    /// `invalid` for none.
+    pub(super) fn at_once(&self) -> OpResult<usize> {
+        let limit = usize::try_from(self.limit).ok().filter(|n| *n > 0);
+        limit.ok_or_else(|| OpError::invalid("option `limit`: at least 1"))
     }
 }
 
@@ -96,7 +107,7 @@ impl Cluster {
     /// # Errors
     /// `denied` while a server does not vote; what keeps a node from coming back, with its journal's explanation.
     pub async fn ensure_upgrade(&self, ctx: &Ctx, version: &str, o: &UpgradeOptions) -> OpResult<Vec<String>> {
-        let Route { all, oldest, steps, member } = self.route(ctx, version, o).await?;
+        let Route { all, oldest, steps, member, .. } = self.route(ctx, version, o).await?;
         if oldest != version {
             for (release, chart, asks) in self.releases_against(ctx, version).await? {
                 ctx.message(
@@ -164,14 +175,11 @@ impl Cluster {
             return Ok(());
         }
         let servers = self.looked(ctx, &all.servers, Part::Server).await?;
-        let now = servers.iter().map(|(_, f)| f.version.clone()).min_by_key(|v| version_numbers(v)).unwrap_or_default();
-        self.upgrade_agents(ctx, &all.agents, &now, o).await
+        self.upgrade_agents(ctx, &all.agents, &oldest(&servers), o).await
     }
 
     async fn upgrade_agents(&self, ctx: &Ctx, agents: &[Host], version: &str, o: &UpgradeOptions) -> OpResult<()> {
-        let limit = usize::try_from(o.limit).ok().filter(|n| *n > 0);
-        let limit = limit.ok_or_else(|| OpError::invalid("option `limit`: at least 1"))?;
-        for group in agents.chunks(limit) {
+        for group in agents.chunks(o.at_once()?) {
             let work = group.iter().map(|h| self.upgrade_node(ctx, h, Part::Agent, version, o)).collect();
             let mut failed: Option<OpError> = None;
             for r in ctx.clock.join_all(work).await {

@@ -76,12 +76,12 @@ impl Proxmox {
         Ok(self.check_pool(ctx, site).await?.and_then(|comment| Birth::parse(&comment)))
     }
 
-    /// Whether the site has a pool to note something in.
+    /// Whether the site has a pool to note a birth in, and none is noted.
     ///
     /// # Errors
     /// `denied` when the pool is another site's.
-    pub async fn has_pool(&self, ctx: &Ctx, site: &Site) -> OpResult<bool> {
-        Ok(self.check_pool(ctx, site).await?.is_some())
+    pub async fn lacks_birth(&self, ctx: &Ctx, site: &Site) -> OpResult<bool> {
+        Ok(self.check_pool(ctx, site).await?.is_some_and(|comment| Birth::parse(&comment).is_none()))
     }
 
     /// Notes a birth, or forgets it, inside an op.
