@@ -66,7 +66,9 @@ impl Life {
         let labs = std::fs::read_dir(self.b.path("state/lab")).unwrap().flatten();
         let file = labs.map(|e| e.path().join("state/kubeconfig")).find(|p| p.exists()).unwrap();
         let text = std::fs::read_to_string(file).unwrap();
-        text.lines().find(|l| l.contains("certificate-authority-data")).unwrap().to_owned()
+        let (_, data) = text.split_once("certificate-authority-data:").unwrap();
+        // long words are folded: all of it up to the next key
+        data.lines().enumerate().take_while(|(i, l)| *i == 0 || !l.contains(':')).map(|(_, l)| l.trim()).collect()
     }
 
     /// The machine is gone with its disks, without a word to the cluster.
@@ -272,6 +274,48 @@ fn asked_before_anything(life: &Life) {
     let _ = life.script(&format!("{CONNECTED}{untouched}")).expect(0);
 }
 
+/// The copy of a backup brings the cluster back onto servers that never were of it: with another cluster on them, and with
+/// nothing on them while the agents lived on.
+fn all_servers_are_lost(life: &Life, born: &str) {
+    let saved = life
+        .script(
+            "let c = k3s::connect(site().hosts(\"server\"));\nlet s = site().hosts(\"server\")[0];\n\
+             c.ensure_config_map(\"default/kept\", #{ a: \"1\" });\nlet name = c.snapshot_etcd(s, \"last\");\n\
+             c.copy_snapshot(s, name, \"backup\");\nprint(\"SAVED \" + name);\n",
+        )
+        .expect(0);
+    let line = messages(&saved).into_iter().find(|m| m.starts_with("SAVED ")).unwrap();
+    let name = line.split(' ').nth(1).unwrap().to_owned();
+    let restore = |more: &str| {
+        format!(
+            "let c = k3s::restore_etcd(site().hosts(\"server\"), \"{name}\", #{{ folder: \"backup\"{more} }});\n\
+             require(c.find(\"configmap\", \"kept\") != (), \"what the snapshot has is there\");\n"
+        )
+    };
+    let anew = restore(", new_servers: site().k3s");
+    let _ = life.run("recipes/cleanup.rhai", &[]).expect(0);
+    life.deploy();
+    assert_ne!(life.ca(), born, "the deploy recipe makes another cluster where nothing of the first is left");
+    life.refused(&restore(""), &["--yes"], &["another cluster", "new_servers=true"]);
+    life.refused(&anew, &[], &["datastore of another cluster", "agent of another cluster"]);
+    let _ = life.script(&anew).expect(0);
+    assert_eq!(life.ca(), born, "the first cluster is back");
+    life.deploy();
+    assert_eq!(life.deploy()["changed"], 0);
+    let _ = life.run("recipes/verify.rhai", &[]).expect(0);
+
+    life.lose(&["k3s-cp1", "k3s-cp2", "k3s-cp3"]);
+    let stopped = life.run("recipes/deploy.rhai", &[]);
+    let error = stopped.finished()["error"].to_string();
+    assert!(stopped.code == 4 && error.contains("new_servers=true"), "{}: {error}", stopped.code);
+    let bare = life.script(&restore("")).finished()["error"].to_string();
+    assert!(bare.contains("K3s is not installed") && bare.contains("new_servers=true"), "{bare}");
+    let _ = life.script(&anew).expect(0);
+    life.deploy();
+    assert_eq!(life.deploy()["changed"], 0);
+    assert_eq!(life.ca(), born);
+}
+
 #[test]
 fn a_cluster_lives_through_upgrade_loss_and_replacement() {
     let life = Life { b: Bench::new() };
@@ -353,4 +397,5 @@ fn a_cluster_lives_through_upgrade_loss_and_replacement() {
         "let c = k3s::connect(site().hosts(\"server\"));\nrequire(c.check_servers([\"k3s-cp1\", \"k3s-cp2\", \"k3s-cp3\"]).len() == 0, \"three voters\");\n",
     );
     let _ = voters.expect(0);
+    all_servers_are_lost(&life, &born);
 }

@@ -66,7 +66,7 @@ pub(super) fn lost(site: &str, birth: &Birth) -> OpError {
         .because(format!("it was made with CA {} and the token of fingerprint {}", birth.ca, birth.token))
         .hint(
             "nothing was changed: bring the servers' disks back, or restore a snapshot (`gpuhost run \
-             recipes/restore.rhai`); to begin anew, take the site down first (`gpuhost run \
+             recipes/restore.rhai`, onto new machines with `--set new_servers=true`); to begin anew, take the site down first (`gpuhost run \
              recipes/cleanup.rhai`), which takes the note away",
         )
 }
@@ -76,21 +76,37 @@ pub(super) fn lost(site: &str, birth: &Birth) -> OpError {
 /// # Errors
 /// What the hypervisor refused.
 pub(super) async fn note(ctx: &Ctx, found: &Found, o: &ServerOptions) -> OpResult<()> {
-    let (Some(site), Some(ca), Some(password)) = (ctx.site.clone(), found.ca_hash(), found.password()) else {
-        return Ok(());
-    };
-    let birth = Birth {
-        ca: shortened(ca),
-        token: fingerprint(password),
-        cluster_cidr: o.cluster_cidr.clone(),
-        service_cidr: o.service_cidr.clone(),
-        cis: o.cis,
-    };
+    let (Some(site), Some(birth)) = (ctx.site.clone(), of(found, o)) else { return Ok(()) };
     let pve = Proxmox::connect_site(ctx).await?;
     if !pve.lacks_birth(ctx, &site).await? {
         return Ok(());
     }
     write(ctx, &pve, &site, Some(&birth)).await
+}
+
+/// The birth of the cluster of a server.
+fn of(found: &Found, o: &ServerOptions) -> Option<Birth> {
+    Some(Birth {
+        ca: shortened(found.ca_hash()?),
+        token: fingerprint(found.password()?),
+        cluster_cidr: o.cluster_cidr.clone(),
+        service_cidr: o.service_cidr.clone(),
+        cis: o.cis,
+    })
+}
+
+/// A restored cluster is the site's from now on, whatever was noted.
+///
+/// # Errors
+/// What the hypervisor refused.
+pub(super) async fn replace(ctx: &Ctx, found: &Found, o: &ServerOptions) -> OpResult<()> {
+    let (Some(site), Some(birth)) = (ctx.site.clone(), of(found, o)) else { return Ok(()) };
+    let pve = Proxmox::connect_site(ctx).await?;
+    match pve.birth(ctx, &site).await? {
+        Some(noted) if noted == birth => Ok(()),
+        None if !pve.lacks_birth(ctx, &site).await? => Ok(()),
+        _ => write(ctx, &pve, &site, Some(&birth)).await,
+    }
 }
 
 /// The token of the cluster is another one from now on.

@@ -13,6 +13,7 @@ mod node;
 mod options;
 mod remove;
 mod restore;
+mod restore_new;
 mod rotate;
 mod route;
 mod script;

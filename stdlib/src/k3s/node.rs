@@ -187,6 +187,19 @@ impl Wanted {
     /// # Errors
     /// `not_found` for a version that does not exist; `failed` with what the node said.
     pub async fn write(&self, s: &OpScope, host: &Host, found: &Found) -> OpResult<()> {
+        self.write_files(s, host, found).await?;
+        if !self.needs_restart(found) {
+            // labels and taints of the file count at first registration only: the API has them already
+            return Ok(());
+        }
+        self.launch(s, host).await
+    }
+
+    /// Binary, files and unit: nothing is started.
+    ///
+    /// # Errors
+    /// As [`Wanted::write`].
+    pub async fn write_files(&self, s: &OpScope, host: &Host, found: &Found) -> OpResult<()> {
         let ctx = s.ctx();
         if found.version != self.version {
             s.waiting(format!("downloads K3s {}", self.version));
@@ -205,15 +218,19 @@ impl Wanted {
             put_file(ctx, host, VIP_MANIFEST, "0600", text).await?;
         }
         let name = self.part.unit();
-        put_file(ctx, host, &format!("/etc/systemd/system/{name}.service"), "0644", &unit(self.part)).await?;
-        if !self.needs_restart(found) {
-            // labels and taints of the file count at first registration only: the API has them already
-            return Ok(());
-        }
+        put_file(ctx, host, &format!("/etc/systemd/system/{name}.service"), "0644", &unit(self.part)).await
+    }
+
+    /// Starts the unit, now and at boot. Does not wait.
+    ///
+    /// # Errors
+    /// `failed` with what the node said.
+    pub async fn launch(&self, s: &OpScope, host: &Host) -> OpResult<()> {
+        let name = self.part.unit();
         // without waiting: a server's unit is active only when it is ready, and we say meanwhile what it waits for
         let start =
             format!("set -e\nsystemctl daemon-reload\nsystemctl enable {name}\nsystemctl restart --no-block {name}\n");
-        checked(ctx, host, &start, b"", &format!("`{name}` cannot be started")).await?;
+        checked(s.ctx(), host, &start, b"", &format!("`{name}` cannot be started")).await?;
         s.accepted(format!("unit {name} on {}", host.name()))
     }
 }

@@ -1,4 +1,5 @@
 //! Restoring etcd from a snapshot: one server becomes the cluster, the others join it anew.
+use rhai::Dynamic;
 use serde_json::Value;
 
 use super::config::{CONFIG, Part, to_yaml};
@@ -21,6 +22,9 @@ options! {
     pub struct RestoreOptions {
         /// Local folder that holds the snapshot, when it is not on the first server's disk.
         folder: Option<String> = None,
+        /// The servers are new machines: the [k3s] section (`site().k3s`). What they have now is given up, the snapshot's
+        /// cluster is the site's from then on. Needs `folder`.
+        new_servers: Dynamic = Dynamic::UNIT,
         /// How long one server may take to be back.
         timeout: Duration = Duration::minutes(15),
     }
@@ -54,16 +58,19 @@ pub fn rejoin_config(config: &Value, leader: Option<&str>) -> Value {
 /// without the snapshot; what K3s says when it cannot be read: the servers run again then, on what they had.
 pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &RestoreOptions) -> OpResult<Cluster> {
     let leader = hosts.first().ok_or_else(|| OpError::invalid("no server to restore on"))?;
+    if let Some(servers) = o.servers()?
+        && let Some(anew) = super::restore_new::look_at(ctx, hosts, snapshot, o, &servers).await?
+    {
+        return anew.restore(ctx).await;
+    }
     let op = Op::destroy("k3s", "restore_etcd", leader.name()).class(Class::Adoptable).args(&snapshot);
     let limit = o.timeout.0;
     ctx.run_op(op, |s| async move {
         let found = look(s.ctx(), leader, Part::Server).await?;
-        if found.version.is_empty() || !found.config.is_object() {
-            return Err(OpError::not_found("K3s is not installed on the server to restore on")
-                .on(leader.name())
-                .hint("install the same version first: `gpuhost run recipes/deploy.rhai`"));
-        }
         let others = ask_others(s.ctx(), &hosts[1..]).await;
+        if found.version.is_empty() || !found.config.is_object() {
+            return Err(no_k3s(leader, &others));
+        }
         of_one_cluster(hosts, &found, &others)?;
         let token = super::snapshot_token::find(s.ctx(), hosts, &found, snapshot, o.folder.as_deref()).await?;
         let path = place(s.ctx(), leader, snapshot, o).await?;
@@ -75,6 +82,7 @@ pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &Restore
             work.reset_or_go_back(&s, &path).await?;
             start(&s, leader, limit).await?;
             let cluster = super::connect::connect(s.ctx(), std::slice::from_ref(leader)).await?;
+            cluster.forget_passwords(s.ctx()).await?;
             cluster.wait_back(&s, leader, Part::Server, "", limit).await?;
             for (host, found) in &others {
                 match found {
@@ -203,6 +211,17 @@ fn of_one_cluster(hosts: &[Host], leader: &Found, others: &[(Host, Option<Found>
     super::servers::same_cluster(&machines, &found)
 }
 
+/// The first server has no K3s: how to go on depends on the others.
+fn no_k3s(leader: &Host, others: &[(Host, Option<Found>)]) -> OpError {
+    let alive = others.iter().any(|(_, f)| f.as_ref().is_some_and(|f| f.member));
+    let e = OpError::not_found("K3s is not installed on the server to restore on").on(leader.name());
+    e.hint(if alive {
+        "another server has the cluster: `gpuhost run recipes/deploy.rhai` makes this one a member of it first"
+    } else {
+        "when all servers are lost: `gpuhost run recipes/restore.rhai` with `--set new_servers=true` and the folder of the copy"
+    })
+}
+
 /// What each of the other servers has; `None` for those that do not answer.
 async fn ask_others(ctx: &Ctx, hosts: &[Host]) -> Vec<(Host, Option<Found>)> {
     let asked = ctx.clock.join_all(hosts.iter().map(|h| look(ctx, h, Part::Server)).collect()).await;
@@ -210,7 +229,7 @@ async fn ask_others(ctx: &Ctx, hosts: &[Host]) -> Vec<(Host, Option<Found>)> {
 }
 
 /// The snapshot's path on the server; uploads it from the local folder.
-async fn place(ctx: &Ctx, host: &Host, snapshot: &str, o: &RestoreOptions) -> OpResult<String> {
+pub(super) async fn place(ctx: &Ctx, host: &Host, snapshot: &str, o: &RestoreOptions) -> OpResult<String> {
     let path = format!("{FOLDER}/{snapshot}");
     if let Some(folder) = &o.folder {
         let local = crate::flow::files::granted(ctx, folder)?.join(snapshot);
@@ -270,7 +289,7 @@ async fn listing(
     out
 }
 
-async fn stop(ctx: &Ctx, host: &Host) -> OpResult<()> {
+pub(super) async fn stop(ctx: &Ctx, host: &Host) -> OpResult<()> {
     checked(ctx, host, "systemctl stop k3s", b"", "`k3s` cannot be stopped").await.map(drop)
 }
 
@@ -285,6 +304,11 @@ async fn reset(s: &OpScope, host: &Host, found: &Found, config: &Value, path: &s
     if *config != found.config {
         put_file(ctx, host, CONFIG, "0600", &to_yaml(config)).await?;
     }
+    run_reset(s, host, path).await
+}
+
+/// `k3s server --cluster-reset` with the configuration that is there.
+pub(super) async fn run_reset(s: &OpScope, host: &Host, path: &str) -> OpResult<()> {
     s.waiting("restores the snapshot");
     // an earlier reset that was never started stops a second one
     let script = format!(
@@ -292,7 +316,7 @@ async fn reset(s: &OpScope, host: &Host, found: &Found, config: &Value, path: &s
         quote(path)
     );
     let limits = RunOptions { timeout: Duration::minutes(15), ..RunOptions::default() };
-    let out = host.exec_with(ctx, &script, b"", &limits).await.map_err(|e| e.on(host.name()))?;
+    let out = host.exec_with(s.ctx(), &script, b"", &limits).await.map_err(|e| e.on(host.name()))?;
     if out.stdout.contains(DONE) {
         return Ok(());
     }
@@ -366,6 +390,18 @@ impl Cluster {
         })
         .await?;
         self.drop_password(ctx, name).await
+    }
+
+    /// After a restore: machines that were made anew since the snapshot have other passwords than it has. Each node that
+    /// comes with the cluster's token brings its own again.
+    pub(super) async fn forget_passwords(&self, ctx: &Ctx) -> OpResult<()> {
+        for secret in self.list_in(ctx, "secret", "kube-system").await? {
+            let name = secret["metadata"]["name"].as_str().unwrap_or_default();
+            if name.ends_with(".node-password.k3s") {
+                self.delete_now(ctx, "secret", "kube-system", name).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A machine of the same name has a new password: the old Secret would keep it out.

@@ -91,20 +91,7 @@ async fn make_plan<'a>(ctx: &Ctx, hosts: &'a [Host], o: &'a ServerOptions) -> Op
         noted.as_ref().map_err(OpError::clone)?;
     }
     let password = password(ctx, o, hosts, &found)?;
-    let agents = ctx.site.as_ref().is_some_and(|s| s.nodes_of(RoleKind::Agent).next().is_some());
-    let taints = match &o.taints {
-        Some(t) => t.clone(),
-        None if agents => vec![CONTROL_PLANE.to_owned()],
-        None => Vec::new(),
-    };
-    let mut sans: Vec<String> = Vec::new();
-    let names = hosts.iter().flat_map(|h| [h.address(), h.name()]);
-    for san in std::iter::once(o.address.as_str()).chain(names).chain(o.tls_san.iter().map(String::as_str)) {
-        if !san.is_empty() && !sans.iter().any(|s| s == san) {
-            sans.push(san.to_owned());
-        }
-    }
-    let plan = Plan { o, hosts, found, password, taints, sans };
+    let plan = Plan::new(ctx, o, hosts, found, password);
     for i in 0..hosts.len() {
         plan.check(i)?;
     }
@@ -147,7 +134,32 @@ fn password(ctx: &Ctx, o: &ServerOptions, hosts: &[Host], found: &[Found]) -> Op
     }
 }
 
-impl Plan<'_> {
+/// What each of `hosts` should have as a server of the cluster with this token; the first leads, none is a member yet.
+pub(super) fn wanted_anew(ctx: &Ctx, hosts: &[Host], o: &ServerOptions, password: &str, full: &str) -> Vec<Wanted> {
+    let found = vec![Found::default(); hosts.len()];
+    let plan = Plan::new(ctx, o, hosts, found, Secret::new(password));
+    let url = format!("https://{}:{PORT}", hosts[0].address());
+    (0..hosts.len()).map(|i| plan.wanted(i, i == 0, &url, full)).collect()
+}
+
+impl<'a> Plan<'a> {
+    fn new(ctx: &Ctx, o: &'a ServerOptions, hosts: &'a [Host], found: Vec<Found>, password: Secret) -> Self {
+        let agents = ctx.site.as_ref().is_some_and(|s| s.nodes_of(RoleKind::Agent).next().is_some());
+        let taints = match &o.taints {
+            Some(t) => t.clone(),
+            None if agents => vec![CONTROL_PLANE.to_owned()],
+            None => Vec::new(),
+        };
+        let mut sans: Vec<String> = Vec::new();
+        let names = hosts.iter().flat_map(|h| [h.address(), h.name()]);
+        for san in std::iter::once(o.address.as_str()).chain(names).chain(o.tls_san.iter().map(String::as_str)) {
+            if !san.is_empty() && !sans.iter().any(|s| s == san) {
+                sans.push(san.to_owned());
+            }
+        }
+        Plan { o, hosts, found, password, taints, sans }
+    }
+
     /// Members first, the one that answers before others; then the rest as declared.
     fn order(&self) -> Vec<usize> {
         let rank = |i: &usize| {

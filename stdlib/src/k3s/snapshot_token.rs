@@ -58,6 +58,52 @@ fn refused(hosts: &[Host], snapshot: &str, why: String, folder: Option<&str>) ->
         ))
 }
 
+fn missing(host: &Host, folder: &str, snapshot: &str) -> OpError {
+    OpError::refused(format!("the token of `{snapshot}` is missing"))
+        .on(host.name())
+        .because(format!("there is no `{folder}/{snapshot}.token`, and the cluster knows nothing of this snapshot"))
+        .hint(
+            "nothing was stopped. Write the token of that time into this file: the site's (`k3s_token` in the state \
+             directory), or one that a rotation kept there as `NAME.before-…`",
+        )
+}
+
+/// Refuses a folder that has no such copy, naming those that it has.
+fn copy_is_there(ctx: &Ctx, folder: &str, snapshot: &str) -> OpResult<()> {
+    let dir = crate::flow::files::granted(ctx, folder)?;
+    if dir.join(snapshot).is_file() {
+        return Ok(());
+    }
+    let files = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+    let names = files.filter_map(|f| f.file_name().to_str()?.strip_suffix(".token").map(str::to_owned));
+    let mut names: Vec<String> = names.filter(|n| dir.join(n).is_file()).collect();
+    names.sort();
+    let e = OpError::not_found(format!("there is no snapshot `{snapshot}` in the folder `{folder}`"))
+        .because(format!("the folder is {}", dir.display()));
+    Err(match names.as_slice() {
+        [] => e.hint("nothing was stopped: `gpuhost run recipes/backup.rhai` writes copies; a path is taken from the recipe's folder"),
+        names => e.hint(format!("nothing was stopped: it has {}", names.join(", "))),
+    })
+}
+
+/// The token beside a copy: hash of its cluster's CA, when it is written in full, and the password.
+///
+/// # Errors
+/// `not_found` without the copy; `denied` without its token.
+pub(super) fn beside(ctx: &Ctx, host: &Host, folder: &str, snapshot: &str) -> OpResult<(Option<String>, String)> {
+    copy_is_there(ctx, folder, snapshot)?;
+    let path = crate::flow::files::granted(ctx, folder)?.join(format!("{snapshot}.token"));
+    let text = std::fs::read_to_string(path).map_err(|_| missing(host, folder, snapshot))?;
+    let password = plain(&text).to_owned();
+    ctx.hide(&password);
+    Ok((hash_of(&text).map(str::to_owned), password))
+}
+
+/// Hash of the CA in a token that is written in full.
+pub(super) fn hash_of(token: &str) -> Option<&str> {
+    token.trim().strip_prefix("K10").and_then(|t| t.split_once("::")).map(|(hash, _)| hash)
+}
+
 /// The password of the token that opens `snapshot`: the one beside the copy, else the one at hand that has the
 /// fingerprint noted with the snapshot. `None` when the servers themselves have no token that is known.
 ///
@@ -72,6 +118,7 @@ pub(super) async fn find(
 ) -> OpResult<Option<String>> {
     let noted = noted(ctx, hosts, snapshot).await;
     if let Some(folder) = folder {
+        copy_is_there(ctx, folder, snapshot)?;
         let path = crate::flow::files::granted(ctx, folder)?.join(format!("{snapshot}.token"));
         if let Ok(text) = std::fs::read_to_string(path) {
             same_ca(&hosts[0], leader, snapshot, &text)?;
@@ -99,13 +146,7 @@ pub(super) async fn find(
             let why = format!("its token has the fingerprint {noted}; neither the servers' nor a kept one has");
             found.map(Some).ok_or_else(|| refused(hosts, snapshot, why, folder))
         }
-        (None, Some(folder)) => Err(OpError::refused(format!("the token of `{snapshot}` is missing"))
-            .on(hosts[0].name())
-            .because(format!("there is no `{folder}/{snapshot}.token`, and the cluster knows nothing of this snapshot"))
-            .hint(
-                "nothing was stopped. Write the token of that time into this file: the site's (`k3s_token` in the state \
-                 directory), or one that a rotation kept there as `NAME.before-…`",
-            )),
+        (None, Some(folder)) => Err(missing(&hosts[0], folder, snapshot)),
         (None, None) => Ok(own),
     }
 }
@@ -119,15 +160,15 @@ async fn noted(ctx: &Ctx, hosts: &[Host], snapshot: &str) -> Option<String> {
 }
 
 fn same_ca(host: &Host, leader: &Found, snapshot: &str, token: &str) -> OpResult<()> {
-    let theirs = token.trim().strip_prefix("K10").and_then(|t| t.split_once("::")).map(|(hash, _)| hash);
-    match (theirs, leader.ca_hash()) {
+    match (hash_of(token), leader.ca_hash()) {
         (Some(theirs), Some(ours)) if theirs != ours => Err(OpError::refused(format!(
             "`{snapshot}` is a snapshot of another cluster"
         ))
         .on(host.name())
         .because(format!("its CA has the hash {theirs}, this cluster's {ours}"))
         .hint(
-            "nothing was stopped: look for the snapshots of this cluster, or build the other one on its own servers",
+            "nothing was stopped: look for the snapshots of this cluster; or, when the servers of that cluster are lost, give \
+             up the datastore that is here now: `gpuhost run recipes/restore.rhai` with `--set new_servers=true`",
         )),
         _ => Ok(()),
     }

@@ -30,7 +30,7 @@ pub(super) async fn check(ctx: &Ctx) -> OpResult<()> {
         .because(format!("{} joined {server}", names.join(", ")))
         .hint(
             "nothing was changed: bring the servers' disks back, or restore a snapshot (`gpuhost run \
-             recipes/restore.rhai`); to begin anew, take K3s off those agents first: `k3s::uninstall(host)`",
+             recipes/restore.rhai`, onto new machines with `--set new_servers=true`); to begin anew, take K3s off those agents first: `k3s::uninstall(host)`",
         ))
 }
 

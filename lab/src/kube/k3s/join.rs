@@ -167,6 +167,7 @@ pub fn learn(lab: &Lab, w: &mut World, vmid: u32) {
         "info",
         &format!("Adding member {}-{:08x}=https://{ip}:2380 to etcd cluster as learner", p.node, vmid),
     );
+    super::membership::only_of(w, vmid, &id);
     with_cluster(lab, w, &id, |cx| {
         cx.c.members.insert(vmid, Member { vmid, node: p.node.clone(), ip, learner: true });
         cx.c.on_disk.insert(vmid, p.node.clone());

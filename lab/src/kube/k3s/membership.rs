@@ -5,9 +5,18 @@ use super::super::cx::Cx;
 use super::super::text::s;
 use super::{files, node};
 use crate::guest;
+use crate::world::World;
 
 const REMOVE: &str = "/metadata/annotations/etcd.k3s.cattle.io~1remove";
 const REMOVED: &str = "etcd.k3s.cattle.io/removed-node-name";
+
+/// A server is of this cluster from now on: whichever had it before has it no longer.
+pub fn only_of(w: &mut World, vmid: u32, id: &str) {
+    for c in w.clusters.values_mut().filter(|c| c.id != id) {
+        c.members.remove(&vmid);
+        c.on_disk.remove(&vmid);
+    }
+}
 
 /// A Node was changed or deleted.
 pub fn node(cx: &mut Cx, name: &str) {

@@ -126,6 +126,7 @@ fn install(lab: &Lab, w: &mut World, vmid: u32, mut c: Cluster, config: &Value) 
     );
     files::server(lab, w, vmid, &c, config, &node);
     guest::put_file(lab, w, vmid, files::RESET_FLAG, "", 0o600);
+    super::membership::only_of(w, vmid, &id);
     w.clusters.insert(id.clone(), c);
     if let Some(p) = w.k3s.get_mut(&vmid) {
         p.cluster = Some(id.clone());
