@@ -12,6 +12,7 @@ use gpuhost_lab::spec::Spec;
 use gpuhost_stdlib::core::error::Kind;
 use gpuhost_stdlib::core::event::Event;
 use gpuhost_stdlib::proxmox::EnsureVm;
+use gpuhost_stdlib::ssh::keys;
 use gpuhost_tests::bed::{Bed, SITE, off, ok, start, told};
 use gpuhost_tests::client::Free;
 use serde_json::json;
@@ -175,7 +176,7 @@ async fn new_cloud_init_data_is_shown_and_reaches_the_guest_when_allowed() {
     assert_eq!(ensure(start(&t)).await, 2);
     let (before, after) = noted(&b, "sshkeys").pop().unwrap();
     assert!(
-        before.starts_with("1 keys (") && after.starts_with("2 keys (") && after.contains("ann@desk"),
+        before.starts_with("SHA256:") && after.contains("SHA256:") && after.contains("ann@desk"),
         "{before} {after}"
     );
     let shown = b.tape.0.lock().unwrap().iter().any(|e| {
@@ -232,4 +233,43 @@ async fn a_snippet_that_is_not_there_is_found_before_anything_is_made() {
     assert!(e.is(Kind::NotFound) && e.message.contains("local:snippets/a.yml"), "{}", told(&e));
     assert!(e.hint.as_ref().unwrap().contains("pvesm set local"), "{}", told(&e));
     assert_eq!((b.changed(), b.lab.with(|w| w.pve.vms.contains_key(&201))), (0, false));
+}
+
+/// A key that the machines were not made with, as that of another state directory: nothing changes until it is let in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_a_running_machine_refuses_is_not_written_over_the_one_it_knows() {
+    let b = Bed::new().await;
+    let t = b.template().await;
+    let vm = b.vm("k3s-cp1", &start(&t)).await.unwrap_or_else(ok);
+    vm.wait_ready(&b.ctx, wait(900)).await.unwrap_or_else(ok);
+    let node = b.site.node("k3s-cp1").unwrap();
+    let mut site = (*b.site).clone();
+    site.ssh.key = "state:other_key".to_owned();
+    let other = b.other_run(site.clone(), b.ctx.run().secrets.clone(), Arc::new(Free(None)));
+    let print = |ctx, site| keys::fingerprint(&keys::public_key(ctx, site).unwrap_or_else(ok));
+    let (old, new) = (print(&b.ctx, &b.site), print(&other, &site));
+    let held = || b.lab.with(|w| w.pve.vms[&201].conf["sshkeys"].clone());
+    let before = held();
+
+    // The check before a deploy and the machine itself say whose key it is; nothing was written.
+    let report = b.pve.check_site(&other).await.unwrap_or_else(ok).to_string();
+    assert!(report.contains("k3s-cp1 does not know the site's SSH key") && report.contains(&new), "{report}");
+    let e = b.pve.ensure_vm(&other, &node, &start(&t)).await.unwrap_err();
+    assert!(e.is(Kind::Denied), "{}", told(&e));
+    for word in [&old, &new, "other_key", "recipes/rotate-ssh-key.rhai", "10.0.0.11 refuses `debian`"] {
+        assert!(told(&e).contains(word) || e.hint.as_ref().unwrap().contains(word), "{word}: {}", told(&e));
+    }
+    assert_eq!((other.changed.load(Ordering::SeqCst), held()), (0, before));
+
+    // Let in on purpose, through the agent, once; then it is the machine's in Proxmox, too.
+    let theirs = b.pve.find_vm(&other, &"k3s-cp1".into()).await.unwrap_or_else(ok).unwrap();
+    for changes in [1, 0] {
+        theirs.ensure_ssh_key(&other).await.unwrap_or_else(ok);
+        assert_eq!(other.changed.swap(0, Ordering::SeqCst), changes);
+    }
+    b.pve.ensure_vm(&other, &node, &start(&t)).await.unwrap_or_else(ok);
+    assert_eq!(other.changed.swap(0, Ordering::SeqCst), 1);
+    let (before, after) = noted(&b, "sshkeys").pop().unwrap();
+    assert!(before.starts_with(&old) && after.starts_with(&new), "{before} -> {after}");
+    assert!(b.pve.check_site(&other).await.unwrap_or_else(ok).is_ok());
 }

@@ -3,10 +3,11 @@ use serde_json::Value;
 
 use super::finding::{DEPLOY, Finding, line, script};
 use super::scene::Scene;
-use crate::core::error::OpResult;
+use crate::core::error::{Kind, OpResult};
 use crate::gpu::{device_problems, mapping_entries, read_devices};
-use crate::proxmox::{Proxmox, request};
+use crate::proxmox::{Proxmox, Row, request};
 use crate::site::Node;
+use crate::ssh::{is_refused, keys};
 
 fn finding(id: &'static str, target: &str, cause: String, evidence: String, fix: &str, next: String) -> Finding {
     Finding { id, area: "machine", target: target.to_owned(), cause, evidence, fix: fix.to_owned(), next }
@@ -44,8 +45,43 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         s.lost(&node.name, f);
     }
     cards(s, &pve).await?;
+    key(s, &pve, &rows).await;
     s.pve = Some(pve);
     Ok(())
+}
+
+/// Running machines that refuse the site's SSH key: one cause, whatever else cannot be seen because of it.
+async fn key(s: &mut Scene, pve: &Proxmox, rows: &[Row]) {
+    let mut said = Vec::new();
+    for node in s.nodes() {
+        let Some(row) = rows.iter().find(|r| r.at.vmid == node.vmid) else { continue };
+        let mut tried = s.host(&node).exec_raw(&s.ctx, "true", b"").await;
+        // A state directory that has never seen the machine does not know its host key yet.
+        if tried.as_ref().is_err_and(|e| e.is(Kind::Denied) && !is_refused(e))
+            && let Ok(host) = pve.handle_of_row(&s.ctx, row).ssh(&s.ctx).await
+        {
+            tried = host.exec_raw(&s.ctx, "true", b"").await;
+        }
+        if let Some(e) = tried.err().filter(is_refused) {
+            s.refused.insert(node.name.clone());
+            said.push(e);
+        }
+    }
+    let Some(first) = said.first() else { return };
+    let names: Vec<&str> = s.refused.iter().map(String::as_str).collect();
+    let who = if names.len() == s.site.nodes.len() { "the machines".to_owned() } else { names.join(", ") };
+    let verb = if names.len() == 1 { "refuses" } else { "refuse" };
+    let f = Finding {
+        id: "ssh-key-refused",
+        area: "machine",
+        target: s.site.name.clone(),
+        cause: format!("{who} {verb} the site's SSH key"),
+        evidence: line(&first.message),
+        fix: keys::other_key(&s.ctx, &s.site),
+        next: keys::PUT_IN.to_owned(),
+    };
+    s.down.extend(s.refused.iter().cloned());
+    s.add(f);
 }
 
 /// The words with which the newest start of a machine ended; empty when it went well or cannot be seen.

@@ -22,6 +22,8 @@ pub struct Scene {
     pub cluster: Option<Cluster>,
     /// Machines that are explained already: what depends on them is no finding of its own.
     pub down: BTreeSet<String>,
+    /// Those of them that run and refuse the site's SSH key: nothing is known of what is in them.
+    pub refused: BTreeSet<String>,
     /// What was found.
     pub found: Vec<Finding>,
 }
@@ -33,7 +35,15 @@ impl Scene {
     /// `invalid` without a site file.
     pub fn new(ctx: &Ctx) -> OpResult<Self> {
         let site = ctx.site()?;
-        Ok(Scene { ctx: ctx.clone(), site, pve: None, cluster: None, down: BTreeSet::new(), found: Vec::new() })
+        Ok(Scene {
+            ctx: ctx.clone(),
+            site,
+            pve: None,
+            cluster: None,
+            down: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            found: Vec::new(),
+        })
     }
 
     /// Notes a finding.

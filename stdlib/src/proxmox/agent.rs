@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
-use crate::core::op::{Look, Op};
+use crate::core::op::{Look, Op, OpScope};
 use crate::options;
 use crate::ssh::{self, Host};
 
@@ -268,29 +268,31 @@ impl Vm {
         ctx.run_op(op, |s| async move {
             self.own(ctx, "run a program in it").await?;
             let change = Change::new(self.name(), "program", None, Some(argv.join(" ").into()));
-            s.act(argv.join(" "), vec![change], async {
-                let r = request::agent_exec(&self.at, argv, o.input.as_deref());
-                let begun = self.pve.send(ctx, &r).await?;
-                let pid = begun["pid"]
-                    .as_i64()
-                    .ok_or_else(|| OpError::failed(format!("the agent named no process: `{begun}`")))?;
-                s.accepted(format!("pid {pid}"))?;
-                s.wait_for("the program", Duration::from_secs(1), o.timeout.0, || async {
-                    // The answer of a finished program can be read only once.
-                    let v = self.pve.send_once(ctx, &request::agent_exec_status(&self.at, pid)).await?;
-                    let text = |k: &str| v[k].as_str().unwrap_or_default().to_owned();
-                    if !super::inventory::is_on(&v["exited"]) {
-                        return Ok(Look::Pending(format!("pid {pid} runs")));
-                    }
-                    Ok(Look::Ready(AgentOutput {
-                        code: v["exitcode"].as_i64().unwrap_or(-1),
-                        out: text("out-data"),
-                        err: text("err-data"),
-                    }))
-                })
-                .await
-            })
-            .await
+            s.act(argv.join(" "), vec![change], self.run_in_guest(&s, argv, o)).await
+        })
+        .await
+    }
+
+    /// Runs a program through the agent, as the effect of an op.
+    pub(super) async fn run_in_guest(&self, s: &OpScope, argv: &[String], o: &AgentRun) -> OpResult<AgentOutput> {
+        let ctx = s.ctx();
+        let r = request::agent_exec(&self.at, argv, o.input.as_deref());
+        let begun = self.pve.send(ctx, &r).await?;
+        let pid =
+            begun["pid"].as_i64().ok_or_else(|| OpError::failed(format!("the agent named no process: `{begun}`")))?;
+        s.accepted(format!("pid {pid}"))?;
+        s.wait_for("the program", Duration::from_secs(1), o.timeout.0, || async {
+            // The answer of a finished program can be read only once.
+            let v = self.pve.send_once(ctx, &request::agent_exec_status(&self.at, pid)).await?;
+            let text = |k: &str| v[k].as_str().unwrap_or_default().to_owned();
+            if !super::inventory::is_on(&v["exited"]) {
+                return Ok(Look::Pending(format!("pid {pid} runs")));
+            }
+            Ok(Look::Ready(AgentOutput {
+                code: v["exitcode"].as_i64().unwrap_or(-1),
+                out: text("out-data"),
+                err: text("err-data"),
+            }))
         })
         .await
     }

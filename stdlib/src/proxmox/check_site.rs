@@ -10,7 +10,8 @@ use crate::core::units::Size;
 use crate::site::Site;
 use crate::wire::pve::marker::Ownership;
 
-use super::inventory::{Place, is_on};
+use super::inventory::{Machine, Place, is_on};
+use super::login;
 use super::request;
 use super::template::places;
 use super::types::{Proxmox, Report};
@@ -97,7 +98,7 @@ impl Proxmox {
     /// Ids must be free or ours. Returns those that are free.
     async fn check_ids(&self, s: &OpScope, site: &Site, r: &mut Report) -> OpResult<BTreeSet<u32>> {
         let mut free = BTreeSet::new();
-        let mut own = 0;
+        let mut own = Vec::new();
         for n in &site.nodes {
             match self.settled_place(s, n.vmid, &n.pve_node).await? {
                 Place::Free => {
@@ -110,16 +111,32 @@ impl Proxmox {
                 Place::Taken(m) => {
                     let v = m.judge(site, Some(&n.name), Some(&n.pve_node));
                     if v.ownership == Ownership::Own {
-                        own += 1;
+                        own.push((n.name.clone(), *m));
                     } else {
                         r.fail(format!("{}: {} ({})", n.name, v.why, v.ownership), v.hint);
                     }
                 }
             }
         }
-        r.pass(format!("{} machine ids are free, {own} are this site's", free.len()));
+        r.pass(format!("{} machine ids are free, {} are this site's", free.len(), own.len()));
+        self.check_key(s, site, &own, r).await?;
         self.check_template(s, site, r).await?;
         Ok(free)
+    }
+
+    /// Machines that run have to know the site's SSH key: the login of one that does not is tried, the others are counted.
+    async fn check_key(&self, s: &OpScope, site: &Site, own: &[(String, Machine)], r: &mut Report) -> OpResult<()> {
+        for (i, (name, m)) in own.iter().enumerate() {
+            let Some(stranger) = self.stranger(s.ctx(), site, m).await? else { continue };
+            let same = |o: &&(String, Machine)| o.1.get("sshkeys") == m.get("sshkeys");
+            let more = own[i + 1..].iter().filter(same).count();
+            let who = if more == 0 { name.clone() } else { format!("{name} and {more} more machines") };
+            let e = login::told(s.ctx(), site, &who, more == 0, &stranger)?;
+            r.fail(format!("{}: {}", e.message, e.causes.join("; ")), e.hint.unwrap_or_default());
+            r.rights = true;
+            return Ok(());
+        }
+        Ok(())
     }
 
     async fn check_template(&self, s: &OpScope, site: &Site, r: &mut Report) -> OpResult<()> {

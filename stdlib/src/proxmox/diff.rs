@@ -48,7 +48,7 @@ impl Diff {
     }
 }
 
-fn decoded(text: &str) -> String {
+pub(super) fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
@@ -278,20 +278,15 @@ impl Differ<'_> {
     }
 }
 
-/// Keys as people tell them apart: how many, whose, and a hash of the whole.
+/// Keys as people tell them apart: the fingerprint of each, and whose it is.
 pub(super) fn keys_shown(text: &str) -> String {
     let text = decoded(text);
-    let keys = sorted(text.lines());
-    let whose = keys.iter().map(|k| {
-        let mut words = k.split(' ').skip(1);
-        let key = words.next().unwrap_or_default();
-        let comment = words.collect::<Vec<_>>().join(" ");
-        let tail: String = key.chars().skip(key.chars().count().saturating_sub(8)).collect();
-        if comment.is_empty() { tail } else { comment }
+    let shown = sorted(text.lines()).into_iter().map(|k| {
+        let comment = k.split(' ').skip(2).collect::<Vec<_>>().join(" ");
+        let print = crate::ssh::keys::fingerprint(&k);
+        if comment.is_empty() { print } else { format!("{print} ({comment})") }
     });
-    let whose = whose.collect::<Vec<_>>().join(", ");
-    let hash: String = crate::ssh::digest(keys.join("\n").as_bytes()).chars().take(12).collect();
-    format!("{} keys ({whose}) sha256:{hash}", keys.len())
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// What makes `m` the wanted machine. `description` carries the marker.

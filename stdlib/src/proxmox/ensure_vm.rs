@@ -16,6 +16,7 @@ use super::cloudinit::{self, Seed, Stage};
 use super::diff::{Diff, diff, waiting_changes};
 use super::inventory::{Machine, Place, not_ours};
 use super::lint;
+use super::login;
 use super::request::{self, At};
 use super::shape::EnsureVm;
 use super::types::{Proxmox, Template, Vm};
@@ -195,6 +196,12 @@ impl Job<'_> {
         if self.making {
             self.apply(&m, &d).await?;
             return self.read().await;
+        }
+        if running
+            && d.set.contains_key("sshkeys")
+            && let Some(stranger) = self.pve.stranger(self.ctx(), self.site, &m).await?
+        {
+            return Err(login::told(self.ctx(), self.site, &self.node.name, true, &stranger)?);
         }
         let old = if d.boot.is_empty() { None } else { self.seed(&m.at).await };
         let marker = m.marker().map(|k| k.line()).unwrap_or_default();

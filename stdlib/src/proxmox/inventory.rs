@@ -344,7 +344,7 @@ impl Proxmox {
     }
 
     /// A handle from a list, without reading the config.
-    pub(super) fn handle_of_row(&self, ctx: &Ctx, row: &Row) -> Vm {
+    pub(crate) fn handle_of_row(&self, ctx: &Ctx, row: &Row) -> Vm {
         let node = ctx.site.as_ref().and_then(|s| node_at(s, row.at.vmid)).filter(|n| n.name == row.name);
         self.vm(row.at.clone(), &row.name).of_node(node)
     }

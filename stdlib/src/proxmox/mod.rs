@@ -18,6 +18,7 @@ mod iso;
 mod keeper;
 pub mod lint;
 mod locked;
+mod login;
 mod making;
 mod mapping;
 mod moves;

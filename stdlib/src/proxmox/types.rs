@@ -85,7 +85,7 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Commands that put it right, to be run as root on the hypervisor.
     pub commands: Vec<String>,
-    /// Whether what is wrong is a right that the token lacks.
+    /// Whether what is wrong is that somebody may not: the token, or the SSH key.
     pub rights: bool,
 }
 

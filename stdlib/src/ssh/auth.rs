@@ -179,8 +179,13 @@ impl Login<'_> {
         if self.handle.is_closed() {
             return e.hint("too many keys were offered: name the right one in `key`");
         }
-        e.hint(format!(
-            "the public key has to be in ~{user}/.ssh/authorized_keys; cloud-init puts the site's key there at first boot"
-        ))
+        let line = format!("the public key has to be in ~{user}/.ssh/authorized_keys");
+        match self.ctx.site.as_ref().filter(|s| s.nodes.iter().any(|n| n.ip == address)) {
+            Some(site) => e.hint(format!(
+                "{line}, where cloud-init puts the site's at first boot: {}",
+                keys::other_key(self.ctx, site)
+            )),
+            None => e.hint(line),
+        }
     }
 }

@@ -152,5 +152,11 @@ pub(super) fn plain(e: &russh::Error) -> String {
 
 /// Whether waiting may help: the machine is not up yet, or cloud-init has not made the user yet.
 pub(super) fn may_come(e: &OpError) -> bool {
-    e.is(Kind::Unreachable) || (e.is(Kind::Denied) && e.message.contains(" refuses `"))
+    e.is(Kind::Unreachable) || is_refused(e)
+}
+
+/// Whether a host answered and took none of the keys.
+#[must_use]
+pub fn is_refused(e: &OpError) -> bool {
+    e.is(Kind::Denied) && e.message.contains(" refuses `")
 }

@@ -20,6 +20,31 @@ pub fn public_key(ctx: &Ctx, site: &Site) -> OpResult<String> {
     public_line(&*load(ctx, &site.ssh.key)?)
 }
 
+/// The recipe that puts the site's key into machines that were made with another.
+pub const PUT_IN: &str = "gpuhost run recipes/rotate-ssh-key.rhai";
+
+/// What to do where the machines know another key than the site's.
+#[must_use]
+pub fn other_key(ctx: &Ctx, site: &Site) -> String {
+    let copy = match site.ssh.key.strip_prefix("state:") {
+        Some(name) => {
+            let here = ctx.state_dir.join(name);
+            format!("copy `{name}` of the state directory that made the machines to {}", here.display())
+        }
+        None => format!("let `ssh.key` (`{}`) be the key that made the machines", site.ssh.key),
+    };
+    format!("{copy}; where the key is a new one on purpose: `{PUT_IN}`")
+}
+
+/// `SHA256:…` of a line for `authorized_keys`, as `ssh-keygen -l` shows it.
+#[must_use]
+pub fn fingerprint(line: &str) -> String {
+    match russh::keys::ssh_key::PublicKey::from_openssh(line.trim()) {
+        Ok(key) => key.fingerprint(HashAlg::Sha256).to_string(),
+        Err(_) => format!("a line that is no key (sha256 {:.12})", super::digest(line.as_bytes())),
+    }
+}
+
 fn public_line(key: &PrivateKey) -> OpResult<String> {
     key.public_key().to_openssh().map_err(|e| OpError::invalid("the ssh key has no public half").because(e.to_string()))
 }

@@ -39,6 +39,7 @@ use std::sync::{Arc, PoisonError};
 use crate::core::ctx::Ctx;
 use crate::core::module::{ModuleDef, fn_options};
 
+pub use conn::is_refused;
 pub use group::Group;
 pub use home::use_home;
 pub use host::Host;

@@ -161,6 +161,20 @@ pub mod api {
         call(&ncc, |ctx| async move { vm.ssh(&ctx).await })
     }
 
+    /// Lets the site's SSH key into the machine, through the guest agent.
+    ///
+    /// For machines that were made with another key. Keys that are there stay.
+    ///
+    /// # Example
+    /// ```rhai
+    /// pve.get_vm("k3s-cp1").ensure_ssh_key();
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn ensure_ssh_key(ncc: NativeCallContext, vm: &mut Vm) -> RhaiResultOf<()> {
+        let vm = vm.clone();
+        call(&ncc, |ctx| async move { vm.ensure_ssh_key(&ctx).await })
+    }
+
     /// Runs a program through the guest agent; gives `code`, `out` and `err`.
     ///
     /// # Example
