@@ -49,7 +49,6 @@ pub fn check(scene: &Scene<'_>, out: &mut Vec<Finding>, params: &mut Vec<ParamUs
             }
             Some(ASTNode::Expr(Expr::MethodCall(c, pos))) => visit(scene, c, true, *pos, out, params),
             Some(ASTNode::Expr(Expr::Dot(x, ..))) => {
-                site_property(scene, &x.lhs, &x.rhs, out);
                 // In `list[0].name` the tree has `0.name` below the index.
                 let indexed = path.len() > 1 && matches!(path[path.len() - 2], ASTNode::Expr(Expr::Index(..)));
                 if !indexed {
@@ -349,24 +348,5 @@ fn unit(scene: &Scene<'_>, lhs: &Expr, rhs: &Expr, out: &mut Vec<Finding>) {
             None => format!("units: {}", known.join(", ")),
         };
         out.push(scene.at(*pos, format!("a number has no `{}`", p.2), Some(hint)));
-    }
-}
-
-/// `site().x`: the sections and properties of the site are known.
-fn site_property(scene: &Scene<'_>, lhs: &Expr, rhs: &Expr, out: &mut Vec<Finding>) {
-    let Expr::FnCall(c, _) = lhs else { return };
-    if c.name != "site" || !c.args.is_empty() || !c.namespace.is_empty() {
-        return;
-    }
-    let first = match rhs {
-        Expr::Dot(x, ..) | Expr::Index(x, ..) => &x.lhs,
-        other => other,
-    };
-    let Expr::Property(p, pos) = first else { return };
-    let known: Vec<&str> =
-        scene.reference.members("Site").filter(|f| f.form == Form::Property).map(|f| f.name.as_str()).collect();
-    if !known.is_empty() && !known.contains(&p.2.as_str()) {
-        let hint = closest(&p.2, known.iter().copied()).map(|k| format!("did you mean `{k}`?"));
-        out.push(scene.at(*pos, format!("a site has no `{}`", p.2), hint));
     }
 }

@@ -4,6 +4,7 @@ pub mod closures;
 pub mod command;
 pub mod literals;
 pub mod objects;
+pub mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -178,6 +179,7 @@ impl Checker {
             }
         }
         closures::check(&scene, &mut found);
+        types::check(&scene, &mut found);
         self.out.findings.extend(found);
         Some(exports)
     }
@@ -422,6 +424,53 @@ mod tests {
         assert_eq!(findings(own), Vec::<String>::new());
         let f = findings("let l = [1];\nl.map(|x| l.len());");
         assert!(f[0].contains("the closure uses `l`, on which `map` is being called"), "{f:?}");
+    }
+
+    #[test]
+    fn what_a_known_value_has_is_known() {
+        let wrong = [
+            ("site().nods;", "1:8: `Site` has no property `nods` | did you mean `nodes`?"),
+            (
+                "site().k3s.verzion;",
+                "1:12: section `[k3s]` of the site file has no `verzion` | did you mean `version`?",
+            ),
+            (
+                "let s = site();\nprint(s.platform.rancher.hostnam);",
+                "2:26: section `[platform.rancher]` of the site file has no `hostnam` | did you mean `hostname`?",
+            ),
+            (
+                "let n = site().get_node(\"a\");\nstep(\"x\", || print(n.vmidd));",
+                "2:22: `Node` has no property `vmidd` | did you mean `vmid`?",
+            ),
+            (
+                "let h = ssh::connect(\"a\");\nh.run(\"uptime\").stdou;",
+                "2:17: `Output` has no property `stdou` | did you mean `stdout`?",
+            ),
+            ("ssh::connect(\"a\").nam.len();", "1:19: `Host` has no property `nam` | did you mean `name`?"),
+            ("ssh::connect(\"a\").facts;", "1:19: `Host` has no property `facts` | it is a method: `facts(…)`"),
+            ("ssh::connect(\"a\").push(1);", "1:19: `Host` has no method `push` | "),
+            (
+                "let c = k3s::connect([]);\nc.drain(\"n\");",
+                "2:3: `drain` of a `Cluster` takes other arguments, found 1 | it is called as `cluster.drain(",
+            ),
+        ];
+        for (text, said) in wrong {
+            let f = findings(text);
+            assert!(f.len() == 1 && f[0].starts_with(said), "{text}: {f:?}");
+        }
+        // What may hold different things is left alone.
+        let unsure = [
+            "let n = site(); n = #{ a: 1 }; n.a;",
+            "let n = site(); for n in [1] { n.a; } [#{ b: 1 }].map(|n| n.b);",
+            "let n = site(); if true { let n = #{ x: 1 }; n.x; }",
+            "fn f(n) { n.x } let n = site(); f(#{ x: 1 });",
+            "fn site() { #{ x: 1 } } site().x;",
+            "try { throw 1; } catch (n) { n.x; } let n = site();",
+            "site().connect.whatever; site().platform.keys();",
+        ];
+        for text in unsure {
+            assert_eq!(findings(text), Vec::<String>::new(), "{text}");
+        }
     }
 
     #[test]
