@@ -1,4 +1,5 @@
 //! The reference: on the terminal, as pages, as editor stubs. One source: the functions' own docs.
+pub mod events;
 pub mod pages;
 pub mod terminal;
 

@@ -36,6 +36,7 @@ pub fn write(r: &Reference, dir: &Path) -> OpResult<usize> {
     }
     put("site-file.md".to_owned(), site_page())?;
     put("lab-grades.md".to_owned(), crate::labs::closing::page(GENERATED))?;
+    put("events.md".to_owned(), super::events::page(GENERATED))?;
     put("in-doubt.md".to_owned(), crate::runs::classes::page(GENERATED))?;
     let editor = dir.join("editor");
     std::fs::create_dir_all(&editor).map_err(fail)?;

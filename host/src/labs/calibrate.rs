@@ -4,6 +4,7 @@ use std::io::BufRead;
 use std::path::Path;
 
 use gpuhost_stdlib::core::event::{Event, Status};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ const GUESS: (f64, f64) = (0.5, 3.0);
 const RUNS: usize = 20;
 
 /// A range of seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Range {
     /// At least.
     pub low: f64,
@@ -25,7 +26,7 @@ pub struct Range {
 }
 
 /// One step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// Its name.
     pub name: String,
@@ -37,7 +38,7 @@ pub struct Step {
 }
 
 /// What a recipe may take on hardware.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Expected {
     /// All steps together.
     #[serde(flatten)]
@@ -124,8 +125,9 @@ impl Source<'_> {
             .collect();
         Expected {
             range: Range {
-                low: steps.iter().map(|s| s.range.low).sum(),
-                high: steps.iter().map(|s| s.range.high).sum(),
+                // The sum of no floats is -0.0.
+                low: steps.iter().map(|s| s.range.low).sum::<f64>() + 0.0,
+                high: steps.iter().map(|s| s.range.high).sum::<f64>() + 0.0,
             },
             calibrated: steps.iter().filter(|s| s.measured > 0).count(),
             steps,

@@ -76,10 +76,11 @@ impl Plain {
                 }
             }
             // A recipe's own words are shown as they are, but for the next thing to type.
-            Event::Message { level, text } if level == "print" => match text.rsplit_once("Next: ") {
-                Some((before, next)) => self.screen.out(&format!("{before}Next: {}", self.screen.led(next))),
-                None => self.screen.out(text),
-            },
+            Event::Message { level, text } if level == "print" => {
+                let next = ["Next: ", ": gpuhost "].into_iter().filter_map(|mark| text.find(mark)).min();
+                let (before, next) = text.split_at(next.unwrap_or(text.len()));
+                self.screen.out(&format!("{before}{}", self.screen.led(next)));
+            }
             Event::Message { level, text } if level == "warn" => {
                 self.line(1, &format!("{} {text}", p.yellow("warning:")));
             }

@@ -7,6 +7,7 @@ use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::core::event::{Event, Verdict};
 use serde_json::{Value, json};
 
+use super::finished::{Finished, StepEnd};
 use super::job::{Job, Show};
 use crate::errors::show_error;
 use crate::exit::Exit;
@@ -63,15 +64,13 @@ impl Job {
         let site_ms = run.rt.block_on(run.clock.now_ms()).saturating_sub(site_start);
         let mut end = self.end(exit, error.as_deref(), wall_ms, site_ms);
         let lab = self.closing().map(|closing| {
-            let on_hardware = self.expected(&end["steps"]);
-            if let Some(m) = end.as_object_mut() {
-                m.insert("not_rehearsed".to_owned(), json!(closing.not_rehearsed));
-                m.insert("grades".to_owned(), closing.grades());
-                m.insert("on_hardware".to_owned(), json!(on_hardware));
-            }
+            let on_hardware = self.expected(&json!(end.steps));
+            end.not_rehearsed = Some(closing.not_rehearsed.clone());
+            end.grades = Some(closing.grades());
+            end.on_hardware = Some(on_hardware.clone());
             (closing, on_hardware)
         });
-        if let Err(e) = Ctx::new(run.clone()).emit(&Event::RunFinished(end)) {
+        if let Err(e) = Ctx::new(run.clone()).emit(&Event::RunFinished(json!(end))) {
             show_error(&self.screen, &e, None);
         }
         if let Some(e) = error.as_ref().filter(|_| self.show != Show::Silent) {
@@ -129,38 +128,30 @@ impl Job {
         .expect(steps)
     }
 
-    fn end(&self, exit: Exit, error: Option<&OpError>, wall_ms: u64, site_ms: u64) -> Value {
+    fn end(&self, exit: Exit, error: Option<&OpError>, wall_ms: u64, site_ms: u64) -> Finished {
         let run = &self.session.run;
-        let steps: Vec<Value> = self
-            .session
-            .fan
-            .steps()
-            .iter()
-            .map(|s| {
-                json!({
-                    "name": s.path.join(" / "), "status": s.status, "changed": s.changed,
-                    "seconds": s.ms as f64 / 1000.0,
-                })
-            })
-            .collect();
-        let mut end = json!({
-            "status": exit.status(), "exit": exit.code(), "lab": run.lab,
-            "changed": run.changed.load(Ordering::SeqCst), "steps": steps,
-            "seconds": wall_ms as f64 / 1000.0, "site_seconds": site_ms as f64 / 1000.0,
-            "journal": self.journal.display().to_string(),
-        });
-        if let Some(m) = end.as_object_mut() {
-            if self.args.faults.is_some() {
-                m.insert("faults".to_owned(), json!(self.struck()));
-            }
-            if let Some(n) = self.session.fan.points() {
-                m.insert("points".to_owned(), json!(n));
-            }
-            if let Some(e) = error {
-                m.insert("error".to_owned(), json!(e));
-            }
+        let step = |s: crate::record::StepLine| StepEnd {
+            name: s.path.join(" / "),
+            status: s.status,
+            changed: s.changed,
+            seconds: s.ms as f64 / 1000.0,
+        };
+        Finished {
+            status: exit.status(),
+            exit: exit.code(),
+            lab: run.lab,
+            changed: run.changed.load(Ordering::SeqCst),
+            steps: self.session.fan.steps().into_iter().map(step).collect(),
+            seconds: wall_ms as f64 / 1000.0,
+            site_seconds: site_ms as f64 / 1000.0,
+            journal: self.journal.display().to_string(),
+            error: error.cloned(),
+            faults: self.args.faults.is_some().then(|| self.struck()),
+            points: self.session.fan.points(),
+            not_rehearsed: None,
+            grades: None,
+            on_hardware: None,
         }
-        end
     }
 
     fn summary(

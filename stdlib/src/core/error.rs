@@ -1,10 +1,11 @@
 //! The one error of the script API: what failed, on which target, why, and what to type next.
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What kind of failure this is. Recipes branch on it (`err.kind == "timeout"`), so the list is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The thing asked for is not there.
@@ -46,7 +47,7 @@ impl fmt::Display for Kind {
 }
 
 /// Why a run stops with an exit code of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
     /// Ctrl-C (exit 130).
@@ -60,7 +61,7 @@ pub enum Stop {
 }
 
 /// Where in a recipe something happened.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Place {
     /// File name as given to the engine; empty when unknown.
     pub file: String,
@@ -71,7 +72,7 @@ pub struct Place {
 }
 
 /// The one error of the script API.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OpError {
     /// Closed kind.
     pub kind: Kind,

@@ -42,6 +42,26 @@ pub fn rewrite_kubeconfig(text: &str, address: &str, name: &str) -> OpResult<Str
     Ok(config::to_yaml(&k))
 }
 
+/// A kubeconfig for the programs of this machine: where the site's `[connect]` sends its API server elsewhere, it goes
+/// there too, and expects the certificate of the server's own address.
+pub(super) fn for_this_machine(ctx: &Ctx, text: &str) -> OpResult<String> {
+    let (_, host, port) = current(text)?;
+    let to = ctx.site.as_ref().filter(|_| !ctx.lab).and_then(|s| s.connect.get(&format!("{host}:{port}")));
+    match to {
+        Some(to) => forwarded(text, &host, to),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// `text` with `to` in the place of the server `host`.
+fn forwarded(text: &str, host: &str, to: &str) -> OpResult<String> {
+    let bad = |e: String| OpError::failed("the server's kubeconfig cannot be read").because(e);
+    let mut k: Value = serde_saphyr::from_str(text).map_err(|e| bad(e.to_string()))?;
+    k["clusters"][0]["cluster"]["server"] = format!("https://{to}").into();
+    k["clusters"][0]["cluster"]["tls-server-name"] = host.into();
+    Ok(config::to_yaml(&k))
+}
+
 /// The kubeconfig of one server, as K3s wrote it.
 ///
 /// # Errors
@@ -173,9 +193,10 @@ pub(super) fn make_cluster(ctx: &Ctx, text: &str, address: &str, hosts: &[Host])
     let name = context_name(ctx);
     let kubeconfig = rewrite_kubeconfig(text, address, &name)?;
     let path = ctx.state_file("kubeconfig");
-    let same = std::fs::read_to_string(&path).is_ok_and(|old| old == kubeconfig);
+    let here = for_this_machine(ctx, &kubeconfig)?;
+    let same = std::fs::read_to_string(&path).is_ok_and(|old| old == here);
     if !same {
-        crate::site::write_private(&path, kubeconfig.as_bytes())?;
+        crate::site::write_private(&path, here.as_bytes())?;
     }
     // servers by their own addresses come first: a DNS name or VIP is one more way in
     let mut servers = addresses("", hosts);
@@ -202,6 +223,9 @@ mod tests {
         assert!(rewrite_kubeconfig("a: 1", "x", "y").is_err());
         let rewritten = rewrite_kubeconfig(text, "fd00::11", "lab-x").unwrap();
         assert_eq!(current(&rewritten).unwrap(), ("lab-x".to_owned(), "fd00::11".to_owned(), 6443));
+        let there = forwarded(&rewritten, "fd00::11", "127.0.0.1:40000").unwrap();
+        assert_eq!(current(&there).unwrap(), ("lab-x".to_owned(), "127.0.0.1".to_owned(), 40000));
+        assert!(there.contains("tls-server-name: fd00::11") && there.contains("certificate-authority-data"), "{there}");
         let other = rewritten.replace("current-context: lab-x", "current-context: other");
         assert!(current(&other).unwrap_err().causes[0].contains("no current context"));
         assert!(current("").is_err() && current("a: [").is_err());

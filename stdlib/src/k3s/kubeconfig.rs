@@ -78,6 +78,8 @@ impl Cluster {
             let server = ours["clusters"][0]["cluster"]["server"].as_str().unwrap_or_default().to_owned();
             let address = server.trim_start_matches("https://").trim_end_matches(&format!(":{PORT}"));
             self.prove_address(s.ctx(), address.trim_matches(['[', ']'])).await?;
+            let here = super::connect::for_this_machine(s.ctx(), &text)?;
+            let ours: Value = serde_saphyr::from_str(&here).map_err(|e| bad(e.to_string()))?;
             let old = std::fs::read_to_string(&file).ok();
             let whole = match old.as_deref().filter(|_| o.merge) {
                 Some(t) => {

@@ -277,6 +277,24 @@ pub mod ssh_module {
     ///
     /// What the host does not tell is empty, and a number or size that it does not tell is `()`.
     ///
+    /// | key | value |
+    /// |---|---|
+    /// | `os` | map: `id` (`debian`), `version` (`12`), `name` |
+    /// | `kernel`, `arch`, `hostname`, `cpu` (model), `virtualization` (`kvm`), `boot_id`, `timezone` | text |
+    /// | `cores` | int |
+    /// | `uptime` | Duration |
+    /// | `memory`, `memory_available` | Size |
+    /// | `swap` | list of maps: `path`, `size`, `used` (Sizes) |
+    /// | `disks` | list of maps, partitions too: `name`, `kind` (`disk`, `part`), `size` (Size), `serial`, `fs`, `label`, `mount` |
+    /// | `mounts` | list of maps, devices and NFS only: `device`, `path`, `fs`, `options`, `size`, `used`, `free` (Sizes) |
+    /// | `nics` | list of maps, `lo` left out: `name`, `mac`, `addresses` (list of texts) |
+    /// | `packages` | map: name to version, installed ones only |
+    /// | `services`, `failed`, `modules` | lists of names: running services, failed units, loaded kernel modules |
+    /// | `sysctl` | map: setting to text |
+    /// | `pci` | list of maps: `address`, `kind`, `id` (`10de:20f1`), `name` |
+    /// | `users` | map: name to a map of `uid`, `gid` (ints), `home`, `shell` |
+    /// | `time_synchronized` | bool |
+    ///
     /// # Example
     /// ```rhai
     /// let f = ssh::connect("k3s-gpu1").facts();
