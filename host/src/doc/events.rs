@@ -10,7 +10,7 @@ use crate::run::Finished;
 const INTRODUCTION: &str = "\
 `run --json` prints one event per line on stdout, and nothing else there; a journal keeps most of them. Each line is an
 object with `event` (the name below), `ts` (RFC 3339, the run's clock: lab time on the lab) and `lab` (whether it took place
-on the lab); journals add `seal`, the hash chain. The last line is `run_finished`. Readers pass over events and keys that
+on the lab); journals add `sum`, the hash chain. The last line is `run_finished`. Readers pass over events and keys that
 they do not know: a later version may add some.
 ";
 
