@@ -1,4 +1,4 @@
-//! `table(rows)`: maps as aligned text.
+//! `table(rows)` and `list.join(…)`: values as text.
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 
@@ -44,6 +44,17 @@ fn columns(rows: &[Map]) -> Vec<String> {
 #[export_module]
 #[allow(missing_docs)]
 mod api {
+    /// The items as one text, `separator` between them; each as `print` shows it.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(site().node_names().join(", "));
+    /// ```
+    #[rhai_fn(global, pure)]
+    pub fn join(list: &mut Array, separator: &str) -> String {
+        list.iter().map(cell).collect::<Vec<_>>().join(separator)
+    }
+
     /// Rows (maps) as an aligned text table.
     ///
     /// # Example
