@@ -25,6 +25,7 @@ const VERBS: &[(&str, &str)] = &[
     ("require", "stops the run unless it holds"),
     ("load", "reads a file as data"),
     ("to", "another form of a value"),
+    ("join", "the items of a list as one text"),
     ("parse", "a value from a text"),
     ("restart", "the field's own word"),
     ("reboot", "the field's own word"),
