@@ -106,7 +106,13 @@ pub fn main() -> Exit {
     };
     let exit = dispatch(cli, rt.handle());
     rt.shutdown_background();
-    exit
+    match Screen::lost() {
+        Some(why) if exit == Exit::Done => {
+            Screen::new(false).err(&format!("error: standard output was not written: {why}"));
+            Exit::Failed
+        }
+        _ => exit,
+    }
 }
 
 fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {

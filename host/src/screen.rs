@@ -1,5 +1,5 @@
 //! The one place that writes to the terminal: results to stdout, progress and errors to stderr.
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use indicatif::MultiProgress;
@@ -56,6 +56,9 @@ pub fn fitting(text: &str) -> String {
     }
 }
 
+/// Why stdout took something no longer: one stream, whoever writes.
+static LOST: OnceLock<String> = OnceLock::new();
+
 /// The terminal, shared by everything that prints or asks.
 pub struct Screen {
     bars: Option<MultiProgress>,
@@ -107,12 +110,21 @@ impl Screen {
         }
     }
 
-    /// A line (or several) on stdout. A closed pipe is not an error of ours.
+    /// A line (or several) on stdout. A closed pipe is not an error of ours; what else is lost is told at the end.
     pub fn out(&self, text: &str) {
         self.quietly(|| {
             let mut o = std::io::stdout().lock();
-            writeln!(o, "{text}").and_then(|()| o.flush()).ok();
+            let written = writeln!(o, "{text}").and_then(|()| o.flush());
+            if let Err(e) = written.or_else(|e| if e.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(e) }) {
+                LOST.set(e.to_string()).ok();
+            }
         });
+    }
+
+    /// Why something that was printed did not arrive, if so.
+    #[must_use]
+    pub fn lost() -> Option<&'static str> {
+        LOST.get().map(String::as_str)
     }
 
     /// Where the commands lead that are named from now on. Only the first call has an effect.

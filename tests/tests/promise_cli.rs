@@ -104,6 +104,13 @@ fn what_is_printed_goes_where_it_belongs() {
             let found = Command::new("grep").args(["-rl", "hunter2-probe"]).arg(p.b.path("state")).output().unwrap();
             assert!(found.stdout.is_empty(), "{}", String::from_utf8_lossy(&found.stdout));
         }),
+        ("what cannot be printed is no success", &|| {
+            let path = p.file("play.rhai", "print(1);");
+            let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+            let mut c = p.b.command(&["run", &path, "--lab", "--site", p.site()]);
+            let ran = Ran::of(&c.stdout(full).output().unwrap());
+            assert!(ran.code == 1 && ran.stderr.contains("standard output was not written"), "{ran:?}");
+        }),
         ("pipes that close early are no panic", &|| {
             let path = p.file("play.rhai", "for i in 0..5000 { print(`line ${i}`); }");
             let line = format!("{} run {path} --lab --site {} | head -1", gpuhost_tests::program().display(), p.site());

@@ -67,9 +67,9 @@ impl Drop for Terminal {
 fn the_repl_talks() {
     let p = Play::new();
     all(&[
-        ("several lines, values that stay, errors that do not end it", &|| {
+        ("several lines, values that stay, errors that do not end it but are in the exit code of a script", &|| {
             let ran =
-                typed(&p, "let x = #{\na: 41,\n};\nfrob()\nx.a + 1\nfn twice(n) {\n  n * 2\n}\ntwice(21)\n").expect(0);
+                typed(&p, "let x = #{\na: 41,\n};\nfrob()\nx.a + 1\nfn twice(n) {\n  n * 2\n}\ntwice(21)\n").expect(1);
             assert!(ran.stderr.contains("no function `frob`"), "{ran:?}");
             assert_eq!(ran.stdout.lines().filter(|l| l.ends_with("42")).count(), 2, "{ran:?}");
         }),

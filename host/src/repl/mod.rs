@@ -3,6 +3,7 @@ pub mod complete;
 pub mod eval;
 pub mod input;
 
+use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gpuhost_stdlib::core::error::{OpError, OpResult};
@@ -122,6 +123,9 @@ fn talk(
     editor.set_helper(Some(Help::new(Reference::builtin())));
     let history = state_dir.join("repl_history");
     editor.load_history(&history).ok();
+    // Lines from a file or pipe are a script: its exit code tells whether they worked.
+    let mut exit = Exit::Done;
+    let typed = std::io::stdin().is_terminal();
     let prompt = if evaluator.is_lab() { "lab> " } else { "gpuhost> " };
     loop {
         if let Some(h) = editor.helper_mut() {
@@ -133,7 +137,10 @@ fn talk(
             Ok(line) => match evaluator.eval(&line, interrupt.fresh()) {
                 Outcome::Nothing => {}
                 Outcome::Text(text) => screen.out(&text),
-                Outcome::Error(text) => screen.err(text.trim_end()),
+                Outcome::Error(text) => {
+                    screen.err(text.trim_end());
+                    exit = if typed { Exit::Done } else { Exit::Failed };
+                }
             },
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => break,
@@ -141,5 +148,5 @@ fn talk(
         }
     }
     editor.save_history(&history).ok();
-    Ok(Exit::Done)
+    Ok(exit)
 }
