@@ -14,8 +14,14 @@ pub fn resolve(flag: Option<&Path>) -> OpResult<PathBuf> {
         .or_else(|| env("GPUHOST_STATE_DIR"))
         .or_else(|| env("XDG_STATE_HOME").map(|d| d.join("gpuhost")))
         .or_else(|| env("HOME").map(|d| d.join(".local/state/gpuhost")))
-        .ok_or_else(|| OpError::invalid("no state directory").hint("pass one: `--state-dir DIR`"))?;
+        .ok_or_else(|| {
+            OpError::invalid("no state directory")
+                .because("neither GPUHOST_STATE_DIR nor XDG_STATE_HOME nor HOME is set")
+                .hint("pass one: `--state-dir DIR`")
+        })?;
     private_dir(&dir)?;
+    // Somebody else's is no empty one.
+    std::fs::read_dir(&dir).map_err(|e| cannot(&dir, &e))?;
     dir.canonicalize().map_err(|e| cannot(&dir, &e))
 }
 

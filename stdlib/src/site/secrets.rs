@@ -25,8 +25,9 @@ impl Ctx {
             return Ok(Secret::new(given.clone()));
         }
         let text = match reference.split_once(':') {
-            Some(("env", var)) => std::env::var(var).map_err(|_| {
-                OpError::not_found(format!("environment variable `{var}` is not set"))
+            Some(("env", var)) => std::env::var(var).ok().filter(|v| !v.trim().is_empty()).ok_or_else(|| {
+                let how = if std::env::var_os(var).is_some() { "holds no text" } else { "is not set" };
+                OpError::not_found(format!("environment variable `{var}` {how}"))
                     .on(name)
                     .hint(format!("export {var}=…  (it holds the secret `{name}`)"))
             })?,
