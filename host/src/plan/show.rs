@@ -22,7 +22,7 @@ fn block(screen: &Screen, title: &str, list: &[&Planned]) {
         return;
     }
     let p = screen.paint_out();
-    screen.out(&p.bold(title));
+    screen.prose(&p.bold(title));
     let mut targets: Vec<&str> = Vec::new();
     for e in list {
         if !targets.contains(&e.target.as_str()) {
@@ -30,15 +30,15 @@ fn block(screen: &Screen, title: &str, list: &[&Planned]) {
         }
     }
     for t in targets {
-        screen.out(&format!("  {}", p.blue(t)));
+        screen.prose(&format!("  {}", p.blue(t)));
         for e in list.iter().filter(|e| e.target == t) {
             let step = if e.step.is_empty() { String::new() } else { p.dim(&format!("  ({})", e.step.join(" / "))) };
-            screen.out(&format!("    {}{step}", e.op));
+            screen.prose(&format!("    {}{step}", e.op));
             for c in e.changes.iter().take(SHOWN) {
-                screen.out(&format!("      {}", words::change(c)));
+                screen.prose(&format!("      {}", words::change(c)));
             }
             if e.changes.len() > SHOWN {
-                screen.out(&p.dim(&format!("      and {} more", e.changes.len() - SHOWN)));
+                screen.prose(&p.dim(&format!("      and {} more", e.changes.len() - SHOWN)));
             }
         }
     }
@@ -49,7 +49,7 @@ pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
     let p = screen.paint_out();
     if !plan.incomplete.is_empty() {
         let head = if drift { "drift unknown" } else { "the plan is incomplete" };
-        screen.out(&format!("{}: {}", p.red(head), plan.incomplete));
+        screen.prose(&format!("{}: {}", p.red(head), plan.incomplete));
     }
     let mut rest = Vec::new();
     let (mut gone, mut restarts) = (Vec::new(), Vec::new());
@@ -66,43 +66,43 @@ pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
     let n = plan.changes();
     if !plan.incomplete.is_empty() {
         let what = if drift { "differences" } else { "changes" };
-        screen.out(&format!("{n} {what} up to there"));
+        screen.prose(&format!("{n} {what} up to there"));
     } else if n == 0 {
         let text = if drift { "no drift" } else { "no changes" };
-        screen.out(&format!("{text}: {} is as {} wants it", plan.site, plan.recipe));
+        screen.prose(&format!("{text}: {} is as {} wants it", plan.site, plan.recipe));
     } else {
         let what = if drift { "differences" } else { "changes" };
-        screen.out(&format!(
+        screen.prose(&format!(
             "{n} {what} in {} effects; expected to take {}",
             plan.effects.len(),
             plan.on_hardware.words()
         ));
         for s in plan.on_hardware.steps.iter().filter(|s| s.range.high >= 1.0) {
-            screen.out(&p.dim(&format!("  {:>18}  {}", s.range.words(), s.name)));
+            screen.prose(&p.dim(&format!("  {:>18}  {}", s.range.words(), s.name)));
         }
         if !plan.path.is_empty() {
-            screen.out(&format!(
+            screen.prose(&format!(
                 "critical path (what determines how long it takes, in the lab's time): {} of {}; {:.1} ops at the same time on average",
                 seconds(plan.critical),
                 seconds(plan.seconds),
                 plan.overlap
             ));
             for (step, target, s) in &plan.path {
-                screen.out(&p.dim(&format!("  {:>8}  {target}  ({step})", seconds(*s))));
+                screen.prose(&p.dim(&format!("  {:>8}  {target}  ({step})", seconds(*s))));
             }
         }
-        screen.out("the run needs:");
+        screen.prose("the run needs:");
         for n in &plan.needs {
-            screen.out(&format!("  - {n}"));
+            screen.prose(&format!("  - {n}"));
         }
     }
     if !plan.snapshot.is_empty() {
-        screen.out(&p.dim(&format!("rehearsed in a likeness of the site as read at {}", plan.snapshot)));
+        screen.prose(&p.dim(&format!("rehearsed in a likeness of the site as read at {}", plan.snapshot)));
     }
     if !plan.assumed.is_empty() {
-        screen.out("assumed, because it could not be read or the lab stands in for it:");
+        screen.prose("assumed, because it could not be read or the lab stands in for it:");
         for a in &plan.assumed {
-            screen.out(&format!("  - {a}"));
+            screen.prose(&format!("  - {a}"));
         }
     }
 }
