@@ -57,8 +57,11 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
     }
     scratch_disks(s).await;
     let Some(cluster) = s.cluster.clone() else { return Ok(()) };
-    classes(s, &cluster).await?;
-    provisioners(s, &cluster, server_ok).await?;
+    // without a [storage] section deploy makes no class: those that there are belong to somebody else
+    if !s.site.storage.is_empty() {
+        classes(s, &cluster).await?;
+        provisioners(s, &cluster, server_ok).await?;
+    }
     claims(s, &cluster).await
 }
 

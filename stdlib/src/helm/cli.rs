@@ -93,8 +93,12 @@ async fn run(cluster: &Cluster, ctx: &Ctx, name: &str, o: &ReleaseOptions, value
     if out.status.success() {
         return Ok(());
     }
+    let said = last_words(&out);
+    if let Some(e) = super::missing::chart(name, o, &said, i64::MAX) {
+        return Err(e);
+    }
     let mut e = OpError::failed(format!("Helm could not install `{name}` {}", o.version)).on(name);
-    e.causes = last_words(&out);
+    e.causes = said;
     Err(e.hint(format!("run it by hand to see more: `helm upgrade --install {name} {} --debug`", o.chart)))
 }
 

@@ -330,9 +330,13 @@ impl Cluster {
         if same && ctx.clock.now_ms().await < was.until {
             return Ok(Look::Pending("waits for the helm-controller to take the change".to_owned()));
         }
+        let (said, attempts) = self.job_says(ctx, job, live["metadata"]["uid"].as_str()).await;
+        if let Some(e) = super::missing::chart(name, o, &said, attempts) {
+            return Err(e);
+        }
         if is_true(&live, "Failed") {
             let mut e = OpError::failed(format!("Helm could not install `{name}` {}", o.version)).on(name);
-            e.causes = self.job_words(ctx, job).await;
+            e.causes = said;
             if let Some(line) = e.causes.iter().find(|l| l.contains("requires kubeVersion")) {
                 let why = line.clone();
                 e = OpError::invalid(format!("chart `{}` {} excludes this Kubernetes", o.chart, o.version))
@@ -346,7 +350,7 @@ impl Cluster {
             return Ok(Look::Ready(()));
         }
         let failed = live["status"]["failed"].as_i64().unwrap_or(0);
-        let words = self.job_words(ctx, job).await.pop().unwrap_or_else(|| "its job runs".to_owned());
+        let words = said.last().cloned().unwrap_or_else(|| "its job runs".to_owned());
         Ok(Look::Pending(if failed > 0 { format!("failing, attempt {}: {words}", failed + 1) } else { words }))
     }
 
@@ -365,17 +369,24 @@ impl Cluster {
 
     /// Last words of a job's newest pod, or why it does not run.
     async fn job_words(&self, ctx: &Ctx, job: &str) -> Vec<String> {
-        let Ok(mut pods) = self.list_labelled(ctx, "pod", HOME, ("job-name", job)).await else { return Vec::new() };
+        self.job_says(ctx, job, None).await.0
+    }
+
+    /// The same for a job of this uid only, not of the one it took the name of; and how often its container has ended.
+    async fn job_says(&self, ctx: &Ctx, job: &str, uid: Option<&str>) -> (Vec<String>, i64) {
+        let nothing = (Vec::new(), 0);
+        let Ok(mut pods) = self.list_labelled(ctx, "pod", HOME, ("job-name", job)).await else { return nothing };
+        pods.retain(|p| uid.is_none() || p["metadata"]["ownerReferences"][0]["uid"].as_str() == uid);
         pods.sort_by_key(|p| p["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned());
-        let Some(pod) = pods.last() else { return Vec::new() };
+        let Some(pod) = pods.last() else { return nothing };
+        let restarts = pod["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or(0);
+        let attempts = restarts + pods.len() as i64 - 1;
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         let o = LogOptions { namespace: HOME.to_owned(), container: String::new(), tail: 20 };
         let log = self.pod_log(ctx, name, &o).await.unwrap_or_default();
         let lines = crate::k3s::journal::last_lines(&log, 3);
-        if !lines.is_empty() {
-            return lines;
-        }
-        pod_trouble(pod).into_iter().collect()
+        let said = if lines.is_empty() { pod_trouble(pod).into_iter().collect() } else { lines };
+        (said, attempts)
     }
 
     /// Waits until the release's workloads are ready.

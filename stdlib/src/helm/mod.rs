@@ -5,6 +5,7 @@ mod cli;
 mod constraint;
 mod install;
 mod known;
+mod missing;
 mod program;
 mod release;
 mod rollback;

@@ -49,9 +49,20 @@ pub struct Planned {
 /// # Errors
 /// `invalid` with the parser's text.
 pub fn parse_yaml(text: &str) -> OpResult<Vec<Value>> {
+    Ok(documents(text)?.into_iter().flatten().collect())
+}
+
+/// The objects of each document that is not empty.
+fn documents(text: &str) -> OpResult<Vec<Vec<Value>>> {
     let docs: Vec<Value> = serde_saphyr::from_multiple(text)
         .map_err(|e| OpError::invalid("the YAML cannot be read").because(e.to_string()))?;
-    Ok(docs.into_iter().filter(|d| !d.is_null()).flat_map(flatten_list).collect())
+    Ok(docs.into_iter().filter(|d| !d.is_null()).map(flatten_list).collect())
+}
+
+/// What errors call an object: as it is written, and with the namespace that it gets.
+fn subjects(object: &Value, namespace: &str) -> [String; 2] {
+    let placed = dressed(object.clone(), None, namespace).unwrap_or_else(|_| object.clone());
+    [describe(object), describe(&placed)]
 }
 
 /// A `List` is its items.
@@ -131,11 +142,22 @@ impl Cluster {
     /// # Errors
     /// `not_found` without the file; like [`Cluster::apply_objects`].
     pub async fn apply_path(&self, ctx: &Ctx, path: &str, o: &ManifestOptions) -> OpResult<Vec<Change>> {
-        let mut objects = Vec::new();
+        let (mut objects, mut places) = (Vec::new(), Vec::new());
         for (name, text) in manifest_files(ctx, path)? {
-            objects.extend(parse_yaml(&text).map_err(|e| e.on(name))?);
+            for (i, doc) in documents(&text).map_err(|e| e.on(&name))?.into_iter().enumerate() {
+                for object in doc {
+                    places.push((subjects(&object, &o.namespace), format!("{name}, document {}", i + 1)));
+                    objects.push(object);
+                }
+            }
         }
-        self.apply_set(ctx, objects, o).await
+        self.apply_set(ctx, objects, o).await.map_err(|mut e| {
+            // whichever object it is about: one does not search a folder for it
+            if let Some((_, place)) = places.iter().find(|(names, _)| names.contains(&e.target)) {
+                e.causes.insert(0, format!("it is declared in {place}"));
+            }
+            e
+        })
     }
 
     /// Applies objects; with `prune` it then removes what the set had before.
@@ -313,5 +335,7 @@ mod tests {
         assert_eq!(pod["metadata"]["namespace"], "x");
         assert_eq!(pod["metadata"]["labels"][MANAGED_BY], MANAGER);
         assert!(dressed(json!({"kind": "Pod"}), None, "").is_err());
+        assert_eq!(documents(text).unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+        assert_eq!(subjects(&objects[1], "x"), ["Pod a", "Pod x/a"]);
     }
 }

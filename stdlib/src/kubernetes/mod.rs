@@ -18,6 +18,7 @@ mod pods;
 mod pods_script;
 mod prune;
 pub mod rest;
+mod rollout;
 mod script;
 pub mod validate;
 mod via;

@@ -98,14 +98,25 @@ impl Reply {
             429 | 502..=504 => ErrorKind::Unreachable,
             _ => ErrorKind::Failed,
         };
+        let room = said
+            .strip_prefix("namespaces \"")
+            .and_then(|r| r.strip_suffix("\" not found"))
+            .filter(|_| self.status == 404);
+        let room = room.filter(|r| !target.ends_with(&format!(" {r}"))).map(str::to_owned);
         let message = match kind {
-            ErrorKind::NotFound => "not found in the cluster".to_owned(),
+            ErrorKind::NotFound => match &room {
+                Some(r) => format!("the namespace {r} does not exist"),
+                None => "not found in the cluster".to_owned(),
+            },
             ErrorKind::Conflict => "the API server reports a conflict".to_owned(),
             ErrorKind::Denied => "the API server refused".to_owned(),
             ErrorKind::Invalid => "the API server calls the request wrong".to_owned(),
             _ => format!("the API server answered {}", self.status),
         };
         let mut e = OpError::new(kind, message).on(target).because(said);
+        if let Some(r) = room {
+            e = e.hint(format!("make it first: `cluster.ensure_namespace(\"{r}\")`"));
+        }
         if self.status == 401 {
             e = e.hint("the client certificate of the kubeconfig is not valid for this cluster: read it again with `k3s::connect`");
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Cluster;
+use super::rollout::{Rollout, rollout};
 use super::watch::Target;
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind as ErrorKind, OpError, OpResult};
@@ -32,13 +33,15 @@ pub fn is_true(object: &Value, name: &str) -> bool {
     condition(object, name).is_some_and(|(s, _)| s == "True")
 }
 
-/// What to wait for: `condition=Ready`, `condition=X=False`, `phase=Running`, `delete`, `exists`.
+/// What to wait for: `condition=Ready`, `condition=X=False`, `phase=Running`, `rollout`, `delete`, `exists`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Until {
     /// A condition has this status.
     Condition(String, String),
     /// `status.phase`.
     Phase(String),
+    /// Every replica of a workload is of the newest template and available.
+    Rollout,
     /// It is gone.
     Deleted,
     /// It is there.
@@ -56,10 +59,12 @@ impl Until {
             ["condition", name] => Ok(Until::Condition((*name).to_owned(), "True".to_owned())),
             ["condition", name, status] => Ok(Until::Condition((*name).to_owned(), (*status).to_owned())),
             ["phase", phase] => Ok(Until::Phase((*phase).to_owned())),
+            ["rollout"] => Ok(Until::Rollout),
             ["delete"] => Ok(Until::Deleted),
             ["exists"] => Ok(Until::Exists),
-            _ => Err(OpError::invalid(format!("cannot wait for `{text}`"))
-                .hint("forms: `condition=Ready`, `condition=Failed=False`, `phase=Running`, `exists`, `delete`")),
+            _ => Err(OpError::invalid(format!("cannot wait for `{text}`")).hint(
+                "forms: `condition=Ready`, `condition=Failed=False`, `phase=Running`, `rollout`, `exists`, `delete`",
+            )),
         }
     }
 
@@ -72,6 +77,10 @@ impl Until {
             (Until::Deleted, None) | (Until::Exists, Some(_)) => Ok(()),
             (Until::Deleted, Some(o)) => Err(format!("still there, finalizers {}", o["metadata"]["finalizers"])),
             (_, None) => Err("it does not exist".to_owned()),
+            (Until::Rollout, Some(o)) => match rollout(o) {
+                Rollout::Done => Ok(()),
+                Rollout::Pending(text) | Rollout::Stuck(text) => Err(text),
+            },
             (Until::Phase(p), Some(o)) => match o["status"]["phase"].as_str() {
                 Some(x) if x == p => Ok(()),
                 x => Err(format!("phase {}", x.unwrap_or("unknown"))),
@@ -120,7 +129,13 @@ impl Cluster {
                     other => other?,
                 };
                 let Err(seen) = goal.look(found.as_ref()) else { return Ok(Look::Ready(())) };
-                Ok(Look::Pending(match self.pod_behind(s.ctx(), ns, found.as_ref()).await {
+                let pod = self.pod_behind(s.ctx(), ns, found.as_ref()).await;
+                if let Some(Rollout::Stuck(why)) = found.as_ref().filter(|_| goal == Until::Rollout).map(rollout) {
+                    let mut e = OpError::failed(format!("the rollout of {kind} {name} does not go on")).because(why);
+                    e.causes.extend(pod);
+                    return Err(e.hint(format!("`kubectl -n {ns} describe {kind} {name}`; apply what works, or go back with `kubectl rollout undo`")));
+                }
+                Ok(Look::Pending(match pod {
                     Some(pod) => format!("{seen}; {pod}"),
                     None => seen,
                 }))
@@ -204,6 +219,8 @@ mod tests {
         assert_eq!(ready.look(None), Err("it does not exist".to_owned()));
         assert_eq!(Until::parse("phase=Pending").unwrap().look(Some(&pod)), Ok(()));
         assert_eq!(Until::parse("delete").unwrap().look(None), Ok(()));
+        let old = json!({"kind": "Deployment", "metadata": {"generation": 2}, "status": {"observedGeneration": 1}});
+        assert!(Until::parse("rollout").unwrap().look(Some(&old)).unwrap_err().contains("not looked at"));
         assert!(Until::parse("Ready").unwrap_err().hint.unwrap().contains("condition=Ready"));
     }
 

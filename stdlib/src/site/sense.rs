@@ -11,6 +11,7 @@ pub(super) fn check(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     overlaps(src, site, out);
     storage(src, site, out);
     digests(src, site, out);
+    platform(src, site, out);
     if let Some(device) = site.gpu.get("device").and_then(toml::Value::as_str) {
         let id = |s: &str| s.len() == 4 && s.bytes().all(|b| b.is_ascii_hexdigit());
         if !device.split_once(':').is_some_and(|(vendor, device)| id(vendor) && id(device)) {
@@ -36,6 +37,27 @@ fn digests(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     if let Some(f) = site.proxmox.fingerprint.as_deref().filter(|f| !hex(&f.replace(':', ""), 64)) {
         let hint = "32 pairs of hexadecimal digits: `pvenode cert info` on the hypervisor shows them".to_owned();
         out.push(src.value("proxmox.fingerprint", format!("`{f}` is no SHA-256 fingerprint"), Some(hint)));
+    }
+}
+
+/// Charts that come with another one, or do not install without it.
+fn platform(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    let has = |name: &str| site.platform.contains_key(name);
+    if has("fleet") && !has("rancher") {
+        let hint = "add a `[platform.rancher]` section, or take `[platform.fleet]` out".to_owned();
+        out.push(src.value(
+            "platform.fleet",
+            "Fleet comes with Rancher, which the site does not ask for".to_owned(),
+            Some(hint),
+        ));
+    }
+    if has("rancher") && !has("cert_manager") {
+        let hint =
+            "add a `[platform.cert_manager]` section; fine when something else installs cert-manager before".to_owned();
+        let text = "Rancher's chart makes a cert-manager Issuer, which the site does not ask for".to_owned();
+        let mut f = src.value("platform.rancher", text, Some(hint));
+        f.warning = true;
+        out.push(f);
     }
 }
 

@@ -50,6 +50,22 @@ fn checksums_and_fingerprints_have_their_length() {
     assert!(f.iter().any(|l| l.contains("`AA:BB:CC` is no SHA-256 fingerprint")), "{f:?}");
 }
 
+/// The text without this section.
+fn without(text: &str, section: &str) -> String {
+    let at = text.find(section).unwrap();
+    let end = text[at + 1..].find("\n[").map_or(text.len(), |e| at + 1 + e);
+    format!("{}{}", &text[..at], &text[end..])
+}
+
+#[test]
+fn charts_that_need_another_one_say_so() {
+    let f = findings(&without(DEFAULT, "[platform.rancher]"));
+    assert!(f.iter().any(|l| l.contains("Fleet comes with Rancher") && l.contains("[platform.rancher]")), "{f:?}");
+    let text = without(DEFAULT, "[platform.cert_manager]");
+    let (_, list) = super::load_with_warnings(Path::new("site.toml"), &text).unwrap();
+    assert!(list.iter().any(|f| f.warning && f.message.contains("cert-manager Issuer")), "{list:?}");
+}
+
 #[test]
 fn units_and_types_are_checked_in_place() {
     let text = DEFAULT.replacen("memory = \"16 GiB\"", "memory = 16", 1).replacen("cores = 4", "cores = \"four\"", 1);

@@ -12,6 +12,7 @@ use crate::kube::schema::Kind;
 use crate::kube::store::Failure;
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const ONE_BY_ONE: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 const CUSTOM: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
 fn verbs(k: &Kind) -> &'static [&'static str] {
@@ -19,6 +20,8 @@ fn verbs(k: &Kind) -> &'static [&'static str] {
         _ if k.read_only => &["get", "list"],
         (true, _) => &["create"],
         (false, true) => CUSTOM,
+        // a namespace goes alone
+        _ if k.group.is_empty() && k.plural == "namespaces" => ONE_BY_ONE,
         _ => VERBS,
     }
 }

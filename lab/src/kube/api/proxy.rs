@@ -1,5 +1,6 @@
-//! The service proxy: `/api/v1/namespaces/NS/services/[SCHEME:]NAME[:PORT]/proxy/PATH`.
+//! The proxies: `/api/v1/namespaces/NS/services/[SCHEME:]NAME[:PORT]/proxy/PATH` and `/api/v1/nodes/NAME/proxy/PATH`.
 use http::Response;
+use serde_json::{Value, json};
 
 use super::route::Target;
 use super::{Body, Call, failed, text};
@@ -16,8 +17,38 @@ fn parts(name: &str) -> (&str, &str, &str) {
     }
 }
 
+/// A node's kubelet: its health and its pods.
+fn node(call: &Call<'_>, kind: &Kind, t: &Target) -> Response<Body> {
+    let name = t.name.as_deref().unwrap_or_default();
+    let name = name.split_once(':').map_or(name, |(n, _)| n);
+    let found = call.lab.with(|w| {
+        let c = w.clusters.get(call.cluster)?;
+        c.store.get("nodes", "", name)?;
+        let posting = c.nodes.get(name).is_some_and(|n| n.posting);
+        let pods: Vec<Value> =
+            c.store.all("pods", "").filter(|p| p["spec"]["nodeName"] == name).map(|p| (**p).clone()).collect();
+        Some((posting, pods))
+    });
+    let Some((posting, pods)) = found else { return failed(&Failure::not_found(kind, name)) };
+    if !posting {
+        let why = format!("error trying to reach service: dial tcp {name}:10250: connect: connection refused");
+        return failed(&Failure::new(503, "ServiceUnavailable", why));
+    }
+    match t.rest.trim_matches('/') {
+        "healthz" => text(200, "text/plain; charset=utf-8", b"ok".to_vec()),
+        "pods" => {
+            let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods});
+            text(200, "application/json", list.to_string().into_bytes())
+        }
+        _ => text(404, "text/plain; charset=utf-8", b"404 page not found\n".to_vec()),
+    }
+}
+
 /// Serves a proxied request.
 pub async fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Response<Body> {
+    if kind.plural == "nodes" {
+        return node(call, kind, t);
+    }
     if kind.plural != "services" {
         let why = format!("proxying to {} is not simulated: add it to lab/src/kube/api/proxy.rs", kind.plural);
         return failed(&Failure::new(501, "NotImplemented", why));

@@ -7,7 +7,7 @@ use super::read;
 use super::route::Target;
 use super::{Answer, Call, auth, decode};
 use crate::kube::schema::Kind;
-use crate::kube::store::Failure;
+use crate::kube::store::{Cause, Failure};
 
 /// Serves a POST to a review.
 ///
@@ -21,6 +21,9 @@ pub fn create(call: &Call<'_>, kind: &Kind, _t: &Target) -> Result<Answer, Failu
     body["apiVersion"] = json!(kind.api_version());
     body["kind"] = json!(kind.kind);
     body["metadata"] = json!({"creationTimestamp": null});
+    if kind.kind.ends_with("AccessReview") {
+        asked(kind, &body["spec"])?;
+    }
     body["status"] = match kind.kind.as_str() {
         "SelfSubjectAccessReview" | "LocalSubjectAccessReview" | "SubjectAccessReview" => access(call, &body["spec"])?,
         "SelfSubjectRulesReview" => {
@@ -40,6 +43,27 @@ pub fn create(call: &Call<'_>, kind: &Kind, _t: &Target) -> Result<Answer, Failu
         }
     };
     Ok(Answer { code: 201, body, warnings: Vec::new() })
+}
+
+/// Refuses a review that asks for nothing, or for two things, or of nobody.
+fn asked(kind: &Kind, spec: &Value) -> Result<(), Failure> {
+    let mut causes = Vec::new();
+    let (of, path) = (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object());
+    let field = "spec.resourceAttributes";
+    // a pointer that is nil is shown as a text
+    if !of && !path {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        causes.push(Cause::invalid(field, &json!("null"), why));
+    }
+    if of && path {
+        let why = "cannot be specified in combination with nonResourceAttributes";
+        causes.push(Cause::invalid(field, &spec["nonResourceAttributes"], why));
+    }
+    let nobody = spec["user"].as_str().is_none_or(str::is_empty) && spec["groups"].as_array().is_none_or(Vec::is_empty);
+    if kind.kind != "SelfSubjectAccessReview" && nobody {
+        causes.push(Cause::invalid("spec.user", &json!(""), "at least one of user or group must be specified"));
+    }
+    if causes.is_empty() { Ok(()) } else { Err(Failure::invalid(kind, "", &causes)) }
 }
 
 /// Whose a token is.

@@ -153,6 +153,9 @@ pub fn delete(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failur
 /// # Errors
 /// 400 for bad selectors.
 pub fn delete_collection(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
+    if kind.group.is_empty() && kind.plural == "namespaces" {
+        return Err(Failure::not_allowed());
+    }
     let o = delete_options(call)?;
     options::list(call.req)?;
     let (items, rv, _) = read::selected(call, kind, t)?;

@@ -51,6 +51,10 @@ pub(super) fn rancher(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
     if w.values["ingress"]["enabled"] != false && !host.is_empty() {
         out.push(ingress(ns, "rancher", host, "rancher", 80));
     }
+    if matches!(w.values["ingress"]["tls"]["source"].as_str(), None | Some("rancher")) {
+        out.push(json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": "rancher", "namespace": ns},
+            "spec": {"ca": {"secretName": "tls-rancher"}}}));
+    }
     (Vec::new(), out)
 }
 

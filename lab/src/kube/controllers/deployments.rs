@@ -168,6 +168,12 @@ fn current_set(cx: &mut Cx, d: &Value, ns: &str, current: &str, hash: &str, goal
                     r["metadata"]["annotations"]["deployment.kubernetes.io/revision-history"] = json!(past);
                 });
             }
+            let noted = cx.get(SETS, ns, current).map(|r| r["metadata"]["annotations"].clone()).unwrap_or_default();
+            if notes_of(d).any(|(k, v)| noted[k] != *v) {
+                cx.update(SETS, ns, current, |r| {
+                    notes_of(d).for_each(|(k, v)| r["metadata"]["annotations"][k] = v.clone());
+                });
+            }
             if have.wanted != goal {
                 scale(cx, d, ns, current, have.wanted, goal);
             }
@@ -185,6 +191,13 @@ fn current_set(cx: &mut Cx, d: &Value, ns: &str, current: &str, hash: &str, goal
     }
 }
 
+/// Annotations of a Deployment that its newest ReplicaSet has too: those that are not about the Deployment itself.
+fn notes_of(d: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let own =
+        |k: &str| k == "kubectl.kubernetes.io/last-applied-configuration" || k.starts_with("deployment.kubernetes.io/");
+    d["metadata"]["annotations"].as_object().into_iter().flatten().filter(move |(k, _)| !own(k))
+}
+
 fn create_set(cx: &mut Cx, d: &Value, ns: &str, current: &str, hash: &str, goal: i64, rev: i64) {
     let mut template = d["spec"]["template"].clone();
     template["metadata"]["labels"]["pod-template-hash"] = json!(hash);
@@ -195,8 +208,8 @@ fn create_set(cx: &mut Cx, d: &Value, ns: &str, current: &str, hash: &str, goal:
     let mut notes = json!({"deployment.kubernetes.io/revision": rev.to_string(),
         "deployment.kubernetes.io/desired-replicas": want.to_string(),
         "deployment.kubernetes.io/max-replicas": (want + surge).to_string()});
-    if let Some(why) = d["metadata"]["annotations"]["kubernetes.io/change-cause"].as_str() {
-        notes["kubernetes.io/change-cause"] = json!(why);
+    for (k, v) in notes_of(d) {
+        notes[k] = v.clone();
     }
     cx.create(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
         "metadata": {"name": current, "namespace": ns, "labels": template["metadata"]["labels"],

@@ -183,7 +183,22 @@ fn render(cx: &Cx, chart: &Value) -> Result<Chart, String> {
         kubernetes: cx.c.version.clone(),
         values: values(cx, chart),
     };
-    charts::render(&c)
+    let made = charts::render(&c)?;
+    match made.objects.iter().find(|o| !is_known(cx, &made, o)) {
+        Some(o) => Err(format!(
+            "Error: INSTALLATION FAILED: unable to build kubernetes objects from release manifest: resource mapping not found for name: \"{}\" namespace: \"{}\" from \"\": no matches for kind \"{}\" in version \"{}\"\nensure CRDs are installed first",
+            s(o, "/metadata/name"),
+            s(o, "/metadata/namespace"),
+            s(o, "/kind"),
+            s(o, "/apiVersion")
+        )),
+        None => Ok(made),
+    }
+}
+
+/// Whether the API server knows an object's kind, or the chart brings its definition.
+fn is_known(cx: &Cx, made: &Chart, o: &Value) -> bool {
+    made.crds.contains(&resource_of(o).as_str()) || cx.c.store.kind_of(s(o, "/apiVersion"), s(o, "/kind")).is_some()
 }
 
 fn deletes(pod: &Value) -> bool {

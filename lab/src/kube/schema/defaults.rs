@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::node::Node;
 use super::{Kind, typed};
 use crate::kube::store::{Store, meta};
+use crate::kube::text::arr;
 
 /// Fills in defaults; `old` is the object as it was, for values that are given out once.
 pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value>) {
@@ -41,6 +42,10 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
             set(obj, "volumeBindingMode", "Immediate".into());
         }
         "CustomResourceDefinition" => definition(obj, store.now_ms()),
+        "NetworkPolicy" if arr(obj, "/spec/policyTypes").is_empty() => {
+            let out = !arr(obj, "/spec/egress").is_empty();
+            obj["spec"]["policyTypes"] = if out { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+        }
         "PriorityClass" => set(obj, "preemptionPolicy", "PreemptLowerPriority".into()),
         "ClusterRoleBinding" | "RoleBinding" => {
             set(&mut obj["roleRef"], "apiGroup", "rbac.authorization.k8s.io".into());
@@ -414,7 +419,7 @@ fn service(store: &mut Store, obj: &mut Value, old: Option<&Value>) {
     }
     if kind != "ExternalName" {
         if obj["spec"]["clusterIP"].is_null() {
-            obj["spec"]["clusterIP"] = format!("10.43.{}.{}", n / 250 % 250, n % 250 + 2).into();
+            obj["spec"]["clusterIP"] = super::addresses::free(store, n).into();
         }
         let ip = obj["spec"]["clusterIP"].clone();
         set(&mut obj["spec"], "clusterIPs", json!([ip]));

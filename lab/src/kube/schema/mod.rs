@@ -1,4 +1,5 @@
 //! What kinds there are and what their objects look like.
+mod addresses;
 pub mod builtin;
 pub mod cel;
 pub mod crds;

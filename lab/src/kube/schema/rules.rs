@@ -46,6 +46,10 @@ pub(super) fn check(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
         }
         "Service" => service(obj, out),
         "Ingress" => ingress(spec, out),
+        "PersistentVolumeClaim" | "PersistentVolume" => {
+            let modes = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+            arr(spec, "/accessModes").iter().for_each(|m| one_of("spec.accessModes".into(), m, &modes, out));
+        }
         "HorizontalPodAutoscaler" => autoscaler(spec, out),
         "PodDisruptionBudget" if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() => {
             out.push(Cause::invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set"));

@@ -72,9 +72,12 @@ fn finish(kind: &Kind, obj: &Value, causes: &[Cause]) -> Result<(), Failure> {
 ///
 /// # Errors
 /// 422 with every cause.
-pub fn create(_store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
+pub fn create(store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
     metadata(kind, obj, 2, &mut causes);
+    if kind.group.is_empty() && kind.kind == "Service" {
+        causes.extend(super::addresses::trouble(store, obj));
+    }
     body(kind, obj, None, &mut causes);
     finish(kind, obj, &causes)
 }
@@ -122,6 +125,7 @@ const IMMUTABLE: &[(&str, &str)] = &[
     ("RoleBinding", "/roleRef"),
     ("ClusterRoleBinding", "/roleRef"),
     ("Secret", "/type"),
+    ("PriorityClass", "/value"),
 ];
 
 fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
@@ -144,6 +148,14 @@ fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
                     field: "spec".into(),
                     message: "Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims".into(),
                 },
+                "PriorityClass" => Cause {
+                    reason: "FieldValueForbidden",
+                    field,
+                    message: "Forbidden: may not be changed in an update.".into(),
+                },
+                "RoleBinding" | "ClusterRoleBinding" => {
+                    Cause::invalid(field, b.unwrap_or(&Value::Null), "cannot change roleRef")
+                }
                 _ => Cause::invalid(field, b.unwrap_or(&Value::Null), "field is immutable"),
             });
         }

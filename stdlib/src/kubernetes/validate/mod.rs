@@ -71,14 +71,18 @@ impl Schemas for Builtin {
 pub fn fault_error(object: &Value, faults: &[Fault]) -> OpError {
     let subject = super::describe(object);
     let mut e = match faults {
-        [one] => OpError::invalid(one.to_string()),
+        [one] => {
+            let mut e = OpError::invalid(one.to_string());
+            e.hint.clone_from(&one.hint);
+            e
+        }
         many => {
             let mut e = OpError::invalid(format!("the object has {} mistakes", many.len()));
-            e.causes = many.iter().map(ToString::to_string).collect();
+            e.causes =
+                many.iter().map(|f| f.hint.as_ref().map_or_else(|| f.to_string(), |h| format!("{f}: {h}"))).collect();
             e
         }
     };
-    e.hint = faults.iter().find_map(|f| f.hint.clone());
     if e.hint.is_none() {
         let kind = object["kind"].as_str().unwrap_or("KIND").to_lowercase();
         e.hint = Some(format!("see the fields: `kubectl explain {kind}`"));
