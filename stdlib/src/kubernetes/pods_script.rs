@@ -41,7 +41,7 @@ fn state_words(object: &Value) -> String {
 mod api {
     use super::*;
 
-    /// Waits for `condition=Ready`, `phase=Running`, `rollout`, `exists` or `delete` of an object.
+    /// Waits for `condition=Ready`, `phase=Running`, `rollout`, `exists` or `delete`.
     ///
     /// After a change of a Deployment, StatefulSet or DaemonSet wait for `rollout`, as `kubectl rollout status` does: every
     /// replica is of the new template and available. `condition=Available` is true while the old pods still serve. A rollout that
