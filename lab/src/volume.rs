@@ -10,6 +10,26 @@ pub struct Volume {
     pub size: u64,
     /// What is on it.
     pub content: Content,
+    /// How far what is on it reaches, when it was grown.
+    #[serde(default, skip_serializing_if = "Reach::is_whole")]
+    pub reach: Reach,
+}
+
+/// Where partition and file system of a grown disk end, as sizes of the disk they were made for; `None` is its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reach {
+    /// The root partition of a system disk.
+    pub partition: Option<u64>,
+    /// The file system.
+    pub fs: Option<u64>,
+}
+
+impl Reach {
+    /// Whether all of the disk is in use.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        *self == Reach::default()
+    }
 }
 
 /// What a volume holds.
@@ -65,6 +85,28 @@ impl Volume {
     /// An empty volume of `size` bytes.
     #[must_use]
     pub fn blank(size: u64) -> Self {
-        Volume { size, content: Content::Blank }
+        Volume::new(size, Content::Blank)
+    }
+
+    /// A volume with something on it, to its end.
+    #[must_use]
+    pub fn new(size: u64, content: Content) -> Self {
+        Volume { size, content, reach: Reach::default() }
+    }
+
+    /// The same with more room, which nothing on it uses yet.
+    #[must_use]
+    pub fn grown(mut self, size: u64) -> Self {
+        let had = Some(self.size);
+        match self.content {
+            Content::Filesystem { .. } => self.reach.fs = self.reach.fs.or(had),
+            Content::System { .. } => {
+                self.reach.fs = self.reach.fs.or(had);
+                self.reach.partition = self.reach.partition.or(had);
+            }
+            _ => {}
+        }
+        self.size = size;
+        self
     }
 }

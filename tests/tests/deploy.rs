@@ -133,6 +133,36 @@ fn a_node_that_refuses_the_key() {
     assert_eq!(run(&b, DEPLOY, &site).expect(0).finished()["changed"], 0);
 }
 
+/// The file system on a grown disk stays as it was until somebody grows it; a deploy does both, once.
+#[test]
+fn a_grown_disk_gets_a_grown_file_system() {
+    let b = Bench::new();
+    let _ = run(&b, DEPLOY, &["--site", "tests/sites/small.toml"]).expect(0);
+    let text = std::fs::read_to_string(gpuhost_tests::root().join("tests/sites/small.toml")).unwrap();
+    let path = b.path("larger.toml");
+    std::fs::write(
+        &path,
+        text.replace("data = \"50 GiB\"", "data = \"80 GiB\"").replace("disk = \"60 GiB\"", "disk = \"90 GiB\""),
+    )
+    .unwrap();
+    let site = ["--site", path.to_str().unwrap()];
+    let ran = run(&b, DEPLOY, &site).expect(0);
+    let sizes: std::collections::BTreeSet<String> = ran
+        .events()
+        .iter()
+        .filter(|e| e["event"] == "intent")
+        .flat_map(|e| e["changes"].as_array().cloned().unwrap_or_default())
+        .map(|c| format!("{} {}: {} -> {}", c["target"], c["what"], c["before"], c["after"]).replace('"', ""))
+        .collect();
+    let of =
+        |name: &str| sizes.iter().filter(|s| s.starts_with(name) && s.contains("size of")).cloned().collect::<Vec<_>>();
+    for node in ["muscle-a", "muscle-b"] {
+        assert_eq!(of(node), [format!("{node} size of the root file system: 59.9 GiB -> 89.9 GiB")], "{sizes:#?}");
+    }
+    assert!(of("shelf")[0].ends_with("50 GiB -> 80 GiB"), "{sizes:#?}");
+    assert_eq!(run(&b, DEPLOY, &site).expect(0).finished()["changed"], 0);
+}
+
 #[test]
 fn a_mapping_to_cards_that_are_not_there() {
     breaks("device = \"10de:20f1\"", "device = \"10de:2684\"", "not_found", "10de:2684");

@@ -65,7 +65,7 @@ async fn boot(b: &Bed, count: u32) {
         for i in 0..count {
             let s = small(i, &b.site.ssh.user, &key);
             let content = Content::CloudImage { os: "debian-12".into() };
-            w.volumes.insert(s.disks[0].volid.clone(), Volume { size: s.disks[0].size, content });
+            w.volumes.insert(s.disks[0].volid.clone(), Volume::new(s.disks[0].size, content));
             power_on(&b.lab, w, s);
         }
     });

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::live::{Machine, attach, store};
 use super::state::{BootSpec, CloudStatus, Facts, Guest, Stage};
 use super::{GuestEvent, cloudinit, hw, journal, mounts, ssh, units};
-use crate::volume::Content;
+use crate::volume::{Content, Reach};
 use crate::world::{Event, World};
 use crate::{Lab, fault};
 
@@ -174,6 +174,11 @@ fn kernel(lab: &Lab, w: &mut World, g: &Guest) {
     }
     lab.guests().insert(m.clone());
     let new = cloudinit::init(lab, w, vmid, &m);
+    // cloud-init's growpart and resizefs, at every boot.
+    let system = w.guests.get(&vmid).map(|g| g.system.clone()).unwrap_or_default();
+    if let Some(v) = w.volumes.get_mut(&system) {
+        v.reach = Reach::default();
+    }
     let name = m.files.text("/etc/hostname").trim().to_owned();
     let modules = wanted_modules(&m);
     if let Some(g) = w.guests.get_mut(&vmid) {

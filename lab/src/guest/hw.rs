@@ -1,6 +1,6 @@
 //! The hardware a guest sees: block devices with their contents, cards, kernel parameters.
 use super::state::{Backing, Guest};
-use crate::volume::Content;
+use crate::volume::{Content, Reach};
 use crate::world::World;
 
 /// A partition or whole disk.
@@ -26,6 +26,10 @@ pub struct Block {
     pub mounted: Vec<String>,
     /// Whether it carries a partition table.
     pub table: bool,
+    /// Where a partition begins, in bytes.
+    pub start: u64,
+    /// Size of the file system, which may be less than that of its device.
+    pub fs_size: u64,
 }
 
 impl Block {
@@ -53,21 +57,23 @@ pub fn blocks(w: &World, g: &Guest) -> Vec<Block> {
         let serial = if d.serial.is_empty() { format!("drive-{}", d.slot) } else { d.serial.clone() };
         let volume = w.volumes.get(&d.volid);
         let size = volume.map_or(d.size, |v| v.size.max(d.size));
+        let reach = volume.map(|v| v.reach).unwrap_or_default();
         let mut disk = Block { name: name.clone(), size, serial, volid: d.volid.clone(), ..Block::default() };
         let mut parts = Vec::new();
         if d.volid == g.system {
             disk.table = true;
-            parts = system_parts(&disk);
+            parts = system_parts(&disk, reach);
         } else {
             match volume.map(|v| &v.content) {
                 Some(Content::Filesystem { fs, label, uuid, .. }) => {
                     disk.fstype.clone_from(fs);
                     disk.label.clone_from(label);
                     disk.uuid.clone_from(uuid);
+                    disk.fs_size = reach.fs.unwrap_or(disk.size);
                 }
                 Some(Content::System { .. } | Content::CloudImage { .. }) => {
                     disk.table = true;
-                    parts = system_parts(&disk);
+                    parts = system_parts(&disk, reach);
                 }
                 _ => {}
             }
@@ -86,10 +92,16 @@ fn mounts_of(g: &Guest, volid: &str) -> Vec<String> {
 
 const MIB: u64 = 1 << 20;
 
-/// The three partitions of a Debian cloud image; the first grows with the disk.
-fn system_parts(disk: &Block) -> Vec<Block> {
+/// Where the root partition of a Debian cloud image begins: behind the two small ones.
+const ROOT_AT: u64 = 128 * MIB;
+
+/// The three partitions of a Debian cloud image; the first is grown with the disk when the system boots.
+fn system_parts(disk: &Block, reach: Reach) -> Vec<Block> {
+    let root_size = |end: Option<u64>| end.unwrap_or(disk.size).saturating_sub(ROOT_AT);
     let id = disk.volid.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    let part = |n: u32, size: u64, fs: &str, uuid: String, at: &[&str]| Block {
+    let part = |n: u32, (start, size): (u64, u64), fs: &str, uuid: String, at: &[&str]| Block {
+        start,
+        fs_size: size,
         name: format!("{}{n}", disk.name),
         size,
         serial: disk.serial.clone(),
@@ -108,10 +120,13 @@ fn system_parts(disk: &Block) -> Vec<Block> {
         id & 0xfff,
         id >> 16
     );
+    let mut first = part(1, (ROOT_AT, root_size(reach.partition)), "ext4", root, &["/"]);
+    first.fs_size = root_size(reach.fs);
+    let efi = format!("{:04X}-{:04X}", id as u16, (id >> 16) as u16);
     vec![
-        part(1, disk.size.saturating_sub(128 * MIB), "ext4", root, &["/"]),
-        part(14, 3 * MIB, "", String::new(), &[]),
-        part(15, 124 * MIB, "vfat", format!("{:04X}-{:04X}", id as u16, (id >> 16) as u16), &["/boot/efi"]),
+        first,
+        part(14, (MIB, 3 * MIB), "", String::new(), &[]),
+        part(15, (4 * MIB, 124 * MIB), "vfat", efi, &["/boot/efi"]),
     ]
 }
 

@@ -324,7 +324,7 @@ fn write(w: &mut World, upid: &str, j: &Backup, vmid: u32) -> Result<(), String>
     let name = format!("backup/vzdump-qemu-{vmid}-{}.{}", text::stamp(w.now_ms), j.suffix);
     let path = content::path_of(w, &format!("{}:{name}", j.storage));
     task::log(w, upid, format!("INFO: creating vzdump archive '{path}'"));
-    let volume = Volume { size, content: Content::Backup { conf: conf.clone(), disks } };
+    let volume = Volume::new(size, Content::Backup { conf: conf.clone(), disks });
     let new = space::New {
         node: &j.node,
         storage: &j.storage,

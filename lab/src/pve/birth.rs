@@ -174,7 +174,7 @@ fn foreign_vm(w: &mut World, f: &ForeignVm) -> Result<(), String> {
     };
     w.pve.files.insert(volid.clone(), file);
     // Nobody may look inside: it never runs as a guest of the lab.
-    w.volumes.insert(volid, Volume { size, content: Content::Blank });
+    w.volumes.insert(volid, Volume::new(size, Content::Blank));
     w.pve.vms.insert(f.vmid, Vm { node: f.node.clone(), conf, run, ..Vm::default() });
     Ok(())
 }

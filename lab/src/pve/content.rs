@@ -562,7 +562,7 @@ pub fn download(w: &mut World, upid: &str, j: &Download, step: u32) -> Result<St
                 format: format_of(&j.content, &j.filename),
                 kind: &j.content,
                 base: None,
-                volume: Volume { size: d.size, content },
+                volume: Volume::new(d.size, content),
             };
             space::free(w, &volid);
             space::create(w, new).map_err(|e| format!("download failed: {e}"))?;

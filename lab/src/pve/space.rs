@@ -162,7 +162,7 @@ pub fn grow(w: &mut World, volid: &str, size: u64) -> Result<(), String> {
         return Err(format!("volume '{volid}' does not exist"));
     };
     let node = w.pve.files.get(volid).map(|f| f.node.clone()).unwrap_or_default();
-    let new = Volume { size, ..old.clone() };
+    let new = old.clone().grown(size);
     let base = w.pve.files.get(volid).is_some_and(|f| f.base.is_some());
     let (before, after) = (takes(w, storage, &old, base), takes(w, storage, &new, base));
     let (total, used) = usage(w, storage, &node);
@@ -176,7 +176,7 @@ pub fn grow(w: &mut World, volid: &str, size: u64) -> Result<(), String> {
         f.used = f.used + after - before.min(after);
     }
     if let Some(v) = w.volumes.get_mut(volid) {
-        v.size = size;
+        *v = new;
     }
     Ok(())
 }

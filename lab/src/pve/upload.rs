@@ -64,7 +64,7 @@ pub fn request(w: &mut World, c: &Call, node: &str, id: &str) -> Reply {
         format: format_of(&content, &file.filename),
         kind: &content,
         base: None,
-        volume: Volume { size, content: Content::Bytes(text) },
+        volume: Volume::new(size, Content::Bytes(text)),
     };
     space::create(w, new).map_err(ApiError::fail)?;
     let upid = task::start(w, node, "imgcopy", "", &who, Job::Over);

@@ -84,7 +84,7 @@ fn drive(w: &mut World, seen: &SeenVm, key: &str, read: &str, mine: Option<&Stri
             protected: false,
         };
         w.pve.files.entry(volid.to_owned()).or_insert(file);
-        w.volumes.entry(volid.to_owned()).or_insert(Volume { size, content });
+        w.volumes.entry(volid.to_owned()).or_insert(Volume::new(size, content));
     }
     read.to_owned()
 }

@@ -137,7 +137,7 @@ impl Bed {
         self.lab.with(|w| {
             for (i, d) in spec.disks.iter().enumerate() {
                 let content = if i == 0 { Content::CloudImage { os: "debian-12".into() } } else { Content::Blank };
-                w.volumes.entry(d.volid.clone()).or_insert(Volume { size: d.size, content });
+                w.volumes.entry(d.volid.clone()).or_insert(Volume::new(d.size, content));
             }
             guest::power_on(&self.lab, w, spec);
         });

@@ -120,9 +120,8 @@ async fn a_seed_with_packages_and_commands_is_applied_while_the_lock_is_held() {
     ]);
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(&iso);
-    bed.lab.with(|w| {
-        w.volumes.insert("local:iso/seed.iso".into(), Volume { size: iso.len() as u64, content: Content::Bytes(text) })
-    });
+    bed.lab
+        .with(|w| w.volumes.insert("local:iso/seed.iso".into(), Volume::new(iso.len() as u64, Content::Bytes(text))));
     let held = bed.power_on_until(s, |w| w.guests[&101].dpkg_lock.is_some()).await;
     let ssh = bed.ssh("10.0.0.77").await;
     assert_eq!(ssh.ok("cloud-init status").await, "status: running\n");

@@ -259,7 +259,14 @@ fn proc(b: &mut Builder, w: &World, g: &Guest) {
 }
 
 fn sys(b: &mut Builder, w: &World, g: &Guest) {
-    for d in blocks(w, g).iter().filter(|d| d.disk.is_empty()) {
+    for d in blocks(w, g) {
+        if !d.disk.is_empty() {
+            let at = format!("/sys/block/{}/{}", d.disk, d.name);
+            b.line(&format!("{at}/partition"), d.name.strip_prefix(d.disk.as_str()).unwrap_or_default());
+            b.line(&format!("{at}/start"), &(d.start / 512).to_string());
+            b.line(&format!("{at}/size"), &(d.size / 512).to_string());
+            continue;
+        }
         let at = format!("/sys/block/{}", d.name);
         b.line(&format!("{at}/size"), &(d.size / 512).to_string());
         b.line(&format!("{at}/ro"), "0");

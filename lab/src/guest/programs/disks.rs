@@ -1,4 +1,4 @@
-//! Disks: `lsblk`, `blkid`, `wipefs`, `mkfs.ext4`, `mkfs.xfs`, `resize2fs`, `growpart`.
+//! Disks: `lsblk`, `blkid`, `wipefs`, `mkfs.ext4`, `mkfs.xfs`.
 use serde_json::{Map, Value, json};
 
 use super::{Call, Program, now, of};
@@ -14,14 +14,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/sbin/mke2fs", mkfs),
     of("xfsprogs", now("/usr/sbin/mkfs.xfs", mkfs)),
     now("/usr/sbin/blockdev", blockdev),
-    now("/usr/sbin/resize2fs", resize),
-    of("xfsprogs", now("/usr/sbin/xfs_growfs", resize)),
-    now("/usr/bin/growpart", |c| {
-        c.line("NOCHANGE: partition 1 could only be grown by 0 [fudge=2048]");
-        1
-    }),
     now("/usr/sbin/e2label", label),
-    now("/usr/sbin/tune2fs", |c| c.unsimulated("")),
     now("/usr/sbin/e2fsck", |c| c.unsimulated("")),
     now("/usr/sbin/fsck", |c| c.unsimulated("")),
     now("/usr/sbin/fdisk", |c| c.unsimulated("")),
@@ -31,7 +24,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/sbin/fstrim", |_| 0),
 ];
 
-fn device(c: &Call, name: &str) -> Option<Block> {
+pub(super) fn device(c: &Call, name: &str) -> Option<Block> {
     let path = c.path(name);
     let real = c.m.files.resolve(&path, true).unwrap_or(path);
     let vmid = c.m.vmid;
@@ -41,7 +34,7 @@ fn device(c: &Call, name: &str) -> Option<Block> {
     })
 }
 
-fn all(c: &Call) -> Vec<Block> {
+pub(super) fn all(c: &Call) -> Vec<Block> {
     let vmid = c.m.vmid;
     c.world(|w| w.guests.get(&vmid).map(|g| blocks(w, g)).unwrap_or_default())
 }
@@ -73,8 +66,11 @@ fn cell(b: &Block, column: &str, bytes: bool) -> Value {
                 json!(false)
             }
         }
-        "size" | "fssize" if bytes => json!(b.size),
-        "size" | "fssize" => json!(human(b.size)),
+        "size" if bytes => json!(b.size),
+        "size" => json!(human(b.size)),
+        "fssize" if b.mounted.is_empty() => Value::Null,
+        "fssize" if bytes => json!(b.fs_size),
+        "fssize" => json!(human(b.fs_size)),
         "type" => json!(if b.disk.is_empty() { "disk" } else { "part" }),
         "mountpoint" => b.mounted.first().map_or(Value::Null, |m| json!(m)),
         "mountpoints" => {
@@ -455,6 +451,7 @@ fn mkfs(c: &mut Call) -> i32 {
         let uuid = w.uuid();
         if let Some(v) = w.volumes.get_mut(&b.volid) {
             v.content = Content::Filesystem { fs: fs.clone(), label, uuid: uuid.clone(), files: Default::default() };
+            v.reach = crate::volume::Reach::default();
             if fs == "ext4"
                 && let Content::Filesystem { files, .. } = &mut v.content
             {
@@ -488,12 +485,6 @@ fn blockdev(c: &mut Call) -> i32 {
         Some("--rereadpt" | "--flushbufs") => {}
         _ => return c.unsimulated("(option)"),
     }
-    0
-}
-
-fn resize(c: &mut Call) -> i32 {
-    c.complain("resize2fs 1.47.0 (5-Feb-2023)");
-    c.line("The filesystem is already as long as its device. Nothing to do!");
     0
 }
 

@@ -7,6 +7,7 @@ mod cloud;
 mod date;
 mod disks;
 mod files;
+mod growth;
 mod hosts;
 mod k3s;
 mod k3s_admin;
@@ -90,6 +91,7 @@ const GROUPS: &[(&str, &[Program])] = &[
     ("guest/programs/kernel", kernel::PROGRAMS),
     ("guest/programs/system", system::PROGRAMS),
     ("guest/programs/disks", disks::PROGRAMS),
+    ("guest/programs/growth", growth::PROGRAMS),
     ("guest/programs/mounts", mounts::PROGRAMS),
     ("guest/programs/network", network::PROGRAMS),
     ("guest/programs/nfs", nfs::PROGRAMS),

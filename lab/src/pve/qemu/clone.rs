@@ -12,7 +12,6 @@ use crate::pve::router::Call;
 use crate::pve::state::Vm;
 use crate::pve::task::{self, Job, Step};
 use crate::pve::{content, space, storage, text};
-use crate::volume::Volume;
 use crate::world::World;
 
 /// A clone to make.
@@ -338,7 +337,7 @@ fn allocate(w: &mut World, upid: &str, j: &Clone, key: &str, p: &Props) -> Resul
             format: &format,
             kind: "images",
             base,
-            volume: Volume { size: volume.size, content: volume.content },
+            volume,
         };
         space::create(w, new)?
     };

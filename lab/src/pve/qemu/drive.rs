@@ -202,7 +202,7 @@ fn attached_size(w: &World, key: &str, file: &str, p: &Props) -> Result<Option<u
 /// Out of space.
 pub fn cloudinit(w: &mut World, node: &str, storage: &str, vmid: u32, dir: bool) -> Result<String, String> {
     let (name, format) = cloudinit_name(vmid, dir);
-    let volume = Volume { size: 4 << 20, content: Content::CloudInit };
+    let volume = Volume::new(4 << 20, Content::CloudInit);
     if w.pve.files.contains_key(&format!("{storage}:{name}")) {
         return Err(format!("disk image '{storage}:{name}' already exists"));
     }
@@ -215,15 +215,15 @@ fn content_of(w: &World, key: &str, p: &Props, gib: f64) -> Result<(Volume, u64)
     let dir = w.pve.storages.get(storage).is_some_and(crate::pve::state::Storage::is_dir);
     if key == "efidisk0" {
         let size = if dir { 528 << 10 } else { 1 << 20 };
-        return Ok((Volume { size, content: Content::Firmware }, 400));
+        return Ok((Volume::new(size, Content::Firmware), 400));
     }
     if key == "tpmstate0" {
-        return Ok((Volume { size: 4 << 20, content: Content::Firmware }, 200));
+        return Ok((Volume::new(4 << 20, Content::Firmware), 200));
     }
     if let Some(from) = p.get("import-from") {
         let source = w.volumes.get(from).ok_or_else(|| format!("volume '{from}' does not exist"))?;
         let size = virtual_size(source).max((gib * (1u64 << 30) as f64) as u64);
-        let volume = Volume { size, content: source.content.clone() };
+        let volume = Volume { size, ..source.clone() };
         let ms = copy_ms(&volume);
         return Ok((volume, ms));
     }

@@ -210,7 +210,7 @@ pub fn memory_volume(w: &mut World, vmid: u32, vm: &Vm, what: &str, storage: Opt
     let name = if dir { format!("{vmid}/{stem}.raw") } else { stem };
     // Twice the memory and half a gibibyte, as the server reserves.
     let size = (conf::memory_mib(&vm.conf) * 2 + 512) << 20;
-    let volume = Volume { size, content: Content::Memory };
+    let volume = Volume::new(size, Content::Memory);
     let new =
         space::New { node: &vm.node, storage: &id, vmid, name, format: "raw", kind: "images", base: None, volume };
     space::create(w, new)

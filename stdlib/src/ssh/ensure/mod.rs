@@ -4,6 +4,7 @@ mod commands;
 mod edit;
 mod files;
 mod firewall;
+mod growth;
 mod item;
 mod mounts;
 mod ntp;

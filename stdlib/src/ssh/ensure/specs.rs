@@ -43,8 +43,10 @@ options! {
         timers: Map = Map::new(),
         /// Mounts by path: `#{ device, label, fs, options }`, also in fstab.
         mounts: Map = Map::new(),
-        /// File systems by device (`/dev/disk/by-id/…`): `#{ fs, label }`; made on blank devices only.
+        /// File systems by device (`/dev/disk/by-id/…`): `#{ fs, label }`; made on blank devices only, and grown to their device's end.
         filesystems: Map = Map::new(),
+        /// Whether the root partition and its file system reach to the end of their disk.
+        grow_root: bool = false,
         /// The host's name.
         hostname: Option<String> = None,
         /// Names and addresses in /etc/hosts: address to name or names, or name to address.

@@ -204,6 +204,7 @@ fn value(key: &str, rng: &mut impl rand::Rng) -> Dynamic {
             ]),
         ),
         "filesystems" => one(&format!("/dev/disk/by-id/{}", line()), of(vec![("label", "$(:>snapped)".into())])),
+        "grow_root" => true.into(),
         "hostname" | "timezone" => line().into(),
         "hosts_entries" => one("10.0.0.9", list(vec![line()])),
         "ntp" => list(vec![line().replace(' ', "")]),

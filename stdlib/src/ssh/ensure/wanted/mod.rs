@@ -14,6 +14,7 @@ use super::accounts::{Group, User, is_account};
 use super::commands::Command;
 use super::files::{Absent, Directory, File, Link};
 use super::firewall::{self, Firewall, NoFirewall};
+use super::growth::{Grown, RootGrown};
 use super::item::{Item, Phase};
 use super::mounts::Mount;
 use super::ntp::Ntp;
@@ -262,6 +263,9 @@ impl Wanted {
             Some(None) => self.add(SwapOff),
             Some(Some(s)) => self.add(SwapFile { path: s.path, size: s.size }),
         }
+        if o.grow_root {
+            self.add(RootGrown);
+        }
         Ok(())
     }
 
@@ -281,6 +285,7 @@ impl Wanted {
             return Err(OpError::invalid(format!("option `label`: a label of {} has 1 to {longest} bytes", s.fs)));
         }
         self.add(Filesystem { device: device.to_owned(), fs: s.fs, label: s.label });
+        self.add(Grown { device: device.to_owned() });
         Ok(())
     }
 
