@@ -172,6 +172,11 @@ impl Bed {
                     w.pve.access.roles.insert(words[3].to_owned(), privs);
                     continue;
                 }
+                if line.starts_with("pveum role modify ") && line.ends_with(" --append 1") {
+                    let privs = line.split('"').nth(1).unwrap().split(' ').map(str::to_owned);
+                    w.pve.access.roles.get_mut(words[3]).unwrap().extend(privs);
+                    continue;
+                }
                 if line.starts_with("pveum pool add ") {
                     let pool = Pool { comment: line.split('"').nth(1).unwrap().to_owned(), ..Pool::default() };
                     w.pve.pools.insert(words[3].to_owned(), pool);

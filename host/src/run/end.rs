@@ -3,7 +3,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use gpuhost_stdlib::core::ctx::Ctx;
-use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::core::error::{Kind, OpError, OpResult};
 use gpuhost_stdlib::core::event::{Event, Verdict};
 use serde_json::{Value, json};
 
@@ -23,6 +23,16 @@ pub(super) enum Ending {
     Value,
     Error(Box<OpError>),
     Panic(String),
+}
+
+/// Whether the same command again has something to go on with: work that was done, or a cause that may have passed.
+fn mends(exit: Exit, e: &OpError, changed: u64) -> bool {
+    let passes = matches!(e.kind, Kind::Unreachable | Kind::Timeout | Kind::Conflict);
+    match exit {
+        Exit::Proof | Exit::Interrupted => true,
+        Exit::Failed => changed > 0 || passes,
+        _ => false,
+    }
 }
 
 impl Job {
@@ -76,7 +86,7 @@ impl Job {
         if let Some(e) = error.as_ref().filter(|_| self.show != Show::Silent) {
             let rerun = self.rerun();
             let cx = render::Context {
-                rerun: matches!(exit, Exit::Failed | Exit::Proof | Exit::Interrupted).then_some(rerun.as_str()),
+                rerun: mends(exit, e, run.changed.load(Ordering::SeqCst)).then_some(rerun.as_str()),
                 paint: self.screen.paint(),
                 text_of: &|name| {
                     if name == self.recipe.name { Some(self.recipe.text.clone()) } else { sources::by_name(name) }

@@ -290,6 +290,18 @@ impl Ctx {
         self.recorder.record(self.clock.last_ms(), event)
     }
 
+    /// A question that was answered with no: what the run did before it stays.
+    #[must_use]
+    pub fn declined(&self, question: &str) -> OpError {
+        let before = self.changed.load(Ordering::SeqCst);
+        let told = match before {
+            0 => "nothing was changed".to_owned(),
+            1 => "the change before it stays; nothing after it was changed".to_owned(),
+            n => format!("the {n} changes before it stay; nothing after it was changed"),
+        };
+        OpError::refused(format!("declined: {question}")).hint(told)
+    }
+
     /// A line for the user.
     pub fn message(&self, level: &str, text: impl Into<String>) {
         let event = Event::Message { level: level.to_owned(), text: text.into() };

@@ -44,6 +44,16 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         let f = why_stopped(s, &pve, &node, &status, &last).await?;
         s.lost(&node.name, f);
     }
+    for (name, vmid) in pve.strays(&s.ctx).await? {
+        s.add(finding(
+            "machine-left-over",
+            &name,
+            format!("the machine {name} belongs to the site, and the site file does not name it"),
+            format!("VM {vmid} carries the site's mark"),
+            "remove it, or write its [[nodes]] entry again",
+            format!("gpuhost run recipes/remove-node.rhai --set name={name}"),
+        ));
+    }
     cards(s, &pve).await?;
     key(s, &pve, &rows).await;
     s.pve = Some(pve);

@@ -56,8 +56,7 @@ fn ask(ncc: &NativeCallContext, question: &str, destroys: bool) -> RhaiResultOf<
     let ctx = Ctx::of(ncc)?;
     let yes = ctx.consent.confirm(question, destroys).map_err(|e| e.into_rhai(ncc))?;
     if !yes {
-        let e = OpError::refused(format!("declined: {question}"));
-        return Err(e.hint("nothing was changed").into_rhai(ncc));
+        return Err(ctx.declined(question).into_rhai(ncc));
     }
     Ok(true)
 }

@@ -64,7 +64,7 @@ pub async fn ensure_mig(ctx: &Ctx, cluster: &Cluster, node: &str, config: &str, 
         };
         let question = format!("drain {node}, set MIG to {config}, stop and start its VM? {who}");
         if !s.ctx().consent.confirm(&question, !here.is_empty())? {
-            return Err(OpError::refused(format!("declined: {question}")).hint("nothing was changed"));
+            return Err(s.ctx().declined(&question));
         }
         cluster.drain_node(s.ctx(), node, o.timeout.0).await?;
         let labels = BTreeMap::from([(CONFIG.to_owned(), config.to_owned())]);

@@ -108,7 +108,7 @@ async fn ask_for_sessions(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> 
     if ctx.consent.confirm(&question, true)? {
         return Ok(());
     }
-    Err(OpError::refused(format!("declined: {question}")).on(cluster.name()).hint("nothing was changed"))
+    Err(ctx.declined(&question).on(cluster.name()))
 }
 
 /// K3s version of the cluster, as its API server says it.

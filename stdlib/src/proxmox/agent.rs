@@ -252,7 +252,7 @@ impl Vm {
                 let ips = self.ips(ctx).await?;
                 let ip = ips.first().cloned().ok_or_else(|| OpError::not_found("the guest reports no address"))?;
                 let options = ssh::ConnectOptions::read(&rhai::Map::new())?;
-                (Host::connect(ctx, &ip, &options)?, ip)
+                (Host::connect(ctx, &ip, &options)?.named(self.name()), ip)
             }
         };
         ssh::known_hosts::pin(ctx, &address, host.port(), &keys)?;

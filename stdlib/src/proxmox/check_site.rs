@@ -10,8 +10,10 @@ use crate::core::units::Size;
 use crate::site::Site;
 use crate::wire::pve::marker::Ownership;
 
+use super::diff::slot_of;
 use super::inventory::{Machine, Place, is_on};
 use super::login;
+use super::names::choose;
 use super::request;
 use super::template::places;
 use super::types::{Proxmox, Report};
@@ -43,7 +45,7 @@ pub fn demand(site: &Site, missing: &BTreeSet<u32>) -> BTreeMap<(String, String)
     out
 }
 
-fn pve_nodes(site: &Site) -> BTreeSet<String> {
+pub(super) fn pve_nodes(site: &Site) -> BTreeSet<String> {
     let mut out: BTreeSet<String> = site.nodes.iter().map(|n| n.pve_node.clone()).collect();
     out.insert(site.proxmox.pve_node.clone());
     out.extend(site.template.pve_node.clone());
@@ -74,14 +76,11 @@ impl Proxmox {
 
     async fn check_nodes(&self, ctx: &Ctx, site: &Site, r: &mut Report) -> OpResult<Vec<String>> {
         let all = self.send_list(ctx, &request::get("/nodes")).await?;
-        let names: Vec<&str> = all.iter().filter_map(|n| n["node"].as_str()).collect();
+        let names: Vec<String> = all.iter().filter_map(|n| n["node"].as_str().map(str::to_owned)).collect();
         let mut up = Vec::new();
         for want in pve_nodes(site) {
             match all.iter().find(|n| n["node"] == want.as_str()) {
-                None => r.fail(
-                    format!("hypervisor node `{want}` does not exist"),
-                    format!("set `pve_node` in the site file to one of: {}", names.join(", ")),
-                ),
+                None => r.fail(format!("hypervisor node `{want}` does not exist"), choose("pve_node", &want, &names)),
                 Some(n) if n["status"] == "online" => {
                     r.pass(format!("hypervisor node {want} is online"));
                     up.push(want);
@@ -120,6 +119,10 @@ impl Proxmox {
         }
         r.pass(format!("{} machine ids are free, {} are this site's", free.len(), own.len()));
         self.check_key(s, site, &own, r).await?;
+        for text in [elsewhere(site, &own), self.left_over(s.ctx(), site).await?].into_iter().flatten() {
+            s.ctx().message("warn", &text);
+            r.warn(text);
+        }
         self.check_template(s, site, r).await?;
         Ok(free)
     }
@@ -188,12 +191,17 @@ impl Proxmox {
     ) -> OpResult<()> {
         let list = self.send_list(ctx, &request::get(format!("/nodes/{node}/storage"))).await?;
         let need = demand(site, missing);
+        let named = demand(site, &site.nodes.iter().map(|n| n.vmid).collect());
         let mut wanted: BTreeMap<String, (Vec<&str>, u64)> = BTreeMap::new();
         for ((n, storage), gib) in &need {
             if n == node {
                 wanted.entry(storage.clone()).or_default().0.push("images");
                 wanted.entry(storage.clone()).or_default().1 += gib;
             }
+        }
+        // Those of machines that exist have to be there, too.
+        for (_, storage) in named.into_keys().filter(|(n, _)| n == node) {
+            wanted.entry(storage).or_default();
         }
         if !site.template.existing && places(site).iter().any(|(_, at)| at.node == node) {
             wanted.entry(site.proxmox.image_storage.clone()).or_default().0.extend(["import", "iso"]);
@@ -208,14 +216,11 @@ impl Proxmox {
         let bridge = &site.network.bridge;
         let list = request::get(format!("/nodes/{node}/network")).query("type", "any_bridge");
         let list = self.send_list(ctx, &list).await?;
-        let names: Vec<&str> = list.iter().filter_map(|b| b["iface"].as_str()).collect();
-        if names.contains(&bridge.as_str()) {
+        let names: Vec<String> = list.iter().filter_map(|b| b["iface"].as_str().map(str::to_owned)).collect();
+        if names.contains(bridge) {
             r.pass(format!("{node} has bridge {bridge}"));
         } else {
-            r.fail(
-                format!("{node} has no bridge `{bridge}`"),
-                format!("set `network.bridge` in the site file to one of: {}", names.join(", ")),
-            );
+            r.fail(format!("{node} has no bridge `{bridge}`"), choose("network.bridge", bridge, &names));
         }
         Ok(())
     }
@@ -250,13 +255,44 @@ impl Proxmox {
     }
 }
 
+/// Disks that are on another storage than the site file says.
+fn elsewhere(site: &Site, own: &[(String, Machine)]) -> Option<String> {
+    let mut found: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for (name, m) in own {
+        let Ok(node) = site.node(name) else { continue };
+        let s = &node.shape;
+        let disks = [
+            (Some("scsi0".to_owned()), &s.disk_storage),
+            (slot_of(m, &node.scratch_serial()), &s.scratch_storage),
+            (slot_of(m, &node.data_serial()), &s.data_storage),
+        ];
+        for (slot, wanted) in disks {
+            let wanted = wanted.as_ref().unwrap_or(&site.proxmox.storage);
+            let on = slot.and_then(|slot: String| Some(m.get(&slot)?.split_once(':')?.0.to_owned()));
+            if let Some(on) = on.filter(|on| on != wanted) {
+                let names = found.entry((on, wanted.clone())).or_default();
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+        }
+    }
+    let said = |((on, wanted), names): ((String, String), Vec<String>)| {
+        format!("disks of {} are on storage {on}, the site file says {wanted}", names.join(", "))
+    };
+    let said: Vec<String> = found.into_iter().map(said).collect();
+    (!said.is_empty()).then(|| {
+        format!(
+            "{}: they stay where they are; `pve.get_vm(name).move_disk(\"scsi0\", storage)` moves one",
+            said.join("; ")
+        )
+    })
+}
+
 fn judge_storage(list: &[Value], node: &str, storage: &str, contents: &[&str], gib: u64, r: &mut Report) {
     let Some(s) = list.iter().find(|s| s["storage"] == storage) else {
-        let names: Vec<&str> = list.iter().filter_map(|s| s["storage"].as_str()).collect();
-        r.fail(
-            format!("{node} has no storage `{storage}`"),
-            format!("name one of these in the site file: {}", names.join(", ")),
-        );
+        let names: Vec<String> = list.iter().filter_map(|s| s["storage"].as_str().map(str::to_owned)).collect();
+        r.fail(format!("{node} has no storage `{storage}`"), choose("storage", storage, &names));
         return;
     };
     if !s["active"].is_null() && !is_on(&s["active"]) {

@@ -1,5 +1,6 @@
 //! Sending requests: who asks, envelope, retries of reads, classified answers.
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::header::{ACCEPT, HeaderMap};
 use serde_json::Value;
@@ -51,7 +52,16 @@ impl Proxmox {
     /// The classified answer.
     pub async fn send(&self, ctx: &Ctx, request: &Request) -> ApiResult<Value> {
         let answer = if request.is_read() {
-            let worth = |e: &ApiError| e.is(&Fault::Unreachable) && !self.untrusted(e);
+            let told = AtomicBool::new(false);
+            let worth = |e: &ApiError| {
+                let again = e.is(&Fault::Unreachable) && !self.untrusted(e);
+                // Nobody should wonder about the silence until the last try.
+                if again && e.status == 0 && !told.swap(true, Ordering::Relaxed) {
+                    let why = e.causes.first().map(|c| format!(": {c}")).unwrap_or_default();
+                    ctx.message("info", format!("{}{why}; trying again", e.text));
+                }
+                again
+            };
             ctx.retry(&self.inner.host, &request.name(), worth, || self.send_once(ctx, request)).await
         } else {
             let answer = self.send_once(ctx, request).await;
@@ -166,7 +176,13 @@ impl Proxmox {
         let refused = causes.iter().any(|c| c.contains("certificate") || c.contains("UnknownIssuer"));
         if !refused {
             let what = if e.is_timeout() { "did not answer in time" } else { "did not answer" };
-            return ApiError::transport(name, format!("Proxmox at {at} {what}"), causes);
+            let mut out = ApiError::transport(name, format!("Proxmox at {at} {what}"), plain(causes));
+            out.hint = Some(
+                "is `proxmox.url` in the site file right (https://ADDRESS:8006), is that node up, is the VPN on? Then run it \
+                 again: it compares first and continues"
+                    .to_owned(),
+            );
+            return out;
         }
         let mut out = ApiError::transport(name, format!("nothing vouches for the certificate of {at}"), causes);
         if let Some(f) = self.inner.shown.refused() {
@@ -217,6 +233,26 @@ impl Proxmox {
             Err(e) => Err(e),
         }
     }
+}
+
+/// What kept an answer away, without the layers of the HTTP library.
+fn plain(causes: Vec<String>) -> Vec<String> {
+    let known = |c: &str| {
+        let low = c.to_lowercase();
+        let words = [
+            ("connection refused", "nothing listens at that address and port"),
+            ("no route to host", "no way leads to that address"),
+            ("network is unreachable", "no way leads to that address"),
+            ("failed to lookup", "no such name is known (DNS)"),
+            ("timed out", "it took too long"),
+        ];
+        words.iter().find(|(part, _)| low.contains(part)).map(|(_, said)| format!("{said} ({c})"))
+    };
+    if let Some(said) = causes.iter().rev().find_map(|c| known(c)) {
+        return vec![said];
+    }
+    let layers = ["client error (Connect)", "tcp connect error", "error sending request", "client error (SendRequest)"];
+    causes.into_iter().filter(|c| !layers.iter().any(|l| c.starts_with(l))).collect()
 }
 
 #[cfg(test)]

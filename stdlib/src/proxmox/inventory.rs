@@ -333,6 +333,31 @@ impl Proxmox {
         Ok(out)
     }
 
+    /// Machines of this site that its file does not name: their names and ids.
+    ///
+    /// # Errors
+    /// What the requests met.
+    pub async fn strays(&self, ctx: &Ctx) -> OpResult<Vec<(String, u32)>> {
+        let site = ctx.site()?;
+        let owned = self.owned(ctx).await?;
+        let stray = |(m, k): &(Machine, Marker)| k.kind.is_none() && !site.nodes.iter().any(|n| n.vmid == m.at.vmid);
+        Ok(owned.iter().filter(|o| stray(o)).map(|(m, _)| (m.name(), m.at.vmid)).collect())
+    }
+
+    /// The same in words, with what removes them.
+    pub(super) async fn left_over(&self, ctx: &Ctx, site: &Site) -> OpResult<Option<String>> {
+        let all = self.strays(ctx).await?;
+        let names: Vec<String> = all.iter().map(|(name, vmid)| format!("{name} (VM {vmid})")).collect();
+        Ok(all.first().map(|(first, _)| {
+            format!(
+                "machines of {} that the site file does not name: {}; to remove one: gpuhost run recipes/remove-node.rhai \
+                 --set name={first}",
+                site.name,
+                names.join(", ")
+            )
+        }))
+    }
+
     /// A handle for a VM that was read, tied to its node of the site when it is one.
     pub(super) fn handle(&self, ctx: &Ctx, m: &Machine) -> Vm {
         let marker = m.marker().filter(|k| ctx.site.as_ref().is_some_and(|s| s.uuid == k.site));

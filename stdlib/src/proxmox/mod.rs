@@ -22,6 +22,7 @@ mod login;
 mod making;
 mod mapping;
 mod moves;
+mod names;
 mod node;
 mod once;
 mod permissions;

@@ -206,20 +206,36 @@ fn stands_in(have: &BTreeSet<String>, privilege: &str) -> bool {
     }
 }
 
-/// `pveum` lines that grant everything in `needs` to the token (and its user: a token has at most the
-/// user's rights).
+/// What lacks, with what else is needed on the same paths and below: an entry on a path replaces what comes down from above.
+fn affected<'a>(needs: &'a [Need], lacking: &BTreeSet<&str>) -> Vec<&'a Need> {
+    let touched = |n: &&Need| {
+        let path = n.paths.first().map(String::as_str).unwrap_or_default();
+        lacking.iter().any(|l| path == *l || (*l != "/" && path.starts_with(&format!("{l}/"))))
+    };
+    needs.iter().filter(touched).collect()
+}
+
+/// `pveum` lines that grant the needs on the `lacking` paths to the token (and its user: a token has at most the user's
+/// rights). Roles that exist get what they lack.
 #[must_use]
-pub fn commands(site: &Site, needs: &[Need]) -> Vec<String> {
+pub fn commands(site: &Site, all: &[Need], lacking: &BTreeSet<&str>, exist: &Roles) -> Vec<String> {
     let who = site.proxmox.identity();
     let user = who.split('!').next().unwrap_or(who);
+    let needs = affected(all, lacking);
     let mut roles: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for n in needs {
+    for n in all.iter().filter(|n| needs.iter().any(|o| o.role == n.role)) {
         roles.entry(n.role).or_default().extend(n.privileges.iter());
     }
     let mut out: Vec<String> = Vec::new();
     for (role, privileges) in &roles {
-        let list: Vec<&str> = privileges.iter().copied().collect();
-        out.push(format!("pveum role add {role} --privs \"{}\"", list.join(" ")));
+        let have = exist.get(*role);
+        let missing = privileges.iter().copied().filter(|p| !have.is_some_and(|h| h.contains(*p)));
+        let list = missing.collect::<Vec<_>>().join(" ");
+        match have {
+            None => out.push(format!("pveum role add {role} --privs \"{list}\"")),
+            Some(_) if list.is_empty() => {}
+            Some(_) => out.push(format!("pveum role modify {role} --privs \"{list}\" --append 1")),
+        }
     }
     let mut by_path: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for n in needs {
@@ -236,6 +252,17 @@ pub fn commands(site: &Site, needs: &[Need]) -> Vec<String> {
         }
     }
     out
+}
+
+/// Roles that exist, with their privileges.
+pub type Roles = BTreeMap<String, BTreeSet<String>>;
+
+fn read_roles(list: &[Value]) -> Roles {
+    let privileges = |r: &Value| {
+        let text = r["privs"].as_str().unwrap_or_default();
+        text.split([',', ' ']).filter(|p| !p.is_empty()).map(str::to_owned).collect()
+    };
+    list.iter().filter_map(|r| Some((r["roleid"].as_str()?.to_owned(), privileges(r)))).collect()
 }
 
 fn lack(missing: &[&str], path: &str) -> String {
@@ -279,21 +306,31 @@ impl Proxmox {
             }
             needs.extend(mapping_needs(&missing));
             let mut r = Report::new(format!("permissions of {} on Proxmox VE {version}", site.proxmox.identity()));
+            let names = self.check_names(ctx, &site, &all, &mut r).await?;
+            let path_of = |n: &Need| n.paths.first().cloned().unwrap_or_default();
+            needs.retain(|n| !names.wrong.contains(&path_of(n)));
+            let mut lacks = BTreeSet::new();
             for need in &needs {
                 let path = need.paths.first().map(String::as_str).unwrap_or_default();
                 let missing = lacking(&all, need);
                 if missing.is_empty() {
                     r.pass(format!("{path}: {}", need.why));
                 } else {
-                    r.fail(lack(&missing, path), format!("needed to {}", need.why));
+                    let or = names.unsure.get(path).map(|u| format!("; {u}")).unwrap_or_default();
+                    r.fail(lack(&missing, path), format!("needed to {}{or}", need.why));
+                    lacks.insert(path);
                 }
             }
-            if !r.is_ok() {
-                let exists = matches!(self.read_pool(ctx, &site.pool()).await, Ok(Some(_)));
-                r.commands = vec![super::pool::command(&site, exists)];
-                r.commands.extend(commands(&site, &needs));
+            if !lacks.is_empty() {
+                let pool = self.read_pool(ctx, &site.pool()).await.ok().flatten();
+                let kept = pool.as_ref().is_some_and(|p| super::pool::is_kept(p));
+                if !kept {
+                    r.commands = vec![super::pool::command(&site, pool.is_some())];
+                }
+                let exist = read_roles(&self.send_list(ctx, &request::get("/access/roles")).await.unwrap_or_default());
+                r.commands.extend(commands(&site, &needs, &lacks, &exist));
+                r.rights = true;
             }
-            r.rights = true;
             Ok(r)
         })
         .await
@@ -336,10 +373,27 @@ mod tests {
         assert!(lacking(&all, &needs[0]).contains(&"VM.Allocate"));
         let audit = needs.iter().find(|n| n.role == "GpuhostAudit").unwrap();
         assert!(lacking(&all, audit).is_empty());
-        let c = commands(&s, &needs);
+        let paths = |needs: &[Need]| needs.iter().filter_map(|n| n.paths.first().cloned()).collect::<Vec<_>>();
+        let every = paths(&needs);
+        let every: BTreeSet<&str> = every.iter().map(String::as_str).collect();
+        let c = commands(&s, &needs, &every, &Roles::new());
         assert!(c.iter().any(|l| l.starts_with("pveum role add GpuhostMachines --privs \"VM.Allocate")), "{c:?}");
         assert!(c.contains(&"pveum acl modify /pool/gpuhost-homelab --tokens 'gpuhost@pve!deploy' --roles GpuhostBuild,GpuhostMachines,GpuhostPool".to_owned()), "{c:?}");
-        let all = commands(&s, &[needs, mapping_needs(&["gpuhost-a100".to_owned()])].concat());
+        // What is there is not made again, and only what lacks is added.
+        let lacks = BTreeSet::from(["/storage/local"]);
+        let mut exist =
+            read_roles(&[json!({"roleid": "GpuhostImages", "privs": "Datastore.AllocateSpace,Datastore.Audit"})]);
+        let some = commands(&s, &needs, &lacks, &exist);
+        let role = "pveum role modify GpuhostImages --privs \"Datastore.AllocateTemplate\" --append 1";
+        assert!(
+            some[0] == role && some[1..].iter().all(|l| l.starts_with("pveum acl modify /storage/local ")),
+            "{some:?}"
+        );
+        exist.get_mut("GpuhostImages").unwrap().insert("Datastore.AllocateTemplate".to_owned());
+        assert!(commands(&s, &needs, &lacks, &exist).iter().all(|l| l.starts_with("pveum acl ")));
+        let with = [needs, mapping_needs(&["gpuhost-a100".to_owned()])].concat();
+        let every = paths(&with);
+        let all = commands(&s, &with, &every.iter().map(String::as_str).collect(), &Roles::new());
         let own =
             "pveum acl modify /mapping/pci/gpuhost-a100 --users gpuhost@pve --roles GpuhostMapping,GpuhostMappingAdmin";
         assert!(all.iter().any(|l| l == own), "{all:?}");

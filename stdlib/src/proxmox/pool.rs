@@ -19,6 +19,11 @@ fn comment(site: &Site) -> String {
 /// Last word of the comment of a pool that an administrator made: the token's rights hang on it.
 pub(super) const KEPT: &str = " kept";
 
+/// Whether an administrator made a pool for good.
+pub(super) fn is_kept(pool: &Value) -> bool {
+    pool["comment"].as_str().is_some_and(|c| c.trim_end().ends_with(KEPT))
+}
+
 /// The line that makes the pool for good. Proxmox drops the rights on a pool together with the pool, so
 /// one that carries the token's rights must outlive a cleanup.
 pub(super) fn command(site: &Site, exists: bool) -> String {

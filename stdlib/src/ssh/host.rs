@@ -66,6 +66,13 @@ impl Host {
         Host { inner: Arc::new(Inner { name, address, login, node, known_as, key }) }
     }
 
+    /// The same host under the name of its machine.
+    #[must_use]
+    pub(crate) fn named(self, name: &str) -> Self {
+        let i = &*self.inner;
+        Self::make(name.to_owned(), i.address.clone(), i.login.clone(), i.node.clone(), i.known_as.clone())
+    }
+
     /// A node of the site, logged in to as the site file says.
     #[must_use]
     pub fn for_node(site: &Site, node: &Node) -> Self {

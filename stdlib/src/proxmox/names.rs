@@ -1,0 +1,139 @@
+//! Names of the site file that this Proxmox does not have: told before rights are judged, or `pveum` lines would grant
+//! rights on what does not exist.
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::core::ctx::Ctx;
+use crate::core::error::OpResult;
+use crate::core::options::closest;
+use crate::site::Site;
+
+use super::check_site::{demand, pve_nodes};
+use super::permissions::effective;
+use super::request;
+use super::template::places;
+use super::types::{Proxmox, Report};
+
+/// What became of the names.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Paths of rights on what does not exist: no right on them is asked for.
+    pub wrong: BTreeSet<String>,
+    /// Paths on which the token has no right, so that nothing is seen there: what may be wrong instead.
+    pub unsure: BTreeMap<String, String>,
+}
+
+/// What to write instead of a name.
+pub(super) fn choose(key: &str, name: &str, known: &[String]) -> String {
+    let likely = closest(name, known.iter().map(String::as_str)).map(|k| format!("did you mean `{k}`? "));
+    format!("{}set `{key}` in the site file to one of: {}", likely.unwrap_or_default(), known.join(", "))
+}
+
+/// The key of the site file that names a storage.
+fn key_of(site: &Site, storage: &str) -> &'static str {
+    let of = |pick: fn(&crate::site::Shape) -> &Option<String>| {
+        site.nodes.iter().any(|n| pick(&n.shape).as_deref() == Some(storage))
+    };
+    match storage {
+        s if s == site.proxmox.storage => "proxmox.storage",
+        s if s == site.proxmox.image_storage => "proxmox.image_storage",
+        _ if of(|s| &s.disk_storage) => "disk_storage",
+        _ if of(|s| &s.data_storage) => "data_storage",
+        _ => "scratch_storage",
+    }
+}
+
+/// Storages that the site wants on a node.
+fn storages(site: &Site, node: &str) -> BTreeSet<String> {
+    let all = site.nodes.iter().map(|n| n.vmid).collect();
+    let mut out: BTreeSet<String> =
+        demand(site, &all).into_keys().filter(|(n, _)| n == node).map(|(_, storage)| storage).collect();
+    if !site.template.existing && places(site).iter().any(|(_, at)| at.node == node) {
+        out.insert(site.proxmox.image_storage.clone());
+    }
+    out
+}
+
+fn texts(list: &[Value], key: &str) -> Vec<String> {
+    list.iter().filter_map(|v| v[key].as_str().map(str::to_owned)).collect()
+}
+
+impl Names {
+    /// Judges one name that is not in the list of those that the token sees.
+    fn judge(&mut self, r: &mut Report, what: &str, key: &str, name: &str, path: String, seen: &[String], may: bool) {
+        if may {
+            r.fail(format!("{what} `{name}` does not exist"), choose(key, name, seen));
+            self.wrong.insert(path);
+            return;
+        }
+        let sees = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
+        let text =
+            format!("if `{name}` is no {what} at all, correct `{key}` in the site file first: the token sees {sees}");
+        self.unsure.insert(path, text);
+    }
+}
+
+impl Proxmox {
+    /// Looks for nodes, storages and the bridge of the site file, as far as the token sees them.
+    pub(super) async fn check_names(&self, ctx: &Ctx, site: &Site, rights: &Value, r: &mut Report) -> OpResult<Names> {
+        let mut out = Names::default();
+        // Everybody sees the nodes, and nobody else's storages.
+        let nodes = self.send_list(ctx, &request::get("/nodes")).await?;
+        let known = texts(&nodes, "node");
+        let holds = |path: &str, any: &[&str]| {
+            let have = effective(rights, path);
+            any.iter().any(|p| have.contains(*p))
+        };
+        for node in pve_nodes(site) {
+            let Some(found) = nodes.iter().find(|n| n["node"] == node.as_str()) else {
+                out.judge(r, "hypervisor node", "pve_node", &node, format!("/nodes/{node}"), &known, true);
+                continue;
+            };
+            if found["status"] != "online" {
+                continue;
+            }
+            let path = format!("/nodes/{node}/storage");
+            let seen = texts(&self.send_list(ctx, &request::get(path)).await.unwrap_or_default(), "storage");
+            for name in storages(site, &node).into_iter().filter(|s| !seen.contains(s)) {
+                let path = format!("/storage/{name}");
+                let may = holds(&path, &["Datastore.Audit", "Datastore.AllocateSpace"]);
+                out.judge(r, &format!("storage of {node}"), key_of(site, &name), &name, path, &seen, may);
+            }
+            let bridge = &site.network.bridge;
+            let list = request::get(format!("/nodes/{node}/network")).query("type", "any_bridge");
+            let seen = texts(&self.send_list(ctx, &list).await.unwrap_or_default(), "iface");
+            if !seen.contains(bridge) {
+                let path = format!("/sdn/zones/localnetwork/{bridge}");
+                let may = holds(&path, &["SDN.Use", "SDN.Audit"]);
+                out.judge(r, &format!("bridge of {node}"), "network.bridge", bridge, path, &seen, may);
+            }
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_write_instead_is_named() {
+        let known = ["local".to_owned(), "local-zfs".to_owned()];
+        assert_eq!(
+            choose("proxmox.storage", "local-zsf", &known),
+            "did you mean `local-zfs`? set `proxmox.storage` in the site file to one of: local, local-zfs"
+        );
+        assert!(choose("x", "tank", &known).starts_with("set `x`"));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_seen_is_not_said_to_be_wrong() {
+        let (mut r, mut n) = (Report::new("t"), Names::default());
+        let seen = ["local".to_owned()];
+        n.judge(&mut r, "storage of pve1", "proxmox.storage", "tank", "/storage/tank".into(), &seen, false);
+        assert!(r.is_ok() && n.wrong.is_empty() && n.unsure["/storage/tank"].contains("the token sees local"));
+        n.judge(&mut r, "storage of pve1", "proxmox.storage", "tank", "/storage/tank".into(), &seen, true);
+        assert_eq!((r.problems[0].text.as_str(), n.wrong.len()), ("storage of pve1 `tank` does not exist", 1));
+    }
+}
