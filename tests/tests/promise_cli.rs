@@ -157,6 +157,9 @@ fn words_for_newcomers() {
         }),
         ("the rerun has the flags of the run, and its journal the values", &|| {
             let ran = p.b.run(&["run", &failing, "--lab", "--site", &site, "--set", "a=7", "--yes"]).expect(1);
+            assert!(!ran.stderr.contains("rerun"), "nothing was done that it could go on with: {}", ran.stderr);
+            let half = p.file("half.rhai", "let a = param(\"a\", 0); write_file(\"half.txt\", \"1\"); throw \"no\";");
+            let ran = p.b.run(&["run", &half, "--lab", "--site", &site, "--set", "a=7", "--yes"]).expect(1);
             assert!(ran.stderr.contains("--lab --set a=7 --yes` continues"), "{}", ran.stderr);
             let shown = p.b.run(&["runs", "show"]).expect(0);
             assert!(shown.stdout.contains("--set    a=7"), "{}", shown.stdout);

@@ -167,6 +167,7 @@ mod tests {
             overlap: 0.0,
             needs: Vec::new(),
             snapshot: String::new(),
+            warned: Vec::new(),
             assumed: Vec::new(),
             incomplete: String::new(),
         }

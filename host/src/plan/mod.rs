@@ -71,6 +71,9 @@ pub struct Plan {
     /// When the snapshot was taken that it was rehearsed in; empty for a lab's own world.
     #[serde(default)]
     pub snapshot: String,
+    /// What the rehearsal warned of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warned: Vec<String>,
     /// What the rehearsal could not know.
     pub assumed: Vec<String>,
     /// Where the rehearsal failed: the plan goes up to there; empty for a whole one.

@@ -216,7 +216,7 @@ impl Rehearsal<'_> {
 
     fn plan(&self, past: &Past, end: &Value, notes: &Notes) -> Plan {
         let mut ops: BTreeMap<u64, (Effect, Vec<String>)> = BTreeMap::new();
-        let mut effects = Vec::new();
+        let (mut effects, mut warned) = (Vec::new(), Vec::new());
         for line in &past.lines {
             match &line.event {
                 Some(Event::OpStarted { id, effect, step, .. }) => {
@@ -231,6 +231,9 @@ impl Rehearsal<'_> {
                         step,
                         changes: changes.clone(),
                     });
+                }
+                Some(Event::Message { level, text }) if level == "warn" && !warned.contains(text) => {
+                    warned.push(text.clone());
                 }
                 _ => {}
             }
@@ -269,6 +272,7 @@ impl Rehearsal<'_> {
             overlap: schedule.overlap(),
             needs,
             snapshot: notes.taken.clone(),
+            warned,
             assumed: notes
                 .doubts()
                 .into_iter()

@@ -99,6 +99,12 @@ pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
     if !plan.snapshot.is_empty() {
         screen.prose(&p.dim(&format!("rehearsed in a likeness of the site as read at {}", plan.snapshot)));
     }
+    if !plan.warned.is_empty() {
+        screen.out("warnings:");
+        for w in &plan.warned {
+            screen.out(&format!("  - {w}"));
+        }
+    }
     if !plan.assumed.is_empty() {
         screen.prose("assumed, because it could not be read or the lab stands in for it:");
         for a in &plan.assumed {

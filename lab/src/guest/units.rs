@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 
 use gpuhost_stdlib::core::clock::BusyGuard;
+use gpuhost_stdlib::wire::calendar;
 
 use super::fs::tree::{Kind, base};
 use super::fs::{Files, Who};
@@ -325,6 +326,17 @@ pub fn start(lab: &Lab, w: &mut World, m: &Machine, u: &Unit) -> Result<Started,
     let now = w.now_ms;
     if u.path == "/dev/null" {
         return Err(format!("Failed to start {}: Unit {} is masked.", u.name, u.name));
+    }
+    let calendars = u.keys.get("Timer.OnCalendar").into_iter().flatten().filter(|c| !c.is_empty());
+    if let Some(bad) = calendars.clone().find(|c| !calendar::is_expression(c)) {
+        log(w, m.vmid, &u.name, &format!("{}: Failed to parse calendar specification, ignoring: {bad}", u.path));
+        if calendars.count() == 1 && !u.keys.keys().any(|k| k.starts_with("Timer.On") && k != "Timer.OnCalendar") {
+            log(w, m.vmid, &u.name, &format!("{}: Timer unit lacks value setting. Refusing.", u.name));
+            let (unit, see) = (&u.name, "See system logs and 'systemctl status");
+            return Err(format!(
+                "Failed to start {unit}: Unit {unit} has a bad unit file setting.\n{see} {unit}' for details."
+            ));
+        }
     }
     for file in u.keys.get("Service.EnvironmentFile").into_iter().flatten() {
         if !file.starts_with('-') && !m.files.exists(file) {

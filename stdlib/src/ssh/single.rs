@@ -30,6 +30,7 @@ fn example(key: &str) -> &'static str {
         "timers" => "#{ trim: #{ on_calendar: \"weekly\", command: \"fstrim -av\" } }",
         "mounts" => "#{ \"/mnt/scratch\": #{ label: \"scratch\" } }",
         "filesystems" => "#{ site().data_device(\"nfs1\"): #{ label: \"nfs-data\" } }",
+        "grow_root" => "true",
         "hostname" => "\"k3s-cp1\"",
         "hosts_entries" => "#{ \"10.0.0.11\": \"k3s-cp1\" }",
         "timezone" => "\"Etc/UTC\"",

@@ -1,5 +1,6 @@
 //! Types and text formats of the wire, shared by the clients and the lab. No I/O.
 pub mod blind;
+pub mod calendar;
 pub mod charts;
 pub mod fleet;
 pub mod k3s;

@@ -194,7 +194,7 @@ fn value(key: &str, rng: &mut impl rand::Rng) -> Dynamic {
         "services" => one("s", of(vec![("state", "running".into()), ("restart_on", list(vec![format!("/{}", t())]))])),
         "units" => one("u.service", t()),
         // The command is shell text by its meaning: it only runs when the timer does.
-        "timers" => one("t", of(vec![("on_calendar", line().into()), ("command", t().into())])),
+        "timers" => one("t", of(vec![("on_calendar", "*-*-* 6,18:00".into()), ("command", t().into())])),
         "mounts" => one(
             &format!("/{}", line()),
             of(vec![

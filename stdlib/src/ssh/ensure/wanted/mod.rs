@@ -9,6 +9,7 @@ use rhai::{Dynamic, Map};
 use crate::core::error::{OpError, OpResult};
 use crate::core::options::{OptionValue, closest};
 use crate::core::units::Size;
+use crate::wire::calendar;
 
 use super::accounts::{Group, User, is_account};
 use super::commands::Command;
@@ -357,6 +358,15 @@ impl Wanted {
         }
         if s.on_calendar.contains('\n') || s.on_calendar.is_empty() || !is_account(&s.user) {
             return Err(OpError::invalid("`on_calendar` is one line, `user` a plain name"));
+        }
+        if !calendar::is_expression(&s.on_calendar) {
+            let likely = closest(&s.on_calendar, calendar::words().iter().copied());
+            let likely = likely.map(|w| format!("did you mean `{w}`? ")).unwrap_or_default();
+            return Err(OpError::invalid(format!(
+                "`on_calendar`: `{}` is no calendar expression of systemd",
+                s.on_calendar
+            ))
+            .hint(format!("{likely}write for example `daily`, `Mon..Fri 03:30` or `*-*-* 6,18:00`")));
         }
         // A program file: systemd has quoting rules of its own for command lines.
         let program = format!("/usr/local/lib/gpuhost/{name}");
