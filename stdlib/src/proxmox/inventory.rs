@@ -316,9 +316,14 @@ impl Proxmox {
     /// # Errors
     /// What the requests met.
     pub async fn owned(&self, ctx: &Ctx) -> OpResult<Vec<(Machine, Marker)>> {
+        self.owned_but(ctx, &|_| false).await
+    }
+
+    /// The same without those whose ids are known already; their configs are not read.
+    async fn owned_but(&self, ctx: &Ctx, known: &(dyn Fn(u32) -> bool + Sync)) -> OpResult<Vec<(Machine, Marker)>> {
         let site = ctx.site()?;
         let mut out = Vec::new();
-        for row in self.rows(ctx).await? {
+        for row in self.rows(ctx).await?.into_iter().filter(|r| !known(r.at.vmid)) {
             // A VM outside of the pool is at most `moved`; that saves a request for each foreign VM.
             if row.pool.as_deref() != Some(&site.pool()) {
                 continue;
@@ -339,9 +344,8 @@ impl Proxmox {
     /// What the requests met.
     pub async fn strays(&self, ctx: &Ctx) -> OpResult<Vec<(String, u32)>> {
         let site = ctx.site()?;
-        let owned = self.owned(ctx).await?;
-        let stray = |(m, k): &(Machine, Marker)| k.kind.is_none() && !site.nodes.iter().any(|n| n.vmid == m.at.vmid);
-        Ok(owned.iter().filter(|o| stray(o)).map(|(m, _)| (m.name(), m.at.vmid)).collect())
+        let owned = self.owned_but(ctx, &|vmid| site.nodes.iter().any(|n| n.vmid == vmid)).await?;
+        Ok(owned.iter().filter(|(_, k)| k.kind.is_none()).map(|(m, _)| (m.name(), m.at.vmid)).collect())
     }
 
     /// The same in words, with what removes them.
