@@ -1,4 +1,5 @@
 //! `table(rows)` and `list.join(…)`: values as text.
+#![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 

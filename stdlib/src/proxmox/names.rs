@@ -59,18 +59,28 @@ fn texts(list: &[Value], key: &str) -> Vec<String> {
     list.iter().filter_map(|v| v[key].as_str().map(str::to_owned)).collect()
 }
 
+/// One name of the site file.
+struct Name<'a> {
+    what: &'a str,
+    key: &'a str,
+    name: &'a str,
+    /// Where a right on it would be granted.
+    path: String,
+}
+
 impl Names {
     /// Judges one name that is not in the list of those that the token sees.
-    fn judge(&mut self, r: &mut Report, what: &str, key: &str, name: &str, path: String, seen: &[String], may: bool) {
+    fn judge(&mut self, r: &mut Report, n: &Name<'_>, seen: &[String], may: bool) {
+        let Name { what, key, name, path } = n;
         if may {
             r.fail(format!("{what} `{name}` does not exist"), choose(key, name, seen));
-            self.wrong.insert(path);
+            self.wrong.insert(path.clone());
             return;
         }
         let sees = if seen.is_empty() { "none".to_owned() } else { seen.join(", ") };
         let text =
             format!("if `{name}` is no {what} at all, correct `{key}` in the site file first: the token sees {sees}");
-        self.unsure.insert(path, text);
+        self.unsure.insert(path.clone(), text);
     }
 }
 
@@ -87,7 +97,9 @@ impl Proxmox {
         };
         for node in pve_nodes(site) {
             let Some(found) = nodes.iter().find(|n| n["node"] == node.as_str()) else {
-                out.judge(r, "hypervisor node", "pve_node", &node, format!("/nodes/{node}"), &known, true);
+                let name =
+                    Name { what: "hypervisor node", key: "pve_node", name: &node, path: format!("/nodes/{node}") };
+                out.judge(r, &name, &known, true);
                 continue;
             };
             if found["status"] != "online" {
@@ -98,7 +110,8 @@ impl Proxmox {
             for name in storages(site, &node).into_iter().filter(|s| !seen.contains(s)) {
                 let path = format!("/storage/{name}");
                 let may = holds(&path, &["Datastore.Audit", "Datastore.AllocateSpace"]);
-                out.judge(r, &format!("storage of {node}"), key_of(site, &name), &name, path, &seen, may);
+                let name = Name { what: &format!("storage of {node}"), key: key_of(site, &name), name: &name, path };
+                out.judge(r, &name, &seen, may);
             }
             let bridge = &site.network.bridge;
             let list = request::get(format!("/nodes/{node}/network")).query("type", "any_bridge");
@@ -106,7 +119,8 @@ impl Proxmox {
             if !seen.contains(bridge) {
                 let path = format!("/sdn/zones/localnetwork/{bridge}");
                 let may = holds(&path, &["SDN.Use", "SDN.Audit"]);
-                out.judge(r, &format!("bridge of {node}"), "network.bridge", bridge, path, &seen, may);
+                let name = Name { what: &format!("bridge of {node}"), key: "network.bridge", name: bridge, path };
+                out.judge(r, &name, &seen, may);
             }
         }
         Ok(out)
@@ -131,9 +145,10 @@ mod tests {
     fn a_name_that_cannot_be_seen_is_not_said_to_be_wrong() {
         let (mut r, mut n) = (Report::new("t"), Names::default());
         let seen = ["local".to_owned()];
-        n.judge(&mut r, "storage of pve1", "proxmox.storage", "tank", "/storage/tank".into(), &seen, false);
+        let name = Name { what: "storage of pve1", key: "proxmox.storage", name: "tank", path: "/storage/tank".into() };
+        n.judge(&mut r, &name, &seen, false);
         assert!(r.is_ok() && n.wrong.is_empty() && n.unsure["/storage/tank"].contains("the token sees local"));
-        n.judge(&mut r, "storage of pve1", "proxmox.storage", "tank", "/storage/tank".into(), &seen, true);
+        n.judge(&mut r, &name, &seen, true);
         assert_eq!((r.problems[0].text.as_str(), n.wrong.len()), ("storage of pve1 `tank` does not exist", 1));
     }
 }

@@ -323,7 +323,7 @@ impl Proxmox {
             }
             if !lacks.is_empty() {
                 let pool = self.read_pool(ctx, &site.pool()).await.ok().flatten();
-                let kept = pool.as_ref().is_some_and(|p| super::pool::is_kept(p));
+                let kept = pool.as_ref().is_some_and(super::pool::is_kept);
                 if !kept {
                     r.commands = vec![super::pool::command(&site, pool.is_some())];
                 }
