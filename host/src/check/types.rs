@@ -127,7 +127,7 @@ impl<'a> Types<'a> {
         let fits = |f: &&Function| f.params.len() == c.args.len() + 1;
         let of_type: Vec<&Function> = named.iter().copied().filter(takes).collect();
         // What no type has, or none with so many arguments, is told where all calls are looked at.
-        if named.iter().any(|f| fits(f)) && !of_type.iter().any(|f| fits(f)) {
+        if named.iter().any(&fits) && !of_type.iter().any(&fits) {
             let (text, hint) = if let Some(f) = of_type.first() {
                 let text = format!("`{name}` of a `{word}` takes other arguments, found {}", c.args.len());
                 (text, format!("it is called as `{}`", f.signature()))
