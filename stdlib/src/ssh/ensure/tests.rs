@@ -209,7 +209,7 @@ fn the_whole_map_compiles_to_programs_that_a_shell_accepts() {
             timers: #{ trim: #{ on_calendar: "weekly", command: "fstrim -av" } },
             mounts: #{ "/srv/nfs": #{ label: "nfs-data" } },
             filesystems: #{ "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_gh-data-221": #{ fs: "ext4", label: "nfs-data" } },
-            hostname: "n1", hosts_entries: #{ "10.0.0.1": ["n1", "n1.lab"], n2: "10.0.0.2" }, timezone: "Etc/UTC",
+            grow_root: true, hostname: "n1", hosts_entries: #{ "10.0.0.1": ["n1", "n1.lab"], n2: "10.0.0.2" }, timezone: "Etc/UTC",
             ntp: ["10.0.0.1"], limits: #{ "*": #{ nofile: 1048576 } },
         }"#;
     let m: Map = rhai::Engine::new_raw().eval(text).unwrap();
@@ -234,6 +234,10 @@ fn unwanted(what: &str) -> String {
         "packages" => "nfs-common absent\nchrony absent".into(),
         "package" if what == "package lists" => "never".into(),
         "file" if what.starts_with("file system") => "blank".into(),
+        "size" if what.contains("root") => {
+            "root /dev/sda 1 /dev/sda1 262144 20971520 83886080 yes\nfs ext4 10737418240 2621440 4096".into()
+        }
+        "size" => "fs ext4 8589934592 1048576 4096".into(),
         "command" if what.ends_with("two") => "no".into(),
         "service" if what.ends_with("apt") => "active enabled".into(),
         "service" => "inactive disabled".into(),
