@@ -10,9 +10,9 @@ use super::start::wait_unit;
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::{Change, Class};
-use crate::core::op::{Op, OpScope};
+use crate::core::op::{Look, Op, OpScope};
 use crate::core::units::Duration;
-use crate::kubernetes::{Cluster, epoch_seconds};
+use crate::kubernetes::{Cluster, epoch_seconds, seen, waits_on};
 use crate::options;
 use crate::ssh::RunOptions;
 use crate::ssh::{Host, quote};
@@ -82,7 +82,7 @@ pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &Restore
             work.reset_or_go_back(&s, &path).await?;
             start(&s, leader, limit).await?;
             let cluster = super::connect::connect(s.ctx(), std::slice::from_ref(leader)).await?;
-            cluster.forget_passwords(s.ctx()).await?;
+            cluster.forget_passwords(&s, limit).await?;
             cluster.wait_back(&s, leader, Part::Server, "", limit).await?;
             for (host, found) in &others {
                 match found {
@@ -394,14 +394,32 @@ impl Cluster {
 
     /// After a restore: machines that were made anew since the snapshot have other passwords than it has. Each node that
     /// comes with the cluster's token brings its own again.
-    pub(super) async fn forget_passwords(&self, ctx: &Ctx) -> OpResult<()> {
-        for secret in self.list_in(ctx, "secret", "kube-system").await? {
+    pub(super) async fn forget_passwords(&self, s: &OpScope, limit: std::time::Duration) -> OpResult<()> {
+        let secrets = self.once_served(s, limit, "secret", "kube-system").await?;
+        for secret in secrets {
             let name = secret["metadata"]["name"].as_str().unwrap_or_default();
             if name.ends_with(".node-password.k3s") {
-                self.delete_now(ctx, "secret", "kube-system", name).await?;
+                self.delete_now(s.ctx(), "secret", "kube-system", name).await?;
             }
         }
         Ok(())
+    }
+
+    /// Objects of an API server that has just started.
+    pub(super) async fn once_served(
+        &self,
+        s: &OpScope,
+        limit: std::time::Duration,
+        kind: &str,
+        ns: &str,
+    ) -> OpResult<Vec<Value>> {
+        s.wait_for("the restored API", std::time::Duration::from_secs(3), limit, || async {
+            match self.list_in(s.ctx(), kind, ns).await {
+                Err(e) if waits_on(&e) => Ok(Look::Pending(seen(&e))),
+                other => other.map(Look::Ready),
+            }
+        })
+        .await
     }
 
     /// A machine of the same name has a new password: the old Secret would keep it out.

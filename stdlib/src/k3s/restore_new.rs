@@ -10,8 +10,8 @@ use super::start::wait_unit;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::{Change, Class};
-use crate::core::op::{Look, Op, OpScope};
-use crate::kubernetes::{Cluster, seen, waits_on};
+use crate::core::op::{Op, OpScope};
+use crate::kubernetes::Cluster;
 use crate::site::RoleKind;
 use crate::ssh::Host;
 
@@ -225,22 +225,16 @@ impl Anew<'_> {
     /// Nodes whose machines are lost: their objects and passwords would keep the new machines out. The first server's own
     /// object stays: its etcd member goes with it.
     async fn forget_machines(&self, s: &OpScope, cluster: &Cluster) -> OpResult<()> {
-        let ctx = s.ctx();
-        let every = std::time::Duration::from_secs(3);
-        let nodes = s.wait_for("the restored API", every, self.o.timeout.0, || async {
-            match cluster.list_in(ctx, "node", "").await {
-                Err(e) if waits_on(&e) => Ok(Look::Pending(seen(&e))),
-                other => other.map(Look::Ready),
-            }
-        });
+        let limit = self.o.timeout.0;
+        let nodes = cluster.once_served(s, limit, "node", "").await?;
         let kept = self.now.survivors(self.ca.as_deref());
-        for node in nodes.await? {
+        for node in nodes {
             let name = node["metadata"]["name"].as_str().unwrap_or_default();
             if name != self.hosts[0].name() && !kept.contains(&name) {
-                cluster.delete_now(ctx, "node", "", name).await?;
+                cluster.delete_now(s.ctx(), "node", "", name).await?;
             }
         }
-        cluster.forget_passwords(ctx).await
+        cluster.forget_passwords(s, limit).await
     }
 }
 
