@@ -281,7 +281,7 @@ fn the_session_reads_from_a_pipe_too() {
         .write_all(b"let x = [1,\n 2];\nx.len()\nhelp(parallel)\nsite().nods\nfn two(a) { a * 2 }\ntwo(21)\n")
         .unwrap();
     let o = c.wait_with_output().unwrap();
-    assert_eq!(o.status.code(), Some(0), "{}", err(&o));
+    assert_eq!(o.status.code(), Some(1), "{}", err(&o));
     let text = out(&o);
     assert!(text.starts_with("2\n"), "{text}");
     assert!(text.contains("parallel(list: array, work: Fn) -> array") && text.ends_with("42\n"), "{text}");
