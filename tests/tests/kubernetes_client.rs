@@ -96,6 +96,31 @@ require(after.len() == 0, "the pod that was there has gone");
 cluster.uncordon(node);
 cluster.delete("deploy", "clings");
 
+// A rollout is over when new pods serve; `Available` is true while the old ones do. One that cannot end names its pod.
+let web = #{ apiVersion: "apps/v1", kind: "Deployment", metadata: #{ name: "web" }, spec: #{
+    replicas: 1, progressDeadlineSeconds: 60, selector: #{ matchLabels: #{ app: "web" } },
+    template: #{ metadata: #{ labels: #{ app: "web" } }, spec: #{ containers: [#{ name: "c", image: "nginx:1.29" }] } },
+} };
+cluster.apply(web);
+cluster.wait("deploy", "web", "rollout", 5.minutes);
+web.spec.template.spec.containers[0].image = "nginx:does-not-exist";
+cluster.apply(web);
+cluster.wait("deploy", "web", "condition=Available", 5.minutes);
+let err = failed("rollout", || cluster.wait("deploy", "web", "rollout", 15.minutes));
+require(err.kind == "failed" && err.causes.join(" ").contains("does-not-exist"), `rollout: ${err.causes}`);
+cluster.delete("deploy", "web");
+
+// A chart that does not exist is told at once, with the way to those that do.
+let err = failed("chart", || cluster.ensure_release("none", #{
+    chart: "cert-manager", repo: "https://charts.jetstack.io", version: "9.9.9", namespace: "none",
+}));
+require(err.kind == "not_found" && err.hint.contains("helm::versions"), `chart: ${err.message}, ${err.hint}`);
+
+// A mistake in a file names the file, and which of its documents.
+write_file("two.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: b}\nspec: {replica: 1}\n");
+let err = failed("file", || cluster.apply_file("two.yaml"));
+require(err.message.contains("two.yaml") || err.causes.join(" ").contains("two.yaml"), `file: ${err.message}, ${err.causes}`);
+
 // A namespace takes its claims along: they are named, and gone with it.
 cluster.ensure_namespace("shop");
 claim.metadata = #{ name: "till", namespace: "shop" };
