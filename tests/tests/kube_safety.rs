@@ -118,6 +118,9 @@ require(err.kind == "conflict" && err.message.contains("not blank"), `a disk in 
 
 /// Rancher 2.13 takes Kubernetes below 1.35.
 const CHARTS: &str = r#"
+// Rancher's chart makes an issuer of cert-manager.
+cluster.ensure_release("cert-manager", #{ chart: "cert-manager", repo: "https://charts.jetstack.io", version: "1.20.2",
+    namespace: "cert-manager", values: #{ crds: #{ enabled: true } } });
 cluster.ensure_release("rancher", #{ chart: "rancher", repo: "https://releases.rancher.com/server-charts/stable", version: "2.13.6",
     namespace: "cattle-system", values: #{ hostname: "rancher.attic.lan", replicas: 1 }, wait: false });
 require(cluster.check_charts("v1.34.9+k3s1").len() == 0, "this minor is fine");

@@ -69,7 +69,10 @@ fn failures_say_where_and_what() {
             assert!(ran.stderr.contains("the moon did not happen within 5m"), "{}", ran.stderr);
         }),
         ("step, snippet, hint, how to continue", &|| {
-            let ran = p.text("step(\"outer\", || step(\"inner\", || site().get_node(\"nobody\")));", &[]).expect(1);
+            let fails = "step(\"outer\", || step(\"inner\", || site().get_node(\"nobody\")));";
+            let ran = p.text(fails, &[]).expect(1);
+            assert!(!ran.stderr.contains("continues"), "nothing was done that could be continued: {}", ran.stderr);
+            let ran = p.text(&format!("write_file(\"made.txt\", \"a\"); {fails}"), &[]).expect(1);
             for part in ["not_found", "play.rhai:1:", "outer / inner", "hint:", "gpuhost run", "--lab", "continues"] {
                 assert!(ran.stderr.contains(part), "{part} in\n{}", ran.stderr);
             }

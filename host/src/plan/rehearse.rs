@@ -222,7 +222,8 @@ impl Rehearsal<'_> {
                 Some(Event::OpStarted { id, effect, step, .. }) => {
                     ops.insert(*id, (*effect, step.clone()));
                 }
-                Some(Event::Intent { id, op, target, changes, .. }) => {
+                // One without changes is a proof's own: it leaves nothing behind.
+                Some(Event::Intent { id, op, target, changes, .. }) if !changes.is_empty() => {
                     let (effect, step) = ops.get(id).cloned().unwrap_or((Effect::Write, Vec::new()));
                     effects.push(Planned {
                         op: op.clone(),

@@ -145,20 +145,35 @@ impl OpScope {
         // Looked at between the two: whoever interrupts either keeps it from beginning, or finds it under way.
         let begun = self.ctx.effects.begin(&self.ctx.flight, format!("{} {}", self.op.name(), self.op.target));
         self.ctx.check_cancelled()?;
-        self.ctx.emit(&Event::Intent {
-            id: self.id,
-            op: self.op.name(),
-            target: self.op.target.clone(),
-            marker: marker.into(),
-            args: self.op.args.clone(),
-            changes: changes.clone(),
-        })?;
+        self.begin(marker.into(), changes.clone())?;
         // On the heap: ops nest, and their futures would nest on the stack of whoever polls them.
         let out = Box::pin(work).await;
         drop(begun);
         let out = out?;
         self.keep(changes);
         Ok(out)
+    }
+
+    /// Something that is taken away again whatever happens, such as the pods of a proof: in the journal before it begins,
+    /// and no change. It asks for no lock, and no plan names it.
+    ///
+    /// # Errors
+    /// What `work` failed with; when the run was cancelled or the journal could not be written.
+    pub async fn probe<T>(&self, marker: impl Into<String>, work: impl Future<Output = OpResult<T>>) -> OpResult<T> {
+        self.ctx.check_cancelled()?;
+        self.begin(marker.into(), Vec::new())?;
+        Box::pin(work).await
+    }
+
+    fn begin(&self, marker: String, changes: Vec<Change>) -> OpResult<()> {
+        self.ctx.emit(&Event::Intent {
+            id: self.id,
+            op: self.op.name(),
+            target: self.op.target.clone(),
+            marker,
+            args: self.op.args.clone(),
+            changes,
+        })
     }
 
     /// Counts changes that stay although the work around them failed.

@@ -77,11 +77,14 @@ pub async fn run_test(ctx: &Ctx, cluster: &Cluster, o: &TestOptions) -> OpResult
     let op = Op::run("gpu", "run_test", cluster.name()).class(crate::core::event::Class::Repeatable).args(&o.image);
     ctx.run_op(op, |s| async move {
         // not counted as changes: the namespace goes away with everything in it
-        cluster.make_namespace(s.ctx(), &namespace, true).await?;
-        let tests = nodes.iter().map(|n| test_node(&s, cluster, &namespace, n, o)).collect();
-        let results = s.ctx().clock.join_all(tests).await;
-        cluster.drop_namespace(&s, &namespace).await?;
-        Ok(results)
+        s.probe(format!("namespace {namespace}"), async {
+            cluster.make_namespace(s.ctx(), &namespace, true).await?;
+            let tests = nodes.iter().map(|n| test_node(&s, cluster, &namespace, n, o)).collect();
+            let results = s.ctx().clock.join_all(tests).await;
+            cluster.drop_namespace(&s, &namespace).await?;
+            Ok(results)
+        })
+        .await
     })
     .await
 }

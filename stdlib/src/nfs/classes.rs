@@ -229,12 +229,15 @@ impl Cluster {
         let op = Op::run("nfs", "check_storage_class", name).class(crate::core::event::Class::Repeatable);
         let namespace = format!("gpuhost-verify-{}", crate::gpu::short_id());
         ctx.run_op(op, |s| async move {
-            self.make_namespace(s.ctx(), &namespace, false).await?;
-            let result = self.probe_class(&s, &namespace, name, o).await;
-            // the volume of a class that retains would stay behind
-            self.release_volumes(s.ctx(), &namespace, None).await?;
-            self.drop_namespace(&s, &namespace).await?;
-            result
+            s.probe(format!("namespace {namespace}"), async {
+                self.make_namespace(s.ctx(), &namespace, false).await?;
+                let result = self.probe_class(&s, &namespace, name, o).await;
+                // the volume of a class that retains would stay behind
+                self.release_volumes(s.ctx(), &namespace, None).await?;
+                self.drop_namespace(&s, &namespace).await?;
+                result
+            })
+            .await
         })
         .await
     }
@@ -288,9 +291,12 @@ impl Cluster {
         let op =
             Op::run("nfs", "remove_probe_claim", format!("{ns}/{name}")).class(crate::core::event::Class::Repeatable);
         ctx.run_op(op, |s| async move {
-            self.release_volumes(s.ctx(), ns, Some(name)).await?;
-            s.waiting(format!("removal of claim {ns}/{name}"));
-            self.delete_now(s.ctx(), "pvc", ns, name).await
+            s.probe(format!("claim {ns}/{name}"), async {
+                self.release_volumes(s.ctx(), ns, Some(name)).await?;
+                s.waiting(format!("removal of claim {ns}/{name}"));
+                self.delete_now(s.ctx(), "pvc", ns, name).await
+            })
+            .await
         })
         .await
     }
