@@ -22,7 +22,7 @@ options! {
     pub struct RestoreOptions {
         /// Local folder that holds the snapshot, when it is not on the first server's disk.
         folder: Option<String> = None,
-        /// The servers are new machines: the [k3s] section (`site().k3s`). What they have now is given up, the snapshot's
+        /// The servers are new machines: the `k3s` section (`site().k3s`). What they have now is given up, the snapshot's
         /// cluster is the site's from then on. Needs `folder`.
         new_servers: Dynamic = Dynamic::UNIT,
         /// How long one server may take to be back.
