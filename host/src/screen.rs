@@ -115,7 +115,9 @@ impl Screen {
         self.quietly(|| {
             let mut o = std::io::stdout().lock();
             let written = writeln!(o, "{text}").and_then(|()| o.flush());
-            if let Err(e) = written.or_else(|e| if e.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(e) }) {
+            if let Err(e) = written
+                && e.kind() != ErrorKind::BrokenPipe
+            {
                 LOST.set(e.to_string()).ok();
             }
         });

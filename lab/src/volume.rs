@@ -94,6 +94,12 @@ impl Volume {
         Volume { size, content, reach: Reach::default() }
     }
 
+    /// Size of the file system on it.
+    #[must_use]
+    pub fn fs_size(&self) -> u64 {
+        self.reach.fs.unwrap_or(self.size)
+    }
+
     /// The same with more room, which nothing on it uses yet.
     #[must_use]
     pub fn grown(mut self, size: u64) -> Self {

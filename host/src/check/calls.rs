@@ -5,7 +5,7 @@ use gpuhost_stdlib::site::Finding;
 use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 
 use super::literals::{fits_option, fits_param, literal, measured};
-use super::{ParamUse, Scene};
+use super::{ParamUse, Scene, module_path};
 use crate::reference::{Form, Function};
 
 /// What the language itself calls.
@@ -56,8 +56,7 @@ pub fn check(scene: &Scene<'_>, out: &mut Vec<Finding>, params: &mut Vec<ParamUs
                 }
             }
             Some(ASTNode::Expr(Expr::Variable(v, _, pos))) if !v.2.is_empty() => {
-                let module: Vec<&str> = v.2.path.iter().map(|i| i.name.as_str()).collect();
-                constant(scene, &module.join("::"), &v.1, *pos, out);
+                constant(scene, &module_path(&v.2), &v.1, *pos, out);
             }
             _ => {}
         }
@@ -93,9 +92,8 @@ fn visit(
     if c.op_token.is_some() || c.name.starts_with("anon$") {
         return;
     }
-    let module: Vec<&str> = c.namespace.path.iter().map(|i| i.name.as_str()).collect();
     let pos = c.namespace.path.first().map_or(pos, |i| i.pos);
-    let call = Call { module: module.join("::"), name: &c.name, args: &c.args, method, pos };
+    let call = Call { module: module_path(&c.namespace), name: &c.name, args: &c.args, method, pos };
     if !method && call.module.is_empty() && call.name == "param" {
         note_param(&call, params);
     }

@@ -279,6 +279,12 @@ impl Checker {
     }
 }
 
+/// `a::b` as it stands before a name; empty without a module.
+fn module_path(namespace: &rhai::Namespace) -> String {
+    let names: Vec<&str> = namespace.path.iter().map(|i| i.name.as_str()).collect();
+    names.join("::")
+}
+
 fn exports(ast: &AST) -> Exports {
     let functions = ast
         .iter_functions()

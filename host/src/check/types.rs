@@ -6,8 +6,8 @@ use gpuhost_stdlib::site::Finding;
 use gpuhost_stdlib::site::schema::SECTIONS;
 use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
 
-use super::Scene;
 use super::literals::closure;
+use super::{Scene, module_path};
 use crate::reference::{Form, Function};
 
 /// What is known of a value.
@@ -70,8 +70,7 @@ impl<'a> Types<'a> {
     }
 
     fn of_call(&self, c: &FnCallExpr) -> Option<Type> {
-        let module: Vec<&str> = c.namespace.path.iter().map(|i| i.name.as_str()).collect();
-        let module = module.join("::");
+        let module = module_path(&c.namespace);
         let own = module.is_empty() && self.scene.functions.iter().any(|f| f.name == c.name);
         if own || self.scene.imports.contains_key(&module) || self.scene.variables.contains(c.name.as_str()) {
             return None;

@@ -44,6 +44,13 @@ fn block(screen: &Screen, title: &str, list: &[&Planned]) {
     }
 }
 
+fn list(screen: &Screen, title: &str, items: &[String]) {
+    screen.prose(title);
+    for item in items {
+        screen.prose(&format!("  - {item}"));
+    }
+}
+
 /// Prints a plan. `drift`: the words of a comparison instead of an intention.
 pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
     let p = screen.paint_out();
@@ -91,24 +98,15 @@ pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
                 screen.prose(&p.dim(&format!("  {:>8}  {target}  ({step})", seconds(*s))));
             }
         }
-        screen.prose("the run needs:");
-        for n in &plan.needs {
-            screen.prose(&format!("  - {n}"));
-        }
+        list(screen, "the run needs:", &plan.needs);
     }
     if !plan.snapshot.is_empty() {
         screen.prose(&p.dim(&format!("rehearsed in a likeness of the site as read at {}", plan.snapshot)));
     }
     if !plan.warned.is_empty() {
-        screen.out("warnings:");
-        for w in &plan.warned {
-            screen.out(&format!("  - {w}"));
-        }
+        list(screen, "warnings:", &plan.warned);
     }
     if !plan.assumed.is_empty() {
-        screen.prose("assumed, because it could not be read or the lab stands in for it:");
-        for a in &plan.assumed {
-            screen.prose(&format!("  - {a}"));
-        }
+        list(screen, "assumed, because it could not be read or the lab stands in for it:", &plan.assumed);
     }
 }

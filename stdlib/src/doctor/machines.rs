@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use super::finding::{DEPLOY, Finding, line, script};
 use super::scene::Scene;
-use crate::core::error::{Kind, OpResult};
+use crate::core::error::{Kind, OpError, OpResult};
 use crate::gpu::{device_problems, mapping_entries, read_devices};
 use crate::proxmox::{Proxmox, Row, request};
 use crate::site::Node;
@@ -62,22 +62,12 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
 
 /// Running machines that refuse the site's SSH key: one cause, whatever else cannot be seen because of it.
 async fn key(s: &mut Scene, pve: &Proxmox, rows: &[Row]) {
-    let mut said = Vec::new();
-    for node in s.nodes() {
-        let Some(row) = rows.iter().find(|r| r.at.vmid == node.vmid) else { continue };
-        let mut tried = s.host(&node).exec_raw(&s.ctx, "true", b"").await;
-        // A state directory that has never seen the machine does not know its host key yet.
-        if tried.as_ref().is_err_and(|e| e.is(Kind::Denied) && !is_refused(e))
-            && let Ok(host) = pve.handle_of_row(&s.ctx, row).ssh(&s.ctx).await
-        {
-            tried = host.exec_raw(&s.ctx, "true", b"").await;
-        }
-        if let Some(e) = tried.err().filter(is_refused) {
-            s.refused.insert(node.name.clone());
-            said.push(e);
-        }
-    }
-    let Some(first) = said.first() else { return };
+    let nodes = s.nodes();
+    let row = |n: &Node| rows.iter().find(|r| r.at.vmid == n.vmid);
+    let tries = nodes.iter().filter_map(|n| Some(refusal(s, pve, n, row(n)?))).collect();
+    let said: Vec<(String, OpError)> = s.ctx.clock.join_all(tries).await.into_iter().flatten().collect();
+    let Some((_, first)) = said.first() else { return };
+    s.refused.extend(said.iter().map(|(name, _)| name.clone()));
     let names: Vec<&str> = s.refused.iter().map(String::as_str).collect();
     let who = if names.len() == s.site.nodes.len() { "the machines".to_owned() } else { names.join(", ") };
     let verb = if names.len() == 1 { "refuses" } else { "refuse" };
@@ -92,6 +82,18 @@ async fn key(s: &mut Scene, pve: &Proxmox, rows: &[Row]) {
     };
     s.down.extend(s.refused.iter().cloned());
     s.add(f);
+}
+
+/// What a machine says that takes none of our keys; with its name.
+async fn refusal(s: &Scene, pve: &Proxmox, node: &Node, row: &Row) -> Option<(String, OpError)> {
+    let mut tried = s.host(node).exec_raw(&s.ctx, "true", b"").await;
+    // A state directory that has never seen the machine does not know its host key yet.
+    if tried.as_ref().is_err_and(|e| e.is(Kind::Denied) && !is_refused(e))
+        && let Ok(host) = pve.handle_of_row(&s.ctx, row).ssh(&s.ctx).await
+    {
+        tried = host.exec_raw(&s.ctx, "true", b"").await;
+    }
+    Some((node.name.clone(), tried.err().filter(is_refused)?))
 }
 
 /// The words with which the newest start of a machine ended; empty when it went well or cannot be seen.

@@ -330,6 +330,9 @@ impl Cluster {
         if same && ctx.clock.now_ms().await < was.until {
             return Ok(Look::Pending("waits for the helm-controller to take the change".to_owned()));
         }
+        if is_true(&live, "Complete") && done {
+            return Ok(Look::Ready(()));
+        }
         let (said, attempts) = self.job_says(ctx, job, live["metadata"]["uid"].as_str()).await;
         if let Some(e) = super::missing::chart(name, o, &said, attempts) {
             return Err(e);
@@ -345,9 +348,6 @@ impl Cluster {
                 return Err(e.hint("take a chart version made for it, or another K3s minor"));
             }
             return Err(e.hint(format!("all of it: `kubectl -n {HOME} logs job/{job}`")));
-        }
-        if is_true(&live, "Complete") && done {
-            return Ok(Look::Ready(()));
         }
         let failed = live["status"]["failed"].as_i64().unwrap_or(0);
         let words = said.last().cloned().unwrap_or_else(|| "its job runs".to_owned());

@@ -11,17 +11,16 @@ pub fn chart(name: &str, o: &ReleaseOptions, words: &[String], attempts: i64) ->
     let line = words.iter().rev().find(|l| l.contains("Error"))?;
     let has = |part: &str| line.contains(part);
     let from = if o.repo.is_empty() { String::new() } else { format!(" in {}", o.repo) };
+    let at = if o.repo.is_empty() { &o.chart } else { &o.repo };
     let e = if has("matching") && has("not found") {
         let what = format!("there is no chart `{}` {}{from}", o.chart, o.version);
         let list = format!("`helm::versions(\"{}\", \"{}\")` lists what there is", o.repo, o.chart);
         OpError::not_found(what).hint(if o.repo.is_empty() { "correct `version`".to_owned() } else { list })
     } else if has("404") || has("is not a valid chart repository") && !has("no such host") && !has("dial tcp") {
-        let what = if o.repo.is_empty() { o.chart.clone() } else { o.repo.clone() };
         let hint = format!("correct `repo` of {name}: `helm repo add` takes an address that has an index.yaml");
-        OpError::not_found(format!("there is no chart repository at {what}")).hint(hint)
+        OpError::not_found(format!("there is no chart repository at {at}")).hint(hint)
     } else if has("no such host") && attempts >= UNRESOLVED {
-        let what = if o.repo.is_empty() { o.chart.clone() } else { o.repo.clone() };
-        OpError::not_found(format!("nobody has the address of {what}"))
+        OpError::not_found(format!("nobody has the address of {at}"))
             .hint("correct `repo`; when it is right, the cluster's DNS does not know it: `kubectl -n kube-system logs deploy/coredns`")
     } else {
         return None;

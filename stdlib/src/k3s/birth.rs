@@ -18,7 +18,7 @@ fn fingerprint(password: &str) -> String {
 }
 
 /// As much of a hash as tells two of them apart.
-fn shortened(hash: &str) -> String {
+pub(super) fn shortened(hash: &str) -> String {
     hash.chars().take(12).collect()
 }
 

@@ -45,9 +45,11 @@ pub fn rewrite_kubeconfig(text: &str, address: &str, name: &str) -> OpResult<Str
 /// A kubeconfig for the programs of this machine: where the site's `[connect]` sends its API server elsewhere, it goes
 /// there too, and expects the certificate of the server's own address.
 pub(super) fn for_this_machine(ctx: &Ctx, text: &str) -> OpResult<String> {
+    let Some(connect) = ctx.site.as_ref().map(|s| &s.connect).filter(|c| !ctx.lab && !c.is_empty()) else {
+        return Ok(text.to_owned());
+    };
     let (_, host, port) = current(text)?;
-    let to = ctx.site.as_ref().filter(|_| !ctx.lab).and_then(|s| s.connect.get(&format!("{host}:{port}")));
-    match to {
+    match connect.get(&format!("{host}:{port}")) {
         Some(to) => forwarded(text, &host, to),
         None => Ok(text.to_owned()),
     }

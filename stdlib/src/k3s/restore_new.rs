@@ -134,7 +134,7 @@ impl Anew<'_> {
                     ("etcd datastore".to_owned(), Some("as it is now".into()))
                 }
                 Some(ca) => (
-                    format!("etcd datastore of another cluster (CA {})", short(ca)),
+                    format!("etcd datastore of another cluster (CA {})", birth::shortened(ca)),
                     Some("given up, kept aside".into()),
                 ),
                 None => ("etcd datastore".to_owned(), None),
@@ -153,7 +153,7 @@ impl Anew<'_> {
         if let (Ok(Some(noted)), Some(ca)) = (birth::noted(ctx).await, &self.ca)
             && !ca.starts_with(&noted.ca)
         {
-            let after = format!("the cluster with CA {}", short(ca));
+            let after = format!("the cluster with CA {}", birth::shortened(ca));
             let before = format!("the cluster with CA {}", noted.ca);
             out.push(Change::new(self.hosts[0].name(), "the site's cluster", Some(before.into()), Some(after.into())));
         }
@@ -263,10 +263,6 @@ impl RestoreOptions {
         })?;
         ServerOptions::read(&map).map(Some)
     }
-}
-
-fn short(hash: &str) -> String {
-    hash.chars().take(12).collect()
 }
 
 #[cfg(test)]

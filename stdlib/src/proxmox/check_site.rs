@@ -13,7 +13,7 @@ use crate::wire::pve::marker::Ownership;
 use super::diff::slot_of;
 use super::inventory::{Machine, Place, is_on};
 use super::login;
-use super::names::choose;
+use super::names::{choose, storages, texts};
 use super::request;
 use super::template::places;
 use super::types::{Proxmox, Report};
@@ -76,7 +76,7 @@ impl Proxmox {
 
     async fn check_nodes(&self, ctx: &Ctx, site: &Site, r: &mut Report) -> OpResult<Vec<String>> {
         let all = self.send_list(ctx, &request::get("/nodes")).await?;
-        let names: Vec<String> = all.iter().filter_map(|n| n["node"].as_str().map(str::to_owned)).collect();
+        let names = texts(&all, "node");
         let mut up = Vec::new();
         for want in pve_nodes(site) {
             match all.iter().find(|n| n["node"] == want.as_str()) {
@@ -191,7 +191,6 @@ impl Proxmox {
     ) -> OpResult<()> {
         let list = self.send_list(ctx, &request::get(format!("/nodes/{node}/storage"))).await?;
         let need = demand(site, missing);
-        let named = demand(site, &site.nodes.iter().map(|n| n.vmid).collect());
         let mut wanted: BTreeMap<String, (Vec<&str>, u64)> = BTreeMap::new();
         for ((n, storage), gib) in &need {
             if n == node {
@@ -200,7 +199,7 @@ impl Proxmox {
             }
         }
         // Those of machines that exist have to be there, too.
-        for (_, storage) in named.into_keys().filter(|(n, _)| n == node) {
+        for storage in storages(site, node) {
             wanted.entry(storage).or_default();
         }
         if !site.template.existing && places(site).iter().any(|(_, at)| at.node == node) {
@@ -216,7 +215,7 @@ impl Proxmox {
         let bridge = &site.network.bridge;
         let list = request::get(format!("/nodes/{node}/network")).query("type", "any_bridge");
         let list = self.send_list(ctx, &list).await?;
-        let names: Vec<String> = list.iter().filter_map(|b| b["iface"].as_str().map(str::to_owned)).collect();
+        let names = texts(&list, "iface");
         if names.contains(bridge) {
             r.pass(format!("{node} has bridge {bridge}"));
         } else {
@@ -291,7 +290,7 @@ fn elsewhere(site: &Site, own: &[(String, Machine)]) -> Option<String> {
 
 fn judge_storage(list: &[Value], node: &str, storage: &str, contents: &[&str], gib: u64, r: &mut Report) {
     let Some(s) = list.iter().find(|s| s["storage"] == storage) else {
-        let names: Vec<String> = list.iter().filter_map(|s| s["storage"].as_str().map(str::to_owned)).collect();
+        let names = texts(list, "storage");
         r.fail(format!("{node} has no storage `{storage}`"), choose("storage", storage, &names));
         return;
     };

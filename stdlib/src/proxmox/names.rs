@@ -10,8 +10,9 @@ use crate::core::options::closest;
 use crate::site::Site;
 
 use super::check_site::{demand, pve_nodes};
+use super::error::Fault;
 use super::permissions::effective;
-use super::request;
+use super::request::{self, Request};
 use super::template::places;
 use super::types::{Proxmox, Report};
 
@@ -45,7 +46,7 @@ fn key_of(site: &Site, storage: &str) -> &'static str {
 }
 
 /// Storages that the site wants on a node.
-fn storages(site: &Site, node: &str) -> BTreeSet<String> {
+pub(super) fn storages(site: &Site, node: &str) -> BTreeSet<String> {
     let all = site.nodes.iter().map(|n| n.vmid).collect();
     let mut out: BTreeSet<String> =
         demand(site, &all).into_keys().filter(|(n, _)| n == node).map(|(_, storage)| storage).collect();
@@ -55,7 +56,7 @@ fn storages(site: &Site, node: &str) -> BTreeSet<String> {
     out
 }
 
-fn texts(list: &[Value], key: &str) -> Vec<String> {
+pub(super) fn texts(list: &[Value], key: &str) -> Vec<String> {
     list.iter().filter_map(|v| v[key].as_str().map(str::to_owned)).collect()
 }
 
@@ -85,6 +86,14 @@ impl Names {
 }
 
 impl Proxmox {
+    /// Names in a list; a token that may not ask sees none.
+    async fn seen(&self, ctx: &Ctx, list: &Request, key: &str) -> OpResult<Vec<String>> {
+        match self.send_list(ctx, list).await {
+            Err(e) if matches!(e.fault, Fault::Denied { .. }) => Ok(Vec::new()),
+            other => Ok(texts(&other?, key)),
+        }
+    }
+
     /// Looks for nodes, storages and the bridge of the site file, as far as the token sees them.
     pub(super) async fn check_names(&self, ctx: &Ctx, site: &Site, rights: &Value, r: &mut Report) -> OpResult<Names> {
         let mut out = Names::default();
@@ -105,8 +114,7 @@ impl Proxmox {
             if found["status"] != "online" {
                 continue;
             }
-            let path = format!("/nodes/{node}/storage");
-            let seen = texts(&self.send_list(ctx, &request::get(path)).await.unwrap_or_default(), "storage");
+            let seen = self.seen(ctx, &request::get(format!("/nodes/{node}/storage")), "storage").await?;
             for name in storages(site, &node).into_iter().filter(|s| !seen.contains(s)) {
                 let path = format!("/storage/{name}");
                 let may = holds(&path, &["Datastore.Audit", "Datastore.AllocateSpace"]);
@@ -115,7 +123,7 @@ impl Proxmox {
             }
             let bridge = &site.network.bridge;
             let list = request::get(format!("/nodes/{node}/network")).query("type", "any_bridge");
-            let seen = texts(&self.send_list(ctx, &list).await.unwrap_or_default(), "iface");
+            let seen = self.seen(ctx, &list, "iface").await?;
             if !seen.contains(bridge) {
                 let path = format!("/sdn/zones/localnetwork/{bridge}");
                 let may = holds(&path, &["SDN.Use", "SDN.Audit"]);

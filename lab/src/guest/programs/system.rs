@@ -276,8 +276,7 @@ fn rows(c: &Call) -> Vec<Row> {
         let g = w.guests.get(&vmid).cloned();
         let blocks = g.as_ref().map(|g| crate::guest::hw::blocks(w, g)).unwrap_or_default();
         let mem = g.as_ref().map_or(0, |g| g.spec.memory_mib << 20);
-        let sizes: Vec<(String, u64)> =
-            w.volumes.iter().map(|(k, v)| (k.clone(), v.reach.fs.unwrap_or(v.size))).collect();
+        let sizes: Vec<(String, u64)> = w.volumes.iter().map(|(k, v)| (k.clone(), v.fs_size())).collect();
         (g.map(|g| g.mounts).unwrap_or_default(), (blocks, sizes), mem)
     });
     let root_size = disks.0.iter().find(|b| b.mounted.iter().any(|m| m == "/")).map_or(0, |b| b.fs_size);
@@ -343,8 +342,8 @@ fn nfs_size(c: &Call, server: u32, path: &str) -> u64 {
             .filter(|m| crate::guest::fs::tree::is_below(path, &m.target))
             .max_by_key(|m| m.target.len());
         match at.map(|m| &m.backing) {
-            Some(crate::guest::state::Backing::Volume(v)) => w.volumes.get(v).map(|v| v.reach.fs.unwrap_or(v.size)),
-            _ => w.volumes.get(&g.system).map(|v| v.reach.fs.unwrap_or(v.size)),
+            Some(crate::guest::state::Backing::Volume(v)) => w.volumes.get(v).map(|v| v.fs_size()),
+            _ => w.volumes.get(&g.system).map(|v| v.fs_size()),
         }
     })
     .unwrap_or_default()

@@ -20,8 +20,7 @@ fn verbs(k: &Kind) -> &'static [&'static str] {
         _ if k.read_only => &["get", "list"],
         (true, _) => &["create"],
         (false, true) => CUSTOM,
-        // a namespace goes alone
-        _ if k.group.is_empty() && k.plural == "namespaces" => ONE_BY_ONE,
+        _ if k.goes_alone() => ONE_BY_ONE,
         _ => VERBS,
     }
 }

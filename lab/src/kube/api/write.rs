@@ -153,7 +153,7 @@ pub fn delete(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failur
 /// # Errors
 /// 400 for bad selectors.
 pub fn delete_collection(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
-    if kind.group.is_empty() && kind.plural == "namespaces" {
+    if kind.goes_alone() {
         return Err(Failure::not_allowed());
     }
     let o = delete_options(call)?;

@@ -53,6 +53,12 @@ impl Kind {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
+    /// Whether its objects are deleted one by one: there is no `deletecollection` of namespaces.
+    #[must_use]
+    pub fn goes_alone(&self) -> bool {
+        self.group.is_empty() && self.plural == "namespaces"
+    }
+
     /// `apps/v1`, `v1`.
     #[must_use]
     pub fn api_version(&self) -> String {
