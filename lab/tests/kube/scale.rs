@@ -78,6 +78,8 @@ pub async fn started(bed: &Bed, nodes: usize) -> Times {
 
 /// Reads of the whole, a change of every pod, and a watch that tells them all.
 pub async fn used(bed: &Bed, nodes: usize, t: &mut Times) {
+    // from the list on in one instant of lab time: what the window of watches keeps is a matter of age
+    let mark = bed.lab.clock().busy_guard();
     let all = t.add("list", async { bed.get("/api/v1/pods").await.body }).await;
     let items = all["items"].as_array().unwrap();
     assert_eq!(items.len(), nodes * 10);
@@ -95,8 +97,6 @@ pub async fn used(bed: &Bed, nodes: usize, t: &mut Times) {
     })
     .await;
     let rv = all["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-    // in one instant of lab time: what the window of watches keeps is a matter of age
-    let mark = bed.lab.clock().busy_guard();
     t.add("change", async {
         for p in items {
             let (ns, name) = (p["metadata"]["namespace"].as_str().unwrap(), p["metadata"]["name"].as_str().unwrap());
