@@ -25,7 +25,7 @@ pub struct RunArgs {
     /// Run against the simulated homelab instead of the real one.
     #[arg(long)]
     pub lab: bool,
-    /// A value for `param("NAME", …)` of the recipe.
+    /// A value for `param("NAME", …)` of the recipe; a list is written `a,b`.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Agree to questions; removals on a real site need the site's name: `--yes=SITE`.
@@ -88,7 +88,7 @@ pub struct ReplArgs {
     /// Talk to the simulated homelab instead of the real one.
     #[arg(long)]
     pub lab: bool,
-    /// A value for `param("NAME", …)`.
+    /// A value for `param("NAME", …)`; a list is written `a,b`.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Agree to questions; removals on a real site need the site's name: `--yes=SITE`.

@@ -1,5 +1,5 @@
 //! What scripts can call, from the engine's own metadata: one list for errors, check, help, completion and pages.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
 use gpuhost_stdlib::core::module::{FnOptions, ModuleDef};
@@ -61,26 +61,24 @@ pub struct Reference {
 /// A Rust type as script users know it.
 #[must_use]
 pub fn type_word(rust: &str) -> String {
-    let mut t = rust.trim().trim_start_matches("&mut ").trim_start_matches('&').trim().to_owned();
+    let mut t = rust.trim().trim_start_matches("&mut ").trim_start_matches('&').trim();
     for wrap in ["RhaiResultOf<", "Result<", "Option<", "alloc::sync::Arc<", "Arc<", "Shared<"] {
         while let Some(inner) = t.strip_prefix(wrap) {
             let inner = inner.strip_suffix('>').unwrap_or(inner).trim();
-            t = inner.split(", Box<").next().unwrap_or(inner).trim().to_owned();
+            t = inner.split_once(", Box<").map_or(inner, |(ok, _)| ok).trim();
         }
     }
-    let last = t.rsplit("::").next().unwrap_or(&t).trim();
-    match last {
-        "i64" | "INT" | "i32" | "u32" | "u64" | "usize" => "int",
-        "f64" | "f32" | "FLOAT" => "float",
-        "&str" | "str" | "String" | "ImmutableString" => "string",
-        "Dynamic" | "?" | "" | "any" => "any",
-        "SiteRef" => "Site",
-        "FnPtr" => "Fn",
-        "OpError" => "Error",
-        "()" => "",
-        other => return other.replace("Array", "array").replace("map", "Map"),
+    match t.rsplit_once("::").map_or(t, |(_, last)| last).trim() {
+        "i64" | "INT" | "i32" | "u32" | "u64" | "usize" => "int".to_owned(),
+        "f64" | "f32" | "FLOAT" => "float".to_owned(),
+        "&str" | "str" | "String" | "ImmutableString" => "string".to_owned(),
+        "Dynamic" | "?" | "" | "any" => "any".to_owned(),
+        "SiteRef" => "Site".to_owned(),
+        "FnPtr" => "Fn".to_owned(),
+        "OpError" => "Error".to_owned(),
+        "()" => String::new(),
+        other => other.replace("Array", "array").replace("map", "Map"),
     }
-    .to_owned()
 }
 
 fn is_identifier(name: &str) -> bool {
@@ -111,9 +109,16 @@ fn convert(f: &FuncInfo<'_>, standard: bool) -> Function {
         None if receiver && global => (meta.name.to_string(), Form::Method),
         None => (meta.name.to_string(), Form::Function),
     };
-    let doc: Vec<&str> =
-        meta.comments.iter().flat_map(|d| d.lines()).map(|l| l.trim_start().trim_start_matches("///")).collect();
-    let doc: Vec<&str> = doc.iter().map(|l| l.strip_prefix(' ').unwrap_or(l).trim_end()).collect();
+    let mut doc = String::new();
+    for line in meta.comments.iter().flat_map(|d| d.lines()) {
+        let line = line.trim_start().trim_start_matches("///");
+        let line = line.strip_prefix(' ').unwrap_or(line).trim_end();
+        if !(doc.is_empty() && line.is_empty()) {
+            doc.push_str(line);
+            doc.push('\n');
+        }
+    }
+    doc.truncate(doc.trim_end().len());
     let returns = meta.return_type.trim();
     Function {
         module: module.to_owned(),
@@ -121,7 +126,7 @@ fn convert(f: &FuncInfo<'_>, standard: bool) -> Function {
         form,
         params,
         returns: if returns == "()" { String::new() } else { type_word(returns) },
-        doc: doc.join("\n").trim().to_owned(),
+        doc,
         standard,
         global,
     }
@@ -144,8 +149,9 @@ impl Reference {
     #[must_use]
     pub fn of(engine: &Engine, defs: &[ModuleDef]) -> Self {
         let mut functions = collect(engine, false);
-        let own: std::collections::BTreeSet<String> = functions.iter().map(Function::key).collect();
-        functions.extend(collect(engine, true).into_iter().filter(|f| !own.contains(&f.key())));
+        let own: HashSet<_> = functions.iter().map(Function::key).collect();
+        let standard: Vec<_> = collect(engine, true).into_iter().filter(|f| !own.contains(&f.key())).collect();
+        functions.extend(standard);
         Reference {
             functions,
             modules: defs.iter().filter(|d| !d.name.is_empty()).map(|d| (d.name.to_owned(), d.docs)).collect(),
@@ -157,7 +163,7 @@ impl Reference {
     #[must_use]
     pub fn builtin() -> &'static Self {
         static BUILTIN: LazyLock<Reference> =
-            LazyLock::new(|| Reference::of(&crate::engine::plain(), &gpuhost_stdlib::modules()));
+            LazyLock::new(|| Reference::of(&crate::engine::plain(), gpuhost_stdlib::modules()));
         &BUILTIN
     }
 
@@ -190,9 +196,9 @@ impl Reference {
 }
 
 impl Function {
-    fn key(&self) -> String {
-        let types: Vec<&str> = self.params.iter().map(|p| p.ty.as_str()).collect();
-        format!("{}::{}({})", self.module, self.name, types.join(","))
+    /// What no other function has: module, name, types of the parameters.
+    fn key(&self) -> (&str, &str, Vec<&str>) {
+        (&self.module, &self.name, self.params.iter().map(|p| p.ty.as_str()).collect())
     }
 
     /// First line of the doc.

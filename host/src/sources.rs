@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::core::error::{OpError, OpResult, Stop};
 use gpuhost_stdlib::site::{Finding, Site, load_with_warnings};
 use sha2::{Digest, Sha256};
 
@@ -51,22 +51,59 @@ impl Text {
     }
 }
 
-/// A bare name without folder: this project's own recipe or script comes before the program's.
-fn own(arg: &str) -> Option<Text> {
-    if arg.contains('/') {
-        return None;
-    }
-    let file = format!("{}.rhai", arg.strip_suffix(".rhai").unwrap_or(arg));
-    ["recipes", "scripts"].iter().find_map(|folder| {
-        let name = format!("{folder}/{file}");
-        std::fs::read_to_string(&name).ok().map(|text| Text { name, text })
-    })
+/// Where this project's own recipes are.
+const FOLDERS: [&str; 2] = ["recipes", "scripts"];
+
+/// A mistake on the command line (exit code 2).
+fn mistyped(mut e: OpError) -> OpError {
+    e.stop.get_or_insert(Stop::Usage);
+    e
 }
 
-/// The part of a recipe's path that people mistype.
+/// Reads a file; `None` when there is none.
+fn read(path: &str) -> OpResult<Option<Text>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(Text { name: path.to_owned(), text })),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(mistyped(OpError::invalid(format!("cannot read the recipe `{path}`")).because(e.to_string()))),
+    }
+}
+
+/// The part of a recipe's path that people type.
 fn stem(path: &str) -> &str {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.strip_suffix(".rhai").unwrap_or(file)
+}
+
+/// A bare name without folder: this project's own recipe or script comes before the program's.
+fn own(arg: &str) -> OpResult<Option<Text>> {
+    if arg.contains('/') {
+        return Ok(None);
+    }
+    for folder in FOLDERS {
+        if let Some(text) = read(&format!("{folder}/{}.rhai", stem(arg)))? {
+            return Ok(Some(text));
+        }
+    }
+    Ok(None)
+}
+
+/// What can be run by name: the project's own recipes, then the program's.
+fn runnable() -> Vec<String> {
+    let mut paths = Vec::new();
+    for folder in FOLDERS {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = files.filter_map(|f| f.file_name().into_string().ok()).filter(|n| n.ends_with(".rhai"));
+        paths.extend(names.map(|n| format!("{folder}/{n}")));
+    }
+    paths.sort();
+    let brought = embed::all().iter().map(|(p, _)| *p).filter(|p| p.ends_with(".rhai") && !p.contains("/lib/"));
+    for path in brought {
+        if !paths.iter().any(|p| p == path) {
+            paths.push(path.to_owned());
+        }
+    }
+    paths
 }
 
 /// Reads a recipe: a file, else one of that name in `recipes/` or `scripts/`, else an embedded one.
@@ -74,27 +111,22 @@ fn stem(path: &str) -> &str {
 /// # Errors
 /// `not_found` with the closest recipe.
 pub fn recipe(arg: &str) -> OpResult<Text> {
-    match std::fs::read_to_string(arg) {
-        Ok(text) => return Ok(Text { name: arg.to_owned(), text }),
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(OpError::invalid(format!("cannot read the recipe `{arg}`")).because(e.to_string()));
-        }
-        Err(_) => {}
+    if let Some(text) = read(arg)? {
+        return Ok(text);
     }
-    if let Some(text) = own(arg) {
+    if let Some(text) = own(arg)? {
         return Ok(text);
     }
     if let Some((path, text)) = embed::recipe(arg) {
         return Ok(Text { name: format!("{}{path}", embed::PREFIX), text: text.to_owned() });
     }
-    let known: Vec<&str> =
-        embed::all().iter().map(|(p, _)| *p).filter(|p| p.ends_with(".rhai") && !p.contains("/lib/")).collect();
+    let known = runnable();
     let e = OpError::not_found(format!("no recipe `{arg}`"));
     let near = gpuhost_stdlib::core::options::closest(stem(arg), known.iter().map(|k| stem(k)));
-    Err(match known.iter().find(|k| Some(stem(k)) == near) {
+    Err(mistyped(match known.iter().find(|k| Some(stem(k)) == near) {
         Some(k) => e.hint(format!("did you mean `{k}`?")),
-        None => e.hint(format!("recipes in this program: {}", known.join(", "))),
-    })
+        None => e.hint(format!("there are {}", known.iter().map(|k| stem(k)).collect::<Vec<_>>().join(", "))),
+    }))
 }
 
 /// The site file of a run: `--site`, else `site.toml` next to the recipe, else in this folder or `recipes/`.
@@ -105,7 +137,8 @@ pub fn recipe(arg: &str) -> OpResult<Text> {
 pub fn site(flag: Option<&Path>, recipe: Option<&Text>, lab: bool) -> OpResult<Option<Text>> {
     if let Some(p) = flag {
         let text = std::fs::read_to_string(p).map_err(|e| {
-            OpError::not_found(format!("cannot read the site file `{}`", p.display())).because(e.to_string())
+            let e = OpError::not_found(format!("cannot read the site file `{}`", p.display())).because(e.to_string());
+            mistyped(e.hint("name another (`--site FILE`), or write one: `gpuhost init`"))
         })?;
         return Ok(Some(Text { name: p.display().to_string(), text }));
     }

@@ -10,7 +10,7 @@ use gpuhost_stdlib::core::options::closest;
 
 use crate::args::DocArgs;
 use crate::exit::Exit;
-use crate::reference::Reference;
+use crate::reference::{Form, Reference};
 use crate::screen::Screen;
 
 /// Runs `gpuhost doc`.
@@ -63,7 +63,7 @@ pub fn lookup(reference: &Reference, what: &str) -> OpResult<String> {
     if let Some(k) = closest(name, there.map(|f| f.name.as_str())) {
         return Err(e.hint(format!("did you mean `{module}::{k}`?")));
     }
-    let ours = reference.functions.iter().filter(|f| !f.standard);
+    let ours = reference.functions.iter().filter(|f| !f.standard && f.form != Form::Operator);
     let names = reference.modules.keys().map(String::as_str).chain(ours.map(|f| f.name.as_str()));
     Err(match closest(name, names) {
         Some(k) => e.hint(format!("did you mean `{k}`?")),

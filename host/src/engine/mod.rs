@@ -2,10 +2,10 @@
 pub mod builtins;
 pub mod resolver;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use gpuhost_stdlib::core::ctx::{Ctx, Run};
-use gpuhost_stdlib::core::module::ModuleDef;
+use rhai::packages::{Package, StandardPackage};
 use rhai::{Dynamic, Engine, Shared};
 
 pub use resolver::Resolver;
@@ -16,20 +16,17 @@ pub const SCRIPT_STACK: usize = 64 << 20;
 /// An engine with the language rules and the script modules, without a run: for `check`, `doc` and completion.
 #[must_use]
 pub fn plain() -> Engine {
-    with_modules(gpuhost_stdlib::modules())
-}
-
-/// An engine with the language rules and `modules`.
-#[must_use]
-pub fn with_modules(modules: Vec<ModuleDef>) -> Engine {
-    let mut e = Engine::new();
+    static STANDARD: LazyLock<Shared<rhai::Module>> = LazyLock::new(|| StandardPackage::new().as_shared_module());
+    // What `Engine::new` does, with one standard package for all engines; output and imports are set by `attach`, `rules`.
+    let mut e = Engine::new_raw();
+    e.set_max_strings_interned(256);
+    e.register_global_module(STANDARD.clone());
     rules(&mut e);
-    for m in modules {
-        let module: Shared<rhai::Module> = m.module.into();
+    for m in gpuhost_stdlib::modules() {
         if m.name.is_empty() {
-            e.register_global_module(module);
+            e.register_global_module(m.module.clone());
         } else {
-            e.register_static_module(m.name, module);
+            e.register_static_module(m.name, m.module.clone());
         }
     }
     builtins::register(&mut e);

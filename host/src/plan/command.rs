@@ -22,7 +22,7 @@ pub struct PlanArgs {
     pub recipe: String,
     #[command(flatten)]
     world: WorldArgs,
-    /// A value for `param("NAME", …)` of the recipe.
+    /// A value for `param("NAME", …)` of the recipe; a list is written `a,b`.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Write the plan to a file that `gpuhost run R --plan PLAN` reads.

@@ -17,19 +17,32 @@ fn seconds(s: f64) -> String {
     crate::when::span((s.max(0.0) * 1000.0) as u64)
 }
 
+/// Targets in the order of the steps that begin with them, by name within a step: not in the order in which work that
+/// runs side by side happened to end, which differs from one plan to the next.
+fn targets<'a>(list: &[&'a Planned]) -> Vec<&'a str> {
+    let mut steps: Vec<Option<&String>> = Vec::new();
+    let mut found: Vec<(usize, (&str, u64), &str)> = Vec::new();
+    for e in list {
+        let step = steps.iter().position(|s| *s == e.step.first()).unwrap_or_else(|| {
+            steps.push(e.step.first());
+            steps.len() - 1
+        });
+        if !found.iter().any(|(_, _, t)| *t == e.target) {
+            let stem = e.target.trim_end_matches(|c: char| c.is_ascii_digit());
+            found.push((step, (stem, e.target[stem.len()..].parse().unwrap_or(0)), &e.target));
+        }
+    }
+    found.sort();
+    found.into_iter().map(|(_, _, t)| t).collect()
+}
+
 fn block(screen: &Screen, title: &str, list: &[&Planned]) {
     if list.is_empty() {
         return;
     }
     let p = screen.paint_out();
     screen.prose(&p.bold(title));
-    let mut targets: Vec<&str> = Vec::new();
-    for e in list {
-        if !targets.contains(&e.target.as_str()) {
-            targets.push(&e.target);
-        }
-    }
-    for t in targets {
+    for t in targets(list) {
         screen.prose(&format!("  {}", p.blue(t)));
         for e in list.iter().filter(|e| e.target == t) {
             let step = if e.step.is_empty() { String::new() } else { p.dim(&format!("  ({})", e.step.join(" / "))) };
@@ -108,5 +121,29 @@ pub fn print(screen: &Screen, plan: &Plan, drift: bool) {
     }
     if !plan.assumed.is_empty() {
         list(screen, "assumed, because it could not be read or the lab stands in for it:", &plan.assumed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(step: &str, target: &str) -> Planned {
+        Planned {
+            op: "ssh.ensure".to_owned(),
+            target: target.to_owned(),
+            effect: Effect::Write,
+            step: vec![step.to_owned()],
+            changes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn targets_stand_in_the_same_order_whoever_was_first() {
+        let a = [planned("vms", "cp10"), planned("vms", "cp2"), planned("os", "cp2"), planned("os", "a1")];
+        let b = [planned("vms", "cp2"), planned("vms", "cp10"), planned("os", "a1"), planned("os", "cp2")];
+        let order = |l: &[Planned]| targets(&l.iter().collect::<Vec<_>>()).join(" ");
+        assert_eq!(order(&a), "cp2 cp10 a1");
+        assert_eq!(order(&a), order(&b));
     }
 }

@@ -1,5 +1,5 @@
 //! What a script module offers, in one list: checker, help, completion, docs and stubs read it.
-use rhai::Module;
+use rhai::{Module, Shared};
 
 use super::options::Field;
 
@@ -23,9 +23,21 @@ pub struct ModuleDef {
     /// Introduction of the reference page.
     pub docs: &'static str,
     /// The functions.
-    pub module: Module,
+    pub module: Shared<Module>,
     /// Which function's map takes which options.
     pub options: Vec<FnOptions>,
+}
+
+impl ModuleDef {
+    /// Ready for engines: one that gets a module without index or id makes a copy of its own.
+    pub(crate) fn indexed(mut self) -> Self {
+        if !self.name.is_empty() {
+            let module = Shared::make_mut(&mut self.module);
+            module.set_id(self.name);
+            module.build_index();
+        }
+        self
+    }
 }
 
 /// Shorthand for [`FnOptions`].

@@ -145,7 +145,7 @@ impl Size {
     /// # Errors
     /// What was expected and what was found.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let bad = || format!("expected a size such as `16 GiB`, found `{text}`");
+        let bad = || format!("expected a size such as `16 GiB` (units: KiB, MiB, GiB, TiB), found `{text}`");
         let (n, unit) = split_unit(text).ok_or_else(bad)?;
         let k = match unit.as_str() {
             "b" => 1u64,

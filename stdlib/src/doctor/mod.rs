@@ -27,7 +27,7 @@ pub fn def() -> ModuleDef {
         name: "doctor",
         docs: "Walks the site from the hypervisor up and names causes, not symptoms: what a broken machine takes with it \
                is no finding of its own. Reads only.",
-        module: script::module(),
+        module: script::module().into(),
         options: Vec::new(),
     }
 }

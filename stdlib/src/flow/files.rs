@@ -43,6 +43,7 @@ pub(crate) fn granted(ctx: &Ctx, path: &str) -> OpResult<PathBuf> {
     if roots.iter().any(|r| full.starts_with(r)) {
         return Ok(full);
     }
+    let path = path.strip_suffix("/.").unwrap_or(path);
     Err(OpError::refused(format!("`{path}` is outside the project folder"))
         .on(path)
         .hint(format!("grant it in the site file: [permissions] files = [\"{path}\"]")))

@@ -29,7 +29,7 @@ pub fn def() -> ModuleDef {
     ModuleDef {
         name: "",
         docs: "Steps, fan-out, waiting, proofs, units and files.",
-        module,
+        module: module.into(),
         options: vec![
             fn_options("parallel", "options", "ParallelOptions", fanout::ParallelOptions::FIELDS),
             fn_options("retry", "options", "RetryOptions", steps::RetryOptions::FIELDS),

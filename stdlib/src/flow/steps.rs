@@ -37,6 +37,16 @@ fn is_stop(e: &EvalAltResult) -> bool {
     matches!(e.unwrap_inner(), EvalAltResult::ErrorTerminated(..))
 }
 
+/// `a,b` or a JSON array; nothing is an empty list.
+fn list(text: &str) -> Option<Dynamic> {
+    let text = text.trim();
+    if text.starts_with('[') {
+        return serde_json::from_str::<Vec<Dynamic>>(text).ok().map(Dynamic::from);
+    }
+    let items = text.split(',').map(str::trim).filter(|_| !text.is_empty());
+    Some(items.map(|t| Dynamic::from(t.to_owned())).collect::<Vec<_>>().into())
+}
+
 fn typed(text: &str, default: &Dynamic) -> Result<Dynamic, String> {
     let bad = |what: &str| format!("expected {what}, found `{text}`");
     if default.is_bool() {
@@ -59,7 +69,7 @@ fn typed(text: &str, default: &Dynamic) -> Result<Dynamic, String> {
         return Size::parse(text).map(Dynamic::from);
     }
     if default.is_array() {
-        return Ok(text.split(',').map(|t| Dynamic::from(t.trim().to_owned())).collect::<Vec<_>>().into());
+        return list(text).ok_or_else(|| bad("a list: `a,b` or `[\"a\", \"b\"]`"));
     }
     Ok(text.to_owned().into())
 }
@@ -149,6 +159,8 @@ mod api {
     }
 
     /// A value of the command line (`--set name=value`), typed like its default.
+    ///
+    /// A list is written `a,b` or as JSON; with nothing behind the `=` it is empty.
     ///
     /// # Example
     /// ```rhai

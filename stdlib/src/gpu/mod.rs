@@ -32,7 +32,7 @@ pub fn def() -> ModuleDef {
         name: "gpu",
         docs: "GPUs from the hypervisor's PCI slots to `nvidia.com/gpu` of a pod. The operator gets values that fit \
                K3s; each agent is restarted once when K3s has not detected the nvidia runtime.",
-        module: script::module(),
+        module: script::module().into(),
         options: vec![
             fn_options("ensure_operator", "options", "OperatorOptions", OperatorOptions::FIELDS),
             fn_options("ensure_mig", "options", "MigOptions", MigOptions::FIELDS),

@@ -32,7 +32,7 @@ pub fn def() -> ModuleDef {
                installed when its job is complete, its newest revision deployed and its workloads are ready. \
                Releases of other owners (Helm, Fleet) are refused. `template`, `lint` and `versions` ask a helm \
                program of this machine, which the site file has to grant.",
-        module: script::module(),
+        module: script::module().into(),
         options: vec![
             fn_options("ensure_release", "options", "ReleaseOptions", RELEASE_FIELDS),
             fn_options("template", "options", "RenderOptions", RenderOptions::FIELDS),

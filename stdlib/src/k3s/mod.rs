@@ -52,7 +52,7 @@ pub fn def() -> ModuleDef {
         docs: "K3s servers and agents. The release's binary is downloaded on the node and checked against its \
                checksums; configuration and unit are files of ours. Servers join one at a time, each until its etcd \
                member votes; a second run changes nothing.",
-        module,
+        module: module.into(),
         options: vec![
             fn_options("ensure_servers", "options", "ServerOptions", ServerOptions::FIELDS),
             fn_options("ensure_agent", "options", "AgentOptions", AgentOptions::FIELDS),

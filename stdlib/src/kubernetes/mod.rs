@@ -59,7 +59,7 @@ pub fn def() -> ModuleDef {
         name: "kubernetes",
         docs: "Objects, nodes and pods of a cluster. A cluster comes from `k3s::ensure_servers` or `k3s::connect`; \
                its methods compare before they write, so a second run changes nothing.",
-        module,
+        module: module.into(),
         options: vec![
             fn_options("get", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("find", "options", "ObjectOptions", ObjectOptions::FIELDS),

@@ -88,6 +88,9 @@ mod api {
 
     /// Waits until each named node is present and Ready; the error says what each lacks.
     ///
+    /// Just after a reboot `Ready` can still be the word of the boot before: wait for another
+    /// `status.nodeInfo.bootID` first, as `recipes/lib/gentle.rhai` does.
+    ///
     /// # Example
     /// ```rhai
     /// cluster.wait_nodes(site().node_names(), 10.minutes);

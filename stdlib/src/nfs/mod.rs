@@ -19,7 +19,7 @@ pub fn def() -> ModuleDef {
         docs: "NFS servers and exports.\n\nThe server speaks version 4 only (TCP port 2049). Its data disk is named by \
                id and only formatted when it is proven blank; the server does not start without it. Exports name \
                their clients one by one.",
-        module,
+        module: module.into(),
         options: vec![
             fn_options("ensure_server", "options", "ServerOptions", ServerOptions::FIELDS),
             fn_options("ensure_export", "options", "ExportOptions", ExportOptions::FIELDS),

@@ -40,6 +40,8 @@ pub enum Fault {
     AgentOff,
     /// Protection is on.
     Protected,
+    /// It is a template, which neither runs nor has snapshots.
+    Template,
     /// The path or method is not known to this server.
     NotImplemented,
     /// Anything else.
@@ -178,6 +180,9 @@ pub fn classify(status: u16, text: &str, errors: &BTreeMap<String, String>) -> F
     if has("No QEMU guest agent configured") {
         return Fault::AgentOff;
     }
+    if has("if it's a template") {
+        return Fault::Template;
+    }
     if has("protection mode enabled") {
         return Fault::Protected;
     }
@@ -199,7 +204,7 @@ impl Fault {
     fn kind(&self) -> Kind {
         match self {
             Fault::NotFound => Kind::NotFound,
-            Fault::Exists | Fault::Locked(_) | Fault::Stale | Fault::Protected => Kind::Conflict,
+            Fault::Exists | Fault::Locked(_) | Fault::Stale | Fault::Protected | Fault::Template => Kind::Conflict,
             Fault::LockTimeout => Kind::Timeout,
             Fault::Denied { .. } | Fault::Unauthorized => Kind::Denied,
             Fault::Invalid => Kind::Invalid,
@@ -210,6 +215,7 @@ impl Fault {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            Fault::Template => "leave templates out: `pve.list_owned().filter(|vm| vm.kind == \"machine\")`".to_owned(),
             Fault::Unauthorized => "check `proxmox.token_id` and `proxmox.token` in the site file".to_owned(),
             Fault::Denied { path, privilege } if path.starts_with("/mapping/") => format!(
                 "grant {privilege} on {path} itself (an entry there replaces what comes from above), or let an \
@@ -285,6 +291,7 @@ mod tests {
             (500, "checksum mismatch (file change by other user?)", Fault::Stale),
             (500, "VM 110 is not running", Fault::NotRunning),
             (500, "QEMU guest agent is not running", Fault::NoAgent),
+            (500, "you can't take a snapshot if it's a template", Fault::Template),
             (500, "No QEMU guest agent configured", Fault::AgentOff),
             (500, "can't remove VM 111 - protection mode enabled", Fault::Protected),
             (596, "Broken pipe", Fault::Unreachable),

@@ -17,7 +17,7 @@ pub fn def() -> ModuleDef {
     ModuleDef {
         name: "",
         docs: "The loaded site file and its nodes.",
-        module: exported_module!(api),
+        module: exported_module!(api).into(),
         options: Vec::new(),
     }
 }

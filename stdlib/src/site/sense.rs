@@ -12,6 +12,7 @@ pub(super) fn check(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     storage(src, site, out);
     digests(src, site, out);
     platform(src, site, out);
+    detours(src, site, out);
     if let Some(device) = site.gpu.get("device").and_then(toml::Value::as_str) {
         let id = |s: &str| s.len() == 4 && s.bytes().all(|b| b.is_ascii_hexdigit());
         if !device.split_once(':').is_some_and(|(vendor, device)| id(vendor) && id(device)) {
@@ -37,6 +38,20 @@ fn digests(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     if let Some(f) = site.proxmox.fingerprint.as_deref().filter(|f| !hex(&f.replace(':', ""), 64)) {
         let hint = "32 pairs of hexadecimal digits: `pvenode cert info` on the hypervisor shows them".to_owned();
         out.push(src.value("proxmox.fingerprint", format!("`{f}` is no SHA-256 fingerprint"), Some(hint)));
+    }
+}
+
+/// `[connect]` leads from one `host:port` to another.
+fn detours(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    let place = |t: &str| {
+        t.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+    };
+    for (from, to) in &site.connect {
+        for end in [from, to].into_iter().filter(|end| !place(end)) {
+            let hint = "for example `\"10.0.0.11:22\" = \"127.0.0.1:2211\"`".to_owned();
+            let text = format!("`{end}` is not of the form `host:port`");
+            out.push(src.value(&format!("connect.{from}"), text, Some(hint)));
+        }
     }
 }
 

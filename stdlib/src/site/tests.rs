@@ -50,6 +50,14 @@ fn checksums_and_fingerprints_have_their_length() {
     assert!(f.iter().any(|l| l.contains("`AA:BB:CC` is no SHA-256 fingerprint")), "{f:?}");
 }
 
+#[test]
+fn detours_lead_from_a_port_to_a_port() {
+    let ways = "[connect]\n\"10.0.0.11:22\" = \"foo\"\n\"10.0.0.12:22\" = \"127.0.0.1:2212\"";
+    let f = findings(&DEFAULT.replacen("\n[connect]", &format!("\n{ways}"), 1));
+    assert_eq!(f.iter().filter(|l| l.contains("`foo` is not of the form `host:port`")).count(), 1, "{f:?}");
+    assert!(!f.iter().any(|l| l.contains("2212")), "{f:?}");
+}
+
 /// The text without this section.
 fn without(text: &str, section: &str) -> String {
     let at = text.find(section).unwrap();

@@ -62,7 +62,7 @@ pub fn def() -> ModuleDef {
                recipe and site leave open (never in the lab). Commands run as root (`sudo`) unless `become: false` is \
                given, and those of `run` and `script` survive a lost connection: they are found again, never run \
                twice.",
-        module,
+        module: module.into(),
         options: vec![
             fn_options("connect", "options", "ConnectOptions", ConnectOptions::FIELDS),
             fn_options("group", "options", "ConnectOptions", ConnectOptions::FIELDS),

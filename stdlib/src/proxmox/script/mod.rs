@@ -45,7 +45,7 @@ pub fn def() -> ModuleDef {
     ModuleDef {
         name: "proxmox",
         docs: DOCS,
-        module,
+        module: module.into(),
         options: vec![
             fn_options("connect", "options", "ConnectOptions", ConnectOptions::FIELDS),
             fn_options("list_vms", "options", "ListVms", hypervisor::ListVms::FIELDS),
