@@ -1,10 +1,13 @@
 //! What guests and containers have in common when a script runs: its limits, output as it comes, input that arrives
 //! meanwhile, lines of a terminal.
+mod nesting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bashkit::{
-    Bash, BashBuilder, Command, CommandContext, CommandStatus, ExecOptions, ExecutionLimits, SessionLimits, async_trait,
+    Bash, BashBuilder, Command, CommandContext, CommandStatus, ExecOptions, ExecutionLimits, FileSystem, LimitExceeded,
+    SessionLimits, async_trait,
 };
 use tokio::sync::{Mutex, Notify, mpsc};
 
@@ -25,10 +28,21 @@ pub enum Chunk {
     Err(Vec<u8>),
 }
 
-/// A shell without files of the machine that runs it, and with room for what real hosts do.
+pub use nesting::{NO_PROCESS, NO_PROCESS_TEXT};
+
+/// Commands that a script may run one after another: the clock stands still while it computes, so one that never ends
+/// would stop the lab. Far above what a script of an operator does.
+const COMMANDS: usize = 500_000;
+/// Exit status of a shell that computed for too long (`SIGXCPU`).
+pub const TOO_LONG: i32 = 152;
+
+/// A shell over these files, without those of the machine that runs it, and with room for what real hosts do.
 #[must_use]
-pub fn builder() -> BashBuilder {
+pub fn builder<F: FileSystem + 'static>(files: Arc<F>) -> BashBuilder {
     let limits = ExecutionLimits::cli()
+        .max_commands(COMMANDS)
+        .max_loop_iterations(COMMANDS)
+        .max_total_loop_iterations(COMMANDS)
         .timeout(Duration::from_secs(86_400))
         .max_input_bytes(64 << 20)
         .max_stdout_bytes(256 << 20)
@@ -36,7 +50,12 @@ pub fn builder() -> BashBuilder {
         .max_work_units(u64::MAX / 2)
         .max_aggregate_input_bytes(u64::MAX / 2)
         .max_live_intermediate_bytes(1 << 30);
-    Bash::builder().rootfs(false).limits(limits).session_limits(SessionLimits::unlimited())
+    Bash::builder()
+        .rootfs(false)
+        .fs(Arc::new(nesting::Bounded(files)))
+        .limits(limits)
+        .session_limits(SessionLimits::unlimited())
+        .before_tool(Box::new(nesting::before_tool))
 }
 
 /// Standard input that arrives while a script runs.
@@ -69,18 +88,34 @@ pub fn with_input(text: String, input: Stdin, options: ExecOptions) -> (String, 
 /// Runs a script; `name` is the shell's in its own error messages.
 pub async fn execute(bash: &mut Bash, name: &str, text: &str, options: ExecOptions, out: &mpsc::Sender<Chunk>) -> i32 {
     let (o, e) = (out.clone(), out.clone());
-    let result = bash
+    let script = bash
         .execute(text)
         .options(options)
         .stdout_fn(move |b| send(o.clone(), Chunk::Out(b)))
-        .stderr_fn(move |b| send(e.clone(), Chunk::Err(b)))
-        .await;
-    match result {
+        .stderr_fn(move |b| send(e.clone(), Chunk::Err(b)));
+    match nesting::measured(script.into_future()).await {
         Ok(r) => r.exit_code,
         Err(e) => {
-            let _ = out.send(Chunk::Err(format!("{name}: {e}\n").into_bytes())).await;
-            if matches!(e, bashkit::Error::Parse { .. }) { 2 } else { 1 }
+            let (code, text) = ending(&e);
+            let _ = out.send(Chunk::Err(format!("{name}: {text}\n").into_bytes())).await;
+            code
         }
+    }
+}
+
+/// Exit status and words of a script that the library ended.
+fn ending(e: &bashkit::Error) -> (i32, String) {
+    match e {
+        bashkit::Error::ResourceLimit(
+            LimitExceeded::MaxCommands(n)
+            | LimitExceeded::MaxLoopIterations(n)
+            | LimitExceeded::MaxTotalLoopIterations(n),
+        ) => (TOO_LONG, format!("CPU time limit exceeded: it went on after {n} commands")),
+        bashkit::Error::ResourceLimit(LimitExceeded::MaxFunctionDepth(n)) => {
+            (1, format!("maximum function nesting level exceeded ({n})"))
+        }
+        bashkit::Error::Parse { .. } => (2, e.to_string()),
+        other => (1, other.to_string()),
     }
 }
 

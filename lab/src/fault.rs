@@ -2,7 +2,7 @@
 //!
 //! One rule a line: `OP@TARGET#N: FAULT`, for example `pve.clone@k3s-cp1#1: task-fails "no space"`.
 //! `OP` is what the lab is asked to do (`pve.clone`, `pve.get_status`, `ssh.exec`, `kube.patch`), `TARGET` the
-//! machine or object; both may hold `*`. What a machine downloads from outside is `net.fetch` on the other side's name
+//! machine or object; both may hold `*`. Not everything happens to everything: see [`kinds`]. What a machine downloads from outside is `net.fetch` on the other side's name
 //! (`net.fetch@github.com: timeout`). A system's boot is `guest.boot`, and can only fail for good. `#N` is the N-th time that this op meets this target; without it every
 //! time. A seed decides the same by chance, but only for the first times, so that a run can get past it.
 use std::collections::BTreeMap;
@@ -54,7 +54,48 @@ impl fmt::Display for Fault {
     }
 }
 
+/// What can happen to what, by the beginning of an op; the first row that fits counts.
+const HAPPENS: [(&str, &[&str]); 8] = [
+    ("pve.agent_", &["http", "reset", "drop-mid", "timeout", "slow", "agent-silent"]),
+    ("pve.get_", &["http", "reset", "drop-mid", "timeout", "slow"]),
+    ("pve.", &["http", "reset", "drop-mid", "timeout", "slow", "lock", "disk-full", "task-fails", "task-warns"]),
+    ("ssh.login", &["reset", "timeout", "slow"]),
+    ("ssh.exec", &["reset", "drop-mid", "timeout", "slow", "disk-full"]),
+    ("kube.", &["http", "reset", "drop-mid", "timeout", "slow"]),
+    (FETCH, &["http", "reset", "drop-mid", "timeout"]),
+    (BOOT, &["boot-never"]),
+];
+
+/// The kinds of request that faults happen to, by the beginning of their ops, and what happens to them.
+#[must_use]
+pub fn kinds() -> &'static [(&'static str, &'static [&'static str])] {
+    &HAPPENS
+}
+
 impl Fault {
+    /// The word that a rule calls it by.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Fault::Http(_) => "http",
+            Fault::Reset => "reset",
+            Fault::DropMid => "drop-mid",
+            Fault::Timeout => "timeout",
+            Fault::Slow(_) => "slow",
+            Fault::TaskFails(_) => "task-fails",
+            Fault::TaskWarns(_) => "task-warns",
+            Fault::Lock => "lock",
+            Fault::DiskFull => "disk-full",
+            Fault::AgentSilent => "agent-silent",
+            Fault::BootNever => "boot-never",
+        }
+    }
+
+    /// Whether it can happen to this op.
+    fn happens_to(&self, op: &str) -> bool {
+        HAPPENS.iter().find(|(begins, _)| op.starts_with(begins)).is_some_and(|(_, words)| words.contains(&self.word()))
+    }
+
     /// Reads one fault.
     ///
     /// # Errors
@@ -175,8 +216,9 @@ impl Plan {
         match self {
             Plan::Rules(rules) => rules
                 .iter()
-                .find(|r| r.nth.is_none_or(|k| k == n) && fits(&r.op, op) && fits(&r.target, target))
-                .filter(|r| (r.fault == Fault::BootNever) == (op == BOOT))
+                .find(|r| {
+                    r.nth.is_none_or(|k| k == n) && fits(&r.op, op) && fits(&r.target, target) && r.fault.happens_to(op)
+                })
                 .map(|r| r.fault.clone()),
             Plan::Random(seed) => chance(*seed, op, target, n),
         }
@@ -197,12 +239,29 @@ fn rule(line: &str) -> Result<Rule, String> {
         return Err(form());
     }
     let fault = Fault::parse(fault)?;
-    if (fault == Fault::BootNever) != (op == BOOT) {
-        return Err(format!(
-            "`boot-never` is what happens to `{BOOT}`, and nothing else does: `{BOOT}@{target}: boot-never`"
-        ));
-    }
+    possible(op, &fault)?;
     Ok(Rule { op: op.to_owned(), target: target.to_owned(), nth, fault })
+}
+
+/// Whether the fault can happen to one of the ops that the pattern stands for; the error says what can.
+fn possible(op: &str, fault: &Fault) -> Result<(), String> {
+    let (head, open) = op.split_once('*').map_or((op, false), |(head, _)| (head, true));
+    let rows: Vec<_> = if open {
+        HAPPENS.iter().filter(|(begins, _)| begins.starts_with(head) || head.starts_with(begins)).collect()
+    } else {
+        HAPPENS.iter().find(|(begins, _)| op.starts_with(begins)).into_iter().collect()
+    };
+    if rows.iter().any(|(_, words)| words.contains(&fault.word())) {
+        return Ok(());
+    }
+    if rows.is_empty() {
+        let all: Vec<&str> = HAPPENS.iter().map(|(begins, _)| *begins).collect();
+        return Err(format!("nothing is called `{op}`; ops begin with {}", all.join(", ")));
+    }
+    let mut words: Vec<&str> = rows.iter().flat_map(|(_, words)| words.iter().copied()).collect();
+    words.sort_unstable();
+    words.dedup();
+    Err(format!("`{}` does not happen to `{op}`; there happen {}", fault.word(), words.join(", ")))
 }
 
 /// A number that depends on nothing but its inputs.
@@ -295,6 +354,14 @@ impl Faults {
         Some(fault)
     }
 
+    /// The last strike of `op` on `target` had nothing to strike: it does not count as one.
+    pub fn spare(&self, op: &str, target: &str) {
+        let mut i = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = i.fired.iter().rposition(|f| f.op == op && f.target == target) {
+            i.fired.remove(at);
+        }
+    }
+
     /// What went wrong so far, by address.
     #[must_use]
     pub fn fired(&self) -> Vec<Fired> {
@@ -358,6 +425,10 @@ mod tests {
         assert_eq!(f.strike("ssh.exec", "nfs1"), Some(Fault::Slow(1000)), "every time");
         assert_eq!(f.fired()[0].to_string(), "pve.clone@k3s-cp1#2: reset");
         assert!(f.missed().is_empty());
+        f.set(Some(Plan::parse("pve.put_config@x: task-fails \"no\"\n").unwrap()));
+        assert!(f.strike("pve.put_config", "x").is_some());
+        f.spare("pve.put_config", "x");
+        assert!(f.fired().is_empty() && f.missed().len() == 1, "what starts no task has none that fails");
         f.set(Some(Plan::parse("pve.clon@k3s-cpX#1: reset\nssh.exec@nfs1: slow 1s").unwrap()));
         assert!(f.strike("ssh.exec", "nfs1").is_some());
         assert_eq!(f.missed(), ["rule 1 (`pve.clon@k3s-cpX#1: reset`)"]);
@@ -372,8 +443,24 @@ mod tests {
             "a@: reset",
             "pve.start@b: boot-never",
             "guest.boot@b: reset",
+            "ssh.exec@b: http500",
+            "ssh.login@b: drop-mid",
+            "kube.get@b: lock",
+            "net.fetch@b: disk-full",
+            "pve.start@b: agent-silent",
+            "pve.get_status@b: task-fails \"x\"",
+            "nosuch.op@b: reset",
         ] {
             assert!(Plan::parse(bad).unwrap_err().starts_with("line 1"), "{bad}");
+        }
+        // A pattern strikes only what its fault can happen to.
+        for (rule, met, spared) in [
+            ("*@b: disk-full", "ssh.exec", "ssh.login"),
+            ("pve.*@b: lock", "pve.start", "pve.get_status"),
+            ("*.*@b: boot-never", "guest.boot", "pve.start"),
+        ] {
+            let plan = Plan::parse(rule).unwrap();
+            assert!(plan.decide(met, "b", 1).is_some() && plan.decide(spared, "b", 1).is_none(), "{rule}");
         }
     }
 

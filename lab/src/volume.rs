@@ -100,6 +100,20 @@ impl Volume {
         self.reach.fs.unwrap_or(self.size)
     }
 
+    /// Leaves this much room behind the last partition, and within that behind the file system, not in use.
+    pub fn leave(&mut self, behind: u64, within: u64) {
+        let partition = self.size.saturating_sub(behind);
+        self.reach = match self.content {
+            Content::System { .. } if behind + within > 0 => {
+                Reach { partition: Some(partition), fs: Some(partition.saturating_sub(within)) }
+            }
+            Content::Filesystem { .. } if within > 0 => {
+                Reach { partition: None, fs: Some(self.size.saturating_sub(within)) }
+            }
+            _ => Reach::default(),
+        };
+    }
+
     /// The same with more room, which nothing on it uses yet.
     #[must_use]
     pub fn grown(mut self, size: u64) -> Self {

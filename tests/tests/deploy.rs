@@ -128,9 +128,27 @@ fn a_node_that_refuses_the_key() {
     let doctor = run(&b, "scripts/doctor.rhai", &site).expect(0);
     let named: Vec<_> = doctor.said("print").into_iter().filter(|l| l.contains("@attic:")).collect();
     assert!(named.len() == 1 && named[0].starts_with("ssh-key-refused@attic: the machines refuse"), "{named:#?}");
-    std::fs::rename(&aside, &key).unwrap();
+    // The key is a new one on purpose: it is let in, the former one stays until it is told to go.
+    let rotate = "recipes/rotate-ssh-key.rhai";
+    let first = run(&b, rotate, &site).expect(0);
+    assert_eq!(first.finished()["changed"], 4);
+    let left = first.said("print").into_iter().filter(|l| l.contains("still logs in: SHA256:")).count();
+    assert_eq!(left, 4, "{:#?}", first.said("print"));
+    let dropping = ["--site", site[1], "--set", "drop_former=true"];
+    for changes in [4, 0] {
+        assert_eq!(run(&b, rotate, &dropping).expect(0).finished()["changed"], changes);
+    }
+    let counted = b.path("counted.rhai");
+    let keys = "for vm in proxmox::connect(site().proxmox).list_owned() { if vm.kind == \"machine\" {\n\
+        let keys = vm.read_file(\"/home/ops/.ssh/authorized_keys\").split(\"\\n\").filter(|l| l != \"\");\n\
+        require(keys.len() == 1, `${vm.name}: ${keys}`);\n} }\n";
+    std::fs::write(&counted, keys).unwrap();
+    let _ = run(&b, counted.to_str().unwrap(), &site).expect(0);
     let _ = run(&b, DEPLOY, &site).expect(0);
     assert_eq!(run(&b, DEPLOY, &site).expect(0).finished()["changed"], 0);
+    // The key that made them is a stranger now.
+    std::fs::rename(&aside, &key).unwrap();
+    let _ = run(&b, DEPLOY, &site).expect(1);
 }
 
 /// The file system on a grown disk stays as it was until somebody grows it; a deploy does both, once.

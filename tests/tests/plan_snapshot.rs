@@ -55,11 +55,13 @@ const DRIFTS: &[&str] = &[
     "brain: line in /etc/modules-load.d/",
     "brain: sysctl vm.panic_on_oom",
     "brain: taint",
+    "brain: size of the root file system",
     "shelf: 192.168.50.21 in /etc/hosts",
     "shelf: timezone",
     "shelf: service chrony at boot",
     "shelf: service chrony",
     "shelf: file /etc/exports.d/",
+    "shelf: size of the file system on ",
     "shelf: StorageClass shelf metadata.annotations",
     "shelf: HelmChart kube-system/csi-driver-nfs",
 ];
@@ -83,6 +85,12 @@ fn damage(w: &mut Value) {
     let volume = disk.split(',').next().unwrap().to_owned();
     vms["503"]["conf"]["scsi0"] = disk.into();
     w["volumes"][volume]["size"] = (50_u64 << 30).into();
+    // Disks were grown, what lies on them was not: the root partition, and the data disk's file system.
+    let volume_of =
+        |w: &Value, vm: &str, key: &str| text(&w["pve"]["vms"][vm]["conf"][key]).split(',').next().unwrap().to_owned();
+    let (root, data) = (volume_of(w, "501", "scsi0"), volume_of(w, "504", "scsi2"));
+    w["volumes"][root]["reach"] = json!({"partition": 30_u64 << 30, "fs": 30_u64 << 30});
+    w["volumes"][data]["reach"] = json!({"partition": null, "fs": 20_u64 << 30});
     w["guests"]["503"]["swaps"] = json!([["/dev/sdz", 1_048_576]]);
     let clusters = w["clusters"].as_object_mut().unwrap();
     let objects = &mut clusters.values_mut().next().unwrap()["store"]["objects"];

@@ -84,6 +84,24 @@ fn clients(ready: &Value) {
             ("sudo kubectl get po -A -o wide --no-headers", &["kube-system ", "coredns", "Running"]),
             ("sudo kubectl get node brain -o name", &["node/brain\n"]),
             ("sudo crictl ps", &["CONTAINER ", "POD ID ", "Running"]),
+            ("sudo crictl images", &["IMAGE ", "coredns"]),
+            ("sudo kubectl describe node brain", &["Name:  ", "Node Info:", "Kubelet Version:", "Events:"]),
+            ("sudo kubectl describe -n kube-system deploy coredns", &["Kind:  ", "Deployment", "Spec:", "Image:"]),
+            ("sudo kubectl logs -n kube-system deploy/coredns --tail=3", &[""]),
+            ("sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'echo in $0'", &["in "]),
+            ("echo given | sudo kubectl exec -i -n kube-system deploy/coredns -- cat", &["given\n"]),
+            ("sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'exit 3' || echo $?", &["3\n"]),
+            (
+                "sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'echo /tmp/a >/tmp/a; chmod 755 /tmp/a; /tmp/a' || echo $?",
+                &["254\n"],
+            ),
+            ("sudo k3s secrets-encrypt status", &["Encryption Status: "]),
+            ("sudo k3s certificate check", &["EXPIRES", "OK"]),
+            ("curl -sk https://127.0.0.1:6443/readyz", &["Unauthorized"]),
+            (
+                "sudo openssl x509 -in /var/lib/rancher/k3s/server/tls/server-ca.crt -noout -subject -enddate -checkend 60",
+                &["subject=CN = ", "notAfter=", "Certificate will not expire"],
+            ),
         ] {
             let ran = outside("ssh", &["-F", &config, "brain", command]).unwrap();
             assert!(ran.code == 0 && parts.iter().all(|p| ran.stdout.contains(p)), "{command}: {ran:?}");

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gpuhost_lab::Lab;
 use gpuhost_lab::guest;
+use gpuhost_lab::guest::state::DiskSpec;
 use gpuhost_lab::volume::Content;
 use gpuhost_stdlib::core::ctx::Ctx;
 use gpuhost_stdlib::core::error::OpResult;
@@ -134,7 +135,7 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// What is no file: versions of packages, modules, kernel parameters, swap, blank disks.
+    /// What is no file: versions of packages, modules, kernel parameters, swap, blank disks, ends of file systems.
     fn state(&self, node: &Node, t: &Probe, m: &Probe) {
         self.lab.with(|w| {
             let Some(g) = w.guests.get_mut(&node.vmid) else { return };
@@ -171,9 +172,21 @@ impl Repair<'_> {
                 .map(|d| d.volid.clone())
                 .collect();
             g.mounts.retain(|mount| t.mounts.contains(&mount.target));
+            let named = |d: &DiskSpec| match d.serial.as_str() {
+                _ if d.volid == g.system => String::new(),
+                "" => format!("drive-{}", d.slot),
+                serial => serial.to_owned(),
+            };
+            let disks: Vec<(String, String)> = g.spec.disks.iter().map(|d| (d.volid.clone(), named(d))).collect();
             for id in blank {
                 if let Some(v) = w.volumes.get_mut(&id) {
                     v.content = Content::Blank;
+                }
+            }
+            for (id, serial) in disks {
+                let room = t.unused.iter().find(|u| u.disk == serial);
+                if let Some(v) = w.volumes.get_mut(&id) {
+                    v.leave(room.map_or(0, |u| u.behind), room.map_or(0, |u| u.within));
                 }
             }
         });

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gpuhost_stdlib::core::ctx::Ctx;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
-use gpuhost_stdlib::ssh::{Host, words};
+use gpuhost_stdlib::ssh::{self, Host, Unused, words};
 
 /// Folders and files that recipes and K3s keep their settings in.
 const ROOTS: [&str; 33] = [
@@ -72,6 +72,8 @@ pub struct Probe {
     pub mounts: BTreeSet<String>,
     /// File system and label by disk serial or name.
     pub disks: BTreeMap<String, (String, String)>,
+    /// Disks that are not in use to their ends.
+    pub unused: Vec<Unused>,
     /// What the NFS server exports.
     pub exports: String,
     /// Target of `/etc/localtime`.
@@ -99,10 +101,12 @@ fn program(units: &BTreeSet<String>) -> String {
          echo; echo @@files\nfor r in {}; do [ -e \"$r\" ] && find \"$r\" -type f 2>/dev/null; done | \
          while read -r f; do case \"$f\" in /usr/local/bin/k3s*) continue;; esac; \
          echo \"$(stat -c '%a %U:%G' \"$f\") $(sha256sum < \"$f\" | cut -c1-64) $f\"; done\n\
+         echo; echo @@sizes\n{}\
          echo; echo @@k3s; [ -x /usr/local/bin/k3s ] && /usr/local/bin/k3s --version | head -n 1\n\
          echo; echo @@end\n",
         words(units),
         words(ROOTS),
+        ssh::survey(),
     )
 }
 
@@ -153,7 +157,7 @@ fn setting(line: &str, key: &str) -> String {
 
 fn parse(text: &str) -> Probe {
     let mut p = Probe::default();
-    let mut section = "";
+    let (mut section, mut sizes) = ("", String::new());
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("@@") {
             section = name;
@@ -193,9 +197,11 @@ fn parse(text: &str) -> Probe {
                 }
             }
             "files" => file(line, &mut p),
+            "sizes" => sizes += &format!("{line}\n"),
             _ => {}
         }
     }
+    p.unused = ssh::unused(&sizes);
     p
 }
 
@@ -221,11 +227,12 @@ mod tests {
             "\n@@packages\ninstalled curl 7.88\ndeinstall nano 1\n\n@@swaps\nFilename Type Size\n/swapfile file 1024 0 -2\n\
              \n@@disks\nNAME=\"sdb\" TYPE=\"disk\" SIZE=\"1\" SERIAL=\"data\" FSTYPE=\"ext4\" LABEL=\"nfs\" MOUNTPOINT=\"\"\n\
              \n@@units\nchrony active enabled\nk3s inactive \n\n@@files\n644 root:root abc /etc/hosts\n\
-             600 root:root def /etc/rancher/k3s/k3s.yaml\n\n@@end\n",
+             600 root:root def /etc/rancher/k3s/k3s.yaml\n\n@@sizes\ndisk data\nfs ext4 2147483648 262144 4096\n\n@@end\n",
         );
         assert_eq!(p.packages.keys().collect::<Vec<_>>(), ["curl"]);
         assert_eq!(p.swaps, [("/swapfile".to_owned(), 1024)]);
         assert_eq!(p.disks["data"], ("ext4".to_owned(), "nfs".to_owned()));
+        assert_eq!(p.unused, [Unused { disk: "data".to_owned(), behind: 0, within: 1 << 30 }]);
         assert_eq!(p.units["k3s"], ("inactive".to_owned(), String::new()));
         assert_eq!(p.files.keys().collect::<Vec<_>>(), ["/etc/hosts"], "keys are not even listed");
     }

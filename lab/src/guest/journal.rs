@@ -69,14 +69,6 @@ pub fn stamp(ms: u64) -> String {
     format!("{} {d:02} {h:02}:{mi:02}:{s:02}", &MONTHS[mo as usize - 1][..3])
 }
 
-/// `Nov 23 03:20:01` of a line with a `time="2026-11-23T03:20:01Z"` of its own.
-#[must_use]
-pub fn stamp_within(line: &str) -> Option<String> {
-    let time = line.split_once("time=\"")?.1.get(5..19)?;
-    let month: usize = time.get(..2)?.parse().ok()?;
-    Some(format!("{} {} {}", MONTHS.get(month.checked_sub(1)?)?.get(..3)?, time.get(3..5)?, time.get(6..14)?))
-}
-
 /// `Mon 2026-11-23 03:20:01 UTC`.
 #[must_use]
 pub fn long(ms: u64) -> String {
@@ -87,14 +79,6 @@ pub fn long(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_says_when_it_was_written() {
-        let line = r#"time="2026-11-22T09:37:42Z" level=info msg="Starting""#;
-        assert_eq!(stamp_within(line).as_deref(), Some("Nov 22 09:37:42"));
-        assert_eq!(stamp_within("Starting"), None);
-        assert_eq!(stamp_within(r#"time="2026-00-22T09:37:42Z""#), None);
-    }
 
     #[test]
     fn dates_go_there_and_back() {

@@ -9,6 +9,7 @@ use super::fs::files::{Files, MountPoint};
 use super::fs::image;
 use super::fs::tree::{Kind, Node, Nodes, Tree};
 use super::fs::virtuals::GuestVirtual;
+use super::logins::Logins;
 use super::state::{Backing, Guest, Mount};
 use crate::Lab;
 use crate::volume::Content;
@@ -36,6 +37,10 @@ pub struct Machine {
     pub at: std::sync::OnceLock<std::net::SocketAddr>,
     /// Counts process ids.
     pub pids: AtomicI64,
+    /// Every job that runs on it holds one more of this.
+    pub running: Arc<()>,
+    /// Who was logged in at its terminals.
+    pub logins: Logins,
     base: Arc<Nodes>,
 }
 
@@ -99,6 +104,8 @@ impl Machine {
             stop: CancellationToken::new(),
             at: std::sync::OnceLock::new(),
             pids: AtomicI64::new(1200),
+            running: Arc::new(()),
+            logins: Logins::default(),
             base,
         }))
     }

@@ -11,6 +11,7 @@ pub mod iso;
 pub mod journal;
 pub mod k3s;
 pub mod live;
+pub mod logins;
 pub mod mounts;
 pub mod nfs;
 pub mod programs;

@@ -10,7 +10,7 @@ use super::fs::image::{SHELL_BUILTINS, SHELL_PROGRAMS};
 use super::fs::shellfs::ShellFs;
 use super::live::Machine;
 use super::programs;
-use crate::bash::{self, LiveIn};
+use crate::bash::{self, LiveIn, NO_PROCESS, NO_PROCESS_TEXT};
 
 pub use crate::bash::{Chunk, Stdin};
 
@@ -37,7 +37,13 @@ pub struct Job {
     pub stdin: Stdin,
     /// Whether a terminal is attached.
     pub tty: bool,
+    /// How many programs and shells it runs below: `sudo`, `timeout`, ...
+    pub depth: usize,
 }
+
+/// How deep programs may start shells that start programs, and how many of them a machine has room for.
+const DEEPEST: usize = 32;
+const PROCESSES: usize = 500;
 
 impl Job {
     /// A script of root with nothing on standard input.
@@ -58,7 +64,14 @@ impl Job {
             cwd: None,
             stdin: Stdin::Bytes(Vec::new()),
             tty: false,
+            depth: 0,
         }
+    }
+
+    /// Whether the machine has no process left for it: only what programs start is refused, as a script that starts
+    /// itself does without end.
+    fn is_one_too_many(&self, m: &Machine) -> bool {
+        self.depth > DEEPEST || (self.depth > 0 && Arc::strong_count(&m.running) > PROCESSES)
     }
 }
 
@@ -112,9 +125,14 @@ impl Drop for Task {
 /// The task ends when the machine goes down.
 #[must_use]
 pub fn start(m: &Arc<Machine>, job: Job, out: mpsc::Sender<Chunk>) -> Running {
-    let (m, stop) = (m.clone(), m.stop.clone());
+    let (m, stop, running) = (m.clone(), m.stop.clone(), m.running.clone());
     let rt = m.lab.rt().clone();
     Running(Task(rt.spawn(async move {
+        let _one_more = running;
+        if job.is_one_too_many(&m) {
+            let _ = out.send(Chunk::Err(format!("bash: {NO_PROCESS_TEXT}\n").into_bytes())).await;
+            return NO_PROCESS;
+        }
         tokio::select! {
             code = shell().run(m, job, out) => code,
             () = stop.cancelled() => 255,
@@ -183,13 +201,12 @@ fn build(
     who: &Who,
     env: &BTreeMap<String, String>,
     cwd: &str,
-    tty: bool,
+    (tty, depth): (bool, usize),
     pipe: Option<Arc<LiveIn>>,
 ) -> Bash {
     let host = m.files.text("/etc/hostname").trim().to_owned();
-    let ctx = programs::Context { m: m.clone(), who: who.clone(), tty };
-    let mut b = bash::builder()
-        .fs(Arc::new(ShellFs::new(m.files.clone(), who.clone())))
+    let ctx = programs::Context { m: m.clone(), who: who.clone(), tty, depth };
+    let mut b = bash::builder(Arc::new(ShellFs::new(m.files.clone(), who.clone())))
         .username(&who.name)
         .hostname(if host.is_empty() { "localhost".to_owned() } else { host })
         .cwd(cwd)
@@ -227,13 +244,13 @@ impl Shell for Bashkit {
             options = options.arg0(a);
         }
         let (text, options, pipe) = bash::with_input(text, job.stdin, options);
-        let mut bash = build(&m, &job.who, &env, &cwd, job.tty, pipe);
+        let mut bash = build(&m, &job.who, &env, &cwd, (job.tty, job.depth), pipe);
         bash::execute(&mut bash, "bash", &text, options, &out).await
     }
 
     fn session(&self, m: Arc<Machine>, who: Who) -> Box<dyn Session> {
         let env = login_env(&m, &who);
-        let bash = build(&m, &who, &env, &who.home, true, None);
+        let bash = build(&m, &who, &env, &who.home, (true, 0), None);
         Box::new(Terminal { bash })
     }
 }

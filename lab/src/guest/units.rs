@@ -554,6 +554,11 @@ pub fn transient(
     ended_at
 }
 
+/// Paths of the unit files that a package brings.
+pub(crate) fn files_of(package: &str) -> Vec<String> {
+    PACKAGE_UNITS.iter().filter(|u| u.0 == package).map(|u| format!("/usr/lib/systemd/system/{}", u.1)).collect()
+}
+
 /// Puts the unit files of a package in place and starts what Debian starts.
 pub fn package_installed(lab: &Lab, w: &mut World, m: &Machine, package: &str) {
     for (_, unit, description, exec, starts, alias) in PACKAGE_UNITS.iter().filter(|u| u.0 == package) {

@@ -9,7 +9,7 @@ use crate::Lab;
 use crate::fault::Fault;
 
 /// The connection is cut without an answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Cut;
 
 impl fmt::Display for Cut {
@@ -81,6 +81,17 @@ pub async fn before(lab: &Lab, fault: &Fault) -> Result<Option<Reply>, Cut> {
         Fault::Lock => answer(ApiError::fail("can't lock file '/var/lock/pve-manager/fault.lck' - got timeout")),
         Fault::AgentSilent => answer(ApiError::fail("QEMU guest agent is not running")),
         Fault::DropMid | Fault::TaskFails(_) | Fault::TaskWarns(_) | Fault::DiskFull | Fault::BootNever => Ok(None),
+    }
+}
+
+/// Whether a fault has anything to strike in an answer: a task that the request started, or what was done.
+#[must_use]
+pub fn meets(fault: &Fault, reply: &Reply) -> bool {
+    let task = || reply.as_ref().is_ok_and(|o| o.data.as_str().is_some_and(|t| t.starts_with("UPID:")));
+    match fault {
+        Fault::TaskFails(_) | Fault::TaskWarns(_) => task(),
+        Fault::DiskFull => reply.is_ok(),
+        _ => true,
     }
 }
 

@@ -3,7 +3,9 @@
 mod bed;
 mod boot;
 mod disks;
+mod looking;
 mod many;
+mod nesting;
 mod openssh;
 mod scripts;
 mod services;

@@ -63,9 +63,10 @@ async fn ssh_runs_commands_scripts_and_terminals() {
     assert_eq!(run("ssh", args.clone(), "echo from a script\n").await.1, "from a script\n");
     let tty = [vec!["-tt".to_owned()], args.clone()].concat();
     let (code, out, _) =
-        run("ssh", tty, "echo $((6*7))\rsudo -i\rid -u\rexit\rfor i in 1 2\rdo echo n$i\rdone\rexit 3\r").await;
+        run("ssh", tty, "echo $((6*7))\rw -h\rsudo -i\rid -u\rexit\rfor i in 1 2\rdo echo n$i\rdone\rexit 3\r").await;
     assert!(out.contains("debian@a1:~$") && out.contains("42") && out.contains("root@a1:~#"), "{out}");
     assert!(out.contains("n1\r\nn2\r\n"), "{out}");
+    assert!(out.contains("debian   pts/0    127.0.0.1"), "a session at a terminal is one: {out}");
     assert_eq!(code, 3, "{out}");
 }
 
@@ -90,7 +91,7 @@ async fn an_open_terminal_input_does_not_hold_a_command() {
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(b"line\n").await.unwrap();
         // The input stays open: the command has what it needs and ends.
-        let limit = std::time::Duration::from_secs(10);
+        let limit = std::time::Duration::from_secs(90);
         let out = tokio::time::timeout(limit, child.wait_with_output())
             .await
             .unwrap_or_else(|_| panic!("`{command}` does not end"))

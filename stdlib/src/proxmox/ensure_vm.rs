@@ -48,8 +48,7 @@ impl Proxmox {
     pub async fn ensure_vm(&self, ctx: &Ctx, node: &Node, o: &EnsureVm) -> OpResult<Vm> {
         let site = ctx.site()?;
         self.ensure_pool(ctx).await?;
-        let mut keys = vec![crate::ssh::keys::public_key(ctx, &site)?];
-        keys.extend(site.ssh.authorized_keys.iter().cloned());
+        let keys = login::wanted_keys(ctx, &site)?;
         let mut want = wanted(&site, node, &keys);
         o.add_to(&mut want, &site, node).map_err(|e| e.on(&node.name))?;
         lint::check(&site, node, &want).map_err(|e| e.on(&node.name))?;

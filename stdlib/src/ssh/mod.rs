@@ -40,6 +40,7 @@ use crate::core::ctx::Ctx;
 use crate::core::module::{ModuleDef, fn_options};
 
 pub use conn::is_refused;
+pub use ensure::{Unused, survey, unused};
 pub use group::Group;
 pub use home::use_home;
 pub use host::Host;

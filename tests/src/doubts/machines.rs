@@ -103,6 +103,9 @@ pub(super) const ROWS: &[Row] = &[
     row("proxmox.ensure_ssh_key", vm!("vm.ensure_ssh_key();\n"), Converges)
         .before(vm!("vm.wait_agent(10.minutes);\nvm.agent_run([\"rm\", \"/home/ops/.ssh/authorized_keys\"]);\n"))
         .shows(vm!("print(vm.read_file(\"/home/ops/.ssh/authorized_keys\"));\n")),
+    row("proxmox.remove_former_ssh_keys", vm!("vm.remove_former_ssh_keys();\n"), Converges)
+        .before(vm!("vm.wait_agent(10.minutes);\nvm.agent_run([\"sh\", \"-c\", \"echo 'ssh-ed25519 AAAA gpuhost' >>/home/ops/.ssh/authorized_keys\"]);\n"))
+        .shows(vm!("print(vm.read_file(\"/home/ops/.ssh/authorized_keys\"));\n")),
     row("proxmox.write_file", vm!("vm.write_file(\"/etc/motd\", \"keep calm\\n\");\n"), Converges)
         .shows(vm!("print(vm.read_file(\"/etc/motd\"));\n")),
     row("ssh.run", shelf!("shelf.run(\"touch /root/asked\");\n"), Asks).always(),

@@ -56,7 +56,6 @@ pub const SHELL_PROGRAMS: &[&str] = &[
     "link",
     "ln",
     "locale",
-    "ls",
     "mawk",
     "md5sum",
     "mkdir",
@@ -69,7 +68,6 @@ pub const SHELL_PROGRAMS: &[&str] = &[
     "nohup",
     "numfmt",
     "od",
-    "openssl",
     "paste",
     "pgrep",
     "pkill",
@@ -176,37 +174,54 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("base-files", "12.4+deb12u12"),
     ("bash", "5.2.15-2+b9"),
     ("bash-completion", "1:2.11-6"),
+    ("bsdextrautils", "2.38.1-5+deb12u3"),
+    ("bsdutils", "1:2.38.1-5+deb12u3"),
+    ("bzip2", "1.0.8-5+b1"),
     ("ca-certificates", "20230311+deb12u1"),
     ("cloud-guest-utils", "0.33-1"),
     ("cloud-init", "22.4.2-1+deb12u3"),
     ("cloud-utils", "0.33-1"),
     ("coreutils", "9.1-1"),
+    ("cron", "3.0pl1-162"),
     ("curl", "7.88.1-10+deb12u14"),
+    ("dash", "0.5.12-2"),
     ("dbus", "1.14.10-1~deb12u1"),
     ("debconf", "1.5.82"),
+    ("diffutils", "1:3.8-4"),
     ("dpkg", "1.21.22"),
     ("e2fsprogs", "1.47.0-2+b2"),
     ("fdisk", "2.38.1-5+deb12u3"),
+    ("file", "1:5.44-3"),
+    ("findutils", "4.9.0-4"),
     ("gpgv", "2.2.40-1.1+deb12u1"),
+    ("grep", "3.8-5"),
     ("grub-efi-amd64", "2.06-13+deb12u1"),
+    ("grub2-common", "2.06-13+deb12u1"),
+    ("gzip", "1.12-1"),
     ("hostname", "3.23+nmu1"),
     ("ifupdown", "0.8.41"),
     ("init", "1.65.2"),
+    ("initramfs-tools", "0.142+deb12u3"),
     ("iproute2", "6.1.0-3"),
     ("iputils-ping", "3:20221126-1+deb12u1"),
     ("isc-dhcp-client", "4.4.3-P1-2"),
     ("kmod", "30+20221128-1"),
+    ("less", "590-2.1~deb12u2"),
+    ("libc-bin", "2.36-9+deb12u13"),
     ("libc6", "2.36-9+deb12u13"),
     ("linux-image-cloud-amd64", "6.1.148-1"),
     ("locales", "2.36-9+deb12u13"),
     ("login", "1:4.13+dfsg1-1+deb12u1"),
+    ("mawk", "1.3.4.20200120-3.1"),
     ("mount", "2.38.1-5+deb12u3"),
     ("netplan.io", "0.106-2+deb12u1"),
     ("openssh-client", "1:9.2p1-2+deb12u7"),
     ("openssh-server", "1:9.2p1-2+deb12u7"),
+    ("openssl", "3.0.17-1~deb12u2"),
     ("parted", "3.5-3"),
     ("passwd", "1:4.13+dfsg1-1+deb12u1"),
     ("pciutils", "1:3.9.0-4"),
+    ("perl-base", "5.36.0-7+deb12u3"),
     ("procps", "2:4.0.2-3"),
     ("python3", "3.11.2-1+b1"),
     ("screen", "4.9.0-4"),
@@ -216,13 +231,19 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("systemd-resolved", "252.39-1~deb12u1"),
     ("systemd-sysv", "252.39-1~deb12u1"),
     ("systemd-timesyncd", "252.39-1~deb12u1"),
+    ("sysvinit-utils", "3.06-4"),
     ("tar", "1.34+dfsg-1.2+deb12u1"),
     ("udev", "252.39-1~deb12u1"),
     ("unattended-upgrades", "2.9.1+nmu3"),
     ("util-linux", "2.38.1-5+deb12u3"),
+    ("uuid-runtime", "2.38.1-5+deb12u3"),
+    ("vim-tiny", "2:9.0.1378-2+deb12u2"),
     ("wget", "1.21.3-1+deb12u1"),
     ("xz-utils", "5.4.1-1"),
 ];
+
+/// When the image was built: 2025-09-06.
+const BUILT: u64 = 1_757_116_800;
 
 const OS_RELEASE: &str = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\n\
 VERSION=\"12 (bookworm)\"\nVERSION_CODENAME=bookworm\nID=debian\nHOME_URL=\"https://www.debian.org/\"\n\
@@ -286,6 +307,9 @@ fn debian() -> Nodes {
     for p in programs::table().iter().filter(|p| p.package.is_empty()) {
         dirs(&mut n, parent(p.path));
         n.insert(p.path.to_owned(), program_file(p.name()));
+    }
+    for node in n.values_mut() {
+        node.mtime = BUILT;
     }
     n
 }

@@ -7,8 +7,6 @@ pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/bin/whoami", whoami),
     now("/usr/bin/groups", groups),
     now("/usr/bin/logname", whoami),
-    now("/usr/bin/users", users),
-    now("/usr/bin/who", users),
     now("/usr/bin/getent", getent),
     now("/usr/sbin/useradd", useradd),
     now("/usr/sbin/adduser", adduser),
@@ -71,10 +69,6 @@ fn groups(c: &mut Call) -> i32 {
     };
     let list = who.groups.iter().map(|g| acc::group_name(&c.m.files, *g)).collect::<Vec<_>>().join(" ");
     c.line(&name.map_or(list.clone(), |n| format!("{n} : {list}")));
-    0
-}
-
-fn users(_: &mut Call) -> i32 {
     0
 }
 

@@ -198,6 +198,10 @@ fn show(c: &mut Call, names: &[String]) -> i32 {
 }
 
 fn policy(c: &mut Call, names: &[String]) -> i32 {
+    if names.is_empty() {
+        c.line("Package files:\n 100 /var/lib/dpkg/status\n     release a=now\n 500 http://deb.debian.org/debian bookworm/main amd64 Packages\n     release v=12.12,o=Debian,a=oldstable,n=bookworm,l=Debian,c=main,b=amd64\n     origin deb.debian.org\nPinned packages:");
+        return 0;
+    }
     for n in names {
         if let Some(v) = pkg::candidate(n) {
             let have = c.guest(|g| pkg::installed(g, n)).flatten().unwrap_or_else(|| "(none)".into());
@@ -279,8 +283,11 @@ fn dpkg(c: &mut Call) -> i32 {
     if c.has(&["-l", "--list"]) {
         return list(c, &ops);
     }
-    if c.has(&["-S", "--search", "-L", "--listfiles"]) {
-        return c.unsimulated("-S or -L");
+    if c.has(&["-L", "--listfiles"]) {
+        return super::owners::list(c, &ops);
+    }
+    if c.has(&["-S", "--search"]) {
+        return super::owners::search(c, &ops);
     }
     if c.has(&["--compare-versions"]) {
         return compare(c, &ops);
@@ -369,7 +376,7 @@ fn dpkg_query(c: &mut Call) -> i32 {
     if c.has(&["-l", "--list"]) {
         return list(c, &ops);
     }
-    if c.has(&["-s", "--status"]) {
+    if c.has(&["-s", "--status", "-L", "--listfiles", "-S", "--search"]) {
         return dpkg(c);
     }
     let format = c.value(&["-f", "--showformat", "-f="]).unwrap_or_else(|| "${Package}\\t${Version}\\n".into());

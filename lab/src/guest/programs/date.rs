@@ -110,7 +110,8 @@ pub(crate) fn show(format: &str, secs: u64, nanos: u64) -> String {
     out
 }
 
-fn parse(text: &str, now: i64) -> Option<i64> {
+/// Seconds since 1970 of a time as people write it.
+pub(super) fn parse(text: &str, now: i64) -> Option<i64> {
     let t = text.trim();
     if let Some(s) = t.strip_prefix('@') {
         return s.split('.').next()?.parse().ok();

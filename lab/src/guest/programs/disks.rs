@@ -125,6 +125,20 @@ fn cell(b: &Block, column: &str, bytes: bool) -> Value {
     }
 }
 
+/// A cell, with what only the mounted file system knows.
+fn shown(c: &Call, b: &Block, column: &str, bytes: bool) -> Value {
+    if !matches!(column, "fsavail" | "fsuse%" | "fsused") {
+        return cell(b, column, bytes);
+    }
+    let Some(r) = b.mounted.first().and_then(|m| super::system::row_of(c, m)) else { return Value::Null };
+    let size = |n: u64| if bytes { json!(n) } else { json!(human(n)) };
+    match column {
+        "fsavail" => size(r.size.saturating_sub(r.used)),
+        "fsused" => size(r.used),
+        _ => json!(format!("{}%", if r.size == 0 { 0 } else { (r.used * 100).div_ceil(r.size) })),
+    }
+}
+
 fn lsblk(c: &mut Call) -> i32 {
     let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
     let bytes = flags.contains('b') || c.has(&["--bytes"]);
@@ -136,7 +150,8 @@ fn lsblk(c: &mut Call) -> i32 {
     let mut columns: Vec<String> =
         vec!["name", "maj:min", "rm", "size", "ro", "type", "mountpoints"].into_iter().map(str::to_owned).collect();
     if flags.contains('f') || c.has(&["--fs"]) {
-        columns = ["name", "fstype", "fsver", "label", "uuid", "mountpoints"].map(str::to_owned).to_vec();
+        let with_use = ["name", "fstype", "fsver", "label", "uuid", "fsavail", "fsuse%", "mountpoints"];
+        columns = with_use.map(str::to_owned).to_vec();
     }
     let given = c
         .args
@@ -169,7 +184,8 @@ fn lsblk(c: &mut Call) -> i32 {
         }
     }
     if json_out {
-        let row = |b: &Block| columns.iter().map(|k| (k.clone(), cell(b, k, bytes))).collect::<Map<String, Value>>();
+        let row =
+            |b: &Block| columns.iter().map(|k| (k.clone(), shown(c, b, k, bytes))).collect::<Map<String, Value>>();
         let devices: Vec<Value> = roots
             .iter()
             .map(|b| {
@@ -198,13 +214,13 @@ fn lsblk(c: &mut Call) -> i32 {
         table.push(columns.iter().map(|k| k.to_uppercase()).collect());
     }
     for b in &roots {
-        table.push(columns.iter().map(|k| plain(cell(b, k, bytes))).collect());
+        table.push(columns.iter().map(|k| plain(shown(c, b, k, bytes))).collect());
         if only_disks {
             continue;
         }
         let parts: Vec<&Block> = list.iter().filter(|p| p.disk == b.name).collect();
         for (i, p) in parts.iter().enumerate() {
-            let mut row: Vec<String> = columns.iter().map(|k| plain(cell(p, k, bytes))).collect();
+            let mut row: Vec<String> = columns.iter().map(|k| plain(shown(c, p, k, bytes))).collect();
             if columns[0] == "name" && !raw && !pairs && !flags.contains('l') {
                 row[0] = format!("{}{}", if i + 1 == parts.len() { "└─" } else { "├─" }, row[0]);
             }

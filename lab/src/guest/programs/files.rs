@@ -1,33 +1,20 @@
-//! Programs about owners and modes that the shell library cannot know: `chown`, `stat`, `install`.
+//! Programs about owners and modes that the shell library cannot know: `chown`, `install`, `tee`.
 use futures::future::BoxFuture;
 
+use super::stat::reason;
 use super::{Call, Program, later, now};
-use crate::guest::accounts::{group_name, parse_owner, user_name};
+use crate::guest::accounts::parse_owner;
 use crate::guest::fs::Who;
-use crate::guest::fs::tree::{Kind, Node, base};
-use crate::guest::journal;
+use crate::guest::fs::tree::base;
 
 pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/bin/chown", chown),
     now("/usr/bin/chgrp", chown),
-    now("/usr/bin/stat", stat),
     later("/usr/bin/install", install_with_input),
     later("/usr/bin/tee", tee),
     now("/usr/bin/lsattr", |_| 0),
     now("/usr/bin/chattr", |_| 0),
 ];
-
-fn reason(e: &std::io::Error) -> &'static str {
-    match e.kind() {
-        std::io::ErrorKind::NotFound => "No such file or directory",
-        std::io::ErrorKind::PermissionDenied => "Permission denied",
-        std::io::ErrorKind::NotADirectory => "Not a directory",
-        std::io::ErrorKind::IsADirectory => "Is a directory",
-        std::io::ErrorKind::ReadOnlyFilesystem => "Read-only file system",
-        std::io::ErrorKind::AlreadyExists => "File exists",
-        _ => "Input/output error",
-    }
-}
 
 /// The shell library's own `tee` takes its input for text; files must keep their bytes.
 fn tee(c: &mut Call) -> BoxFuture<'_, i32> {
@@ -122,144 +109,6 @@ fn below(c: &Call, dir: &str, all: &mut Vec<String>) {
             below(c, &path, all);
         }
     }
-}
-
-fn type_name(n: &Node) -> &'static str {
-    match (&n.kind, n.mode & 0o170_000) {
-        (Kind::Dir, _) => "directory",
-        (Kind::Link(_), _) => "symbolic link",
-        (Kind::Fifo, _) => "fifo",
-        (_, 0o060_000) => "block special file",
-        (_, 0o020_000) => "character special file",
-        (Kind::File(b), _) if b.is_empty() => "regular empty file",
-        _ => "regular file",
-    }
-}
-
-fn letters(n: &Node) -> String {
-    let first = match (&n.kind, n.mode & 0o170_000) {
-        (Kind::Dir, _) => 'd',
-        (Kind::Link(_), _) => 'l',
-        (Kind::Fifo, _) => 'p',
-        (_, 0o060_000) => 'b',
-        (_, 0o020_000) => 'c',
-        _ => '-',
-    };
-    let mut s: Vec<char> =
-        (0..9).rev().map(|i| if n.mode >> i & 1 == 1 { ['x', 'w', 'r'][i as usize % 3] } else { '-' }).collect();
-    for (bit, at, on, off) in [(0o4000, 2, 's', 'S'), (0o2000, 5, 's', 'S'), (0o1000, 8, 't', 'T')] {
-        if n.mode & bit != 0 {
-            s[at] = if s[at] == 'x' { on } else { off };
-        }
-    }
-    std::iter::once(first).chain(s).collect()
-}
-
-fn raw_mode(n: &Node) -> u32 {
-    let kind = match (&n.kind, n.mode & 0o170_000) {
-        (Kind::Dir, _) => 0o040_000,
-        (Kind::Link(_), _) => 0o120_000,
-        (Kind::Fifo, _) => 0o010_000,
-        (_, 0) => 0o100_000,
-        (_, k) => k,
-    };
-    kind | (n.mode & 0o7777)
-}
-
-fn stat(c: &mut Call) -> i32 {
-    let printf = c.value(&["--printf"]);
-    let format = c
-        .value(&["-c", "--format"])
-        .map(|f| f + "\n")
-        .or_else(|| printf.map(|f| f.replace("\\n", "\n").replace("\\t", "\t")));
-    let follow = c.has(&["-L", "--dereference"]);
-    if c.has(&["-f", "--file-system"]) {
-        return c.unsimulated("-f");
-    }
-    let ops = c.operands(&["-c", "--format", "--printf"]);
-    if ops.is_empty() {
-        return c.fail(1, "stat: missing operand\nTry 'stat --help' for more information.");
-    }
-    let mut code = 0;
-    for f in ops {
-        let path = c.path(&f);
-        let node = match c.m.files.stat(&c.who, &path, follow) {
-            Ok(n) => n,
-            Err(e) => {
-                let text = format!("stat: cannot statx '{f}': {}", reason(&e));
-                code = c.fail(1, &text);
-                continue;
-            }
-        };
-        let text = match &format {
-            Some(t) => filled(c, t, &f, &path, &node),
-            None => filled(
-                c,
-                "  File: %N\n  Size: %s\tBlocks: %b          IO Block: 4096   %F\nDevice: 8,1\tInode: %i\tLinks: 1\nAccess: (%04a/%A)  Uid: (%5u/%8U)   Gid: (%5g/%8G)\nModify: %y\n",
-                &f,
-                &path,
-                &node,
-            ),
-        };
-        c.print(&text);
-    }
-    code
-}
-
-fn filled(c: &Call, format: &str, name: &str, path: &str, n: &Node) -> String {
-    let mut out = String::new();
-    let mut it = format.chars().peekable();
-    while let Some(ch) = it.next() {
-        if ch != '%' {
-            out.push(ch);
-            continue;
-        }
-        let mut width = String::new();
-        while let Some(d) = it.next_if(|d| d.is_ascii_digit() || *d == '-') {
-            width.push(d);
-        }
-        let (y, mo, d, h, mi, s, ..) = journal::civil(n.mtime);
-        let value = match it.next() {
-            Some('a') => format!("{:o}", n.mode & 0o7777),
-            Some('A') => letters(n),
-            Some('f') => format!("{:x}", raw_mode(n)),
-            Some('F') => type_name(n).to_owned(),
-            Some('s') => n.size().to_string(),
-            Some('b') => n.size().div_ceil(512).to_string(),
-            Some('B') => "512".to_owned(),
-            Some('u') => n.uid.to_string(),
-            Some('U') => user_name(&c.m.files, n.uid),
-            Some('g') => n.gid.to_string(),
-            Some('G') => group_name(&c.m.files, n.gid),
-            Some('n') => name.to_owned(),
-            Some('N') => match &n.kind {
-                Kind::Link(t) => format!("'{name}' -> '{t}'"),
-                _ => format!("'{name}'"),
-            },
-            Some('h') => "1".to_owned(),
-            Some('i') => {
-                (path.bytes().fold(17u32, |x, b| x.wrapping_mul(31).wrapping_add(u32::from(b))) & 0xf_ffff).to_string()
-            }
-            Some('d') => "2049".to_owned(),
-            Some('m') => "/".to_owned(),
-            Some('X' | 'Y' | 'Z') => n.mtime.to_string(),
-            Some('W') => "0".to_owned(),
-            Some('x' | 'y' | 'z') => format!("{y}-{mo:02}-{d:02} {h:02}:{mi:02}:{s:02}.000000000 +0000"),
-            Some('%') => "%".to_owned(),
-            Some(other) => format!("%{other}"),
-            None => break,
-        };
-        let zero = width.starts_with('0');
-        let wide: usize = width.trim_start_matches('-').parse().unwrap_or(0);
-        let pad = wide.saturating_sub(value.len());
-        if zero {
-            out.push_str(&"0".repeat(pad));
-        } else {
-            out.push_str(&" ".repeat(pad));
-        }
-        out.push_str(&value);
-    }
-    out
 }
 
 fn install_with_input(c: &mut Call) -> BoxFuture<'_, i32> {

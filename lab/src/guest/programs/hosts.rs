@@ -1,6 +1,6 @@
 //! Programs about the machine's name, time zone and locale: `hostname`, `hostnamectl`, `timedatectl`, `localectl`.
 use super::{Call, Program, now};
-use crate::guest::hw::KERNEL;
+use crate::guest::hw::running_kernel;
 use crate::guest::journal;
 
 pub(super) const PROGRAMS: &[Program] = &[
@@ -68,10 +68,11 @@ fn hostnamectl(c: &mut Call) -> i32 {
             }
             let id = c.m.files.text("/etc/machine-id");
             c.print(&format!(
-                " Static hostname: {}\n       Icon name: computer-vm\n         Chassis: vm\n      Machine ID: {}\n         Boot ID: {}\n  Virtualization: kvm\nOperating System: Debian GNU/Linux 12 (bookworm)\n          Kernel: Linux {KERNEL}\n    Architecture: x86-64\n",
+                " Static hostname: {}\n       Icon name: computer-vm\n         Chassis: vm\n      Machine ID: {}\n         Boot ID: {}\n  Virtualization: kvm\nOperating System: Debian GNU/Linux 12 (bookworm)\n          Kernel: Linux {}\n    Architecture: x86-64\n",
                 c.m.files.text("/etc/hostname").trim(),
                 id.trim(),
-                g.boot_id.replace('-', "")
+                g.boot_id.replace('-', ""),
+                running_kernel(&g)
             ));
             0
         }

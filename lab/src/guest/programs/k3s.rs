@@ -1,7 +1,7 @@
 //! The `k3s` binary and its uninstall scripts, as far as they are used by hand.
 use futures::future::BoxFuture;
 
-use super::{Body, Call, NOT_SIMULATED, Program, k3s_admin, kubectl};
+use super::{Body, Call, NOT_SIMULATED, Program, crictl, describe, k3s_admin, kubectl, kubectl_pods as pods};
 use crate::guest::fs::Who;
 use crate::guest::k3s::version_of;
 use crate::guest::units;
@@ -21,7 +21,10 @@ fn k3s(c: &mut Call) -> BoxFuture<'_, i32> {
         let words = words(c);
         let looked = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["kubectl", "get", ..] => kubectl::get(c, &words[2..]).await,
-            ["crictl", ..] => kubectl::crictl(c, &words[1..]).await,
+            ["kubectl", "describe", ..] => describe::run(c, &words[2..]).await,
+            ["kubectl", "logs" | "log", ..] => pods::logs(c, &words[2..]).await,
+            ["kubectl", "exec", ..] => pods::exec(c, &words[2..]).await,
+            ["crictl", ..] => crictl::crictl(c, &words[1..]).await,
             _ => None,
         };
         if let Some(code) = looked.or_else(|| looks(c)) {
@@ -32,6 +35,7 @@ fn k3s(c: &mut Call) -> BoxFuture<'_, i32> {
             Some("server") => k3s_admin::server(c).await,
             Some("token") => k3s_admin::token(c).await,
             Some("certificate") => k3s_admin::certificate(c).await,
+            Some("secrets-encrypt") => k3s_admin::secrets_encrypt(c),
             other => {
                 let what = format!("k3s {}", other.unwrap_or_default());
                 let text = super::not_simulated(&c.m, &what);

@@ -172,3 +172,36 @@ pub(super) async fn certificate(c: &mut Call) -> i32 {
         }
     }
 }
+
+/// `k3s secrets-encrypt status`: what this server was started with.
+pub(super) fn secrets_encrypt(c: &mut Call) -> i32 {
+    let vmid = c.m.vmid;
+    let verb = c.args.get(1).cloned().unwrap_or_default();
+    if verb != "status" {
+        return c.unsimulated(&format!("secrets-encrypt {verb}"));
+    }
+    if !c.must_be_root("must run as root") {
+        return 1;
+    }
+    let started = c.world(|w| {
+        let p =
+            w.k3s.get(&vmid).filter(|_| matches!(crate::kube::k3s_unit(w, vmid), crate::kube::UnitState::Active))?;
+        let server = p.start.role == crate::kube::Role::Server;
+        server.then(|| crate::kube::k3s::config::on(&p.start.config, "secrets-encryption"))
+    });
+    match started {
+        None => fatal(
+            c,
+            "Get \"https://127.0.0.1:6443/v1-k3s/encrypt/status\": dial tcp 127.0.0.1:6443: connect: connection refused",
+        ),
+        Some(false) => {
+            c.line("Encryption Status: Disabled, no configuration file found");
+            0
+        }
+        Some(true) => {
+            c.line("Encryption Status: Enabled\nCurrent Rotation Stage: start\nServer Encryption Hashes: All hashes match\n");
+            c.line("Active  Key Type  Name\n------  --------  ----\n *      AES-CBC   aescbckey");
+            0
+        }
+    }
+}

@@ -320,25 +320,53 @@ fn mkswap(c: &mut Call) -> i32 {
     0
 }
 
+/// The kernel's own messages: milliseconds since it started, and the text.
+fn messages(c: &Call) -> Vec<(u64, String)> {
+    let Some(g) = c.guest(|g| g.clone()) else { return Vec::new() };
+    let cmdline = c.m.files.text("/proc/cmdline").trim().to_owned();
+    let mut all = vec![
+        (
+            0,
+            format!("Linux version {} (debian-kernel@lists.debian.org) {}", hw::running_kernel(&g), hw::KERNEL_VERSION),
+        ),
+        (0, format!("Command line: {cmdline}")),
+        (0, "Hypervisor detected: KVM".to_owned()),
+    ];
+    for p in &g.spec.pci {
+        let (v, d) = (p.vendor.trim_start_matches("0x"), p.device.trim_start_matches("0x"));
+        all.push((612, format!("pci {}: [{v}:{d}] type 00 class {}", p.address, p.class)));
+    }
+    if let Some(v) = &g.facts.nvidia_driver {
+        all.push((61_204, format!("NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  {v}")));
+    }
+    let logged = g.journal.iter().filter(|l| l.unit == "kernel");
+    all.extend(logged.map(|l| (l.at_ms.saturating_sub(g.booted_ms), l.text.clone())));
+    all.sort_by_key(|m| m.0);
+    all
+}
+
 fn dmesg(c: &mut Call) -> i32 {
     if c.who.uid != 0 {
         return c.fail(1, "dmesg: read kernel buffer failed: Operation not permitted");
     }
-    c.line(&format!("[    0.000000] Linux version {} (debian-kernel@lists.debian.org)", hw::KERNEL));
-    c.line("[    0.000000] Hypervisor detected: KVM");
-    let (pci, driver) = c.guest(|g| (g.spec.pci.clone(), g.facts.nvidia_driver.clone())).unwrap_or_default();
-    for p in pci {
-        let (v, d) = (p.vendor.trim_start_matches("0x"), p.device.trim_start_matches("0x"));
-        c.line(&format!("[    0.612345] pci {}: [{v}:{d}] type 00 class {}", p.address, p.class));
+    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    if flags.contains(['w', 'W', 'C', 'c', 'D', 'E', 'n']) || c.has(&["--follow", "--clear", "--read-clear"]) {
+        let text = c.args.join(" ");
+        return c.unsimulated(&text);
     }
-    let logged: Vec<String> = c
-        .guest(|g| g.journal.iter().filter(|l| l.unit == "kernel").map(|l| l.text.clone()).collect())
-        .unwrap_or_default();
-    for text in logged {
-        c.line(&format!("[ 4711.081500] {text}"));
-    }
-    if let Some(v) = driver {
-        c.line(&format!("[   61.204417] NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  {v}"));
+    let level = c.value(&["-l", "--level"]).unwrap_or_default();
+    let bad_only = !level.is_empty() && !level.split(',').any(|l| matches!(l, "info" | "notice" | "debug"));
+    let is_bad = |t: &str| ["error", "fail", "Xid", "BUG", "panic", "fallen off"].iter().any(|w| t.contains(w));
+    let booted = c.guest(|g| g.booted_ms).unwrap_or_default();
+    for (ms, text) in messages(c).into_iter().filter(|(_, t)| !bad_only || is_bad(t)) {
+        let stamp = if flags.contains('t') || c.has(&["--notime"]) {
+            String::new()
+        } else if flags.contains('T') || c.has(&["--ctime"]) {
+            super::date::show("[%a %b %e %T %Y] ", (booted + ms) / 1000, 0)
+        } else {
+            format!("[{:>5}.{:06}] ", ms / 1000, ms % 1000 * 1000)
+        };
+        c.line(&format!("{stamp}{text}"));
     }
     0
 }

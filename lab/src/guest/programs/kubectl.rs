@@ -1,14 +1,12 @@
-//! `kubectl get` and `crictl` on a node: what the cluster's API says, as these programs print it.
+//! `kubectl get` on a node: what the cluster's API says, as kubectl prints it.
 use std::sync::Arc;
 
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::Call;
 use crate::Client;
-use crate::guest::fs::Who;
 use crate::kube::api::auth::User;
 use crate::kube::api::route::Query;
 use crate::kube::api::{Request, handle};
@@ -19,7 +17,7 @@ const KUBECONFIG: &str = "/etc/rancher/k3s/k3s.yaml";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// The cluster of this machine, and a server of it whose API answers; this machine before others.
-fn cluster(c: &Call, here: bool) -> Option<(String, u32)> {
+pub(super) fn cluster(c: &Call, here: bool) -> Option<At> {
     let own = c.m.vmid;
     c.m.lab.with(|w| {
         let (id, k) = w.clusters.iter().find(|(_, k)| k.nodes.values().any(|n| n.vmid == own))?;
@@ -28,8 +26,11 @@ fn cluster(c: &Call, here: bool) -> Option<(String, u32)> {
     })
 }
 
-/// One request of the administrator; the status and the body.
-async fn ask(c: &Call, at: &(String, u32), path: &str, query: &str, accept: &str) -> (u16, Value) {
+/// A cluster by its id, and the machine whose API server answers.
+pub(super) type At = (String, u32);
+
+/// One request of the administrator; the status and the body as it is.
+pub(super) async fn fetch(c: &Call, at: &At, path: &str, query: &str, accept: &str) -> (u16, bytes::Bytes) {
     let admin = User { name: "system:admin".into(), groups: vec!["system:masters".into()], uid: String::new() };
     let req = Request {
         method: Method::GET,
@@ -45,26 +46,54 @@ async fn ask(c: &Call, at: &(String, u32), path: &str, query: &str, accept: &str
     };
     let answer = handle(&c.m.lab, &at.0, at.1, Some(admin), &req).await;
     let code = answer.status().as_u16();
-    let bytes = answer.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    (code, answer.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default())
+}
+
+/// As [`fetch`], for JSON.
+pub(super) async fn ask(c: &Call, at: &At, path: &str, query: &str, accept: &str) -> (u16, Value) {
+    let (code, bytes) = fetch(c, at, path, query, accept).await;
     (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}
+
+/// What the server's refusal is to kubectl.
+pub(super) fn refused(c: &mut Call, answer: &Value) -> i32 {
+    let why = answer["reason"].as_str().filter(|r| !r.is_empty()).unwrap_or("Unknown");
+    let text = format!("Error from server ({why}): {}", answer["message"].as_str().unwrap_or_default());
+    c.fail(1, &text)
+}
+
+/// The API server that kubectl would talk to here.
+pub(super) fn server(c: &mut Call) -> Result<At, i32> {
+    if !c.m.files.exists(KUBECONFIG) {
+        let text = "The connection to the server localhost:8080 was refused - did you specify the right host or port?";
+        return Err(c.fail(1, text));
+    }
+    if c.m.files.read(&c.who.clone(), KUBECONFIG).is_err() {
+        let text = format!("error: error loading config file \"{KUBECONFIG}\": open {KUBECONFIG}: permission denied");
+        return Err(c.fail(1, &text));
+    }
+    cluster(c, true).ok_or_else(|| {
+        let text = "The connection to the server 127.0.0.1:6443 was refused - did you specify the right host or port?";
+        c.fail(1, text)
+    })
 }
 
 /// What the words of `kubectl get` ask for.
 #[derive(Default)]
-struct Get {
-    resources: String,
-    names: Vec<String>,
-    namespace: Option<String>,
-    all: bool,
-    output: String,
-    selector: String,
+pub(super) struct Get {
+    pub resources: String,
+    pub names: Vec<String>,
+    pub namespace: Option<String>,
+    pub all: bool,
+    pub output: String,
+    pub selector: String,
     fields: String,
     headless: bool,
 }
 
 impl Get {
     /// `None` for a word that is not known here.
-    fn read(words: &[String]) -> Option<Get> {
+    pub fn read(words: &[String]) -> Option<Get> {
         let mut g = Get::default();
         let mut rest = words.iter();
         while let Some(w) = rest.next() {
@@ -102,17 +131,9 @@ impl Get {
 /// Runs `kubectl get`; `None` when the words ask for more than it does.
 pub(super) async fn get(c: &mut Call, words: &[String]) -> Option<i32> {
     let g = Get::read(words)?;
-    if !c.m.files.exists(KUBECONFIG) {
-        let text = "The connection to the server localhost:8080 was refused - did you specify the right host or port?";
-        return Some(c.fail(1, text));
-    }
-    if c.m.files.read(&c.who.clone(), KUBECONFIG).is_err() {
-        let text = format!("error: error loading config file \"{KUBECONFIG}\": open {KUBECONFIG}: permission denied");
-        return Some(c.fail(1, &text));
-    }
-    let Some(at) = cluster(c, true) else {
-        let text = "The connection to the server 127.0.0.1:6443 was refused - did you specify the right host or port?";
-        return Some(c.fail(1, text));
+    let at = match server(c) {
+        Ok(at) => at,
+        Err(code) => return Some(code),
     };
     if g.resources.is_empty() {
         return Some(c.fail(1, "error: You must specify the type of resource to get."));
@@ -133,7 +154,7 @@ pub(super) async fn get(c: &mut Call, words: &[String]) -> Option<i32> {
 }
 
 /// The kind of a word: plural, singular, short name, with or without its group.
-fn kind(c: &Call, id: &str, word: &str) -> Option<Arc<Kind>> {
+pub(super) fn kind(c: &Call, id: &str, word: &str) -> Option<Arc<Kind>> {
     let word = word.to_lowercase();
     c.m.lab.with(|w| {
         let store = &w.clusters.get(id)?.store;
@@ -145,7 +166,7 @@ fn kind(c: &Call, id: &str, word: &str) -> Option<Arc<Kind>> {
     })
 }
 
-fn path_of(kind: &Kind, namespace: Option<&str>) -> String {
+pub(super) fn path_of(kind: &Kind, namespace: Option<&str>) -> String {
     let root =
         if kind.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/{}", kind.group, kind.version) };
     match namespace {
@@ -154,11 +175,11 @@ fn path_of(kind: &Kind, namespace: Option<&str>) -> String {
     }
 }
 
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     text.replace('%', "%25").replace('=', "%3D").replace(',', "%2C").replace('&', "%26").replace(' ', "%20")
 }
 
-async fn one(c: &mut Call, at: &(String, u32), g: &Get, kind: &Kind) -> i32 {
+async fn one(c: &mut Call, at: &At, g: &Get, kind: &Kind) -> i32 {
     let namespace = g.namespace.clone().unwrap_or_else(|| "default".to_owned());
     let within = (kind.namespaced && !g.all).then_some(namespace.as_str());
     let base = path_of(kind, within);
@@ -171,11 +192,7 @@ async fn one(c: &mut Call, at: &(String, u32), g: &Get, kind: &Kind) -> i32 {
     for path in &paths {
         match ask(c, at, path, &query, accept).await {
             (200, v) => answers.push(v),
-            (_, v) => {
-                let why = v["reason"].as_str().filter(|r| !r.is_empty()).unwrap_or("Unknown");
-                let text = format!("Error from server ({why}): {}", v["message"].as_str().unwrap_or_default());
-                code = c.fail(1, &text);
-            }
+            (_, v) => code = refused(c, &v),
         }
     }
     if whole {
@@ -209,7 +226,7 @@ fn cell(v: &Value) -> String {
 }
 
 /// Columns three blanks apart, the last one as it is.
-fn columns(rows: &[Vec<String>]) -> Vec<String> {
+pub(super) fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |i: usize| rows.iter().filter_map(|r| r.get(i)).map(|t| t.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count).map(width).collect();
@@ -261,82 +278,4 @@ fn table(c: &mut Call, g: &Get, kind: &Kind, answers: &[Value], namespace: &str)
     for l in columns(&out) {
         c.line(&l);
     }
-}
-
-fn ago(c: &Call, time: &Value) -> String {
-    let at = time.as_str().and_then(crate::kube::store::meta::parse_time);
-    let secs = at.map_or(0, |t| c.m.lab.clock().now_ms().saturating_sub(t) / 1000);
-    let (n, unit) = match secs {
-        0..60 => (secs, "second"),
-        60..3600 => (secs / 60, "minute"),
-        3600..86_400 => (secs / 3600, "hour"),
-        _ => (secs / 86_400, "day"),
-    };
-    format!("{n} {unit}{} ago", if n == 1 { "" } else { "s" })
-}
-
-fn short(text: &str) -> String {
-    let sum: String = Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect();
-    sum[..13].to_owned()
-}
-
-/// Runs `crictl ps` and `crictl pods`; `None` for its other commands.
-pub(super) async fn crictl(c: &mut Call, words: &[String]) -> Option<i32> {
-    let verb = words.first().map(String::as_str)?;
-    let every = words.iter().any(|w| w == "-a" || w == "--all");
-    let known = words.iter().skip(1).all(|w| matches!(w.as_str(), "-a" | "--all"));
-    if !matches!(verb, "ps" | "pods") || !known {
-        return None;
-    }
-    if c.who.uid != Who::root().uid {
-        let text = "FATA[0000] validate service connection: validate CRI v1 runtime API for endpoint \"unix:///run/k3s/containerd/containerd.sock\": rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /run/k3s/containerd/containerd.sock: connect: permission denied\"";
-        return Some(c.fail(1, text));
-    }
-    let host = c.guest(|g| g.hostname.clone()).unwrap_or_default();
-    let query = format!("fieldSelector=spec.nodeName%3D{host}");
-    let (_, list) = match cluster(c, false) {
-        Some(at) => ask(c, &at, "/api/v1/pods", &query, "application/json").await,
-        None => (0, Value::Null),
-    };
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let heads: &[&str] = if verb == "ps" {
-        &["CONTAINER", "IMAGE", "CREATED", "STATE", "NAME", "ATTEMPT", "POD ID", "POD", "NAMESPACE"]
-    } else {
-        &["POD ID", "CREATED", "STATE", "NAME", "NAMESPACE", "ATTEMPT", "RUNTIME"]
-    };
-    let mut rows: Vec<Vec<String>> = vec![heads.iter().map(|h| (*h).to_owned()).collect()];
-    for p in list["items"].as_array().into_iter().flatten() {
-        let (name, ns, pod) =
-            (text(&p["metadata"]["name"]), text(&p["metadata"]["namespace"]), short(&text(&p["metadata"]["uid"])));
-        let ready = p["status"]["phase"] == "Running";
-        if verb == "pods" {
-            let state = if ready { "Ready" } else { "NotReady" };
-            let born = ago(c, &p["status"]["startTime"]);
-            rows.push(vec![pod, born, state.into(), name, ns, "0".into(), "(default)".into()]);
-            continue;
-        }
-        for s in p["status"]["containerStatuses"].as_array().into_iter().flatten() {
-            let running = s["state"]["running"].is_object();
-            if !running && !every {
-                continue;
-            }
-            let state = if running { "Running" } else { "Exited" };
-            let born = &s["state"][if running { "running" } else { "terminated" }]["startedAt"];
-            rows.push(vec![
-                short(&text(&s["containerID"])),
-                short(&text(&s["image"])),
-                ago(c, born),
-                state.into(),
-                text(&s["name"]),
-                s["restartCount"].to_string(),
-                pod.clone(),
-                name.clone(),
-                ns.clone(),
-            ]);
-        }
-    }
-    for l in columns(&rows) {
-        c.line(&l);
-    }
-    Some(0)
 }

@@ -4,22 +4,31 @@ mod accounts;
 mod apt;
 mod cards;
 mod cloud;
+mod crictl;
 mod date;
+mod describe;
 mod disks;
 mod files;
 mod growth;
 mod hosts;
+mod journalctl;
 mod k3s;
 mod k3s_admin;
 mod kernel;
 mod kubectl;
+mod kubectl_pods;
+mod ls;
 mod mounts;
 mod network;
 mod nfs;
 mod nft;
+mod openssl;
+mod owners;
 mod power;
 mod rights;
 mod scp;
+mod sessions;
+mod stat;
 mod system;
 mod systemctl;
 mod timing;
@@ -30,6 +39,7 @@ use std::sync::Arc;
 
 use bashkit::{Command, CommandContext, CommandInput, CommandOutput, CommandStatus, async_trait};
 use futures::future::BoxFuture;
+use gpuhost_stdlib::core::clock::{Clock, Mode};
 use gpuhost_stdlib::wire::blind;
 
 use super::fs::Who;
@@ -85,13 +95,18 @@ const GROUPS: &[(&str, &[Program])] = &[
     ("guest/programs/rights", rights::PROGRAMS),
     ("guest/programs/accounts", accounts::PROGRAMS),
     ("guest/programs/files", files::PROGRAMS),
+    ("guest/programs/stat", stat::PROGRAMS),
+    ("guest/programs/ls", ls::PROGRAMS),
     ("guest/programs/hosts", hosts::PROGRAMS),
     ("guest/programs/apt", apt::PROGRAMS),
     ("guest/programs/systemctl", systemctl::PROGRAMS),
+    ("guest/programs/journalctl", journalctl::PROGRAMS),
     ("guest/programs/kernel", kernel::PROGRAMS),
     ("guest/programs/system", system::PROGRAMS),
+    ("guest/programs/sessions", sessions::PROGRAMS),
     ("guest/programs/disks", disks::PROGRAMS),
     ("guest/programs/growth", growth::PROGRAMS),
+    ("guest/programs/openssl", openssl::PROGRAMS),
     ("guest/programs/mounts", mounts::PROGRAMS),
     ("guest/programs/network", network::PROGRAMS),
     ("guest/programs/nfs", nfs::PROGRAMS),
@@ -147,6 +162,8 @@ pub struct Context {
     pub who: Who,
     /// Whether a terminal is attached.
     pub tty: bool,
+    /// As in [`super::shell::Job`].
+    pub depth: usize,
 }
 
 /// The shell command behind every program file.
@@ -172,6 +189,8 @@ pub struct Call {
     pub cwd: String,
     /// Whether a terminal is attached.
     pub tty: bool,
+    /// As in [`super::shell::Job`].
+    pub depth: usize,
     stdin: CommandInput,
     stdout: CommandOutput,
     stderr: CommandOutput,
@@ -227,6 +246,7 @@ async fn run(
         env: ctx.env.clone(),
         cwd: ctx.cwd.to_string_lossy().into_owned(),
         tty: at.tty,
+        depth: at.depth,
         stdin: ctx.stdin.clone(),
         stdout: ctx.stdout.clone(),
         stderr: ctx.stderr.clone(),
@@ -334,6 +354,17 @@ impl Call {
     pub async fn pause(&mut self, ms: u64) {
         let _ = self.flush().await;
         self.m.lab.clock().sleep(std::time::Duration::from_millis(ms)).await;
+    }
+
+    /// Waits for the next look of a program that goes on until it is interrupted. Where time jumps from one timer to the
+    /// next, one of its own would let it run on for ever: there it looks no more.
+    pub async fn next_look(&mut self, ms: u64) {
+        if self.m.lab.clock().mode() == Mode::Instant {
+            let _ = self.flush().await;
+            let _lent = Clock::Virtual(self.m.lab.clock().clone()).lend();
+            std::future::pending::<()>().await;
+        }
+        self.pause(ms).await;
     }
 
     /// Whether one of these options is given.

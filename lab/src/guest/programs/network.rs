@@ -1,4 +1,6 @@
 //! The network: `ip`, `ss`, `ping`, `resolvectl`, and names.
+use std::collections::HashMap;
+
 use futures::future::BoxFuture;
 use serde_json::json;
 
@@ -154,52 +156,85 @@ fn route(c: &mut Call, g: &crate::guest::state::Guest, words: &[String], as_json
     0
 }
 
-/// Ports a guest listens on, by its services.
-fn ports(c: &Call) -> Vec<(u16, &'static str)> {
-    let vmid = c.m.vmid;
+/// A socket that waits: protocol, address, port, the unit and the program behind it (none: the kernel).
+type Socket = (&'static str, String, u16, &'static str, &'static str);
+
+/// Sockets that a guest listens on, by its services.
+fn sockets(c: &Call) -> Vec<Socket> {
+    let (vmid, own) = (c.m.vmid, c.guest(|g| g.net.as_ref().map(|n| n.ip.clone())).flatten().unwrap_or_default());
     c.world(|w| {
         let on = |u: &str| crate::guest::units::state(w, vmid, u).0 == "active";
-        let mut p = vec![(22, "sshd")];
+        let any = || "0.0.0.0".to_owned();
+        let here = || "127.0.0.1".to_owned();
+        let mut all: Vec<Socket> = vec![("tcp", any(), 22, "ssh.service", "sshd")];
+        if on("systemd-resolved.service") {
+            let unit = "systemd-resolved.service";
+            all.push(("udp", "127.0.0.53%lo".to_owned(), 53, unit, "systemd-resolve"));
+            all.push(("tcp", "127.0.0.53%lo".to_owned(), 53, unit, "systemd-resolve"));
+        }
+        if on("chrony.service") {
+            all.push(("udp", here(), 323, "chrony.service", "chronyd"));
+        }
         if on("nfs-server.service") {
-            p.push((2049, ""));
+            all.push(("tcp", any(), 2049, "", ""));
         }
         if on("rpcbind.service") {
-            p.push((111, "rpcbind"));
+            all.push(("tcp", any(), 111, "rpcbind.service", "rpcbind"));
+            all.push(("udp", any(), 111, "rpcbind.service", "rpcbind"));
         }
-        if on("k3s.service") {
-            p.extend([(6443, "k3s-server"), (10250, "k3s-server"), (2379, "k3s-server"), (2380, "k3s-server")]);
-        }
-        if on("k3s-agent.service") {
-            p.push((10250, "k3s-agent"));
+        for (unit, program, server) in [("k3s.service", "k3s-server", true), ("k3s-agent.service", "k3s-agent", false)]
+        {
+            if !on(unit) {
+                continue;
+            }
+            let any_family = || "*".to_owned();
+            let mut tcp = vec![(here(), 10248), (any_family(), 10250), (here(), 6444), (here(), 10010)];
+            if server {
+                tcp.extend([(any_family(), 6443), (here(), 10257), (here(), 10259)]);
+                tcp.extend([(own.clone(), 2379), (own.clone(), 2380), (here(), 2379), (here(), 2380), (here(), 2381)]);
+            }
+            all.extend(tcp.into_iter().map(|(at, port)| ("tcp", at, port, unit, program)));
+            all.push(("udp", any(), 8472, "", ""));
         }
         if on("prometheus-node-exporter.service") {
-            p.push((9100, "prometheus-node"));
+            all.push(("tcp", "*".to_owned(), 9100, "prometheus-node-exporter.service", "prometheus-node"));
         }
-        p
+        all
     })
 }
 
 fn ss(c: &mut Call) -> i32 {
     let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let both = flags.contains('t') == flags.contains('u');
+    let headed = !flags.contains('H') && !c.has(&["--no-header"]);
+    if headed {
+        let netid = if both { "Netid " } else { "" };
+        let process = if flags.contains('p') { "Process" } else { "" };
+        c.line(&format!("{netid}State  Recv-Q Send-Q Local Address:Port  Peer Address:Port{process}"));
+    }
     if !flags.contains('l') && !flags.contains('a') {
-        c.line("State  Recv-Q Send-Q Local Address:Port  Peer Address:Port");
         return 0;
     }
     let filter = c.operands(&[]).join(" ");
     let port: Option<u16> =
         filter.rsplit(':').next().and_then(|p| p.trim().parse().ok()).filter(|_| filter.contains(':'));
-    if !flags.contains('H') && !c.has(&["--no-header"]) {
-        c.line("State  Recv-Q Send-Q Local Address:Port  Peer Address:Port Process");
-    }
-    for (p, name) in ports(c) {
-        if port.is_none_or(|x| x == p) {
-            let process = if flags.contains('p') && !name.is_empty() && c.who.uid == 0 {
-                format!(" users:((\"{name}\",pid=1301,fd=3))")
-            } else {
-                String::new()
-            };
-            c.line(&format!("LISTEN 0      4096         0.0.0.0:{p}        0.0.0.0:*    {process}"));
+    let pids = c.guest(|g| g.services.iter().map(|(n, s)| (n.clone(), s.pid)).collect::<HashMap<_, _>>());
+    let pids = pids.unwrap_or_default();
+    for (proto, at, p, unit, name) in sockets(c) {
+        if port.is_some_and(|x| x != p) || !(both || flags.contains(&proto[..1])) {
+            continue;
         }
+        let pid = pids.get(unit).copied().unwrap_or_default();
+        let process = if flags.contains('p') && pid > 0 && c.who.uid == 0 {
+            format!("users:((\"{name}\",pid={pid},fd=3))")
+        } else {
+            String::new()
+        };
+        let netid = if both { format!("{proto:<5} ") } else { String::new() };
+        let (state, queue) = if proto == "udp" { ("UNCONN", 0) } else { ("LISTEN", if p == 22 { 128 } else { 4096 }) };
+        let peer = if at == "*" { "*" } else { "0.0.0.0" };
+        let row = format!("{netid}{state:<6} 0      {queue:<6} {at:>15}:{p:<5} {peer:>12}:*    {process}");
+        c.line(row.trim_end());
     }
     0
 }

@@ -158,7 +158,7 @@ pub(super) async fn spawn(c: &mut Call, n: Nested) -> Child {
     };
     let reads = reads_input(&n.argv, &script);
     let stdin = if reads { input(c).await } else { Stdin::Bytes(Vec::new()) };
-    let mut job = Job { env: n.env, cwd: Some(n.cwd), tty: c.tty, ..Job::of(n.who, "") };
+    let mut job = Job { env: n.env, cwd: Some(n.cwd), tty: c.tty, depth: c.depth + 1, ..Job::of(n.who, "") };
     let is_shell = n.argv.first().is_some_and(|a| {
         matches!(a.as_str(), "bash" | "sh" | "/bin/bash" | "/bin/sh" | "/usr/bin/bash" | "/usr/bin/sh")
     });

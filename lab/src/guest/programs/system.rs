@@ -1,14 +1,15 @@
-//! What the machine is: `uname`, `nproc`, `free`, `uptime`, `ps`, `lscpu`, `df`.
-use super::{Call, Program, now};
+//! What the machine is: `uname`, `nproc`, `free`, `ps`, `lscpu`, `df`.
+use futures::future::BoxFuture;
+
+use super::{Call, Program, later, now};
 use crate::guest::fs::virtuals::memory;
 use crate::guest::hw::{KERNEL_VERSION, running_kernel};
-use crate::guest::journal;
 
 pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/bin/uname", uname),
     now("/usr/bin/nproc", nproc),
     now("/usr/bin/free", free),
-    now("/usr/bin/uptime", uptime),
+    later("/usr/bin/vmstat", vmstat),
     now("/usr/bin/ps", ps),
     now("/usr/bin/pidof", pidof),
     now("/usr/bin/lscpu", lscpu),
@@ -77,7 +78,7 @@ fn top(c: &mut Call) -> i32 {
     let Some((total, free, available, cache)) = c.guest(|g| memory(g)) else { return 1 };
     let all = processes(c);
     let mib = |k: u64| format!("{:.1}", k as f64 / 1024.0);
-    uptime(c);
+    super::sessions::uptime(c);
     c.line(&format!(
         "Tasks: {:>3} total,   1 running, {:>3} sleeping,   0 stopped,   0 zombie",
         all.len(),
@@ -140,36 +141,38 @@ fn free(c: &mut Call) -> i32 {
     0
 }
 
-fn uptime(c: &mut Call) -> i32 {
-    let now = c.m.lab.clock().now_ms();
-    let booted = c.guest(|g| g.booted_ms).unwrap_or(now);
-    let secs = (now - booted.min(now)) / 1000;
-    if c.has(&["-s", "--since"]) {
-        let t = journal::long(booted);
-        c.line(&t[4..23]);
-        return 0;
-    }
-    let (d, h, m) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
-    if c.has(&["-p", "--pretty"]) {
-        c.line(&if d > 0 {
-            format!("up {d} days, {h} hours, {m} minutes")
-        } else if h > 0 {
-            format!("up {h} hours, {m} minutes")
-        } else {
-            format!("up {m} minutes")
-        });
-        return 0;
-    }
-    let clock = &journal::stamp(now)[7..];
-    let up = if d > 0 {
-        format!("{d} days, {h:2}:{m:02}")
-    } else if h > 0 {
-        format!("{h:2}:{m:02}")
-    } else {
-        format!("{m} min")
-    };
-    c.line(&format!(" {clock} up {up},  1 user,  load average: 0.08, 0.03, 0.01"));
-    0
+/// `vmstat [PAUSE [COUNT]]`: memory as `free` has it, and the idle processor of `top`.
+fn vmstat(c: &mut Call) -> BoxFuture<'_, i32> {
+    Box::pin(async move {
+        if let Some(other) = c.args.iter().find(|a| a.starts_with('-') && !matches!(a.as_str(), "-n" | "-w")).cloned() {
+            return c.unsimulated(&other);
+        }
+        let numbers: Vec<u64> = c.operands(&[]).iter().filter_map(|n| n.parse().ok()).collect();
+        let (pause, count) = match numbers[..] {
+            [] => (1, 1),
+            [pause] => (pause, u64::MAX),
+            [pause, count, ..] => (pause, count),
+        };
+        c.line("procs -----------memory---------- ---swap-- -----io---- -system-- ------cpu-----");
+        c.line(" r  b   swpd   free   buff  cache   si   so    bi    bo   in   cs us sy id wa st");
+        for i in 0..count {
+            match (i, count) {
+                (0, _) => {}
+                (_, u64::MAX) => c.next_look(pause.max(1) * 1000).await,
+                _ => c.pause(pause.max(1) * 1000).await,
+            }
+            let Some((_, free, _, cache)) = c.guest(|g| memory(g)) else { return 1 };
+            c.line(&format!(
+                " 0  0      0 {free:>6} {:>6} {:>6}    0    0     0     0    0    0  1  1 98  0  0",
+                cache / 10,
+                cache - cache / 10
+            ));
+            if c.flush().await.is_err() {
+                return 141;
+            }
+        }
+        0
+    })
 }
 
 /// Processes that a running machine has: pid, user, command.
@@ -259,13 +262,21 @@ fn lscpu(c: &mut Call) -> i32 {
     0
 }
 
-struct Row {
+/// A mounted file system.
+pub(super) struct Row {
     source: String,
-    fstype: String,
-    size: u64,
-    used: u64,
-    inodes: u64,
-    target: String,
+    pub fstype: String,
+    pub size: u64,
+    pub used: u64,
+    pub inodes: u64,
+    pub target: String,
+}
+
+/// The file system that a path is on.
+pub(super) fn row_of(c: &Call, path: &str) -> Option<Row> {
+    let at = c.m.files.resolve(path, true).unwrap_or_else(|_| path.to_owned());
+    let below = |r: &Row| crate::guest::fs::tree::is_below(&at, &r.target);
+    rows(c).into_iter().filter(below).max_by_key(|r| r.target.len())
 }
 
 fn rows(c: &Call) -> Vec<Row> {

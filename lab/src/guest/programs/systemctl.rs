@@ -1,17 +1,14 @@
-//! `systemctl` and `journalctl`.
+//! `systemctl`.
 use futures::future::BoxFuture;
 
 use super::{Call, Program, later, now};
 use crate::guest::fs::Who;
 use crate::guest::journal;
-use crate::guest::k3s;
 use crate::guest::units::{self, Started, Unit, enable, enabled, full, load, state};
 use crate::kube::UnitState;
 
 pub(super) const PROGRAMS: &[Program] = &[
     later("/usr/bin/systemctl", systemctl),
-    now("/usr/bin/journalctl", journalctl),
-    now("/usr/bin/logger", logger),
     now("/usr/bin/systemd-analyze", |c| c.unsimulated("")),
     now("/usr/bin/systemd-detect-virt", virt),
 ];
@@ -355,7 +352,7 @@ fn status(c: &mut Call, names: &[String]) -> i32 {
         }
         c.line("");
         let n: usize = c.value(&["-n", "--lines"]).and_then(|n| n.parse().ok()).unwrap_or(10);
-        for l in lines(c, Some(&u.name)).into_iter().rev().take(n).collect::<Vec<_>>().into_iter().rev() {
+        for l in super::journalctl::of_unit(c, &u.name, n) {
             c.line(&l);
         }
         code = if a == "active" || a == "activating" { code } else { 3 };
@@ -441,7 +438,8 @@ fn cat(c: &mut Call, names: &[String]) -> i32 {
     0
 }
 
-fn list(c: &mut Call, verb: &str, patterns: &[String]) -> i32 {
+/// Names of the units that `list-…` looks at: with a file or a state, in order.
+fn names(c: &Call, verb: &str, patterns: &[String]) -> Vec<String> {
     let mut names: Vec<String> = c.guest(|g| g.services.keys().cloned().collect()).unwrap_or_default();
     for d in ["/etc/systemd/system", "/usr/lib/systemd/system"] {
         names.extend(
@@ -455,132 +453,75 @@ fn list(c: &mut Call, verb: &str, patterns: &[String]) -> i32 {
     }
     names.sort();
     names.dedup();
-    let kind = c.value(&["-t", "--type"]);
-    let mut shown_any = false;
+    let kind = if verb == "list-timers" { Some("timer".to_owned()) } else { c.value(&["-t", "--type"]) };
+    let fits = |n: &String, p: &String| *n == full(p) || (p.contains('*') && n.contains(p.trim_matches('*')));
+    names.retain(|n| kind.as_ref().is_none_or(|k| n.ends_with(&format!(".{k}"))));
+    names.retain(|n| patterns.is_empty() || patterns.iter().any(|p| fits(n, p)));
+    names
+}
+
+/// What stands below a list of units.
+const LEGEND: &str = "LOAD   = Reflects whether the unit definition was properly loaded.\n\
+    ACTIVE = The high-level unit activation state, i.e. generalization of SUB.\n\
+    SUB    = The low-level unit activation state, values depend on unit type.";
+
+fn list(c: &mut Call, verb: &str, patterns: &[String]) -> i32 {
     let want = c.value(&["--state"]).or_else(|| c.has(&["--failed"]).then(|| "failed".to_owned()));
-    for n in names {
-        let hit = patterns.is_empty()
-            || patterns.iter().any(|p| n == full(p) || (p.contains('*') && n.contains(p.trim_matches('*'))));
-        if !hit
-            || kind.as_ref().is_some_and(|k| !n.ends_with(&format!(".{k}")))
-            || (verb == "list-timers" && !n.ends_with(".timer"))
-        {
-            continue;
-        }
+    let every = c.has(&["-a", "--all"]) || !patterns.is_empty();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for n in names(c, verb, patterns) {
+        let loaded = load(&c.m.files, &n);
         if verb == "list-unit-files" {
             let e = enabled(&c.m.files, &n);
-            c.line(&format!("{n:<45} {e:<15} enabled"));
+            if loaded.is_some() && want.as_ref().is_none_or(|w| *w == e) {
+                rows.push(vec![n, e.to_owned(), "enabled".to_owned()]);
+            }
             continue;
         }
         let (a, sub) = c.world(|w| state(w, c.m.vmid, &n));
-        let shown = c.has(&["-a", "--all"]) || a != "inactive" || !patterns.is_empty();
-        if shown && want.as_ref().is_none_or(|w| *w == a || *w == sub) {
-            shown_any = true;
-            let d = load(&c.m.files, &n).map(|u| u.get("Unit.Description").to_owned()).unwrap_or_default();
-            c.line(&format!("  {n:<45} loaded {a:<8} {sub:<10} {d}"));
+        if !(every || a != "inactive") || want.as_ref().is_some_and(|w| *w != a && *w != sub) {
+            continue;
         }
-    }
-    if !shown_any && verb != "list-unit-files" && !c.has(&["--no-legend", "--legend=false", "-q", "--quiet"]) {
-        c.line(match verb {
-            "list-timers" => "NEXT LEFT LAST PASSED UNIT ACTIVATES\n\n0 timers listed.",
-            _ => "  UNIT LOAD ACTIVE SUB DESCRIPTION\n\n0 loaded units listed.",
-        });
-    }
-    0
-}
-
-/// Journal lines, of one unit or of all.
-fn lines(c: &Call, unit: Option<&str>) -> Vec<String> {
-    let host = c.guest(|g| g.hostname.clone()).unwrap_or_default();
-    let kube = unit.is_some_and(k3s::is_unit);
-    let mut all: Vec<String> = c
-        .guest(|g| {
-            g.journal
-                .iter()
-                .filter(|l| unit.is_none_or(|u| l.unit == u))
-                .map(|l| {
-                    let tag = if l.text.starts_with("Start") || l.text.starts_with("Stop") {
-                        "systemd[1]".to_owned()
-                    } else {
-                        format!("{}[{}]", l.unit.trim_end_matches(".service"), 1200)
-                    };
-                    format!("{} {host} {tag}: {}", journal::stamp(l.at_ms), l.text)
-                })
-                .collect()
-        })
-        .unwrap_or_default();
-    if kube || unit.is_none() {
-        let (tag, pid) = k3s_process(c, unit);
-        let mut at = journal::stamp(c.m.lab.clock().now_ms());
-        for l in c.world(|w| crate::kube::k3s_journal(w, c.m.vmid)) {
-            at = journal::stamp_within(&l).unwrap_or(at);
-            all.push(format!("{at} {host} {tag}[{pid}]: {l}"));
+        if verb == "list-timers" {
+            // When timers are due is not simulated.
+            let service = n.replace(".timer", ".service");
+            rows.push(["-", "-", "-", "-"].map(str::to_owned).into_iter().chain([n, service]).collect());
+            continue;
         }
+        let d = loaded.as_ref().map(|u| u.get("Unit.Description").to_owned()).unwrap_or_default();
+        let dot = if c.has(&["--plain"]) {
+            ""
+        } else if a == "failed" {
+            "● "
+        } else {
+            "  "
+        };
+        let word = if loaded.is_some() { "loaded" } else { "not-found" };
+        rows.push(vec![format!("{dot}{n}"), word.to_owned(), a, sub, d]);
     }
-    all
-}
-
-/// Name and process id of K3s on this machine.
-fn k3s_process(c: &Call, unit: Option<&str>) -> (String, u32) {
-    let found = c.guest(|g| {
-        let is_it = |n: &str| unit.map_or_else(|| k3s::is_unit(n), |u| u == n);
-        g.services.iter().find(|(n, _)| is_it(n)).map(|(n, s)| (n.trim_end_matches(".service").to_owned(), s.pid))
-    });
-    found.flatten().unwrap_or_else(|| ("k3s".to_owned(), 1200))
-}
-
-fn journalctl(c: &mut Call) -> i32 {
-    if c.who.uid != 0 && !c.who.groups.contains(&4) {
-        c.complain("Hint: You are currently not seeing messages from other users and the system.\n      Users in groups 'adm', 'systemd-journal' can see all messages.");
-        c.line("-- No entries --");
-        return 0;
+    let plain = c.has(&["--no-legend", "--legend=false", "-q", "--quiet"]);
+    let count = rows.len();
+    let head: &[&str] = match verb {
+        "list-unit-files" => &["UNIT FILE", "STATE", "PRESET"],
+        "list-timers" => &["NEXT", "LEFT", "LAST", "PASSED", "UNIT", "ACTIVATES"],
+        _ => &["  UNIT", "LOAD", "ACTIVE", "SUB", "DESCRIPTION"],
+    };
+    if !plain {
+        rows.insert(0, head.iter().map(|h| (*h).to_owned()).collect());
     }
-    if c.has(&["-f", "--follow"]) {
-        return c.unsimulated("--follow");
+    let widths: Vec<usize> =
+        (0..head.len()).map(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+    for r in &rows {
+        let line: String = r.iter().zip(&widths).map(|(t, w)| format!("{t:<w$} ")).collect();
+        c.line(line.trim_end());
     }
-    if c.has(&["--disk-usage"]) {
-        c.line("Archived and active journals take up 8.0M in the file system.");
-        return 0;
+    let s = if count == 1 { "" } else { "s" };
+    match verb {
+        _ if plain => {}
+        "list-unit-files" => c.line(&format!("\n{count} unit file{s} listed.")),
+        "list-timers" => c.line(&format!("\n{count} timer{s} listed.")),
+        _ if count == 0 => c.line("\n0 loaded units listed."),
+        _ => c.line(&format!("\n{LEGEND}\n{count} loaded unit{s} listed.")),
     }
-    if c.has(&["--vacuum-time", "--vacuum-size", "--rotate", "--flush", "--sync"])
-        || c.args.iter().any(|a| a.starts_with("--vacuum"))
-    {
-        return 0;
-    }
-    let unit = c.value(&["-u", "--unit"]).map(|u| load(&c.m.files, &u).map_or_else(|| full(&u), |u| u.name));
-    let n: usize = c.value(&["-n", "--lines"]).and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
-    let kernel = c.has(&["-k", "--dmesg"]);
-    let loud = c
-        .value(&["-p", "--priority"])
-        .is_some_and(|p| matches!(p.as_str(), "0" | "1" | "2" | "3" | "err" | "crit" | "alert" | "emerg"));
-    let cat = c.value(&["-o", "--output"]).as_deref() == Some("cat");
-    let grep = c.value(&["-g", "--grep"]);
-    let all = lines(c, unit.as_deref());
-    let mut all: Vec<String> = all
-        .into_iter()
-        .filter(|l| !kernel || l.contains(" kernel[") || l.contains(" kernel:"))
-        .filter(|l| !loud || ["level=error", "level=fatal", "Failed ", "failed"].iter().any(|w| l.contains(w)))
-        .filter(|l| grep.as_ref().is_none_or(|g| l.to_lowercase().contains(&g.to_lowercase())))
-        .collect();
-    if all.is_empty() {
-        c.line("-- No entries --");
-        return 0;
-    }
-    let from = all.len().saturating_sub(n);
-    all.drain(..from);
-    if c.has(&["-r", "--reverse"]) {
-        all.reverse();
-    }
-    for l in all {
-        c.line(if cat { l.split_once("]: ").map_or(l.as_str(), |p| p.1) } else { &l });
-    }
-    0
-}
-
-fn logger(c: &mut Call) -> i32 {
-    let tag = c.value(&["-t", "--tag"]).unwrap_or_else(|| c.who.name.clone());
-    let text = c.operands(&["-t", "--tag", "-p", "--priority"]).join(" ");
-    let vmid = c.m.vmid;
-    c.world(|w| units::log(w, vmid, &tag, &text));
     0
 }

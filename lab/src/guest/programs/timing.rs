@@ -3,6 +3,7 @@ use futures::future::BoxFuture;
 
 use super::rights::{Nested, run, spawn};
 use super::{Call, Program, later, now};
+use crate::bash::TOO_LONG;
 use crate::guest::shell::ROOT_PATH;
 
 pub(super) const PROGRAMS: &[Program] = &[
@@ -103,7 +104,8 @@ fn timeout(c: &mut Call) -> BoxFuture<'_, i32> {
         }
         let due = clock.now_ms() + ms;
         tokio::select! { biased;
-            code = child.wait(c) => return code,
+            // The clock stands still while a script computes: one that does so without end outlasts any limit.
+            code = child.wait(c) => if code != TOO_LONG { return code },
             mark = clock.deadline(due) => {
                 // The child gives its lent mark back before ours goes.
                 child.running.kill().await;
@@ -111,6 +113,7 @@ fn timeout(c: &mut Call) -> BoxFuture<'_, i32> {
             }
             () = async { drop(hold); std::future::pending::<()>().await } => {}
         }
+        c.pause(due.saturating_sub(clock.now_ms())).await;
         if killed || preserve { if killed { 137 } else { 143 } } else { 124 }
     })
 }

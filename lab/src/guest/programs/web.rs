@@ -101,10 +101,10 @@ fn struck(c: &Call, url: &str) -> Option<Answer> {
             );
             Answer::Failed(28, why)
         }
-        Fault::Reset | Fault::DropMid => {
-            Answer::Failed(35, "curl: (35) Recv failure: Connection reset by peer".to_owned())
+        Fault::DropMid => {
+            Answer::Failed(18, "curl: (18) transfer closed with outstanding read data remaining".to_owned())
         }
-        _ => Answer::Failed(6, format!("curl: (6) Could not resolve host: {host}")),
+        _ => Answer::Failed(35, "curl: (35) Recv failure: Connection reset by peer".to_owned()),
     })
 }
 

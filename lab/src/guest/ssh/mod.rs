@@ -16,6 +16,7 @@ use super::fs::Who;
 use super::live::Machine;
 use super::state::Stage;
 use super::{accounts, hostkeys};
+use crate::fault::Fault;
 use crate::{Client, Lab};
 
 /// How our own client names itself.
@@ -61,9 +62,17 @@ pub fn serve(lab: &Lab, m: &Arc<Machine>) -> Option<SocketAddr> {
 }
 
 async fn connection(config: Arc<Config>, stream: tokio::net::TcpStream, m: Arc<Machine>) {
-    // Whatever goes wrong with a login: the connection ends before it.
-    if m.lab.faults().strike("ssh.login", &exec::name_of(&m)).is_some() {
-        return;
+    if let Some(fault) = m.lab.faults().strike("ssh.login", &exec::name_of(&m)) {
+        // Clients introduce themselves at once: ours has a mark that covers this.
+        let mut id = [0; 64];
+        let ours = stream.peek(&mut id).await.is_ok_and(|n| id[..n].starts_with(OURS));
+        let mark = m.lab.enter(if ours { Client::Ours } else { Client::Foreign });
+        match fault {
+            Fault::Slow(ms) => m.lab.clock().sleep(std::time::Duration::from_millis(ms)).await,
+            Fault::Timeout => return m.lab.clock().sleep(crate::pve::trouble::SILENCE).await,
+            _ => return,
+        }
+        drop(mark);
     }
     let stop = m.stop.clone();
     let handler = Connection { m, who: None, channels: HashMap::new(), client: Client::Foreign };

@@ -5,6 +5,7 @@ use super::exec::{Start, crlf};
 use crate::Client;
 use crate::guest::fs::Who;
 use crate::guest::journal;
+use crate::guest::logins::Seat;
 use crate::guest::shell::{Chunk, Session, shell};
 
 struct Terminal {
@@ -111,6 +112,7 @@ fn becomes_root(line: &str) -> bool {
 
 /// Serves a terminal until its last shell ends.
 pub(super) async fn run(s: Start, rx: mpsc::Receiver<Vec<u8>>) {
+    let _seat = Seat::take(&s.m, &s.who.name);
     let mut t = Terminal { s, rx, pending: Vec::new(), history: Vec::new() };
     let mut stack: Vec<(Who, Box<dyn Session>)> =
         vec![(t.s.who.clone(), shell().session(t.s.m.clone(), t.s.who.clone()))];

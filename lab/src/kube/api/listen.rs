@@ -1,6 +1,5 @@
 //! Sockets of API servers: TLS on loopback, HTTP/1.1 and HTTP/2, one listener per K3s server.
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::auth::User;
 use super::route::Query;
 use super::{Body, Request, handle};
+use crate::pve::trouble::Cut;
 use crate::tls::{self, Pair};
 use crate::{Client, Lab};
 
@@ -145,7 +145,10 @@ async fn accept(
                 .and_then(|c| User::from_cert(c.as_ref()));
             let service = hyper::service::service_fn(move |r| {
                 let (lab, cluster, cert) = (lab.clone(), cluster.clone(), cert.clone());
-                async move { Ok::<_, Infallible>(one(&lab, &cluster, vmid, cert, r).await) }
+                async move {
+                    let answer = one(&lab, &cluster, vmid, cert, r).await;
+                    answer.extensions().get::<Cut>().copied().map_or(Ok(answer), Err)
+                }
             });
             let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             let conn = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);

@@ -39,6 +39,7 @@ pub use listen::{Servers, announce, listen, stop, withdraw};
 use crate::fault::Fault;
 use crate::kube::state::Cluster;
 use crate::kube::store::Failure;
+use crate::pve::trouble::Cut;
 use crate::{Client, Lab};
 use auth::User;
 use route::{Query, Route};
@@ -175,10 +176,16 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
         Route::Unknown if req.path == "/metrics" && may_see(&call, "/metrics") => counters::page(&call),
         Route::OpenApi(path) => openapi::serve(&call, &path),
         Route::Discovery(path) => discovery::serve(&call, &path),
-        Route::Object(target) => match trouble(&call, &target).await {
-            Some(answer) => answer,
-            None => object(&call, &target).await,
-        },
+        Route::Object(target) => {
+            let fault = struck(&call, &target);
+            match trouble(&call, fault.as_ref()).await {
+                Some(answer) => answer,
+                None => {
+                    let answer = object(&call, &target).await;
+                    if fault == Some(Fault::DropMid) { cut() } else { answer }
+                }
+            }
+        }
         Route::Unknown => {
             jwt::pages(&call).unwrap_or_else(|| text(404, "text/plain; charset=utf-8", "404 page not found\n"))
         }
@@ -205,10 +212,22 @@ fn may_see(call: &Call<'_>, path: &str) -> bool {
 }
 
 /// What goes wrong with a request for objects, if anything does.
-async fn trouble(call: &Call<'_>, t: &route::Target) -> Option<Response<Body>> {
+fn struck(call: &Call<'_>, t: &route::Target) -> Option<Fault> {
     let op = format!("kube.{}", call.req.method.as_str().to_lowercase());
     let target = [t.plural.as_str(), &t.namespace, t.name.as_deref().unwrap_or_default()].join("/");
-    match call.lab.faults().strike(&op, &target)? {
+    call.lab.faults().strike(&op, &target)
+}
+
+/// The connection ends here without an answer.
+fn cut() -> Response<Body> {
+    let mut r = failed(&Failure::new(500, "InternalError", "the connection was cut by a fault"));
+    r.extensions_mut().insert(Cut);
+    r
+}
+
+/// What a fault does before a request is carried out.
+async fn trouble(call: &Call<'_>, fault: Option<&Fault>) -> Option<Response<Body>> {
+    match fault? {
         Fault::Http(code) => {
             let reason = match code {
                 429 => "TooManyRequests",
@@ -217,17 +236,18 @@ async fn trouble(call: &Call<'_>, t: &route::Target) -> Option<Response<Body>> {
                 409 => "Conflict",
                 _ => "InternalError",
             };
-            Some(failed(&Failure::new(code, reason, "refused by a fault")))
+            Some(failed(&Failure::new(*code, reason, "refused by a fault")))
         }
         Fault::Slow(ms) => {
-            call.lab.clock().sleep(std::time::Duration::from_millis(ms)).await;
+            call.lab.clock().sleep(std::time::Duration::from_millis(*ms)).await;
             None
         }
         Fault::Timeout => {
             call.lab.clock().sleep(crate::pve::trouble::SILENCE).await;
             Some(failed(&Failure::new(504, "Timeout", "etcdserver: request timed out")))
         }
-        _ => Some(failed(&Failure::new(500, "InternalError", "etcdserver: leader changed"))),
+        Fault::Reset => Some(cut()),
+        _ => None,
     }
 }
 

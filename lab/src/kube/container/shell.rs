@@ -61,8 +61,7 @@ pub fn has(program: &str) -> bool {
 }
 
 fn build(i: &Inside, pipe: Option<Arc<LiveIn>>) -> Bash {
-    let mut b = bash::builder()
-        .fs(i.fs.clone())
+    let mut b = bash::builder(i.fs.clone())
         .username("root")
         .hostname(i.env.get("HOSTNAME").cloned().unwrap_or_default())
         .cwd(&i.cwd)

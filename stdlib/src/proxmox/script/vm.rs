@@ -175,6 +175,35 @@ pub mod api {
         call(&ncc, |ctx| async move { vm.ensure_ssh_key(&ctx).await })
     }
 
+    /// Lists SSH keys that log in and are the site's no more: fingerprints.
+    ///
+    /// They are the keys that the machine was made with and those that this program made for other state
+    /// directories; not the site's key, not those of `ssh.authorized_keys`.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(pve.get_vm("k3s-cp1").list_former_ssh_keys());
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn list_former_ssh_keys(ncc: NativeCallContext, vm: &mut Vm) -> RhaiResultOf<Array> {
+        let vm = vm.clone();
+        call(&ncc, |ctx| async move { vm.list_former_ssh_keys(&ctx).await.map(texts) })
+    }
+
+    /// Takes former SSH keys out of the machine, once the site's key has logged in there.
+    ///
+    /// They are those of `list_former_ssh_keys`. Where the site's key does not log in, nothing is taken away.
+    ///
+    /// # Example
+    /// ```rhai
+    /// pve.get_vm("k3s-cp1").remove_former_ssh_keys();
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn remove_former_ssh_keys(ncc: NativeCallContext, vm: &mut Vm) -> RhaiResultOf<()> {
+        let vm = vm.clone();
+        call(&ncc, |ctx| async move { vm.remove_former_ssh_keys(&ctx).await })
+    }
+
     /// Runs a program through the guest agent; gives `code`, `out` and `err`.
     ///
     /// # Example

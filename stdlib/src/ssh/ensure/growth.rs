@@ -86,6 +86,30 @@ const ROOT: &str = "p=; while read -r d f x; do if [ \"$f\" = / ]; then p=$d; fi
     printf 'root /dev/%s %s %s %s %s %s %s\\n' \"${b##*/}\" \"$(cat \"$b/${p##*/}/partition\")\" \"$p\" \"$a\" \
     \"$(cat \"$b/${p##*/}/size\")\" \"$(cat \"$b/size\")\" \"$l\"\n";
 
+/// What `/` stands on: the words of [`ROOT`]'s first line.
+struct Root<'a> {
+    disk: &'a str,
+    number: &'a str,
+    partition: &'a str,
+    /// Bytes of the partition.
+    long: u64,
+    /// Bytes of the disk behind it.
+    free: u64,
+    /// Whether nothing lies behind it.
+    last: bool,
+}
+
+impl<'a> Root<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["root", disk, number, partition, start, sectors, whole, last] = words[..] else { return None };
+        let bytes = |t: &str| t.parse::<u64>().ok().and_then(|n| n.checked_mul(512));
+        let (start, long, whole) = (bytes(start)?, bytes(sectors)?, bytes(whole)?);
+        let free = whole.saturating_sub(start.saturating_add(long));
+        Some(Root { disk, number, partition, long, free, last: last == "yes" })
+    }
+}
+
 impl Item for RootGrown {
     fn what(&self) -> String {
         "size of the root file system".to_owned()
@@ -98,16 +122,10 @@ impl Item for RootGrown {
     }
     fn diff(&self, found: &str, _: &Changed) -> OpResult<Option<Diff>> {
         let mut lines = found.lines();
-        let words: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
-        let ["root", disk, number, partition, start, sectors, whole, last] = words[..] else { return Ok(None) };
-        let bytes = |t: &str| t.parse::<u64>().ok().and_then(|n| n.checked_mul(512));
-        let (Some(start), Some(long), Some(whole)) = (bytes(start), bytes(sectors), bytes(whole)) else {
-            return Ok(None);
-        };
+        let Some(root) = lines.next().and_then(Root::read) else { return Ok(None) };
         let Some((kind, size, _)) = lines.next().and_then(sizes) else { return Ok(None) };
-        let free = whole.saturating_sub(start.saturating_add(long));
-        let partition_grows = last == "yes" && free >= REST;
-        let end = if partition_grows { whole - start } else { long };
+        let partition_grows = root.last && root.free >= REST;
+        let end = if partition_grows { root.long + root.free } else { root.long };
         if end < size.saturating_add(REST) {
             return Ok(None);
         }
@@ -115,13 +133,52 @@ impl Item for RootGrown {
         let grow = format!(
             "command -v growpart >/dev/null 2>&1 || {{ echo 'growpart is not there: it is in the package \
              cloud-guest-utils'; return 1; }}\ngrowpart {} {} || [ $? -eq 1 ] || return 1\n",
-            quote(disk),
-            quote(number)
+            quote(root.disk),
+            quote(root.number)
         );
         let grow = if partition_grows { grow } else { String::new() };
         let part = Part::new(self.what(), text(shown(size)), text(shown(end)));
-        Ok(Some(Diff::one(part, format!("{grow}p={} t={}\n{GROW}", quote(partition), quote(kind)))))
+        Ok(Some(Diff::one(part, format!("{grow}p={} t={}\n{GROW}", quote(root.partition), quote(kind)))))
     }
+}
+
+/// Room on a disk that is not in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unused {
+    /// Serial of the disk, or its name where it has none; empty for that of `/`.
+    pub disk: String,
+    /// Bytes behind the last partition.
+    pub behind: u64,
+    /// Bytes of the device behind the file system's end.
+    pub within: u64,
+}
+
+/// Shell text that looks for what `ensure` would grow, with the program that `ensure` looks with.
+#[must_use]
+pub fn survey() -> String {
+    format!(
+        "{ROOT}{LOOK}\nfi; done\nlsblk -d -n -o NAME,SERIAL 2>/dev/null | while read -r n s; do p=/dev/$n\n\
+         printf 'disk %s\\n' \"${{s:-$n}}\"\n{LOOK}\ndone\n"
+    )
+}
+
+/// What a [`survey`] found: disks with a file system that does not reach to its end.
+#[must_use]
+pub fn unused(found: &str) -> Vec<Unused> {
+    let mut out = Vec::new();
+    let mut lines = found.lines().peekable();
+    while let Some(head) = lines.next() {
+        let root = Root::read(head);
+        let Some(disk) = root.as_ref().map(|_| "").or_else(|| head.strip_prefix("disk ")) else { continue };
+        let Some((_, size, device)) = lines.next_if(|l| l.starts_with("fs ")).and_then(sizes) else { continue };
+        let behind = root.map_or(0, |r| if r.last { r.free } else { 0 });
+        let counted = |bytes: u64| if bytes < REST { 0 } else { bytes };
+        let (behind, within) = (counted(behind), counted(device.saturating_sub(size)));
+        if behind + within > 0 {
+            out.push(Unused { disk: disk.trim().to_owned(), behind, within });
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -148,6 +205,22 @@ mod tests {
         for unknown in ["", "fs none 1024 \n", "fs btrfs 4294967296 \n", "fs ext4 8589934592 x 4096\n"] {
             assert_eq!(of_data(unknown), None, "{unknown}");
         }
+    }
+
+    #[test]
+    fn a_survey_names_the_disks_that_are_not_in_use_to_their_ends() {
+        let root =
+            format!("root /dev/sda 1 /dev/sda1 {} {} {} yes", (128_u64 << 20) / 512, 10 * GIB / 512, 20 * GIB / 512);
+        let found = format!(
+            "{root}\n{}disk drive-scsi0\nfs none 1 \ndisk data\n{}disk sdc\n{}disk sr0\nfs none  \n",
+            line("ext4", 10 * GIB, 8 * GIB),
+            line("xfs", 80 * GIB, 50 * GIB),
+            line("ext4", 4 * GIB, 4 * GIB)
+        );
+        let room = |disk: &str, behind, within| Unused { disk: disk.to_owned(), behind, within };
+        assert_eq!(unused(&found), [room("", 10 * GIB - (128 << 20), 2 * GIB), room("data", 0, 30 * GIB)]);
+        assert!(unused("").is_empty() && unused("nonsense\nfs ext4 1 1 1\n").is_empty());
+        assert!(survey().contains("blockdev --getsize64") && survey().contains("lsblk -d -n"));
     }
 
     #[test]

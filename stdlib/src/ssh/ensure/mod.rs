@@ -45,6 +45,7 @@ use program::Step;
 use questions::{Found, Questions};
 use wanted::Wanted;
 
+pub use growth::{Unused, survey, unused};
 pub(super) use specs::EnsureOptions;
 
 const EVERY: Duration = Duration::from_secs(5);

@@ -72,7 +72,8 @@ fn status(code: i32) -> Value {
         "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}})
 }
 
-fn missing(program: &str) -> Value {
+/// What the kubelet says of a program that the container does not have.
+pub(crate) fn missing(program: &str) -> Value {
     let why = format!(
         "OCI runtime exec failed: exec failed: unable to start container process: exec: \"{program}\": executable file not found in $PATH: unknown"
     );
