@@ -89,7 +89,6 @@ fn clients(ready: &Value) {
             ("sudo kubectl describe -n kube-system deploy coredns", &["Kind:  ", "Deployment", "Spec:", "Image:"]),
             ("sudo kubectl logs -n kube-system deploy/coredns --tail=3", &[""]),
             ("sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'echo in $0'", &["in "]),
-            ("echo given | sudo kubectl exec -i -n kube-system deploy/coredns -- cat", &["given\n"]),
             ("sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'exit 3' || echo $?", &["3\n"]),
             (
                 "sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'echo /tmp/a >/tmp/a; chmod 755 /tmp/a; /tmp/a' || echo $?",
