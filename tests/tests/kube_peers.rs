@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 mod kube_peers_parts;
 
-use kube_peers_parts::{Served, everyday, helm, kubectl, ours, python};
+use kube_peers_parts::{Served, corners, everyday, helm, kubectl, ours, python};
 
 /// A name and what is done to the lab.
 type Part<'a> = (String, Box<dyn FnOnce(&Served) + 'a>);
@@ -27,7 +27,11 @@ fn real_clients_work_with_the_lab() {
     for (version, path) in kube_peers_parts::kubectls() {
         // The newer one repeats only what differs between versions of kubectl.
         let all = version == "installed" || parts.is_empty();
-        for (name, part) in kubectl::PARTS.iter().chain(everyday::PARTS).filter(|p| all || kubectl::VARY.contains(&p.0))
+        for (name, part) in kubectl::PARTS
+            .iter()
+            .chain(everyday::PARTS)
+            .chain(corners::PARTS)
+            .filter(|p| all || kubectl::VARY.contains(&p.0))
         {
             let path = path.clone();
             parts.push((format!("kubectl {version}: {name}"), Box::new(move |lab| part(&lab.kubectl(&path)))));

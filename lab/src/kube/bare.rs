@@ -21,6 +21,7 @@ pub fn cluster(lab: &Lab) -> String {
             for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
                 cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
             }
+            super::k3s::flow::birth(cx);
         });
     });
     id
@@ -59,6 +60,7 @@ pub fn node(lab: &Lab, cluster: &str, name: &str) {
             cx.create(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
                 "metadata": {"name": name, "namespace": "kube-node-lease"},
                 "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": renewed}}));
+            super::k3s::node::csi_node(cx, name);
             cx.c.nodes.insert(name.to_owned(), NodeRt { posting: true, ..NodeRt::default() });
         });
     });

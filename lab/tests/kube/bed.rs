@@ -39,6 +39,7 @@ pub struct Answer {
     pub body: Value,
     pub text: String,
     pub warnings: Vec<String>,
+    pub headers: BTreeMap<String, String>,
 }
 
 impl Answer {
@@ -87,18 +88,23 @@ impl Bed {
             query: Query::parse(query),
             accept: header("accept"),
             content_type: kind.to_owned(),
-            agent: "python-urllib3/2.5.0".to_owned(),
+            agent: Some(header("user-agent")).filter(|a| !a.is_empty()).unwrap_or("python-urllib3/2.5.0".to_owned()),
             headers: headers.iter().map(|(k, v)| (k.to_lowercase(), (*v).to_owned())).collect(),
             body: body.into(),
             upgrade: None,
             client: Client::Foreign,
         };
         let admin = User { name: "admin".into(), groups: vec!["system:masters".into()], uid: String::new() };
-        let r = api::handle(&self.lab, &self.cluster, 1, Some(admin), &req).await;
+        self.answer(admin, &req).await
+    }
+
+    async fn answer(&self, user: User, req: &Request) -> Answer {
+        let r = api::handle(&self.lab, &self.cluster, 1, Some(user), req).await;
         let warnings = r.headers().get_all("warning").iter().map(|w| w.to_str().unwrap().to_owned()).collect();
         let code = r.status().as_u16();
+        let headers = r.headers().iter().map(|(k, v)| (k.to_string(), v.to_str().unwrap().to_owned())).collect();
         let text = String::from_utf8_lossy(&r.into_body().collect().await.unwrap().to_bytes()).into_owned();
-        Answer { code, body: serde_json::from_str(&text).unwrap_or_default(), text, warnings }
+        Answer { code, body: serde_json::from_str(&text).unwrap_or_default(), text, warnings, headers }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

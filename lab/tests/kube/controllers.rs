@@ -152,3 +152,19 @@ async fn budgets_refuse_evictions() {
         "The disruption budget b needs 2 healthy pods and has 2 currently"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_replica_set_has_its_deployments_annotations() {
+    let bed = with_nodes(1).await;
+    let mut d = deployment("web", "nginx:1", 1);
+    d["metadata"]["annotations"] = json!({"kubernetes.io/change-cause": "first"});
+    assert_eq!(bed.post(&format!("{APPS}/deployments"), d).await.code, 201);
+    let sets = format!("{APPS}/replicasets");
+    let notes = |o: &Value| o["items"][0]["metadata"]["annotations"].clone();
+    until(&bed, &sets, "annotated", |o| notes(o)["kubernetes.io/change-cause"] == "first").await;
+    let more = json!({"why": "because", "kubectl.kubernetes.io/last-applied-configuration": "{}"});
+    bed.patch("merge", &format!("{APPS}/deployments/web"), json!({"metadata": {"annotations": more}})).await;
+    let seen = until(&bed, &sets, "annotated again", |o| notes(o)["why"] == "because").await;
+    assert!(notes(&seen)["kubectl.kubernetes.io/last-applied-configuration"].is_null(), "{seen:#}");
+    assert_eq!(seen["items"].as_array().unwrap().len(), 1, "no new rollout");
+}

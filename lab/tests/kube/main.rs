@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test stops at the first surprise
 mod bed;
 mod controllers;
+mod groups;
 mod machinery;
 mod recorded;
+mod refused;
 mod rest;
 mod scale;
 mod validity;

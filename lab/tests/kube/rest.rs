@@ -71,7 +71,11 @@ async fn bodies_are_read_as_go_reads_them() {
     let bed = Bed::still().await;
     let json = "application/json";
     for (body, code, text) in [
-        ("{", 400, "couldn't get version/kind; json parse error: unexpected end of JSON input"),
+        (
+            "{",
+            400,
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: unexpected end of JSON input ({)",
+        ),
         (
             r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"}}"#,
             400,

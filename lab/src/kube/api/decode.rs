@@ -6,7 +6,7 @@ use super::options::{self, Fields};
 use super::route::Target;
 use super::{Call, Request, hpa, proto};
 use crate::kube::schema::{Kind, typed};
-use crate::kube::store::{Failure, WriteOptions, meta};
+use crate::kube::store::{Cause, Failure, WriteOptions, meta};
 
 /// 415 with the media types of bodies.
 fn unsupported() -> Failure {
@@ -51,6 +51,18 @@ fn parse(req: &Request) -> Result<Parsed, Failure> {
     })
 }
 
+/// The request with its body rewritten, if it has one that can be read.
+#[must_use]
+pub fn rewritten(req: &Request, f: impl FnOnce(&mut Value)) -> Option<Request> {
+    let yaml = || -> Option<Value> { serde_saphyr::from_str(std::str::from_utf8(&req.body).ok()?).ok() };
+    let parsed = gojson::parse(&req.body).ok().map(|p| p.value);
+    let mut value: Value = parsed.or_else(|| req.content_type.contains("yaml").then(yaml)?)?;
+    f(&mut value);
+    let plain = req.content_type == "application/yaml";
+    let content_type = if plain { "application/json".to_owned() } else { req.content_type.clone() };
+    Some(Request { body: value.to_string().into(), content_type, ..req.clone() })
+}
+
 /// The body as a value of no particular kind.
 ///
 /// # Errors
@@ -83,7 +95,12 @@ pub fn remarks(duplicates: &[String], unknown: &[String]) -> Vec<String> {
 /// # Errors
 /// 400 when it is no such object, 415 for a content type that is not spoken.
 pub fn object(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Value, Vec<String>), Failure> {
-    let Parsed { value: mut obj, duplicates } = parse(call.req)?;
+    let unrecognized = |why: &str| {
+        let (kind, start) = (&kind.kind, summary(&call.req.body));
+        Failure::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({start})"))
+    };
+    let parsed = parse(call.req).map_err(|f| if f.code == 400 { unrecognized(&f.message) } else { f });
+    let Parsed { value: mut obj, duplicates } = parsed?;
     let refuse = |av: &str, k: &str, why: &str| {
         let version = av.rsplit('/').next().unwrap_or_default();
         Failure::bad_request(format!("{k} in version \"{version}\" cannot be handled as a {}: {why}", kind.kind))
@@ -99,13 +116,12 @@ pub fn object(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Value, Vec<St
         if let Some(word) = shown {
             let into = r#"Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
             let why = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {word} into {into}");
-            return Err(Failure::bad_request(format!(
-                "the object provided is unrecognized (must be of type {}): {why} ({})",
-                kind.kind,
-                summary(&call.req.body)
-            )));
+            return Err(unrecognized(&why));
         }
         obj = json!({});
+    }
+    if kind.custom {
+        own_kind(kind, &obj, &call.req.body, unrecognized)?;
     }
     if kind.kind == "HorizontalPodAutoscaler" && obj["apiVersion"] == "autoscaling/v1" {
         hpa::raise(&mut obj);
@@ -115,6 +131,24 @@ pub fn object(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Value, Vec<St
     let found = remarks(&duplicates, &unknown);
     let warnings = strict(options::fields(call.req), found, |e| refuse(&kind.api_version(), &kind.kind, &e))?;
     Ok((obj, warnings))
+}
+
+/// A custom object says itself what it is.
+fn own_kind(kind: &Kind, obj: &Value, body: &[u8], refuse: impl Fn(&str) -> Failure) -> Result<(), Failure> {
+    let word = |f: &str| obj[f].as_str().unwrap_or_default();
+    let (wanted, have) = (kind.api_version(), word("apiVersion"));
+    if word("kind").is_empty() {
+        return Err(refuse(&format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(body))));
+    }
+    if have != wanted {
+        let why = format!("the API version in the data ({have}) does not match the expected API version ({wanted})");
+        return Err(Failure::bad_request(why));
+    }
+    if word("kind") != kind.kind {
+        let cause = Cause::invalid("kind", &obj["kind"], &format!("must be {}", kind.kind));
+        return Err(Failure::invalid(kind, meta::name(obj), &[cause]));
+    }
+    Ok(())
 }
 
 /// The object is of the kind the path names, in the namespace the path names.

@@ -12,6 +12,14 @@ pub fn old(kind: &Kind) -> bool {
 /// The new form of an object in the old one.
 pub fn raise(o: &mut Value) {
     o["apiVersion"] = json!("autoscaling/v2");
+    raise_patch(o);
+}
+
+/// The new form of a part of an object.
+pub fn raise_patch(o: &mut Value) {
+    if o.get("apiVersion").is_some_and(|v| v == "autoscaling/v1") {
+        o["apiVersion"] = json!("autoscaling/v2");
+    }
     let Some(spec) = o.get_mut("spec").and_then(Value::as_object_mut) else { return };
     if let Some(target) = spec.shift_remove("targetCPUUtilizationPercentage").filter(|t| !t.is_null()) {
         let target = json!({"type": "Utilization", "averageUtilization": target});

@@ -1,10 +1,13 @@
 //! The Kubernetes API over HTTPS: what kubectl, helm and client libraries talk to.
 pub mod auth;
+mod components;
 mod counters;
 pub mod csr;
 pub mod decode;
 pub mod discovery;
+pub(crate) mod events;
 pub mod evict;
+mod finish;
 pub mod gojson;
 pub mod health;
 pub mod hpa;
@@ -28,6 +31,8 @@ pub mod table;
 pub mod watch;
 pub mod write;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -37,12 +42,14 @@ use serde_json::Value;
 pub use listen::{Servers, announce, listen, stop, withdraw};
 
 use crate::fault::Fault;
+use crate::kube::schema::Kind;
 use crate::kube::state::Cluster;
 use crate::kube::store::Failure;
 use crate::pve::trouble::Cut;
 use crate::{Client, Lab};
 use auth::User;
 use route::{Query, Route};
+use watch::Lens;
 
 /// Body of an answer.
 pub type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
@@ -109,7 +116,7 @@ impl Answer {
 /// Text with a status and content type.
 #[must_use]
 pub fn text(code: u16, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
-    let mut r = Response::new(Full::new(body.into()).boxed_unsync());
+    let mut r = Response::new(json_bytes(body.into()));
     *r.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(v) = http::HeaderValue::from_str(content_type) {
         r.headers_mut().insert(http::header::CONTENT_TYPE, v);
@@ -117,14 +124,33 @@ pub fn text(code: u16, content_type: &str, body: impl Into<Bytes>) -> Response<B
     r
 }
 
+fn json_bytes(bytes: Bytes) -> Body {
+    Full::new(bytes).boxed_unsync()
+}
+
 /// JSON with a status.
 #[must_use]
 pub fn json(code: u16, body: &Value) -> Response<Body> {
-    text(code, "application/json", serde_json::to_vec(body).unwrap_or_default())
+    let mut bytes = serde_json::to_vec(body).unwrap_or_default();
+    bytes.push(b'\n');
+    text(code, "application/json", bytes)
 }
 
 fn failed(f: &Failure) -> Response<Body> {
-    json(f.code, &f.status())
+    let mut r = json(f.code, &f.status());
+    let again = f.details.as_ref().and_then(|d| d["retryAfterSeconds"].as_u64()).filter(|s| *s > 0);
+    if let Some(seconds) = again {
+        r.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+    }
+    r
+}
+
+/// Adds a warning for the client's user.
+fn warn(r: &mut Response<Body>, text: &str) {
+    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+    if let Ok(v) = http::HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        r.headers_mut().append(http::header::WARNING, v);
+    }
 }
 
 fn answered(a: &Answer, accept: &str) -> Response<Body> {
@@ -133,12 +159,7 @@ fn answered(a: &Answer, accept: &str) -> Response<Body> {
         Some(yaml) => text(a.code, "application/yaml", yaml),
         None => json(a.code, &a.body),
     };
-    for w in &a.warnings {
-        let quoted = w.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(v) = http::HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-            r.headers_mut().append(http::header::WARNING, v);
-        }
-    }
+    a.warnings.iter().for_each(|w| warn(&mut r, w));
     r
 }
 
@@ -156,9 +177,19 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
     }
     let user = match auth::who(lab, cluster, cert, req) {
         Ok(u) => u,
-        Err(f) => return failed(&f),
+        Err(f) => return finish::complete(lab, cluster, None, req, failed(&f)).await,
     };
     let call = Call { lab, cluster, vmid, user, req };
+    let r = routed(&call).await;
+    finish::complete(lab, cluster, Some(&call.user), req, r).await
+}
+
+async fn routed(call: &Call<'_>) -> Response<Body> {
+    let Call { lab, cluster, vmid, req, .. } = *call;
+    if req.body.len() > finish::LIMIT {
+        let why = format!("Request entity too large: limit is {}", finish::LIMIT);
+        return failed(&Failure::new(413, "RequestEntityTooLarge", why));
+    }
     let route = route::parse(&req.path);
     let known = lab.with(|w| {
         area(&route, req.method.as_str()).iter().for_each(|k| w.meets(k));
@@ -168,26 +199,28 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
         return failed(&Failure::new(503, "ServiceUnavailable", "apiserver not ready"));
     }
     match route {
-        Route::Health(kind, check) => health::probe(&call, kind, &check),
+        Route::Health(kind, check) => health::probe(call, kind, &check),
         _ if !lab.with(|w| crate::kube::hooks::api_up(w, cluster, vmid)) => {
             failed(&Failure::new(500, "InternalError", "etcdserver: request timed out"))
         }
-        Route::Version => json(200, &health::version(&call)),
-        Route::Unknown if req.path == "/metrics" && may_see(&call, "/metrics") => counters::page(&call),
-        Route::OpenApi(path) => openapi::serve(&call, &path),
-        Route::Discovery(path) => discovery::serve(&call, &path),
+        Route::Version => json(200, &health::version(call)),
+        Route::Unknown if req.path == "/metrics" && may_see(call, "/metrics") => counters::page(call),
+        Route::OpenApi(path) => openapi::serve(call, &path),
+        Route::Discovery(path) => discovery::serve(call, &path),
         Route::Object(target) => {
-            let fault = struck(&call, &target);
-            match trouble(&call, fault.as_ref()).await {
+            let fault = struck(call, &target);
+            match trouble(call, fault.as_ref()).await {
                 Some(answer) => answer,
                 None => {
-                    let answer = object(&call, &target).await;
-                    if fault == Some(Fault::DropMid) { cut() } else { answer }
+                    let mut r = object(call, &target).await;
+                    let found = r.status() != StatusCode::FORBIDDEN && r.status() != StatusCode::UNAUTHORIZED;
+                    deprecated(&target).filter(|_| found).into_iter().for_each(|w| warn(&mut r, w));
+                    if fault == Some(Fault::DropMid) { cut() } else { r }
                 }
             }
         }
         Route::Unknown => {
-            jwt::pages(&call).unwrap_or_else(|| text(404, "text/plain; charset=utf-8", "404 page not found\n"))
+            jwt::pages(call).unwrap_or_else(|| text(404, "text/plain; charset=utf-8", "404 page not found\n"))
         }
     }
 }
@@ -251,70 +284,121 @@ async fn trouble(call: &Call<'_>, fault: Option<&Fault>) -> Option<Response<Body
     }
 }
 
-async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
-    if target.group == metrics::GROUP {
-        return match metrics::serve(call, target) {
-            Ok(a) => answered(&a, &call.req.accept),
-            Err(f) => failed(&f),
-        };
+/// What is said about kinds on their way out.
+fn deprecated(t: &route::Target) -> Option<&'static str> {
+    match (t.group.as_str(), t.version.as_str(), t.plural.as_str()) {
+        ("", "v1", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "v1", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
     }
-    let Some(kind) =
+}
+
+/// How a kind is kept, and the lens that shows it as it was asked for.
+fn kept_as(call: &Call<'_>, shown: &Arc<Kind>) -> (Arc<Kind>, Option<Lens>) {
+    let (group, version, show): (&str, &str, fn(&mut Value)) = if hpa::old(shown) {
+        ("autoscaling", "v2", hpa::lower)
+    } else if events::fresh(shown) {
+        ("", "v1", events::lower)
+    } else {
+        return (shown.clone(), None);
+    };
+    match call.lab.with(|w| w.clusters.get(call.cluster)?.store.kind_at(group, version, &shown.plural)) {
+        Some(kept) => (kept, Some(Lens { kind: (**shown).clone(), show })),
+        None => (shown.clone(), None),
+    }
+}
+
+async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
+    let told = |r: Result<Answer, Failure>| match r {
+        Ok(a) => answered(&a, &call.req.accept),
+        Err(f) => failed(&f),
+    };
+    if target.group == metrics::GROUP {
+        return told(metrics::serve(call, target));
+    }
+    let Some(shown) =
         call.lab.with(|w| w.clusters.get(call.cluster)?.store.kind_at(&target.group, &target.version, &target.plural))
     else {
         return failed(&Failure::no_resource());
     };
-    let old = hpa::old(&kind);
-    let newer = |c: &Cluster| c.store.kind_at("autoscaling", "v2", &target.plural);
-    let kind = match call.lab.with(|w| w.clusters.get(call.cluster).filter(|_| old).and_then(newer)) {
-        Some(k) => k,
-        None => kind,
-    };
-    if let Err(f) = rbac::demand(call, &kind, target) {
+    if let Err(f) = rbac::demand(call, &shown, target) {
         return failed(&f);
     }
-    if kind.create_only {
-        return match review::create(call, &kind, target) {
-            Ok(a) => answered(&a, &call.req.accept),
-            Err(f) => failed(&f),
-        };
+    let reads = matches!(call.req.method.as_str(), "GET" | "HEAD");
+    match (shown.namespaced, target.namespace.is_empty()) {
+        (false, false) => return failed(&Failure::no_resource()),
+        (true, true) if target.name.is_some() => return failed(&Failure::no_resource()),
+        // all namespaces together are only read
+        (true, true) if !reads => return failed(&Failure::not_allowed()),
+        _ => {}
     }
+    if shown.create_only {
+        return told(review::create(call, &shown, target));
+    }
+    if shown.read_only {
+        return told(components::serve(call, &shown, target));
+    }
+    let (kind, lens) = kept_as(call, &shown);
+    let raised = if events::fresh(&shown) {
+        events::raised(call.req)
+    } else {
+        let old = hpa::old(&shown) && call.req.method == Method::PATCH;
+        Ok(old.then(|| decode::rewritten(call.req, hpa::raise_patch)).flatten())
+    };
+    match raised {
+        Ok(None) => kept(call, &kind, target, lens).await,
+        Ok(Some(req)) => kept(&Call { req: &req, ..call.clone() }, &kind, target, lens).await,
+        Err(f) => failed(&f),
+    }
+}
+
+/// Serves what is kept as `kind`.
+async fn kept(call: &Call<'_>, kind: &Kind, target: &route::Target, lens: Option<Lens>) -> Response<Body> {
     if target.sub.as_deref() == Some("proxy") {
-        return proxy::serve(call, &kind, target).await;
+        return proxy::serve(call, kind, target).await;
     }
-    let watching = target.watch || matches!(call.req.query.get("watch"), Some("1" | "true" | "True"));
-    if call.req.method == Method::GET && target.sub.is_none() && watching {
-        return watch::serve(call, &kind, target).unwrap_or_else(|f| failed(&f));
+    if call.req.method == Method::GET && target.sub.is_none() && watch::wanted(call.req, target) {
+        return watch::serve(call, kind, target, lens).unwrap_or_else(|f| failed(&f));
     }
     if kind.group.is_empty() && kind.plural == "pods" && target.name.is_some() {
         let streamed = match target.sub.as_deref() {
-            Some("log") => Some(stream::log::serve(call, &kind, target)),
-            Some("exec") => Some(stream::exec::serve(call, &kind, target, false)),
-            Some("attach") => Some(stream::exec::serve(call, &kind, target, true)),
-            Some("portforward") => Some(stream::forward::serve(call, &kind, target)),
+            Some("log") => Some(stream::log::serve(call, kind, target)),
+            Some("exec") => Some(stream::exec::serve(call, kind, target, false)),
+            Some("attach") => Some(stream::exec::serve(call, kind, target, true)),
+            Some("portforward") => Some(stream::forward::serve(call, kind, target)),
             _ => None,
         };
         if let Some(r) = streamed {
             return r.unwrap_or_else(|f| failed(&f));
         }
     }
-    let out = match (call.req.method.as_str(), target.name.is_some(), target.sub.is_some()) {
-        ("GET" | "HEAD", true, false) => read::get(call, &kind, target),
-        ("GET" | "HEAD", false, _) => read::list(call, &kind, target),
-        (_, _, true) => sub::serve(call, &kind, target),
-        ("POST", false, _) => write::create(call, &kind, target),
-        ("PUT", true, _) => write::replace(call, &kind, target),
-        ("PATCH", true, _) => patch::patch(call, &kind, target),
-        ("DELETE", true, _) => write::delete(call, &kind, target),
-        ("DELETE", false, _) => write::delete_collection(call, &kind, target),
-        _ => Err(Failure::not_allowed()),
-    };
-    match out {
+    match once(call, kind, target) {
         Ok(mut a) => {
-            if old {
-                hpa::lower(&mut a.body);
+            if let Some(lens) = &lens {
+                (lens.show)(&mut a.body);
             }
             answered(&a, &call.req.accept)
         }
         Err(f) => failed(&f),
     }
+}
+
+/// A request with one answer.
+fn once(call: &Call<'_>, kind: &Kind, target: &route::Target) -> Result<Answer, Failure> {
+    let form = read::form(call.req)?;
+    let mut a = match (call.req.method.as_str(), target.name.is_some(), target.sub.is_some()) {
+        ("GET" | "HEAD", true, false) => return read::get(call, kind, target),
+        ("GET" | "HEAD", false, _) => return read::list(call, kind, target),
+        (_, _, true) => sub::serve(call, kind, target),
+        ("POST", false, _) => write::create(call, kind, target),
+        ("PUT", true, _) => write::replace(call, kind, target),
+        ("PATCH", true, _) => patch::patch(call, kind, target),
+        ("DELETE", true, _) => write::delete(call, kind, target),
+        ("DELETE", false, _) => write::delete_collection(call, kind, target),
+        _ => Err(Failure::not_allowed()),
+    }?;
+    if target.sub.is_none() {
+        read::shaped(call, kind, form, &mut a.body)?;
+    }
+    Ok(a)
 }

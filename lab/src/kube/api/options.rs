@@ -55,8 +55,8 @@ fn manager(req: &Request, causes: &mut Vec<Cause>) {
             message: "Too long: may not be more than 128 bytes".into(),
         });
     }
-    if let Some((i, c)) = m.chars().enumerate().find(|(_, c)| c.is_control()) {
-        let why = format!("invalid character {} (at position {i}): should only contain printable characters", c as u32);
+    for (i, c) in m.char_indices().filter(|(_, c)| c.is_control() || c.is_whitespace() && *c != ' ') {
+        let why = format!("invalid character U+{:04X} (at position {i})", c as u32);
         causes.push(Cause::invalid("fieldManager", &m.into(), &why));
     }
 }
@@ -86,12 +86,25 @@ pub fn write(req: &Request, kind: &'static str) -> Result<bool, Failure> {
     Ok(dry)
 }
 
+/// Whether a delete says what becomes of dependents.
+#[must_use]
+pub fn names_policy(req: &Request, body: &Value) -> bool {
+    ["propagationPolicy", "orphanDependents"].iter().any(|f| !body[*f].is_null() || req.query.text(f).is_some())
+}
+
+fn number(req: &Request, name: &str) -> Result<Option<i64>, Failure> {
+    let Some(text) = req.query.text(name) else { return Ok(None) };
+    let wrong = |_| Failure::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"));
+    text.parse().map(Some).map_err(wrong)
+}
+
 /// Options of a delete: the body, or else the query.
 ///
 /// # Errors
-/// 422 with every cause.
+/// 400 for numbers that are none, 422 with every cause.
 pub fn delete(req: &Request, body: &Value) -> Result<DeleteOptions, Failure> {
     let q = &req.query;
+    let asked = number(req, "gracePeriodSeconds")?;
     let mut causes = Vec::new();
     let policy = body["propagationPolicy"].as_str().or_else(|| q.text("propagationPolicy"));
     let orphan = body["orphanDependents"].as_bool().or_else(|| q.text("orphanDependents").map(|v| v == "true"));
@@ -104,11 +117,11 @@ pub fn delete(req: &Request, body: &Value) -> Result<DeleteOptions, Failure> {
         causes.push(Cause::unsupported("propagationPolicy", &p.into(), &known));
     }
     let listed: Vec<&str> = body["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let asked: Vec<&str> = if listed.is_empty() { q.all("dryRun").filter(|v| !v.is_empty()).collect() } else { listed };
-    let dry = dry_run(&asked, &mut causes);
+    let listed: Vec<&str> =
+        if listed.is_empty() { q.all("dryRun").filter(|v| !v.is_empty()).collect() } else { listed };
+    let dry = dry_run(&listed, &mut causes);
     check("DeleteOptions", &causes)?;
-    let grace = body["gracePeriodSeconds"].as_i64();
-    let grace = grace.or_else(|| q.text("gracePeriodSeconds").and_then(|t| t.parse().ok()));
+    let grace = body["gracePeriodSeconds"].as_i64().or(asked);
     let want = |field: &str| body["preconditions"][field].as_str().map(str::to_owned);
     Ok(DeleteOptions {
         propagation: match (policy, orphan) {
@@ -131,9 +144,7 @@ pub fn delete(req: &Request, body: &Value) -> Result<DeleteOptions, Failure> {
 pub fn list(req: &Request) -> Result<(), Failure> {
     let q = &req.query;
     for name in ["limit", "timeoutSeconds"] {
-        if let Some(text) = q.text(name).filter(|t| t.parse::<i64>().is_err()) {
-            return Err(Failure::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")));
-        }
+        number(req, name)?;
     }
     let (rv, going_on) = (q.text("resourceVersion"), q.text("continue").is_some());
     let mut causes = Vec::new();
@@ -164,9 +175,7 @@ pub fn list(req: &Request) -> Result<(), Failure> {
 /// 400 for numbers that are none, 422 for options that do not go together.
 pub fn watch(req: &Request) -> Result<(), Failure> {
     let q = &req.query;
-    if let Some(text) = q.text("timeoutSeconds").filter(|t| t.parse::<i64>().is_err()) {
-        return Err(Failure::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")));
-    }
+    number(req, "timeoutSeconds")?;
     let field = "resourceVersionMatch";
     let (rule, initial) = (q.text(field), q.get("sendInitialEvents").is_some());
     let mut causes = Vec::new();

@@ -4,10 +4,13 @@ use serde_json::{Value, json};
 use super::options::{self, Fields};
 use super::read::{self, namespace};
 use super::route::Target;
-use super::{Answer, Call, decode, gojson, write};
+use super::{Answer, Call, decode, events, gojson, write};
 use crate::kube::schema::node::{ListKind, Node};
 use crate::kube::schema::{Kind, remarks, typed};
 use crate::kube::store::{Failure, patch as patches};
+
+/// Most operations of a JSON patch.
+const OPERATIONS: usize = 10_000;
 
 /// The media types of patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +63,10 @@ pub(super) fn patch_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> 
         let mut new = (*old).clone();
         match how {
             How::Json => patches::json(&mut new, &change)?,
-            How::Strategic => patches::strategic(Node::of(kind), &mut new, &change),
+            How::Strategic => {
+                patches::mergeable(Node::of(kind), &change)?;
+                patches::strategic(Node::of(kind), &mut new, &change);
+            }
             _ => patches::merge(&mut new, &change),
         }
         let shown = || if how == How::Strategic { gojson::printed(&change) } else { new.to_string() };
@@ -68,9 +74,12 @@ pub(super) fn patch_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> 
         let unknown = typed::read(kind, &mut new).map_err(|e| Failure::invalid_patch(&shown, &e))?;
         let found: Vec<String> = twice.iter().cloned().chain(decode::remarks(&[], &unknown)).collect();
         let mut warnings = decode::strict(mode, found, |e| Failure::invalid_patch(&shown, &e))?;
-        warnings.extend(remarks::of(kind, &new));
+        warnings.extend(remarks::of(kind, &new, Some(&old)));
         decode::place(kind, t, &mut new)?;
         write::named(&new, name)?;
+        if events::asked(t) {
+            events::unchanged(kind, &old, &new)?;
+        }
         Ok((s.replace_as(kind, ns, name, new, &o)?, warnings))
     })?;
     write::ring(call);
@@ -96,6 +105,13 @@ fn change(call: &Call<'_>, how: How) -> Result<(Value, Vec<String>), Failure> {
     };
     let mut twice = decode::remarks(&parsed.duplicates, &[]);
     match (how, &parsed.value) {
+        (How::Json, Value::Array(ops)) if ops.len() > OPERATIONS => {
+            let why = format!(
+                "Request entity too large: The allowed maximum operations in a JSON patch is {OPERATIONS}, got {}",
+                ops.len()
+            );
+            return Err(Failure::new(413, "RequestEntityTooLarge", why));
+        }
         (How::Json, Value::Array(ops)) => {
             twice = twice.into_iter().map(|r| format!("json patch {r}")).collect();
             for (i, op) in ops.iter().enumerate() {
@@ -143,10 +159,10 @@ fn apply(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> Result<Answer, 
     if !obj.is_object() {
         return Err(Failure::bad_request("error decoding YAML: the document is no object"));
     }
-    let wanted = kind.api_version();
-    if let Some(v) = obj["apiVersion"].as_str().filter(|v| *v != wanted) {
-        let why =
-            format!("Incorrect version specified in apply patch. Specified patch version: {v}, expected: {wanted}");
+    let word = |f: &str| obj[f].as_str().unwrap_or_default();
+    if word("apiVersion") != kind.api_version() || word("kind") != kind.kind {
+        let (group, version) = word("apiVersion").split_once('/').unwrap_or(("", word("apiVersion")));
+        let why = format!("invalid object type: {group}/{version}, Kind={}", word("kind"));
         return Err(Failure::bad_request(why));
     }
     if !obj["metadata"]["managedFields"].is_null() {

@@ -40,8 +40,9 @@ fn has_exact(list: &Value, want: &str) -> bool {
     list.as_array().into_iter().flatten().any(|x| x == want)
 }
 
-fn subject(binding: &Value, user: &User) -> bool {
-    binding["subjects"].as_array().into_iter().flatten().any(|s| match s["kind"].as_str() {
+/// The subject of a binding that a user is.
+fn subject<'a>(binding: &'a Value, user: &User) -> Option<&'a Value> {
+    binding["subjects"].as_array().into_iter().flatten().find(|s| match s["kind"].as_str() {
         Some("User") => s["name"] == user.name.as_str(),
         Some("Group") => user.groups.iter().any(|g| s["name"] == g.as_str()),
         Some("ServiceAccount") => {
@@ -52,11 +53,44 @@ fn subject(binding: &Value, user: &User) -> bool {
     })
 }
 
-/// Rules that hold for `user`: in `namespace`, or everywhere when it is empty.
-#[must_use]
-pub fn rules(store: &Store, user: &User, namespace: &str) -> Vec<Value> {
-    let mut out = Vec::new();
-    let mut add = |binding: &Value| {
+/// What a binding gives to a user.
+struct Grant<'a> {
+    binding: &'a Value,
+    subject: &'a Value,
+    rules: &'a [Value],
+}
+
+impl Grant<'_> {
+    /// In the words of the authorizer.
+    fn told(&self) -> String {
+        let text = |v: &Value, f: &str| v[f].as_str().unwrap_or_default().to_owned();
+        let (role, own) = (&self.binding["roleRef"], meta::namespace(self.binding));
+        let name = match own {
+            "" => meta::name(self.binding).to_owned(),
+            ns => format!("{}/{ns}", meta::name(self.binding)),
+        };
+        let sort = if own.is_empty() { "ClusterRoleBinding" } else { "RoleBinding" };
+        let who = match self.subject["kind"].as_str() {
+            Some("ServiceAccount") => {
+                format!("{}/{}", text(self.subject, "name"), self.subject["namespace"].as_str().unwrap_or(own))
+            }
+            _ => text(self.subject, "name"),
+        };
+        format!(
+            "RBAC: allowed by {sort} {name:?} of {} {:?} to {} {who:?}",
+            text(role, "kind"),
+            text(role, "name"),
+            text(self.subject, "kind")
+        )
+    }
+}
+
+/// What `user` is granted: in `namespace`, or everywhere when it is empty.
+fn grants<'a>(store: &'a Store, user: &User, namespace: &str) -> Vec<Grant<'a>> {
+    let here = (!namespace.is_empty()).then(|| store.all(&format!("rolebindings.{GROUP}"), namespace));
+    let all = store.all(&format!("clusterrolebindings.{GROUP}"), "").chain(here.into_iter().flatten());
+    all.filter_map(|binding| {
+        let subject = subject(binding, user)?;
         let r = &binding["roleRef"];
         let (name, ns) = (r["name"].as_str().unwrap_or_default(), meta::namespace(binding));
         let role = if r["kind"] == "Role" {
@@ -64,29 +98,44 @@ pub fn rules(store: &Store, user: &User, namespace: &str) -> Vec<Value> {
         } else {
             store.get(&format!("clusterroles.{GROUP}"), "", name)
         };
-        out.extend(role.and_then(|r| r["rules"].as_array()).into_iter().flatten().cloned());
-    };
-    store.all(&format!("clusterrolebindings.{GROUP}"), "").filter(|b| subject(b, user)).for_each(|b| add(b));
-    if !namespace.is_empty() {
-        store.all(&format!("rolebindings.{GROUP}"), namespace).filter(|b| subject(b, user)).for_each(|b| add(b));
-    }
-    out
+        Some(Grant { binding, subject, rules: role?["rules"].as_array()? })
+    })
+    .collect()
+}
+
+/// Rules that hold for `user`: in `namespace`, or everywhere when it is empty.
+#[must_use]
+pub fn rules(store: &Store, user: &User, namespace: &str) -> Vec<Value> {
+    grants(store, user, namespace).iter().flat_map(|g| g.rules.iter().cloned()).collect()
+}
+
+/// Why `user` may do `a`, by the binding that says so.
+#[must_use]
+pub fn why(store: &Store, user: &User, a: &Ask<'_>) -> Option<String> {
+    grants(store, user, a.namespace).iter().find(|g| g.rules.iter().any(|r| allows(r, a))).map(Grant::told)
 }
 
 /// Whether `user` may do `a`.
 #[must_use]
 pub fn allowed(store: &Store, user: &User, a: &Ask<'_>) -> bool {
-    user.admin() || rules(store, user, a.namespace).iter().any(|r| allows(r, a))
+    user.admin() || why(store, user, a).is_some()
+}
+
+/// Why `user` may use `verb` on a path that is no resource.
+#[must_use]
+pub fn why_path(store: &Store, user: &User, verb: &str, path: &str) -> Option<String> {
+    let fits = |p: &str| p == path || p.strip_suffix('*').is_some_and(|start| path.starts_with(start));
+    let lets = |r: &Value| {
+        let paths = r["nonResourceURLs"].as_array();
+        has(&r["verbs"], verb) && paths.into_iter().flatten().filter_map(Value::as_str).any(fits)
+    };
+    grants(store, user, "").iter().find(|g| g.rules.iter().any(lets)).map(Grant::told)
 }
 
 /// Whether `user` may use `verb` on a path that is no resource (`/healthz`).
 #[must_use]
 pub fn allowed_path(store: &Store, user: &User, verb: &str, path: &str) -> bool {
-    let fits = |p: &str| p == path || p.strip_suffix('*').is_some_and(|start| path.starts_with(start));
-    rules(store, user, "").iter().any(|r| {
-        let paths = r["nonResourceURLs"].as_array();
-        has(&r["verbs"], verb) && paths.into_iter().flatten().filter_map(Value::as_str).any(fits)
-    })
+    why_path(store, user, verb, path).is_some()
 }
 
 /// Refuses what the caller may not do.

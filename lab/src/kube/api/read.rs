@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::route::Target;
-use super::{Answer, Call, options, table};
+use super::{Answer, Call, Request, options, table};
 use crate::kube::hooks;
 use crate::kube::schema::Kind;
 use crate::kube::store::{Failure, Fields, Labels, Store};
@@ -20,39 +20,107 @@ pub enum Form {
     Table,
     /// `PartialObjectMetadata`.
     Partial,
+    /// `PartialObjectMetadataList`.
+    PartialList,
+}
+
+/// A media type of `Accept`, with its parameters.
+fn clauses(accept: &str) -> Vec<(&str, Vec<&str>)> {
+    let mut all: Vec<(f32, (&str, Vec<&str>))> = accept
+        .split(',')
+        .map(|part| {
+            let mut words = part.split(';').map(str::trim);
+            let media = words.next().unwrap_or_default();
+            let params: Vec<&str> = words.collect();
+            let q = params.iter().find_map(|p| p.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0);
+            (q, (media, params))
+        })
+        .collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    all.into_iter().map(|c| c.1).collect()
+}
+
+/// What is written for a client: the form, and whether as YAML. None when it speaks nothing that is spoken here.
+fn negotiated(accept: &str) -> Option<(Form, bool)> {
+    if accept.is_empty() {
+        return Some((Form::Plain, false));
+    }
+    clauses(accept).into_iter().find_map(|(media, params)| {
+        let yaml = match media {
+            "application/json" | "*/*" | "application/*" => false,
+            "application/yaml" => true,
+            _ => return None,
+        };
+        let word = |key: &str| params.iter().find_map(|p| p.strip_prefix(key));
+        let form = match word("as=") {
+            None => Form::Plain,
+            Some(_) if word("g=") != Some("meta.k8s.io") || !matches!(word("v="), Some("v1" | "v1beta1")) => {
+                return None;
+            }
+            Some("Table") => Form::Table,
+            Some("PartialObjectMetadata") => Form::Partial,
+            Some("PartialObjectMetadataList") => Form::PartialList,
+            Some(_) => return None,
+        };
+        Some((form, yaml))
+    })
 }
 
 /// Reads the form from `Accept`.
 ///
 /// # Errors
-/// 406 when nothing acceptable is spoken.
-pub fn form(accept: &str) -> Result<Form, Failure> {
-    if accept.is_empty() {
-        return Ok(Form::Plain);
-    }
-    for part in accept.split(',').map(str::trim) {
-        let media = part.split(';').next().unwrap_or_default().trim();
-        if !matches!(media, "application/json" | "application/yaml" | "*/*" | "application/*") {
-            continue;
-        }
-        let wanted = part.split(';').find_map(|p| p.trim().strip_prefix("as="));
-        match wanted {
-            Some("Table") => return Ok(Form::Table),
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Ok(Form::Partial),
-            Some(_) => {}
-            None => return Ok(Form::Plain),
-        }
-    }
+/// 406 when nothing acceptable is spoken, 400 for a Table with objects of no known sort.
+pub fn form(req: &Request) -> Result<Form, Failure> {
     let why = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
-    Err(Failure::new(406, "NotAcceptable", why))
+    let (form, _) = negotiated(&req.accept).ok_or_else(|| Failure::new(406, "NotAcceptable", why))?;
+    let include = req.query.text("includeObject").filter(|i| !matches!(*i, "None" | "Metadata" | "Object"));
+    match include {
+        Some(i) if form == Form::Table => Err(Failure::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: \"{i}\": must be 'Metadata', 'Object', 'None', or empty"
+        ))),
+        _ => Ok(form),
+    }
 }
 
 /// Whether YAML comes before JSON in `Accept`.
 #[must_use]
 pub fn yaml(accept: &str) -> bool {
-    let media = |p: &str| p.split(';').next().unwrap_or_default().trim().to_owned();
-    accept.split(',').map(media).find(|m| matches!(m.as_str(), "application/json" | "application/yaml" | "*/*"))
-        == Some("application/yaml".to_owned())
+    negotiated(accept).is_some_and(|n| n.1)
+}
+
+/// The Go type of a kind's objects.
+fn go_type(kind: &Kind, suffix: &str) -> String {
+    let group = kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+    if kind.custom { format!("*unstructured.Unstructured{suffix}") } else { format!("*{group}.{}{suffix}", kind.kind) }
+}
+
+fn not_acceptable(why: String) -> Failure {
+    Failure::new(406, "NotAcceptable", why)
+}
+
+/// The answer to a write in the form that the client wants.
+///
+/// # Errors
+/// 406 for a form that one object does not have.
+pub fn shaped(call: &Call<'_>, kind: &Kind, form: Form, body: &mut Value) -> Result<(), Failure> {
+    if form == Form::Plain || body["kind"] == "Status" || body["items"].is_array() {
+        return Ok(());
+    }
+    let (now, rv) = (call.lab.clock().now_ms(), body["metadata"]["resourceVersion"].as_str().unwrap_or_default());
+    *body = one(call, kind, form, &Arc::new(body.clone()), rv, now)?;
+    Ok(())
+}
+
+fn one(call: &Call<'_>, kind: &Kind, form: Form, o: &Arc<Value>, rv: &str, now: u64) -> Result<Value, Failure> {
+    match form {
+        Form::Plain => Ok((**o).clone()),
+        Form::Partial => Ok(partial(o)),
+        Form::PartialList => Err(not_acceptable(format!(
+            "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
+            go_type(kind, "")
+        ))),
+        Form::Table => Ok(table::of(kind, std::slice::from_ref(o), rv, now, &table::Shape::of(call.req))),
+    }
 }
 
 /// The metadata of an object alone.
@@ -91,7 +159,7 @@ pub fn namespace<'a>(kind: &Kind, t: &'a Target) -> &'a str {
 /// # Errors
 /// 404, 406.
 pub fn get(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
-    let form = form(&call.req.accept)?;
+    let form = form(call.req)?;
     let name = t.name.as_deref().unwrap_or_default();
     let (obj, rv, now) = store(call, &kind.resource(), |s| {
         asked(call, s.version())?;
@@ -99,11 +167,7 @@ pub fn get(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> 
             s.arc(&kind.resource(), namespace(kind, t), name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         Ok((obj, s.version(), s.now_ms()))
     })?;
-    Ok(Answer::ok(match form {
-        Form::Plain => (*obj).clone(),
-        Form::Partial => partial(&obj),
-        Form::Table => table::of(kind, &[obj], &rv.to_string(), now, &table::Shape::of(call.req)),
-    }))
+    one(call, kind, form, &obj, &rv.to_string(), now).map(Answer::ok)
 }
 
 /// The resourceVersion that is asked for; none for the newest.
@@ -233,7 +297,7 @@ fn page(call: &Call<'_>, kind: &Kind, t: &Target, limit: usize) -> Result<Page, 
 /// # Errors
 /// 400 for bad selectors and continue tokens, 406, 410 for a state that is forgotten, 422, 504.
 pub fn list(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
-    let form = form(&call.req.accept)?;
+    let form = form(call.req)?;
     options::list(call.req)?;
     let limit = call.req.query.text("limit").and_then(|l| l.parse::<usize>().ok()).unwrap_or(0);
     let page = page(call, kind, t, limit)?;
@@ -245,23 +309,44 @@ pub fn list(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure>
             meta["remainingItemCount"] = json!(page.left);
         }
     }
-    let items = &page.items;
-    Ok(Answer::ok(match form {
+    listed(call, kind, form, &page.items, meta, page.now).map(Answer::ok)
+}
+
+/// A list in the form that the client wants.
+///
+/// # Errors
+/// 406 for a form that no list has.
+pub fn listed(
+    call: &Call<'_>,
+    kind: &Kind,
+    form: Form,
+    items: &[Arc<Value>],
+    meta: Value,
+    now: u64,
+) -> Result<Value, Failure> {
+    Ok(match form {
         Form::Plain => {
             // Items of a list of built-in kinds carry no kind of their own.
             let bare: Vec<Value> = items.iter().map(|o| bare(o, kind)).collect();
             of_items(kind.list_kind(), kind.api_version(), meta, bare)
         }
         Form::Partial => {
+            return Err(not_acceptable(format!(
+                "you requested PartialObjectMetadata, but the requested object is a list ({})",
+                go_type(kind, "List")
+            )));
+        }
+        Form::PartialList => {
             let parts: Vec<Value> = items.iter().map(|o| partial(o)).collect();
             of_items("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned(), meta, parts)
         }
         Form::Table => {
-            let mut table = table::of(kind, items, &page.rv.to_string(), page.now, &table::Shape::of(call.req));
+            let rv = meta["resourceVersion"].as_str().unwrap_or_default();
+            let mut table = table::of(kind, items, rv, now, &table::Shape::of(call.req));
             table["metadata"] = meta;
             table
         }
-    }))
+    })
 }
 
 /// A list of items that are not copied again.

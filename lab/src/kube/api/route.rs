@@ -53,10 +53,15 @@ impl Query {
         self.get(name).filter(|v| !v.is_empty())
     }
 
-    /// A boolean parameter.
+    /// A boolean parameter, as the API server reads it: there and neither `false` nor `0`.
     #[must_use]
     pub fn flag(&self, name: &str) -> bool {
-        matches!(self.get(name), Some("true" | "1" | "True"))
+        self.get(name).is_some_and(|v| v != "0" && !v.eq_ignore_ascii_case("false"))
+    }
+
+    /// Rewrites the values of a parameter.
+    pub fn rewrite(&mut self, name: &str, f: impl Fn(&str) -> String) {
+        self.0.iter_mut().filter(|(k, _)| k == name).for_each(|(_, v)| *v = f(v));
     }
 
     /// All values of a parameter.

@@ -62,6 +62,10 @@ fn decode_patch(call: &Call<'_>) -> Result<Value, Failure> {
         let why = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
         return Err(Failure::new(415, "UnsupportedMediaType", why));
     }
+    if call.req.content_type == "application/apply-patch+yaml" {
+        let text = String::from_utf8_lossy(&call.req.body);
+        return serde_saphyr::from_str(&text).map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")));
+    }
     let parsed = super::gojson::parse(&call.req.body);
     parsed.map(|p| p.value).map_err(|e| Failure::bad_request(format!("error decoding patch: {e}")))
 }

@@ -17,10 +17,19 @@ use crate::Lab;
 use crate::kube::schema::Kind;
 use crate::kube::store::{Change, Failure, Fields, Labels, Op, meta};
 
-/// Whether a request asks for a watch.
+/// Whether a request asks for a watch: of one object only in the old form of paths.
 #[must_use]
 pub fn wanted(req: &Request, t: &Target) -> bool {
-    t.watch || matches!(req.query.get("watch"), Some("1" | "true" | "True"))
+    t.watch || t.name.is_none() && req.query.flag("watch")
+}
+
+/// How objects of a kind are shown in another group or version than the one that they are kept in.
+#[derive(Debug, Clone)]
+pub struct Lens {
+    /// The kind as it is shown.
+    pub kind: Kind,
+    /// Rewrites an object, or the items of a list.
+    pub show: fn(&mut Value),
 }
 
 struct Watcher {
@@ -35,25 +44,28 @@ struct Watcher {
     bookmarks: bool,
     seen: u64,
     shape: table::Shape,
+    lens: Option<Lens>,
 }
 
 /// Serves a watch.
 ///
 /// # Errors
 /// 400 for bad selectors, 422 for bad options, 500 for a bad resourceVersion.
-pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>, Failure> {
+pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target, lens: Option<Lens>) -> Result<Response<Body>, Failure> {
     let q = &call.req.query;
+    let form = read::form(call.req)?;
+    if read::yaml(&call.req.accept) {
+        let why = "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+        return Err(Failure::new(406, "NotAcceptable", why));
+    }
     let (labels, fields) = read::selectors(call, kind)?;
-    let form = read::form(&call.req.accept)?;
     options::watch(call.req)?;
+    let initial = q.get("sendInitialEvents").map(|_| q.flag("sendInitialEvents"));
     let from = match q.text("resourceVersion") {
         None | Some("0") => None,
         Some(text) => Some(text.parse::<u64>().map_err(|_| {
-            Failure::new(
-                500,
-                "InternalError",
-                format!("Internal error occurred: strconv.ParseUint: parsing \"{text}\": invalid syntax"),
-            )
+            let why = format!("strconv.ParseUint: parsing \"{text}\": invalid syntax");
+            Failure::unforeseen(format!("resourceVersion: Invalid value: \"{text}\": {why}"))
         })?),
     };
     let (items, version, _) = read::selected(call, kind, t)?;
@@ -67,16 +79,17 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>,
         fields,
         form,
         bookmarks: q.flag("allowWatchBookmarks"),
-        seen: from.unwrap_or(version),
+        seen: from.filter(|_| initial != Some(true)).unwrap_or(version),
         shape: table::Shape::of(call.req),
+        lens,
     };
     let mut first = Vec::new();
-    if from.is_none() {
+    if initial.unwrap_or(from.is_none()) {
         for o in items {
             watcher.line("ADDED", &o, &mut first);
         }
     }
-    if watcher.bookmarks && q.flag("sendInitialEvents") {
+    if watcher.bookmarks && initial == Some(true) {
         watcher.bookmark(version, true, &mut first);
     }
     let bell = read::store(call, &kind.resource(), |s| Ok(s.bell()))?;
@@ -175,8 +188,15 @@ impl Watcher {
 
     fn line(&mut self, what: &str, o: &Arc<Value>, out: &mut Vec<u8>) {
         match self.form {
-            Form::Plain => push(out, what, o),
-            Form::Partial => push(out, what, &read::partial(o)),
+            Form::Plain => match &self.lens {
+                Some(lens) => {
+                    let mut shown = (**o).clone();
+                    (lens.show)(&mut shown);
+                    push(out, what, &shown);
+                }
+                None => push(out, what, o),
+            },
+            Form::Partial | Form::PartialList => push(out, what, &read::partial(o)),
             Form::Table => {
                 let rv = meta::text(o, "resourceVersion").to_owned();
                 let table = table::of(&self.kind, std::slice::from_ref(o), &rv, self.lab.clock().now_ms(), &self.shape);
@@ -191,9 +211,10 @@ impl Watcher {
         if initial {
             m["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
+        let shown = self.lens.as_ref().map_or(&self.kind, |l| &l.kind);
         let (kind, version) = match self.form {
-            Form::Plain => (self.kind.kind.clone(), self.kind.api_version()),
-            Form::Partial => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Form::Plain => (shown.kind.clone(), shown.api_version()),
+            Form::Partial | Form::PartialList => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
             Form::Table => ("Table".to_owned(), "meta.k8s.io/v1".to_owned()),
         };
         let object = json!({"kind": kind, "apiVersion": version, "metadata": m});

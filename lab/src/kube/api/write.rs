@@ -3,12 +3,12 @@ use serde_json::{Value, json};
 
 use super::read::{self, namespace};
 use super::route::Target;
-use super::{Answer, Call, csr, decode, options};
+use super::{Answer, Call, csr, decode, events, options};
 use crate::kube::hooks;
 use crate::kube::schema::{Kind, remarks};
 use crate::kube::store::delete::DeleteOptions;
 use crate::kube::store::write::Written;
-use crate::kube::store::{Deleted, Failure, admission, meta};
+use crate::kube::store::{Deleted, Failure, Propagation, admission, meta};
 
 /// Kinds that take no update without a resourceVersion, beside the custom ones.
 const VERSIONED: &[&str] = &[
@@ -25,6 +25,28 @@ const VERSIONED: &[&str] = &[
     "FlowSchema",
     "PriorityLevelConfiguration",
 ];
+
+/// Kinds that an update makes where there is none yet.
+const MADE: &[(&str, &str)] = &[
+    ("", "Endpoints"),
+    ("", "Event"),
+    ("", "LimitRange"),
+    ("", "Service"),
+    ("coordination.k8s.io", "Lease"),
+    ("rbac.authorization.k8s.io", "ClusterRole"),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
+    ("rbac.authorization.k8s.io", "Role"),
+    ("rbac.authorization.k8s.io", "RoleBinding"),
+];
+
+/// Kinds whose dependents stay unless somebody says otherwise.
+const LEFT: &[(&str, &str)] = &[("batch", "Job"), ("", "ReplicationController")];
+
+fn among(list: &[(&str, &str)], kind: &Kind) -> bool {
+    list.iter().any(|(g, k)| *g == kind.group && *k == kind.kind)
+}
+
+const JOB_LEFT: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
 pub(super) fn answer(w: &Written, warnings: Vec<String>) -> Answer {
     Answer { code: if w.created { 201 } else { 200 }, body: (*w.object).clone(), warnings }
@@ -60,7 +82,10 @@ pub(super) fn named(obj: &Value, name: &str) -> Result<(), Failure> {
 pub fn create(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     let o = decode::write_options(call, "CreateOptions", "")?;
     let (mut obj, mut warnings) = decode::object(call, kind, t)?;
-    warnings.extend(remarks::of(kind, &obj));
+    warnings.extend(remarks::of(kind, &obj, None));
+    if events::asked(t) {
+        events::check(kind, &obj)?;
+    }
     if csr::is(kind) {
         csr::asked_by(&call.user, &mut obj);
         csr::check(kind, &obj)?;
@@ -93,11 +118,23 @@ pub(super) fn replace_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -
     let name = t.name.as_deref().unwrap_or_default();
     let o = decode::write_options(call, "UpdateOptions", sub)?;
     let (obj, mut warnings) = decode::object(call, kind, t)?;
-    warnings.extend(remarks::of(kind, &obj));
     named(&obj, name)?;
     let bare = matches!(meta::text(&obj, "resourceVersion"), "" | "0");
     let w = read::store(call, &kind.resource(), |s| {
-        let known = s.get(&kind.resource(), namespace(kind, t), name).is_some();
+        let old = s.get(&kind.resource(), namespace(kind, t), name);
+        let known = old.is_some();
+        warnings.extend(remarks::of(kind, &obj, old));
+        if !known && sub.is_empty() && among(MADE, kind) {
+            if !meta::uid(&obj).is_empty() {
+                let why =
+                    format!("Precondition failed: UID in precondition: {}, UID in object meta: ", meta::uid(&obj));
+                return Err(Failure::conflict(kind, name, &why));
+            }
+            return s.create_as(kind, obj, &o);
+        }
+        if let Some(old) = s.get(&kind.resource(), namespace(kind, t), name).filter(|_| events::asked(t)) {
+            events::unchanged(kind, old, &obj)?;
+        }
         if known && bare && (kind.custom || VERSIONED.contains(&kind.kind.as_str())) {
             return Err(Failure::unversioned(kind, name));
         }
@@ -122,7 +159,7 @@ pub(super) fn gone(kind: &Kind, obj: &Value) -> Value {
 ///
 /// # Errors
 /// 400 when the body cannot be read or is something else, 422 for options that are not valid.
-pub(super) fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, Failure> {
+fn delete_options(call: &Call<'_>) -> Result<(DeleteOptions, Value), Failure> {
     let body = if call.req.body.is_empty() { Value::Null } else { decode::body(call.req)? };
     let kind = body["kind"].as_str().unwrap_or("DeleteOptions");
     if !matches!(kind, "DeleteOptions") {
@@ -130,7 +167,7 @@ pub(super) fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, Failure> 
             "decoded object cannot be converted to DeleteOptions: {kind} is no kind of options"
         )));
     }
-    options::delete(call.req, &body)
+    Ok((options::delete(call.req, &body)?, body))
 }
 
 /// DELETE of an object.
@@ -139,13 +176,22 @@ pub(super) fn delete_options(call: &Call<'_>) -> Result<DeleteOptions, Failure> 
 /// 404, 409.
 pub fn delete(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     let name = t.name.as_deref().unwrap_or_default();
-    let o = delete_options(call)?;
+    let (mut o, body) = delete_options(call)?;
+    let mut warnings = Vec::new();
+    if !options::names_policy(call.req, &body) && among(LEFT, kind) {
+        o.propagation = Propagation::Orphan;
+        warnings.extend((kind.kind == "Job").then(|| JOB_LEFT.to_owned()));
+    }
     let d = read::store(call, &kind.resource(), |s| s.delete_as(kind, namespace(kind, t), name, &o))?;
     ring(call);
-    Ok(Answer::ok(match d {
+    // who said in the old way that dependents go is told that it takes time
+    let takes_time = matches!(d, Deleted::Marked(_))
+        && (body["orphanDependents"] == false || call.req.query.text("orphanDependents") == Some("false"));
+    let body = match d {
         Deleted::Gone(obj) => gone(kind, &obj),
         Deleted::Marked(obj) => (*obj).clone(),
-    }))
+    };
+    Ok(Answer { code: if takes_time { 202 } else { 200 }, body, warnings })
 }
 
 /// DELETE of a collection.
@@ -156,7 +202,7 @@ pub fn delete_collection(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Ans
     if kind.goes_alone() {
         return Err(Failure::not_allowed());
     }
-    let o = delete_options(call)?;
+    let (o, _) = delete_options(call)?;
     options::list(call.req)?;
     let (items, rv, _) = read::selected(call, kind, t)?;
     for obj in &items {

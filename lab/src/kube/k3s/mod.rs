@@ -3,6 +3,7 @@ pub mod apiservices;
 pub mod certificates;
 pub mod config;
 pub mod files;
+pub mod flow;
 pub mod join;
 pub mod membership;
 pub mod node;

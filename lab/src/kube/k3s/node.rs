@@ -54,6 +54,7 @@ pub fn register(lab: &Lab, w: &mut World, vmid: u32) {
             let node = new_node(cx, vmid, &p, &ip);
             cx.create(node);
             lease(cx, &p.node);
+            csi_node(cx, &p.node);
             let node = cx.get("nodes", "", &p.node).cloned().unwrap_or_default();
             cx.event(
                 &node,
@@ -99,6 +100,18 @@ fn lease(cx: &mut Cx, node: &str) {
         "metadata": {"name": node, "namespace": "kube-node-lease",
             "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}]},
         "spec": {"holderIdentity": node, "leaseDurationSeconds": 40, "renewTime": renew},
+    }));
+}
+
+/// What the kubelet says of the volume drivers of its node: none has registered yet.
+pub fn csi_node(cx: &mut Cx, node: &str) {
+    let uid = cx.get("nodes", "", node).map(|n| n["metadata"]["uid"].clone());
+    let moved = "kubernetes.io/aws-ebs,kubernetes.io/azure-disk,kubernetes.io/azure-file,kubernetes.io/cinder,kubernetes.io/gce-pd,kubernetes.io/portworx-volume,kubernetes.io/vsphere-volume";
+    cx.create(json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "CSINode",
+        "metadata": {"name": node, "annotations": {"storage.alpha.kubernetes.io/migrated-plugins": moved},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid}]},
+        "spec": {"drivers": null},
     }));
 }
 

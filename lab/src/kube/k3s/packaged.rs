@@ -25,6 +25,7 @@ pub fn birth(cx: &mut Cx) {
         cx.c.store.install_crd(now, crd);
     }
     super::roles::birth(cx);
+    super::flow::birth(cx);
     super::apiservices::look(cx);
     for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)] {
         cx.create(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},

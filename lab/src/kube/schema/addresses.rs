@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::super::store::{Cause, Store};
-use super::super::text::s;
+use super::super::text::{arr, s};
 
 /// The first two numbers of the range, as the `kubernetes` service has them.
 fn range(store: &Store) -> String {
@@ -25,20 +25,40 @@ pub fn free(store: &Store, seed: u64) -> String {
     (seed..seed + 250).map(at).find(|ip| !is_taken(store, ip, None)).unwrap_or_else(|| at(seed))
 }
 
-/// What keeps a new service from the address that it asks for.
+/// What keeps a new service from the address and the node ports that it asks for.
 #[must_use]
 pub fn trouble(store: &Store, obj: &Value) -> Option<Cause> {
+    // before the API server's own service there is nobody to give out anything
+    store.get("services", "default", "kubernetes")?;
+    address(store, obj).or_else(|| node_port(store, obj))
+}
+
+fn address(store: &Store, obj: &Value) -> Option<Cause> {
     let ip = s(obj, "/spec/clusterIP");
-    if ip.is_empty() || ip == "None" || store.get("services", "default", "kubernetes").is_none() {
+    if ip.is_empty() || ip == "None" {
         return None;
     }
-    let range = range(store);
-    let why = if !ip.starts_with(&format!("{range}.")) {
-        format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}.0.0/16")
+    let why = if !ip.starts_with(&format!("{}.", range(store))) {
+        "the provided network does not match the current range"
     } else if is_taken(store, ip, Some(obj)) {
-        "provided IP is already allocated".to_owned()
+        "provided IP is already allocated"
     } else {
         return None;
     };
     Some(Cause::invalid("spec.clusterIPs", &serde_json::json!([ip]), &format!("failed to allocate IP {ip}: {why}")))
+}
+
+fn node_port(store: &Store, obj: &Value) -> Option<Cause> {
+    let same = |o: &Value| ["/metadata/namespace", "/metadata/name"].iter().all(|p| s(o, p) == s(obj, p));
+    let taken = |p: &Value| {
+        let has = |o: &Value| {
+            arr(o, "/spec/ports").iter().any(|q| q["nodePort"] == p["nodePort"] && q["protocol"] == p["protocol"])
+        };
+        store.all("services", "").any(|o| !same(o) && has(o))
+    };
+    let (i, p) = arr(obj, "/spec/ports")
+        .iter()
+        .enumerate()
+        .find(|(_, p)| p["nodePort"].as_i64().unwrap_or(0) != 0 && taken(p))?;
+    Some(Cause::invalid(format!("spec.ports[{i}].nodePort"), &p["nodePort"], "provided port is already allocated"))
 }

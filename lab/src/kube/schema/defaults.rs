@@ -275,6 +275,9 @@ fn pod_spec(spec: &mut Value) {
         }
         if let Some(m) = v.as_object_mut() {
             m.retain(|_, v| !v.is_null());
+            if m.keys().all(|k| k == "name") {
+                m.insert("emptyDir".into(), json!({}));
+            }
         }
     }
     if let Some(m) = spec.as_object_mut() {

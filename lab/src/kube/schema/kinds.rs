@@ -30,6 +30,8 @@ pub struct Kind {
     pub scale_paths: Value,
     /// Version that a custom kind is stored in.
     pub stored: String,
+    /// Fields that objects of a custom kind can be selected by.
+    pub selectable: Vec<String>,
     /// Categories (`all`).
     pub categories: Vec<String>,
     /// Only `create` is offered (reviews).
@@ -81,7 +83,7 @@ impl Kind {
 }
 
 /// group, version, kind, plural, short names, flags, categories. Flags: n
-/// namespaced, s status, c scale, o create only.
+/// namespaced, s status, c scale, o create only, r read only.
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
 
 const ADM: &str = "admissionregistration.k8s.io";
@@ -91,7 +93,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 
 const TABLE: &[Row] = &[
     ("", "v1", "Binding", "bindings", "", "no", ""),
-    ("", "v1", "ComponentStatus", "componentstatuses", "cs", "", ""),
+    ("", "v1", "ComponentStatus", "componentstatuses", "cs", "r", ""),
     ("", "v1", "ConfigMap", "configmaps", "cm", "n", ""),
     ("", "v1", "Endpoints", "endpoints", "ep", "n", ""),
     ("", "v1", "Event", "events", "ev", "n", ""),
@@ -139,6 +141,7 @@ const TABLE: &[Row] = &[
     ("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", "csr", "s", ""),
     ("coordination.k8s.io", "v1", "Lease", "leases", "", "n", ""),
     ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", "", "n", ""),
+    ("events.k8s.io", "v1", "Event", "events", "ev", "n", ""),
     ("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema", "flowschemas", "", "s", ""),
     ("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", "", "s", ""),
     ("networking.k8s.io", "v1", "IngressClass", "ingressclasses", "", "", ""),
@@ -162,6 +165,7 @@ const TABLE: &[Row] = &[
 pub const GROUP_ORDER: &[&str] = &[
     "apiregistration.k8s.io",
     "apps",
+    "events.k8s.io",
     "authentication.k8s.io",
     "authorization.k8s.io",
     "autoscaling",
@@ -214,6 +218,7 @@ pub fn builtin() -> &'static [Arc<Kind>] {
                     status: flags.contains('s'),
                     scale: flags.contains('c'),
                     create_only: flags.contains('o'),
+                    read_only: flags.contains('r'),
                     categories: words(categories),
                     type_name: type_name(group, version, kind),
                     ..Kind::default()
@@ -231,6 +236,7 @@ pub fn of_crd(crd: &Value) -> Vec<Arc<Kind>> {
         v.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let path = |f: &Value| f["jsonPath"].as_str().unwrap_or_default().trim_start_matches('.').to_owned();
     let kind = text(&names["kind"]);
     let storage =
         spec["versions"].as_array().into_iter().flatten().find(|v| v["storage"] == true).unwrap_or(&Value::Null);
@@ -253,6 +259,7 @@ pub fn of_crd(crd: &Value) -> Vec<Arc<Kind>> {
                 scale_paths: v["subresources"]["scale"].clone(),
                 stored: text(&storage["name"]),
                 categories: list(&names["categories"]),
+                selectable: v["selectableFields"].as_array().into_iter().flatten().map(path).collect(),
                 custom: true,
                 schema: schema.is_object().then(|| Arc::new(schema)),
                 columns: v["additionalPrinterColumns"].as_array().cloned().unwrap_or_default(),

@@ -6,7 +6,11 @@ pub mod crds;
 mod custom;
 pub mod defaults;
 pub mod kinds;
+mod limits;
+pub mod names;
+mod network;
 pub mod node;
+mod podspec;
 mod policy;
 pub mod remarks;
 pub mod resized;
@@ -14,5 +18,6 @@ mod rules;
 mod secrets;
 pub mod typed;
 pub mod validate;
+mod workloads;
 
 pub use kinds::Kind;

@@ -1,16 +1,18 @@
-//! What the API server warns of in objects that it takes. Grade: source (pkg/api/pod/warnings.go).
+//! What the API server warns of in objects that it takes. Grade: source (pkg/api/pod/warnings.go, the strategies of
+//! workloads and of custom resources).
 use serde_json::Value;
 
-use super::Kind;
-use crate::kube::text::arr;
+use super::{Kind, names};
+use crate::kube::store::meta;
+use crate::kube::text::{arr, milli, s};
 
-/// Where a kind has the spec of its pods.
-fn path(kind: &Kind) -> Option<&'static str> {
+/// Where a kind has the template of its pods.
+fn template(kind: &Kind) -> Option<&'static str> {
     match kind.kind.as_str() {
         _ if kind.custom => None,
-        "Pod" => Some("spec"),
-        "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" => Some("spec.template.spec"),
-        "CronJob" => Some("spec.jobTemplate.spec.template.spec"),
+        "Pod" => Some(""),
+        "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" => Some("spec.template."),
+        "CronJob" => Some("spec.jobTemplate.spec.template."),
         _ => None,
     }
 }
@@ -18,24 +20,178 @@ fn path(kind: &Kind) -> Option<&'static str> {
 /// The spec of an object's pods.
 #[must_use]
 pub fn pod_spec<'a>(kind: &Kind, obj: &'a Value) -> Option<&'a Value> {
-    obj.pointer(&format!("/{}", path(kind)?.replace('.', "/")))
+    obj.pointer(&format!("/{}spec", template(kind)?.replace('.', "/")))
 }
 
-/// The warnings of an object.
+/// Labels of nodes that have better names by now.
+const OLD_LABELS: &[(&str, &str)] = &[
+    ("beta.kubernetes.io/arch", "deprecated since v1.14; use \"kubernetes.io/arch\" instead"),
+    ("beta.kubernetes.io/os", "deprecated since v1.14; use \"kubernetes.io/os\" instead"),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "deprecated since v1.17; use \"topology.kubernetes.io/region\" instead",
+    ),
+    ("failure-domain.beta.kubernetes.io/zone", "deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead"),
+    ("beta.kubernetes.io/instance-type", "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead"),
+];
+
+/// Annotations of pods without effect.
+const OLD_NOTES: &[(&str, &str)] = &[
+    (
+        "scheduler.alpha.kubernetes.io/critical-pod",
+        "non-functional in v1.16+; use the \"priorityClassName\" field instead",
+    ),
+    ("security.alpha.kubernetes.io/sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
+    ("security.alpha.kubernetes.io/unsafe-sysctls", "non-functional in v1.11+; use the \"sysctls\" field instead"),
+];
+
+/// Volumes whose drivers are gone.
+const OLD_VOLUMES: &[(&str, &str)] = &[
+    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("gitRepo", "deprecated in v1.11"),
+    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
+    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+    ("quobyte", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
+];
+
+/// The warnings of an object; `old` is what it was.
 #[must_use]
-pub fn of(kind: &Kind, obj: &Value) -> Vec<String> {
-    let (Some(at), Some(spec)) = (path(kind), pod_spec(kind, obj)) else { return Vec::new() };
+pub fn of(kind: &Kind, obj: &Value, old: Option<&Value>) -> Vec<String> {
     let mut out = Vec::new();
+    if kind.custom {
+        finalizers(obj, old, &mut out);
+    }
+    if old.is_none() {
+        dotted(kind, obj, &mut out);
+    }
+    let (Some(at), Some(spec)) = (template(kind), pod_spec(kind, obj)) else { return out };
+    let above = obj.pointer(&format!("/{}metadata/annotations", at.replace('.', "/"))).unwrap_or(&Value::Null);
+    for (key, why) in OLD_NOTES.iter().filter(|(k, _)| !above[*k].is_null()) {
+        out.push(format!("{at}metadata.annotations[{key}]: {why}"));
+    }
+    pod(spec, &format!("{at}spec"), &mut out);
     for list in ["initContainers", "containers"] {
         for (i, c) in arr(spec, &format!("/{list}")).iter().enumerate() {
-            let env = arr(c, "/env");
-            for (j, e) in env.iter().enumerate().filter(|(j, e)| env[..*j].iter().any(|x| x["name"] == e["name"])) {
-                out.push(format!(
-                    "{at}.{list}[{i}].env[{j}]: hides previous definition of {}, which may be dropped when using apply",
-                    e["name"]
-                ));
+            container(c, &format!("{at}spec.{list}[{i}]"), &mut out);
+        }
+    }
+    ports(spec, &format!("{at}spec"), &mut out);
+    out
+}
+
+/// Finalizers of custom objects that anybody else could choose, too.
+fn finalizers(obj: &Value, old: Option<&Value>, out: &mut Vec<String>) {
+    let had = old.map(meta::finalizers).unwrap_or_default();
+    let mut fresh: Vec<&str> = meta::finalizers(obj).into_iter().filter(|f| !had.contains(f)).collect();
+    fresh.sort_unstable();
+    for f in
+        fresh.into_iter().filter(|f| !f.contains('/') && !matches!(*f, "kubernetes" | "orphan" | "foregroundDeletion"))
+    {
+        out.push(format!("metadata.finalizers: {f:?}: prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers"));
+    }
+}
+
+/// Names that become names of hosts.
+fn dotted(kind: &Kind, obj: &Value, out: &mut Vec<String>) {
+    let name = meta::name(obj);
+    let whose = match kind.kind.as_str() {
+        _ if kind.custom || name.is_empty() || names::is_label(name) => return,
+        "Pod" => "the Pod's hostname",
+        "Deployment" | "ReplicaSet" | "Job" | "CronJob" | "ReplicationController" => "Pod names and hostnames",
+        _ => return,
+    };
+    let why = names::label(name).join(" ");
+    out.push(format!(
+        "metadata.name: this is used in {whose}, which can result in surprising behavior; a DNS label is recommended: [{why}]"
+    ));
+}
+
+fn pod(spec: &Value, at: &str, out: &mut Vec<String>) {
+    let old_label = |k: &str| OLD_LABELS.iter().find(|l| l.0 == k).map(|l| l.1);
+    for k in spec["nodeSelector"].as_object().into_iter().flat_map(|m| m.keys()) {
+        out.extend(old_label(k).map(|why| format!("{at}.nodeSelector[{k}]: {why}")));
+    }
+    for (i, t) in arr(spec, "/topologySpreadConstraints").iter().enumerate() {
+        let at = format!("{at}.topologySpreadConstraints[{i}]");
+        let key = s(t, "/topologyKey");
+        out.extend(old_label(key).map(|why| format!("{at}.topologyKey: {key} is {why}")));
+        if t["labelSelector"].is_null() {
+            out.push(format!("{at}.labelSelector: a null labelSelector results in matching no pod"));
+        }
+    }
+    for (i, v) in arr(spec, "/volumes").iter().enumerate() {
+        for (source, why) in OLD_VOLUMES.iter().filter(|(k, _)| v[*k].is_object()) {
+            out.push(format!("{at}.volumes[{i}].{source}: {why}"));
+        }
+    }
+    for (list, field) in [("hostAliases", "ip"), ("imagePullSecrets", "name")] {
+        let all = arr(spec, &format!("/{list}"));
+        for (i, v) in all.iter().enumerate().filter(|(i, v)| all[..*i].iter().any(|x| x[field] == v[field])) {
+            out.push(format!("{at}.{list}[{i}].{field}: duplicate {field} {:?}", s(v, &format!("/{field}"))));
+        }
+    }
+    for (i, _) in arr(spec, "/imagePullSecrets").iter().enumerate().filter(|(_, v)| s(v, "/name").is_empty()) {
+        out.push(format!("{at}.imagePullSecrets[{i}].name: invalid empty name \"\""));
+    }
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|n| n < 0) {
+        out.push(format!(
+            "{at}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+        ));
+    }
+}
+
+fn container(c: &Value, at: &str, out: &mut Vec<String>) {
+    for (part, what) in [
+        ("limits", "memory"),
+        ("requests", "memory"),
+        ("limits", "ephemeral-storage"),
+        ("requests", "ephemeral-storage"),
+    ] {
+        let v = &c["resources"][part][what];
+        if !v.is_null() && milli(v) % 1000 != 0 {
+            let shown = v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+            out.push(format!(
+                "{at}.resources.{part}[{what}]: fractional byte value {shown:?} is invalid, must be an integer"
+            ));
+        }
+    }
+    let env = arr(c, "/env");
+    for (j, e) in env.iter().enumerate().filter(|(j, e)| env[..*j].iter().any(|x| x["name"] == e["name"])) {
+        let before = format!("$({})", s(e, "/name"));
+        let value = s(e, "/value");
+        if e["valueFrom"].is_object() || value == before || !value.contains(&before) {
+            out.push(format!(
+                "{at}.env[{j}]: hides previous definition of {}, which may be dropped when using apply",
+                e["name"]
+            ));
+        }
+    }
+}
+
+/// Ports that two containers, or one twice, have.
+fn ports(spec: &Value, at: &str, out: &mut Vec<String>) {
+    let mut seen: Vec<(String, &Value)> = Vec::new();
+    for list in ["initContainers", "containers"] {
+        for (i, c) in arr(spec, &format!("/{list}")).iter().enumerate() {
+            for (j, p) in arr(c, "/ports").iter().enumerate() {
+                let here = format!("{at}.{list}[{i}].ports[{j}]");
+                let proto = |p: &Value| p["protocol"].as_str().unwrap_or("TCP").to_owned();
+                let host = |p: &Value| p["hostPort"].as_i64().unwrap_or(0);
+                let alike =
+                    seen.iter().filter(|(_, o)| o["containerPort"] == p["containerPort"] && proto(o) == proto(p));
+                for (other, o) in alike {
+                    if s(o, "/hostIP") == s(p, "/hostIP") && host(o) == host(p) {
+                        out.push(format!("{here}: duplicate port definition with {other}"));
+                    } else if host(o) == 0 || host(p) == 0 {
+                        out.push(format!("{here}: overlapping port definition with {other}"));
+                    }
+                }
+                seen.push((here, p));
             }
         }
     }
-    out
 }

@@ -45,7 +45,7 @@ pub fn check(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
             }
         }
     }
-    rules::check(kind, new, &mut causes);
+    rules::check(kind, new, Some(old), &mut causes);
     let class = super::defaults::quality(new);
     if old["status"]["qosClass"].as_str().is_some_and(|c| c != class) {
         let why = "Pod QOS Class may not change as a result of resizing";

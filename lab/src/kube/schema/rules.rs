@@ -1,135 +1,91 @@
-//! Rules of built-in kinds beyond their types: ranges of ports, names of containers, resources, schedules, roles, budgets,
-//! definitions. Grade: source (the validation packages of kube-apiserver).
+//! Rules of built-in kinds beyond their types, kind by kind; schedules, roles, autoscalers and definitions themselves.
+//! Grade: source (the validation packages of kube-apiserver).
 use serde_json::{Value, json};
 
-use super::Kind;
-use super::validate::{LABEL, dns};
+use super::{Kind, limits, names, network, podspec, workloads};
 use crate::kube::store::Cause;
-use crate::kube::text::{arr, milli};
-
-const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+use crate::kube::text::{arr, s};
 
 fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|w| (*w).to_owned()).collect()
 }
 
 /// A text that has to be one of a list, where it is given.
-fn one_of(at: String, v: &Value, list: &[&str], out: &mut Vec<Cause>) {
+pub(super) fn one_of(at: String, v: &Value, list: &[&str], out: &mut Vec<Cause>) {
     if v.as_str().is_some_and(|t| !list.contains(&t)) {
         out.push(Cause::unsupported(at, v, &words(list)));
     }
 }
 
-fn duplicate(field: String, v: &Value) -> Cause {
+/// A value that is there twice.
+pub(super) fn duplicate(field: String, v: &Value) -> Cause {
     Cause { reason: "FieldValueDuplicate", field, message: format!("Duplicate value: {v}") }
 }
 
-fn port(at: String, v: &Value, out: &mut Vec<Cause>) {
+/// A value that may not be there.
+pub(super) fn forbidden(field: &str, why: &str) -> Cause {
+    Cause { reason: "FieldValueForbidden", field: field.to_owned(), message: format!("Forbidden: {why}") }
+}
+
+/// A value that never changes.
+pub(super) fn immutable(field: &str, new: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    if old.is_some_and(|o| o != new) {
+        out.push(Cause::invalid(field, new, "field is immutable"));
+    }
+}
+
+/// A port's number.
+pub(super) fn port(at: String, v: &Value, out: &mut Vec<Cause>) {
     if v.as_i64().is_some_and(|n| !(1..=65_535).contains(&n)) {
         out.push(Cause::invalid(at, v, "must be between 1 and 65535, inclusive"));
     }
 }
 
-/// Checks an object of a built-in kind.
-pub(super) fn check(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
+/// Checks an object of a built-in kind; `old` is what it was.
+pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     let spec = &obj["spec"];
     match kind.kind.as_str() {
-        "Pod" => pod(spec, "spec", out),
+        "Pod" => podspec::check(spec, "spec", out),
         "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" => {
-            pod(&spec["template"]["spec"], "spec.template.spec", out);
+            workloads::check(kind, spec, out);
+            podspec::check(&spec["template"]["spec"], "spec.template.spec", out);
         }
         "CronJob" => {
             schedule(&spec["schedule"], out);
-            let policies = ["Allow", "Forbid", "Replace"];
-            one_of("spec.concurrencyPolicy".into(), &spec["concurrencyPolicy"], &policies, out);
-            pod(&spec["jobTemplate"]["spec"]["template"]["spec"], "spec.jobTemplate.spec.template.spec", out);
+            workloads::cron(spec, out);
+            let job = &spec["jobTemplate"]["spec"];
+            workloads::counted(job, "spec.jobTemplate.spec", &["parallelism", "completions", "backoffLimit"], out);
+            podspec::check(&job["template"]["spec"], "spec.jobTemplate.spec.template.spec", out);
+            let policy = s(job, "/template/spec/restartPolicy");
+            if policy == "Always" {
+                let at = "spec.jobTemplate.spec.template.spec.restartPolicy";
+                out.push(Cause::required(at, "valid values: \"OnFailure\", \"Never\""));
+            }
         }
-        "Service" => service(obj, out),
-        "Ingress" => ingress(spec, out),
+        "Service" => network::service(obj, out),
+        "Ingress" => network::ingress(spec, out),
+        "IngressClass" => network::class(spec, old, out),
+        "NetworkPolicy" => network::policy(spec, out),
+        "ResourceQuota" => limits::quota(obj, old, out),
+        "LimitRange" => limits::range(spec, out),
+        "PriorityClass" => limits::priority(obj, old, out),
+        "RuntimeClass" => limits::runtime(obj, old, out),
+        "StorageClass" => limits::storage(obj, old, out),
+        "Lease" => limits::lease(spec, out),
         "PersistentVolumeClaim" | "PersistentVolume" => {
             let modes = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
             arr(spec, "/accessModes").iter().for_each(|m| one_of("spec.accessModes".into(), m, &modes, out));
+            one_of("spec.volumeMode".into(), &spec["volumeMode"], &["Block", "Filesystem"], out);
         }
         "HorizontalPodAutoscaler" => autoscaler(spec, out),
-        "PodDisruptionBudget" if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() => {
-            out.push(Cause::invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set"));
-        }
-        "Role" | "ClusterRole" => role(obj, out),
+        "PodDisruptionBudget" => workloads::budget(spec, out),
+        "Event" if kind.group.is_empty() => crate::kube::api::events::rules(obj, out),
+        "Role" | "ClusterRole" => role(kind, obj, out),
+        "RoleBinding" | "ClusterRoleBinding" => binding(kind, obj, out),
         "Secret" => super::secrets::secret(obj, out),
         "ConfigMap" => super::secrets::config_map(obj, out),
         "CustomResourceDefinition" => definition(spec, out),
         _ => {}
-    }
-    if matches!(kind.kind.as_str(), "Deployment" | "StatefulSet" | "ReplicaSet") {
-        let n = &spec["replicas"];
-        if n.as_i64().is_some_and(|n| n < 0) {
-            out.push(Cause::invalid("spec.replicas", n, "must be greater than or equal to 0"));
-        }
-    }
-}
-
-fn pod(spec: &Value, path: &str, out: &mut Vec<Cause>) {
-    one_of(format!("{path}.restartPolicy"), &spec["restartPolicy"], &["Always", "OnFailure", "Never"], out);
-    let mut seen: Vec<&Value> = Vec::new();
-    for (i, v) in arr(spec, "/volumes").iter().enumerate() {
-        if seen.contains(&&v["name"]) {
-            out.push(duplicate(format!("{path}.volumes[{i}].name"), &v["name"]));
-        }
-        seen.push(&v["name"]);
-    }
-    for list in ["containers", "initContainers"] {
-        for (i, c) in arr(spec, &format!("/{list}")).iter().enumerate() {
-            container(c, &format!("{path}.{list}[{i}]"), out);
-        }
-    }
-}
-
-fn container(c: &Value, at: &str, out: &mut Vec<Cause>) {
-    if c["name"].as_str().is_some_and(|n| !n.is_empty() && !dns(n, false)) {
-        out.push(Cause::invalid(format!("{at}.name"), &c["name"], LABEL));
-    }
-    one_of(format!("{at}.imagePullPolicy"), &c["imagePullPolicy"], &["Always", "IfNotPresent", "Never"], out);
-    for (i, p) in arr(c, "/ports").iter().enumerate() {
-        port(format!("{at}.ports[{i}].containerPort"), &p["containerPort"], out);
-        port(format!("{at}.ports[{i}].hostPort"), &p["hostPort"], out);
-        one_of(format!("{at}.ports[{i}].protocol"), &p["protocol"], &["SCTP", "TCP", "UDP"], out);
-    }
-    for (i, e) in arr(c, "/env").iter().enumerate() {
-        if e["name"] == "" {
-            out.push(Cause::required(format!("{at}.env[{i}].name"), ""));
-        }
-    }
-    let mut paths: Vec<&Value> = Vec::new();
-    for (i, m) in arr(c, "/volumeMounts").iter().enumerate() {
-        let path = &m["mountPath"];
-        if path.as_str().is_none_or(str::is_empty) {
-            out.push(Cause::required(format!("{at}.volumeMounts[{i}].mountPath"), ""));
-        } else if paths.contains(&path) {
-            out.push(Cause::invalid(format!("{at}.volumeMounts[{i}].mountPath"), path, "must be unique"));
-        }
-        paths.push(path);
-    }
-    resources(&c["resources"], &format!("{at}.resources"), out);
-}
-
-fn resources(r: &Value, at: &str, out: &mut Vec<Cause>) {
-    let shown = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-    for (name, want) in r["requests"].as_object().into_iter().flatten() {
-        let extended = name.contains('/') && !name.starts_with("kubernetes.io/");
-        match r["limits"].get(name) {
-            None if extended || name.starts_with("hugepages-") => {
-                out.push(Cause::required(format!("{at}.limits"), "Limit must be set for non overcommitable resources"));
-            }
-            Some(limit) if extended && milli(want) != milli(limit) => {
-                let why = format!("must be equal to {name} limit of {}", shown(limit));
-                out.push(Cause::invalid(format!("{at}.requests"), &shown(want).into(), &why));
-            }
-            Some(limit) if milli(want) > milli(limit) => {
-                let why = format!("must be less than or equal to {name} limit of {}", shown(limit));
-                out.push(Cause::invalid(format!("{at}.requests"), &shown(want).into(), &why));
-            }
-            _ => {}
-        }
     }
 }
 
@@ -139,50 +95,6 @@ fn schedule(v: &Value, out: &mut Vec<Cause>) {
     if fields.len() != 5 {
         let why = format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" "));
         out.push(Cause::invalid("spec.schedule", v, &why));
-    }
-}
-
-fn service(obj: &Value, out: &mut Vec<Cause>) {
-    let name = obj["metadata"]["name"].as_str().unwrap_or_default();
-    if dns(name, false) && name.starts_with(|c: char| c.is_ascii_digit()) {
-        out.push(Cause::invalid("metadata.name", &name.into(), LABEL_1035));
-    }
-    let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-    one_of("spec.type".into(), &obj["spec"]["type"], &kinds, out);
-    let ports = arr(obj, "/spec/ports");
-    let mut seen: Vec<&Value> = Vec::new();
-    for (i, p) in ports.iter().enumerate() {
-        let at = format!("spec.ports[{i}]");
-        if ports.len() > 1 && p["name"].as_str().is_none_or(str::is_empty) {
-            out.push(Cause::required(format!("{at}.name"), ""));
-        } else if p["name"].is_string() && seen.contains(&&p["name"]) {
-            out.push(duplicate(format!("{at}.name"), &p["name"]));
-        }
-        seen.push(&p["name"]);
-        port(format!("{at}.port"), &p["port"], out);
-        if p["targetPort"] != p["port"] {
-            port(format!("{at}.targetPort"), &p["targetPort"], out);
-        }
-        one_of(format!("{at}.protocol"), &p["protocol"], &["SCTP", "TCP", "UDP"], out);
-        if p["nodePort"].as_i64().is_some_and(|n| n != 0 && !(30_000..=32_767).contains(&n)) {
-            let why = "provided port is not in the valid range. The range of valid ports is 30000-32767";
-            out.push(Cause::invalid(format!("{at}.nodePort"), &p["nodePort"], why));
-        }
-    }
-}
-
-fn ingress(spec: &Value, out: &mut Vec<Cause>) {
-    for (i, rule) in arr(spec, "/rules").iter().enumerate() {
-        for (j, p) in arr(rule, "/http/paths").iter().enumerate() {
-            let at = format!("spec.rules[{i}].http.paths[{j}]");
-            if p["pathType"].is_null() {
-                out.push(Cause::required(format!("{at}.pathType"), "pathType must be specified"));
-            }
-            one_of(format!("{at}.pathType"), &p["pathType"], &["Exact", "ImplementationSpecific", "Prefix"], out);
-            if p["pathType"] != "ImplementationSpecific" && p["path"].as_str().is_some_and(|t| !t.starts_with('/')) {
-                out.push(Cause::invalid(format!("{at}.path"), &p["path"], "must be an absolute path"));
-            }
-        }
     }
 }
 
@@ -198,7 +110,7 @@ fn autoscaler(spec: &Value, out: &mut Vec<Cause>) {
     }
 }
 
-fn role(obj: &Value, out: &mut Vec<Cause>) {
+fn role(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
     for (i, r) in arr(obj, "/rules").iter().enumerate() {
         let none = |f: &str| r[f].as_array().is_none_or(Vec::is_empty);
         let at = |f: &str| format!("rules[{i}].{f}");
@@ -206,6 +118,13 @@ fn role(obj: &Value, out: &mut Vec<Cause>) {
             out.push(Cause::required(at("verbs"), "verbs must contain at least one value"));
         }
         if !none("nonResourceURLs") {
+            let mut say = |why: &str| out.push(Cause::invalid(at("nonResourceURLs"), &r["nonResourceURLs"], why));
+            if kind.namespaced {
+                say("namespaced rules cannot apply to non-resource URLs");
+            }
+            if !(none("apiGroups") && none("resources") && none("resourceNames")) {
+                say("rules cannot apply to both regular resources and non-resource URLs");
+            }
             continue;
         }
         if none("apiGroups") {
@@ -213,6 +132,54 @@ fn role(obj: &Value, out: &mut Vec<Cause>) {
         }
         if none("resources") {
             out.push(Cause::required(at("resources"), "resource rules must supply at least one resource"));
+        }
+    }
+}
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+fn binding(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
+    let role = &obj["roleRef"];
+    one_of("roleRef.apiGroup".into(), &role["apiGroup"], &[RBAC], out);
+    let roles: &[&str] = if kind.namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    if !roles.contains(&s(role, "/kind")) {
+        out.push(Cause::unsupported("roleRef.kind", &s(role, "/kind").into(), &words(roles)));
+    }
+    match s(role, "/name") {
+        "" => out.push(Cause::required("roleRef.name", "")),
+        name => super::validate::judged("roleRef.name", name, names::segment, out),
+    }
+    for (i, x) in arr(obj, "/subjects").iter().enumerate() {
+        let at = format!("subjects[{i}]");
+        let (name, sort, group) = (s(x, "/name"), s(x, "/kind"), s(x, "/apiGroup"));
+        if name.is_empty() {
+            out.push(Cause::required(format!("{at}.name"), ""));
+        }
+        match sort {
+            "ServiceAccount" => {
+                if !name.is_empty() {
+                    super::validate::judged(format!("{at}.name"), name, names::subdomain, out);
+                }
+                if !group.is_empty() {
+                    out.push(Cause::unsupported(format!("{at}.apiGroup"), &group.into(), &words(&[""])));
+                }
+                if !kind.namespaced && s(x, "/namespace").is_empty() {
+                    out.push(Cause::required(format!("{at}.namespace"), ""));
+                }
+            }
+            "User" | "Group" => {
+                if name.is_empty() {
+                    let why = format!("{} name cannot be empty", sort.to_lowercase());
+                    out.push(Cause::invalid(format!("{at}.name"), &name.into(), &why));
+                }
+                if group != RBAC {
+                    out.push(Cause::unsupported(format!("{at}.apiGroup"), &group.into(), &words(&[RBAC])));
+                }
+            }
+            _ => {
+                let sorts = words(&["ServiceAccount", "User", "Group"]);
+                out.push(Cause::unsupported(format!("{at}.kind"), &sort.into(), &sorts));
+            }
         }
     }
 }

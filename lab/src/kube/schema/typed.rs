@@ -220,6 +220,8 @@ const TIMES: &[(&str, [&str; 2])] = &[
 fn always(kind: &str) -> Value {
     match kind {
         "Namespace" => json!({"spec": {}, "status": {}}),
+        "Event" => json!({"source": {}, "firstTimestamp": null, "lastTimestamp": null, "eventTime": null,
+            "reportingComponent": "", "reportingInstance": ""}),
         "Node" => json!({"spec": {}, "status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": {
             "machineID": "", "systemUUID": "", "bootID": "", "kernelVersion": "", "osImage": "", "containerRuntimeVersion": "",
             "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "", "architecture": ""}}}),

@@ -2,64 +2,135 @@
 #![allow(clippy::collapsible_match)] // one arm per kind reads better
 use serde_json::Value;
 
+use super::names::{self, Judge};
 use super::node::{Field, Node};
-use super::{Kind, custom, rules};
+use super::{Kind, custom, limits, rules, workloads};
 use crate::kube::store::{Cause, Failure, Store, meta};
 
-const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-pub(super) const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+/// Most bytes of all annotations of an object together.
+const NOTES: usize = 256 * 1024;
 
-fn edges(s: &str, ok: impl Fn(char) -> bool) -> bool {
-    s.chars().next().is_some_and(&ok) && s.chars().last().is_some_and(&ok)
+/// How a kind's objects may be called.
+fn judge(kind: &Kind) -> Judge {
+    match kind.kind.as_str() {
+        _ if kind.custom => names::subdomain,
+        "Namespace" | "StatefulSet" => names::label,
+        "Service" => names::label_1035,
+        "Event" | "PodDisruptionBudget" | "CertificateSigningRequest" => names::segment,
+        _ if kind.group == "rbac.authorization.k8s.io" => names::segment,
+        _ => names::subdomain,
+    }
 }
 
-/// Whether a text is a DNS label, or a subdomain where dots may be in it.
-pub(super) fn dns(s: &str, dots: bool) -> bool {
-    let part = |p: &str| {
-        edges(p, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && p.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    };
-    if dots { s.len() <= 253 && s.split('.').all(part) } else { s.len() <= 63 && part(s) }
-}
-
-fn word(s: &str) -> bool {
-    s.len() <= 63
-        && edges(s, |c| c.is_ascii_alphanumeric())
-        && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+/// What `judge` has against a text.
+pub(super) fn judged(at: impl Into<String>, text: &str, judge: Judge, out: &mut Vec<Cause>) {
+    let at = at.into();
+    out.extend(judge(text).iter().map(|why| Cause::invalid(at.as_str(), &text.into(), why)));
 }
 
 /// Checks metadata; as in the real server each of its `times` layers complains about labels by itself.
 fn metadata(kind: &Kind, obj: &Value, times: usize, out: &mut Vec<Cause>) {
-    let name = meta::name(obj);
-    let strict = matches!(kind.kind.as_str(), "Namespace" | "Service");
-    let loose = kind.group == "rbac.authorization.k8s.io";
-    if strict && !dns(name, false) {
-        out.push(Cause::invalid("metadata.name", &name.into(), LABEL));
-    } else if !strict && !loose && !dns(name, true) {
-        out.push(Cause::invalid("metadata.name", &name.into(), SUBDOMAIN));
-    }
     for _ in 0..times {
         labels(&obj["metadata"]["labels"], "metadata.labels", out);
+        annotations(&obj["metadata"]["annotations"], "metadata.annotations", out);
+        owners(&obj["metadata"]["ownerReferences"], out);
     }
-    for (k, v) in obj["metadata"]["annotations"].as_object().into_iter().flatten() {
-        if !v.is_string() {
-            out.push(Cause::invalid(format!("metadata.annotations.{k}"), v, "must be a string"));
+    for (i, f) in meta::finalizers(obj).into_iter().enumerate() {
+        judged("metadata.finalizers", f, names::key, out);
+        let standard = matches!(f, "kubernetes" | "orphan" | "foregroundDeletion");
+        if !kind.custom && !f.contains('/') && !standard {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            out.push(Cause::invalid(format!("metadata.finalizers[{i}]"), &f.into(), why));
         }
+    }
+}
+
+/// Checks a label selector.
+pub(super) fn selector(v: &Value, path: &str, out: &mut Vec<Cause>) {
+    labels(&v["matchLabels"], &format!("{path}.matchLabels"), out);
+    for (i, e) in v["matchExpressions"].as_array().into_iter().flatten().enumerate() {
+        let at = format!("{path}.matchExpressions[{i}]");
+        let values = e["values"].as_array().map_or(&[][..], Vec::as_slice);
+        match e["operator"].as_str() {
+            Some("In" | "NotIn") if values.is_empty() => {
+                let why = "must be specified when `operator` is 'In' or 'NotIn'";
+                out.push(Cause::required(format!("{at}.values"), why));
+            }
+            Some("Exists" | "DoesNotExist") if !values.is_empty() => {
+                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                out.push(rules::forbidden(&format!("{at}.values"), why));
+            }
+            Some("In" | "NotIn" | "Exists" | "DoesNotExist") => {}
+            _ => out.push(Cause::invalid(format!("{at}.operator"), &e["operator"], "not a valid selector operator")),
+        }
+        judged(format!("{at}.key"), e["key"].as_str().unwrap_or_default(), names::key, out);
+        for (j, v) in values.iter().enumerate() {
+            judged(format!("{at}.values[{j}]"), v.as_str().unwrap_or_default(), names::value, out);
+        }
+    }
+}
+
+/// Checks the name of a new object.
+fn name(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
+    let judge = judge(kind);
+    let start = meta::text(obj, "generateName");
+    let wrong = judge(&names::beginning(start));
+    if !start.is_empty() {
+        out.extend(wrong.iter().map(|why| Cause::invalid("metadata.generateName", &start.into(), why)));
+    }
+    judged("metadata.name", meta::name(obj), judge, out);
+    if kind.kind == "CronJob" && meta::name(obj).len() > 52 {
+        out.push(Cause::invalid("metadata.name", &meta::name(obj).into(), "must be no more than 52 characters"));
     }
 }
 
 fn labels(v: &Value, path: &str, out: &mut Vec<Cause>) {
     for (k, v) in v.as_object().into_iter().flatten() {
-        let (prefix, part) = k.rsplit_once('/').map_or((None, k.as_str()), |(p, n)| (Some(p), n));
-        if !word(part) || prefix.is_some_and(|p| !dns(p, true)) {
-            out.push(Cause::invalid(path, &k.as_str().into(), QUALIFIED));
+        judged(path, k, names::key, out);
+        judged(path, v.as_str().unwrap_or_default(), names::value, out);
+    }
+}
+
+fn annotations(v: &Value, path: &str, out: &mut Vec<Cause>) {
+    let mut size = 0;
+    for (k, v) in v.as_object().into_iter().flatten() {
+        let wrong = names::key(&k.to_lowercase());
+        out.extend(wrong.iter().map(|why| Cause::invalid(path, &k.as_str().into(), why)));
+        size += k.len() + v.as_str().map_or(0, str::len);
+    }
+    if size > NOTES {
+        let message = format!("Too long: may not be more than {NOTES} bytes");
+        out.push(Cause { reason: "FieldValueTooLong", field: path.to_owned(), message });
+    }
+}
+
+fn owners(list: &Value, out: &mut Vec<Cause>) {
+    let mut controller: Option<String> = None;
+    for (i, r) in list.as_array().into_iter().flatten().enumerate() {
+        let at = format!("metadata.ownerReferences[{i}]");
+        let text = |f: &str| r[f].as_str().unwrap_or_default();
+        for f in ["apiVersion", "kind", "name", "uid"].into_iter().filter(|f| text(f).is_empty()) {
+            out.push(Cause::required(format!("{at}.{f}"), "must not be empty"));
         }
-        let text = v.as_str().unwrap_or_default();
-        if !text.is_empty() && !word(text) {
-            let why = if text.len() > 63 { "must be no more than 63 bytes" } else { LABEL_VALUE };
-            out.push(Cause::invalid(path, v, why));
+        if text("apiVersion").matches('/').count() > 1 || text("apiVersion").ends_with('/') {
+            let why = "must be <group>/<version> or <version>";
+            out.push(Cause::invalid(format!("{at}.apiVersion"), &r["apiVersion"], why));
+        }
+        if text("apiVersion") == "v1" && text("kind") == "Event" {
+            out.push(Cause::invalid(at, r, "/v1, Kind=Event is disallowed from being an owner"));
+        }
+        if r["controller"] != true {
+            continue;
+        }
+        let this = format!("{}/{}", text("kind"), text("name"));
+        match &controller {
+            None => controller = Some(this),
+            Some(first) => {
+                let why = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+                );
+                out.push(Cause::invalid("metadata.ownerReferences", list, &why));
+            }
         }
     }
 }
@@ -74,11 +145,13 @@ fn finish(kind: &Kind, obj: &Value, causes: &[Cause]) -> Result<(), Failure> {
 /// 422 with every cause.
 pub fn create(store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
-    metadata(kind, obj, 2, &mut causes);
-    if kind.group.is_empty() && kind.kind == "Service" {
+    name(kind, obj, &mut causes);
+    metadata(kind, obj, 1, &mut causes);
+    body(kind, obj, None, &mut causes);
+    // addresses and ports are given out last
+    if kind.group.is_empty() && kind.kind == "Service" && causes.is_empty() {
         causes.extend(super::addresses::trouble(store, obj));
     }
-    body(kind, obj, None, &mut causes);
     finish(kind, obj, &causes)
 }
 
@@ -112,20 +185,12 @@ pub fn update(_store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(
 const IMMUTABLE: &[(&str, &str)] = &[
     ("Deployment", "/spec/selector"),
     ("DaemonSet", "/spec/selector"),
-    ("StatefulSet", "/spec/selector"),
-    ("StatefulSet", "/spec/serviceName"),
     ("Job", "/spec/selector"),
     ("Job", "/spec/template"),
     ("Job", "/spec/completions"),
-    ("StorageClass", "/parameters"),
-    ("StorageClass", "/provisioner"),
-    ("StorageClass", "/volumeBindingMode"),
-    ("PersistentVolumeClaim", "/spec/storageClassName"),
-    ("PersistentVolumeClaim", "/spec/accessModes"),
     ("RoleBinding", "/roleRef"),
     ("ClusterRoleBinding", "/roleRef"),
     ("Secret", "/type"),
-    ("PriorityClass", "/value"),
 ];
 
 fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
@@ -138,27 +203,15 @@ fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
         if a != b && !null(a) {
             let field = pointer.trim_start_matches('/').replace('/', ".");
             out.push(match kind.kind.as_str() {
-                "StorageClass" => Cause {
-                    reason: "FieldValueForbidden",
-                    message: format!("Forbidden: updates to {field} are forbidden."),
-                    field,
-                },
-                "PersistentVolumeClaim" => Cause {
-                    reason: "FieldValueForbidden",
-                    field: "spec".into(),
-                    message: "Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims".into(),
-                },
-                "PriorityClass" => Cause {
-                    reason: "FieldValueForbidden",
-                    field,
-                    message: "Forbidden: may not be changed in an update.".into(),
-                },
                 "RoleBinding" | "ClusterRoleBinding" => {
                     Cause::invalid(field, b.unwrap_or(&Value::Null), "cannot change roleRef")
                 }
                 _ => Cause::invalid(field, b.unwrap_or(&Value::Null), "field is immutable"),
             });
         }
+    }
+    if kind.kind == "StatefulSet" {
+        workloads::stateful_update(old, new, out);
     }
     if kind.kind == "Pod" && frozen(old) != frozen(new) {
         out.push(Cause {
@@ -174,15 +227,13 @@ fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
     {
         out.push(Cause::invalid("spec.clusterIPs[0]", &new["spec"]["clusterIP"], "may not change once set"));
     }
-    if (kind.kind == "ConfigMap" || kind.kind == "Secret")
-        && old["immutable"] == true
-        && (old["data"] != new["data"] || new["immutable"] != true)
-    {
-        out.push(Cause {
-            reason: "FieldValueForbidden",
-            field: "data".into(),
-            message: "Forbidden: field is immutable when `immutable` is set".into(),
-        });
+    if kind.kind == "PersistentVolumeClaim" {
+        limits::claim_update(old, new, out);
+    }
+    if matches!(kind.kind.as_str(), "ConfigMap" | "Secret") && old["immutable"] == true {
+        for f in ["immutable", "data", "binaryData"].into_iter().filter(|f| old[*f] != new[*f]) {
+            out.push(rules::forbidden(f, "field is immutable when `immutable` is set"));
+        }
     }
 }
 
@@ -218,7 +269,7 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     } else if matches!(kind.kind.as_str(), "Pod" | "Deployment" | "DaemonSet" | "StatefulSet" | "Job" | "CronJob") {
         out.push(Cause::required("spec", ""));
     }
-    rules::check(kind, obj, out);
+    rules::check(kind, obj, old, out);
     match kind.kind.as_str() {
         "Pod" => containers(&obj["spec"], "spec", &[], out),
         "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" => {
@@ -232,10 +283,11 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
             template_labels(obj, out);
             let policy = &obj["spec"]["template"]["spec"]["restartPolicy"];
             let job = kind.kind == "Job";
-            let known = matches!(policy.as_str(), Some("Always" | "OnFailure" | "Never"));
-            if known && (*policy == "Always") == job {
-                let allowed: &[String] = if job { &["OnFailure".into(), "Never".into()] } else { &["Always".into()] };
-                out.push(Cause::unsupported("spec.template.spec.restartPolicy", policy, allowed));
+            let at = "spec.template.spec.restartPolicy";
+            match policy.as_str() {
+                Some("Always") if job => out.push(Cause::required(at, "valid values: \"OnFailure\", \"Never\"")),
+                Some("OnFailure" | "Never") if !job => out.push(Cause::unsupported(at, policy, &["Always".to_owned()])),
+                _ => {}
             }
         }
         "Service"
@@ -252,9 +304,6 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
             if obj["spec"]["resources"]["requests"]["storage"].is_null() {
                 out.push(Cause::required("spec.resources[storage]", ""));
             }
-        }
-        "StorageClass" if obj["provisioner"].as_str().is_none_or(str::is_empty) => {
-            out.push(Cause::required("provisioner", ""))
         }
         "CustomResourceDefinition" => {
             let want = format!(
@@ -327,12 +376,16 @@ fn containers(spec: &Value, path: &str, claims: &[&str], out: &mut Vec<Cause>) {
     }
 }
 
+/// Required fields that rules of their own look at, or that Go has a value for without being told.
+const CHECKED: &[&str] =
+    &["metadata", "status", "mountPath", "pathType", "backend", "podSelector", "controller", "service", "limits"];
+
 /// Required fields of built-in types.
 fn required(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
     match v {
         Value::Object(m) => {
             for r in node.required() {
-                if m.get(r).is_none_or(Value::is_null) && !matches!(r, "metadata" | "status" | "mountPath") {
+                if m.get(r).is_none_or(Value::is_null) && !CHECKED.contains(&r) {
                     out.push(Cause::required(format!("{path}.{r}"), ""));
                 }
             }

@@ -26,6 +26,26 @@ pub(super) fn deletion(kind: &Kind, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses to grow a claim whose class does not allow it.
+///
+/// # Errors
+/// 403 in the words of the plugin.
+pub(super) fn growth(store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
+    let size = |o: &Value| milli(&o["spec"]["resources"]["requests"]["storage"]);
+    if !kind.group.is_empty() || kind.kind != "PersistentVolumeClaim" || size(new) <= size(old) {
+        return Ok(());
+    }
+    let class = store.get("storageclasses.storage.k8s.io", "", s(new, "/spec/storageClassName"));
+    let why = if s(old, "/status/phase") != "Bound" {
+        "Only bound persistent volume claims can be expanded"
+    } else if !class.is_some_and(|c| c["allowVolumeExpansion"] == true) {
+        "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::forbidden(kind, meta::name(new), why))
+}
+
 /// Fills in what LimitRanges of the namespace give to containers that say nothing.
 pub(super) fn fill(store: &Store, kind: &Kind, ns: &str, obj: &mut Value) {
     if !is_pod(kind) {

@@ -43,6 +43,7 @@ pub enum Deleted {
 }
 
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
 
 impl Store {
     /// Deletes an object, as a controller: dependents go too, finalizers are honoured.
@@ -80,10 +81,8 @@ impl Store {
         let mut holders: Vec<String> = meta::finalizers(&old).into_iter().map(str::to_owned).collect();
         let has = |h: &[String], f: &str| h.iter().any(|x| x == f);
         match o.propagation {
-            Propagation::Foreground if !has(&holders, FOREGROUND) && !self.dependents(meta::uid(&old)).is_empty() => {
-                holders.push(FOREGROUND.into());
-            }
-            Propagation::Orphan => self.orphan(meta::uid(&old)),
+            Propagation::Foreground if !namespace && !has(&holders, FOREGROUND) => holders.push(FOREGROUND.into()),
+            Propagation::Orphan if !namespace && !has(&holders, ORPHAN) => holders.push(ORPHAN.into()),
             _ => {}
         }
         if holders.is_empty() && grace == 0 && !namespace {
@@ -94,6 +93,14 @@ impl Store {
         if has(&holders, FOREGROUND) {
             self.cascade(meta::uid(&marked));
             self.settle(ns);
+        }
+        if has(&holders, ORPHAN) {
+            self.orphan(meta::uid(&marked));
+            let _ = self.patch_with(&kind.resource(), ns, name, |o| {
+                if let Some(a) = o["metadata"]["finalizers"].as_array_mut() {
+                    a.retain(|f| f != ORPHAN);
+                }
+            });
         }
         if namespace {
             self.empty_namespace(name);

@@ -55,7 +55,9 @@ fn details(name: &str, kind: &Kind, what: &str) -> Value {
     if !kind.group.is_empty() {
         d.insert("group".into(), kind.group.as_str().into());
     }
-    d.insert("kind".into(), what.into());
+    if !what.is_empty() {
+        d.insert("kind".into(), what.into());
+    }
     Value::Object(d)
 }
 

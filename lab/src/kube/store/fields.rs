@@ -285,12 +285,25 @@ pub(super) fn track_as_sent(
     });
 }
 
+/// Whether a client asks for managedFields to be forgotten: by an empty list, or by one empty entry.
+fn is_reset(new: &Value) -> bool {
+    match new["metadata"]["managedFields"].as_array().map(Vec::as_slice) {
+        Some([]) => true,
+        Some([one]) => one.as_object().is_some_and(Map::is_empty),
+        _ => false,
+    }
+}
+
 /// Updates managedFields of `new` after an update by `o.manager`.
 pub(super) fn track(kind: &Kind, old: Option<&Value>, new: &mut Value, o: &WriteOptions, now_ms: u64) {
     let node = Node::of(kind);
     let empty = Value::Object(Map::new());
-    // A client that sends an empty list asks for a reset; one that sends none keeps what was.
     let base = old.unwrap_or(&empty);
+    if o.subresource.is_empty() && old.is_some() && is_reset(new) {
+        return set_entries(new, Vec::new());
+    }
+    // A client may send a list of its own; one that sends none keeps what was.
+    let sent = if o.subresource.is_empty() { entries(new) } else { Vec::new() };
     let mut diff = compare(node, base, new);
     for s in [&mut diff.added, &mut diff.modified, &mut diff.removed] {
         strip(s);
@@ -302,7 +315,7 @@ pub(super) fn track(kind: &Kind, old: Option<&Value>, new: &mut Value, o: &Write
         }
     }
     let touched = diff.added.clone().union(&diff.modified);
-    let mut list = entries(base);
+    let mut list = if sent.is_empty() { entries(base) } else { sent };
     if touched.is_empty() && diff.removed.is_empty() {
         set_entries(new, list);
         return;

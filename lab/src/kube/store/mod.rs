@@ -8,6 +8,7 @@ pub mod failure;
 pub mod fields;
 mod history;
 pub mod index;
+pub mod labels;
 pub mod meta;
 pub mod patch;
 pub mod selector;
@@ -23,7 +24,8 @@ use serde_json::Value;
 
 pub use delete::{Deleted, Propagation};
 pub use failure::{Cause, Failure};
-pub use selector::{Fields, Labels};
+pub use labels::Labels;
+pub use selector::Fields;
 pub use write::WriteOptions;
 
 use crate::kube::schema::{Kind, kinds};

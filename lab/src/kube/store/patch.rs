@@ -2,6 +2,7 @@
 use serde_json::{Map, Value};
 
 use super::Failure;
+use crate::kube::api::gojson::printed;
 use crate::kube::schema::node::Node;
 
 /// RFC 7386.
@@ -69,6 +70,36 @@ pub fn strategic(node: Node<'_>, target: &mut Value, patch: &Value) {
             };
             a.sort_by_key(place);
         }
+    }
+}
+
+/// Refuses a strategic merge patch whose lists cannot be merged.
+///
+/// # Errors
+/// 500 for an item without its merge key, or with a directive that nobody knows.
+pub fn mergeable(node: Node<'_>, patch: &Value) -> Result<(), Failure> {
+    let known = |v: &Value| matches!(v.as_str(), Some("replace" | "delete" | "merge"));
+    match patch {
+        Value::Object(m) => {
+            if let Some(how) = m.get("$patch").filter(|v| !known(v)) {
+                let how = how.as_str().unwrap_or_default();
+                return Err(Failure::unforeseen(format!("unknown patch type: {how} in map: {}", printed(patch))));
+            }
+            m.iter().filter(|(k, _)| !k.starts_with('$')).try_for_each(|(k, v)| mergeable(node.down(k), v))
+        }
+        Value::Array(items) => {
+            let key = node.merge_key();
+            for item in items.iter().filter(|i| i.is_object()) {
+                let lacks = key.filter(|k| item.get(k).is_none() && item["$patch"] != "replace");
+                if let Some(key) = lacks {
+                    let why = format!("map: {} does not contain declared merge key: {key}", printed(item));
+                    return Err(Failure::unforeseen(why));
+                }
+                mergeable(node.items(), item)?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 

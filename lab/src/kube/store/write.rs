@@ -30,6 +30,9 @@ pub struct Written {
     pub changed: bool,
 }
 
+/// Most characters of a generated name's beginning that are kept.
+const GENERATED: usize = 58;
+
 /// Metadata a client cannot change.
 const FIXED: &[&str] = &["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
@@ -68,7 +71,8 @@ impl Store {
                 let cause = super::Cause::required("metadata.name", "name or generateName is required");
                 return Err(Failure::invalid(kind, "", &[cause]));
             }
-            let name = format!("{prefix}{}", self.suffix(5));
+            let start: String = prefix.chars().take(GENERATED).collect();
+            let name = format!("{start}{}", self.suffix(5));
             meta::edit(&mut obj, |m| m.insert("name".into(), name.into()));
         }
         let ns = if kind.namespaced { meta::namespace(&obj).to_owned() } else { String::new() };
@@ -180,6 +184,9 @@ impl Store {
             _ if !o.check => {}
             "resize" => resized::check(kind, &old, &new)?,
             _ => validate::update(self, kind, &old, &new)?,
+        }
+        if o.check {
+            admission::growth(self, kind, &old, &new)?;
         }
         if !o.manager.is_empty() {
             fields::track_as_sent(kind, Some(&old), &mut new, plain, o, self.now_ms);

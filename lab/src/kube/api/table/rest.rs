@@ -125,6 +125,38 @@ fn other(kind: &Kind) -> Option<Layout> {
             ],
             cells: signing_request,
         },
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => Layout {
+            columns: vec![
+                NAME,
+                text("PriorityLevel"),
+                number("MatchingPrecedence"),
+                text("DistinguisherMethod"),
+                AGE,
+                text("MissingPL"),
+            ],
+            cells: flow_schema,
+        },
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => Layout {
+            columns: vec![
+                NAME,
+                text("Type"),
+                text("NominalConcurrencyShares"),
+                text("Queues"),
+                text("HandSize"),
+                text("QueueLengthLimit"),
+                AGE,
+            ],
+            cells: priority_level,
+        },
+        ("", "componentstatuses") => Layout {
+            columns: vec![NAME, text("Status"), text("Message"), text("Error")],
+            cells: |r| {
+                let c = r.list("/conditions").first().cloned().unwrap_or_default();
+                let up = if c["status"] == "True" { "Healthy" } else { "Unhealthy" };
+                let of = |f: &str| json!(c[f].as_str().unwrap_or_default());
+                vec![r.name(), json!(up), of("message"), of("error")]
+            },
+        },
         ("", "podtemplates") => Layout {
             columns: vec![NAME, text("Containers"), text("Images"), text("Pod Labels")],
             cells: |r| {
@@ -148,6 +180,32 @@ fn api_service(r: &Row<'_>) -> Vec<Value> {
         None => "Unknown".to_owned(),
     };
     vec![r.name(), json!(service), json!(up), r.age()]
+}
+
+fn flow_schema(r: &Row<'_>) -> Vec<Value> {
+    let dangling = r.list("/status/conditions").iter().find(|c| c["type"] == "Dangling");
+    vec![
+        r.name(),
+        json!(r.text("/spec/priorityLevelConfiguration/name")),
+        json!(r.n("/spec/matchingPrecedence")),
+        json!(r.or("/spec/distinguisherMethod/type", "<none>")),
+        r.age(),
+        json!(dangling.and_then(|c| c["status"].as_str()).unwrap_or("?")),
+    ]
+}
+
+fn priority_level(r: &Row<'_>) -> Vec<Value> {
+    let part = if r.text("/spec/type") == "Exempt" { "exempt" } else { "limited" };
+    let of = |f: &str| json!(r.or(&format!("/spec/limited/limitResponse/queuing/{f}"), "<none>"));
+    vec![
+        r.name(),
+        json!(r.text("/spec/type")),
+        json!(r.or(&format!("/spec/{part}/nominalConcurrencyShares"), "<none>")),
+        of("queues"),
+        of("handSize"),
+        of("queueLengthLimit"),
+        r.age(),
+    ]
 }
 
 fn signing_request(r: &Row<'_>) -> Vec<Value> {

@@ -1,0 +1,198 @@
+//! Rules of what bounds others: quotas, limit ranges, priority and runtime classes, storage classes, leases. Grade: source
+//! (the validation packages of kube-apiserver).
+use serde_json::Value;
+
+use super::names;
+use super::rules::{duplicate, forbidden, immutable, one_of};
+use super::validate::judged;
+use crate::kube::store::{Cause, meta};
+use crate::kube::text::{arr, milli, s};
+
+const LEAST: &str = "must be greater than or equal to 0";
+
+/// Resources that a quota bounds without a domain in their names.
+const COUNTED: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.storage",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "persistentvolumeclaims",
+    "configmaps",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// Checks a ResourceQuota.
+pub(super) fn quota(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    for (k, v) in obj["spec"]["hard"].as_object().into_iter().flatten() {
+        let at = format!("spec.hard[{k}]");
+        judged(at.as_str(), k, names::key, out);
+        if !k.contains('/') && !COUNTED.contains(&k.as_str()) && !k.contains("hugepages-") {
+            for why in ["must be a standard resource type or fully qualified", "must be a standard resource for quota"]
+            {
+                out.push(Cause::invalid(at.as_str(), &k.as_str().into(), why));
+            }
+        }
+        if milli(v) < 0 {
+            out.push(Cause::invalid(at, v, LEAST));
+        }
+    }
+    immutable("spec.scopes", &obj["spec"]["scopes"], old.map(|o| &o["spec"]["scopes"]), out);
+}
+
+/// Checks a LimitRange.
+pub(super) fn range(spec: &Value, out: &mut Vec<Cause>) {
+    let mut seen: Vec<&Value> = Vec::new();
+    for (i, l) in arr(spec, "/limits").iter().enumerate() {
+        let at = format!("spec.limits[{i}]");
+        let kind = s(l, "/type");
+        judged(format!("{at}.type"), kind, names::key, out);
+        if !kind.is_empty() && !kind.contains('/') && !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") {
+            let why = "must be a standard limit type or fully qualified";
+            out.push(Cause::invalid(format!("{at}.type"), &kind.into(), why));
+        }
+        if seen.contains(&&l["type"]) {
+            out.push(duplicate(format!("{at}.type"), &l["type"]));
+        }
+        seen.push(&l["type"]);
+        if kind == "Pod" {
+            for f in
+                ["default", "defaultRequest"].into_iter().filter(|f| l[*f].as_object().is_some_and(|m| !m.is_empty()))
+            {
+                out.push(forbidden(&format!("{at}.{f}"), "may not be specified when `type` is 'Pod'"));
+            }
+        }
+        if kind == "PersistentVolumeClaim" && l["min"]["storage"].is_null() && l["max"]["storage"].is_null() {
+            let why = "either minimum or maximum storage value is required, but neither was provided";
+            out.push(Cause::required(format!("{at}.limits"), why));
+        }
+        ordered(l, &at, out);
+    }
+}
+
+/// (lower part, upper part, part that is at fault, whether the lower value is shown, words for both).
+type Order = (&'static str, &'static str, &'static str, bool, &'static str, &'static str);
+
+const ORDER: &[Order] = &[
+    ("min", "max", "min", true, "min value", "max value"),
+    ("min", "defaultRequest", "defaultRequest", false, "min value", "default request value"),
+    ("defaultRequest", "max", "defaultRequest", true, "default request value", "max value"),
+    ("defaultRequest", "default", "defaultRequest", true, "default request value", "default limit value"),
+    ("min", "default", "default", true, "min value", "default value"),
+    ("default", "max", "default", false, "default value", "max value"),
+];
+
+fn ordered(l: &Value, at: &str, out: &mut Vec<Cause>) {
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    for (low, high, place, lower, a, b) in ORDER {
+        for (k, x) in l[*low].as_object().into_iter().flatten() {
+            let y = &l[*high][k];
+            if !y.is_null() && milli(x) > milli(y) {
+                let why = format!("{a} {} is greater than {b} {}", text(x), text(y));
+                out.push(Cause::invalid(format!("{at}.{place}[{k}]"), if *lower { x } else { y }, &why));
+            }
+        }
+    }
+}
+
+/// Priorities of the system's own classes.
+const SYSTEM: &[(&str, i64)] = &[("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+
+/// Checks a PriorityClass.
+pub(super) fn priority(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    let (name, value) = (meta::name(obj), obj["value"].as_i64().unwrap_or(0));
+    if name.starts_with("system-") && old.is_none() {
+        let why = match SYSTEM.iter().find(|(n, _)| *n == name) {
+            None => Some(format!("{name} is not a known system priority class")),
+            Some((_, v)) if *v != value => Some(format!("value of {name} PriorityClass must be {v}")),
+            Some(_) => None,
+        };
+        out.extend(why.map(|w| {
+            forbidden(
+                "metadata.name",
+                &format!("priority class names with 'system-' prefix are reserved for system use only. error: {w}"),
+            )
+        }));
+    } else if value > 1_000_000_000 && old.is_none() {
+        out.push(forbidden("value", "maximum allowed value of a user defined priority is 1000000000"));
+    }
+    one_of("preemptionPolicy".into(), &obj["preemptionPolicy"], &["PreemptLowerPriority", "Never"], out);
+    let Some(old) = old else { return };
+    if old["value"].as_i64().unwrap_or(0) != value {
+        out.push(forbidden("value", "may not be changed in an update."));
+    }
+    immutable("preemptionPolicy", &obj["preemptionPolicy"], Some(&old["preemptionPolicy"]), out);
+}
+
+/// Checks a StorageClass.
+pub(super) fn storage(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    match s(obj, "/provisioner") {
+        "" => out.push(Cause::required("provisioner", "")),
+        p => {
+            let wrong = names::key(&p.to_lowercase());
+            out.extend(wrong.iter().map(|why| Cause::invalid("provisioner", &p.into(), why)));
+        }
+    }
+    one_of("reclaimPolicy".into(), &obj["reclaimPolicy"], &["Delete", "Retain"], out);
+    one_of("volumeBindingMode".into(), &obj["volumeBindingMode"], &["Immediate", "WaitForFirstConsumer"], out);
+    let Some(old) = old else { return };
+    for f in ["parameters", "provisioner", "reclaimPolicy"].into_iter().filter(|f| old[*f] != obj[*f]) {
+        out.push(forbidden(f, &format!("updates to {f} are forbidden.")));
+    }
+    immutable("volumeBindingMode", &obj["volumeBindingMode"], Some(&old["volumeBindingMode"]), out);
+}
+
+/// Checks a RuntimeClass.
+pub(super) fn runtime(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    judged("handler", s(obj, "/handler"), names::label, out);
+    immutable("handler", &obj["handler"], old.map(|o| &o["handler"]), out);
+}
+
+/// Checks a Lease.
+pub(super) fn lease(spec: &Value, out: &mut Vec<Cause>) {
+    let (length, changes) = (&spec["leaseDurationSeconds"], &spec["leaseTransitions"]);
+    if length.as_i64().is_some_and(|n| n <= 0) {
+        out.push(Cause::invalid("spec.leaseDurationSeconds", length, "must be greater than 0"));
+    }
+    if changes.as_i64().is_some_and(|n| n < 0) {
+        out.push(Cause::invalid("spec.leaseTransitions", changes, LEAST));
+    }
+}
+
+/// Refuses changes of a claim beside its size, its attributes and, once, its volume.
+pub(super) fn claim_update(old: &Value, new: &Value, out: &mut Vec<Cause>) {
+    let rest = |o: &Value| {
+        let mut spec = o["spec"].clone();
+        if let Some(m) = spec.as_object_mut() {
+            m.shift_remove("volumeAttributesClassName");
+            if s(old, "/spec/volumeName").is_empty() {
+                m.shift_remove("volumeName");
+            }
+            m.retain(|_, v| !v.is_null());
+        }
+        if new["status"]["phase"] == "Bound" {
+            spec["resources"]["requests"]["storage"] = Value::Null;
+        }
+        spec
+    };
+    if rest(old) != rest(new) {
+        let why =
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        out.push(forbidden("spec", why));
+    }
+    let (have, want) = (&old["status"]["capacity"]["storage"], &new["spec"]["resources"]["requests"]["storage"]);
+    if !have.is_null() && milli(want) < milli(have) {
+        out.push(forbidden("spec.resources.requests.storage", "field can not be less than status.capacity"));
+    }
+}
