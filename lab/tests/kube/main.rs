@@ -4,6 +4,7 @@ mod bed;
 mod controllers;
 mod groups;
 mod machinery;
+mod networks;
 mod recorded;
 mod refused;
 mod rest;
