@@ -95,6 +95,7 @@ fn clients(ready: &Value) {
                 &["254\n"],
             ),
             ("sudo k3s secrets-encrypt status", &["Encryption Status: "]),
+            ("echo given | sudo kubectl exec -i -n kube-system deploy/coredns -- cat", &["given\n"]),
             ("sudo k3s certificate check", &["EXPIRES", "OK"]),
             ("curl -sk https://127.0.0.1:6443/readyz", &["Unauthorized"]),
             (

@@ -82,6 +82,7 @@ fn reads_input(argv: &[String], text: &dyn Fn(&str) -> String) -> bool {
                     && reads_input(&argv[i..], text)
             })
         }
+        "kubectl" | "k3s" => argv.iter().any(|a| matches!(a.as_str(), "-i" | "--stdin" | "-it" | "-ti")),
         _ if argv[0].contains('/') => {
             let script = text(&argv[0]);
             script.starts_with("#!/bin/") && text_reads_input(&script)
