@@ -19,7 +19,7 @@ use gpuhost_tests::turn;
 
 const SMALL: &str = include_str!("../sites/small.toml");
 /// One of so many rules is played for a commit.
-const SHARE: usize = 6;
+const SHARE: usize = 3;
 
 const HEAD: &str = "let pve = proxmox::connect(site().proxmox);\nlet template = pve.ensure_template(site().template);\n\
     fn brain() { proxmox::connect(site().proxmox).get_vm(\"brain\") }\n";

@@ -59,7 +59,7 @@ fn forward(config: &str) {
     BufReader::new(ssh.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "up\n");
     if let Some(ran) = outside("curl", &["-sSk", "--unix-socket", &socket, "https://localhost/version"]) {
-        assert!(ran.code == 0 && ran.stdout.contains("\"kind\":\"Status\""), "{ran:?}");
+        assert!(ran.code == 0 && ran.stdout.contains("\"Status\""), "{ran:?}");
     }
     drop(ssh.stdin.take());
     assert!(ssh.wait().unwrap().success());

@@ -428,7 +428,7 @@ async fn scripts_reach_hosts() {
         let mut engine = rhai::Engine::new();
         engine.set_max_expr_depths(0, 0);
         engine.set_default_tag(rhai::Dynamic::from(run));
-        engine.register_static_module("ssh", def().module.into());
+        engine.register_static_module("ssh", def().module);
         let ok = engine.eval::<String>(&script).map_err(|e| e.to_string());
         let typo = engine.eval::<()>(&format!("ssh::connect(\"{NAME}\", #{{ user: \"root\", kee: \"x\" }})"));
         (ok, crate::core::error::OpError::from_rhai(&typo.unwrap_err()))
