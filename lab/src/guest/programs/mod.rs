@@ -350,9 +350,16 @@ impl Call {
         self.m.lab.with(f)
     }
 
+    /// Hands on what was written so far and lets the reader have it, before time may run.
+    async fn hand_on(&mut self) {
+        let _ = self.flush().await;
+        // What carries the output away is polled with the shell that this program runs in.
+        tokio::task::yield_now().await;
+    }
+
     /// Waits on the lab's clock.
     pub async fn pause(&mut self, ms: u64) {
-        let _ = self.flush().await;
+        self.hand_on().await;
         self.m.lab.clock().sleep(std::time::Duration::from_millis(ms)).await;
     }
 
@@ -360,7 +367,7 @@ impl Call {
     /// next, one of its own would let it run on for ever: there it looks no more.
     pub async fn next_look(&mut self, ms: u64) {
         if self.m.lab.clock().mode() == Mode::Instant {
-            let _ = self.flush().await;
+            self.hand_on().await;
             let _lent = Clock::Virtual(self.m.lab.clock().clone()).lend();
             std::future::pending::<()>().await;
         }
