@@ -2,7 +2,8 @@
 //!
 //! One rule a line: `OP@TARGET#N: FAULT`, for example `pve.clone@k3s-cp1#1: task-fails "no space"`.
 //! `OP` is what the lab is asked to do (`pve.clone`, `pve.get_status`, `ssh.exec`, `kube.patch`), `TARGET` the
-//! machine or object; both may hold `*`. Not everything happens to everything: see [`kinds`]. What a machine downloads from outside is `net.fetch` on the other side's name
+//! machine or object; both may hold `*`. Not everything happens to everything: see [`kinds`]. What a machine downloads
+//! from outside is `net.fetch` on the other side's name
 //! (`net.fetch@github.com: timeout`). A system's boot is `guest.boot`, and can only fail for good. `#N` is the N-th time that this op meets this target; without it every
 //! time. A seed decides the same by chance, but only for the first times, so that a run can get past it.
 use std::collections::BTreeMap;

@@ -1,7 +1,8 @@
 //! Nodes that no download reaches: K3s' binary and images are brought to them from the operator's machine, by deploy and
 //! by upgrade.
 #![allow(clippy::unwrap_used)] // a test stops at the first surprise
-use gpuhost_lab::guest::k3s::{binary, sha256};
+use gpuhost_lab::guest::k3s::binary;
+use gpuhost_lab::kube::text::sha256_of;
 use gpuhost_tests::play::Play;
 
 const FIRST: &str = "v1.34.9+k3s1";
@@ -35,7 +36,7 @@ fn nodes_without_internet_get_their_k3s_from_here() {
     let error = p.recipe("recipes/deploy.rhai", &offline).expect(1).finished()["error"].to_string();
     assert!(error.contains("has a wrong checksum"), "{error}");
 
-    site(&mut p, FIRST, &sha256(&binary(FIRST)));
+    site(&mut p, FIRST, &sha256_of(&binary(FIRST)));
     let _ = p.recipe("recipes/deploy.rhai", &offline).expect(0);
     let again = p.recipe("recipes/deploy.rhai", &offline).expect(0).finished();
     assert_eq!(again["changed"], 0, "{again}");
@@ -43,12 +44,12 @@ fn nodes_without_internet_get_their_k3s_from_here() {
         "for h in site().hosts(\"server\") + site().hosts(\"agent\") {{\n\
          let seen = h.read(\"sha256sum /usr/local/bin/k3s; ls /var/lib/rancher/k3s/agent/images\").stdout;\n\
          require(seen.contains(\"{}\") && seen.contains(\"{IMAGES}\"), seen);\n}}\n",
-        sha256(&binary(FIRST))
+        sha256_of(&binary(FIRST))
     );
     let _ = p.json(&look, &[]).expect(0);
 
     // so does an upgrade
-    site(&mut p, NEXT, &sha256(&binary(NEXT)));
+    site(&mut p, NEXT, &sha256_of(&binary(NEXT)));
     let _ = p.recipe("recipes/upgrade.rhai", &offline).expect(0);
     assert_eq!(p.recipe("recipes/upgrade.rhai", &offline).expect(0).finished()["changed"], 0);
 }

@@ -39,12 +39,6 @@ pub fn binary(version: &str) -> Vec<u8> {
     b
 }
 
-/// SHA-256 in hexadecimal.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
 /// The version of a file that is a K3s binary of the lab, unchanged.
 #[must_use]
 pub fn version_of(bytes: &[u8]) -> Option<String> {
@@ -272,6 +266,7 @@ pub fn split_words(line: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kube::text::sha256_of;
 
     #[test]
     fn a_binary_knows_its_version_and_a_changed_one_does_not() {
@@ -280,7 +275,7 @@ mod tests {
         let mut broken = b.clone();
         broken[100] ^= 1;
         assert_eq!(version_of(&broken), None);
-        assert_ne!(sha256(&b), sha256(&binary("v1.34.1+k3s1")));
+        assert_ne!(sha256_of(&b), sha256_of(&binary("v1.34.1+k3s1")));
     }
 
     #[test]

@@ -161,7 +161,7 @@ async fn input_reaches_scripts_and_state_stays() {
         let o = ssh.exec(command, &binary).await;
         assert_eq!(
             o.out.get(..64),
-            Some(gpuhost_lab::guest::k3s::sha256(&binary).as_str()),
+            Some(gpuhost_lab::kube::text::sha256_of(&binary).as_str()),
             "{command}: {} {}",
             o.out,
             o.err

@@ -223,28 +223,28 @@ impl Vm {
         host.exec_raw(ctx, "true", b"").await.map(drop).map_err(|e| unproven(e.to_string()))
     }
 
-    async fn take_keys(&self, s: &OpScope, user: &str, keys: &[&str]) -> OpResult<()> {
-        let argv = ["sh", "-c", TAKE, "sh", user].map(str::to_owned);
-        let o = AgentRun { input: Some(format!("{}\n", keys.join("\n"))), timeout: Duration::minutes(1) };
+    /// Runs one of the programs above for `user`, with keys on its input; `failed` is what is told when it does not work.
+    async fn change_keys(&self, s: &OpScope, program: &str, user: &str, keys: &str, failed: OpError) -> OpResult<()> {
+        let argv = ["sh", "-c", program, "sh", user].map(str::to_owned);
+        let o = AgentRun { input: Some(format!("{keys}\n")), timeout: Duration::minutes(1) };
         let out = self.run_in_guest(s, &argv, &o).await?;
         if out.code == 0 {
             return Ok(());
         }
-        let mut e = OpError::failed(format!("the former keys of {user} could not be taken away"));
+        let mut e = failed;
         e.causes = out.err.lines().chain(out.out.lines()).map(str::to_owned).take(5).collect();
         Err(e)
     }
 
+    async fn take_keys(&self, s: &OpScope, user: &str, keys: &[&str]) -> OpResult<()> {
+        let failed = OpError::failed(format!("the former keys of {user} could not be taken away"));
+        self.change_keys(s, TAKE, user, &keys.join("\n"), failed).await
+    }
+
     async fn append_key(&self, s: &OpScope, user: &str, public: &str) -> OpResult<()> {
-        let argv = ["sh", "-c", APPEND, "sh", user].map(str::to_owned);
-        let o = AgentRun { input: Some(format!("{public}\n")), timeout: Duration::minutes(1) };
-        let out = self.run_in_guest(s, &argv, &o).await?;
-        if out.code == 0 {
-            return Ok(());
-        }
-        let mut e = OpError::failed(format!("the key could not be added for {user}"));
-        e.causes = out.err.lines().chain(out.out.lines()).map(str::to_owned).take(5).collect();
-        Err(e.hint("`ssh.user` in the site file has to be the user that cloud-init made"))
+        let failed = OpError::failed(format!("the key could not be added for {user}"))
+            .hint("`ssh.user` in the site file has to be the user that cloud-init made");
+        self.change_keys(s, APPEND, user, public, failed).await
     }
 }
 

@@ -30,7 +30,7 @@ fn id(c: &mut Call) -> i32 {
             None => return c.fail(1, &format!("id: '{name}': no such user")),
         },
     };
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let flags = c.letters();
     let flag = |short: char, long: &str| flags.contains(short) || c.has(&[long]);
     let names = flag('n', "--name");
     let f = c.m.files.clone();

@@ -190,7 +190,7 @@ fn nvidia_smi(c: &mut Call) -> i32 {
         return c.fail(6, "No devices were found");
     }
     let uuid = |i: usize| {
-        let h = crate::guest::k3s::sha256(format!("{}-{}", g.spec.uuid, cards[i].address).as_bytes());
+        let h = crate::kube::text::sha256(&format!("{}-{}", g.spec.uuid, cards[i].address));
         format!("GPU-{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..32])
     };
     let vmid = c.m.vmid;

@@ -1,10 +1,10 @@
 //! `crictl` on a node: what its kubelet has told the cluster's API.
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::Call;
 use super::kubectl::{ask, cluster, columns};
 use crate::guest::fs::Who;
+use crate::kube::text::sha256;
 
 fn ago(c: &Call, time: &Value) -> String {
     let at = time.as_str().and_then(crate::kube::store::meta::parse_time);
@@ -19,8 +19,7 @@ fn ago(c: &Call, time: &Value) -> String {
 }
 
 fn short(text: &str) -> String {
-    let sum: String = Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect();
-    sum[..13].to_owned()
+    sha256(text)[..13].to_owned()
 }
 
 /// Runs `crictl ps`, `pods` and `images`; `None` for its other commands.

@@ -3,6 +3,7 @@ use serde_json::{Map, Value};
 
 use super::Call;
 use super::kubectl::{At, Get, ask, columns, encoded, kind, path_of, refused, server};
+use crate::kube::api::table;
 
 const JSON: &str = "application/json";
 
@@ -130,9 +131,7 @@ pub(super) async fn run(c: &mut Call, words: &[String]) -> Option<i32> {
             c.print("\n\n");
         }
         // The items of a list do not say what they are.
-        let version =
-            if kind.group.is_empty() { kind.version.clone() } else { format!("{}/{}", kind.group, kind.version) };
-        object["apiVersion"] = version.into();
+        object["apiVersion"] = kind.api_version().into();
         object["kind"] = kind.kind.clone().into();
         let events = events(c, &at, &object).await;
         for l in page(&object).lines() {
@@ -190,21 +189,12 @@ async fn events(c: &Call, at: &At, o: &Value) -> Vec<String> {
         let age = ms.map_or(0, |t| c.m.lab.clock().now_ms().saturating_sub(t));
         let from = e["source"]["component"].as_str().or_else(|| e["reportingComponent"].as_str()).unwrap_or_default();
         let message = plain(&e["message"]).trim().replace('\n', " ");
-        rows.push(vec![plain(&e["type"]), plain(&e["reason"]), age_of(age), from.to_owned(), message]);
+        rows.push(vec![plain(&e["type"]), plain(&e["reason"]), table::age(age), from.to_owned(), message]);
     }
     if rows.len() == 2 {
         return vec!["Events:  <none>".to_owned()];
     }
     std::iter::once("Events:".to_owned()).chain(columns(&rows).into_iter().map(|l| format!("  {l}"))).collect()
-}
-
-fn age_of(ms: u64) -> String {
-    match ms / 1000 {
-        s @ 0..120 => format!("{s}s"),
-        s @ 120..7200 => format!("{}m", s / 60),
-        s @ 7200..172_800 => format!("{}h", s / 3600),
-        s => format!("{}d", s / 86_400),
-    }
 }
 
 #[cfg(test)]

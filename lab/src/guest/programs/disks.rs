@@ -140,7 +140,7 @@ fn shown(c: &Call, b: &Block, column: &str, bytes: bool) -> Value {
 }
 
 fn lsblk(c: &mut Call) -> i32 {
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let flags = c.letters();
     let bytes = flags.contains('b') || c.has(&["--bytes"]);
     let json_out = flags.contains('J') || c.has(&["--json"]);
     let only_disks = flags.contains('d') || c.has(&["--nodeps"]);
@@ -345,7 +345,7 @@ fn wipefs(c: &mut Call) -> i32 {
         let text = format!("wipefs: error: {name}: probing initialization failed: Permission denied");
         return c.fail(1, &text);
     }
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let flags = c.letters();
     let erase = (flags.contains('a') || c.has(&["--all"])) && !flags.contains('n') && !c.has(&["--no-act"]);
     if erase {
         if b.volid == c.guest(|g| g.system.clone()).unwrap_or_default()

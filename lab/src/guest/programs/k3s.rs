@@ -64,7 +64,7 @@ fn looks(c: &mut Call) -> Option<i32> {
     let args = words(c);
     match args.first().map(String::as_str) {
         Some("--version" | "-v") => {
-            let hash = &crate::guest::k3s::sha256(version.as_bytes())[..8];
+            let hash = &crate::kube::text::sha256(&version)[..8];
             c.line(&format!("k3s version {version} ({hash})\ngo version go1.24.9"));
         }
         Some("check-config") => c.line("STATUS: pass"),

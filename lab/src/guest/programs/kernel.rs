@@ -93,7 +93,7 @@ fn write(c: &mut Call, key: &str, value: &str, ignore: bool, quiet: bool) -> i32
 fn sysctl(c: &mut Call) -> i32 {
     let quiet = c.has(&["-q", "--quiet"]);
     let ignore = c.has(&["-e", "--ignore"]);
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let flags = c.letters();
     let ops = c.operands(&[]);
     let mut code = 0;
     if c.has(&["--system"]) || flags.contains('p') || c.args.iter().any(|a| a.starts_with("--load")) {
@@ -349,7 +349,7 @@ fn dmesg(c: &mut Call) -> i32 {
     if c.who.uid != 0 {
         return c.fail(1, "dmesg: read kernel buffer failed: Operation not permitted");
     }
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let flags = c.letters();
     if flags.contains(['w', 'W', 'C', 'c', 'D', 'E', 'n']) || c.has(&["--follow", "--clear", "--read-clear"]) {
         let text = c.args.join(" ");
         return c.unsimulated(&text);

@@ -380,6 +380,12 @@ impl Call {
         self.args.iter().take_while(|a| *a != "--").any(|a| options.contains(&a.as_str()))
     }
 
+    /// The letters of all short options, as in `-la -h`.
+    #[must_use]
+    pub fn letters(&self) -> String {
+        self.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect()
+    }
+
     /// The arguments that are no options; `with_value` names options that take the next argument.
     #[must_use]
     pub fn operands(&self, with_value: &[&str]) -> Vec<String> {

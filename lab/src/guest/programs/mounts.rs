@@ -178,7 +178,7 @@ fn mountpoint(c: &mut Call) -> i32 {
 }
 
 fn findmnt(c: &mut Call) -> i32 {
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let flags = c.letters();
     let columns = c
         .args
         .iter()

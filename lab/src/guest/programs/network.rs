@@ -204,7 +204,7 @@ fn sockets(c: &Call) -> Vec<Socket> {
 }
 
 fn ss(c: &mut Call) -> i32 {
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let flags = c.letters();
     let both = flags.contains('t') == flags.contains('u');
     let headed = !flags.contains('H') && !c.has(&["--no-header"]);
     if headed {

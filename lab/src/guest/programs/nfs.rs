@@ -12,7 +12,7 @@ fn exportfs(c: &mut Call) -> i32 {
     if !c.must_be_root("exportfs: could not open /var/lib/nfs/.etab.lock for locking: errno 13 (Permission denied)") {
         return 1;
     }
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let flags = c.letters();
     let m = c.m.clone();
     if flags.contains('u') && flags.contains('a') {
         c.guest(|g| g.exports.clear());

@@ -9,7 +9,7 @@ use x509_parser::x509::X509Name;
 use super::date::show;
 use super::stat::reason;
 use super::{Call, Program, later};
-use crate::kube::text::b64;
+use crate::kube::text::{b64, hex, sha256_of};
 
 pub(super) const PROGRAMS: &[Program] = &[later("/usr/bin/openssl", openssl)];
 
@@ -155,8 +155,7 @@ fn random(c: &mut Call) -> i32 {
     };
     let bytes: Vec<u8> = (0..n).map(|_| rand::random()).collect();
     if c.has(&["-hex"]) {
-        let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        c.line(&text);
+        c.line(&hex(&bytes));
     } else if c.has(&["-base64"]) {
         let text = b64(&bytes);
         for line in text.as_bytes().chunks(64) {
@@ -174,17 +173,16 @@ async fn digest(c: &mut Call, is_sha256: bool) -> i32 {
         return c.unsimulated(&format!("dgst {what}"));
     }
     let files = c.operands(&[]);
-    let sum = |b: &[u8]| Sha256::digest(b).iter().map(|x| format!("{x:02x}")).collect::<String>();
     if files.is_empty() {
         let all = c.read_all().await;
-        c.line(&format!("SHA2-256(stdin)= {}", sum(&all)));
+        c.line(&format!("SHA2-256(stdin)= {}", sha256_of(&all)));
         return 0;
     }
     let mut code = 0;
     for f in files {
         let path = c.path(&f);
         match c.m.files.read(&c.who.clone(), &path) {
-            Ok(b) => c.line(&format!("SHA2-256({f})= {}", sum(&b))),
+            Ok(b) => c.line(&format!("SHA2-256({f})= {}", sha256_of(&b))),
             Err(e) => {
                 let text = format!("Can't open \"{f}\" for reading, {}", reason(&e));
                 code = c.fail(1, &text);

@@ -24,7 +24,7 @@ pub(super) const PROGRAMS: &[Program] = &[
 fn uname(c: &mut Call) -> i32 {
     let host = c.guest(|g| g.hostname.clone()).unwrap_or_default();
     let kernel = c.guest(|g| running_kernel(g).to_owned()).unwrap_or_default();
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let flags = c.letters();
     let all = flags.contains('a') || c.has(&["--all"]);
     let mut out = Vec::new();
     for (f, long, v) in [
@@ -363,7 +363,7 @@ fn nfs_size(c: &Call, server: u32, path: &str) -> u64 {
 fn df(c: &mut Call) -> i32 {
     let paths = c.operands(&["-t", "--type", "-x", "--exclude-type", "-B", "--block-size"]);
     let output = c.args.iter().find_map(|a| a.strip_prefix("--output=")).map(str::to_owned);
-    let flags: String = c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+    let flags = c.letters();
     let block = c.value(&["-B", "--block-size"]).and_then(|b| {
         super::kernel::bytes_of(b.trim_start_matches('=')).or_else(|| super::kernel::bytes_of(&format!("1{b}")))
     });

@@ -4,8 +4,9 @@ use futures::future::BoxFuture;
 use super::{Call, Program, later};
 use crate::fault::Fault;
 use crate::grades::missing;
-use crate::guest::k3s::{VERSIONS, binary, sha256};
+use crate::guest::k3s::{VERSIONS, binary};
 use crate::guest::query;
+use crate::kube::text::{sha256, sha256_of};
 
 pub(super) const PROGRAMS: &[Program] = &[later("/usr/bin/curl", curl), later("/usr/bin/wget", wget)];
 
@@ -121,8 +122,8 @@ fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
             "sha256sum-amd64.txt" if known => {
                 let text = format!(
                     "{}  k3s-airgap-images-amd64.tar.zst\n{}  k3s\n",
-                    sha256(version.as_bytes()),
-                    sha256(&binary(version))
+                    sha256(version),
+                    sha256_of(&binary(version))
                 );
                 Answer::Body(200, text.into_bytes())
             }
@@ -263,8 +264,7 @@ fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
         let mut skip = value_options().to_vec();
         skip.extend(joined.iter().map(String::as_str));
         let urls = c.operands(&skip);
-        let flags: String =
-            c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+        let flags = c.letters();
         if c.has(&["--version", "-V"]) {
             c.line("curl 7.88.1 (x86_64-pc-linux-gnu) libcurl/7.88.1 OpenSSL/3.0.17");
             return 0;
@@ -336,8 +336,7 @@ fn wget(c: &mut Call) -> BoxFuture<'_, i32> {
         else {
             return c.fail(1, "wget: missing URL");
         };
-        let flags: String =
-            c.args.iter().filter(|a| a.starts_with('-') && !a.starts_with("--")).map(|a| &a[1..]).collect();
+        let flags = c.letters();
         let output = c
             .value(&["-O", "--output-document", "-qO"])
             .unwrap_or_else(|| url.rsplit('/').next().unwrap_or("index.html").to_owned());

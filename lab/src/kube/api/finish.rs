@@ -8,7 +8,7 @@ use hyper::body::Body as _;
 use serde_json::Value;
 
 use super::auth::User;
-use super::{Body, Request, json_bytes};
+use super::{Body, Request, whole};
 use crate::Lab;
 use crate::kube::store::meta;
 use crate::kube::text::sha256;
@@ -91,5 +91,5 @@ pub async fn complete(
     let (head, body) = r.into_parts();
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let shown = serde_json::from_slice::<Value>(&bytes).ok().and_then(|v| serde_json::to_vec_pretty(&v).ok());
-    Response::from_parts(head, json_bytes(shown.map_or(bytes, Into::into)))
+    Response::from_parts(head, whole(shown.map_or(bytes, Into::into)))
 }

@@ -116,7 +116,7 @@ impl Answer {
 /// Text with a status and content type.
 #[must_use]
 pub fn text(code: u16, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
-    let mut r = Response::new(json_bytes(body.into()));
+    let mut r = Response::new(whole(body.into()));
     *r.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(v) = http::HeaderValue::from_str(content_type) {
         r.headers_mut().insert(http::header::CONTENT_TYPE, v);
@@ -124,7 +124,8 @@ pub fn text(code: u16, content_type: &str, body: impl Into<Bytes>) -> Response<B
     r
 }
 
-fn json_bytes(bytes: Bytes) -> Body {
+/// A body that is there as a whole.
+fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).boxed_unsync()
 }
 
@@ -214,7 +215,9 @@ async fn routed(call: &Call<'_>) -> Response<Body> {
                 None => {
                     let mut r = object(call, &target).await;
                     let found = r.status() != StatusCode::FORBIDDEN && r.status() != StatusCode::UNAUTHORIZED;
-                    deprecated(&target).filter(|_| found).into_iter().for_each(|w| warn(&mut r, w));
+                    if let Some(w) = deprecated(&target).filter(|_| found) {
+                        warn(&mut r, w);
+                    }
                     if fault == Some(Fault::DropMid) { cut() } else { r }
                 }
             }

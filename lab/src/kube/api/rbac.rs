@@ -109,16 +109,21 @@ pub fn rules(store: &Store, user: &User, namespace: &str) -> Vec<Value> {
     grants(store, user, namespace).iter().flat_map(|g| g.rules.iter().cloned()).collect()
 }
 
+/// The binding that lets `user` do `a`.
+fn granting<'a>(store: &'a Store, user: &User, a: &Ask<'_>) -> Option<Grant<'a>> {
+    grants(store, user, a.namespace).into_iter().find(|g| g.rules.iter().any(|r| allows(r, a)))
+}
+
 /// Why `user` may do `a`, by the binding that says so.
 #[must_use]
 pub fn why(store: &Store, user: &User, a: &Ask<'_>) -> Option<String> {
-    grants(store, user, a.namespace).iter().find(|g| g.rules.iter().any(|r| allows(r, a))).map(Grant::told)
+    granting(store, user, a).map(|g| g.told())
 }
 
 /// Whether `user` may do `a`.
 #[must_use]
 pub fn allowed(store: &Store, user: &User, a: &Ask<'_>) -> bool {
-    user.admin() || why(store, user, a).is_some()
+    user.admin() || granting(store, user, a).is_some()
 }
 
 /// Why `user` may use `verb` on a path that is no resource.

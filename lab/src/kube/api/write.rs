@@ -132,7 +132,7 @@ pub(super) fn replace_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -
             }
             return s.create_as(kind, obj, &o);
         }
-        if let Some(old) = s.get(&kind.resource(), namespace(kind, t), name).filter(|_| events::asked(t)) {
+        if let Some(old) = old.filter(|_| events::asked(t)) {
             events::unchanged(kind, old, &obj)?;
         }
         if known && bare && (kind.custom || VERSIONED.contains(&kind.kind.as_str())) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 use gpuhost_stdlib::wire::k3s::{CRITICAL, Known, known};
 
 use super::super::state::{Cluster, K3sProcess, Role};
-use super::super::text::{arr, s};
+use super::super::text::{arr, s, shown};
 
 /// Refuses what K3s refuses before it starts anything.
 ///
@@ -52,10 +52,7 @@ pub fn token(config: &Value) -> &str {
 pub fn list(config: &Value, key: &str) -> Vec<String> {
     match &config[key] {
         Value::String(t) => t.split(',').map(|x| x.trim().to_owned()).filter(|x| !x.is_empty()).collect(),
-        Value::Array(_) => arr(config, &format!("/{key}"))
-            .iter()
-            .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
-            .collect(),
+        Value::Array(_) => arr(config, &format!("/{key}")).iter().map(shown).collect(),
         _ => Vec::new(),
     }
 }

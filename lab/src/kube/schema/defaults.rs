@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::node::Node;
 use super::{Kind, typed};
 use crate::kube::store::{Store, meta};
-use crate::kube::text::arr;
+use crate::kube::text::{arr, shown};
 
 /// Fills in defaults; `old` is the object as it was, for values that are given out once.
 pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value>) {
@@ -91,7 +91,7 @@ fn schema_defaults(node: Node<'_>, v: &mut Value) {
 fn quantities(node: Node<'_>, v: &mut Value) {
     match v {
         _ if node.quantity() => {
-            let text = v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+            let text = shown(v);
             if let Some(q) = canonical(&text) {
                 *v = q.into();
             }

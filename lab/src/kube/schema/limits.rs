@@ -3,12 +3,10 @@
 use serde_json::Value;
 
 use super::names;
-use super::rules::{duplicate, forbidden, immutable, one_of};
+use super::rules::{LEAST, duplicate, forbidden, immutable, one_of};
 use super::validate::judged;
 use crate::kube::store::{Cause, meta};
-use crate::kube::text::{arr, milli, s};
-
-const LEAST: &str = "must be greater than or equal to 0";
+use crate::kube::text::{arr, milli, s, shown};
 
 /// Resources that a quota bounds without a domain in their names.
 const COUNTED: &[&str] = &[
@@ -94,12 +92,11 @@ const ORDER: &[Order] = &[
 ];
 
 fn ordered(l: &Value, at: &str, out: &mut Vec<Cause>) {
-    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     for (low, high, place, lower, a, b) in ORDER {
         for (k, x) in l[*low].as_object().into_iter().flatten() {
             let y = &l[*high][k];
             if !y.is_null() && milli(x) > milli(y) {
-                let why = format!("{a} {} is greater than {b} {}", text(x), text(y));
+                let why = format!("{a} {} is greater than {b} {}", shown(x), shown(y));
                 out.push(Cause::invalid(format!("{at}.{place}[{k}]"), if *lower { x } else { y }, &why));
             }
         }

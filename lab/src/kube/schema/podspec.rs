@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::names;
-use super::rules::{duplicate, forbidden, one_of, port};
+use super::rules::{LEAST, duplicate, forbidden, one_of, port};
 use super::validate::judged;
 use crate::kube::store::Cause;
-use crate::kube::text::{arr, milli, s};
+use crate::kube::text::{arr, milli, s, shown};
 
 const STANDARD: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 const USERS: &str = "must be between 0 and 2147483647, inclusive";
@@ -207,7 +207,7 @@ fn probe(p: &Value, at: &str, once: bool, out: &mut Vec<Cause>) {
     one_of(format!("{at}.httpGet.scheme"), &p["httpGet"]["scheme"], &["HTTP", "HTTPS"], out);
     for f in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
         if p[f].as_i64().is_some_and(|n| n < 0) {
-            out.push(Cause::invalid(format!("{at}.{f}"), &p[f], "must be greater than or equal to 0"));
+            out.push(Cause::invalid(format!("{at}.{f}"), &p[f], LEAST));
         }
     }
     if once && p["successThreshold"].as_i64().is_some_and(|n| n > 1) {
@@ -216,7 +216,6 @@ fn probe(p: &Value, at: &str, once: bool, out: &mut Vec<Cause>) {
 }
 
 fn resources(r: &Value, at: &str, out: &mut Vec<Cause>) {
-    let shown = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     for part in ["limits", "requests"] {
         for (name, v) in r[part].as_object().into_iter().flatten() {
             let at = format!("{at}.{part}[{name}]");
@@ -228,7 +227,7 @@ fn resources(r: &Value, at: &str, out: &mut Vec<Cause>) {
                 out.push(Cause::invalid(at.as_str(), &name.as_str().into(), why));
             }
             if milli(v) < 0 {
-                out.push(Cause::invalid(at.as_str(), &shown(v).into(), "must be greater than or equal to 0"));
+                out.push(Cause::invalid(at.as_str(), &shown(v).into(), LEAST));
             }
             if name.contains('/') && milli(v) % 1000 != 0 {
                 out.push(Cause::invalid(at, &shown(v).into(), "must be an integer"));

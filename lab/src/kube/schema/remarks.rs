@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Kind, names};
 use crate::kube::store::meta;
-use crate::kube::text::{arr, milli, s};
+use crate::kube::text::{arr, milli, s, shown};
 
 /// Where a kind has the template of its pods.
 fn template(kind: &Kind) -> Option<&'static str> {
@@ -153,9 +153,9 @@ fn container(c: &Value, at: &str, out: &mut Vec<String>) {
     ] {
         let v = &c["resources"][part][what];
         if !v.is_null() && milli(v) % 1000 != 0 {
-            let shown = v.as_str().map_or_else(|| v.to_string(), str::to_owned);
             out.push(format!(
-                "{at}.resources.{part}[{what}]: fractional byte value {shown:?} is invalid, must be an integer"
+                "{at}.resources.{part}[{what}]: fractional byte value {:?} is invalid, must be an integer",
+                shown(v)
             ));
         }
     }

@@ -6,6 +6,9 @@ use super::{Kind, limits, names, network, podspec, workloads};
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
 
+/// What a number that is below zero is told.
+pub(super) const LEAST: &str = "must be greater than or equal to 0";
+
 fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|w| (*w).to_owned()).collect()
 }

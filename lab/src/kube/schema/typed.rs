@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::Kind;
 use super::defaults::canonical;
 use super::node::{Field, Node};
+use crate::kube::text::shown;
 
 /// Fields that the kind does not declare; they have been dropped from `obj`.
 ///
@@ -87,7 +88,7 @@ impl Place<'_> {
             return Ok(());
         }
         if node.quantity() {
-            let text = v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+            let text = shown(v);
             return if (v.is_string() || v.is_number()) && canonical(&text).is_some() {
                 Ok(())
             } else {

@@ -3,12 +3,10 @@
 use serde_json::{Value, json};
 
 use super::Kind;
-use super::rules::{forbidden, one_of};
+use super::rules::{LEAST, forbidden, one_of};
 use super::validate::selector;
 use crate::kube::store::Cause;
 use crate::kube::text::s;
-
-const LEAST: &str = "must be greater than or equal to 0";
 
 /// Numbers that may not be negative.
 pub(super) fn counted(spec: &Value, at: &str, fields: &[&str], out: &mut Vec<Cause>) {

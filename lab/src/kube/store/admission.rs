@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, Store, meta};
 use crate::kube::schema::Kind;
-use crate::kube::text::{arr, milli, s};
+use crate::kube::text::{arr, milli, s, shown};
 
 const LIMITS: &str = "limitranges";
 
@@ -143,7 +143,6 @@ pub(super) fn creation(store: &Store, kind: &Kind, ns: &str, obj: &Value) -> Res
 /// What of the LimitRanges a pod's containers leave.
 fn limits(rules: &[Value], obj: &Value) -> Vec<String> {
     let mut out = Vec::new();
-    let shown = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     for (rule, c) in rules.iter().flat_map(|r| arr(obj, "/spec/containers").iter().map(move |c| (r, c))) {
         for (k, least) in rule["min"].as_object().into_iter().flatten() {
             let has = &c["resources"]["requests"][k];

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::bundle::Bundle;
 use crate::kube::charts;
 use crate::kube::cx::{Cx, key, resource_of};
-use crate::kube::text::s;
+use crate::kube::text::{s, shown};
 
 /// Mark of Fleet's objects.
 pub const SET: &str = "objectset.rio.cattle.io/id";
@@ -180,8 +180,7 @@ fn differs(wanted: &Value, live: &Value, path: &str) -> Option<String> {
 }
 
 fn same_quantity(a: &Value, b: &Value) -> bool {
-    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-    text(a) == text(b)
+    shown(a) == shown(b)
 }
 
 fn drift(cx: &mut Cx, all: &[Value], correct: bool) -> State {
