@@ -114,12 +114,15 @@ impl From<TaskFailure> for Miss {
 }
 
 impl Proxmox {
-    /// Sends a change and waits for its task, if it is one. A lock that is busy is waited for; after an
-    /// unknown outcome the state is read before anything is repeated.
+    /// Sends a change and waits for its task, if it is one. What an earlier run began and still runs is waited for, not
+    /// begun beside it; so is a lock that is busy; after an unknown outcome the state is read before anything is repeated.
     ///
     /// # Errors
     /// What Proxmox refused; what the task met, with its last words.
     pub(super) async fn change(&self, s: &OpScope, what: &str, r: &Request, limit: Duration) -> OpResult<()> {
+        if self.still_under_way(s, what, r, limit).await? {
+            return Ok(());
+        }
         let mut wait = FIRST_WAIT;
         for left in (0..TRIES).rev() {
             let began = s.ctx().clock.last_ms();
@@ -212,18 +215,45 @@ impl Proxmox {
         Ok(Some(self.try_task(s, what, &upid, limit).await?.map_err(Miss::from)))
     }
 
-    /// The newest task that fits the request and that this run was not told of.
-    async fn lost_task(&self, ctx: &Ctx, r: &Request, began_ms: u64) -> OpResult<Option<String>> {
-        let (Some(kind), Some(node)) = (task_kind(r), r.path.split('/').nth(2)) else { return Ok(None) };
+    /// Tasks that fit the request and began no earlier than that, newest first.
+    async fn fitting(&self, ctx: &Ctx, r: &Request, began_ms: u64) -> OpResult<Vec<Value>> {
+        let (Some(kind), Some(node)) = (task_kind(r), r.path.split('/').nth(2)) else { return Ok(Vec::new()) };
         let id = task_id(r);
         let list = request::list_tasks(node, None).query("typefilter", kind);
-        let rows = self.send_list(ctx, &list).await?;
+        let mut rows = self.send_list(ctx, &list).await?;
         let since = (began_ms / 1000).saturating_sub(SKEW_S);
+        rows.retain(|t| {
+            t["starttime"].as_u64().is_some_and(|n| n >= since)
+                && t["type"] == kind
+                && id.as_deref().is_none_or(|i| t["id"] == i)
+        });
+        Ok(rows)
+    }
+
+    /// The newest task that fits the request and that this run was not told of.
+    async fn lost_task(&self, ctx: &Ctx, r: &Request, began_ms: u64) -> OpResult<Option<String>> {
+        let rows = self.fitting(ctx, r, began_ms).await?;
         let claimed = self.inner.claimed.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = rows.iter().filter(|t| t["starttime"].as_u64().is_some_and(|n| n >= since));
-        let mine = fits.filter(|t| t["type"] == kind && id.as_deref().is_none_or(|i| t["id"] == i));
-        let upids = mine.filter_map(|t| t["upid"].as_str());
+        let upids = rows.iter().filter_map(|t| t["upid"].as_str());
         Ok(upids.map(str::to_owned).find(|u| !claimed.contains(u)))
+    }
+
+    /// Waits for the task of the same request that an earlier run began and that still runs; whether that was the change.
+    async fn still_under_way(&self, s: &OpScope, what: &str, r: &Request, limit: Duration) -> OpResult<bool> {
+        let Some(left) = s.left_open() else { return Ok(false) };
+        let rows = self.fitting(s.ctx(), r, left.since_ms).await?;
+        let Some(upid) = rows.iter().find(|t| !t["endtime"].is_number()).and_then(|t| t["upid"].as_str()) else {
+            return Ok(false);
+        };
+        s.waiting(format!("{what}: the task of run {} still runs", left.run));
+        self.claim(upid);
+        s.accepted(upid)?;
+        let ended = self.try_task(s, what, upid, limit).await?;
+        let done = ended.is_ok() && self.is_done(s.ctx(), r).await? != Some(false);
+        if done {
+            s.continues(&left, what);
+        }
+        Ok(done)
     }
 
     /// Whether what the request asks for is the case; `None` when that cannot be seen.
