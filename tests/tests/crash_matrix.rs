@@ -6,7 +6,8 @@
 //! continued three times: with the same state directory, with it deleted (and every secret but the SSH key),
 //! and from a second machine. The latter two begin with nothing but the world: where it is the same as after an earlier
 //! place (a journal line changes no world), they are that place's. CI runs a few places chosen by the commit; the whole
-//! is one command: `GPUHOST_CRASH=all cargo test --workspace --test crash_matrix -- --nocapture`.
+//! is one command: `GPUHOST_CRASH=all cargo test --workspace --test crash_matrix -- --nocapture`
+//! (and some places again: `GPUHOST_CRASH=50,148`).
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hasher};
@@ -146,8 +147,13 @@ impl Matrix {
 
     /// Goes through places and prints `k of k`.
     fn through(&self, name: &str, share: usize) {
-        let whole = std::env::var("GPUHOST_CRASH").is_ok_and(|v| v == "all");
-        let all: Vec<(usize, Vec<Way>)> = if whole {
+        let asked_for = std::env::var("GPUHOST_CRASH").unwrap_or_default();
+        let whole = asked_for == "all";
+        let named = asked_for.split(',').filter_map(|k| k.parse().ok());
+        let named: Vec<(usize, Vec<Way>)> = named.map(|k| (k, WAYS.to_vec())).collect();
+        let all: Vec<(usize, Vec<Way>)> = if !named.is_empty() {
+            named
+        } else if whole {
             // Spread: a part of them is a sample of all.
             let stride = (self.points * 618 / 1000..).find(|s| gcd(*s, self.points) == 1).unwrap_or(1);
             (0..self.points).map(|i| (i * stride % self.points + 1, WAYS.to_vec())).collect()
