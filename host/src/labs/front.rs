@@ -13,9 +13,10 @@ use super::control::server::RouteNews;
 
 struct Door {
     at: SocketAddr,
-    /// Bound but not listening: connections are refused, the port is ours.
-    closed: Option<TcpSocket>,
-    open: Option<JoinHandle<()>>,
+    /// Bound and never listening: whatever comes and goes on the port, no other program is given it.
+    _anchor: TcpSocket,
+    /// Who listens, and the task that carries.
+    open: Option<(Arc<TcpListener>, JoinHandle<()>)>,
 }
 
 /// The doors of a served lab. Cheap to clone.
@@ -45,7 +46,7 @@ async fn carry(mut client: TcpStream, to: SocketAddr) {
     }
 }
 
-async fn serve(listener: TcpListener, to: SocketAddr) {
+async fn serve(listener: Arc<TcpListener>, to: SocketAddr) {
     let mut carried = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -75,7 +76,7 @@ impl Front {
         let _in = rt.enter();
         let mut doors = me.lock();
         for a in addrs {
-            doors.insert(a.clone(), Door::closed(0)?);
+            doors.insert(a.clone(), Door::closed()?);
         }
         drop(doors);
         Ok(me)
@@ -117,15 +118,24 @@ impl Front {
 }
 
 impl Door {
-    fn closed(port: u16) -> std::io::Result<Door> {
-        let s = reserve(port)?;
-        Ok(Door { at: s.local_addr()?, closed: Some(s), open: None })
+    fn closed() -> std::io::Result<Door> {
+        let anchor = reserve(0)?;
+        Ok(Door { at: anchor.local_addr()?, _anchor: anchor, open: None })
     }
 
+    /// From here on connections are refused: the task that listens ends later.
     fn shut(&mut self) {
-        if let Some(task) = self.open.take() {
+        if let Some((listener, task)) = self.open.take() {
+            socket2::SockRef::from(&*listener).shutdown(std::net::Shutdown::Both).ok();
             task.abort();
         }
+    }
+
+    fn open(&mut self, rt: &tokio::runtime::Handle, to: SocketAddr) -> std::io::Result<()> {
+        self.shut();
+        let listener = Arc::new(reserve(self.at.port())?.listen(128)?);
+        self.open = Some((listener.clone(), rt.spawn(serve(listener, to))));
+        Ok(())
     }
 }
 
@@ -136,7 +146,7 @@ impl RouteSink for Front {
         self.news.send(RouteNews::Up(addr.to_owned(), at)).ok();
         let mut doors = self.lock();
         if !doors.contains_key(addr) {
-            match Door::closed(0) {
+            match Door::closed() {
                 Ok(d) => {
                     doors.insert(addr.to_owned(), d);
                 }
@@ -144,11 +154,8 @@ impl RouteSink for Front {
             }
         }
         if let Some(d) = doors.get_mut(addr) {
-            d.shut();
-            let socket = d.closed.take().map_or_else(|| reserve(d.at.port()), Ok);
-            match socket.and_then(|s| s.listen(128)) {
-                Ok(listener) => d.open = Some(self.rt.spawn(serve(listener, at))),
-                Err(e) => tracing::warn!("cannot serve {addr} at {}: {e}", d.at),
+            if let Err(e) = d.open(&self.rt, at) {
+                tracing::warn!("cannot serve {addr} at {}: {e}", d.at);
             }
         }
         drop(doors);
@@ -161,8 +168,6 @@ impl RouteSink for Front {
         self.news.send(RouteNews::Down(addr.to_owned())).ok();
         if let Some(d) = self.lock().get_mut(addr) {
             d.shut();
-            // The listener goes away with its task; until then the port cannot be bound again.
-            d.closed = reserve(d.at.port()).ok();
         }
         self.changes.send_modify(|n| *n += 1);
     }
@@ -192,5 +197,21 @@ mod tests {
         assert!(f.inner().get("10.0.0.11:22").is_none());
         f.up("10.0.0.11:22", server.local_addr().unwrap());
         assert_eq!(f.door("10.0.0.11:22"), Some(door));
+    }
+
+    /// A port that is free for a moment goes to another lab of the machine, whose guests then answer for ours.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_door_shuts_at_once_and_keeps_its_port() {
+        let rt = tokio::runtime::Handle::current();
+        let addr = "10.0.0.11:22";
+        let f = Front::new(&rt, &[addr.to_owned()]).unwrap();
+        let door = f.door(addr).unwrap();
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for turn in 0..200 {
+            f.up(addr, server.local_addr().unwrap());
+            assert!(std::net::TcpStream::connect(door).is_ok(), "turn {turn}: open");
+            f.down(addr);
+            assert!(std::net::TcpStream::connect(door).is_err(), "turn {turn}: shut");
+        }
     }
 }

@@ -53,10 +53,34 @@ impl Found {
     pub fn ca_hash(&self) -> Option<&str> {
         self.token.strip_prefix("K10")?.split("::").next()
     }
+
+    /// Password that the server's datastore is bound to: of the token file, else of the configuration that its first start
+    /// took it from; `None` where there is no datastore.
+    #[must_use]
+    pub fn born_with(&self) -> Option<&str> {
+        let of_file = self.password().filter(|_| self.ca_hash().is_some());
+        of_file.or_else(|| self.configured_password().filter(|_| self.member))
+    }
+
+    /// Password part of the configuration's token.
+    #[must_use]
+    pub fn configured_password(&self) -> Option<&str> {
+        self.config["token"].as_str().map(plain_token).filter(|t| !t.is_empty())
+    }
+
     /// Password part of the token file.
     #[must_use]
     pub fn password(&self) -> Option<&str> {
         self.token.rsplit("::server:").next().filter(|p| !p.is_empty())
+    }
+}
+
+/// The password in a token of any form: `K10<hash>::server:<password>`, or the password alone.
+pub(super) fn plain_token(token: &str) -> &str {
+    let token = token.trim();
+    match token.strip_prefix("K10").and_then(|t| t.split_once("::")) {
+        Some((_, cred)) => cred.split_once(':').map_or(cred, |(_, p)| p),
+        None => token,
     }
 }
 
@@ -390,6 +414,17 @@ fn came(out: &Output, version: &str, host: &Host) -> OpResult<()> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_datastore_is_bound_to_the_token_of_its_first_start() {
+        let config = json!({"token": "K10aa::server:first"});
+        let f = Found { config, member: true, ..Found::default() };
+        assert_eq!(f.born_with(), Some("first"), "no token file yet: the first start was cut short");
+        let f = Found { token: "K10aa::server:rotated".into(), ..f };
+        assert_eq!(f.born_with(), Some("rotated"));
+        let f = Found { token: String::new(), member: false, ..f };
+        assert_eq!((f.born_with(), f.configured_password()), (None, Some("first")));
+    }
 
     #[test]
     fn found_reads_the_scripts_answer() {

@@ -116,10 +116,13 @@ pub(super) fn same_cluster(hosts: &[Host], found: &[Found]) -> OpResult<()> {
     }
 }
 
-/// The token's password: the cluster's own where one exists, else the site's.
+/// The token's password: the cluster's own where one exists or is being made, else the site's.
 fn password(ctx: &Ctx, o: &ServerOptions, hosts: &[Host], found: &[Found]) -> OpResult<Secret> {
-    let born = hosts.iter().zip(found).find_map(|(h, f)| Some((h, f.password().filter(|_| f.ca_hash().is_some())?)));
-    if let (Some((_, theirs)), Some(file)) = (&born, o.unborn_token(ctx)) {
+    let all = || hosts.iter().zip(found);
+    let born = all().find_map(|(h, f)| Some((h, f.born_with()?)));
+    // A run that died before the first start was over has left its token only where K3s takes it from.
+    let known = born.map(|(_, theirs)| theirs).or_else(|| all().find_map(|(_, f)| f.configured_password()));
+    if let (Some(theirs), Some(file)) = (known, o.unborn_token(ctx)) {
         // the state directory was lost, the cluster was not
         crate::site::write_private(&ctx.state_file(&file), theirs.as_bytes())?;
     }

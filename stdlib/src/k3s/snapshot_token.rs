@@ -3,7 +3,7 @@ use rhai::Dynamic;
 use serde_json::Value;
 
 use super::config::Part;
-use super::node::{Found, full_token, look};
+use super::node::{Found, full_token, look, plain_token};
 use super::rotate::{RotateOptions, kept_token};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
@@ -15,15 +15,6 @@ use crate::ssh::Host;
 /// Annotation of a snapshot's object: which token its bootstrap data is encrypted with.
 const TOKEN_HASH: &str = "etcd.k3s.cattle.io/snapshot-token-hash";
 
-/// The password in a token of any form: `K10<hash>::server:<password>`, or the password alone.
-fn plain(token: &str) -> &str {
-    let token = token.trim();
-    match token.strip_prefix("K10").and_then(|t| t.split_once("::")) {
-        Some((_, cred)) => cred.split_once(':').map_or(cred, |(_, p)| p),
-        None => token,
-    }
-}
-
 /// What K3s notes of a token beside a snapshot.
 fn fingerprint(password: &str) -> String {
     super::snapshot::hex(password.as_bytes())[..12].to_owned()
@@ -31,8 +22,7 @@ fn fingerprint(password: &str) -> String {
 
 /// The token that a server would try on a snapshot.
 fn own_token(found: &Found) -> Option<String> {
-    let given = found.config["token"].as_str().map(plain).filter(|t| !t.is_empty());
-    given.or_else(|| found.password()).map(str::to_owned)
+    found.configured_password().or_else(|| found.password()).map(str::to_owned)
 }
 
 /// The site's token and those that rotations kept, as the state directory has them.
@@ -44,7 +34,7 @@ fn kept_tokens(ctx: &Ctx) -> Vec<String> {
     let ours = |n: &str| n == name || n.starts_with(&older);
     let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let files = files.filter(|e| e.file_name().to_str().is_some_and(ours));
-    files.filter_map(|e| std::fs::read_to_string(e.path()).ok()).map(|t| plain(&t).to_owned()).collect()
+    files.filter_map(|e| std::fs::read_to_string(e.path()).ok()).map(|t| plain_token(&t).to_owned()).collect()
 }
 
 fn refused(hosts: &[Host], snapshot: &str, why: String, folder: Option<&str>) -> OpError {
@@ -94,7 +84,7 @@ pub(super) fn beside(ctx: &Ctx, host: &Host, folder: &str, snapshot: &str) -> Op
     copy_is_there(ctx, folder, snapshot)?;
     let path = crate::flow::files::granted(ctx, folder)?.join(format!("{snapshot}.token"));
     let text = std::fs::read_to_string(path).map_err(|_| missing(host, folder, snapshot))?;
-    let password = plain(&text).to_owned();
+    let password = plain_token(&text).to_owned();
     ctx.hide(&password);
     Ok((hash_of(&text).map(str::to_owned), password))
 }
@@ -122,7 +112,7 @@ pub(super) async fn find(
         let path = crate::flow::files::granted(ctx, folder)?.join(format!("{snapshot}.token"));
         if let Ok(text) = std::fs::read_to_string(path) {
             same_ca(&hosts[0], leader, snapshot, &text)?;
-            let beside = plain(&text).to_owned();
+            let beside = plain_token(&text).to_owned();
             ctx.hide(&beside);
             return match noted.filter(|n| *n != fingerprint(&beside)) {
                 Some(n) => {
@@ -178,7 +168,7 @@ fn same_ca(host: &Host, leader: &Found, snapshot: &str, token: &str) -> OpResult
 pub(super) fn put(config: &Value, hash: Option<&str>, password: Option<&str>) -> Value {
     let mut c = config.clone();
     if let (Some(old), Some(new)) = (config["token"].as_str(), password)
-        && plain(old) != new
+        && plain_token(old) != new
     {
         c["token"] = match hash.filter(|_| old.starts_with("K10")) {
             Some(hash) => full_token(hash, new).into(),
@@ -233,8 +223,8 @@ mod tests {
 
     #[test]
     fn tokens_of_both_forms_have_one_fingerprint() {
-        assert_eq!(plain("K10abc::server:secret\n"), "secret");
-        assert_eq!(plain("secret"), "secret");
+        assert_eq!(plain_token("K10abc::server:secret\n"), "secret");
+        assert_eq!(plain_token("secret"), "secret");
         assert_eq!(fingerprint("secret"), "2bb80d537b1d");
     }
 

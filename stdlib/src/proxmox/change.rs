@@ -242,11 +242,12 @@ impl Proxmox {
     async fn still_under_way(&self, s: &OpScope, what: &str, r: &Request, limit: Duration) -> OpResult<bool> {
         let Some(left) = s.left_open() else { return Ok(false) };
         let rows = self.fitting(s.ctx(), r, left.since_ms).await?;
+        // Whatever there is by now is not what this run is going to begin, should an answer get lost.
+        rows.iter().filter_map(|t| t["upid"].as_str()).for_each(|u| self.claim(u));
         let Some(upid) = rows.iter().find(|t| !t["endtime"].is_number()).and_then(|t| t["upid"].as_str()) else {
             return Ok(false);
         };
         s.waiting(format!("{what}: the task of run {} still runs", left.run));
-        self.claim(upid);
         s.accepted(upid)?;
         let ended = self.try_task(s, what, upid, limit).await?;
         let done = ended.is_ok() && self.is_done(s.ctx(), r).await? != Some(false);

@@ -43,7 +43,14 @@ impl Proxmox {
         let orphaned = Orphaned::default();
         let order = std::sync::atomic::Ordering::Relaxed;
         s.wait_for(&format!("the making of VM {vmid}"), EVERY, MAKING, || async {
-            let place = self.place(s.ctx(), vmid, near).await?;
+            let mut place = self.place(s.ctx(), vmid, near).await?;
+            if matches!(&place, Place::Taken(m) if m.pool.is_none() && !m.is_being_made()) {
+                // Its last step may be to come: as long as a task makes VMs nothing can be said.
+                if self.makes_one(s.ctx(), near).await? {
+                    return Ok(Look::Pending("it is in no pool yet, and a task makes a VM".to_owned()));
+                }
+                place = self.place(s.ctx(), vmid, near).await?;
+            }
             let pending = match &place {
                 Place::Free => None,
                 Place::Hidden if self.makes_one(s.ctx(), near).await? => Some("a task makes a VM".to_owned()),

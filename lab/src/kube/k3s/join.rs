@@ -62,6 +62,8 @@ fn found(lab: &Lab, w: &mut World, vmid: u32, p: &Process) {
         p.cluster = Some(id.clone());
     }
     log(w, vmid, "info", "Starting etcd for new cluster, cluster-reset=false");
+    // From here on there is a datastore: a start that is cut short is followed by one with it.
+    guest::put_file(lab, w, vmid, files::MARK, &p.node, 0o600);
     with_cluster(lab, w, &id, packaged::birth);
     let delay = w.between(15_000, 22_000);
     go(w, vmid, delay, Stage::Ready);
