@@ -246,7 +246,16 @@ async fn one_document_describes_every_kind() {
         assert!(definitions.contains_key(name), "{name}");
     }
     let proto = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    assert_eq!(bed.send("GET", "/openapi/v2", "", Vec::new(), &[("accept", proto)]).await.code, 406);
+    let a = bed.send("GET", "/openapi/v2", "", Vec::new(), &[("accept", proto)]).await;
+    assert_eq!(
+        (a.code, a.headers["content-type"].as_str()),
+        (200, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
+    );
+    let other = bed.send("GET", "/openapi/v2", "", Vec::new(), &[("accept", "text/html")]).await;
+    assert_eq!(other.code, 406);
+    // A kind without a status has no such place.
+    bed.config_map("plain", json!({})).await;
+    assert_eq!(bed.get("/api/v1/namespaces/default/configmaps/plain/status").await.code, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! The Kubernetes API of the lab, request by request.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test stops at the first surprise
+mod applied;
 mod bed;
 mod controllers;
 mod groups;

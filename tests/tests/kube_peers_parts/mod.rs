@@ -1,4 +1,5 @@
 //! A served lab and the programs that are tried against it.
+pub mod applying;
 pub mod corners;
 pub mod everyday;
 pub mod helm;

@@ -8,6 +8,7 @@ pub mod discovery;
 pub(crate) mod events;
 pub mod evict;
 mod finish;
+mod gnostic;
 pub mod gojson;
 pub mod health;
 pub mod hpa;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Response;
 use serde_json::{Map, Value, json};
 
-use super::{Body, Call, json as reply, text};
+use super::{Body, Call, gnostic, json as reply, text};
 use crate::kube::schema::{Kind, builtin};
 
 /// Serves `/openapi/v3` and the documents below it.
@@ -38,12 +38,13 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
     reply(200, &document(&mine, want))
 }
 
-/// OpenAPI v2, as JSON: one document for everything.
+/// OpenAPI v2, as JSON or protobuf: one document for everything.
 fn second(call: &Call<'_>, kinds: &[Arc<Kind>]) -> Response<Body> {
     let accept = &call.req.accept;
     let speaks = |m: &str| accept.split(',').any(|p| p.split(';').next().unwrap_or_default().trim() == m);
-    if !accept.is_empty() && !["application/json", "*/*", "application/*"].iter().any(|m| speaks(m)) {
-        return text(406, "text/plain; charset=utf-8", "only application/json is served here\n");
+    let protobuf = speaks(gnostic::ASKED);
+    if !protobuf && !accept.is_empty() && !["application/json", "*/*", "application/*"].iter().any(|m| speaks(m)) {
+        return text(406, "text/plain; charset=utf-8", "406 Not Acceptable\n");
     }
     let mut definitions = Map::new();
     let mut paths = Map::new();
@@ -53,9 +54,11 @@ fn second(call: &Call<'_>, kinds: &[Arc<Kind>]) -> Response<Body> {
         let name = schema_of(k, V2, &mut definitions);
         let scope = if k.namespaced { "/namespaces/{namespace}" } else { "" };
         let schema = json!({"$ref": format!("{V2}{name}")});
+        let query = |n: &str| json!({"name": n, "in": "query", "type": "string", "uniqueItems": true});
         let op = |action: &str| {
             json!({"consumes": ["*/*"], "produces": ["application/json", "application/yaml"], "schemes": ["https"],
-                "parameters": [{"name": "body", "in": "body", "schema": schema}],
+                "parameters": [{"name": "body", "in": "body", "schema": schema}, query("dryRun"), query("fieldManager"),
+                    query("fieldValidation")],
                 "responses": {"200": {"description": "OK", "schema": schema}},
                 "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk(k)})
         };
@@ -69,11 +72,9 @@ fn second(call: &Call<'_>, kinds: &[Arc<Kind>]) -> Response<Body> {
         );
     }
     let version = super::health::version(call)["gitVersion"].clone();
-    reply(
-        200,
-        &json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths,
-            "definitions": definitions}),
-    )
+    let document = json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths,
+        "definitions": definitions});
+    if protobuf { text(200, gnostic::TYPE, gnostic::encode(&document)) } else { reply(200, &document) }
 }
 
 /// Where references of the two forms point to.

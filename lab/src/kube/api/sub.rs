@@ -15,6 +15,7 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
     let sub = t.sub.as_deref().unwrap_or_default();
     let method = call.req.method.as_str();
     match (sub, method) {
+        ("status", _) if !kind.status => Err(Failure::no_resource()),
         ("status", "GET") => read::get(call, kind, t),
         ("status", "PUT") => write::replace_sub(call, kind, t, "status"),
         ("status", "PATCH") => patch::patch_sub(call, kind, t, "status"),

@@ -1,5 +1,5 @@
 //! Typed comparison of two objects and the field set of one, for managedFields.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -34,17 +34,27 @@ const ALWAYS: &[&str] = &[
     "f:updateStrategy",
 ];
 
-/// Items of a list by their key, if it merges.
-pub(super) fn keyed<'v>(node: Node<'_>, list: &'v [Value]) -> Option<BTreeMap<String, &'v Value>> {
-    match node.list() {
+/// The element of a list's item, if the list merges.
+pub(super) fn element(kind: &ListKind<'_>, item: &Value) -> Option<String> {
+    match kind {
         ListKind::Atomic => None,
-        ListKind::Set => Some(list.iter().map(|v| (format!("v:{v}"), v)).collect()),
-        ListKind::Map(keys) => Some(list.iter().map(|v| (item_key(&keys, v), v)).collect()),
+        ListKind::Set => Some(format!("v:{item}")),
+        ListKind::Map(keys) => Some(item_key(keys, item)),
     }
 }
 
+/// Items of a list by their element, if it merges; several where an element occurs more than once.
+fn keyed<'v>(node: Node<'_>, list: &'v [Value]) -> Option<BTreeMap<String, Vec<&'v Value>>> {
+    let kind = node.list();
+    let mut out: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+    for v in list {
+        out.entry(element(&kind, v)?).or_default().push(v);
+    }
+    (kind != ListKind::Atomic).then_some(out)
+}
+
 /// Whether the value is compared as a whole.
-fn leaf(node: Node<'_>, v: &Value) -> bool {
+pub(super) fn leaf(node: Node<'_>, v: &Value) -> bool {
     match v {
         Value::Object(_) => node.atomic(),
         Value::Array(_) => node.list() == ListKind::Atomic,
@@ -74,16 +84,31 @@ fn walk(node: Node<'_>, old: &Value, new: &Value, d: &mut Diff) {
         }
         (Value::Array(a), Value::Array(b)) => {
             let (Some(a), Some(b)) = (keyed(node, a), keyed(node, b)) else { return };
-            for (k, nv) in &b {
-                step(k, node.items(), a.get(k).copied(), Some(nv), d);
-            }
-            for (k, ov) in &a {
-                if !b.contains_key(k) {
-                    step(k, node.items(), Some(ov), None, d);
-                }
+            let none = Vec::new();
+            let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            for k in names {
+                items(k, node.items(), a.get(k).unwrap_or(&none), b.get(k).unwrap_or(&none), d);
             }
         }
         _ => {}
+    }
+}
+
+/// Compares the items that have one element: what occurs more than once is one leaf.
+fn items(element: &str, node: Node<'_>, old: &[&Value], new: &[&Value], d: &mut Diff) {
+    let (was, is) = (old.first().copied(), new.first().copied());
+    match (old.len() > 1, new.len() > 1) {
+        (false, false) => step(element, node, was, is, d),
+        (true, true) if old != new => drop(d.modified.members.insert(element.to_owned())),
+        (true, true) => {}
+        (true, false) => {
+            step(element, node, None, is, d);
+            d.removed.members.insert(element.to_owned());
+        }
+        (false, true) => {
+            step(element, node, was, None, d);
+            d.added.members.insert(element.to_owned());
+        }
     }
 }
 
@@ -132,7 +157,10 @@ fn everything(node: Node<'_>, v: &Value) -> Set {
         }
         Value::Array(a) => {
             for (k, v) in keyed(node, a).unwrap_or_default() {
-                put_all(&k, node.items(), v, &mut out);
+                match v.as_slice() {
+                    [one] => put_all(&k, node.items(), one, &mut out),
+                    _ => drop(out.members.insert(k)),
+                }
             }
         }
         _ => {}
@@ -152,12 +180,15 @@ pub fn field_set(node: Node<'_>, v: &Value) -> Set {
                     Field::Entry(n) => (n, true),
                     Field::Unknown => (Node::any(), false),
                 };
-                applied(format!("f:{k}"), sub, v, entry && !node.open(), &mut out);
+                applied(format!("f:{k}"), sub, v, entry, &mut out);
             }
         }
         Value::Array(a) => {
             for (k, v) in keyed(node, a).unwrap_or_default() {
-                applied(k, node.items(), v, true, &mut out);
+                match v.as_slice() {
+                    [one] => applied(k, node.items(), one, true, &mut out),
+                    _ => drop(out.members.insert(k)),
+                }
             }
         }
         _ => {}
@@ -166,13 +197,11 @@ pub fn field_set(node: Node<'_>, v: &Value) -> Set {
 }
 
 fn applied(element: String, node: Node<'_>, v: &Value, member: bool, out: &mut Set) {
-    let empty = v.as_object().is_some_and(serde_json::Map::is_empty) || v.as_array().is_some_and(Vec::is_empty);
-    if leaf(node, v) || empty {
-        out.members.insert(element);
-        return;
-    }
-    if member {
+    let whole = leaf(node, v);
+    if whole || member || v.as_object().is_some_and(serde_json::Map::is_empty) {
         out.members.insert(element.clone());
     }
-    out.put(element, field_set(node, v));
+    if !whole {
+        out.put(element, field_set(node, v));
+    }
 }

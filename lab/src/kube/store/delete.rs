@@ -220,9 +220,13 @@ impl Store {
 
     fn drop_owner(&mut self, resource: &str, ns: &str, name: &str, uid: &str) {
         let _ = self.patch_with(resource, ns, name, |o| {
-            if let Some(a) = o["metadata"]["ownerReferences"].as_array_mut() {
-                a.retain(|r| r["uid"] != uid);
-            }
+            meta::edit(o, |m| {
+                let Some(owners) = m.get_mut("ownerReferences").and_then(Value::as_array_mut) else { return };
+                owners.retain(|r| r["uid"] != uid);
+                if owners.is_empty() {
+                    m.shift_remove("ownerReferences");
+                }
+            });
         });
     }
 

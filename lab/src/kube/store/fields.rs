@@ -80,21 +80,6 @@ impl Set {
         out
     }
 
-    /// Only the leaves.
-    #[must_use]
-    pub fn leaves(&self) -> Set {
-        let mut out = Set::default();
-        for m in &self.members {
-            if !self.children.contains_key(m) {
-                out.members.insert(m.clone());
-            }
-        }
-        for (k, c) in &self.children {
-            out.put(k.clone(), c.leaves());
-        }
-        out
-    }
-
     /// As `fieldsV1`.
     #[must_use]
     pub fn json(&self) -> Value {

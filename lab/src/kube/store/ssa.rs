@@ -1,12 +1,15 @@
 //! Server-side apply: merge, ownership, conflicts, removal of what the manager no longer sets.
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::compare::{compare, field_set};
-use super::fields::{Set, applied, entries, set_entries, strip};
+use super::fields::{Entry, Set, applied, entries, set_entries, strip};
+use super::lastapplied::{follow, taken_over};
+use super::merge::merge;
+use super::prune::prune;
 use super::write::{WriteOptions, Written};
 use super::{Failure, Store, meta};
 use crate::kube::schema::Kind;
-use crate::kube::schema::node::{ListKind, Node, item_key};
+use crate::kube::schema::node::Node;
 
 impl Store {
     /// Server-side apply, as a controller.
@@ -40,14 +43,9 @@ impl Store {
             m.insert("name".into(), name.into());
             m.shift_remove("managedFields");
         });
-        let mut mine = field_set(node, &config);
+        let full = managed(kind, &o.subresource, field_set(node, &config));
+        let mut mine = full.clone();
         strip(&mut mine);
-        if o.subresource == "status" {
-            mine = only(&mine, "f:status");
-        } else if kind.status {
-            mine.children.remove("f:status");
-            mine.members.remove("f:status");
-        }
         let Some(live) = self.arc(&kind.resource(), ns, name).cloned() else {
             if !o.subresource.is_empty() {
                 return Err(Failure::not_found(kind, name));
@@ -59,51 +57,42 @@ impl Store {
             return Err(Failure::modified(kind, name));
         }
         let mut list = entries(&live);
-        let mut merged = merge(node, &live, &without_identity(&config));
-        let before =
-            list.iter().find(|e| e.is(&o.manager, "Apply", &o.subresource)).map(|e| e.set.clone()).unwrap_or_default();
-        let mut gone = before.minus(&mine);
-        for e in list.iter().filter(|e| !e.is(&o.manager, "Apply", &o.subresource)) {
-            gone = gone.minus(&e.set);
+        if list.is_empty() {
+            list.extend(unmanaged(kind, &live));
         }
-        prune(node, &mut merged, &gone);
+        let is_mine = |e: &Entry| e.is(&o.manager, "Apply", &o.subresource);
+        let before = list.iter().find(|e| is_mine(e)).map(|e| e.set.clone()).unwrap_or_default();
+        let others = || list.iter().filter(|e| !is_mine(e));
+        let owned = others().fold(full, |all, e| all.union(&e.set));
+        let merged = merge(node, &live, &without_identity(&config));
+        let mut merged = prune(node, merged, &before, &owned);
         let diff = compare(node, &live, &merged);
-        let mut touched = diff.added.union(&diff.modified);
+        let mut touched = managed(kind, &o.subresource, diff.added.union(&diff.modified));
         strip(&mut touched);
-        let touched = touched.both(&mine);
-        if !force {
-            let clashes: Vec<(String, String, String)> = list
-                .iter()
-                .filter(|e| !e.is(&o.manager, "Apply", &o.subresource) && e.subresource == o.subresource)
-                .flat_map(|e| {
-                    let how = if e.operation == "Update" {
-                        let sub = if e.subresource.is_empty() {
-                            String::new()
-                        } else {
-                            format!(" with subresource \"{}\"", e.subresource)
-                        };
-                        format!("\"{}\"{sub} using {}", e.manager, e.api_version)
-                    } else {
-                        format!("\"{}\"", e.manager)
-                    };
-                    e.set.both(&touched).leaves().paths().into_iter().map(move |p| (how.clone(), e.manager.clone(), p))
-                })
-                .collect();
-            if !clashes.is_empty() {
-                return Err(conflict(&clashes));
-            }
+        let clashes: Vec<(String, Set)> = others()
+            .map(|e| (named(e), recorded(e).both(&touched)))
+            .filter(|(_, fields)| !force && !fields.is_empty())
+            .collect();
+        let allowed = || taken_over(node, &o.manager, &kind.api_version(), &live);
+        let refused: Vec<(String, Set)> = if clashes.is_empty() {
+            Vec::new()
+        } else {
+            let allowed = allowed();
+            clashes.into_iter().map(|(who, f)| (who, f.minus(&allowed))).filter(|c| !c.1.is_empty()).collect()
+        };
+        if !refused.is_empty() {
+            return Err(conflict(&refused));
         }
-        for e in &mut list {
-            if !e.is(&o.manager, "Apply", &o.subresource) {
-                e.set = e.set.minus(&touched).minus_below(&diff.removed);
-            }
+        for e in list.iter_mut().filter(|e| !is_mine(e)) {
+            e.set = e.set.minus(&touched).minus(&diff.removed);
         }
-        let unchanged = before == mine;
-        match list.iter_mut().find(|e| e.is(&o.manager, "Apply", &o.subresource)) {
-            Some(e) if unchanged && touched.is_empty() => e.set = mine,
+        let unchanged = before == mine && touched.is_empty() && diff.removed.is_empty();
+        match list.iter_mut().find(|e| is_mine(e)) {
+            Some(_) if unchanged => {}
             Some(e) => *e = applied(kind, o, self.now_ms, mine),
             None => list.push(applied(kind, o, self.now_ms, mine)),
         }
+        follow(&o.manager, &config, &mut merged);
         set_entries(&mut merged, list);
         let quiet = WriteOptions { manager: String::new(), ..o.clone() };
         meta::edit(&mut merged, |m| m.shift_remove("resourceVersion"));
@@ -126,15 +115,26 @@ impl Store {
     }
 }
 
-fn only(set: &Set, element: &str) -> Set {
-    let mut out = Set::default();
-    if set.members.contains(element) {
-        out.members.insert(element.to_owned());
+/// The part of `set` that a write to this subresource may own.
+fn managed(kind: &Kind, subresource: &str, mut set: Set) -> Set {
+    const STATUS: &str = "f:status";
+    if subresource == "status" {
+        set.members.retain(|m| m == STATUS);
+        set.children.retain(|c, _| c == STATUS);
+    } else if kind.status {
+        set.members.remove(STATUS);
+        set.children.remove(STATUS);
     }
-    if let Some(c) = set.children.get(element) {
-        out.put(element.to_owned(), c.clone());
-    }
-    out
+    set
+}
+
+/// Who owns the fields of an object that nobody applied before and whose writers were not recorded.
+fn unmanaged(kind: &Kind, live: &Value) -> Option<Entry> {
+    let o = WriteOptions { manager: "before-first-apply".into(), ..WriteOptions::default() };
+    let mut set = managed(kind, "", compare(Node::of(kind), &json!({}), live).added);
+    strip(&mut set);
+    let at = meta::text(live, "creationTimestamp").to_owned();
+    (!set.is_empty()).then(|| Entry { operation: "Update".into(), time: at, ..applied(kind, &o, 0, set) })
 }
 
 fn without_identity(config: &Value) -> Value {
@@ -147,113 +147,37 @@ fn without_identity(config: &Value) -> Value {
     c
 }
 
-fn conflict(clashes: &[(String, String, String)]) -> Failure {
-    let causes: Vec<Value> = clashes
-        .iter()
-        .map(|(how, _, path)| json!({"reason": "FieldManagerConflict", "message": format!("conflict with {how}"), "field": path}))
-        .collect();
-    let n = clashes.len();
-    let message = if n == 1 {
-        format!("Apply failed with 1 conflict: conflict with {}: {}", clashes[0].0, clashes[0].2)
-    } else {
-        let mut by: Vec<(String, Vec<&str>)> = Vec::new();
-        for (how, _, path) in clashes {
-            match by.iter_mut().find(|(h, _)| h == how) {
-                Some((_, list)) => list.push(path),
-                None => by.push((how.clone(), vec![path])),
-            }
+/// The fields of a manager as conflicts see them: what an update sent as text is data by then.
+fn recorded(e: &Entry) -> Set {
+    let mut set = e.set.clone();
+    if e.operation == "Update" {
+        set.children.remove("f:stringData");
+        set.members.remove("f:stringData");
+    }
+    set
+}
+
+/// A manager as conflicts name it.
+fn named(e: &Entry) -> String {
+    let sub = if e.subresource.is_empty() { String::new() } else { format!(" with subresource \"{}\"", e.subresource) };
+    let using = if e.operation == "Update" { format!(" using {}", e.api_version) } else { String::new() };
+    format!("\"{}\"{sub}{using}", e.manager)
+}
+
+fn conflict(clashes: &[(String, Set)]) -> Failure {
+    let each: Vec<(&String, Vec<String>)> = clashes.iter().map(|(who, fields)| (who, fields.paths())).collect();
+    let cause = |who: &str, path: &str| json!({"reason": "FieldManagerConflict", "message": format!("conflict with {who}"), "field": path});
+    let causes: Vec<Value> = each.iter().flat_map(|(who, paths)| paths.iter().map(|p| cause(who, p))).collect();
+    let message = match each.as_slice() {
+        [(who, paths)] if paths.len() == 1 => {
+            format!("Apply failed with 1 conflict: conflict with {who}: {}", paths[0])
         }
-        let text: Vec<String> = by
-            .iter()
-            .map(|(how, list)| {
-                let colon =
-                    if list.len() == 1 { format!(": {}", list[0]) } else { format!(":\n- {}", list.join("\n- ")) };
-                let noun = if list.len() == 1 { "conflict" } else { "conflicts" };
-                format!("{noun} with {how}{colon}")
-            })
-            .collect();
-        format!("Apply failed with {n} conflicts: {}", text.join("\n"))
+        _ => {
+            let line =
+                |(who, paths): &(&String, Vec<String>)| format!("conflicts with {who}:\n- {}", paths.join("\n- "));
+            let text: Vec<String> = each.iter().map(line).collect();
+            format!("Apply failed with {} conflicts: {}", causes.len(), text.join("\n"))
+        }
     };
-    let details = json!({"causes": causes});
-    Failure { details: Some(details), ..Failure::new(409, "Conflict", message) }
-}
-
-/// `config` laid over `live`.
-pub(super) fn merge(node: Node<'_>, live: &Value, config: &Value) -> Value {
-    match (live, config) {
-        (Value::Object(a), Value::Object(b)) if !node.atomic() => {
-            let mut out = a.clone();
-            for (k, v) in b {
-                let sub = node.down(k);
-                let merged = a.get(k).map_or_else(|| v.clone(), |l| merge(sub, l, v));
-                out.insert(k.clone(), merged);
-            }
-            Value::Object(out)
-        }
-        (Value::Array(a), Value::Array(b)) => match node.list() {
-            ListKind::Atomic => config.clone(),
-            ListKind::Set => {
-                let mut out = a.clone();
-                out.extend(b.iter().filter(|v| !a.contains(v)).cloned());
-                Value::Array(out)
-            }
-            ListKind::Map(keys) => {
-                let mut out = a.clone();
-                for v in b {
-                    let key = item_key(&keys, v);
-                    match out.iter_mut().find(|o| item_key(&keys, o) == key) {
-                        Some(o) => *o = merge(node.items(), o, v),
-                        None => out.push(v.clone()),
-                    }
-                }
-                Value::Array(out)
-            }
-        },
-        _ => config.clone(),
-    }
-}
-
-/// Removes the fields of `gone` from `v`.
-fn prune(node: Node<'_>, v: &mut Value, gone: &Set) {
-    match v {
-        Value::Object(m) => {
-            let keys: Vec<String> = m.keys().cloned().collect();
-            for k in keys {
-                let e = format!("f:{k}");
-                if let Some(sub) = gone.children.get(&e)
-                    && let Some(child) = m.get_mut(&k)
-                {
-                    prune(node.down(&k), child, sub);
-                    if is_empty(child) {
-                        m.shift_remove(&k);
-                    }
-                }
-                if gone.members.contains(&e) && m.get(&k).is_none_or(|c| !gone.children.contains_key(&e) || is_empty(c))
-                {
-                    m.shift_remove(&k);
-                }
-            }
-        }
-        Value::Array(a) => {
-            let kind = node.list();
-            let element = |x: &Value| match &kind {
-                ListKind::Map(keys) => item_key(keys, x),
-                _ => format!("v:{x}"),
-            };
-            if kind == ListKind::Atomic {
-                return;
-            }
-            a.retain(|x| !gone.members.contains(&element(x)));
-            for x in a.iter_mut() {
-                if let Some(sub) = gone.children.get(&element(x)) {
-                    prune(node.items(), x, sub);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-fn is_empty(v: &Value) -> bool {
-    v.as_object().is_some_and(Map::is_empty) || v.as_array().is_some_and(Vec::is_empty)
+    Failure { details: Some(json!({"causes": causes})), ..Failure::new(409, "Conflict", message) }
 }

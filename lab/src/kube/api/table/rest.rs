@@ -1,7 +1,7 @@
 //! Rows of everything else: networking, rights, scheduling, API registration.
 use serde_json::{Value, json};
 
-use super::{AGE, Layout, NAME, Row, number, text, wide};
+use super::{AGE, Layout, NAME, Row, age, number, text, wide};
 use crate::kube::schema::Kind;
 
 pub(super) fn layout(kind: &Kind) -> Option<Layout> {
@@ -221,7 +221,7 @@ fn signing_request(r: &Row<'_>) -> Vec<Value> {
         r.age(),
         json!(r.text("/spec/signerName")),
         json!(r.text("/spec/username")),
-        json!("<none>"),
+        json!(r.at("/spec/expirationSeconds").as_u64().map_or_else(|| "<none>".to_owned(), |s| age(s * 1000))),
         json!(words.join(",")),
     ]
 }
