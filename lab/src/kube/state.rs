@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::schema::Kind;
 use super::store::Store;
 use crate::tls::Pair;
 
@@ -247,10 +248,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Key that service account tokens are signed with.
+    /// What the key of service account tokens follows from: other CAs, other keys.
     #[must_use]
     pub fn token_key(&self) -> &str {
         &self.ca.key
+    }
+
+    /// Whether servers of the cluster's version know a kind.
+    #[must_use]
+    pub fn serves(&self, kind: &Kind) -> bool {
+        kind.since == 0 || kind.since <= super::k3s::node::minor(&self.version)
     }
 
     /// The token file's text: `K10<hash of the CA>::server:<password>`.

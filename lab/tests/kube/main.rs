@@ -11,3 +11,4 @@ mod refused;
 mod rest;
 mod scale;
 mod validity;
+mod wire;

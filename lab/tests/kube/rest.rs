@@ -19,7 +19,7 @@ async fn options_that_are_not_valid_are_named() {
     let a = bed.post(&format!("{MAPS}?fieldValidation=Loose"), map.clone()).await;
     assert_eq!(
         a.message(),
-        "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \"Loose\": supported values: \"Ignore\", \"Strict\", \"Warn\""
+        "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \"Loose\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
     );
     let a = bed.patch("apply", &format!("{MAPS}/a"), map.clone()).await;
     assert_eq!((a.code, cause(&a)), (422, "Required value: is required for apply patch"));

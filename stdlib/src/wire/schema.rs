@@ -33,12 +33,14 @@ fn generate() -> Map<String, Value> {
         discovery::v1 { EndpointSlice }
         events::v1 { Event }
         flowcontrol::v1 { FlowSchema, PriorityLevelConfiguration }
-        networking::v1 { IngressClass, Ingress, NetworkPolicy }
+        networking::v1 { IPAddress, IngressClass, Ingress, NetworkPolicy, ServiceCIDR }
         node::v1 { RuntimeClass }
         policy::v1 { PodDisruptionBudget, Eviction }
         rbac::v1 { ClusterRoleBinding, ClusterRole, RoleBinding, Role }
+        resource::v1 { DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice }
         scheduling::v1 { PriorityClass }
-        storage::v1 { CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment }
+        storage::v1 { CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
+            VolumeAttributesClass }
     );
     g.subschema_for::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>();
     g.subschema_for::<k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService>();

@@ -129,9 +129,13 @@ pub fn of_token_for(lab: &Lab, cluster: &str, token: &str, audiences: &[&str]) -
         if claims["kubernetes.io"]["serviceaccount"]["uid"] != sa["metadata"]["uid"] {
             return None;
         }
-        let pod = &claims["kubernetes.io"]["pod"];
-        let lives = |p: &Value| p["metadata"]["uid"] == pod["uid"];
-        if pod.is_object() && !c.store.get("pods", ns, pod["name"].as_str().unwrap_or_default()).is_some_and(lives) {
+        let ended = |(field, resource, ns): &(&str, &str, &str)| {
+            let bound = &claims["kubernetes.io"][*field];
+            let lives = |o: &Value| o["metadata"]["uid"] == bound["uid"];
+            let name = bound["name"].as_str().unwrap_or_default();
+            bound.is_object() && !c.store.get(resource, ns, name).is_some_and(lives)
+        };
+        if [("pod", "pods", ns), ("secret", "secrets", ns), ("node", "nodes", "")].iter().any(ended) {
             return None;
         }
         let user = User {
@@ -147,7 +151,7 @@ pub fn of_token_for(lab: &Lab, cluster: &str, token: &str, audiences: &[&str]) -
     })
 }
 
-/// A token of a service account; `seconds` 0: it does not expire. `pod`: the pod that it ends with.
+/// A token of a service account; `seconds` 0: it does not expire. `bound`: what it ends with, as its field in the claims.
 #[must_use]
 pub fn make_token(
     key: &str,
@@ -155,7 +159,7 @@ pub fn make_token(
     now_ms: u64,
     seconds: u64,
     audiences: &[&str],
-    pod: Option<(&str, &str)>,
+    bound: Option<(String, Value)>,
 ) -> String {
     let (ns, name) = (meta::namespace(sa), meta::name(sa));
     let mut claims = json!({
@@ -169,8 +173,8 @@ pub fn make_token(
     if seconds > 0 {
         claims["exp"] = (now_ms / 1000 + seconds).into();
     }
-    if let Some((name, uid)) = pod {
-        claims["kubernetes.io"]["pod"] = json!({"name": name, "uid": uid});
+    if let Some((field, object)) = bound {
+        claims["kubernetes.io"][field] = object;
     }
     jwt::signed(key, &claims)
 }

@@ -7,9 +7,11 @@ use http::Response;
 use serde_json::{Value, json};
 use sha2::Digest;
 
-use super::{Body, Call, failed, json as reply, text};
+use super::finish::{hash, tagged};
+use super::{Body, Call, json as reply, text, unserved};
+use crate::guest;
 use crate::kube::schema::Kind;
-use crate::kube::store::Failure;
+use crate::kube::schema::kinds::PRIORITIES;
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const ONE_BY_ONE: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
@@ -35,7 +37,7 @@ fn storage_hash(k: &Kind) -> String {
 fn kinds(call: &Call<'_>) -> Vec<Arc<Kind>> {
     call.lab.with(|w| {
         let Some(c) = w.clusters.get(call.cluster) else { return Vec::new() };
-        let mut all: Vec<Arc<Kind>> = c.store.kinds().cloned().collect();
+        let mut all: Vec<Arc<Kind>> = c.store.kinds().filter(|k| c.serves(k)).cloned().collect();
         if super::metrics::up(c) {
             all.extend(super::metrics::kinds());
         }
@@ -57,6 +59,11 @@ fn groups(kinds: &[Arc<Kind>]) -> BTreeMap<String, Vec<String>> {
         v.sort_by_key(|v| (v.contains("alpha"), v.contains("beta"), std::cmp::Reverse(v.clone())));
     }
     out
+}
+
+/// The place of a group among the others: by its priority; equal ones, as those of custom kinds, go by name.
+fn rank(group: &str) -> std::cmp::Reverse<u64> {
+    std::cmp::Reverse(PRIORITIES.iter().find(|p| p.0 == group).map_or(0, |p| p.1))
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
@@ -90,6 +97,21 @@ fn resource(k: &Kind) -> Vec<Value> {
     out
 }
 
+/// Whether a kind has a subresource.
+pub(super) fn has_sub(k: &Kind, name: &str) -> bool {
+    subs(k).iter().any(|s| s.name == name)
+}
+
+/// Whether a path of discovery is answered whatever the method: the lists of groups are no routes.
+pub(super) fn answers_all(path: &str) -> bool {
+    let mut parts = path.split('/').filter(|p| !p.is_empty());
+    match parts.next() {
+        None => true,
+        Some("apis") => parts.count() < 2,
+        Some(_) => false,
+    }
+}
+
 /// A subresource: name, group and version of its kind (none: those of the resource), kind, verbs.
 struct Sub {
     name: &'static str,
@@ -120,7 +142,9 @@ fn subs(k: &Kind) -> Vec<Sub> {
             out.push(sub("exec", "PodExecOptions", OPEN));
             out.push(sub("attach", "PodAttachOptions", OPEN));
             out.push(sub("portforward", "PodPortForwardOptions", OPEN));
+            out.push(sub("proxy", "PodProxyOptions", PROXY));
         }
+        ("", "nodes") => out.push(sub("proxy", "NodeProxyOptions", PROXY)),
         ("", "services") => out.push(sub("proxy", "ServiceProxyOptions", PROXY)),
         ("", "serviceaccounts") => {
             out.push(Sub { group: Some(("authentication.k8s.io", "v1")), ..sub("token", "TokenRequest", &["create"]) });
@@ -132,7 +156,7 @@ fn subs(k: &Kind) -> Vec<Sub> {
     out
 }
 
-fn aggregated(kinds: &[Arc<Kind>], core: bool) -> Value {
+fn aggregated(kinds: &[Arc<Kind>], core: bool, version: &str) -> Value {
     let mut by: BTreeMap<String, BTreeMap<String, Vec<Value>>> = BTreeMap::new();
     for k in kinds.iter().filter(|k| k.group.is_empty() == core) {
         let gvk = |kind: &str, of: Option<(&str, &str)>| {
@@ -154,6 +178,8 @@ fn aggregated(kinds: &[Arc<Kind>], core: bool) -> Value {
         }
         by.entry(k.group.clone()).or_default().entry(k.version.clone()).or_default().push(r);
     }
+    let mut by: Vec<(String, BTreeMap<String, Vec<Value>>)> = by.into_iter().collect();
+    by.sort_by_key(|(g, _)| rank(g));
     let items: Vec<Value> = by
         .into_iter()
         .map(|(group, versions)| {
@@ -165,14 +191,18 @@ fn aggregated(kinds: &[Arc<Kind>], core: bool) -> Value {
             json!({"metadata": metadata, "versions": list})
         })
         .collect();
-    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+    let version = format!("apidiscovery.k8s.io/{version}");
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": version, "metadata": {}, "items": items})
 }
 
 /// Serves a discovery path.
 pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
     let kinds = kinds(call);
     let parts: Vec<&str> = path.trim_matches('/').split('/').filter(|p| !p.is_empty()).collect();
-    let both = call.req.accept.contains("as=APIGroupDiscoveryList");
+    let both = call.req.accept.contains("as=APIGroupDiscoveryList").then(|| {
+        // clients of old ask for what the list was called before it was stable
+        if call.req.accept.contains("v=v2;") || !call.req.accept.contains("v=v2beta1") { "v2" } else { "v2beta1" }
+    });
     match parts[..] {
         [] => {
             let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
@@ -184,17 +214,23 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
                 .extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
             reply(200, &json!({"paths": paths}))
         }
-        ["api" | "apis"] if both => {
-            let body = aggregated(&kinds, parts[0] == "api").to_string();
-            text(200, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", body)
+        ["api" | "apis"] if both.is_some() => {
+            let version = both.unwrap_or_default();
+            let body = aggregated(&kinds, parts[0] == "api", version).to_string();
+            let form = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+            let mut r = tagged(call.req, text(200, &form, body.clone()), &hash(body.as_bytes()));
+            r.headers_mut().insert(http::header::VARY, http::HeaderValue::from_static("Accept"));
+            r
         }
-        ["api"] => reply(
-            200,
-            &json!({"kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}]}),
-        ),
+        ["api"] => {
+            let address = call.lab.with(|w| guest::ip(w, call.vmid)).unwrap_or_else(|| "127.0.0.1".to_owned());
+            let by = json!([{"clientCIDR": "0.0.0.0/0", "serverAddress": format!("{address}:6443")}]);
+            reply(200, &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": by}))
+        }
         ["apis"] => {
-            let list: Vec<Value> = groups(&kinds).iter().map(|(g, v)| group(g, v)).collect();
+            let mut known: Vec<(String, Vec<String>)> = groups(&kinds).into_iter().collect();
+            known.sort_by_key(|(g, _)| rank(g));
+            let list: Vec<Value> = known.iter().map(|(g, v)| group(g, v)).collect();
             reply(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}))
         }
         ["apis", g] => match groups(&kinds).get(g) {
@@ -204,7 +240,7 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
                 body["apiVersion"] = json!("v1");
                 reply(200, &body)
             }
-            None => failed(&Failure::no_resource()),
+            None => unserved(g),
         },
         ["api", v] => resources(&kinds, "", v),
         ["apis", g, v] => resources(&kinds, g, v),
@@ -216,7 +252,7 @@ fn resources(kinds: &[Arc<Kind>], group: &str, version: &str) -> Response<Body> 
     let list: Vec<Value> =
         kinds.iter().filter(|k| k.group == group && k.version == version).flat_map(|k| resource(k)).collect();
     if list.is_empty() {
-        return failed(&Failure::no_resource());
+        return unserved(group);
     }
     let gv = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     reply(200, &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list}))

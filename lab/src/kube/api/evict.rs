@@ -35,7 +35,17 @@ fn refused(b: &Value) -> Failure {
 /// # Errors
 /// 404, 409, 422; 429 when a budget forbids it.
 pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
-    let body = decode::body(call.req)?;
+    // the group's old version is still spoken here
+    let old = |v: &mut Value| {
+        if v["apiVersion"] == "policy/v1beta1" {
+            v["apiVersion"] = json!("policy/v1");
+        }
+    };
+    let req = decode::rewritten(call.req, old).unwrap_or_else(|| call.req.clone());
+    let (body, _) = decode::object(&Call { req: &req, ..call.clone() }, &sub::taken("policy/v1", "Eviction", true), t)?;
+    if meta::name(&body) != t.name.as_deref().unwrap_or_default() {
+        return Err(Failure::bad_request("name in URL does not match name in Eviction object"));
+    }
     let dry = options::write(call.req, "CreateOptions")?;
     let mut o = options::delete(call.req, &body["deleteOptions"])?;
     o.dry_run |= dry;

@@ -29,6 +29,7 @@ pub mod scale;
 pub mod stream;
 pub mod sub;
 pub mod table;
+mod tokenkey;
 pub mod watch;
 pub mod write;
 
@@ -47,6 +48,7 @@ use crate::kube::schema::Kind;
 use crate::kube::state::Cluster;
 use crate::kube::store::Failure;
 use crate::pve::trouble::Cut;
+use crate::world::World;
 use crate::{Client, Lab};
 use auth::User;
 use route::{Query, Route};
@@ -205,6 +207,10 @@ async fn routed(call: &Call<'_>) -> Response<Body> {
         _ if !lab.with(|w| crate::kube::hooks::api_up(w, cluster, vmid)) => {
             failed(&Failure::new(500, "InternalError", "etcdserver: request timed out"))
         }
+        // these are routes for GET alone; the lists of groups answer whatever they are asked with
+        Route::Version | Route::Discovery(_) if req.method != Method::GET && !discovery::answers_all(&req.path) => {
+            failed(&Failure::not_allowed())
+        }
         Route::Version => json(200, &health::version(call)),
         Route::Unknown if req.path == "/metrics" && may_see(call, "/metrics") => counters::page(call),
         Route::OpenApi(path) => openapi::serve(call, &path),
@@ -223,10 +229,19 @@ async fn routed(call: &Call<'_>) -> Response<Body> {
                 }
             }
         }
-        Route::Unknown => {
-            jwt::pages(call).unwrap_or_else(|| text(404, "text/plain; charset=utf-8", "404 page not found\n"))
-        }
+        Route::Unknown => jwt::pages(call).unwrap_or_else(no_page),
     }
+}
+
+/// A path that nobody serves.
+fn no_page() -> Response<Body> {
+    text(404, "text/plain; charset=utf-8", "404 page not found\n")
+}
+
+/// A resource that nobody serves: groups of the server's own say so in their form, all others are no paths at all.
+fn unserved(group: &str) -> Response<Body> {
+    let own = group == metrics::GROUP || crate::kube::schema::kinds::builtin().iter().any(|k| k.group == group);
+    if own { failed(&Failure::no_resource()) } else { no_page() }
 }
 
 /// The behaviours that a request meets, for their grades.
@@ -320,24 +335,33 @@ async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
     if target.group == metrics::GROUP {
         return told(metrics::serve(call, target));
     }
-    let Some(shown) =
-        call.lab.with(|w| w.clusters.get(call.cluster)?.store.kind_at(&target.group, &target.version, &target.plural))
-    else {
-        return failed(&Failure::no_resource());
+    let found = |w: &mut World| {
+        let c = w.clusters.get(call.cluster)?;
+        c.store.kind_at(&target.group, &target.version, &target.plural).filter(|k| c.serves(k))
+    };
+    let Some(shown) = call.lab.with(found) else {
+        return unserved(&target.group);
     };
     if let Err(f) = rbac::demand(call, &shown, target) {
         return failed(&f);
     }
     let reads = matches!(call.req.method.as_str(), "GET" | "HEAD");
     match (shown.namespaced, target.namespace.is_empty()) {
-        (false, false) => return failed(&Failure::no_resource()),
-        (true, true) if target.name.is_some() => return failed(&Failure::no_resource()),
+        (false, false) => return unserved(&target.group),
+        (true, true) if target.name.is_some() => return unserved(&target.group),
         // all namespaces together are only read
+        (true, true) if !reads && shown.custom => return no_page(),
         (true, true) if !reads => return failed(&Failure::not_allowed()),
         _ => {}
     }
+    // only what is behind a proxy knows HEAD
+    if call.req.method == Method::HEAD && target.sub.as_deref() != Some("proxy") {
+        return failed(&Failure::not_allowed());
+    }
     if shown.create_only {
-        return told(review::create(call, &shown, target));
+        let binding = shown.kind == "Binding" && call.req.method == Method::POST && target.name.is_none();
+        let reviewed = || review::create(call, &shown, target);
+        return told(if binding { sub::bind(call, target) } else { reviewed() });
     }
     if shown.read_only {
         return told(components::serve(call, &shown, target));
@@ -391,8 +415,8 @@ async fn kept(call: &Call<'_>, kind: &Kind, target: &route::Target, lens: Option
 fn once(call: &Call<'_>, kind: &Kind, target: &route::Target) -> Result<Answer, Failure> {
     let form = read::form(call.req)?;
     let mut a = match (call.req.method.as_str(), target.name.is_some(), target.sub.is_some()) {
-        ("GET" | "HEAD", true, false) => return read::get(call, kind, target),
-        ("GET" | "HEAD", false, _) => return read::list(call, kind, target),
+        ("GET", true, false) => return read::get(call, kind, target),
+        ("GET", false, _) => return read::list(call, kind, target),
         (_, _, true) => sub::serve(call, kind, target),
         ("POST", false, _) => write::create(call, kind, target),
         ("PUT", true, _) => write::replace(call, kind, target),

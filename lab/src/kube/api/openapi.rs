@@ -1,17 +1,22 @@
 //! OpenAPI v3 and v2: the schemas of built-in and custom kinds, for validation and `kubectl explain`.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::Response;
 use serde_json::{Map, Value, json};
 
-use super::{Body, Call, gnostic, json as reply, text};
+use super::finish::{hash, tagged};
+use super::{Body, Call, gnostic, json as reply, no_page, text};
 use crate::kube::schema::{Kind, builtin};
 
 /// Serves `/openapi/v3` and the documents below it.
 pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
-    let kinds: Vec<Arc<Kind>> =
-        call.lab.with(|w| w.clusters.get(call.cluster).map(|c| c.store.kinds().cloned().collect()).unwrap_or_default());
+    let kinds: Vec<Arc<Kind>> = call.lab.with(|w| {
+        w.clusters
+            .get(call.cluster)
+            .map(|c| c.store.kinds().filter(|k| c.serves(k)).cloned().collect())
+            .unwrap_or_default()
+    });
     let place = |k: &Kind| {
         if k.group.is_empty() { format!("api/{}", k.version) } else { format!("apis/{}/{}", k.group, k.version) }
     };
@@ -19,23 +24,40 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
     if path == "/openapi/v2" {
         return second(call, &kinds);
     }
+    // what a group's document says follows from its kinds
+    let tag = |mine: &[&Arc<Kind>]| hash(format!("{mine:?}").as_bytes());
     if path == "/openapi/v3" {
-        let mut paths = Map::new();
-        for k in &kinds {
-            let p = place(k);
-            let url = format!("/openapi/v3/{p}?hash=lab{}", kinds.len());
-            paths.insert(p, json!({"serverRelativeURL": url}));
-        }
-        return reply(200, &json!({"paths": paths}));
+        let mut by: BTreeMap<String, Vec<&Arc<Kind>>> = BTreeMap::new();
+        kinds.iter().for_each(|k| by.entry(place(k)).or_default().push(k));
+        let entry = |(p, mine): (String, Vec<_>)| {
+            let url = format!("/openapi/v3/{p}?hash={}", tag(&mine));
+            (p, json!({"serverRelativeURL": url}))
+        };
+        let body = json!({"paths": by.into_iter().map(entry).collect::<Map<_, _>>()});
+        return tagged(call.req, reply(200, &body), &hash(body.to_string().as_bytes()));
     }
     let Some(want) = path.strip_prefix("/openapi/v3/") else {
-        return text(404, "text/plain; charset=utf-8", "404 page not found\n");
+        return no_page();
     };
     let mine: Vec<&Arc<Kind>> = kinds.iter().filter(|k| place(k) == want).collect();
     if mine.is_empty() {
-        return text(404, "text/plain; charset=utf-8", "404 page not found\n");
+        return no_page();
     }
-    reply(200, &document(&mine, want))
+    let now = tag(&mine);
+    let known = call.req.query.text("hash").map(|h| h == now);
+    if known == Some(false) {
+        let mut r = text(301, "text/plain; charset=utf-8", "");
+        if let Ok(v) = http::HeaderValue::from_str(&format!("{path}?hash={now}")) {
+            r.headers_mut().insert(http::header::LOCATION, v);
+        }
+        return r;
+    }
+    let mut r = tagged(call.req, reply(200, &document(&mine, want)), &now);
+    if known == Some(true) {
+        let kept = http::HeaderValue::from_static("public, immutable");
+        r.headers_mut().insert(http::header::CACHE_CONTROL, kept);
+    }
+    r
 }
 
 /// OpenAPI v2, as JSON or protobuf: one document for everything.
@@ -72,9 +94,11 @@ fn second(call: &Call<'_>, kinds: &[Arc<Kind>]) -> Response<Body> {
         );
     }
     let version = super::health::version(call)["gitVersion"].clone();
-    let document = json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths,
+    let body = json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths,
         "definitions": definitions});
-    if protobuf { text(200, gnostic::TYPE, gnostic::encode(&document)) } else { reply(200, &document) }
+    let tag = hash(body.to_string().as_bytes());
+    let r = if protobuf { text(200, gnostic::TYPE, gnostic::encode(&body)) } else { reply(200, &body) };
+    tagged(call.req, r, &tag)
 }
 
 /// Where references of the two forms point to.

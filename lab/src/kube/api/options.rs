@@ -2,6 +2,7 @@
 use serde_json::{Value, json};
 
 use super::Request;
+use crate::kube::schema::rules::forbidden;
 use crate::kube::store::delete::DeleteOptions;
 use crate::kube::store::{Cause, Failure, Propagation};
 
@@ -14,10 +15,6 @@ pub enum Fields {
     Warn,
     /// Refused.
     Strict,
-}
-
-fn forbidden(field: &str, why: &str) -> Cause {
-    Cause { reason: "FieldValueForbidden", field: field.into(), message: format!("Forbidden: {why}") }
 }
 
 fn words(list: &[&str]) -> Vec<String> {
@@ -80,7 +77,7 @@ pub fn write(req: &Request, kind: &'static str) -> Result<bool, Failure> {
     let dry: Vec<&str> = req.query.all("dryRun").filter(|v| !v.is_empty()).collect();
     let dry = dry_run(&dry, &mut causes);
     if let Some(v) = req.query.text("fieldValidation").filter(|v| !matches!(*v, "Ignore" | "Warn" | "Strict")) {
-        causes.push(Cause::unsupported("fieldValidation", &v.into(), &words(&["Ignore", "Strict", "Warn"])));
+        causes.push(Cause::unsupported("fieldValidation", &v.into(), &words(&["", "Ignore", "Strict", "Warn"])));
     }
     check(kind, &causes)?;
     Ok(dry)
@@ -92,7 +89,11 @@ pub fn names_policy(req: &Request, body: &Value) -> bool {
     ["propagationPolicy", "orphanDependents"].iter().any(|f| !body[*f].is_null() || req.query.text(f).is_some())
 }
 
-fn number(req: &Request, name: &str) -> Result<Option<i64>, Failure> {
+/// A number of the query.
+///
+/// # Errors
+/// 400 for a text that is none.
+pub(super) fn number(req: &Request, name: &str) -> Result<Option<i64>, Failure> {
     let Some(text) = req.query.text(name) else { return Ok(None) };
     let wrong = |_| Failure::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"));
     text.parse().map(Some).map_err(wrong)

@@ -124,12 +124,12 @@ pub fn parse(path: &str) -> Route {
     if path.starts_with("/openapi/") {
         return Route::OpenApi(path.to_owned());
     }
-    let raw: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let raw: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
     let segs: Vec<String> = raw.iter().map(|s| unescape(s, false)).collect();
     let trailing = segs.last().is_some_and(String::is_empty);
     let count = segs.len() - usize::from(trailing);
     let (group, version, from) = match segs[0].as_str() {
-        "" => return Route::Discovery("/".into()),
+        "" if count == 0 => return Route::Discovery("/".into()),
         "api" if count <= 2 => return Route::Discovery(path.trim_end_matches('/').to_owned()),
         "apis" if count <= 3 => return Route::Discovery(path.trim_end_matches('/').to_owned()),
         "api" => (String::new(), segs[1].clone(), 2),
@@ -174,6 +174,7 @@ mod tests {
         let Route::Object(t) = parse("/apis/apps/v1/deployments") else { panic!() };
         assert_eq!((t.plural.as_str(), t.name), ("deployments", None));
         assert_eq!(parse("/apis/apps/v1"), Route::Discovery("/apis/apps/v1".into()));
+        assert_eq!((parse("/"), parse("//api/v1")), (Route::Discovery("/".into()), Route::Unknown));
         assert_eq!(parse("/readyz/etcd"), Route::Health("readyz", "etcd".into()));
         let Route::Object(t) = parse("/api/v1/namespaces/a/services/s/proxy/") else { panic!() };
         assert_eq!(t.rest, "/");

@@ -41,9 +41,11 @@ fn of(kind: &Kind, o: &Value) -> Value {
 }
 
 /// The Scale object that the request asks for.
-fn wanted(call: &Call<'_>, old: &Value) -> Result<Value, Failure> {
+fn wanted(call: &Call<'_>, kind: &Kind, t: &Target, old: &Value) -> Result<Value, Failure> {
     if call.req.method == "PUT" {
-        return decode::body(call.req);
+        let (scale, _) = decode::object(call, &sub::taken("autoscaling/v1", "Scale", kind.namespaced), t)?;
+        write::named(&scale, t.name.as_deref().unwrap_or_default())?;
+        return Ok(scale);
     }
     let change = decode_patch(call)?;
     let mut new = old.clone();
@@ -85,8 +87,8 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
     let what = if call.req.method == "PUT" { "UpdateOptions" } else { "PatchOptions" };
     let dry_run = options::write(call.req, what)?;
     let name = t.name.as_deref().unwrap_or_default();
-    let body = wanted(call, &of(kind, &old))?;
-    let scale = Kind { group: "autoscaling".into(), kind: "Scale".into(), ..Kind::default() };
+    let body = wanted(call, kind, t, &of(kind, &old))?;
+    let scale = sub::taken("autoscaling/v1", "Scale", kind.namespaced);
     let n = match &body["spec"]["replicas"] {
         Value::Null => 0,
         v => v.as_i64().ok_or_else(|| {

@@ -3,9 +3,11 @@ use serde_json::{Value, json};
 
 use super::read::{self, namespace};
 use super::route::Target;
-use super::{Answer, Call, auth, csr, decode, evict, patch, resize, scale, write};
+use super::{Answer, Call, auth, csr, decode, discovery, evict, options, patch, resize, scale, write};
 use crate::kube::schema::Kind;
-use crate::kube::store::{Cause, Failure, meta};
+use crate::kube::store::write::set_condition;
+use crate::kube::store::{Cause, Failure, failure, meta};
+use crate::kube::text::s;
 
 /// Serves a subresource.
 ///
@@ -15,20 +17,21 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
     let sub = t.sub.as_deref().unwrap_or_default();
     let method = call.req.method.as_str();
     match (sub, method) {
-        ("status", _) if !kind.status => Err(Failure::no_resource()),
-        ("status", "GET") => read::get(call, kind, t),
-        ("status", "PUT") => write::replace_sub(call, kind, t, "status"),
-        ("status", "PATCH") => patch::patch_sub(call, kind, t, "status"),
+        ("status", "GET") if kind.status => read::get(call, kind, t),
+        ("status", "PUT") if kind.status => write::replace_sub(call, kind, t, "status"),
+        ("status", "PATCH") if kind.status => patch::patch_sub(call, kind, t, "status"),
         ("finalize", "PUT") if kind.plural == "namespaces" => write::replace_sub(call, kind, t, "finalize"),
         ("scale", _) if kind.scale => scale::serve(call, kind, t),
         ("eviction", "POST") if kind.plural == "pods" => evict::serve(call, kind, t),
-        ("binding", "POST") if kind.plural == "pods" => bind(call, kind, t),
+        ("binding", "POST") if kind.plural == "pods" => bind(call, t),
         ("token", "POST") if kind.plural == "serviceaccounts" => token(call, kind, t),
         ("ephemeralcontainers", "GET") if kind.plural == "pods" => read::get(call, kind, t),
         ("ephemeralcontainers", "PUT") if kind.plural == "pods" => write::replace_sub(call, kind, t, sub),
         ("ephemeralcontainers", "PATCH") if kind.plural == "pods" => patch::patch_sub(call, kind, t, sub),
         ("approval", _) if csr::is(kind) => csr::approval(call, kind, t),
         ("resize", _) if kind.plural == "pods" => resize::serve(call, kind, t),
+        _ if discovery::has_sub(kind, sub) => Err(Failure::not_allowed()),
+        _ if kind.custom => Err(Failure::not_found(kind, t.name.as_deref().unwrap_or_default())),
         _ => Err(Failure::no_resource()),
     }
 }
@@ -44,46 +47,106 @@ pub(super) fn success() -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
 }
 
-fn bind(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
-    let body = decode::body(call.req)?;
-    let node = body["target"]["name"].as_str().unwrap_or_default().to_owned();
-    let pod = target(call, kind, t)?;
-    if pod["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty()) {
-        return Err(Failure::conflict(kind, meta::name(&pod), "pod is already assigned to a node"));
-    }
-    let name = t.name.as_deref().unwrap_or_default();
-    read::store(call, "pods", |s| s.patch_with("pods", &t.namespace, name, |o| o["spec"]["nodeName"] = json!(node)))?;
-    write::ring(call);
-    Ok(Answer { code: 201, body: success(), warnings: Vec::new() })
+/// A kind that only subresources take.
+pub(super) fn taken(api_version: &str, kind: &str, namespaced: bool) -> Kind {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let type_name = gpuhost_stdlib::wire::schema::type_name(api_version, kind);
+    let (group, version, kind) = (group.to_owned(), version.to_owned(), kind.to_owned());
+    Kind { group, version, kind, type_name, namespaced, ..Kind::default() }
 }
 
-/// The pod that a token is to end with, as name and uid.
-fn bound_to(call: &Call<'_>, t: &Target, sa: &Value, spec: &Value) -> Result<Option<(String, String)>, Failure> {
-    let bound = &spec["boundObjectRef"];
-    let Some(name) = bound["name"].as_str().filter(|_| bound["kind"] == "Pod") else { return Ok(None) };
+/// Puts a pod on a node: its `binding`, or a Binding of its name.
+///
+/// # Errors
+/// 400 for another name in the body, 404, 409 for a pod that is placed or goes, 500 for a target that is none.
+pub fn bind(call: &Call<'_>, t: &Target) -> Result<Answer, Failure> {
+    let dry = options::write(call.req, "CreateOptions")?;
+    let (body, warnings) = decode::object(call, &taken("v1", "Binding", true), t)?;
+    let name = t.name.as_deref().unwrap_or_else(|| meta::name(&body));
+    if name != meta::name(&body) {
+        return Err(Failure::bad_request("name in URL does not match name in Binding object"));
+    }
+    let (sort, node) = (s(&body, "/target/kind"), s(&body, "/target/name"));
+    let mut wrong = Vec::new();
+    if !matches!(sort, "" | "Node") {
+        let allowed = ["Node".to_owned(), "<empty>".to_owned()];
+        wrong.push(Cause::unsupported("target.kind", &sort.into(), &allowed));
+    }
+    if node.is_empty() {
+        wrong.push(Cause::required("target.name", ""));
+    }
+    if !wrong.is_empty() {
+        return Err(Failure::unforeseen(failure::aggregate(&wrong)));
+    }
     let pods = read::store(call, "pods", |s| Ok(s.kind_for("pods")))?.unwrap_or_default();
     let pod = target(call, &pods, &Target { name: Some(name.to_owned()), ..t.clone() })?;
-    let account = pod["spec"]["serviceAccountName"].as_str().filter(|n| !n.is_empty()).unwrap_or("default");
-    if account != meta::name(sa) {
+    let refuse = |why: String| {
+        let binding = Kind { plural: "pods/binding".into(), ..Kind::default() };
+        Err(Failure::conflict(&binding, name, &why))
+    };
+    if meta::deleting(&pod) {
+        return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    match s(&pod, "/spec/nodeName") {
+        "" => {}
+        there => return refuse(format!("pod {name} is already assigned to node \"{there}\"")),
+    }
+    if !dry {
+        let now = meta::time(call.lab.clock().now_ms());
+        read::store(call, "pods", |st| {
+            st.patch_with("pods", &t.namespace, name, |o| {
+                o["spec"]["nodeName"] = json!(node);
+                for (k, v) in body["metadata"]["annotations"].as_object().into_iter().flatten() {
+                    o["metadata"]["annotations"][k] = v.clone();
+                }
+                set_condition(&mut o["status"], &now, ("PodScheduled", "True", "", ""));
+            })
+        })?;
+        write::ring(call);
+    }
+    Ok(Answer { code: 201, body: success(), warnings })
+}
+
+/// What a token is to end with, as the field of its claims, name and uid.
+fn bound_to(call: &Call<'_>, t: &Target, sa: &Value, spec: &Value) -> Result<Option<(String, Value)>, Failure> {
+    let bound = &spec["boundObjectRef"];
+    if bound.is_null() {
+        return Ok(None);
+    }
+    let (version, sort, name) = (s(bound, "/apiVersion"), s(bound, "/kind"), s(bound, "/name"));
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let resource = match sort {
+        "Pod" | "Secret" | "Node" if group.is_empty() => sort.to_lowercase() + "s",
+        _ => {
+            let why = format!("cannot bind token to object of type {group}/{version}, Kind={sort}");
+            return Err(Failure::bad_request(why));
+        }
+    };
+    let kind = read::store(call, &resource, |s| Ok(s.kind_for(&resource)))?.unwrap_or_default();
+    let object = target(call, &kind, &Target { name: Some(name.to_owned()), ..t.clone() })?;
+    let account = Some(s(&object, "/spec/serviceAccountName")).filter(|n| !n.is_empty()).unwrap_or("default");
+    if sort == "Pod" && account != meta::name(sa) {
         let why = format!(
             "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
             meta::name(sa)
         );
         return Err(Failure::bad_request(why));
     }
-    if bound["uid"].as_str().is_some_and(|uid| !uid.is_empty() && uid != meta::uid(&pod)) {
+    let asked = s(bound, "/uid");
+    if !asked.is_empty() && asked != meta::uid(&object) {
         let why = format!(
-            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
-            bound["uid"].as_str().unwrap_or_default()
+            "the UID in the bound object reference ({asked}) does not match the UID in record. The object might have been deleted and then recreated"
         );
-        return Err(Failure::conflict(&pods, name, &why));
+        let by_kind = Kind { plural: sort.to_owned(), ..Kind::default() };
+        return Err(Failure::conflict(&by_kind, name, &why));
     }
-    Ok(Some((name.to_owned(), meta::uid(&pod).to_owned())))
+    Ok(Some((sort.to_lowercase(), json!({"name": name, "uid": meta::uid(&object)}))))
 }
 
 fn token(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     let sa = target(call, kind, t)?;
-    let body = if call.req.body.is_empty() { json!({}) } else { decode::body(call.req)? };
+    let request = taken("authentication.k8s.io/v1", "TokenRequest", true);
+    let (body, warnings) = decode::object(call, &request, t)?;
     let seconds = body["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
     let at = "spec.expirationSeconds";
     let wrong = match seconds {
@@ -92,20 +155,18 @@ fn token(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
         _ => Some("may not specify a duration larger than 2^32 seconds"),
     };
     if let Some(why) = wrong {
-        let request = Kind { group: "authentication.k8s.io".into(), kind: "TokenRequest".into(), ..Kind::default() };
         return Err(Failure::invalid(&request, meta::name(&sa), &[Cause::invalid(at, &seconds.into(), why)]));
     }
     let seconds = u64::try_from(seconds).unwrap_or(3600);
     let asked: Vec<&str> =
         body["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let audiences = if asked.is_empty() { auth::AUDIENCES } else { &asked };
-    let pod = bound_to(call, t, &sa, &body["spec"])?;
+    let bound = bound_to(call, t, &sa, &body["spec"])?;
     let (key, now) = call.lab.with(|w| {
         let key = w.clusters.get(call.cluster).map(|c| c.token_key().to_owned());
         (key.unwrap_or_default(), w.now_ms)
     });
-    let pod = pod.as_ref().map(|(name, uid)| (name.as_str(), uid.as_str()));
-    let token = auth::make_token(&key, &sa, now, seconds, audiences, pod);
+    let token = auth::make_token(&key, &sa, now, seconds, audiences, bound);
     let mut out = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": body["spec"],
         "metadata": {"name": meta::name(&sa), "namespace": t.namespace, "creationTimestamp": meta::time(now)}});
     out["spec"]["audiences"] = json!(audiences);
@@ -114,5 +175,5 @@ fn token(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
         out["spec"]["boundObjectRef"] = Value::Null;
     }
     out["status"] = json!({"token": token, "expirationTimestamp": meta::time(now + seconds * 1000)});
-    Ok(Answer { code: 201, body: out, warnings: Vec::new() })
+    Ok(Answer { code: 201, body: out, warnings })
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bashkit::{FileSystem, InMemoryFs};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::env;
 use crate::kube::api::auth;
@@ -86,8 +86,8 @@ fn account(cx: &mut Cx, pod: &Value, fs: &InMemoryFs) {
         n => n,
     };
     let Some(sa) = cx.get("serviceaccounts", ns, name) else { return };
-    let own = (s(pod, "/metadata/name"), s(pod, "/metadata/uid"));
-    let token = auth::make_token(cx.c.token_key(), sa, cx.now(), 3607, auth::AUDIENCES, Some(own));
+    let own = json!({"name": s(pod, "/metadata/name"), "uid": s(pod, "/metadata/uid")});
+    let token = auth::make_token(cx.c.token_key(), sa, cx.now(), 3607, auth::AUDIENCES, Some(("pod".to_owned(), own)));
     let dir = "/var/run/secrets/kubernetes.io/serviceaccount";
     fs.add_file(format!("{dir}/token"), token, 0o644);
     fs.add_file(format!("{dir}/ca.crt"), &cx.c.ca.cert, 0o644);

@@ -9,64 +9,91 @@ use super::super::text::{arr, s};
 const CRONS: &str = "cronjobs.batch";
 const JOBS: &str = "jobs.batch";
 
-/// One field of a schedule as the set of its values.
-fn field(text: &str, low: u64, high: u64, names: &[&str]) -> Option<Vec<u64>> {
-    let number = |t: &str| -> Option<u64> {
-        let at = names.iter().position(|n| n.eq_ignore_ascii_case(t));
-        at.map(|i| i as u64 + low).or_else(|| t.parse().ok())
-    };
-    let mut out = Vec::new();
-    for part in text.split(',') {
-        let (range, step) = part.split_once('/').map_or((part, 1), |(r, n)| (r, n.parse().unwrap_or(0)));
-        let (from, to) = match range {
-            "*" | "?" => (low, high),
-            r => match r.split_once('-') {
-                Some((a, b)) => (number(a)?, number(b)?),
-                None if part.contains('/') => (number(r)?, high),
-                None => (number(r)?, number(r)?),
-            },
-        };
-        if step == 0 || from < low || to > high {
-            return None;
-        }
-        out.extend((from..=to).step_by(usize::try_from(step).ok()?));
+/// A number of a schedule, or one of the names for it.
+fn number(text: &str, low: u64, names: &[&str]) -> Result<u64, String> {
+    if let Some(i) = names.iter().position(|n| n.eq_ignore_ascii_case(text)) {
+        return Ok(i as u64 + low);
     }
-    Some(out)
+    match text.parse::<i64>() {
+        Ok(n) => u64::try_from(n).map_err(|_| format!("negative number ({n}) not allowed: {text}")),
+        Err(_) => Err(format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax")),
+    }
 }
 
-/// Minutes, hours, days, months, weekdays.
-fn parse(schedule: &str) -> Option<[Vec<u64>; 5]> {
+/// One field of a schedule as the set of its values.
+fn field(text: &str, low: u64, high: u64, names: &[&str]) -> Result<Vec<u64>, String> {
+    let mut out = Vec::new();
+    for part in text.split(',').filter(|p| !p.is_empty()) {
+        let (range, step) = part.split_once('/').map_or((part, None), |(r, n)| (r, Some(n)));
+        let (from, mut to) = match range.split('-').collect::<Vec<_>>()[..] {
+            ["*" | "?"] => (low, high),
+            [one] => number(one, low, names).map(|n| (n, n))?,
+            [a, b] => (number(a, low, names)?, number(b, low, names)?),
+            _ => return Err(format!("too many hyphens: {part}")),
+        };
+        let step = match step {
+            Some(n) if n.contains('/') => return Err(format!("too many slashes: {part}")),
+            Some(n) => number(n, 0, &[])?,
+            None => 1,
+        };
+        if part.contains('/') && !range.contains('-') {
+            to = high;
+        }
+        if from < low {
+            return Err(format!("beginning of range ({from}) below minimum ({low}): {part}"));
+        }
+        if to > high {
+            return Err(format!("end of range ({to}) above maximum ({high}): {part}"));
+        }
+        if from > to {
+            return Err(format!("beginning of range ({from}) beyond end of range ({to}): {part}"));
+        }
+        if step == 0 {
+            return Err(format!("step of range should be a positive number: {part}"));
+        }
+        out.extend((from..=to).step_by(usize::try_from(step).unwrap_or(usize::MAX)));
+    }
+    Ok(out)
+}
+
+/// Minutes, hours, days, months, weekdays; or why it is no schedule, in the words of the parser that Kubernetes has.
+fn parse(schedule: &str) -> Result<[Vec<u64>; 5], String> {
     let text = match schedule.trim() {
         "@hourly" => "0 * * * *",
         "@daily" | "@midnight" => "0 0 * * *",
         "@weekly" => "0 0 * * 0",
         "@monthly" => "0 0 1 * *",
         "@yearly" | "@annually" => "0 0 1 1 *",
+        other if other.starts_with('@') => return Err(format!("unrecognized descriptor: {other}")),
         other => other,
     };
     let parts: Vec<&str> = text.split_whitespace().collect();
-    let [m, h, d, mo, w] = parts[..] else { return None };
+    let [m, h, d, mo, w] = parts[..] else {
+        return Err(format!("expected exactly 5 fields, found {}: [{}]", parts.len(), parts.join(" ")));
+    };
     let months = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
     let days = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
-    Some([
+    Ok([
         field(m, 0, 59, &[])?,
         field(h, 0, 23, &[])?,
         field(d, 1, 31, &[])?,
         field(mo, 1, 12, &months)?,
-        field(w, 0, 7, &days)?.into_iter().map(|d| d % 7).collect(),
+        field(w, 0, 6, &days)?,
     ])
 }
 
-/// Whether a text is a schedule.
+/// Why a text is no schedule.
 #[must_use]
-pub fn valid(schedule: &str) -> bool {
-    parse(schedule).is_some()
+pub fn trouble(schedule: &str) -> Option<String> {
+    let zoned = schedule.starts_with("TZ=") || schedule.starts_with("CRON_TZ=");
+    let text = if zoned { schedule.split_once(' ').map_or("", |(_, rest)| rest) } else { schedule };
+    parse(text).err().filter(|_| !text.starts_with("@every "))
 }
 
 /// The first minute after `after_ms` that the schedule names.
 #[must_use]
 pub fn next(schedule: &str, after_ms: u64) -> Option<u64> {
-    let [minutes, hours, days, months, weekdays] = parse(schedule)?;
+    let [minutes, hours, days, months, weekdays] = parse(schedule).ok()?;
     let both = days.len() < 31 && weekdays.len() < 7;
     let mut at = after_ms / 60_000 + 1;
     // Four years have every weekday on every date.
@@ -201,6 +228,19 @@ mod tests {
         ] {
             assert_eq!(next(schedule, from).map(meta::time).as_deref(), Some(want), "{schedule}");
         }
-        assert!(!valid("61 * * * *") && !valid("* * *"));
+        for (text, why) in [
+            ("61 * * * *", "end of range (61) above maximum (59): 61"),
+            ("* * * * 7", "end of range (7) above maximum (6): 7"),
+            ("* * *", "expected exactly 5 fields, found 3: [* * *]"),
+            ("a * * * *", "failed to parse int from a: strconv.Atoi: parsing \"a\": invalid syntax"),
+            ("5-2 * * * *", "beginning of range (5) beyond end of range (2): 5-2"),
+            ("*/0 * * * *", "step of range should be a positive number: */0"),
+            ("@often", "unrecognized descriptor: @often"),
+        ] {
+            assert_eq!(trouble(text).as_deref(), Some(why));
+        }
+        for text in ["TZ=UTC 0 0 * * *", "@every 1h", "0-30/10,45 * ? JAN-MAR Mon"] {
+            assert_eq!(trouble(text), None);
+        }
     }
 }

@@ -5,31 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::super::cx::{Cx, key, set_condition};
+use super::super::schema::kinds::PRIORITIES;
 
 const SERVICES: &str = "apiservices.apiregistration.k8s.io";
-
-/// How early a group of the API server's own comes in discovery.
-const PRIORITIES: &[(&str, u64)] = &[
-    ("", 18_000),
-    ("apps", 17_800),
-    ("events.k8s.io", 17_750),
-    ("authentication.k8s.io", 17_700),
-    ("authorization.k8s.io", 17_600),
-    ("autoscaling", 17_500),
-    ("batch", 17_400),
-    ("certificates.k8s.io", 17_300),
-    ("networking.k8s.io", 17_200),
-    ("policy", 17_100),
-    ("rbac.authorization.k8s.io", 17_000),
-    ("storage.k8s.io", 16_800),
-    ("apiextensions.k8s.io", 16_700),
-    ("admissionregistration.k8s.io", 16_700),
-    ("scheduling.k8s.io", 16_600),
-    ("coordination.k8s.io", 16_500),
-    ("node.k8s.io", 16_300),
-    ("discovery.k8s.io", 16_200),
-    ("flowcontrol.apiserver.k8s.io", 16_100),
-];
 
 fn service(group: &str, version: &str, custom: bool, stamp: &str) -> Value {
     let known = PRIORITIES.iter().find(|p| p.0 == group).map(|p| p.1);
@@ -51,7 +29,7 @@ pub fn look(cx: &mut Cx) {
     let wanted: BTreeMap<String, (String, String, bool)> =
         cx.c.store
             .kinds()
-            .filter(|k| k.group != "apiregistration.k8s.io")
+            .filter(|k| k.group != "apiregistration.k8s.io" && cx.c.serves(k))
             .map(|k| (format!("{}.{}", k.version, k.group), (k.group.clone(), k.version.clone(), k.custom)))
             .collect();
     let gone: Vec<String> = cx

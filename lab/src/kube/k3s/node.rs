@@ -172,7 +172,7 @@ fn new_node(cx: &Cx, vmid: u32, p: &Process, ip: &str) -> Value {
     })
 }
 
-fn minor(version: &str) -> u32 {
+pub(in crate::kube) fn minor(version: &str) -> u32 {
     version.split('.').nth(1).and_then(|m| m.parse().ok()).unwrap_or(0)
 }
 

@@ -222,7 +222,7 @@ fn pod_spec(spec: &mut Value) {
         set(spec, "serviceAccount", sa);
     }
     let host = spec["hostNetwork"] == true;
-    for list in ["containers", "initContainers"] {
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
         for c in spec[list].as_array_mut().into_iter().flatten() {
             let image = c["image"].as_str().unwrap_or_default().to_owned();
             set(c, "imagePullPolicy", tag(&image).into());
@@ -283,7 +283,7 @@ fn pod_spec(spec: &mut Value) {
     if let Some(m) = spec.as_object_mut() {
         m.retain(|_, v| !v.is_null());
     }
-    for list in ["containers", "initContainers"] {
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
         for c in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             tidy(c);
         }
@@ -291,7 +291,7 @@ fn pod_spec(spec: &mut Value) {
 }
 
 /// Drops nulls that looking at absent fields left behind.
-fn tidy(v: &mut Value) {
+pub(super) fn tidy(v: &mut Value) {
     match v {
         Value::Object(m) => {
             m.retain(|_, v| !v.is_null());

@@ -1,6 +1,7 @@
 //! The registry of kinds: a table of the built-in ones, and those of CustomResourceDefinitions.
 use std::sync::{Arc, OnceLock};
 
+use gpuhost_stdlib::wire::schema;
 use serde_json::Value;
 
 /// A kind that the API serves.
@@ -38,6 +39,8 @@ pub struct Kind {
     pub create_only: bool,
     /// Only `get` and `list` are offered (metrics).
     pub read_only: bool,
+    /// The minor of Kubernetes that serves it first; 0: every one that there is.
+    pub since: u32,
     /// Name of the type in the built-in definitions; empty for custom kinds.
     pub type_name: String,
     /// Defined by a CustomResourceDefinition.
@@ -90,6 +93,7 @@ const ADM: &str = "admissionregistration.k8s.io";
 const AUTHZ: &str = "authorization.k8s.io";
 const AUTHN: &str = "authentication.k8s.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
+const DRA: &str = "resource.k8s.io";
 
 const TABLE: &[Row] = &[
     ("", "v1", "Binding", "bindings", "", "no", ""),
@@ -146,6 +150,8 @@ const TABLE: &[Row] = &[
     ("flowcontrol.apiserver.k8s.io", "v1", "PriorityLevelConfiguration", "prioritylevelconfigurations", "", "s", ""),
     ("networking.k8s.io", "v1", "IngressClass", "ingressclasses", "", "", ""),
     ("networking.k8s.io", "v1", "Ingress", "ingresses", "ing", "ns", ""),
+    ("networking.k8s.io", "v1", "IPAddress", "ipaddresses", "ip", "", ""),
+    ("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", "", "s", ""),
     ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", "netpol", "n", ""),
     ("node.k8s.io", "v1", "RuntimeClass", "runtimeclasses", "", "", ""),
     ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", "pdb", "ns", ""),
@@ -153,48 +159,54 @@ const TABLE: &[Row] = &[
     (RBAC, "v1", "ClusterRole", "clusterroles", "", "", ""),
     (RBAC, "v1", "RoleBinding", "rolebindings", "", "n", ""),
     (RBAC, "v1", "Role", "roles", "", "n", ""),
+    (DRA, "v1", "DeviceClass", "deviceclasses", "", "", ""),
+    (DRA, "v1", "ResourceClaim", "resourceclaims", "", "ns", ""),
+    (DRA, "v1", "ResourceClaimTemplate", "resourceclaimtemplates", "", "n", ""),
+    (DRA, "v1", "ResourceSlice", "resourceslices", "", "", ""),
     ("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", "pc", "", ""),
     ("storage.k8s.io", "v1", "CSIDriver", "csidrivers", "", "", ""),
     ("storage.k8s.io", "v1", "CSINode", "csinodes", "", "", ""),
     ("storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities", "", "n", ""),
     ("storage.k8s.io", "v1", "StorageClass", "storageclasses", "sc", "", ""),
     ("storage.k8s.io", "v1", "VolumeAttachment", "volumeattachments", "", "s", ""),
+    ("storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses", "vac", "", ""),
 ];
 
-/// Order of groups in discovery, as K3s lists them.
-pub const GROUP_ORDER: &[&str] = &[
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
+/// Kinds that came to be served by default in the time that the lab knows: group, plural, minor.
+const YOUNG: &[(&str, &str, u32)] = &[
+    ("networking.k8s.io", "ipaddresses", 33),
+    ("networking.k8s.io", "servicecidrs", 33),
+    (DRA, "deviceclasses", 34),
+    (DRA, "resourceclaims", 34),
+    (DRA, "resourceclaimtemplates", 34),
+    (DRA, "resourceslices", 34),
+    ("storage.k8s.io", "volumeattributesclasses", 34),
 ];
 
-fn type_name(group: &str, version: &str, kind: &str) -> String {
-    match group {
-        "" => format!("io.k8s.api.core.{version}.{kind}"),
-        "apiextensions.k8s.io" => {
-            format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}")
-        }
-        "apiregistration.k8s.io" => format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}"),
-        "flowcontrol.apiserver.k8s.io" => format!("io.k8s.api.flowcontrol.{version}.{kind}"),
-        g => format!("io.k8s.api.{}.{version}.{kind}", g.split('.').next().unwrap_or(g)),
-    }
-}
+/// How early a group of the API server's own comes in discovery.
+pub const PRIORITIES: &[(&str, u64)] = &[
+    ("apiregistration.k8s.io", 20_000),
+    ("", 18_000),
+    ("apps", 17_800),
+    ("events.k8s.io", 17_750),
+    ("authentication.k8s.io", 17_700),
+    ("authorization.k8s.io", 17_600),
+    ("autoscaling", 17_500),
+    ("batch", 17_400),
+    ("certificates.k8s.io", 17_300),
+    ("networking.k8s.io", 17_200),
+    ("policy", 17_100),
+    ("rbac.authorization.k8s.io", 17_000),
+    ("storage.k8s.io", 16_800),
+    ("apiextensions.k8s.io", 16_700),
+    ("admissionregistration.k8s.io", 16_700),
+    ("scheduling.k8s.io", 16_600),
+    ("coordination.k8s.io", 16_500),
+    ("node.k8s.io", 16_300),
+    ("discovery.k8s.io", 16_200),
+    ("flowcontrol.apiserver.k8s.io", 16_100),
+    ("resource.k8s.io", 15_900),
+];
 
 fn words(text: &str) -> Vec<String> {
     text.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect()
@@ -220,7 +232,11 @@ pub fn builtin() -> &'static [Arc<Kind>] {
                     create_only: flags.contains('o'),
                     read_only: flags.contains('r'),
                     categories: words(categories),
-                    type_name: type_name(group, version, kind),
+                    since: YOUNG.iter().find(|y| y.0 == *group && y.1 == *plural).map_or(0, |y| y.2),
+                    type_name: match *group {
+                        "" => schema::type_name(version, kind),
+                        g => schema::type_name(&format!("{g}/{version}"), kind),
+                    },
                     ..Kind::default()
                 })
             })

@@ -9,7 +9,7 @@ use crate::kube::store::{Cause, meta};
 use crate::kube::text::{arr, milli, s, shown};
 
 /// Resources that a quota bounds without a domain in their names.
-const COUNTED: &[&str] = &[
+pub(super) const COUNTED: &[&str] = &[
     "cpu",
     "memory",
     "ephemeral-storage",
@@ -165,6 +165,35 @@ pub(super) fn lease(spec: &Value, out: &mut Vec<Cause>) {
     if changes.as_i64().is_some_and(|n| n < 0) {
         out.push(Cause::invalid("spec.leaseTransitions", changes, LEAST));
     }
+}
+
+/// Fields of a volume beside where it is.
+const AROUND: &[&str] = &[
+    "capacity",
+    "accessModes",
+    "claimRef",
+    "persistentVolumeReclaimPolicy",
+    "storageClassName",
+    "mountOptions",
+    "volumeMode",
+    "nodeAffinity",
+    "volumeAttributesClassName",
+];
+
+/// Refuses to put a volume somewhere else.
+pub(super) fn volume_update(old: &Value, new: &Value, out: &mut Vec<Cause>) {
+    let source = |o: &Value| {
+        let mut spec = o["spec"].clone();
+        if let Some(m) = spec.as_object_mut() {
+            m.retain(|k, v| !AROUND.contains(&k.as_str()) && !v.is_null());
+        }
+        spec
+    };
+    if source(old) != source(new) {
+        let why = "spec.persistentvolumesource is immutable after creation";
+        out.push(forbidden("spec.persistentvolumesource", why));
+    }
+    immutable("volumeMode", &new["spec"]["volumeMode"], Some(&old["spec"]["volumeMode"]), out);
 }
 
 /// Refuses changes of a claim beside its size, its attributes and, once, its volume.

@@ -66,12 +66,15 @@ fn service_ports(spec: &Value, kind: &str, out: &mut Vec<Cause>) {
             }
         }
         port(format!("{at}.port"), &p["port"], out);
+        one_of(format!("{at}.protocol"), &p["protocol"], &["SCTP", "TCP", "UDP"], out);
         match p["targetPort"].as_str() {
             Some(name) => judged(format!("{at}.targetPort"), name, names::port, out),
             None if p["targetPort"] != p["port"] => port(format!("{at}.targetPort"), &p["targetPort"], out),
             None => {}
         }
-        one_of(format!("{at}.protocol"), &p["protocol"], &["SCTP", "TCP", "UDP"], out);
+        if let Some(protocol) = p["appProtocol"].as_str() {
+            judged(format!("{at}.appProtocol"), protocol, names::key, out);
+        }
         let node = p["nodePort"].as_i64().unwrap_or(0);
         if node != 0 && kind == "ClusterIP" {
             out.push(forbidden(&format!("{at}.nodePort"), "may not be used when `type` is 'ClusterIP'"));
@@ -88,8 +91,18 @@ fn service_ports(spec: &Value, kind: &str, out: &mut Vec<Cause>) {
     }
 }
 
-/// Checks an Ingress.
-pub(super) fn ingress(spec: &Value, out: &mut Vec<Cause>) {
+/// Checks an Ingress; a new one has one class, whichever way it is named.
+pub(super) fn ingress(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    ingress_spec(&obj["spec"], out);
+    let (note, class) =
+        (s(obj, "/metadata/annotations/kubernetes.io~1ingress.class"), s(obj, "/spec/ingressClassName"));
+    if old.is_none() && !note.is_empty() && !class.is_empty() && note != class {
+        let why = "must match `ingressClassName` when both are specified";
+        out.push(Cause::invalid("annotations.kubernetes.io/ingress.class", &note.into(), why));
+    }
+}
+
+fn ingress_spec(spec: &Value, out: &mut Vec<Cause>) {
     let (rules, backend) = (arr(spec, "/rules"), &spec["defaultBackend"]);
     if rules.is_empty() && backend.is_null() {
         let why = "either `defaultBackend` or `rules` must be specified";
@@ -210,6 +223,10 @@ pub(super) fn policy(spec: &Value, out: &mut Vec<Cause>) {
 fn policy_port(p: &Value, at: &str, out: &mut Vec<Cause>) {
     one_of(format!("{at}.protocol"), &p["protocol"], &["TCP", "UDP", "SCTP"], out);
     let (number, end) = (&p["port"], &p["endPort"]);
+    port(format!("{at}.port"), number, out);
+    if let Some(name) = number.as_str() {
+        judged(format!("{at}.port"), name, names::port, out);
+    }
     let mut say = |why: &str| out.push(Cause::invalid(format!("{at}.endPort"), end, why));
     match (number.as_i64(), number.as_str(), end.as_i64()) {
         (Some(n), _, Some(e)) if e < n => say("must be greater than or equal to `port`"),
@@ -217,39 +234,61 @@ fn policy_port(p: &Value, at: &str, out: &mut Vec<Cause>) {
         (None, None, Some(_)) => say("may not be specified when `port` is not specified"),
         _ => {}
     }
-    port(format!("{at}.port"), number, out);
-    if let Some(name) = number.as_str() {
-        judged(format!("{at}.port"), name, names::port, out);
+    if number.is_i64() {
+        port(format!("{at}.endPort"), end, out);
     }
 }
 
 fn peer(p: &Value, at: &str, out: &mut Vec<Cause>) {
+    let block = &p["ipBlock"];
     let mut count = 0;
     for part in ["podSelector", "namespaceSelector"].into_iter().filter(|f| p[*f].is_object()) {
         count += 1;
         selector(&p[part], &format!("{at}.{part}"), out);
     }
-    let block = &p["ipBlock"];
+    if block.is_object() {
+        addresses(block, &format!("{at}.ipBlock"), out);
+    }
     if count == 0 && !block.is_object() {
         out.push(Cause::required(at, "must specify a peer"));
     } else if count > 0 && block.is_object() {
         out.push(forbidden(at, "may not specify both ipBlock and another peer"));
     }
-    if !block.is_object() {
+}
+
+/// A range of addresses: its first bits, as many as the number after `/` says.
+fn range(text: &str) -> Option<(IpAddr, u32)> {
+    let (ip, n) = text.split_once('/')?;
+    let (ip, n) = (ip.parse::<IpAddr>().ok()?, n.parse::<u32>().ok()?);
+    (n <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, n))
+}
+
+/// Whether the range `inner` is a part of `outer`, and not all of it.
+fn within(inner: (IpAddr, u32), outer: (IpAddr, u32)) -> bool {
+    let bits = |ip: IpAddr, n: u32| match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits().checked_shr(32 - n).unwrap_or(0)),
+        IpAddr::V6(ip) => ip.to_bits().checked_shr(128 - n).unwrap_or(0),
+    };
+    inner.0.is_ipv4() == outer.0.is_ipv4() && inner.1 > outer.1 && bits(inner.0, outer.1) == bits(outer.0, outer.1)
+}
+
+fn addresses(block: &Value, at: &str, out: &mut Vec<Cause>) {
+    let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+    let text = s(block, "/cidr");
+    if text.is_empty() {
+        out.push(Cause::required(format!("{at}.cidr"), ""));
         return;
     }
-    let good = |text: &str| {
-        let parts = text.split_once('/').map(|(ip, n)| (ip.parse::<IpAddr>(), n.parse::<u8>()));
-        matches!(parts, Some((Ok(ip), Ok(n))) if n <= if ip.is_ipv4() { 32 } else { 128 })
+    let Some(whole) = range(text) else {
+        out.push(Cause::invalid(format!("{at}.cidr"), &text.into(), why));
+        return;
     };
-    let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-    match s(block, "/cidr") {
-        "" => out.push(Cause::required(format!("{at}.ipBlock.cidr"), "")),
-        text if !good(text) => out.push(Cause::invalid(format!("{at}.ipBlock.cidr"), &text.into(), why)),
-        _ => {
-            for (i, e) in arr(block, "/except").iter().enumerate().filter(|(_, e)| !e.as_str().is_some_and(good)) {
-                out.push(Cause::invalid(format!("{at}.ipBlock.except[{i}]"), e, why));
-            }
-        }
+    for (i, e) in arr(block, "/except").iter().enumerate() {
+        let why = match range(e.as_str().unwrap_or_default()) {
+            None => why,
+            Some(part) if !within(part, whole) => "must be a strict subset of `cidr`",
+            Some(_) => continue,
+        };
+        out.push(Cause::invalid(format!("{at}.except[{i}]"), e, why));
     }
 }

@@ -1,18 +1,21 @@
 //! Rules of pods and their templates: containers, volumes, probes, tolerations, resources. Grade: source (the validation
 //! of the core group).
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::limits::COUNTED;
 use super::names;
-use super::rules::{LEAST, duplicate, forbidden, one_of, port};
-use super::validate::judged;
+use super::rules::{LEAST, duplicate, forbidden, one_of, port, words};
+use super::validate::{judged, labels};
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, milli, s, shown};
 
 const STANDARD: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 const USERS: &str = "must be between 0 and 2147483647, inclusive";
 
-/// Checks a pod's spec.
-pub(super) fn check(spec: &Value, path: &str, out: &mut Vec<Cause>) {
+/// Checks a pod's spec; `claims` are volumes that come from elsewhere (claim templates).
+pub(super) fn check(spec: &Value, path: &str, claims: &[&str], out: &mut Vec<Cause>) {
+    volumes(spec, path, out);
+    containers(spec, path, claims, out);
     one_of(format!("{path}.restartPolicy"), &spec["restartPolicy"], &["Always", "OnFailure", "Never"], out);
     let dns = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
     one_of(format!("{path}.dnsPolicy"), &spec["dnsPolicy"], &dns, out);
@@ -22,32 +25,88 @@ pub(super) fn check(spec: &Value, path: &str, out: &mut Vec<Cause>) {
         out.push(Cause::invalid(format!("{path}.activeDeadlineSeconds"), deadline, why));
     }
     for (f, judge) in [
-        ("hostname", names::label as names::Judge),
+        ("serviceAccountName", names::subdomain as names::Judge),
+        ("nodeName", names::subdomain),
+        ("hostname", names::label),
         ("subdomain", names::label),
-        ("serviceAccountName", names::subdomain),
     ] {
         if let Some(text) = spec[f].as_str().filter(|t| !t.is_empty()) {
             judged(format!("{path}.{f}"), text, judge, out);
         }
     }
-    for (k, v) in spec["nodeSelector"].as_object().into_iter().flatten() {
-        judged(format!("{path}.nodeSelector"), k, names::key, out);
-        judged(format!("{path}.nodeSelector"), v.as_str().unwrap_or_default(), names::value, out);
-    }
+    labels(&spec["nodeSelector"], &format!("{path}.nodeSelector"), out);
     user(&spec["securityContext"], &format!("{path}.securityContext"), out);
-    volumes(spec, path, out);
-    for (i, t) in arr(spec, "/tolerations").iter().enumerate() {
-        toleration(t, &format!("{path}.tolerations[{i}]"), out);
-    }
-    for list in ["containers", "initContainers"] {
-        for (i, c) in arr(spec, &format!("/{list}")).iter().enumerate() {
-            let at = format!("{path}.{list}[{i}]");
-            container(c, &at, out);
-            if spec["hostNetwork"] == true {
-                host_ports(c, &at, out);
+    if spec["hostNetwork"] == true {
+        for list in ["containers", "initContainers"] {
+            for (i, c) in arr(spec, &format!("/{list}")).iter().enumerate() {
+                host_ports(c, &format!("{path}.{list}[{i}]"), out);
             }
         }
     }
+    for (i, t) in arr(spec, "/topologySpreadConstraints").iter().enumerate() {
+        spread(t, &format!("{path}.topologySpreadConstraints[{i}]"), out);
+    }
+    for (i, t) in arr(spec, "/tolerations").iter().enumerate() {
+        toleration(t, &format!("{path}.tolerations[{i}]"), out);
+    }
+}
+
+/// Containers, then those of the start, whose names differ from all of them.
+fn containers(spec: &Value, path: &str, claims: &[&str], out: &mut Vec<Cause>) {
+    if arr(spec, "/containers").is_empty() && !out.iter().any(|c| c.field == format!("{path}.containers")) {
+        out.push(Cause::required(format!("{path}.containers"), ""));
+    }
+    let own = arr(spec, "/volumes").iter().filter_map(|v| v["name"].as_str());
+    let there: Vec<&str> = own.chain(claims.iter().copied()).collect();
+    let mut seen: Vec<&str> = Vec::new();
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        for (i, c) in arr(spec, &format!("/{list}")).iter().enumerate() {
+            let (at, name) = (format!("{path}.{list}[{i}]"), s(c, "/name"));
+            container(c, &at, &there, out);
+            if seen.contains(&name) && !name.is_empty() {
+                out.push(duplicate(format!("{at}.name"), &c["name"]));
+            }
+            seen.push(name);
+            match list {
+                "initContainers" => initial(c, &at, out),
+                "ephemeralContainers" => passing(c, &at, out),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A container that ends before others start has nothing that looks after it.
+fn initial(c: &Value, at: &str, out: &mut Vec<Cause>) {
+    one_of(format!("{at}.restartPolicy"), &c["restartPolicy"], &["Always", "OnFailure", "Never"], out);
+    if c["restartPolicy"] == "Always" {
+        return;
+    }
+    for f in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"].into_iter().filter(|f| c[*f].is_object())
+    {
+        let why = "may not be set for init containers without restartPolicy=Always";
+        out.push(forbidden(&format!("{at}.{f}"), why));
+    }
+}
+
+/// A container that is put into a running pod has no say in where that runs and whether it is well.
+fn passing(c: &Value, at: &str, out: &mut Vec<Cause>) {
+    let set = |v: &Value| !v.is_null() && v.as_object().is_none_or(|m| !m.is_empty());
+    let fields = ["ports", "resources", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"];
+    for f in fields.into_iter().filter(|f| set(&c[*f])) {
+        out.push(forbidden(&format!("{at}.{f}"), "cannot be set for an Ephemeral Container"));
+    }
+}
+
+fn spread(t: &Value, at: &str, out: &mut Vec<Cause>) {
+    if t["maxSkew"].as_i64().is_some_and(|n| n <= 0) {
+        out.push(Cause::invalid(format!("{at}.maxSkew"), &t["maxSkew"], "must be greater than zero"));
+    }
+    if s(t, "/topologyKey").is_empty() {
+        out.push(Cause::required(format!("{at}.topologyKey"), "can not be empty"));
+    }
+    let ways = ["DoNotSchedule", "ScheduleAnyway"];
+    one_of(format!("{at}.whenUnsatisfiable"), &t["whenUnsatisfiable"], &ways, out);
 }
 
 fn volumes(spec: &Value, path: &str, out: &mut Vec<Cause>) {
@@ -66,8 +125,24 @@ fn volumes(spec: &Value, path: &str, out: &mut Vec<Cause>) {
         for source in sources.into_iter().skip(1) {
             out.push(forbidden(&format!("{at}.{source}"), "may not specify more than 1 volume type"));
         }
+        for (source, name) in [("configMap", "name"), ("secret", "secretName")] {
+            let field = format!("{at}.{source}.{name}");
+            let told = out.iter().any(|c| c.field == field);
+            if v[source].is_object() && s(&v[source], &format!("/{name}")).is_empty() && !told {
+                out.push(Cause::required(field, ""));
+            }
+        }
+        let (host, share) = (s(v, "/hostPath/path"), s(v, "/nfs/path"));
+        if host.split('/').any(|p| p == "..") {
+            out.push(Cause::invalid(format!("{at}.hostPath.path"), &host.into(), BACKSTEP));
+        }
+        if !share.is_empty() && !share.starts_with('/') {
+            out.push(Cause::invalid(format!("{at}.nfs.path"), &share.into(), "must be an absolute path"));
+        }
     }
 }
+
+const BACKSTEP: &str = "must not contain '..'";
 
 fn toleration(t: &Value, at: &str, out: &mut Vec<Cause>) {
     let (key, operator) = (s(t, "/key"), s(t, "/operator"));
@@ -87,7 +162,10 @@ fn toleration(t: &Value, at: &str, out: &mut Vec<Cause>) {
         "" | "Equal" => judged(format!("{at}.value"), s(t, "/value"), names::value, out),
         "Exists" if !s(t, "/value").is_empty() => {
             let why = "value must be empty when `operator` is 'Exists'";
-            out.push(Cause::invalid(format!("{at}.operator"), t, why));
+            // shown as the server has it inside
+            let shown = json!({"Key": key, "Operator": operator, "Value": s(t, "/value"), "Effect": s(t, "/effect"),
+                "TolerationSeconds": t["tolerationSeconds"]});
+            out.push(Cause::invalid(format!("{at}.operator"), &shown, why));
         }
         "Exists" => {}
         _ => one_of(format!("{at}.operator"), &t["operator"], &["Equal", "Exists"], out),
@@ -113,17 +191,19 @@ fn host_ports(c: &Value, at: &str, out: &mut Vec<Cause>) {
     }
 }
 
-fn container(c: &Value, at: &str, out: &mut Vec<Cause>) {
+fn container(c: &Value, at: &str, there: &[&str], out: &mut Vec<Cause>) {
     if let Some(n) = c["name"].as_str().filter(|n| !n.is_empty()) {
         judged(format!("{at}.name"), n, names::label, out);
     }
     let image = s(c, "/image");
-    if image.trim() != image {
+    if image.is_empty() {
+        out.push(Cause::required(format!("{at}.image"), ""));
+    } else if image.trim() != image {
         let why = "must not have leading or trailing whitespace";
         out.push(Cause::invalid(format!("{at}.image"), &c["image"], why));
     }
-    one_of(format!("{at}.imagePullPolicy"), &c["imagePullPolicy"], &["Always", "IfNotPresent", "Never"], out);
-    user(&c["securityContext"], &format!("{at}.securityContext"), out);
+    let ends = ["FallbackToLogsOnError", "File"];
+    one_of(format!("{at}.terminationMessagePolicy"), &c["terminationMessagePolicy"], &ends, out);
     let mut named: Vec<&Value> = Vec::new();
     for (i, p) in arr(c, "/ports").iter().enumerate() {
         let at = format!("{at}.ports[{i}]");
@@ -145,20 +225,37 @@ fn container(c: &Value, at: &str, out: &mut Vec<Cause>) {
         one_of(format!("{at}.protocol"), &p["protocol"], &["SCTP", "TCP", "UDP"], out);
     }
     environment(c, at, out);
-    let mut paths: Vec<&Value> = Vec::new();
-    for (i, m) in arr(c, "/volumeMounts").iter().enumerate() {
-        let path = &m["mountPath"];
-        if path.as_str().is_none_or(str::is_empty) {
-            out.push(Cause::required(format!("{at}.volumeMounts[{i}].mountPath"), ""));
-        } else if paths.contains(&path) {
-            out.push(Cause::invalid(format!("{at}.volumeMounts[{i}].mountPath"), path, "must be unique"));
-        }
-        paths.push(path);
-    }
+    mounts(c, at, there, out);
+    one_of(format!("{at}.imagePullPolicy"), &c["imagePullPolicy"], &["Always", "IfNotPresent", "Never"], out);
+    resources(&c["resources"], &format!("{at}.resources"), out);
+    user(&c["securityContext"], &format!("{at}.securityContext"), out);
     for kind in ["livenessProbe", "readinessProbe", "startupProbe"].into_iter().filter(|k| c[*k].is_object()) {
         probe(&c[kind], &format!("{at}.{kind}"), kind != "readinessProbe", out);
     }
-    resources(&c["resources"], &format!("{at}.resources"), out);
+}
+
+fn mounts(c: &Value, at: &str, there: &[&str], out: &mut Vec<Cause>) {
+    let mut paths: Vec<&Value> = Vec::new();
+    for (i, m) in arr(c, "/volumeMounts").iter().enumerate() {
+        let (at, path, name) = (format!("{at}.volumeMounts[{i}]"), &m["mountPath"], s(m, "/name"));
+        if !there.contains(&name) {
+            let message = format!("Not found: {name:?}");
+            out.push(Cause { reason: "FieldValueNotFound", field: format!("{at}.name"), message });
+        }
+        if path.as_str().is_none_or(str::is_empty) {
+            out.push(Cause::required(format!("{at}.mountPath"), ""));
+        } else if paths.contains(&path) {
+            out.push(Cause::invalid(format!("{at}.mountPath"), path, "must be unique"));
+        }
+        paths.push(path);
+        let below = s(m, "/subPath");
+        if below.starts_with('/') {
+            out.push(Cause::invalid(format!("{at}.subPath"), &below.into(), "must be a relative path"));
+        }
+        if below.split('/').any(|p| p == "..") {
+            out.push(Cause::invalid(format!("{at}.subPath"), &below.into(), BACKSTEP));
+        }
+    }
 }
 
 fn environment(c: &Value, at: &str, out: &mut Vec<Cause>) {
@@ -181,6 +278,47 @@ fn environment(c: &Value, at: &str, out: &mut Vec<Cause>) {
             1 => {}
             _ => say("may not have more than one field specified at a time"),
         }
+        if from["fieldRef"].is_object() {
+            downward(&from["fieldRef"], &format!("{at}.valueFrom.fieldRef"), out);
+        }
+        for source in ["configMapKeyRef", "secretKeyRef"].into_iter().filter(|s| from[*s].is_object()) {
+            if from[source]["name"] == "" {
+                out.push(Cause::required(format!("{at}.valueFrom.{source}.name"), ""));
+            }
+        }
+    }
+}
+
+/// Fields of a pod that its containers may be told by variables.
+const TOLD: &[&str] = &[
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+
+/// Fields that have a name, and are told in another way or not at all.
+const NAMED: &[&str] =
+    &["metadata.annotations", "metadata.labels", "spec.restartPolicy", "spec.schedulerName", "status.phase"];
+
+fn downward(r: &Value, at: &str, out: &mut Vec<Cause>) {
+    let path = s(r, "/fieldPath");
+    if let Some((map, key)) = path.strip_suffix("']").and_then(|p| p.split_once("['")) {
+        match map {
+            "metadata.annotations" => judged(at, &key.to_lowercase(), names::key, out),
+            "metadata.labels" => judged(at, key, names::key, out),
+            _ => out.push(Cause::invalid(at, &map.into(), "does not support subscript")),
+        }
+    } else if NAMED.contains(&path) {
+        out.push(Cause::unsupported(format!("{at}.fieldPath"), &path.into(), &words(TOLD)));
+    } else if !path.is_empty() && !TOLD.contains(&path) {
+        let why = format!("error converting fieldPath: field label not supported: {path}");
+        out.push(Cause::invalid(format!("{at}.fieldPath"), &path.into(), &why));
     }
 }
 
@@ -221,9 +359,12 @@ fn resources(r: &Value, at: &str, out: &mut Vec<Cause>) {
             let at = format!("{at}.{part}[{name}]");
             judged(at.as_str(), name, names::key, out);
             let known = name.contains('/') || STANDARD.contains(&name.as_str()) || name.starts_with("hugepages-");
-            let words =
-                ["must be a standard resource type or fully qualified", "must be a standard resource for containers"];
-            for why in words.into_iter().filter(|_| !known) {
+            if !known && !COUNTED.contains(&name.as_str()) {
+                let why = "must be a standard resource type or fully qualified";
+                out.push(Cause::invalid(at.as_str(), &name.as_str().into(), why));
+            }
+            if !known {
+                let why = "must be a standard resource for containers";
                 out.push(Cause::invalid(at.as_str(), &name.as_str().into(), why));
             }
             if milli(v) < 0 {
@@ -235,12 +376,12 @@ fn resources(r: &Value, at: &str, out: &mut Vec<Cause>) {
         }
     }
     for (name, want) in r["requests"].as_object().into_iter().flatten() {
-        let extended = name.contains('/') && !name.starts_with("kubernetes.io/");
+        let firm = name.contains('/') && !name.contains("kubernetes.io/") || name.starts_with("hugepages-");
         match r["limits"].get(name) {
-            None if extended || name.starts_with("hugepages-") => {
+            None if firm => {
                 out.push(Cause::required(format!("{at}.limits"), "Limit must be set for non overcommitable resources"));
             }
-            Some(limit) if extended && milli(want) != milli(limit) => {
+            Some(limit) if firm && milli(want) != milli(limit) => {
                 let why = format!("must be equal to {name} limit of {}", shown(limit));
                 out.push(Cause::invalid(format!("{at}.requests"), &shown(want).into(), &why));
             }

@@ -3,13 +3,15 @@
 use serde_json::{Value, json};
 
 use super::{Kind, limits, names, network, podspec, workloads};
+use crate::kube::controllers::cronjobs;
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
 
 /// What a number that is below zero is told.
-pub(super) const LEAST: &str = "must be greater than or equal to 0";
+pub(in crate::kube) const LEAST: &str = "must be greater than or equal to 0";
 
-fn words(list: &[&str]) -> Vec<String> {
+/// Words that own their text.
+pub(in crate::kube) fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|w| (*w).to_owned()).collect()
 }
 
@@ -21,12 +23,12 @@ pub(super) fn one_of(at: String, v: &Value, list: &[&str], out: &mut Vec<Cause>)
 }
 
 /// A value that is there twice.
-pub(super) fn duplicate(field: String, v: &Value) -> Cause {
+pub(in crate::kube) fn duplicate(field: String, v: &Value) -> Cause {
     Cause { reason: "FieldValueDuplicate", field, message: format!("Duplicate value: {v}") }
 }
 
 /// A value that may not be there.
-pub(super) fn forbidden(field: &str, why: &str) -> Cause {
+pub(in crate::kube) fn forbidden(field: &str, why: &str) -> Cause {
     Cause { reason: "FieldValueForbidden", field: field.to_owned(), message: format!("Forbidden: {why}") }
 }
 
@@ -48,25 +50,17 @@ pub(super) fn port(at: String, v: &Value, out: &mut Vec<Cause>) {
 pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     let spec = &obj["spec"];
     match kind.kind.as_str() {
-        "Pod" => podspec::check(spec, "spec", out),
+        "Pod" => podspec::check(spec, "spec", &[], out),
         "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" => {
-            workloads::check(kind, spec, out);
-            podspec::check(&spec["template"]["spec"], "spec.template.spec", out);
+            workloads::check(&kind.kind, spec, "spec", out);
         }
         "CronJob" => {
             schedule(&spec["schedule"], out);
             workloads::cron(spec, out);
-            let job = &spec["jobTemplate"]["spec"];
-            workloads::counted(job, "spec.jobTemplate.spec", &["parallelism", "completions", "backoffLimit"], out);
-            podspec::check(&job["template"]["spec"], "spec.jobTemplate.spec.template.spec", out);
-            let policy = s(job, "/template/spec/restartPolicy");
-            if policy == "Always" {
-                let at = "spec.jobTemplate.spec.template.spec.restartPolicy";
-                out.push(Cause::required(at, "valid values: \"OnFailure\", \"Never\""));
-            }
+            workloads::check("Job", &spec["jobTemplate"]["spec"], "spec.jobTemplate.spec", out);
         }
         "Service" => network::service(obj, out),
-        "Ingress" => network::ingress(spec, out),
+        "Ingress" => network::ingress(obj, old, out),
         "IngressClass" => network::class(spec, old, out),
         "NetworkPolicy" => network::policy(spec, out),
         "ResourceQuota" => limits::quota(obj, old, out),
@@ -93,12 +87,8 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
 }
 
 fn schedule(v: &Value, out: &mut Vec<Cause>) {
-    let Some(text) = v.as_str().filter(|t| !t.is_empty() && !t.starts_with('@')) else { return };
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    if fields.len() != 5 {
-        let why = format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" "));
-        out.push(Cause::invalid("spec.schedule", v, &why));
-    }
+    let text = v.as_str().filter(|t| !t.is_empty());
+    out.extend(text.and_then(cronjobs::trouble).map(|why| Cause::invalid("spec.schedule", v, &why)));
 }
 
 fn autoscaler(spec: &Value, out: &mut Vec<Cause>) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::names::{self, Judge};
 use super::node::{Field, Node};
-use super::{Kind, custom, limits, rules, workloads};
+use super::{Kind, custom, limits, podupdate, rules, workloads};
 use crate::kube::store::{Cause, Failure, Store, meta};
 
 /// Most bytes of all annotations of an object together.
@@ -28,21 +28,63 @@ pub(super) fn judged(at: impl Into<String>, text: &str, judge: Judge, out: &mut 
     out.extend(judge(text).iter().map(|why| Cause::invalid(at.as_str(), &text.into(), why)));
 }
 
-/// Checks metadata; as in the real server each of its `times` layers complains about labels by itself.
-fn metadata(kind: &Kind, obj: &Value, times: usize, out: &mut Vec<Cause>) {
-    for _ in 0..times {
-        labels(&obj["metadata"]["labels"], "metadata.labels", out);
-        annotations(&obj["metadata"]["annotations"], "metadata.annotations", out);
-        owners(&obj["metadata"]["ownerReferences"], out);
+/// Checks what is in metadata whether an object is new or not.
+fn metadata(obj: &Value, out: &mut Vec<Cause>) {
+    described(obj, out);
+    let all = meta::finalizers(obj);
+    all.iter().for_each(|f| judged("metadata.finalizers", f, names::key, out));
+    if ["orphan", "foregroundDeletion"].iter().all(|f| all.contains(f)) {
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        out.push(Cause::invalid("metadata.finalizers", &all.into(), why));
     }
+}
+
+fn described(obj: &Value, out: &mut Vec<Cause>) {
+    labels(&obj["metadata"]["labels"], "metadata.labels", out);
+    annotations(&obj["metadata"]["annotations"], "metadata.annotations", out);
+    owners(&obj["metadata"]["ownerReferences"], out);
+}
+
+/// Checks how metadata changed; each layer of the real server does it by itself.
+fn changed(old: &Value, new: &Value, out: &mut Vec<Cause>) {
+    if meta::deleting(old) {
+        let had = meta::finalizers(old);
+        let mut fresh: Vec<&str> = meta::finalizers(new).into_iter().filter(|f| !had.contains(f)).collect();
+        fresh.sort_unstable();
+        if !fresh.is_empty() {
+            let why = "no new finalizers can be added if the object is being deleted, found new finalizers";
+            let list = format!("[]string{{\"{}\"}}", fresh.join("\", \""));
+            out.push(rules::forbidden("metadata.finalizers", &format!("{why} {list}")));
+        }
+    }
+    described(new, out);
+}
+
+/// Built-in kinds have finalizers with a domain, or the machinery's own.
+fn finalizers(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
     for (i, f) in meta::finalizers(obj).into_iter().enumerate() {
-        judged("metadata.finalizers", f, names::key, out);
         let standard = matches!(f, "kubernetes" | "orphan" | "foregroundDeletion");
         if !kind.custom && !f.contains('/') && !standard {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             out.push(Cause::invalid(format!("metadata.finalizers[{i}]"), &f.into(), why));
         }
     }
+}
+
+/// Refuses an update that says that an object ends: only a deletion does.
+///
+/// # Errors
+/// 422 with every cause.
+pub fn ends(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
+    let mut causes = Vec::new();
+    for f in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let none = Value::Null;
+        let had = Some(&old["metadata"][f]).filter(|v| v.is_null()).map(|_| &none);
+        if !new["metadata"][f].is_null() {
+            rules::immutable(&format!("metadata.{f}"), &new["metadata"][f], had, &mut causes);
+        }
+    }
+    finish(kind, new, &causes)
 }
 
 /// Checks a label selector.
@@ -84,14 +126,16 @@ fn name(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
     }
 }
 
-fn labels(v: &Value, path: &str, out: &mut Vec<Cause>) {
+/// Checks labels.
+pub(super) fn labels(v: &Value, path: &str, out: &mut Vec<Cause>) {
     for (k, v) in v.as_object().into_iter().flatten() {
         judged(path, k, names::key, out);
         judged(path, v.as_str().unwrap_or_default(), names::value, out);
     }
 }
 
-fn annotations(v: &Value, path: &str, out: &mut Vec<Cause>) {
+/// Checks annotations.
+pub(super) fn annotations(v: &Value, path: &str, out: &mut Vec<Cause>) {
     let mut size = 0;
     for (k, v) in v.as_object().into_iter().flatten() {
         let wrong = names::key(&k.to_lowercase());
@@ -146,7 +190,8 @@ fn finish(kind: &Kind, obj: &Value, causes: &[Cause]) -> Result<(), Failure> {
 pub fn create(store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
     name(kind, obj, &mut causes);
-    metadata(kind, obj, 1, &mut causes);
+    metadata(obj, &mut causes);
+    finalizers(kind, obj, &mut causes);
     body(kind, obj, None, &mut causes);
     // addresses and ports are given out last
     if kind.group.is_empty() && kind.kind == "Service" && causes.is_empty() {
@@ -161,23 +206,12 @@ pub fn create(store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
 /// 422 with every cause.
 pub fn update(_store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
-    metadata(kind, new, 3, &mut causes);
+    metadata(new, &mut causes);
+    changed(old, new, &mut causes);
+    changed(old, new, &mut causes);
+    finalizers(kind, new, &mut causes);
     body(kind, new, Some(old), &mut causes);
     immutable(kind, old, new, &mut causes);
-    if meta::deleting(old) {
-        let had = meta::finalizers(old);
-        let fresh: Vec<&str> = meta::finalizers(new).into_iter().filter(|f| !had.contains(f)).collect();
-        if !fresh.is_empty() {
-            causes.push(Cause {
-                reason: "FieldValueForbidden",
-                field: "metadata.finalizers".into(),
-                message: format!(
-                    "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{{\"{}\"}}",
-                    fresh.join("\", \"")
-                ),
-            });
-        }
-    }
     finish(kind, new, &causes)
 }
 
@@ -185,9 +219,10 @@ pub fn update(_store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(
 const IMMUTABLE: &[(&str, &str)] = &[
     ("Deployment", "/spec/selector"),
     ("DaemonSet", "/spec/selector"),
+    ("ReplicaSet", "/spec/selector"),
     ("Job", "/spec/selector"),
-    ("Job", "/spec/template"),
-    ("Job", "/spec/completions"),
+    ("Job", "/spec/completionMode"),
+    ("EndpointSlice", "/addressType"),
     ("RoleBinding", "/roleRef"),
     ("ClusterRoleBinding", "/roleRef"),
     ("Secret", "/type"),
@@ -210,52 +245,27 @@ fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
             });
         }
     }
-    if kind.kind == "StatefulSet" {
-        workloads::stateful_update(old, new, out);
-    }
-    if kind.kind == "Pod" && frozen(old) != frozen(new) {
-        out.push(Cause {
-            reason: "FieldValueForbidden",
-            field: "spec".into(),
-            message: "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)".into(),
-        });
+    match kind.kind.as_str() {
+        "StatefulSet" => workloads::stateful_update(old, new, out),
+        "Job" => workloads::job_update(old, new, out),
+        "Pod" => podupdate::check(old, new, out),
+        "PersistentVolumeClaim" => limits::claim_update(old, new, out),
+        "PersistentVolume" => limits::volume_update(old, new, out),
+        _ => {}
     }
     if kind.kind == "Service"
         && old["spec"]["clusterIP"] != new["spec"]["clusterIP"]
         && old["spec"]["clusterIP"].is_string()
         && new["spec"]["type"] != "ExternalName"
     {
-        out.push(Cause::invalid("spec.clusterIPs[0]", &new["spec"]["clusterIP"], "may not change once set"));
-    }
-    if kind.kind == "PersistentVolumeClaim" {
-        limits::claim_update(old, new, out);
+        let shown = serde_json::json!([new["spec"]["clusterIP"]]);
+        out.push(Cause::invalid("spec.clusterIPs[0]", &shown, "may not change once set"));
     }
     if matches!(kind.kind.as_str(), "ConfigMap" | "Secret") && old["immutable"] == true {
         for f in ["immutable", "data", "binaryData"].into_iter().filter(|f| old[*f] != new[*f]) {
             out.push(rules::forbidden(f, "field is immutable when `immutable` is set"));
         }
     }
-}
-
-/// What of a pod's spec never changes.
-fn frozen(pod: &Value) -> Value {
-    let mut spec = pod["spec"].clone();
-    let Some(m) = spec.as_object_mut() else { return spec };
-    for list in ["containers", "initContainers"] {
-        for c in m.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            c["image"] = Value::Null;
-        }
-    }
-    for free in [
-        "activeDeadlineSeconds",
-        "tolerations",
-        "terminationGracePeriodSeconds",
-        "schedulingGates",
-        "ephemeralContainers",
-    ] {
-        m.shift_remove(free);
-    }
-    spec
 }
 
 fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
@@ -271,25 +281,6 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     }
     rules::check(kind, obj, old, out);
     match kind.kind.as_str() {
-        "Pod" => containers(&obj["spec"], "spec", &[], out),
-        "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" => {
-            let claims: Vec<&str> = obj["spec"]["volumeClaimTemplates"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|c| c["metadata"]["name"].as_str())
-                .collect();
-            containers(&obj["spec"]["template"]["spec"], "spec.template.spec", &claims, out);
-            template_labels(obj, out);
-            let policy = &obj["spec"]["template"]["spec"]["restartPolicy"];
-            let job = kind.kind == "Job";
-            let at = "spec.template.spec.restartPolicy";
-            match policy.as_str() {
-                Some("Always") if job => out.push(Cause::required(at, "valid values: \"OnFailure\", \"Never\"")),
-                Some("OnFailure" | "Never") if !job => out.push(Cause::unsupported(at, policy, &["Always".to_owned()])),
-                _ => {}
-            }
-        }
         "Service"
             if !matches!(obj["spec"]["clusterIP"].as_str(), Some("None")) && obj["spec"]["type"] != "ExternalName" =>
         {
@@ -320,59 +311,6 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
             }
         }
         _ => {}
-    }
-}
-
-fn template_labels(obj: &Value, out: &mut Vec<Cause>) {
-    let labels = &obj["spec"]["template"]["metadata"]["labels"];
-    let want = obj["spec"]["selector"]["matchLabels"].as_object();
-    if want.into_iter().flatten().any(|(k, v)| labels[k] != *v) {
-        let shown = if labels.is_null() { Value::Null } else { labels.clone() };
-        out.push(Cause::invalid(
-            "spec.template.metadata.labels",
-            &shown,
-            "`selector` does not match template `labels`",
-        ));
-    }
-}
-
-/// Containers of a pod; `claims` are volumes that come from elsewhere (claim templates).
-fn containers(spec: &Value, path: &str, claims: &[&str], out: &mut Vec<Cause>) {
-    if spec["containers"].as_array().is_none_or(Vec::is_empty) {
-        if !out.iter().any(|c| c.field == format!("{path}.containers")) {
-            out.push(Cause::required(format!("{path}.containers"), ""));
-        }
-        return;
-    }
-    let volumes: Vec<&str> =
-        spec["volumes"].as_array().into_iter().flatten().filter_map(|v| v["name"].as_str()).collect();
-    for list in ["containers", "initContainers"] {
-        let mut seen: Vec<&str> = Vec::new();
-        for (i, c) in spec[list].as_array().into_iter().flatten().enumerate() {
-            let at = format!("{path}.{list}[{i}]");
-            if c["image"].as_str().is_none_or(str::is_empty) {
-                out.push(Cause::required(format!("{at}.image"), ""));
-            }
-            let name = c["name"].as_str().unwrap_or_default();
-            if seen.contains(&name) {
-                out.push(Cause {
-                    reason: "FieldValueDuplicate",
-                    field: format!("{at}.name"),
-                    message: format!("Duplicate value: \"{name}\""),
-                });
-            }
-            seen.push(name);
-            for (j, m) in c["volumeMounts"].as_array().into_iter().flatten().enumerate() {
-                let v = m["name"].as_str().unwrap_or_default();
-                if !volumes.contains(&v) && !claims.contains(&v) {
-                    out.push(Cause {
-                        reason: "FieldValueNotFound",
-                        field: format!("{at}.volumeMounts[{j}].name"),
-                        message: format!("Not found: \"{v}\""),
-                    });
-                }
-            }
-        }
     }
 }
 

@@ -2,11 +2,12 @@
 //! (the validation packages of kube-apiserver).
 use serde_json::{Value, json};
 
-use super::Kind;
+use super::defaults::tidy;
+use super::podspec;
 use super::rules::{LEAST, forbidden, one_of};
-use super::validate::selector;
-use crate::kube::store::Cause;
-use crate::kube::text::s;
+use super::validate::{annotations, labels, selector};
+use crate::kube::store::{Cause, Labels};
+use crate::kube::text::{arr, s};
 
 /// Numbers that may not be negative.
 pub(super) fn counted(spec: &Value, at: &str, fields: &[&str], out: &mut Vec<Cause>) {
@@ -35,39 +36,51 @@ fn none(v: &Value) -> bool {
     v == &json!(0) || v == "0%"
 }
 
-/// Checks the spec of a workload with a pod template.
-pub(super) fn check(kind: &Kind, spec: &Value, out: &mut Vec<Cause>) {
-    let fields = [
-        "replicas",
-        "minReadySeconds",
-        "revisionHistoryLimit",
-        "progressDeadlineSeconds",
-        "parallelism",
-        "completions",
-        "backoffLimit",
-        "activeDeadlineSeconds",
-        "ttlSecondsAfterFinished",
-    ];
-    counted(spec, "spec", &fields, out);
-    let label = match kind.kind.as_str() {
-        "Deployment" => "empty selector is invalid for deployment",
-        "DaemonSet" => "empty selector is invalid for daemonset",
-        "StatefulSet" => "empty selector is invalid for statefulset",
-        "ReplicaSet" => "empty selector is invalid for replicaset",
-        _ => "",
-    };
+/// Checks the spec of a workload with a pod template, which is at `at`.
+pub(super) fn check(kind: &str, spec: &Value, at: &str, out: &mut Vec<Cause>) {
+    let fields =
+        ["replicas", "parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"];
+    counted(spec, at, &fields, out);
     if spec["selector"].is_object() {
-        selector(&spec["selector"], "spec.selector", out);
+        selector(&spec["selector"], &format!("{at}.selector"), out);
         let empty = |f: &str| match &spec["selector"][f] {
             Value::Object(m) => m.is_empty(),
             Value::Array(a) => a.is_empty(),
             _ => true,
         };
-        if !label.is_empty() && empty("matchLabels") && empty("matchExpressions") {
-            out.push(Cause::invalid("spec.selector", &spec["selector"], label));
+        if kind != "Job" && empty("matchLabels") && empty("matchExpressions") {
+            let why = format!("empty selector is invalid for {}", kind.to_lowercase());
+            out.push(Cause::invalid(format!("{at}.selector"), &spec["selector"], &why));
         }
     }
-    match kind.kind.as_str() {
+    template(kind, spec, at, out);
+    strategy(kind, spec, at, out);
+    counted(spec, at, &["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"], out);
+}
+
+/// Checks the template of a workload's pods.
+fn template(kind: &str, spec: &Value, at: &str, out: &mut Vec<Cause>) {
+    let (template, at) = (&spec["template"], format!("{at}.template"));
+    if !Labels::from_spec(&spec["selector"]).matches(template) {
+        let why = "`selector` does not match template `labels`";
+        out.push(Cause::invalid(format!("{at}.metadata.labels"), &template["metadata"]["labels"], why));
+    }
+    labels(&template["metadata"]["labels"], &format!("{at}.labels"), out);
+    annotations(&template["metadata"]["annotations"], &format!("{at}.annotations"), out);
+    let claims: Vec<&str> =
+        arr(spec, "/volumeClaimTemplates").iter().filter_map(|c| c["metadata"]["name"].as_str()).collect();
+    podspec::check(&template["spec"], &format!("{at}.spec"), &claims, out);
+    let (policy, at) = (&template["spec"]["restartPolicy"], format!("{at}.spec.restartPolicy"));
+    match policy.as_str() {
+        Some("OnFailure" | "Never") if kind == "Job" => {}
+        Some(_) if kind == "Job" => out.push(Cause::required(at, "valid values: \"OnFailure\", \"Never\"")),
+        Some(p) if p != "Always" => out.push(Cause::unsupported(at, policy, &["Always".to_owned()])),
+        _ => {}
+    }
+}
+
+fn strategy(kind: &str, spec: &Value, at: &str, out: &mut Vec<Cause>) {
+    match kind {
         "Deployment" => deployment(spec, out),
         "StatefulSet" => stateful(spec, out),
         "DaemonSet" => {
@@ -79,11 +92,15 @@ pub(super) fn check(kind: &Kind, spec: &Value, out: &mut Vec<Cause>) {
             if none(&update["maxUnavailable"]) && none(&update["maxSurge"]) {
                 out.push(Cause::required(format!("{at}.maxUnavailable"), "cannot be 0 when maxSurge is 0"));
             }
+            if [&update["maxUnavailable"], &update["maxSurge"]].iter().all(|v| !v.is_null() && !none(v)) {
+                let why = "may not be set when maxUnavailable is non-zero";
+                out.push(Cause::invalid(format!("{at}.maxSurge"), &update["maxSurge"], why));
+            }
         }
         "Job" => {
-            one_of("spec.completionMode".into(), &spec["completionMode"], &["Indexed", "NonIndexed"], out);
+            one_of(format!("{at}.completionMode"), &spec["completionMode"], &["Indexed", "NonIndexed"], out);
             if spec["completionMode"] == "Indexed" && spec["completions"].is_null() {
-                out.push(Cause::required("spec.completions", "when completion mode is Indexed"));
+                out.push(Cause::required(format!("{at}.completions"), "when completion mode is Indexed"));
             }
         }
         _ => {}
@@ -136,6 +153,35 @@ fn stateful(spec: &Value, out: &mut Vec<Cause>) {
             out.push(Cause::invalid(at, &shown, "must be 'RollingUpdate' or 'OnDelete'"));
         }
     }
+}
+
+/// What of a Job's template may change before it starts.
+const UNSTARTED: &[&str] = &["/spec/affinity", "/spec/nodeSelector", "/spec/tolerations", "/spec/schedulingGates"];
+
+/// Refuses changes of a Job's template and of its completions, but for those that may be.
+pub(super) fn job_update(old: &Value, new: &Value, out: &mut Vec<Cause>) {
+    let waits = old["spec"]["suspend"] == true && old["status"]["startTime"].is_null();
+    let rest = |o: &Value| {
+        let mut t = o["spec"]["template"].clone();
+        if waits {
+            for field in UNSTARTED.iter().chain(&["/metadata/labels", "/metadata/annotations"]) {
+                t.pointer_mut(field).map(Value::take);
+            }
+        }
+        tidy(&mut t);
+        t
+    };
+    if rest(old) != rest(new) {
+        out.push(Cause::invalid("spec.template", &new["spec"]["template"], "field is immutable"));
+    }
+    let (had, has) = (&old["spec"]["completions"], &new["spec"]["completions"]);
+    let why = match new["spec"]["completionMode"].as_str() {
+        _ if had == has => return,
+        Some("Indexed") if *has == new["spec"]["parallelism"] => return,
+        Some("Indexed") => "can only be modified in tandem with spec.parallelism",
+        _ => "field is immutable",
+    };
+    out.push(Cause::invalid("spec.completions", has, why));
 }
 
 /// What of a StatefulSet's spec may change.

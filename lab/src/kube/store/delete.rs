@@ -310,14 +310,14 @@ impl Store {
 }
 
 fn check(kind: &Kind, name: &str, old: &Value, o: &DeleteOptions) -> Result<(), Failure> {
+    // the kind stands where the resource should, as in the real server
+    let by_kind = Kind { plural: kind.kind.clone(), group: kind.group.clone(), ..Kind::default() };
     let fail = |what: &str, asked: &str, have: &str| {
+        let then = if what == "UID" { "deleted and then recreated" } else { "modified" };
         let why = format!(
-            "the {what} in the precondition ({asked}) does not match the {what} in record ({have}). The object might have been modified"
+            "the {what} in the precondition ({asked}) does not match the {what} in record ({have}). The object might have been {then}"
         );
-        let mut f = Failure::conflict(kind, name, &why);
-        f.message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.kind);
-        f.details = Some(json!({"name": name, "kind": kind.kind}));
-        Err(f)
+        Err(Failure::conflict(&by_kind, name, &why))
     };
     if let Some(uid) = o.uid.as_deref().filter(|u| *u != meta::uid(old)) {
         return fail("UID", uid, meta::uid(old));

@@ -47,6 +47,19 @@ impl Cause {
     }
 }
 
+/// Causes as one text: each once, in brackets when there are several.
+#[must_use]
+pub fn aggregate(causes: &[Cause]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for c in causes {
+        let text = format!("{}: {}", c.field, c.message);
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) }
+}
+
 fn details(name: &str, kind: &Kind, what: &str) -> Value {
     let mut d = Map::new();
     if !name.is_empty() {
@@ -154,14 +167,7 @@ impl Failure {
     }
 
     fn invalid_as(mut d: Value, what: &str, name: &str, causes: &[Cause]) -> Failure {
-        let mut texts: Vec<String> = Vec::new();
-        for c in causes {
-            let text = format!("{}: {}", c.field, c.message);
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
-        let list = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
+        let list = aggregate(causes);
         let cs: Vec<Value> =
             causes.iter().map(|c| json!({"reason": c.reason, "message": c.message, "field": c.field})).collect();
         d["causes"] = Value::Array(cs);

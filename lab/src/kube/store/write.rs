@@ -175,6 +175,9 @@ impl Store {
                 format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(&old));
             return Err(Failure::conflict(kind, name, &why));
         }
+        if o.check {
+            validate::ends(kind, &old, &new)?;
+        }
         new["apiVersion"] = kind.api_version().into();
         new["kind"] = kind.kind.as_str().into();
         self.keep(kind, &old, &mut new, &o.subresource);

@@ -8,8 +8,10 @@ use hyper::body::Frame;
 
 use super::{Target, container, statuses};
 use crate::Lab;
+use crate::kube::api::options::number;
 use crate::kube::api::{Body, Call, text};
 use crate::kube::schema::Kind;
+use crate::kube::schema::rules::{LEAST, forbidden};
 use crate::kube::state::Log;
 use crate::kube::store::{Cause, Failure, meta};
 use crate::kube::text::s;
@@ -24,37 +26,41 @@ struct Options {
     limit: Option<usize>,
 }
 
-fn options(call: &Call<'_>) -> Result<Options, Failure> {
+fn options(call: &Call<'_>, pod: &str) -> Result<Options, Failure> {
     let q = &call.req.query;
-    let number = |name: &'static str| -> Result<Option<u64>, Failure> {
-        let Some(text) = q.text(name) else { return Ok(None) };
-        text.parse::<i64>()
-            .map_err(|_| Failure::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))
-            .and_then(|n| {
-                u64::try_from(n).map(Some).map_err(|_| {
-                    let cause = Cause::invalid(name, &n.into(), "must be greater than or equal to 0");
-                    let kind = Kind { kind: "PodLogOptions".into(), ..Kind::default() };
-                    Failure::invalid(&kind, "", &[cause])
-                })
-            })
-    };
-    let now = call.lab.clock().now_ms();
-    let since = match (number("sinceSeconds")?, q.text("sinceTime")) {
-        (Some(sec), _) => now.saturating_sub(sec * 1000),
-        (None, Some(t)) => meta::parse_time(t).ok_or_else(|| {
+    let (tail, limit) = (number(call.req, "tailLines")?, number(call.req, "limitBytes")?);
+    let (seconds, time) = (number(call.req, "sinceSeconds")?, q.text("sinceTime"));
+    let moment = time.map(|t| {
+        meta::parse_time(t).ok_or_else(|| {
             Failure::bad_request(format!(
                 "parsing time \"{t}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{t}\" as \"2006\""
             ))
-        })?,
-        (None, None) => 0,
+        })
+    });
+    let moment = moment.transpose()?;
+    let mut causes = Vec::new();
+    let mut least = |field: &'static str, n: Option<i64>, least: i64, why: &str| {
+        causes.extend(n.filter(|n| *n < least).map(|n| Cause::invalid(field, &n.into(), why)));
     };
-    let small = |n: Option<u64>| n.and_then(|n| usize::try_from(n).ok());
+    least("tailLines", tail, 0, LEAST);
+    least("limitBytes", limit, 1, "must be greater than 0");
+    if time.is_none() {
+        least("sinceSeconds", seconds, 1, "must be greater than 0");
+    } else if seconds.is_some() {
+        causes.push(forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+    }
+    if !causes.is_empty() {
+        let kind = Kind { kind: "PodLogOptions".into(), ..Kind::default() };
+        return Err(Failure::invalid(&kind, pod, &causes));
+    }
+    let back = |s: i64| call.lab.clock().now_ms().saturating_sub(u64::try_from(s).unwrap_or(0) * 1000);
+    let small = |n: Option<i64>| n.and_then(|n| usize::try_from(n).ok());
     Ok(Options {
         previous: q.flag("previous"),
         stamps: q.flag("timestamps"),
-        since_ms: since,
-        tail: small(number("tailLines")?),
-        limit: small(number("limitBytes")?),
+        since_ms: seconds.map(back).or(moment).unwrap_or(0),
+        tail: small(tail),
+        limit: small(limit),
     })
 }
 
@@ -80,7 +86,7 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>,
     if call.req.method != "GET" {
         return Err(Failure::not_allowed());
     }
-    let o = options(call)?;
+    let o = options(call, t.name.as_deref().unwrap_or_default())?;
     let (pod, name) = container(call, kind, t)?;
     let (pod_name, uid) = (s(&pod, "/metadata/name").to_owned(), s(&pod, "/metadata/uid").to_owned());
     let log = call.lab.with(|w| {
