@@ -153,10 +153,10 @@ impl RouteSink for Front {
                 Err(e) => tracing::warn!("no port for {addr}: {e}"),
             }
         }
-        if let Some(d) = doors.get_mut(addr) {
-            if let Err(e) = d.open(&self.rt, at) {
-                tracing::warn!("cannot serve {addr} at {}: {e}", d.at);
-            }
+        if let Some(d) = doors.get_mut(addr)
+            && let Err(e) = d.open(&self.rt, at)
+        {
+            tracing::warn!("cannot serve {addr} at {}: {e}", d.at);
         }
         drop(doors);
         self.changes.send_modify(|n| *n += 1);

@@ -192,6 +192,34 @@ async fn bodies_of_subresources_are_what_they_say() {
 }
 
 #[tokio::test]
+async fn patches_keep_the_kind_and_pods_are_reached_through_the_server() {
+    let bed = Bed::still().await;
+    made(&bed, &format!("{APPS}/deployments"), deployment("d")).await;
+    let at = format!("{APPS}/deployments/d");
+    for (change, kind, version) in
+        [(json!({"kind": "Pod"}), "Pod", "apps/v1"), (json!({"apiVersion": "apps/v2"}), "Deployment", "apps/v2")]
+    {
+        let a = bed.patch("merge", &at, change).await;
+        let why = format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme");
+        assert!(a.code == 422 && a.message().contains(&why), "{}", a.text);
+    }
+    assert_eq!(bed.patch("merge", &at, json!({"kind": "Deployment", "apiVersion": "apps/v1"})).await.code, 200);
+    let a = bed.get(&format!("{CORE}/pods/none/proxy/")).await;
+    assert_eq!(said(&a), (404, "pods \"none\" not found"));
+    made(&bed, &format!("{CORE}/pods"), pod("p")).await;
+    let a = bed.get(&format!("{CORE}/pods/p:99/proxy/x")).await;
+    assert!(a.code == 503 && a.message().ends_with(":99: connect: connection refused"), "{}", a.text);
+    let yaml = b"kind: ConfigMap\n  bad: {".to_vec();
+    let a = bed.send("POST", &format!("{CORE}/configmaps"), "application/yaml", yaml, &[]).await;
+    assert!(a.message().contains("error converting YAML to JSON: yaml: line 2: "), "{}", a.text);
+    let class = json!({"metadata": {"name": "usual"}, "value": 7, "globalDefault": true});
+    made(&bed, "/apis/scheduling.k8s.io/v1/priorityclasses", class).await;
+    made(&bed, &format!("{CORE}/pods"), pod("q")).await;
+    let q = bed.get(&format!("{CORE}/pods/q")).await.body;
+    assert_eq!((&q["spec"]["priority"], &q["spec"]["priorityClassName"]), (&json!(7), &json!("usual")));
+}
+
+#[tokio::test]
 async fn pods_stay_what_they_are() {
     let bed = Bed::still().await;
     let mut p = pod("p");

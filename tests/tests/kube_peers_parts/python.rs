@@ -88,6 +88,53 @@ except ApiException as e:
     assert e.status == 409, e
 for e in maps.watch(namespace=ns, timeout=5, resource_version=o.metadata.resourceVersion):
     pass
+# an informer: list, watch, and list anew when the window has passed
+known = {}
+def relist():
+    r = core.list_namespaced_config_map(ns)
+    known.clear(); known.update({o.metadata.name: o for o in r.items})
+    return r.metadata.resource_version
+begun, restarts = "1", 0
+for attempt in range(2):
+    try:
+        for e in watch.Watch().stream(core.list_namespaced_config_map, ns, resource_version=begun, timeout_seconds=1): pass
+    except ApiException as e:
+        assert e.status == 410 and "too old resource version" in e.reason, e
+        begun, restarts = relist(), restarts + 1
+assert restarts == 1 and "ssa" in known, (restarts, list(known))
+# patches by their content types
+core.patch_namespaced_config_map("ssa", ns, [{"op": "add", "path": "/data/j", "value": "1"}], _content_type="application/json-patch+json")
+try:
+    core.patch_namespaced_config_map("ssa", ns, [{"op": "test", "path": "/data/j", "value": "2"}], _content_type="application/json-patch+json")
+    raise SystemExit("a test that fails was carried out")
+except ApiException as e:
+    assert e.status == 422 and json.loads(e.body)["reason"] == "Invalid", e
+# deletes with options
+cm = core.read_namespaced_config_map("ssa", ns)
+try:
+    core.delete_namespaced_config_map("ssa", ns, body=client.V1DeleteOptions(preconditions=client.V1Preconditions(uid="other")))
+    raise SystemExit("another object was deleted")
+except ApiException as e:
+    assert e.status == 409 and "deleted and then recreated" in json.loads(e.body)["message"], e
+core.delete_namespaced_config_map("ssa", ns, dry_run="All")
+core.delete_namespaced_config_map("ssa", ns, body=client.V1DeleteOptions(preconditions=client.V1Preconditions(uid=cm.metadata.uid)))
+core.delete_collection_namespaced_config_map(ns, label_selector="page=y", propagation_policy="Background")
+assert not core.list_namespaced_config_map(ns, label_selector="page=y").items
+# a log that is followed, and eviction
+lines = core.read_namespaced_pod_log(pod, ns, follow=True, tail_lines=1, _preload_content=False, _request_timeout=60)
+assert next(iter(lines)).strip(); lines.close()
+core.create_namespaced_pod_eviction(pod, ns, client.V1Eviction(metadata=client.V1ObjectMeta(name=pod, namespace=ns)))
+# leader election over a lease
+lease = client.V1Lease(metadata=client.V1ObjectMeta(name="leader"), spec=client.V1LeaseSpec(holder_identity="a", lease_duration_seconds=15))
+coord = client.CoordinationV1Api()
+mine = coord.create_namespaced_lease(ns, lease)
+theirs = coord.read_namespaced_lease("leader", ns)
+mine.spec.holder_identity = "a2"; coord.replace_namespaced_lease("leader", ns, mine)
+try:
+    theirs.spec.holder_identity = "b"; coord.replace_namespaced_lease("leader", ns, theirs)
+    raise SystemExit("two leaders")
+except ApiException as e:
+    assert e.status == 409, e
 core.delete_namespace(ns)
 print("python: done")
 "#;

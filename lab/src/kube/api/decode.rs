@@ -34,8 +34,9 @@ fn parse(req: &Request) -> Result<Parsed, Failure> {
     let kind = req.content_type.as_str();
     if kind.contains("yaml") {
         let text = std::str::from_utf8(&req.body).map_err(|e| Failure::bad_request(e.to_string()))?;
-        let value = serde_saphyr::from_str(text)
-            .map_err(|e| Failure::bad_request(format!("error converting YAML to JSON: {e}")))?;
+        let value = serde_saphyr::from_str(text).map_err(|e| {
+            Failure::bad_request(format!("error converting YAML to JSON: {}", yaml_trouble(&e.to_string())))
+        })?;
         return Ok(Parsed { value, duplicates: Vec::new() });
     }
     if kind == "application/vnd.kubernetes.protobuf" {
@@ -49,6 +50,18 @@ fn parse(req: &Request) -> Result<Parsed, Failure> {
         let why = format!("couldn't get version/kind; json parse error: {e}");
         Failure::bad_request(why)
     })
+}
+
+/// Why a text is no YAML, as Go's parser says it: without the place in the line, and without the text.
+pub(super) fn yaml_trouble(said: &str) -> String {
+    let first = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    match first.strip_prefix("line ").and_then(|r| r.split_once(" column ")) {
+        Some((line, rest)) => {
+            let why = rest.split_once(": ").map_or(rest, |(_, why)| why);
+            format!("yaml: line {line}: {why}")
+        }
+        None => format!("yaml: {first}"),
+    }
 }
 
 /// The request with its body rewritten, if it has one that can be read.

@@ -94,7 +94,7 @@ pub async fn complete(
     // a watch has no end to wait for
     let Some(size) = r.body().size_hint().exact() else { return r };
     let packs = packs && size > PACKED && takes_gzip(req);
-    if !packs && !(json && pretty(req)) {
+    if !(packs || json && pretty(req)) {
         return r;
     }
     let (mut head, body) = r.into_parts();

@@ -96,7 +96,8 @@ fn second(call: &Call<'_>, kinds: &[Arc<Kind>]) -> Response<Body> {
     let version = super::health::version(call)["gitVersion"].clone();
     let body = json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths,
         "definitions": definitions});
-    let tag = hash(body.to_string().as_bytes());
+    // each form is a document of its own
+    let tag = hash(format!("{protobuf}{body}").as_bytes());
     let r = if protobuf { text(200, gnostic::TYPE, gnostic::encode(&body)) } else { reply(200, &body) };
     tagged(call.req, r, &tag)
 }

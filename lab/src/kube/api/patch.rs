@@ -75,6 +75,9 @@ pub(super) fn patch_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> 
         let found: Vec<String> = twice.iter().cloned().chain(decode::remarks(&[], &unknown)).collect();
         let mut warnings = decode::strict(mode, found, |e| Failure::invalid_patch(&shown, &e))?;
         warnings.extend(remarks::of(kind, &new, Some(&old)));
+        if how == How::Merge {
+            same_kind(kind, t, &change).map_err(|e| Failure::invalid_patch(&shown, &e))?;
+        }
         decode::place(kind, t, &mut new)?;
         write::named(&new, name)?;
         if events::asked(t) {
@@ -84,6 +87,18 @@ pub(super) fn patch_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> 
     })?;
     write::ring(call);
     Ok(write::answer(&w, warnings))
+}
+
+/// A merge patch may name the kind of its object, and no other.
+fn same_kind(kind: &Kind, t: &Target, change: &Value) -> Result<(), String> {
+    let asked = if t.group.is_empty() { t.version.clone() } else { format!("{}/{}", t.group, t.version) };
+    let word = |f: &str, or: &str| change[f].as_str().unwrap_or(or).to_owned();
+    let (version, name) = (word("apiVersion", &asked), word("kind", &kind.kind));
+    if (version == asked || version == kind.api_version()) && name == kind.kind {
+        return Ok(());
+    }
+    let place = "scheme \"pkg/api/legacyscheme/scheme.go:30\"";
+    Err(format!("no kind \"{name}\" is registered for version \"{version}\" in {place}"))
 }
 
 /// The patch itself, with remarks about keys that appear twice.
@@ -145,7 +160,7 @@ fn document(text: &str) -> Result<(Value, Option<String>), Failure> {
     let lenient =
         serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins, budget: None };
     let value = serde_saphyr::from_str_with_options(text, lenient)
-        .map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")))?;
+        .map_err(|e| Failure::bad_request(format!("error decoding YAML: {}", decode::yaml_trouble(&e.to_string()))))?;
     let repeated = serde_saphyr::from_str_with_options::<Value>(text, serde_saphyr::options! { budget: None });
     Ok((value, repeated.err().map(|e| e.to_string())))
 }

@@ -1,4 +1,5 @@
-//! The proxies: `/api/v1/namespaces/NS/services/[SCHEME:]NAME[:PORT]/proxy/PATH` and `/api/v1/nodes/NAME/proxy/PATH`.
+//! The proxies: `/api/v1/namespaces/NS/services/[SCHEME:]NAME[:PORT]/proxy/PATH`, the same for `pods`, and
+//! `/api/v1/nodes/NAME/proxy/PATH`.
 use http::Response;
 use serde_json::{Value, json};
 
@@ -7,6 +8,7 @@ use super::{Body, Call, failed, text};
 use crate::kube::hooks::{self, ServiceRequest};
 use crate::kube::schema::Kind;
 use crate::kube::store::Failure;
+use crate::kube::text::{arr, s};
 
 /// Splits `https:hub:443`.
 fn parts(name: &str) -> (&str, &str, &str) {
@@ -44,18 +46,37 @@ fn node(call: &Call<'_>, kind: &Kind, t: &Target) -> Response<Body> {
     }
 }
 
+/// A pod: what listens on its port, its first one when none is named.
+fn pod(call: &Call<'_>, kind: &Kind, t: &Target, path: &str) -> Response<Body> {
+    let (_, name, port) = parts(t.name.as_deref().unwrap_or_default());
+    let found = call.lab.with(|w| {
+        let pod = w.clusters.get(call.cluster)?.store.get("pods", &t.namespace, name)?.clone();
+        let declared = || arr(&pod, "/spec/containers").iter().find_map(|c| c["ports"][0]["containerPort"].as_u64());
+        let port = port.parse().ok().or_else(|| u16::try_from(declared()?).ok()).unwrap_or(80);
+        let answer = hooks::pod_http(call.lab, w, call.cluster, &pod, port, path);
+        Some(answer.unwrap_or_else(|| {
+            let ip = s(&pod, "/status/podIP");
+            hooks::unavailable(&format!(
+                "error trying to reach service: dial tcp {ip}:{port}: connect: connection refused"
+            ))
+        }))
+    });
+    found.map_or_else(|| failed(&Failure::not_found(kind, name)), |a| text(a.status, &a.content_type, a.body))
+}
+
 /// Serves a proxied request.
 pub async fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Response<Body> {
     if kind.plural == "nodes" {
         return node(call, kind, t);
     }
-    if kind.plural != "services" {
-        let why = format!("proxying to {} is not simulated: add it to lab/src/kube/api/proxy.rs", kind.plural);
-        return failed(&Failure::new(501, "NotImplemented", why));
-    }
-    let (scheme, service, port) = parts(t.name.as_deref().unwrap_or_default());
     let query = call.req.headers.iter().find(|(k, _)| k == ":query").map(|(_, v)| format!("?{v}")).unwrap_or_default();
     let path = if t.rest.is_empty() { "/".to_owned() } else { t.rest.clone() };
+    match kind.plural.as_str() {
+        "services" => {}
+        "pods" => return pod(call, kind, t, &format!("{path}{query}")),
+        _ => return failed(&Failure::no_resource()),
+    }
+    let (scheme, service, port) = parts(t.name.as_deref().unwrap_or_default());
     let req = ServiceRequest {
         namespace: t.namespace.clone(),
         service: service.to_owned(),

@@ -154,9 +154,16 @@ fn pod(store: &Store, obj: &mut Value, old: Option<&Value>) {
     set(&mut obj["spec"], "serviceAccount", sa);
     set(&mut obj["spec"], "enableServiceLinks", true.into());
     set(&mut obj["spec"], "preemptionPolicy", "PreemptLowerPriority".into());
-    let class = obj["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
-    let priority =
-        store.get("priorityclasses.scheduling.k8s.io", "", &class).and_then(|c| c["value"].as_i64()).unwrap_or(0);
+    let mut class = obj["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
+    let classes = "priorityclasses.scheduling.k8s.io";
+    if class.is_empty() && old.is_none() {
+        let common = store.all(classes, "").filter(|c| c["globalDefault"] == true);
+        if let Some(c) = common.min_by_key(|c| c["value"].as_i64()) {
+            class = meta::name(c).to_owned();
+            obj["spec"]["priorityClassName"] = class.as_str().into();
+        }
+    }
+    let priority = store.get(classes, "", &class).and_then(|c| c["value"].as_i64()).unwrap_or(0);
     set(&mut obj["spec"], "priority", priority.into());
     if old.is_none() {
         set(&mut obj["status"], "phase", "Pending".into());
