@@ -166,9 +166,12 @@ impl Lab {
     }
 
     /// The world as JSON, with the root file systems of running guests in it.
-    pub async fn snapshot(&self) -> serde_json::Value {
-        guest::park_files(self).await;
-        self.with(|w| serde_json::to_value(&*w).unwrap_or_default())
+    pub fn snapshot(&self) -> serde_json::Value {
+        self.with(|w| {
+            // At one moment: what a program changes of both is in both, or in neither.
+            guest::park_files(self, w);
+            serde_json::to_value(&*w).unwrap_or_default()
+        })
     }
 
     /// Stops all servers.

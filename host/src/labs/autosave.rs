@@ -48,7 +48,7 @@ async fn keep(lab: Lab, dir: PathBuf, stop: CancellationToken, writing: Arc<Mute
             continue;
         }
         let start = crate::when::wall_ms();
-        let world = lab.snapshot().await;
+        let world = lab.snapshot();
         let (own, to) = (writing.clone(), dir.clone());
         let written = tokio::task::spawn_blocking(move || {
             let may = own.lock().unwrap_or_else(PoisonError::into_inner);

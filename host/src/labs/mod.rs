@@ -83,25 +83,17 @@ impl InProcess {
         &self.folder
     }
 
-    /// Saves the world as it is now.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn save(&self, rt: &tokio::runtime::Handle) -> OpResult<()> {
-        self.folder.save(&rt.block_on(self.lab.snapshot()))
-    }
-
     /// Saves the world and stops the servers; the lock is handed back.
     ///
     /// # Errors
     /// When the world cannot be written.
-    pub fn close(mut self, rt: &tokio::runtime::Handle) -> OpResult<Folder> {
+    pub fn close(mut self) -> OpResult<Folder> {
         let hold = self.lab.clock().busy_guard();
         self.lab.clock().set_mode(Mode::Explicit);
         if let Some(a) = self.autosave.take() {
             a.stop();
         }
-        let world = rt.block_on(self.lab.snapshot());
+        let world = self.lab.snapshot();
         self.lab.stop();
         self.mark.take();
         drop(hold);

@@ -117,7 +117,7 @@ fn give(rt: &tokio::runtime::Handle, state_dir: &Path, site: &Arc<Site>, order: 
                 let clock = here.lab().clock().clone();
                 rt.block_on(async move { clock.sleep(UNNOTICED).await });
             }
-            here.close(rt)?;
+            here.close()?;
             done.map_err(refused)
         }
     }

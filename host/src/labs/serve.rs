@@ -106,7 +106,7 @@ pub fn run(
     rt.block_on(keep(&here, &files, &cancel, screen));
     listening.abort();
     std::fs::remove_file(here.folder().dir().join(SERVING)).ok();
-    here.close(rt)?;
+    here.close()?;
     Ok(Exit::Done)
 }
 
@@ -137,7 +137,7 @@ async fn keep(here: &InProcess, files: &Files<'_>, cancel: &CancellationToken, s
                 }
             }
             _ = save.tick() => {
-                let world = here.lab().snapshot().await;
+                let world = here.lab().snapshot();
                 if let Err(e) = here.folder().save(&world).and_then(|()| files.write().map(|_| ())) {
                     crate::errors::show_error(screen, &e, None);
                 }

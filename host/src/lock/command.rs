@@ -61,7 +61,7 @@ fn run(args: &UnlockArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> 
     let done = rt.block_on(unlock(&ctx, screen, &site));
     drop(mark);
     if let Some(w) = world {
-        w.close(rt)?;
+        w.close()?;
     }
     done
 }

@@ -97,7 +97,7 @@ fn open(args: &ReplArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> O
     greet(screen, &evaluator);
     let done = talk(screen, &mut evaluator, &interrupt, &state_dir);
     if let Some(w) = world {
-        w.close(rt)?;
+        w.close()?;
     }
     done
 }

@@ -98,7 +98,7 @@ impl Job {
         if self.show == Show::Progress {
             self.summary(exit, failed_proofs, (wall_ms, site_ms), lab);
         }
-        match self.world.map(|w| w.close(&run.rt)) {
+        match self.world.map(|w| w.close()) {
             Some(Err(e)) => {
                 show_error(&self.screen, &e, None);
                 (if exit == Exit::Done { Exit::Failed } else { exit }, None)

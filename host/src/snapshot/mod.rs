@@ -134,7 +134,7 @@ impl Camera<'_> {
         let mut filling = Filling { rt, site, live: &live, ours: &ours, lab: &lab, swap, notes: &mut notes };
         let done = filling.fill(&seen, can_log_in);
         drop(ours);
-        let folder = here.close(rt)?;
+        let folder = here.close()?;
         done?;
         model::scrub(site, folder.dir(), &mut notes)?;
         notes.state = model::state(&our_state);

@@ -79,10 +79,8 @@ pub async fn resume(lab: &Lab) -> std::io::Result<()> {
 }
 
 /// Writes the file systems of running guests into the world, for a snapshot.
-pub async fn park_files(lab: &Lab) {
-    lab.with(|w| {
-        for m in lab.guests().all() {
-            live::store(w, &m);
-        }
-    });
+pub fn park_files(lab: &Lab, w: &mut World) {
+    for m in lab.guests().all() {
+        live::store(w, &m);
+    }
 }

@@ -91,7 +91,7 @@ async fn the_agent_answers_once_it_is_installed_and_started() {
 async fn a_saved_world_comes_back_with_its_guests() {
     let bed = Bed::one().await;
     bed.ssh("10.0.0.11").await.ok("echo kept > ~/f; sudo -n hostnamectl set-hostname renamed").await;
-    let saved = bed.lab.snapshot().await;
+    let saved = bed.lab.snapshot();
     bed.lab.stop();
     let world = serde_json::from_value(saved).unwrap();
     let routes = std::sync::Arc::new(crate::bed::Routes::default());
