@@ -7,6 +7,7 @@ use super::route::Target;
 use super::{Call, Request, hpa, proto};
 use crate::kube::schema::{Kind, typed};
 use crate::kube::store::{Cause, Failure, WriteOptions, meta};
+use crate::kube::text::hex;
 
 /// 415 with the media types of bodies.
 fn unsupported() -> Failure {
@@ -17,11 +18,7 @@ fn unsupported() -> Failure {
 /// The start of a body as messages show it.
 fn summary(body: &[u8]) -> String {
     let text = |b: &[u8]| {
-        if b.first() == Some(&b'{') {
-            String::from_utf8_lossy(b).into_owned()
-        } else {
-            b.iter().map(|b| format!("{b:02x}")).collect()
-        }
+        if b.first() == Some(&b'{') { String::from_utf8_lossy(b).into_owned() } else { hex(b) }
     };
     match body.len() {
         0 => "<empty>".to_owned(),
@@ -34,9 +31,7 @@ fn parse(req: &Request) -> Result<Parsed, Failure> {
     let kind = req.content_type.as_str();
     if kind.contains("yaml") {
         let text = std::str::from_utf8(&req.body).map_err(|e| Failure::bad_request(e.to_string()))?;
-        let value = serde_saphyr::from_str(text).map_err(|e| {
-            Failure::bad_request(format!("error converting YAML to JSON: {}", yaml_trouble(&e.to_string())))
-        })?;
+        let value = serde_saphyr::from_str(text).map_err(|e| no_yaml("converting YAML to JSON", &e))?;
         return Ok(Parsed { value, duplicates: Vec::new() });
     }
     if kind == "application/vnd.kubernetes.protobuf" {
@@ -52,8 +47,13 @@ fn parse(req: &Request) -> Result<Parsed, Failure> {
     })
 }
 
+/// A text that is no YAML, met in `doing` something with it.
+pub(super) fn no_yaml(doing: &str, e: &serde_saphyr::Error) -> Failure {
+    Failure::bad_request(format!("error {doing}: {}", yaml_trouble(&e.to_string())))
+}
+
 /// Why a text is no YAML, as Go's parser says it: without the place in the line, and without the text.
-pub(super) fn yaml_trouble(said: &str) -> String {
+fn yaml_trouble(said: &str) -> String {
     let first = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
     match first.strip_prefix("line ").and_then(|r| r.split_once(" column ")) {
         Some((line, rest)) => {

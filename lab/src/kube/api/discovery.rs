@@ -7,7 +7,7 @@ use http::Response;
 use serde_json::{Value, json};
 use sha2::Digest;
 
-use super::finish::{hash, tagged};
+use super::finish::document;
 use super::{Body, Call, json as reply, text, unserved};
 use crate::guest;
 use crate::kube::schema::Kind;
@@ -218,7 +218,7 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
             let version = both.unwrap_or_default();
             let body = aggregated(&kinds, parts[0] == "api", version).to_string();
             let form = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
-            let mut r = tagged(call.req, text(200, &form, body.clone()), &hash(body.as_bytes()));
+            let mut r = document(call.req, &form, body);
             r.headers_mut().insert(http::header::VARY, http::HeaderValue::from_static("Accept"));
             r
         }

@@ -11,10 +11,10 @@ use serde_json::Value;
 use sha2::Digest as _;
 
 use super::auth::User;
-use super::{Body, Request, whole};
+use super::{Body, Request, text, whole};
 use crate::Lab;
 use crate::kube::store::meta;
-use crate::kube::text::sha256;
+use crate::kube::text::{hex, sha256};
 
 /// Most bytes of a body.
 pub const LIMIT: usize = 3 * 1024 * 1024;
@@ -127,7 +127,14 @@ fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// The hash by which clients know a document again.
 pub(super) fn hash(document: &[u8]) -> String {
-    sha2::Sha512::digest(document).iter().map(|b| format!("{b:02X}")).collect()
+    hex(&sha2::Sha512::digest(document)).to_uppercase()
+}
+
+/// A document with its own hash.
+pub(super) fn document(req: &Request, content_type: &str, body: impl Into<bytes::Bytes>) -> Response<Body> {
+    let body = body.into();
+    let hash = hash(&body);
+    tagged(req, text(200, content_type, body), &hash)
 }
 
 /// An answer with the hash of its document; 304 for a client that has it already.

@@ -135,9 +135,14 @@ fn whole(bytes: Bytes) -> Body {
 /// JSON with a status.
 #[must_use]
 pub fn json(code: u16, body: &Value) -> Response<Body> {
+    text(code, "application/json", line(body))
+}
+
+/// A value as JSON, with the end of a line.
+fn line(body: &Value) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(body).unwrap_or_default();
     bytes.push(b'\n');
-    text(code, "application/json", bytes)
+    bytes
 }
 
 fn failed(f: &Failure) -> Response<Body> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::Response;
 use serde_json::{Map, Value, json};
 
-use super::finish::{hash, tagged};
-use super::{Body, Call, gnostic, json as reply, no_page, text};
+use super::finish::{self, hash, tagged};
+use super::{Body, Call, gnostic, json as reply, line, no_page, text};
 use crate::kube::schema::{Kind, builtin};
 
 /// Serves `/openapi/v3` and the documents below it.
@@ -34,7 +34,7 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
             (p, json!({"serverRelativeURL": url}))
         };
         let body = json!({"paths": by.into_iter().map(entry).collect::<Map<_, _>>()});
-        return tagged(call.req, reply(200, &body), &hash(body.to_string().as_bytes()));
+        return finish::document(call.req, "application/json", line(&body));
     }
     let Some(want) = path.strip_prefix("/openapi/v3/") else {
         return no_page();
@@ -96,10 +96,9 @@ fn second(call: &Call<'_>, kinds: &[Arc<Kind>]) -> Response<Body> {
     let version = super::health::version(call)["gitVersion"].clone();
     let body = json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": version}, "paths": paths,
         "definitions": definitions});
-    // each form is a document of its own
-    let tag = hash(format!("{protobuf}{body}").as_bytes());
-    let r = if protobuf { text(200, gnostic::TYPE, gnostic::encode(&body)) } else { reply(200, &body) };
-    tagged(call.req, r, &tag)
+    let (form, bytes) =
+        if protobuf { (gnostic::TYPE, gnostic::encode(&body)) } else { ("application/json", line(&body)) };
+    finish::document(call.req, form, bytes)
 }
 
 /// Where references of the two forms point to.

@@ -159,8 +159,7 @@ fn document(text: &str) -> Result<(Value, Option<String>), Failure> {
     }
     let lenient =
         serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins, budget: None };
-    let value = serde_saphyr::from_str_with_options(text, lenient)
-        .map_err(|e| Failure::bad_request(format!("error decoding YAML: {}", decode::yaml_trouble(&e.to_string()))))?;
+    let value = serde_saphyr::from_str_with_options(text, lenient).map_err(|e| decode::no_yaml("decoding YAML", &e))?;
     let repeated = serde_saphyr::from_str_with_options::<Value>(text, serde_saphyr::options! { budget: None });
     Ok((value, repeated.err().map(|e| e.to_string())))
 }

@@ -66,9 +66,7 @@ fn decode_patch(call: &Call<'_>) -> Result<Value, Failure> {
     }
     if call.req.content_type == "application/apply-patch+yaml" {
         let text = String::from_utf8_lossy(&call.req.body);
-        return serde_saphyr::from_str(&text).map_err(|e| {
-            Failure::bad_request(format!("error decoding YAML: {}", decode::yaml_trouble(&e.to_string())))
-        });
+        return serde_saphyr::from_str(&text).map_err(|e| decode::no_yaml("decoding YAML", &e));
     }
     let parsed = super::gojson::parse(&call.req.body);
     parsed.map(|p| p.value).map_err(|e| Failure::bad_request(format!("error decoding patch: {e}")))

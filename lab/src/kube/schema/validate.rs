@@ -78,10 +78,8 @@ fn finalizers(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
 pub fn ends(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
     for f in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-        let none = Value::Null;
-        let had = Some(&old["metadata"][f]).filter(|v| v.is_null()).map(|_| &none);
-        if !new["metadata"][f].is_null() {
-            rules::immutable(&format!("metadata.{f}"), &new["metadata"][f], had, &mut causes);
+        if old["metadata"][f].is_null() {
+            rules::immutable(&format!("metadata.{f}"), &new["metadata"][f], Some(&Value::Null), &mut causes);
         }
     }
     finish(kind, new, &causes)
