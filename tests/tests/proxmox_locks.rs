@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gpuhost_lab::pve::task;
 use gpuhost_stdlib::core::error::{Kind, OpError};
-use gpuhost_stdlib::proxmox::{EnsureVm, Request};
+use gpuhost_stdlib::proxmox::{EnsureVm, RemoveVm, Request};
 use gpuhost_tests::bed::{Bed, SITE, off, ok, start, told};
 use serde_json::{Value, json};
 
@@ -101,4 +101,24 @@ async fn a_machine_just_made_is_found_by_its_name() {
     // What stands at a declared id under another name is not it.
     b.ask("POST", "/nodes/pve1/qemu", json!({ "vmid": 202, "name": "other", "memory": 512 })).await;
     assert_eq!((find("k3s-cp2").await, find("other").await), (None, Some(202)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_goes_while_it_is_removed_is_removed() {
+    let b = Bed::new().await;
+    let t = b.empty_template().await;
+    let vm = b.vm("k3s-cp1", &off(&t)).await.unwrap_or_else(ok);
+    // As a run of which nothing is left but its task.
+    b.lab.with(|w| w.pve.vms.get_mut(&201).unwrap().conf.remove("protection"));
+    let r = Request {
+        method: "DELETE".parse().unwrap(),
+        path: "/nodes/pve1/qemu/201".into(),
+        query: Vec::new(),
+        body: None,
+    };
+    b.pve.send(&b.ctx, &r).await.unwrap();
+    assert!(b.lab.with(|w| w.pve.vms.contains_key(&201)), "it takes a while");
+    let removed = vm.remove(&b.ctx, &RemoveVm::read(&rhai::Map::new()).unwrap_or_else(ok)).await.unwrap_or_else(ok);
+    assert!(removed.removed && !b.lab.with(|w| w.pve.vms.contains_key(&201)));
+    assert_eq!(b.lab.with(|w| w.pve.tasks.values().filter(|t| t.kind == "qmdestroy").count()), 2, "both were begun");
 }

@@ -129,6 +129,10 @@ impl Proxmox {
             let Err(miss) = self.attempt(s, what, r, limit).await? else { return Ok(()) };
             match &miss.fault {
                 Fault::LockTimeout | Fault::Locked(_) | Fault::Unreachable if left > 0 => {}
+                // What is gone is gone: the removal of a run that was killed, of which no journal is left, came first.
+                _ if r.method == "DELETE" && self.is_done(s.ctx(), r).await.is_ok_and(|d| d == Some(true)) => {
+                    return Ok(());
+                }
                 _ => return Err(miss.error),
             }
             s.waiting(format!("{what}: {}", miss.why()));

@@ -103,15 +103,25 @@ impl Vm {
         marker: &Marker,
         o: &RemoveVm,
     ) -> OpResult<Vec<String>> {
-        self.bring_down(s).await?;
         let keep = !o.delete_data && marker.kind.is_none();
-        let m = self.read(s.ctx()).await?;
-        let kept = if keep { self.pve.keep_data(s, site, &m).await? } else { Vec::new() };
-        self.destroy(s).await?;
+        let kept = match self.put_away(s, site, keep).await {
+            // Gone is gone: a removal that a killed run had begun came first.
+            Err(_) if self.pve.is_free(s.ctx(), self.vmid()).await.is_ok_and(|free| free) => Vec::new(),
+            outcome => outcome?,
+        };
         let server = site.nodes_of(RoleKind::Server).any(|n| n.vmid == self.vmid());
         if server && self.pve.is_birth_over(s.ctx(), site).await? {
             self.pve.note_birth(s, site, None).await?;
         }
+        Ok(kept)
+    }
+
+    /// Shuts it down and destroys it; what is kept of it.
+    async fn put_away(&self, s: &OpScope, site: &crate::site::Site, keep: bool) -> OpResult<Vec<String>> {
+        self.bring_down(s).await?;
+        let m = self.read(s.ctx()).await?;
+        let kept = if keep { self.pve.keep_data(s, site, &m).await? } else { Vec::new() };
+        self.destroy(s).await?;
         Ok(kept)
     }
 
