@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 mod kube_peers_parts;
 
-use kube_peers_parts::{Served, applying, corners, everyday, helm, kubectl, ours, python};
+use kube_peers_parts::{Served, applying, corners, everyday, helm, kubectl, node, ours, python};
 
 /// A name and what is done to the lab.
 type Part<'a> = (String, Box<dyn FnOnce(&Served) + 'a>);
@@ -37,6 +37,11 @@ fn real_clients_work_with_the_lab() {
             let path = path.clone();
             parts.push((format!("kubectl {version}: {name}"), Box::new(move |lab| part(&lab.kubectl(&path)))));
         }
+    }
+    // The newest kubectl has the words of the lab's K3s.
+    if let Some((version, path)) = kube_peers_parts::kubectls().into_iter().find(|(v, _)| v != "installed") {
+        let part = move |lab: &Served| node::same_words(&lab.kubectl(&path));
+        parts.push((format!("kubectl {version} and that of a lab machine"), Box::new(part)));
     }
     for (version, path) in kube_peers_parts::helms() {
         parts.push((format!("helm {version}"), Box::new(move |lab| helm::releases(lab, &path, &version))));

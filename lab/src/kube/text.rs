@@ -18,6 +18,8 @@ pub fn milli(v: &Value) -> i64 {
     let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let factor: f64 = match unit {
+        "n" => 1e-9,
+        "u" => 1e-6,
         "m" => 0.001,
         "k" => 1e3,
         "M" => 1e6,
@@ -53,7 +55,8 @@ pub fn ordered(v: &Value) -> String {
         Value::Object(m) => {
             let mut keys: Vec<&String> = m.keys().collect();
             keys.sort();
-            let parts: Vec<String> = keys.into_iter().map(|k| format!("{k:?}:{}", ordered(&m[k]))).collect();
+            let parts: Vec<String> =
+                keys.into_iter().map(|k| format!("{}:{}", Value::from(k.as_str()), ordered(&m[k]))).collect();
             format!("{{{}}}", parts.join(","))
         }
         Value::Array(a) => format!("[{}]", a.iter().map(ordered).collect::<Vec<_>>().join(",")),

@@ -4,6 +4,7 @@ pub mod corners;
 pub mod everyday;
 pub mod helm;
 pub mod kubectl;
+pub mod node;
 pub mod ours;
 pub mod python;
 
@@ -59,6 +60,7 @@ pub struct Served {
     child: Child,
     pub bench: Bench,
     pub kubeconfig: PathBuf,
+    pub ssh_config: PathBuf,
 }
 
 impl Served {
@@ -71,7 +73,7 @@ impl Served {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut served = Served { child, bench, kubeconfig: PathBuf::new() };
+        let mut served = Served { child, bench, kubeconfig: PathBuf::new(), ssh_config: PathBuf::new() };
         let begun = Instant::now();
         let text = loop {
             if let Ok(text) = std::fs::read_to_string(&ready) {
@@ -89,6 +91,7 @@ impl Served {
         };
         let ready: Value = serde_json::from_str(&text).unwrap();
         served.kubeconfig = ready["kubernetes"]["kubeconfig"].as_str().unwrap().into();
+        served.ssh_config = ready["ssh"]["config"].as_str().unwrap().into();
         println!("the lab was served after {:.1}s", begun.elapsed().as_secs_f64());
         served
     }
@@ -132,6 +135,19 @@ pub struct Said {
     pub err: String,
 }
 
+/// Runs a program with `input`.
+fn run(mut program: Command, input: &str) -> Said {
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
+    let out = child.wait_with_output().unwrap();
+    Said {
+        code: out.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&out.stdout).into_owned(),
+        err: String::from_utf8_lossy(&out.stderr).into_owned(),
+    }
+}
+
 impl Tool<'_> {
     fn command(&self, line: &[&str]) -> Command {
         let mut c = Command::new(&self.program);
@@ -150,14 +166,7 @@ impl Tool<'_> {
 
     /// Runs it with `input`, for five minutes at most.
     pub fn feed(&self, line: &[&str], input: &str) -> Said {
-        let mut child = self.command(line).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
-        let out = child.wait_with_output().unwrap();
-        Said {
-            code: out.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&out.stdout).into_owned(),
-            err: String::from_utf8_lossy(&out.stderr).into_owned(),
-        }
+        run(self.command(line), input)
     }
 
     /// Runs it; `line` is split at spaces.

@@ -1,7 +1,7 @@
 //! The `k3s` binary and its uninstall scripts, as far as they are used by hand.
 use futures::future::BoxFuture;
 
-use super::{Body, Call, NOT_SIMULATED, Program, crictl, describe, k3s_admin, kubectl, kubectl_pods as pods};
+use super::{Body, Call, NOT_SIMULATED, Program, crictl, k3s_admin, kubectl};
 use crate::guest::fs::Who;
 use crate::guest::k3s::version_of;
 use crate::guest::units;
@@ -20,10 +20,7 @@ fn k3s(c: &mut Call) -> BoxFuture<'_, i32> {
     Box::pin(async move {
         let words = words(c);
         let looked = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            ["kubectl", "get", ..] => kubectl::get(c, &words[2..]).await,
-            ["kubectl", "describe", ..] => describe::run(c, &words[2..]).await,
-            ["kubectl", "logs" | "log", ..] => pods::logs(c, &words[2..]).await,
-            ["kubectl", "exec", ..] => pods::exec(c, &words[2..]).await,
+            ["kubectl", _, ..] => kubectl::run(c, &words[1..]).await,
             ["crictl", ..] => crictl::crictl(c, &words[1..]).await,
             _ => None,
         };

@@ -53,7 +53,8 @@ pub(super) fn no_yaml(doing: &str, e: &serde_saphyr::Error) -> Failure {
 }
 
 /// Why a text is no YAML, as Go's parser says it: without the place in the line, and without the text.
-fn yaml_trouble(said: &str) -> String {
+#[must_use]
+pub(crate) fn yaml_trouble(said: &str) -> String {
     let first = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
     match first.strip_prefix("line ").and_then(|r| r.split_once(" column ")) {
         Some((line, rest)) => {

@@ -5,6 +5,7 @@ use super::compare::{compare, field_set};
 use super::fields::Set;
 use super::meta;
 use crate::kube::schema::node::Node;
+use crate::kube::text::ordered;
 
 /// Where `kubectl apply` keeps what it applied.
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -28,19 +29,6 @@ pub(super) fn taken_over(node: Node<'_>, manager: &str, api_version: &str, live:
     field_set(node, &last).minus(&d.modified).minus(&d.added).minus(&d.removed)
 }
 
-/// Keys in the order Go prints those of a map.
-fn sorted(v: &Value) -> Value {
-    match v {
-        Value::Object(m) => {
-            let mut pairs: Vec<(&String, &Value)> = m.iter().collect();
-            pairs.sort_by_key(|p| p.0);
-            Value::Object(pairs.into_iter().map(|(k, v)| (k.clone(), sorted(v))).collect())
-        }
-        Value::Array(a) => Value::Array(a.iter().map(sorted).collect()),
-        _ => v.clone(),
-    }
-}
-
 /// Writes what `kubectl` applied now into the annotation, if the object has one.
 pub(super) fn follow(manager: &str, config: &Value, merged: &mut Value) {
     if manager != KUBECTL || recorded(merged).is_none() {
@@ -56,7 +44,7 @@ pub(super) fn follow(manager: &str, config: &Value, merged: &mut Value) {
             }
         }
     });
-    let text = format!("{}\n", sorted(&plain));
+    let text = format!("{}\n", ordered(&plain));
     let Some(Value::Object(all)) = merged["metadata"].get_mut("annotations") else { return };
     all.insert(ANNOTATION.to_owned(), text.into());
     let size: usize = all.iter().map(|(k, v)| k.len() + v.as_str().map_or(0, str::len)).sum();

@@ -1,11 +1,11 @@
 //! `kubectl describe` on a node: every object in the form that kubectl has for kinds it does not know, with its events.
 use serde_json::{Map, Value};
 
-use super::Call;
-use super::kubectl::{At, Get, ask, columns, encoded, kind, path_of, refused, server};
+use super::super::Call;
+use super::get::{Get, columns};
+use super::items::{encoded, must_know, path_of};
+use super::request::{At, JSON, ask, refused};
 use crate::kube::api::table;
-
-const JSON: &str = "application/json";
 
 /// Lines: a label and its value, or a heading.
 #[derive(Default)]
@@ -94,51 +94,47 @@ fn words(key: &str) -> String {
 }
 
 /// Runs `kubectl describe`; `None` when the words ask for more than it does.
-pub(super) async fn run(c: &mut Call, words: &[String]) -> Option<i32> {
+pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
     let g = Get::read(words).filter(|g| g.output.is_empty())?;
-    let at = match server(c) {
-        Ok(at) => at,
-        Err(code) => return Some(code),
-    };
-    if g.resources.is_empty() {
+    if g.wanted.is_empty() {
         return Some(c.fail(1, "error: You must specify the type of resource to describe. Use \"kubectl api-resources\" for a complete list of supported resources."));
     }
-    let Some(kind) = kind(c, &at.0, &g.resources) else {
-        let text = format!("error: the server doesn't have a resource type \"{}\"", g.resources);
-        return Some(c.fail(1, &text));
-    };
-    let namespace = g.namespace.clone().unwrap_or_else(|| "default".to_owned());
-    let base = path_of(&kind, (kind.namespaced && !g.all).then_some(namespace.as_str()));
-    let paths: Vec<String> = if g.names.is_empty() {
-        vec![format!("{base}?labelSelector={}", encoded(&g.selector))]
-    } else {
-        g.names.iter().map(|n| format!("{base}/{n}")).collect()
-    };
     let (mut code, mut found) = (0, Vec::new());
-    for path in paths {
-        let (path, query) = path.split_once('?').unwrap_or((&path, ""));
-        match ask(c, &at, path, query, JSON).await {
-            (200, v) if v["items"].is_array() => found.extend(v["items"].as_array().cloned().unwrap_or_default()),
-            (200, v) => found.push(v),
-            (_, v) => code = refused(c, &v),
+    for (word, names) in &g.wanted {
+        let kind = match must_know(c, at, word) {
+            Ok(kind) => kind,
+            Err(code) => return Some(code),
+        };
+        let base = path_of(&kind, (kind.namespaced && !g.all).then_some(g.namespace.as_str()));
+        let paths: Vec<String> =
+            if names.is_empty() { vec![base] } else { names.iter().map(|n| format!("{base}/{n}")).collect() };
+        let query = format!("labelSelector={}", encoded(&g.selector));
+        for path in paths {
+            let list = match ask(c, at, &path, &query, JSON).await {
+                (200, v) => v["items"].as_array().cloned().unwrap_or_else(|| vec![v]),
+                (_, v) => {
+                    code = refused(c, &v);
+                    continue;
+                }
+            };
+            for mut object in list {
+                // The items of a list do not say what they are.
+                object["apiVersion"] = kind.api_version().into();
+                object["kind"] = kind.kind.clone().into();
+                found.push(object);
+            }
         }
     }
     if found.is_empty() && code == 0 {
-        c.complain(&format!("No resources found in {namespace} namespace."));
+        c.complain(&format!("No resources found in {} namespace.", g.namespace));
     }
-    for (i, mut object) in found.into_iter().enumerate() {
+    for (i, object) in found.iter().enumerate() {
         if i > 0 {
             c.print("\n\n");
         }
-        // The items of a list do not say what they are.
-        object["apiVersion"] = kind.api_version().into();
-        object["kind"] = kind.kind.clone().into();
-        let events = events(c, &at, &object).await;
-        for l in page(&object).lines() {
-            c.line(&l);
-        }
-        for l in events {
-            c.line(&l);
+        let events = events(c, at, object).await;
+        for l in page(object).lines().iter().chain(&events) {
+            c.line(l);
         }
     }
     Some(code)

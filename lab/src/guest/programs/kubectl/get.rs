@@ -1,220 +1,146 @@
-//! `kubectl get` on a node: what the cluster's API says, as kubectl prints it.
-use std::sync::Arc;
-
-use http::Method;
-use http_body_util::BodyExt;
+//! `kubectl get`: tables, and whole objects.
 use serde_json::{Value, json};
 
-use super::Call;
-use crate::Client;
-use crate::kube::api::auth::User;
-use crate::kube::api::route::Query;
-use crate::kube::api::{Request, handle};
-use crate::kube::hooks;
+use super::super::Call;
+use super::items::{encoded, must_know, path_of, typed};
+use super::request::{At, JSON, ask, refused};
+use super::words::Words;
+use super::{jsonpath, output};
 use crate::kube::schema::Kind;
 
-const KUBECONFIG: &str = "/etc/rancher/k3s/k3s.yaml";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
-/// The cluster of this machine, and a server of it whose API answers; this machine before others.
-pub(super) fn cluster(c: &Call, here: bool) -> Option<At> {
-    let own = c.m.vmid;
-    c.m.lab.with(|w| {
-        let (id, k) = w.clusters.iter().find(|(_, k)| k.nodes.values().any(|n| n.vmid == own))?;
-        let others = k.nodes.values().map(|n| n.vmid).filter(|v| !here && *v != own);
-        std::iter::once(own).chain(others).find(|v| hooks::api_up(w, id, *v)).map(|v| (id.clone(), v))
-    })
-}
-
-/// A cluster by its id, and the machine whose API server answers.
-pub(super) type At = (String, u32);
-
-/// One request of the administrator; the status and the body as it is.
-pub(super) async fn fetch(c: &Call, at: &At, path: &str, query: &str, accept: &str) -> (u16, bytes::Bytes) {
-    let admin = User { name: "system:admin".into(), groups: vec!["system:masters".into()], uid: String::new() };
-    let req = Request {
-        method: Method::GET,
-        path: path.to_owned(),
-        query: Query::parse(query),
-        accept: accept.to_owned(),
-        content_type: String::new(),
-        agent: "kubectl".to_owned(),
-        headers: Vec::new(),
-        body: bytes::Bytes::new(),
-        upgrade: None,
-        client: Client::Ours,
-    };
-    let answer = handle(&c.m.lab, &at.0, at.1, Some(admin), &req).await;
-    let code = answer.status().as_u16();
-    (code, answer.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default())
-}
-
-/// As [`fetch`], for JSON.
-pub(super) async fn ask(c: &Call, at: &At, path: &str, query: &str, accept: &str) -> (u16, Value) {
-    let (code, bytes) = fetch(c, at, path, query, accept).await;
-    (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
-}
-
-/// What the server's refusal is to kubectl.
-pub(super) fn refused(c: &mut Call, answer: &Value) -> i32 {
-    let why = answer["reason"].as_str().filter(|r| !r.is_empty()).unwrap_or("Unknown");
-    let text = format!("Error from server ({why}): {}", answer["message"].as_str().unwrap_or_default());
-    c.fail(1, &text)
-}
-
-/// The API server that kubectl would talk to here.
-pub(super) fn server(c: &mut Call) -> Result<At, i32> {
-    if !c.m.files.exists(KUBECONFIG) {
-        let text = "The connection to the server localhost:8080 was refused - did you specify the right host or port?";
-        return Err(c.fail(1, text));
-    }
-    if c.m.files.read(&c.who.clone(), KUBECONFIG).is_err() {
-        let text = format!("error: error loading config file \"{KUBECONFIG}\": open {KUBECONFIG}: permission denied");
-        return Err(c.fail(1, &text));
-    }
-    cluster(c, true).ok_or_else(|| {
-        let text = "The connection to the server 127.0.0.1:6443 was refused - did you specify the right host or port?";
-        c.fail(1, text)
-    })
-}
-
-/// What the words of `kubectl get` ask for.
-#[derive(Default)]
+/// What the words of `kubectl get` and `describe` ask for.
 pub(super) struct Get {
-    pub resources: String,
-    pub names: Vec<String>,
-    pub namespace: Option<String>,
+    /// Words of kinds, each with the names that are meant; none: all of them.
+    pub wanted: Vec<(String, Vec<String>)>,
+    pub namespace: String,
     pub all: bool,
     pub output: String,
     pub selector: String,
     fields: String,
     headless: bool,
+    labels: bool,
+    lenient: bool,
 }
 
 impl Get {
     /// `None` for a word that is not known here.
     pub fn read(words: &[String]) -> Option<Get> {
-        let mut g = Get::default();
-        let mut rest = words.iter();
-        while let Some(w) = rest.next() {
-            let (flag, inline) = match w.split_once('=') {
-                Some((f, v)) if f.starts_with("--") => (f, Some(v.to_owned())),
-                _ if w.len() > 2 && w.starts_with('-') && !w.starts_with("--") && "nol".contains(&w[1..2]) => {
-                    (&w[..2], Some(w[2..].trim_start_matches('=').to_owned()))
-                }
-                _ => (w.as_str(), None),
-            };
-            let mut value = || inline.clone().or_else(|| rest.next().cloned());
-            match flag {
-                "-A" | "--all-namespaces" => g.all = true,
-                "-n" | "--namespace" => g.namespace = value(),
-                "-o" | "--output" => g.output = value()?,
-                "-l" | "--selector" => g.selector = value()?,
-                "--field-selector" => g.fields = value()?,
-                "--no-headers" => g.headless = inline.is_none_or(|v| v == "true"),
-                "--kubeconfig" | "--context" => drop(value()),
-                f if f.starts_with('-') => return None,
-                word if g.resources.is_empty() => match word.split_once('/') {
-                    Some((kind, name)) => {
-                        kind.clone_into(&mut g.resources);
-                        g.names.push(name.to_owned());
-                    }
-                    None => word.clone_into(&mut g.resources),
-                },
-                word => g.names.push(word.split_once('/').map_or(word, |p| p.1).to_owned()),
+        let w = Words::read(
+            words,
+            "all-namespaces/A output/o= selector/l= field-selector= no-headers show-labels ignore-not-found",
+        )?;
+        let text = |name: &str| w.value(name).unwrap_or_default().to_owned();
+        let mut g = Get {
+            wanted: Vec::new(),
+            namespace: w.namespace(),
+            all: w.on("all-namespaces"),
+            output: text("output"),
+            selector: text("selector"),
+            fields: text("field-selector"),
+            headless: w.on("no-headers"),
+            labels: w.on("show-labels"),
+            lenient: w.on("ignore-not-found"),
+        };
+        for word in &w.bare {
+            match (word.split_once('/'), &mut g.wanted[..]) {
+                (Some((kind, name)), [.., last]) if last.0 == kind => last.1.push(name.to_owned()),
+                (Some((kind, name)), _) => g.wanted.push((kind.to_owned(), vec![name.to_owned()])),
+                (None, []) => g.wanted.extend(word.split(',').map(|k| (k.to_owned(), Vec::new()))),
+                (None, all) => all.iter_mut().for_each(|k| k.1.push(word.clone())),
             }
         }
-        matches!(g.output.as_str(), "" | "wide" | "name" | "json" | "yaml").then_some(g)
+        let known = matches!(g.output.as_str(), "" | "wide" | "name" | "json" | "yaml");
+        (known || g.output.starts_with("jsonpath=")).then_some(g)
     }
 }
 
 /// Runs `kubectl get`; `None` when the words ask for more than it does.
-pub(super) async fn get(c: &mut Call, words: &[String]) -> Option<i32> {
+pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
     let g = Get::read(words)?;
-    let at = match server(c) {
-        Ok(at) => at,
-        Err(code) => return Some(code),
-    };
-    if g.resources.is_empty() {
-        return Some(c.fail(1, "error: You must specify the type of resource to get."));
+    if g.wanted.is_empty() {
+        return Some(c.fail(1, NOTHING));
     }
-    let mut code = 0;
-    let many = g.resources.contains(',');
-    for (i, word) in g.resources.split(',').enumerate() {
-        let Some(kind) = kind(c, &at.0, word) else {
-            let text = format!("error: the server doesn't have a resource type \"{word}\"");
-            return Some(c.fail(1, &text));
+    if let Some(template) = g.output.strip_prefix("jsonpath=") {
+        jsonpath::template(template, &Value::Null)?;
+    }
+    let whole = matches!(g.output.as_str(), "json" | "yaml") || g.output.starts_with("jsonpath=");
+    let (mut code, mut found) = (0, Vec::new());
+    for (word, names) in &g.wanted {
+        let kind = match must_know(c, at, word) {
+            Ok(kind) => kind,
+            Err(code) => return Some(code),
         };
-        if i > 0 && many {
+        let answers = one(c, at, &g, &kind, names, whole, &mut code).await;
+        found.push((kind, answers));
+    }
+    if whole {
+        objects(c, &g, found.into_iter().flat_map(|f| f.1).collect());
+        return Some(code);
+    }
+    let rows = |answers: &[Value]| answers.iter().any(|a| a["rows"].as_array().is_some_and(|r| !r.is_empty()));
+    let spread = found.iter().any(|f| f.0.namespaced) && !g.all;
+    let many = found.len() > 1;
+    found.retain(|f| rows(&f.1));
+    if found.is_empty() && code == 0 && !g.lenient && g.output != "name" {
+        let wherein = if spread { format!(" in {} namespace", g.namespace) } else { String::new() };
+        c.complain(&format!("No resources found{wherein}."));
+    }
+    for (i, (kind, answers)) in found.iter().enumerate() {
+        if i > 0 && g.output != "name" {
             c.line("");
         }
-        code = code.max(one(c, &at, &g, &kind).await);
+        table(c, &g, kind, answers, many);
     }
     Some(code)
 }
 
-/// The kind of a word: plural, singular, short name, with or without its group.
-pub(super) fn kind(c: &Call, id: &str, word: &str) -> Option<Arc<Kind>> {
-    let word = word.to_lowercase();
-    c.m.lab.with(|w| {
-        let store = &w.clusters.get(id)?.store;
-        let named = |k: &&Arc<Kind>| {
-            let mut own = [&k.plural, &k.singular].into_iter().chain(&k.short);
-            own.any(|n| *n == word || word == format!("{n}.{}", k.group))
-        };
-        store.kinds().find(named).cloned()
-    })
-}
+const NOTHING: &str = "You must specify the type of resource to get. Use \"kubectl api-resources\" for a complete list of supported resources.
 
-pub(super) fn path_of(kind: &Kind, namespace: Option<&str>) -> String {
-    let root =
-        if kind.group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{}/{}", kind.group, kind.version) };
-    match namespace {
-        Some(ns) => format!("{root}/namespaces/{ns}/{}", kind.plural),
-        None => format!("{root}/{}", kind.plural),
-    }
-}
+error: Required resource not specified.
+Use \"kubectl explain <resource>\" for a detailed description of that resource (e.g. kubectl explain pods).
+See 'kubectl get -h' for help and examples";
 
-pub(super) fn encoded(text: &str) -> String {
-    text.replace('%', "%25").replace('=', "%3D").replace(',', "%2C").replace('&', "%26").replace(' ', "%20")
-}
-
-async fn one(c: &mut Call, at: &At, g: &Get, kind: &Kind) -> i32 {
-    let namespace = g.namespace.clone().unwrap_or_else(|| "default".to_owned());
-    let within = (kind.namespaced && !g.all).then_some(namespace.as_str());
-    let base = path_of(kind, within);
+/// The objects of one kind, as the server answers.
+async fn one(c: &mut Call, at: &At, g: &Get, kind: &Kind, names: &[String], whole: bool, code: &mut i32) -> Vec<Value> {
+    let base = path_of(kind, (kind.namespaced && !g.all).then_some(g.namespace.as_str()));
     let query = format!("labelSelector={}&fieldSelector={}", encoded(&g.selector), encoded(&g.fields));
-    let whole = matches!(g.output.as_str(), "json" | "yaml");
-    let accept = if whole { "application/json" } else { TABLE };
+    let accept = if whole { JSON } else { TABLE };
     let paths: Vec<String> =
-        if g.names.is_empty() { vec![base] } else { g.names.iter().map(|n| format!("{base}/{n}")).collect() };
-    let (mut code, mut answers) = (0, Vec::new());
+        if names.is_empty() { vec![base] } else { names.iter().map(|n| format!("{base}/{n}")).collect() };
+    let mut answers = Vec::new();
     for path in &paths {
         match ask(c, at, path, &query, accept).await {
             (200, v) => answers.push(v),
-            (_, v) => code = refused(c, &v),
+            (404, _) if g.lenient => {}
+            (_, v) => *code = refused(c, &v),
         }
     }
-    if whole {
-        objects(c, g, answers);
-    } else if !answers.is_empty() {
-        table(c, g, kind, &answers, &namespace);
-    }
-    code
+    answers
 }
 
-fn objects(c: &mut Call, g: &Get, answers: Vec<Value>) {
-    for mut v in answers {
-        if v["items"].is_array() {
-            v = json!({ "apiVersion": "v1", "items": v["items"], "kind": "List", "metadata": { "resourceVersion": "" } });
-        }
-        let text = if g.output == "json" {
-            serde_json::to_string_pretty(&v).unwrap_or_default()
-        } else {
-            serde_saphyr::to_string(&v).unwrap_or_default()
-        };
-        c.line(text.trim_end());
+/// One object as it is; several as a list.
+fn objects(c: &mut Call, g: &Get, mut answers: Vec<Value>) {
+    let single = answers.len() == 1 && !answers[0]["items"].is_array();
+    if answers.is_empty() {
+        return;
     }
+    let shown = if single {
+        answers.remove(0)
+    } else {
+        let items: Vec<Value> = answers
+            .into_iter()
+            .flat_map(|v| match v["items"].as_array() {
+                Some(items) => items.clone(),
+                None => vec![v],
+            })
+            .collect();
+        json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
+    };
+    let text = output::object(&g.output, &shown).unwrap_or_default();
+    // What a template makes ends without a line of its own.
+    if g.output.starts_with("jsonpath=") { c.print(&text) } else { c.line(&text) }
 }
 
 fn cell(v: &Value) -> String {
@@ -226,7 +152,7 @@ fn cell(v: &Value) -> String {
 }
 
 /// Columns three blanks apart, the last one as it is.
-pub(super) fn columns(rows: &[Vec<String>]) -> Vec<String> {
+pub(in super::super) fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |i: usize| rows.iter().filter_map(|r| r.get(i)).map(|t| t.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count).map(width).collect();
@@ -240,18 +166,13 @@ pub(super) fn columns(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-fn table(c: &mut Call, g: &Get, kind: &Kind, answers: &[Value], namespace: &str) {
+/// A table; among tables of other kinds its names say their kind.
+fn table(c: &mut Call, g: &Get, kind: &Kind, answers: &[Value], many: bool) {
     let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
     let rows: Vec<Value> = answers.iter().flat_map(|a| list(&a["rows"])).collect();
-    if rows.is_empty() {
-        let wherein = if kind.namespaced && !g.all { format!(" in {namespace} namespace") } else { String::new() };
-        c.complain(&format!("No resources found{wherein}."));
-        return;
-    }
     if g.output == "name" {
-        let group = if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) };
         for r in &rows {
-            c.line(&format!("{}{group}/{}", kind.singular, cell(&r["object"]["metadata"]["name"])));
+            c.line(&format!("{}/{}", typed(kind), cell(&r["object"]["metadata"]["name"])));
         }
         return;
     }
@@ -262,6 +183,9 @@ fn table(c: &mut Call, g: &Get, kind: &Kind, answers: &[Value], namespace: &str)
     let mut out: Vec<Vec<String>> = Vec::new();
     if !g.headless {
         let mut head: Vec<String> = shown.iter().map(|i| cell(&heads[*i]["name"]).to_uppercase()).collect();
+        if g.labels {
+            head.push("LABELS".to_owned());
+        }
         if spread {
             head.insert(0, "NAMESPACE".to_owned());
         }
@@ -270,6 +194,15 @@ fn table(c: &mut Call, g: &Get, kind: &Kind, answers: &[Value], namespace: &str)
     for r in &rows {
         let cells = list(&r["cells"]);
         let mut row: Vec<String> = shown.iter().map(|i| cells.get(*i).map(cell).unwrap_or_default()).collect();
+        if let Some(name) = row.first_mut().filter(|_| many) {
+            *name = format!("{}/{name}", typed(kind));
+        }
+        if g.labels {
+            let all = r["object"]["metadata"]["labels"].as_object();
+            let mut pairs: Vec<String> = all.into_iter().flatten().map(|(k, v)| format!("{k}={}", cell(v))).collect();
+            pairs.sort();
+            row.push(if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") });
+        }
         if spread {
             row.insert(0, cell(&r["object"]["metadata"]["namespace"]));
         }

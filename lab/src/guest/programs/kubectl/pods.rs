@@ -2,64 +2,54 @@
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::Call;
-use super::kubectl::{At, ask, encoded, fetch, refused, server};
+use super::super::Call;
+use super::items::encoded;
+use super::request::{At, JSON, ask, fetch, refused};
+use super::words::Words;
 use crate::guest::shell::Chunk;
 use crate::kube::container::{enter, shell};
 use crate::kube::cx::with_cluster;
 
-const JSON: &str = "application/json";
-
 /// What the words ask for.
-#[derive(Default)]
 struct Wish {
     target: String,
-    namespace: Option<String>,
+    namespace: String,
     container: Option<String>,
     query: String,
     stdin: bool,
     tty: bool,
+    follow: bool,
     argv: Vec<String>,
 }
 
 /// Reads the words; `None` for one that is not known here. What is behind `--` is the command.
 fn read(words: &[String]) -> Option<Wish> {
-    let mut w = Wish::default();
-    let mut rest = words.iter();
-    while let Some(word) = rest.next() {
-        if word == "--" {
-            w.argv.extend(rest.by_ref().cloned());
-            break;
-        }
-        let (flag, inline) = match word.split_once('=') {
-            Some((f, v)) if f.starts_with('-') => (f, Some(v.to_owned())),
-            _ => (word.as_str(), None),
-        };
-        let mut value = || inline.clone().or_else(|| rest.next().cloned());
-        match flag {
-            "-n" | "--namespace" => w.namespace = value(),
-            "-c" | "--container" => w.container = value(),
-            "--tail" => {
-                let lines = value()?;
-                if lines != "-1" {
-                    w.query += &format!("&tailLines={lines}");
-                }
-            }
-            "--since" => {
-                let secs = super::duration(&value()?)? / 1000;
-                w.query += &format!("&sinceSeconds={}", secs.max(1));
-            }
-            "-p" | "--previous" => w.query += "&previous=true",
-            "--timestamps" => w.query += "&timestamps=true",
-            "-i" | "--stdin" => w.stdin = true,
-            "-t" | "--tty" => w.tty = true,
-            "-it" | "-ti" => (w.stdin, w.tty) = (true, true),
-            f if f.starts_with('-') => return None,
-            word if w.target.is_empty() => word.clone_into(&mut w.target),
-            word => w.argv.push(word.to_owned()),
+    const OPTIONS: &str = "container/c= tail= since= previous/p timestamps stdin/i tty/t follow/f quiet/q";
+    let w = Words::read(words, OPTIONS)?;
+    let mut query = String::new();
+    if let Some(lines) = w.value("tail").filter(|l| *l != "-1") {
+        query += &format!("&tailLines={lines}");
+    }
+    if w.value("since").is_some() {
+        query += &format!("&sinceSeconds={}", (w.wait_ms("since", 0)? / 1000).max(1));
+    }
+    for switch in ["previous", "timestamps"] {
+        if w.on(switch) {
+            query += &format!("&{switch}=true");
         }
     }
-    Some(w)
+    let mut bare = w.bare.iter().cloned();
+    Some(Wish {
+        target: bare.next().unwrap_or_default(),
+        namespace: w.namespace(),
+        // `logs POD CONTAINER` and `logs POD -c CONTAINER`.
+        container: w.value("container").map(str::to_owned).or_else(|| bare.next()),
+        query,
+        stdin: w.on("stdin"),
+        tty: w.on("tty"),
+        follow: w.on("follow"),
+        argv: w.rest,
+    })
 }
 
 fn text(v: &Value) -> String {
@@ -67,8 +57,8 @@ fn text(v: &Value) -> String {
 }
 
 /// The pod that a word names: `NAME`, `pod/NAME`, or the first one of `deploy/NAME` and its like.
-async fn pod(c: &mut Call, at: &At, w: &Wish) -> Result<Value, i32> {
-    let ns = w.namespace.clone().unwrap_or_else(|| "default".to_owned());
+async fn pod(c: &mut Call, at: &At, w: &Wish, logs: bool) -> Result<Value, i32> {
+    let ns = &w.namespace;
     let (kind, name) = w.target.split_once('/').unwrap_or(("pod", &w.target));
     let plural = match kind {
         "pod" | "pods" | "po" => None,
@@ -85,6 +75,10 @@ async fn pod(c: &mut Call, at: &At, w: &Wish) -> Result<Value, i32> {
         Some(p) => format!("/apis/apps/v1/namespaces/{ns}/{p}/{name}"),
     };
     let (code, found) = ask(c, at, &path, "", JSON).await;
+    if code == 404 && logs && plural.is_none() {
+        let why = format!("error: error from server (NotFound): {} in namespace \"{ns}\"", text(&found["message"]));
+        return Err(c.fail(1, &why));
+    }
     if code != 200 {
         return Err(refused(c, &found));
     }
@@ -123,45 +117,67 @@ fn container(c: &mut Call, pod: &Value, w: &Wish) -> String {
 }
 
 /// Runs `kubectl logs`; `None` when the words ask for more than it does.
-pub(super) async fn logs(c: &mut Call, words: &[String]) -> Option<i32> {
-    let w = read(words)?;
-    let at = match server(c) {
-        Ok(at) => at,
-        Err(code) => return Some(code),
-    };
+pub(super) async fn logs(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
+    let w = read(words).filter(|w| !w.stdin && !w.tty && w.argv.is_empty())?;
     if w.target.is_empty() {
         return Some(c.fail(1, "error: expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command\nSee 'kubectl logs -h' for help and examples"));
     }
-    let pod = match pod(c, &at, &w).await {
+    let pod = match pod(c, at, &w, true).await {
         Ok(p) => p,
         Err(code) => return Some(code),
     };
     let name = container(c, &pod, &w);
     let (ns, of) = (text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
+    let path = format!("/api/v1/namespaces/{ns}/pods/{of}");
     let query = format!("container={}{}", encoded(&name), w.query);
-    let (code, bytes) = fetch(c, &at, &format!("/api/v1/namespaces/{ns}/pods/{of}/log"), &query, "*/*").await;
+    let (code, bytes) = fetch(c, at, &format!("{path}/log"), &query, "*/*").await;
     if code != 200 {
         let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         return Some(refused(c, &answer));
     }
     c.bytes(&bytes);
+    if w.follow && !w.query.contains("previous") {
+        follow(c, at, &path, &name).await;
+    }
     Some(0)
 }
 
+/// Prints what a container goes on to write, until it ends.
+async fn follow(c: &mut Call, at: &At, pod: &str, container: &str) {
+    let query = format!("container={}", encoded(container));
+    let log = format!("{pod}/log");
+    let mut seen = fetch(c, at, &log, &query, "*/*").await.1.len();
+    loop {
+        let (code, now) = ask(c, at, pod, "", JSON).await;
+        let all = now["status"]["containerStatuses"].as_array();
+        let runs = all.into_iter().flatten().any(|s| s["name"] == container && s["state"]["running"].is_object());
+        let (_, bytes) = fetch(c, at, &log, &query, "*/*").await;
+        if code == 200 && bytes.len() > seen {
+            c.bytes(&bytes[seen..]);
+            seen = bytes.len();
+        }
+        if code != 200 || !runs || c.flush().await.is_err() {
+            return;
+        }
+        c.next_look(1000).await;
+    }
+}
+
 /// Runs `kubectl exec`; `None` when the words ask for more than it does.
-pub(super) async fn exec(c: &mut Call, words: &[String]) -> Option<i32> {
-    let w = read(words)?;
-    let at = match server(c) {
-        Ok(at) => at,
-        Err(code) => return Some(code),
-    };
+pub(super) async fn exec(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
+    let w = read(words).filter(|w| w.query.is_empty() && !w.follow)?;
     if w.argv.is_empty() {
-        return Some(c.fail(1, "error: you must specify at least one command for the container"));
+        let text = if w.container.is_some() {
+            "error: exec [POD] [COMMAND] is not supported anymore. Use exec [POD] -- [COMMAND] instead\nSee 'kubectl exec -h' for help and examples"
+        } else {
+            "error: you must specify at least one command for the container"
+        };
+        return Some(c.fail(1, text));
     }
     if shell::is_shell(&w.argv) && w.tty {
         return Some(c.unsimulated("exec -it with a shell (from a machine; it works from outside)"));
     }
-    let pod = match pod(c, &at, &w).await {
+    let pod = match pod(c, at, &w, false).await {
         Ok(p) => p,
         Err(code) => return Some(code),
     };
@@ -214,6 +230,7 @@ mod tests {
         assert_eq!((w.target.as_str(), w.query.as_str()), ("deploy/coredns", "&tailLines=5&previous=true"));
         let w = read(&words("-it web -c app -- sh -c ls")).unwrap();
         assert!(w.stdin && w.tty && w.argv == ["sh", "-c", "ls"] && w.container.as_deref() == Some("app"));
-        assert!(read(&words("-f web")).is_none());
+        assert!(read(&words("-f web app")).is_some_and(|w| w.follow && w.container.as_deref() == Some("app")));
+        assert!(read(&words("--prefix web")).is_none());
     }
 }

@@ -46,7 +46,8 @@ fn cell(r: &Row<'_>, column: &Value) -> Value {
 }
 
 /// Values at a JSON path (`.status.conditions[?(@.type=="Ready")].status`, `.a['b.c']`, `.list[*].x`, `.list[0]`).
-fn find<'a>(root: &'a Value, path: &str) -> Vec<&'a Value> {
+#[must_use]
+pub(crate) fn find<'a>(root: &'a Value, path: &str) -> Vec<&'a Value> {
     let mut now = vec![root];
     let mut rest = path.trim().trim_start_matches('{').trim_end_matches('}');
     while !rest.is_empty() {

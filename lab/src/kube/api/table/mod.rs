@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+pub(crate) use custom::find;
+
 use super::Request;
 use super::read::partial;
 use crate::kube::schema::Kind;
