@@ -101,6 +101,7 @@ fn clients(ready: &Value) {
             ("sudo kubectl -n default delete cm mine", &["configmap \"mine\" deleted from default namespace\n"]),
             ("sudo kubectl wait node/brain --for=condition=Ready", &["node/brain condition met\n"]),
             ("sudo kubectl -n kube-system rollout status deploy/coredns", &["successfully rolled out"]),
+            ("sudo kubectl version", &["Client Version: v1.", "Kustomize Version: v5.", "Server Version: v1."]),
             ("sudo kubectl top nodes", &["NAME ", "CPU(cores)", "brain "]),
             (
                 "sudo kubectl drain muscle-a --ignore-daemonsets --delete-emptydir-data --force",

@@ -65,7 +65,6 @@ fn looks(c: &mut Call) -> Option<i32> {
             c.line(&format!("k3s version {version} ({hash})\ngo version go1.24.9"));
         }
         Some("check-config") => c.line("STATUS: pass"),
-        Some("kubectl") if args.get(1).is_some_and(|a| a == "version") => c.line(&format!("Client Version: {version}")),
         Some("kubectl" | "crictl") => {
             let text = super::not_simulated(&c.m, &format!("k3s {}", args.join(" ")));
             return Some(c.fail(NOT_SIMULATED, &text));

@@ -3,9 +3,10 @@ use serde_json::{Value, json};
 
 use super::super::Call;
 use super::items::{encoded, must_know, path_of, typed};
-use super::request::{At, JSON, ask, refused};
+use super::request::{At, JSON, ask, fetch, refused};
 use super::words::Words;
 use super::{jsonpath, output};
+use crate::kube::api::table::find;
 use crate::kube::schema::Kind;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -22,6 +23,8 @@ pub(super) struct Get {
     headless: bool,
     labels: bool,
     lenient: bool,
+    /// Path of the field that rows are sorted by.
+    sorted_by: Option<String>,
 }
 
 impl Get {
@@ -29,7 +32,7 @@ impl Get {
     pub fn read(words: &[String]) -> Option<Get> {
         let w = Words::read(
             words,
-            "all-namespaces/A output/o= selector/l= field-selector= no-headers show-labels ignore-not-found",
+            "all-namespaces/A output/o= selector/l= field-selector= no-headers show-labels ignore-not-found sort-by=",
         )?;
         let text = |name: &str| w.value(name).unwrap_or_default().to_owned();
         let mut g = Get {
@@ -42,6 +45,7 @@ impl Get {
             headless: w.on("no-headers"),
             labels: w.on("show-labels"),
             lenient: w.on("ignore-not-found"),
+            sorted_by: w.value("sort-by").map(str::to_owned),
         };
         for word in &w.bare {
             match (word.split_once('/'), &mut g.wanted[..]) {
@@ -52,12 +56,18 @@ impl Get {
             }
         }
         let known = matches!(g.output.as_str(), "" | "wide" | "name" | "json" | "yaml");
-        (known || g.output.starts_with("jsonpath=")).then_some(g)
+        let made = g.output.starts_with("jsonpath=") || g.output.starts_with("custom-columns=");
+        (known || made).then_some(g)
     }
 }
 
 /// Runs `kubectl get`; `None` when the words ask for more than it does.
 pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
+    if let Some(path) =
+        Words::read(words, "raw=").filter(|w| w.bare.is_empty()).and_then(|w| w.value("raw").map(str::to_owned))
+    {
+        return Some(raw(c, at, &path).await);
+    }
     let g = Get::read(words)?;
     if g.wanted.is_empty() {
         return Some(c.fail(1, NOTHING));
@@ -65,7 +75,7 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
     if let Some(template) = g.output.strip_prefix("jsonpath=") {
         jsonpath::template(template, &Value::Null)?;
     }
-    let whole = matches!(g.output.as_str(), "json" | "yaml") || g.output.starts_with("jsonpath=");
+    let whole = matches!(g.output.as_str(), "json" | "yaml") || g.output.contains('=');
     let (mut code, mut found) = (0, Vec::new());
     for (word, names) in &g.wanted {
         let kind = match must_know(c, at, word) {
@@ -74,6 +84,13 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
         };
         let answers = one(c, at, &g, &kind, names, whole, &mut code).await;
         found.push((kind, answers));
+    }
+    if let Some(spec) = g.output.strip_prefix("custom-columns=") {
+        let all: Vec<Value> = found.into_iter().flat_map(|f| f.1).flat_map(items).collect();
+        if all.is_empty() && code != 0 {
+            return Some(code);
+        }
+        return Some(columns_of(c, &g, spec, all).unwrap_or(code));
     }
     if whole {
         objects(c, &g, found.into_iter().flat_map(|f| f.1).collect());
@@ -105,7 +122,8 @@ See 'kubectl get -h' for help and examples";
 /// The objects of one kind, as the server answers.
 async fn one(c: &mut Call, at: &At, g: &Get, kind: &Kind, names: &[String], whole: bool, code: &mut i32) -> Vec<Value> {
     let base = path_of(kind, (kind.namespaced && !g.all).then_some(g.namespace.as_str()));
-    let query = format!("labelSelector={}&fieldSelector={}", encoded(&g.selector), encoded(&g.fields));
+    let whole_rows = if g.sorted_by.is_some() && !whole { "&includeObject=Object" } else { "" };
+    let query = format!("labelSelector={}&fieldSelector={}{whole_rows}", encoded(&g.selector), encoded(&g.fields));
     let accept = if whole { JSON } else { TABLE };
     let paths: Vec<String> =
         if names.is_empty() { vec![base] } else { names.iter().map(|n| format!("{base}/{n}")).collect() };
@@ -120,6 +138,79 @@ async fn one(c: &mut Call, at: &At, g: &Get, kind: &Kind, names: &[String], whol
     answers
 }
 
+/// `--raw PATH`: what the server answers.
+async fn raw(c: &mut Call, at: &At, path: &str) -> i32 {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let (code, body) = fetch(c, at, path, query, JSON).await;
+    if code == 200 {
+        c.bytes(&body);
+        return 0;
+    }
+    match serde_json::from_slice::<Value>(&body) {
+        Ok(v) if v["kind"] == "Status" => refused(c, &v),
+        _ if code == 404 => c.fail(1, "Error from server (NotFound): the server could not find the requested resource"),
+        _ => c.fail(1, &format!("Error from server (InternalError): {}", String::from_utf8_lossy(&body))),
+    }
+}
+
+/// The objects of an answer.
+fn items(answer: Value) -> Vec<Value> {
+    match answer["items"].as_array() {
+        Some(items) => items.clone(),
+        None => vec![answer],
+    }
+}
+
+/// Sorts by the field that `--sort-by` names, which every value has below `at`.
+fn sort(all: &mut [Value], g: &Get, at: &str) {
+    let Some(path) = &g.sorted_by else { return };
+    let path = path.trim_start_matches('{').trim_end_matches('}');
+    let key = |v: &Value| -> Value {
+        let found = find(v.pointer(at).unwrap_or(v), path);
+        found.first().map_or(Value::Null, |x| (*x).clone())
+    };
+    all.sort_by(|a, b| {
+        let (a, b) = (key(a), key(b));
+        match (a.as_f64(), b.as_f64()) {
+            (Some(x), Some(y)) => x.total_cmp(&y),
+            _ => cell(&a).cmp(&cell(&b)),
+        }
+    });
+}
+
+/// `-o custom-columns=NAME:PATH,…`
+fn columns_of(c: &mut Call, g: &Get, spec: &str, mut all: Vec<Value>) -> Option<i32> {
+    let mut columns_of = Vec::new();
+    for part in spec.split(',') {
+        let Some((name, path)) = part.split_once(':') else {
+            let text = format!("error: unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>");
+            return Some(c.fail(1, &text));
+        };
+        columns_of.push((name.to_owned(), path.to_owned()));
+    }
+    sort(&mut all, g, "");
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    if !g.headless {
+        rows.push(columns_of.iter().map(|k| k.0.clone()).collect());
+    }
+    for v in &all {
+        let value = |path: &str| {
+            let found: Vec<String> = find(v, path).into_iter().map(shown).collect();
+            if found.is_empty() { "<none>".to_owned() } else { found.join(",") }
+        };
+        rows.push(columns_of.iter().map(|k| value(&k.1)).collect());
+    }
+    for l in columns(&rows) {
+        c.line(&l);
+    }
+    None
+}
+
+/// A value as Go prints it in a column.
+fn shown(v: &Value) -> String {
+    if v.is_null() { "<nil>".to_owned() } else { crate::kube::api::gojson::printed(v) }
+}
+
 /// One object as it is; several as a list.
 fn objects(c: &mut Call, g: &Get, mut answers: Vec<Value>) {
     let single = answers.len() == 1 && !answers[0]["items"].is_array();
@@ -129,13 +220,8 @@ fn objects(c: &mut Call, g: &Get, mut answers: Vec<Value>) {
     let shown = if single {
         answers.remove(0)
     } else {
-        let items: Vec<Value> = answers
-            .into_iter()
-            .flat_map(|v| match v["items"].as_array() {
-                Some(items) => items.clone(),
-                None => vec![v],
-            })
-            .collect();
+        let mut items: Vec<Value> = answers.into_iter().flat_map(items).collect();
+        sort(&mut items, g, "");
         json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
     };
     let text = output::object(&g.output, &shown).unwrap_or_default();
@@ -169,7 +255,8 @@ pub(in super::super) fn columns(rows: &[Vec<String>]) -> Vec<String> {
 /// A table; among tables of other kinds its names say their kind.
 fn table(c: &mut Call, g: &Get, kind: &Kind, answers: &[Value], many: bool) {
     let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
-    let rows: Vec<Value> = answers.iter().flat_map(|a| list(&a["rows"])).collect();
+    let mut rows: Vec<Value> = answers.iter().flat_map(|a| list(&a["rows"])).collect();
+    sort(&mut rows, g, "/object");
     if g.output == "name" {
         for r in &rows {
             c.line(&format!("{}/{}", typed(kind), cell(&r["object"]["metadata"]["name"])));

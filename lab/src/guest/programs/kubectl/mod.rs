@@ -16,6 +16,7 @@ mod request;
 mod rollout;
 mod threeway;
 mod top;
+mod version;
 mod wait;
 mod words;
 
@@ -32,6 +33,9 @@ pub(super) use request::{ask, cluster};
 pub(super) async fn run(c: &mut Call, words: &[String]) -> Option<i32> {
     let words = words::command_first(words);
     let (verb, rest) = words.split_first()?;
+    if verb == "version" {
+        return version::run(c, rest).await;
+    }
     let known = [
         "get", "describe", "logs", "log", "exec", "apply", "create", "replace", "delete", "label", "annotate", "taint",
         "cordon", "uncordon", "drain", "scale", "patch", "set", "run", "rollout", "wait", "top",
@@ -69,9 +73,13 @@ pub(super) async fn run(c: &mut Call, words: &[String]) -> Option<i32> {
     }
 }
 
-/// The minor of Kubernetes that the `k3s` of this machine is.
-fn own_minor(c: &Call) -> u32 {
+/// The version of the `k3s` of this machine.
+fn own_version(c: &Call) -> String {
     let read = c.m.files.read(&Who::root(), "/usr/local/bin/k3s").ok();
-    let version = read.and_then(|b| version_of(&b)).unwrap_or_default();
-    version.split('.').nth(1).and_then(|m| m.parse().ok()).unwrap_or(0)
+    read.and_then(|b| version_of(&b)).unwrap_or_default()
+}
+
+/// Its minor.
+fn own_minor(c: &Call) -> u32 {
+    own_version(c).split('.').nth(1).and_then(|m| m.parse().ok()).unwrap_or(0)
 }
