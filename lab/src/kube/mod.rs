@@ -5,6 +5,7 @@ pub mod charts;
 pub mod container;
 pub mod controllers;
 pub mod cx;
+pub mod dynamic;
 pub mod hooks;
 pub mod k3s;
 pub mod objects;

@@ -3,12 +3,16 @@
 mod applied;
 mod bed;
 mod controllers;
+mod definitions;
+mod filled;
 mod groups;
 mod machinery;
 mod networks;
+mod policies;
 mod recorded;
 mod refused;
 mod rest;
+mod rights;
 mod scale;
 mod validity;
 mod wire;

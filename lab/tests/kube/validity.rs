@@ -12,7 +12,7 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 
 /// Lets lab time pass.
-async fn pass(bed: &Bed, seconds: u64) {
+pub async fn pass(bed: &Bed, seconds: u64) {
     let mark = bed.lab.clock().busy_guard();
     bed.lab.clock().sleep(Duration::from_secs(seconds)).await;
     drop(mark);

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use super::rbac::{self, Ask};
 use super::{Request, jwt};
 use crate::Lab;
-use crate::kube::store::{Failure, meta};
+use crate::kube::store::{Failure, Store, meta};
+use crate::kube::text::unb64;
 
 /// An authenticated user.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,11 +46,7 @@ pub fn who(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Resul
     let user = own(lab, cluster, cert, req)?;
     let header = |name: &str| req.headers.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
     let Some(name) = header("impersonate-user") else {
-        if req.headers.iter().any(|(k, _)| k.starts_with("impersonate-")) {
-            let why = "requested []v1.ObjectReference without impersonating a user";
-            return Err(Failure::new(500, "InternalError", format!("Internal error occurred: {why}")));
-        }
-        return Ok(user);
+        return nobody(req).map_or(Ok(user), Err);
     };
     may_speak_for(lab, cluster, &user, &name, req)?;
     let mut groups: Vec<String> =
@@ -58,8 +55,28 @@ pub fn who(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Resul
         let ns = rest.split(':').next().unwrap_or_default();
         groups = vec!["system:serviceaccounts".into(), format!("system:serviceaccounts:{ns}")];
     }
-    groups.push("system:authenticated".into());
-    Ok(User { name, groups, uid: String::new() })
+    let everyone = if name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
+    if !groups.iter().any(|g| g == everyone) {
+        groups.push(everyone.into());
+    }
+    Ok(User { name, groups, uid: header("impersonate-uid").unwrap_or_default() })
+}
+
+/// Refuses to speak for a group, or for more, without speaking for a user.
+fn nobody(req: &Request) -> Option<Failure> {
+    let asked: Vec<String> = req
+        .headers
+        .iter()
+        .filter_map(|(k, v)| match k.as_str() {
+            "impersonate-group" => Some(format!("{{Group  {v}    }}")),
+            "impersonate-uid" => Some(format!("{{UID  {v}  authentication.k8s.io/v1  }}")),
+            k => k
+                .strip_prefix("impersonate-extra-")
+                .map(|f| format!("{{UserExtra  {v}  authentication.k8s.io/v1  {f}}}")),
+        })
+        .collect();
+    let why = format!("requested [{}] without impersonating a user", asked.join(" "));
+    (!asked.is_empty()).then(|| Failure::bad_request(why))
 }
 
 /// Refuses to let `user` speak for somebody whom no rule lets it impersonate.
@@ -113,6 +130,12 @@ pub fn of_token_for(lab: &Lab, cluster: &str, token: &str, audiences: &[&str]) -
         let now = w.now_ms;
         let c = w.clusters.get(cluster)?;
         let claims = jwt::read(c.token_key(), token)?;
+        if claims["iss"] == LASTING {
+            // such a token is for nobody else
+            let own: Vec<String> =
+                audiences.iter().filter(|a| AUDIENCES.contains(a)).map(|a| (*a).to_owned()).collect();
+            return (!own.is_empty()).then_some(own).zip(lasting(&c.store, &claims, token)).map(|(own, u)| (u, own));
+        }
         let meant = audiences.iter().filter(|a| claims["aud"].as_array().is_some_and(|l| l.iter().any(|x| x == *a)));
         let meant: Vec<String> = meant.map(|a| (*a).to_owned()).collect();
         if meant.is_empty() {
@@ -138,20 +161,58 @@ pub fn of_token_for(lab: &Lab, cluster: &str, token: &str, audiences: &[&str]) -
         if [("pod", "pods", ns), ("secret", "secrets", ns), ("node", "nodes", "")].iter().any(ended) {
             return None;
         }
-        let user = User {
-            name: format!("system:serviceaccount:{ns}:{name}"),
-            groups: vec![
-                "system:serviceaccounts".into(),
-                format!("system:serviceaccounts:{ns}"),
-                "system:authenticated".into(),
-            ],
-            uid: meta::uid(sa).to_owned(),
-        };
+        let user = of_account(sa);
         Some((user, meant))
     })
 }
 
-/// A token of a service account; `seconds` 0: it does not expire. `bound`: what it ends with, as its field in the claims.
+/// The issuer of tokens that are kept in Secrets.
+const LASTING: &str = "kubernetes/serviceaccount";
+
+/// A token of a service account that a Secret keeps: it lasts as long as both of them.
+#[must_use]
+pub fn lasting_token(key: &str, sa: &Value, secret: &str) -> String {
+    let (ns, name) = (meta::namespace(sa), meta::name(sa));
+    jwt::signed(
+        key,
+        &json!({
+            "iss": LASTING,
+            "kubernetes.io/serviceaccount/namespace": ns,
+            "kubernetes.io/serviceaccount/secret.name": secret,
+            "kubernetes.io/serviceaccount/service-account.name": name,
+            "kubernetes.io/serviceaccount/service-account.uid": meta::uid(sa),
+            "sub": format!("system:serviceaccount:{ns}:{name}"),
+        }),
+    )
+}
+
+/// The account of a token that a Secret keeps.
+fn lasting(store: &Store, claims: &Value, token: &str) -> Option<User> {
+    let word = |k: &str| claims[format!("kubernetes.io/serviceaccount/{k}")].as_str().unwrap_or_default();
+    let (ns, name) = (word("namespace"), word("service-account.name"));
+    let secret = store.get("secrets", ns, word("secret.name"))?;
+    let kept = secret["data"]["token"].as_str().and_then(unb64)?;
+    let sa = store.get("serviceaccounts", ns, name)?;
+    let good = kept == token.as_bytes() && !meta::deleting(secret) && word("service-account.uid") == meta::uid(sa);
+    good.then(|| of_account(sa))
+}
+
+/// A service account as a user.
+fn of_account(sa: &Value) -> User {
+    let (ns, name) = (meta::namespace(sa), meta::name(sa));
+    User {
+        name: format!("system:serviceaccount:{ns}:{name}"),
+        groups: vec![
+            "system:serviceaccounts".into(),
+            format!("system:serviceaccounts:{ns}"),
+            "system:authenticated".into(),
+        ],
+        uid: meta::uid(sa).to_owned(),
+    }
+}
+
+/// A token of a service account; `seconds` 0: it does not expire. `id`: its own number; `bound`: what it ends with, as its
+/// field in the claims.
 #[must_use]
 pub fn make_token(
     key: &str,
@@ -159,7 +220,7 @@ pub fn make_token(
     now_ms: u64,
     seconds: u64,
     audiences: &[&str],
-    bound: Option<(String, Value)>,
+    (id, bound): (&str, Option<(String, Value)>),
 ) -> String {
     let (ns, name) = (meta::namespace(sa), meta::name(sa));
     let mut claims = json!({
@@ -167,6 +228,7 @@ pub fn make_token(
         "iat": now_ms / 1000,
         "nbf": now_ms / 1000,
         "iss": jwt::ISSUER,
+        "jti": id,
         "sub": format!("system:serviceaccount:{ns}:{name}"),
         "kubernetes.io": {"namespace": ns, "serviceaccount": {"name": name, "uid": meta::uid(sa)}},
     });

@@ -235,5 +235,6 @@ pub fn write_options(call: &Call<'_>, what: &'static str, sub: &str) -> Result<W
         subresource: sub.to_owned(),
         dry_run,
         check: true,
+        user: Some(call.user.clone()),
     })
 }

@@ -5,6 +5,7 @@ mod counters;
 pub mod csr;
 pub mod decode;
 pub mod discovery;
+pub mod escalation;
 pub(crate) mod events;
 pub mod evict;
 mod finish;
@@ -209,6 +210,9 @@ async fn routed(call: &Call<'_>) -> Response<Body> {
     }
     match route {
         Route::Health(kind, check) => health::probe(call, kind, &check),
+        _ if rbac::path_refused(call, &route).is_some() => {
+            rbac::path_refused(call, &route).map_or_else(no_page, |f| failed(&f))
+        }
         _ if !lab.with(|w| crate::kube::hooks::api_up(w, cluster, vmid)) => {
             failed(&Failure::new(500, "InternalError", "etcdserver: request timed out"))
         }
@@ -227,8 +231,8 @@ async fn routed(call: &Call<'_>) -> Response<Body> {
                 None => {
                     let mut r = object(call, &target).await;
                     let found = r.status() != StatusCode::FORBIDDEN && r.status() != StatusCode::UNAUTHORIZED;
-                    if let Some(w) = deprecated(&target).filter(|_| found) {
-                        warn(&mut r, w);
+                    if let Some(w) = deprecated(call, &target).filter(|_| found) {
+                        warn(&mut r, &w);
                     }
                     if fault == Some(Fault::DropMid) { cut() } else { r }
                 }
@@ -309,26 +313,42 @@ async fn trouble(call: &Call<'_>, fault: Option<&Fault>) -> Option<Response<Body
 }
 
 /// What is said about kinds on their way out.
-fn deprecated(t: &route::Target) -> Option<&'static str> {
+fn deprecated(call: &Call<'_>, t: &route::Target) -> Option<String> {
     match (t.group.as_str(), t.version.as_str(), t.plural.as_str()) {
-        ("", "v1", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
-        ("", "v1", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
-        _ => None,
+        ("", "v1", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned())
+        }
+        ("", "v1", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+".to_owned()),
+        _ => call
+            .lab
+            .with(|w| w.clusters.get(call.cluster)?.store.kind_at(&t.group, &t.version, &t.plural)?.outdated.clone()),
     }
 }
 
 /// How a kind is kept, and the lens that shows it as it was asked for.
 fn kept_as(call: &Call<'_>, shown: &Arc<Kind>) -> (Arc<Kind>, Option<Lens>) {
-    let (group, version, show): (&str, &str, fn(&mut Value)) = if hpa::old(shown) {
-        ("autoscaling", "v2", hpa::lower)
+    let (group, version, show): (&str, &str, fn(&Kind, &mut Value)) = if hpa::old(shown) {
+        ("autoscaling", "v2", |_, o| hpa::lower(o))
     } else if events::fresh(shown) {
-        ("", "v1", events::lower)
+        ("", "v1", |_, o| events::lower(o))
+    } else if shown.several {
+        return (shown.clone(), Some(Lens { kind: (**shown).clone(), show: in_version }));
     } else {
         return (shown.clone(), None);
     };
     match call.lab.with(|w| w.clusters.get(call.cluster)?.store.kind_at(group, version, &shown.plural)) {
         Some(kept) => (kept, Some(Lens { kind: (**shown).clone(), show })),
         None => (shown.clone(), None),
+    }
+}
+
+/// Objects of a custom kind are the same in all its versions, but for the name of the version.
+fn in_version(shown: &Kind, o: &mut Value) {
+    for item in o.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+        in_version(shown, item);
+    }
+    if o["kind"] == shown.kind.as_str() {
+        o["apiVersion"] = shown.api_version().into();
     }
 }
 
@@ -345,7 +365,9 @@ async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
         c.store.kind_at(&target.group, &target.version, &target.plural).filter(|k| c.serves(k))
     };
     let Some(shown) = call.lab.with(found) else {
-        return unserved(&target.group);
+        // whether somebody may comes before whether it is there
+        let asked = Kind { group: target.group.clone(), plural: target.plural.clone(), ..Kind::default() };
+        return rbac::demand(call, &asked, target).map_or_else(|f| failed(&f), |()| unserved(&target.group));
     };
     if let Err(f) = rbac::demand(call, &shown, target) {
         return failed(&f);
@@ -408,7 +430,7 @@ async fn kept(call: &Call<'_>, kind: &Kind, target: &route::Target, lens: Option
     match once(call, kind, target) {
         Ok(mut a) => {
             if let Some(lens) = &lens {
-                (lens.show)(&mut a.body);
+                (lens.show)(&lens.kind, &mut a.body);
             }
             answered(&a, &call.req.accept)
         }

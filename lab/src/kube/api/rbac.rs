@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::auth::User;
-use super::route::Target;
+use super::route::{Route, Target};
 use super::{Call, watch};
 use crate::kube::schema::Kind;
 use crate::kube::store::{Failure, Store, meta};
@@ -85,22 +85,55 @@ impl Grant<'_> {
     }
 }
 
-/// What `user` is granted: in `namespace`, or everywhere when it is empty.
-fn grants<'a>(store: &'a Store, user: &User, namespace: &str) -> Vec<Grant<'a>> {
+/// The bindings that count in `namespace`, or everywhere when it is empty.
+fn bindings<'a>(store: &'a Store, namespace: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     let here = (!namespace.is_empty()).then(|| store.all(&format!("rolebindings.{GROUP}"), namespace));
     let all = store.all(&format!("clusterrolebindings.{GROUP}"), "").chain(here.into_iter().flatten());
-    all.filter_map(|binding| {
-        let subject = subject(binding, user)?;
+    all.map(AsRef::as_ref)
+}
+
+/// The role that a binding names.
+pub(super) fn role<'a>(store: &'a Store, binding: &Value) -> Option<&'a Value> {
+    let r = &binding["roleRef"];
+    let name = r["name"].as_str().unwrap_or_default();
+    if r["kind"] == "Role" {
+        store.get(&format!("roles.{GROUP}"), meta::namespace(binding), name)
+    } else {
+        store.get(&format!("clusterroles.{GROUP}"), "", name)
+    }
+}
+
+/// What `user` is granted: in `namespace`, or everywhere when it is empty.
+fn grants<'a>(store: &'a Store, user: &User, namespace: &str) -> Vec<Grant<'a>> {
+    bindings(store, namespace)
+        .filter_map(|binding| {
+            let subject = subject(binding, user)?;
+            Some(Grant { binding, subject, rules: role(store, binding)?["rules"].as_array()? })
+        })
+        .collect()
+}
+
+/// What the authorizer has to say when it does not allow: bindings of `user` that name roles which are not there.
+#[must_use]
+pub fn unresolved(store: &Store, user: &User, namespace: &str) -> Option<String> {
+    let mut all: Vec<String> = Vec::new();
+    for binding in bindings(store, namespace).filter(|b| subject(b, user).is_some()) {
+        if role(store, binding).is_some() {
+            continue;
+        }
         let r = &binding["roleRef"];
-        let (name, ns) = (r["name"].as_str().unwrap_or_default(), meta::namespace(binding));
-        let role = if r["kind"] == "Role" {
-            store.get(&format!("roles.{GROUP}"), ns, name)
-        } else {
-            store.get(&format!("clusterroles.{GROUP}"), "", name)
-        };
-        Some(Grant { binding, subject, rules: role?["rules"].as_array()? })
-    })
-    .collect()
+        let text = |f: &str| r[f].as_str().unwrap_or_default();
+        // its lister is named in the singular
+        let said = format!("{}.{GROUP} {:?} not found", text("kind").to_lowercase(), text("name"));
+        if !all.contains(&said) {
+            all.push(said);
+        }
+    }
+    match all.as_slice() {
+        [] => None,
+        [one] => Some(format!("RBAC: {one}")),
+        many => Some(format!("RBAC: [{}]", many.join(", "))),
+    }
 }
 
 /// Rules that hold for `user`: in `namespace`, or everywhere when it is empty.
@@ -143,6 +176,24 @@ pub fn allowed_path(store: &Store, user: &User, verb: &str, path: &str) -> bool 
     why_path(store, user, verb, path).is_some()
 }
 
+/// Refuses a path that is no resource to who may not use it; probes and resources are looked at elsewhere.
+#[must_use]
+pub fn path_refused(call: &Call<'_>, route: &Route) -> Option<Failure> {
+    if call.user.admin() || matches!(route, Route::Object(_) | Route::Health(..)) {
+        return None;
+    }
+    let (verb, path) = (call.req.method.as_str().to_lowercase(), call.req.path.as_str());
+    call.lab.with(|w| {
+        let c = w.clusters.get(call.cluster)?;
+        if allowed_path(&c.store, &call.user, &verb, path) {
+            return None;
+        }
+        let said = unresolved(&c.store, &call.user, "").map(|s| format!(": {s}")).unwrap_or_default();
+        let why = format!("forbidden: User {:?} cannot {verb} path {path:?}{said}", call.user.name);
+        Some(Failure { details: Some(serde_json::json!({})), ..Failure::new(403, "Forbidden", why) })
+    })
+}
+
 /// Refuses what the caller may not do.
 ///
 /// # Errors
@@ -165,17 +216,19 @@ pub fn demand(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(), Failure> {
     let resource = t.sub.as_ref().map_or_else(|| kind.plural.clone(), |s| format!("{}/{s}", kind.plural));
     let name = t.name.as_deref().unwrap_or_default();
     let ask = Ask { verb, group: &kind.group, resource: &resource, namespace: &t.namespace, name };
-    let ok = call.lab.with(|w| w.clusters.get(call.cluster).is_some_and(|c| allowed(&c.store, &call.user, &ask)));
-    if ok {
-        return Ok(());
-    }
+    let refused = call.lab.with(|w| {
+        let c = w.clusters.get(call.cluster)?;
+        (!allowed(&c.store, &call.user, &ask)).then(|| unresolved(&c.store, &call.user, &t.namespace))
+    });
+    let Some(said) = refused else { return Ok(()) };
+    let said = said.map(|s| format!(": {s}")).unwrap_or_default();
     let place = if t.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
         format!("in the namespace \"{}\"", t.namespace)
     };
     let why = format!(
-        "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {place}",
+        "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {place}{said}",
         call.user.name, kind.group
     );
     Err(Failure::forbidden(kind, name, &why))

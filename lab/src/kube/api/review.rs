@@ -151,7 +151,9 @@ fn access(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
     }
     if let Some(path) = spec["nonResourceAttributes"]["path"].as_str() {
         let verb = spec["nonResourceAttributes"]["verb"].as_str().unwrap_or_default();
-        return read::store(call, "roles", |s| Ok(verdict(rbac::why_path(s, &user, verb, path))));
+        return read::store(call, "roles", |s| {
+            Ok(verdict(rbac::why_path(s, &user, verb, path), || rbac::unresolved(s, &user, "")))
+        });
     }
     let ask = Ask {
         verb: word("verb"),
@@ -160,10 +162,16 @@ fn access(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
         namespace: word("namespace"),
         name: word("name"),
     };
-    read::store(call, "roles", |s| Ok(verdict(rbac::why(s, &user, &ask))))
+    read::store(call, "roles", |s| Ok(verdict(rbac::why(s, &user, &ask), || rbac::unresolved(s, &user, ask.namespace))))
 }
 
-/// The verdict, with the binding that it follows from.
-fn verdict(why: Option<String>) -> Value {
-    why.map_or_else(|| json!({"allowed": false}), |reason| json!({"allowed": true, "reason": reason}))
+/// The verdict, with the binding that it follows from, or what stands in the way.
+fn verdict(why: Option<String>, missing: impl FnOnce() -> Option<String>) -> Value {
+    match why {
+        Some(reason) => json!({"allowed": true, "reason": reason}),
+        None => match missing() {
+            Some(reason) => json!({"allowed": false, "reason": reason}),
+            None => json!({"allowed": false}),
+        },
+    }
 }

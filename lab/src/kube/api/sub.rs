@@ -162,11 +162,13 @@ fn token(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
         body["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let audiences = if asked.is_empty() { auth::AUDIENCES } else { &asked };
     let bound = bound_to(call, t, &sa, &body["spec"])?;
-    let (key, now) = call.lab.with(|w| {
-        let key = w.clusters.get(call.cluster).map(|c| c.token_key().to_owned());
-        (key.unwrap_or_default(), w.now_ms)
+    let (key, id, now) = call.lab.with(|w| {
+        let now = w.now_ms;
+        let c = w.clusters.get_mut(call.cluster);
+        let (key, id) = c.map(|c| (c.token_key().to_owned(), c.store.uuid())).unwrap_or_default();
+        (key, id, now)
     });
-    let token = auth::make_token(&key, &sa, now, seconds, audiences, bound);
+    let token = auth::make_token(&key, &sa, now, seconds, audiences, (&id, bound));
     let mut out = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": body["spec"],
         "metadata": {"name": meta::name(&sa), "namespace": t.namespace, "creationTimestamp": meta::time(now)}});
     out["spec"]["audiences"] = json!(audiences);

@@ -29,7 +29,7 @@ pub struct Lens {
     /// The kind as it is shown.
     pub kind: Kind,
     /// Rewrites an object, or the items of a list.
-    pub show: fn(&mut Value),
+    pub show: fn(&Kind, &mut Value),
 }
 
 struct Watcher {
@@ -191,7 +191,7 @@ impl Watcher {
             Form::Plain => match &self.lens {
                 Some(lens) => {
                     let mut shown = (**o).clone();
-                    (lens.show)(&mut shown);
+                    (lens.show)(&lens.kind, &mut shown);
                     push(out, what, &shown);
                 }
                 None => push(out, what, o),

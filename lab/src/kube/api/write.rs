@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 use super::read::{self, namespace};
 use super::route::Target;
 use super::{Answer, Call, csr, decode, events, options};
+use crate::kube::dynamic::{self, Attributes};
 use crate::kube::hooks;
 use crate::kube::schema::{Kind, remarks};
 use crate::kube::store::delete::DeleteOptions;
 use crate::kube::store::write::Written;
-use crate::kube::store::{Deleted, Failure, Propagation, admission, meta};
+use crate::kube::store::{Deleted, Failure, Propagation, Store, admission, meta};
 
 /// Kinds that take no update without a resourceVersion, beside the custom ones.
 const VERSIONED: &[&str] = &[
@@ -48,7 +49,8 @@ fn among(list: &[(&str, &str)], kind: &Kind) -> bool {
 
 const JOB_LEFT: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
-pub(super) fn answer(w: &Written, warnings: Vec<String>) -> Answer {
+pub(super) fn answer(w: &Written, mut warnings: Vec<String>) -> Answer {
+    warnings.extend(w.warnings.iter().cloned());
     Answer { code: if w.created { 201 } else { 200 }, body: (*w.object).clone(), warnings }
 }
 
@@ -170,6 +172,30 @@ fn delete_options(call: &Call<'_>) -> Result<(DeleteOptions, Value), Failure> {
     Ok((options::delete(call.req, &body)?, body))
 }
 
+/// Asks policies and webhooks about a deletion; with what the client is to be warned of.
+fn admitted(
+    call: &Call<'_>,
+    store: &Store,
+    kind: &Kind,
+    (namespace, name): (&str, &str),
+    o: &DeleteOptions,
+) -> Result<Vec<String>, Failure> {
+    let Some(old) = store.get(&kind.resource(), namespace, name) else { return Ok(Vec::new()) };
+    let a = Attributes {
+        kind,
+        operation: "DELETE",
+        namespace,
+        name,
+        subresource: "",
+        object: None,
+        old: Some(old),
+        user: &call.user,
+        dry_run: o.dry_run,
+    };
+    dynamic::mutating(store, &a)?;
+    dynamic::validating(store, &a)
+}
+
 /// DELETE of an object.
 ///
 /// # Errors
@@ -182,7 +208,10 @@ pub fn delete(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failur
         o.propagation = Propagation::Orphan;
         warnings.extend((kind.kind == "Job").then(|| JOB_LEFT.to_owned()));
     }
-    let d = read::store(call, &kind.resource(), |s| s.delete_as(kind, namespace(kind, t), name, &o))?;
+    let d = read::store(call, &kind.resource(), |s| {
+        warnings.extend(admitted(call, s, kind, (namespace(kind, t), name), &o)?);
+        s.delete_as(kind, namespace(kind, t), name, &o)
+    })?;
     ring(call);
     // who said in the old way that dependents go is told that it takes time
     let takes_time = matches!(d, Deleted::Marked(_))
@@ -207,7 +236,11 @@ pub fn delete_collection(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Ans
     let (items, rv, _) = read::selected(call, kind, t)?;
     for obj in &items {
         let (ns, name) = (meta::namespace(obj).to_owned(), meta::name(obj).to_owned());
-        match read::store(call, &kind.resource(), |s| s.delete_as(kind, &ns, &name, &o)) {
+        let gone = read::store(call, &kind.resource(), |s| {
+            admitted(call, s, kind, (&ns, &name), &o)?;
+            s.delete_as(kind, &ns, &name, &o)
+        });
+        match gone {
             Err(f) if f.code != 404 => return Err(f),
             _ => {}
         }

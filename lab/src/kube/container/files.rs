@@ -87,7 +87,14 @@ fn account(cx: &mut Cx, pod: &Value, fs: &InMemoryFs) {
     };
     let Some(sa) = cx.get("serviceaccounts", ns, name) else { return };
     let own = json!({"name": s(pod, "/metadata/name"), "uid": s(pod, "/metadata/uid")});
-    let token = auth::make_token(cx.c.token_key(), sa, cx.now(), 3607, auth::AUDIENCES, Some(("pod".to_owned(), own)));
+    let token = auth::make_token(
+        cx.c.token_key(),
+        sa,
+        cx.now(),
+        3607,
+        auth::AUDIENCES,
+        (s(pod, "/metadata/uid"), Some(("pod".to_owned(), own))),
+    );
     let dir = "/var/run/secrets/kubernetes.io/serviceaccount";
     fs.add_file(format!("{dir}/token"), token, 0o644);
     fs.add_file(format!("{dir}/ca.crt"), &cx.c.ca.cert, 0o644);

@@ -250,7 +250,7 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
         if !cx.c.store.install_crd(now, crd) {
             continue;
         }
-        super::misc::definition(cx, crd);
+        super::misc::definition(cx);
     }
     for mut obj in c.objects.clone() {
         obj["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(name);

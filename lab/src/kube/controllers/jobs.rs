@@ -80,12 +80,14 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let uid = s(&job, "/metadata/uid").to_owned();
     let indexed = s(&job, "/spec/completionMode") == "Indexed";
     let c = count(cx, ns, &uid, indexed);
-    let completions = job["spec"]["completions"].as_i64().unwrap_or(1);
+    let wanted = job["spec"]["completions"].as_i64();
+    let completions = wanted.unwrap_or(1);
     let limit = job["spec"]["backoffLimit"].as_i64().unwrap_or(6);
     let parallelism = job["spec"]["parallelism"].as_i64().unwrap_or(1);
     let suspended = job["spec"]["suspend"] == true;
     write(cx, ns, name, &c, indexed);
-    if c.succeeded >= completions {
+    // without a number of completions, one that succeeds is enough once all others have ended too
+    if c.succeeded >= completions && (wanted.is_some() || c.active.is_empty()) {
         return finish(cx, ns, name, "Complete", "CompletionsReached", "Reached expected number of succeeded pods");
     }
     if c.failed > limit {
@@ -103,7 +105,12 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         cx.condition((JOBS, ns, name), "Suspended", "False", "JobResumed", "Job resumed");
         cx.event(&job, true, "Resumed", "Job resumed", CONTROLLER);
     }
-    let missing = parallelism.min(completions - c.succeeded) - c.active.len() as i64;
+    let left = match wanted {
+        Some(n) => parallelism.min(n - c.succeeded),
+        None if c.succeeded > 0 => 0,
+        None => parallelism,
+    };
+    let missing = left - c.active.len() as i64;
     if missing <= 0 || pauses(cx, ns, name, &uid, c.failed) {
         return;
     }

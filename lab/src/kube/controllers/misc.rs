@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::super::cx::{Cx, is_true, set_condition};
+use super::super::schema::definition;
 use super::super::store::meta;
 use super::super::text::{arr, s};
 use super::kubelet::Touched;
@@ -122,21 +123,22 @@ pub fn ending_namespaces(cx: &mut Cx, touched: &Touched) {
 }
 
 /// A CustomResourceDefinition is served.
-pub fn definition(cx: &mut Cx, name: &str) {
+pub fn definition(cx: &mut Cx) {
     const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
     crate::kube::k3s::apiservices::follow(cx);
-    let Some(crd) = cx.get(CRDS, "", name) else { return };
-    if is_true(crd, "Established") {
-        return;
+    // names that another definition had may be free now
+    let waiting: Vec<String> = cx
+        .list(CRDS)
+        .into_iter()
+        .filter(|crd| !is_true(crd, "Established"))
+        .map(|crd| s(crd, "/metadata/name").to_owned())
+        .collect();
+    for name in waiting {
+        let Some(mut crd) = cx.get(CRDS, "", &name).cloned() else { continue };
+        definition::settle(&cx.c.store, &mut crd);
+        let status = crd["status"].take();
+        cx.c.store.patch_with(CRDS, "", &name, |o| o["status"] = status).ok();
     }
-    cx.condition((CRDS, "", name), "NamesAccepted", "True", "NoConflicts", "no conflicts found");
-    cx.condition(
-        (CRDS, "", name),
-        "Established",
-        "True",
-        "InitialNamesAccepted",
-        "the initial names have been accepted",
-    );
 }
 
 /// A node changed: what depends on its devices looks again.

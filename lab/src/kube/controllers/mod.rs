@@ -1,4 +1,5 @@
 //! The control loops: what changed since they last looked decides who looks again, until nothing changes.
+pub mod accounts;
 pub mod adopt;
 pub mod autoscalers;
 pub mod behaviour;
@@ -57,6 +58,8 @@ enum Work {
     Job(String, String),
     Cron(String, String),
     Service(String, String),
+    Tokens(String),
+    Roles,
     Claims,
     Schedule,
     Stray(String, String),
@@ -210,6 +213,11 @@ fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
         | "apiservices.apiregistration.k8s.io" => {
             work.insert(Work::Apps);
         }
+        "clusterroles.rbac.authorization.k8s.io" => drop(work.insert(Work::Roles)),
+        "serviceaccounts" => drop(work.insert(Work::Tokens(ns))),
+        "secrets" if s(&c.object, "/type") == accounts::TOKEN => {
+            work.extend([Work::Tokens(ns.clone()), Work::Values(ns, name)]);
+        }
         "secrets" if s(&c.object, "/type") != "helm.sh/release.v1" => drop(work.insert(Work::Values(ns, name))),
         "configmaps" if ns == "gpu-operator" => drop(work.insert(Work::Policy)),
         "configmaps" if s(&c.object, "/data/config.json").contains("nodePathMap") => drop(work.insert(Work::Claims)),
@@ -328,7 +336,7 @@ fn run(cx: &mut Cx, work: Work) {
     cx.w.meets(file_of(&work));
     match work {
         Work::Namespace(name) => misc::namespace(cx, &name),
-        Work::Definition(name) => misc::definition(cx, &name),
+        Work::Definition(_) => misc::definition(cx),
         Work::Chart(ns, name) => helm::reconcile(cx, &ns, &name),
         Work::Values(ns, name) => helm::secret_changed(cx, &ns, &name),
         Work::Deployment(ns, name) => deployments::deployment(cx, &ns, &name),
@@ -362,6 +370,8 @@ fn run(cx: &mut Cx, work: Work) {
                 deployments::replicaset(cx, &ns, &name);
             }
         }
+        Work::Tokens(ns) => accounts::tokens(cx, &ns),
+        Work::Roles => accounts::roles(cx),
         Work::Policy => gpu::reconcile(cx),
         Work::Repos => fleet::reconcile(cx),
         Work::Apps => misc::apps(cx),

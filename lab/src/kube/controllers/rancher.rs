@@ -20,7 +20,7 @@ pub fn started(cx: &mut Cx) {
     ] {
         let now = cx.now();
         cx.c.store.install_crd(now, crd);
-        super::misc::definition(cx, crd);
+        super::misc::definition(cx);
     }
     let anywhere = json!([{"operator": "Exists"}]);
     for (ns, name, image) in [

@@ -80,9 +80,9 @@ fn view() -> Vec<Value> {
     USUAL.iter().chain(SHOWN).map(|r| rule(r, READ)).collect()
 }
 
-fn edit() -> Vec<Value> {
-    let mut out = view();
-    out.extend(USUAL.iter().map(|r| rule(r, WRITE)));
+/// What `edit` has beside `view`.
+fn changes() -> Vec<Value> {
+    let mut out: Vec<Value> = USUAL.iter().map(|r| rule(r, WRITE)).collect();
     out.push(json!({"apiGroups": [""], "resources": ["pods/attach", "pods/exec", "pods/portforward", "pods/proxy",
         "secrets", "services/proxy"], "verbs": READ}));
     out.push(json!({"apiGroups": [""], "resources": ["pods/attach", "pods/eviction", "pods/exec", "pods/portforward",
@@ -91,12 +91,30 @@ fn edit() -> Vec<Value> {
     out
 }
 
-fn admin() -> Vec<Value> {
-    let mut out = edit();
+fn edit() -> Vec<Value> {
+    changes().into_iter().chain(view()).collect()
+}
+
+/// What `admin` has beside `edit`.
+fn rights() -> Vec<Value> {
     let all: Vec<&str> = READ.iter().chain(WRITE).copied().collect();
-    out.push(json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["rolebindings", "roles"], "verbs": all}));
-    out.push(json!({"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"],
-        "verbs": ["create"]}));
+    vec![
+        json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["rolebindings", "roles"], "verbs": all}),
+        json!({"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]}),
+    ]
+}
+
+fn admin() -> Vec<Value> {
+    edit().into_iter().chain(rights()).collect()
+}
+
+/// Metadata of what the server makes itself; `gathered`: the role that has the rules of this one too.
+fn own(name: &str, gathered: &str) -> Value {
+    let mut out = json!({"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}});
+    if !gathered.is_empty() {
+        out["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{gathered}")] = json!("true");
+    }
     out
 }
 
@@ -110,23 +128,32 @@ pub fn birth(cx: &mut Cx) {
         json!([{"nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"], "verbs": ["get"]}]);
     let issuer = json!([{"nonResourceURLs": ["/.well-known/openid-configuration", "/.well-known/openid-configuration/",
         "/openid/v1/jwks", "/openid/v1/jwks/"], "verbs": ["get"]}]);
-    let own = json!([
+    let oneself = json!([
         {"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
             "verbs": ["create"]},
         {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]},
     ]);
     for (name, rules) in [
         ("cluster-admin", everything),
-        ("admin", json!(admin())),
-        ("edit", json!(edit())),
-        ("view", json!(view())),
-        ("system:basic-user", own),
+        ("system:basic-user", oneself),
         ("system:discovery", discovery),
         ("system:public-info-viewer", public),
         ("system:service-account-issuer-discovery", issuer),
     ] {
         cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-            "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}, "rules": rules}));
+            "metadata": own(name, ""), "rules": rules}));
+    }
+    // the roles of people gather the rules that are labelled for them
+    for (name, whole, part, next) in
+        [("view", view(), view(), "edit"), ("edit", edit(), changes(), "admin"), ("admin", admin(), rights(), "")]
+    {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{name}");
+        cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": own(&format!("system:aggregate-to-{name}"), name), "rules": part}));
+        cx.create(
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": own(name, next),
+            "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {label: "true"}}]}, "rules": whole}),
+        );
     }
     for (name, group) in [
         ("cluster-admin", "system:masters"),
@@ -136,7 +163,7 @@ pub fn birth(cx: &mut Cx) {
         ("system:service-account-issuer-discovery", "system:serviceaccounts"),
     ] {
         cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-            "metadata": {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}},
+            "metadata": own(name, ""),
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}]}));
     }

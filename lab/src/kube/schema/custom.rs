@@ -8,6 +8,15 @@ use crate::kube::store::Cause;
 
 const SKIPPED: &str = "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
+/// Reasons that keep rules from being checked.
+const BLOCKING: &[&str] = &[
+    "FieldValueNotSupported",
+    "FieldValueRequired",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    "FieldValueTypeInvalid",
+];
+
 fn type_of(v: &Value) -> &'static str {
     match v {
         Value::Null => "null",
@@ -23,15 +32,16 @@ fn type_of(v: &Value) -> &'static str {
 /// Checks an object; `old` is what it was.
 pub fn check(node: Node<'_>, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     let Value::Object(m) = obj else { return };
+    let before = out.len();
     for r in node.required().into_iter().filter(|r| !m.contains_key(*r)) {
         out.push(Cause::required(r, ""));
     }
-    let before = out.len();
     let parts = || m.iter().filter(|(k, _)| !matches!(k.as_str(), "metadata" | "apiVersion" | "kind"));
     for (k, v) in parts() {
         place(node.down(k), k, v, out);
     }
-    if out.len() > before {
+    combined(node, "", obj, out);
+    if out[before..].iter().any(|c| BLOCKING.contains(&c.reason)) {
         out.push(Cause { reason: "FieldValueInvalid", field: "<nil>".into(), message: SKIPPED.into() });
         return;
     }
@@ -41,13 +51,19 @@ pub fn check(node: Node<'_>, obj: &Value, old: Option<&Value>, out: &mut Vec<Cau
     }
 }
 
+/// Checks a value of a place, be it one that a schema gives by itself.
+pub(super) fn value(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
+    place(node, path, v, out);
+}
+
 fn place(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
-    if node.open() || v.is_null() {
+    if node.schema().is_none() || v.is_null() {
         return;
     }
     let is = type_of(v);
-    match node.kind() {
-        _ if node.int_or_string() && matches!(is, "integer" | "string") => return,
+    let kind = if node.int_or_string() { Some("integer,string") } else { node.kind() };
+    match kind {
+        Some("integer,string") if matches!(is, "integer" | "string") => {}
         Some(want) if want != is && !(want == "number" && is == "integer") => {
             let why = format!("{path} in body must be of type {want}: \"{is}\"");
             let shown = if v.is_string() { v.clone() } else { is.into() };
@@ -66,6 +82,7 @@ fn place(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
         out.push(Cause::unsupported(path, v, &list));
     }
     limits(node, path, v, out);
+    combined(node, path, v, out);
     match v {
         Value::Object(m) => {
             for r in node.required().into_iter().filter(|r| !m.contains_key(*r)) {
@@ -77,6 +94,46 @@ fn place(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
         }
         Value::Array(a) => a.iter().enumerate().for_each(|(i, v)| place(node.items(), &format!("{path}[{i}]"), v, out)),
         _ => {}
+    }
+}
+
+/// Checks a value against `allOf`, `anyOf`, `oneOf` and `not`.
+fn combined(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
+    let judged = |schema: &Value| {
+        let mut found = Vec::new();
+        place(Node::new(schema), path, v, &mut found);
+        found
+    };
+    let all = |key: &str| -> Vec<Vec<Cause>> {
+        node.word(key).as_array().into_iter().flatten().filter(|s| s.get("$ref").is_none()).map(judged).collect()
+    };
+    let mut say = |why: String, more: Option<&Vec<Cause>>| {
+        let message = format!("Invalid value: \"\": {path:?} must {why}");
+        out.push(Cause { reason: "FieldValueInvalid", field: "<nil>".into(), message });
+        out.extend(more.into_iter().flatten().cloned());
+    };
+    let any = all("anyOf");
+    if !any.is_empty() && any.iter().all(|f| !f.is_empty()) {
+        say("validate at least one schema (anyOf)".to_owned(), any.first());
+    }
+    let one = all("oneOf");
+    match one.iter().filter(|f| f.is_empty()).count() {
+        _ if one.is_empty() => {}
+        1 => {}
+        0 => say("validate one and only one schema (oneOf). Found none valid".to_owned(), one.first()),
+        n => say(
+            format!("validate one and only one schema (oneOf). Found {n} valid alternatives"),
+            one.iter().find(|f| !f.is_empty()),
+        ),
+    }
+    let each = all("allOf");
+    if each.iter().any(|f| !f.is_empty()) {
+        let none = if each.iter().all(|f| !f.is_empty()) { ". None validated" } else { "" };
+        let more: Vec<Cause> = each.iter().flatten().cloned().collect();
+        say(format!("validate all the schemas (allOf){none}"), Some(&more));
+    }
+    if node.word("not").is_object() && judged(node.word("not")).is_empty() {
+        say("not validate the schema (not)".to_owned(), None);
     }
 }
 
@@ -120,6 +177,7 @@ fn limits(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
         say(format!("should have at least {n} properties"));
     }
     most(node, path, v, out);
+    unique(node, path, v, out);
 }
 
 /// Limits from above have words of their own.
@@ -148,6 +206,14 @@ fn most(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
             }
             seen.push(key);
         }
+    }
+}
+
+/// Items of a set are there once.
+fn unique(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
+    let (Value::Array(a), ListKind::Set) = (v, node.list()) else { return };
+    for (i, item) in a.iter().enumerate().filter(|(i, item)| a[..*i].contains(item)) {
+        out.push(super::rules::duplicate(format!("{path}[{i}]"), item));
     }
 }
 

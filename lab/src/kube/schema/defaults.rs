@@ -3,7 +3,7 @@ use base64::Engine;
 use serde_json::{Value, json};
 
 use super::node::Node;
-use super::{Kind, typed};
+use super::{Kind, kindfill, podfill, typed};
 use crate::kube::store::{Store, meta};
 use crate::kube::text::{arr, shown};
 
@@ -16,6 +16,7 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
     }
     quantities(Node::of(kind), obj);
     match kind.kind.as_str() {
+        _ if kind.group == "admissionregistration.k8s.io" => crate::kube::dynamic::defaults(kind, obj),
         "Pod" => pod(store, obj, old),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workload(&kind.kind, obj),
         "Job" => job(obj, old),
@@ -34,6 +35,7 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
         "PersistentVolume" => {
             set(&mut obj["spec"], "persistentVolumeReclaimPolicy", "Retain".into());
             set(&mut obj["spec"], "volumeMode", "Filesystem".into());
+            podfill::sources(&mut obj["spec"]);
             set(&mut obj["status"], "phase", "Pending".into());
             protect(obj, "kubernetes.io/pv-protection", old.is_none());
         }
@@ -41,11 +43,7 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
             set(obj, "reclaimPolicy", "Delete".into());
             set(obj, "volumeBindingMode", "Immediate".into());
         }
-        "CustomResourceDefinition" => definition(obj, store.now_ms()),
-        "NetworkPolicy" if arr(obj, "/spec/policyTypes").is_empty() => {
-            let out = !arr(obj, "/spec/egress").is_empty();
-            obj["spec"]["policyTypes"] = if out { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
-        }
+        "CustomResourceDefinition" => definition(store, obj),
         "PriorityClass" => set(obj, "preemptionPolicy", "PreemptLowerPriority".into()),
         "ClusterRoleBinding" | "RoleBinding" => {
             set(&mut obj["roleRef"], "apiGroup", "rbac.authorization.k8s.io".into());
@@ -55,13 +53,13 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
                 }
             }
         }
-        _ => {}
+        other => kindfill::apply(other, obj),
     }
     typed::complete(kind, obj);
 }
 
 /// Sets a field that is absent.
-fn set(obj: &mut Value, field: &str, value: Value) {
+pub(super) fn set(obj: &mut Value, field: &str, value: Value) {
     if obj[field].is_null() {
         obj[field] = value;
     }
@@ -148,7 +146,8 @@ pub fn canonical(text: &str) -> Option<String> {
 }
 
 fn pod(store: &Store, obj: &mut Value, old: Option<&Value>) {
-    pod_spec(&mut obj["spec"]);
+    podfill::spec(&mut obj["spec"]);
+    podfill::own(&mut obj["spec"]);
     set(&mut obj["spec"], "serviceAccountName", "default".into());
     let sa = obj["spec"]["serviceAccountName"].clone();
     set(&mut obj["spec"], "serviceAccount", sa);
@@ -208,95 +207,6 @@ fn qos(spec: &Value) -> &'static str {
     }
 }
 
-fn tag(image: &str) -> &str {
-    match image.rsplit('/').next().unwrap_or(image).split_once([':', '@']) {
-        Some((_, "latest")) | None => "Always",
-        Some(_) => "IfNotPresent",
-    }
-}
-
-/// Defaults of a pod template's spec.
-fn pod_spec(spec: &mut Value) {
-    if !spec.is_object() {
-        return;
-    }
-    set(spec, "restartPolicy", "Always".into());
-    set(spec, "terminationGracePeriodSeconds", 30.into());
-    set(spec, "dnsPolicy", "ClusterFirst".into());
-    set(spec, "securityContext", json!({}));
-    set(spec, "schedulerName", "default-scheduler".into());
-    if let Some(sa) = spec.get("serviceAccountName").cloned() {
-        set(spec, "serviceAccount", sa);
-    }
-    let host = spec["hostNetwork"] == true;
-    for list in ["containers", "initContainers", "ephemeralContainers"] {
-        for c in spec[list].as_array_mut().into_iter().flatten() {
-            let image = c["image"].as_str().unwrap_or_default().to_owned();
-            set(c, "imagePullPolicy", tag(&image).into());
-            set(c, "terminationMessagePath", "/dev/termination-log".into());
-            set(c, "terminationMessagePolicy", "File".into());
-            set(c, "resources", json!({}));
-            let limits = c["resources"]["limits"].clone();
-            for (k, v) in limits.as_object().into_iter().flatten() {
-                set(&mut c["resources"]["requests"], k, v.clone());
-            }
-            for p in c["ports"].as_array_mut().into_iter().flatten() {
-                set(p, "protocol", "TCP".into());
-                if host {
-                    let port = p["containerPort"].clone();
-                    set(p, "hostPort", port);
-                }
-            }
-            for e in c["env"].as_array_mut().into_iter().flatten() {
-                if e["valueFrom"]["fieldRef"].is_object() {
-                    set(&mut e["valueFrom"]["fieldRef"], "apiVersion", "v1".into());
-                }
-            }
-            for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-                if c[probe].is_object() {
-                    let p = &mut c[probe];
-                    for (k, d) in
-                        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
-                    {
-                        set(p, k, d.into());
-                    }
-                    if p["httpGet"].is_object() {
-                        set(&mut p["httpGet"], "scheme", "HTTP".into());
-                        set(&mut p["httpGet"], "path", "/".into());
-                    }
-                }
-            }
-        }
-    }
-    if let Some(m) = spec.as_object_mut() {
-        m.retain(|_, v| !v.is_null());
-    }
-    for v in spec["volumes"].as_array_mut().into_iter().flatten() {
-        for source in ["configMap", "secret", "projected"] {
-            if v[source].is_object() {
-                set(&mut v[source], "defaultMode", 420.into());
-            }
-        }
-        if v["hostPath"].is_object() {
-            set(&mut v["hostPath"], "type", "".into());
-        }
-        if let Some(m) = v.as_object_mut() {
-            m.retain(|_, v| !v.is_null());
-            if m.keys().all(|k| k == "name") {
-                m.insert("emptyDir".into(), json!({}));
-            }
-        }
-    }
-    if let Some(m) = spec.as_object_mut() {
-        m.retain(|_, v| !v.is_null());
-    }
-    for list in ["containers", "initContainers", "ephemeralContainers"] {
-        for c in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            tidy(c);
-        }
-    }
-}
-
 /// Drops nulls that looking at absent fields left behind.
 pub(super) fn tidy(v: &mut Value) {
     match v {
@@ -311,7 +221,7 @@ pub(super) fn tidy(v: &mut Value) {
 
 fn workload(kind: &str, obj: &mut Value) {
     let spec = &mut obj["spec"];
-    pod_spec(&mut spec["template"]["spec"]);
+    podfill::spec(&mut spec["template"]["spec"]);
     if kind != "DaemonSet" {
         set(spec, "replicas", 1.into());
     }
@@ -337,7 +247,21 @@ fn workload(kind: &str, obj: &mut Value) {
             set(spec, "revisionHistoryLimit", 10.into());
         }
         "StatefulSet" => {
-            set(&mut spec["updateStrategy"], "type", "RollingUpdate".into());
+            if spec["updateStrategy"]["type"].is_null() {
+                spec["updateStrategy"]["type"] = "RollingUpdate".into();
+                set(&mut spec["updateStrategy"], "rollingUpdate", json!({}));
+            }
+            if spec["updateStrategy"]["type"] == "RollingUpdate" && spec["updateStrategy"]["rollingUpdate"].is_object()
+            {
+                set(&mut spec["updateStrategy"]["rollingUpdate"], "partition", 0.into());
+            }
+            for c in podfill::each(spec, "/volumeClaimTemplates") {
+                c["apiVersion"] = "v1".into();
+                c["kind"] = "PersistentVolumeClaim".into();
+                set(&mut c["spec"], "volumeMode", "Filesystem".into());
+                set(&mut c["spec"], "resources", json!({}));
+                set(&mut c["status"], "phase", "Pending".into());
+            }
             set(spec, "podManagementPolicy", "OrderedReady".into());
             set(spec, "revisionHistoryLimit", 10.into());
             set(spec, "persistentVolumeClaimRetentionPolicy", json!({"whenDeleted": "Retain", "whenScaled": "Retain"}));
@@ -351,14 +275,22 @@ fn job(obj: &mut Value, old: Option<&Value>) {
     let uid = obj["metadata"]["uid"].clone();
     let name = obj["metadata"]["name"].clone();
     let spec = &mut obj["spec"];
+    // a job of several pods that says nothing of completions is done when its pods say so
+    if spec["parallelism"].is_null() {
+        set(spec, "completions", 1.into());
+    }
     set(spec, "parallelism", 1.into());
-    set(spec, "completions", 1.into());
-    set(spec, "backoffLimit", 6.into());
+    let tries = if spec["backoffLimitPerIndex"].is_null() { 6 } else { i64::from(i32::MAX) };
+    set(spec, "backoffLimit", tries.into());
     set(spec, "completionMode", "NonIndexed".into());
     set(spec, "suspend", false.into());
-    set(spec, "manualSelector", Value::Null);
-    set(spec, "podReplacementPolicy", "TerminatingOrFailed".into());
-    pod_spec(&mut spec["template"]["spec"]);
+    set(spec, "manualSelector", false.into());
+    let replaced = if spec["podFailurePolicy"].is_object() { "Failed" } else { "TerminatingOrFailed" };
+    set(spec, "podReplacementPolicy", replaced.into());
+    for rule in podfill::each(spec, "/podFailurePolicy/rules") {
+        podfill::each(rule, "/onPodConditions").for_each(|c| set(c, "status", "True".into()));
+    }
+    podfill::spec(&mut spec["template"]["spec"]);
     if spec["manualSelector"] != true && old.is_none() {
         spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
         let labels = &mut spec["template"]["metadata"]["labels"];
@@ -385,6 +317,12 @@ fn job(obj: &mut Value, old: Option<&Value>) {
         }
     }
     tidy(spec);
+    // what is read back has the labels of its template, unless it has some of its own
+    let labels = spec["template"]["metadata"]["labels"].clone();
+    let bare = obj["metadata"]["labels"].as_object().is_none_or(serde_json::Map::is_empty);
+    if bare && labels.is_object() {
+        obj["metadata"]["labels"] = labels;
+    }
 }
 
 fn cron(obj: &mut Value) {
@@ -393,7 +331,7 @@ fn cron(obj: &mut Value) {
     set(spec, "suspend", false.into());
     set(spec, "successfulJobsHistoryLimit", 3.into());
     set(spec, "failedJobsHistoryLimit", 1.into());
-    pod_spec(&mut spec["jobTemplate"]["spec"]["template"]["spec"]);
+    podfill::spec(&mut spec["jobTemplate"]["spec"]["template"]["spec"]);
     tidy(spec);
 }
 
@@ -408,15 +346,28 @@ fn service(store: &mut Store, obj: &mut Value, old: Option<&Value>) {
     set(&mut obj["spec"], "type", "ClusterIP".into());
     let kind = obj["spec"]["type"].as_str().unwrap_or_default().to_owned();
     set(&mut obj["spec"], "sessionAffinity", "None".into());
-    set(&mut obj["spec"], "internalTrafficPolicy", "Cluster".into());
+    match obj["spec"]["sessionAffinity"].as_str() {
+        Some("None") => drop(obj["spec"].as_object_mut().and_then(|m| m.shift_remove("sessionAffinityConfig"))),
+        Some("ClientIP") => {
+            set(&mut obj["spec"], "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10_800}}))
+        }
+        _ => {}
+    }
+    if kind != "ExternalName" {
+        set(&mut obj["spec"], "internalTrafficPolicy", "Cluster".into());
+    }
     let outside = matches!(kind.as_str(), "NodePort" | "LoadBalancer");
-    if outside {
+    if outside || kind == "ClusterIP" && !arr(obj, "/spec/externalIPs").is_empty() {
         set(&mut obj["spec"], "externalTrafficPolicy", "Cluster".into());
     }
+    let n = store.draw_port();
     if kind == "LoadBalancer" {
         set(&mut obj["spec"], "allocateLoadBalancerNodePorts", true.into());
+        if obj["spec"]["externalTrafficPolicy"] == "Local" {
+            let was = old.map(|o| o["spec"]["healthCheckNodePort"].clone()).filter(|p| !p.is_null());
+            set(&mut obj["spec"], "healthCheckNodePort", was.unwrap_or_else(|| (30_000 + (n + 1381) % 2768).into()));
+        }
     }
-    let n = store.draw_port();
     for (i, p) in obj["spec"]["ports"].as_array_mut().into_iter().flatten().enumerate() {
         set(p, "protocol", "TCP".into());
         let port = p["port"].clone();
@@ -470,40 +421,26 @@ fn claim(store: &Store, obj: &mut Value, is_new: bool) {
             obj["spec"]["storageClassName"] = name.into();
         }
     }
+    // either way of naming where the data is from says the same
+    let (from, by) = (obj["spec"]["dataSource"].clone(), obj["spec"]["dataSourceRef"].clone());
+    match (from.is_object(), by.is_object()) {
+        (true, false) => obj["spec"]["dataSourceRef"] = from,
+        (false, true) if by["namespace"].is_null() => obj["spec"]["dataSource"] = by,
+        _ => {}
+    }
     protect(obj, "kubernetes.io/pvc-protection", is_new);
     if let Some(m) = obj["spec"].as_object_mut() {
         m.retain(|_, v| !v.is_null());
     }
 }
 
-fn definition(obj: &mut Value, now_ms: u64) {
-    let now = meta::time(now_ms);
+fn definition(store: &Store, obj: &mut Value) {
     set(&mut obj["spec"], "conversion", json!({"strategy": "None"}));
     let names = &mut obj["spec"]["names"];
     let kind = names["kind"].as_str().unwrap_or_default().to_owned();
     set(names, "listKind", format!("{kind}List").into());
     set(names, "singular", kind.to_lowercase().into());
-    let accepted = names.clone();
-    let stored: Vec<Value> = obj["spec"]["versions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|v| v["storage"] == true)
-        .map(|v| v["name"].clone())
-        .collect();
-    if obj["status"]["conditions"].is_array() {
-        obj["status"]["acceptedNames"] = accepted;
-        return;
-    }
-    obj["status"] = json!({
-        "conditions": [
-            {"type": "NamesAccepted", "status": "True", "lastTransitionTime": now, "reason": "NoConflicts",
-             "message": "no conflicts found"},
-            {"type": "Established", "status": "True", "lastTransitionTime": now, "reason": "InitialNamesAccepted",
-             "message": "the initial names have been accepted"},
-        ],
-        "acceptedNames": accepted, "storedVersions": stored,
-    });
+    super::definition::settle(store, obj);
 }
 
 #[cfg(test)]

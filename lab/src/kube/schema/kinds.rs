@@ -31,6 +31,10 @@ pub struct Kind {
     pub scale_paths: Value,
     /// Version that a custom kind is stored in.
     pub stored: String,
+    /// Whether a custom kind has other versions too.
+    pub several: bool,
+    /// What clients of a deprecated version are told.
+    pub outdated: Option<String>,
     /// Fields that objects of a custom kind can be selected by.
     pub selectable: Vec<String>,
     /// Categories (`all`).
@@ -70,6 +74,16 @@ impl Kind {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
+    /// The version that objects are kept in.
+    #[must_use]
+    pub fn kept_version(&self) -> String {
+        if self.custom && !self.stored.is_empty() {
+            format!("{}/{}", self.group, self.stored)
+        } else {
+            self.api_version()
+        }
+    }
+
     /// `PodList`.
     #[must_use]
     pub fn list_kind(&self) -> String {
@@ -81,9 +95,14 @@ impl Kind {
     pub fn generations(&self, obj: &Value) -> bool {
         self.custom
             || self.kind == "Namespace"
+            || COUNTED.contains(&self.kind.as_str())
             || obj.get("spec").is_some() && !matches!(self.kind.as_str(), "Service" | "PersistentVolumeClaim")
     }
 }
+
+/// Kinds without a spec whose strategy counts generations all the same.
+const COUNTED: &[&str] =
+    &["EndpointSlice", "PriorityClass", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 
 /// group, version, kind, plural, short names, flags, categories. Flags: n
 /// namespaced, s status, c scale, o create only, r read only.
@@ -244,6 +263,10 @@ pub fn builtin() -> &'static [Arc<Kind>] {
     })
 }
 
+fn arr_len(v: &Value) -> usize {
+    v.as_array().map_or(0, Vec::len)
+}
+
 /// The kinds that a CustomResourceDefinition defines, one per served version.
 #[must_use]
 pub fn of_crd(crd: &Value) -> Vec<Arc<Kind>> {
@@ -268,7 +291,9 @@ pub fn of_crd(crd: &Value) -> Vec<Arc<Kind>> {
                 list: text(&names["listKind"]),
                 plural: text(&names["plural"]),
                 singular: if singular.is_empty() { kind.to_lowercase() } else { singular },
-                short: list(&names["shortNames"]),
+                short: list(&crd["status"]["acceptedNames"]["shortNames"]),
+                several: arr_len(&spec["versions"]) > 1,
+                outdated: super::definition::outdated(spec, v),
                 namespaced: spec["scope"] == "Namespaced",
                 status: v["subresources"]["status"].is_object(),
                 scale: v["subresources"]["scale"].is_object(),

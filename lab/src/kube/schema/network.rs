@@ -17,9 +17,9 @@ pub(super) fn service(obj: &Value, out: &mut Vec<Cause>) {
     one_of("spec.internalTrafficPolicy".into(), &spec["internalTrafficPolicy"], &["Cluster", "Local"], out);
     let kind = s(spec, "/type");
     let outside = matches!(kind, "NodePort" | "LoadBalancer");
-    if outside {
+    if outside || kind == "ClusterIP" && !arr(spec, "/externalIPs").is_empty() {
         one_of("spec.externalTrafficPolicy".into(), &spec["externalTrafficPolicy"], &["Cluster", "Local"], out);
-        if spec["clusterIP"] == "None" {
+        if outside && spec["clusterIP"] == "None" {
             let why = format!("may not be set to 'None' for {kind} services");
             out.push(Cause::invalid("spec.clusterIPs[0]", &"None".into(), &why));
         }

@@ -99,7 +99,12 @@ impl<'a> Node<'a> {
                 && !self.get("properties").is_object()
                 && self.get("additionalProperties").is_null()
                 && !self.get("items").is_object()
-                && matches!(self.get("type").as_str(), None | Some("object"))
+                && match self.get("type").as_str() {
+                    None => true,
+                    // an object of a custom kind that declares no fields has none
+                    Some("object") => !self.custom,
+                    Some(_) => false,
+                }
     }
 
     /// A field of the object at this place.

@@ -1,6 +1,6 @@
 //! Rules of built-in kinds beyond their types, kind by kind; schedules, roles, autoscalers and definitions themselves.
 //! Grade: source (the validation packages of kube-apiserver).
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Kind, limits, names, network, podspec, workloads};
 use crate::kube::controllers::cronjobs;
@@ -16,7 +16,7 @@ pub(in crate::kube) fn words(list: &[&str]) -> Vec<String> {
 }
 
 /// A text that has to be one of a list, where it is given.
-pub(super) fn one_of(at: String, v: &Value, list: &[&str], out: &mut Vec<Cause>) {
+pub(in crate::kube) fn one_of(at: String, v: &Value, list: &[&str], out: &mut Vec<Cause>) {
     if v.as_str().is_some_and(|t| !list.contains(&t)) {
         out.push(Cause::unsupported(at, v, &words(list)));
     }
@@ -81,7 +81,8 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
         "RoleBinding" | "ClusterRoleBinding" => binding(kind, obj, out),
         "Secret" => super::secrets::secret(obj, out),
         "ConfigMap" => super::secrets::config_map(obj, out),
-        "CustomResourceDefinition" => definition(spec, out),
+        "CustomResourceDefinition" => super::definition::check(obj, old, out),
+        _ if kind.group == "admissionregistration.k8s.io" => crate::kube::dynamic::check(kind, obj, out),
         _ => {}
     }
 }
@@ -174,69 +175,5 @@ fn binding(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
                 out.push(Cause::unsupported(format!("{at}.kind"), &sort.into(), &sorts));
             }
         }
-    }
-}
-
-fn definition(spec: &Value, out: &mut Vec<Cause>) {
-    one_of("spec.scope".into(), &spec["scope"], &["Cluster", "Namespaced"], out);
-    let versions = arr(spec, "/versions");
-    if versions.iter().filter(|v| v["storage"] == true).count() != 1 {
-        let why = "must have exactly one version marked as storage version";
-        out.push(Cause::invalid("spec.versions", &spec["versions"], why));
-    }
-    for (i, v) in versions.iter().enumerate() {
-        let schema = &v["schema"]["openAPIV3Schema"];
-        if !schema.is_object() {
-            out.push(Cause::required(format!("spec.versions[{i}].schema.openAPIV3Schema"), "schemas are required"));
-            continue;
-        }
-        // One version alone is looked at as the schema of all.
-        let at = if versions.len() == 1 {
-            "spec.validation.openAPIV3Schema".to_owned()
-        } else {
-            format!("spec.versions[{i}].schema.openAPIV3Schema")
-        };
-        structural(schema, &at, "must not be empty at the root", out);
-        validations(schema, &at, true, out);
-    }
-}
-
-/// Rules have to compile.
-fn validations(schema: &Value, at: &str, root: bool, out: &mut Vec<Cause>) {
-    for (i, r) in arr(schema, "/x-kubernetes-validations").iter().enumerate() {
-        let at = format!("{at}.x-kubernetes-validations[{i}].rule");
-        let text = |k: &str| r[k].as_str().unwrap_or_default();
-        if text("rule").trim().is_empty() {
-            out.push(Cause::required(at, "rule is not specified"));
-        } else if let Some(why) = super::cel::trouble(text("rule"), schema, root) {
-            let shown = json!({"Rule": text("rule"), "Message": text("message"), "Reason": r["reason"],
-                "MessageExpression": text("messageExpression"), "FieldPath": text("fieldPath"),
-                "OptionalOldSelf": r["optionalOldSelf"]});
-            out.push(Cause::invalid(at, &shown, &why));
-        }
-    }
-    for (k, v) in schema["properties"].as_object().into_iter().flatten() {
-        validations(v, &format!("{at}.properties[{k}]"), false, out);
-    }
-    for below in ["items", "additionalProperties"].into_iter().filter(|k| schema[*k].is_object()) {
-        validations(&schema[below], &format!("{at}.{below}"), false, out);
-    }
-}
-
-/// Every place of a schema has a type, unless it says that anything may stand there.
-fn structural(schema: &Value, at: &str, why: &str, out: &mut Vec<Cause>) {
-    let open = schema["x-kubernetes-int-or-string"] == true || schema["x-kubernetes-preserve-unknown-fields"] == true;
-    if schema["type"].as_str().is_none_or(str::is_empty) && !open {
-        out.push(Cause::required(format!("{at}.type"), why));
-    }
-    for (k, v) in schema["properties"].as_object().into_iter().flatten() {
-        structural(v, &format!("{at}.properties[{k}]"), "must not be empty for specified object fields", out);
-    }
-    if schema["items"].is_object() {
-        structural(&schema["items"], &format!("{at}.items"), "must not be empty for specified array items", out);
-    }
-    if schema["additionalProperties"].is_object() {
-        let why = "must not be empty for specified object fields";
-        structural(&schema["additionalProperties"], &format!("{at}.additionalProperties"), why, out);
     }
 }

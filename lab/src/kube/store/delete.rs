@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::write::set_condition;
 use super::{Failure, Store, meta};
 use crate::kube::schema::Kind;
 
@@ -42,6 +43,7 @@ pub enum Deleted {
     Marked(Arc<Value>),
 }
 
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
@@ -85,6 +87,10 @@ impl Store {
             Propagation::Orphan if !namespace && !has(&holders, ORPHAN) => holders.push(ORPHAN.into()),
             _ => {}
         }
+        let definition = kind.kind == "CustomResourceDefinition";
+        if definition && !has(&holders, CLEANUP) && !meta::deleting(&old) {
+            holders.push(CLEANUP.into());
+        }
         if holders.is_empty() && grace == 0 && !namespace {
             self.finish(kind, ns, name, &old);
             return Ok(Deleted::Gone(old));
@@ -105,6 +111,9 @@ impl Store {
         if namespace {
             self.empty_namespace(name);
             self.settle(name);
+        }
+        if definition {
+            self.empty_definition(name);
         }
         Ok(Deleted::Marked(marked))
     }
@@ -171,8 +180,46 @@ impl Store {
         if kind.kind == "CustomResourceDefinition" {
             self.drop_custom_objects(old);
         }
+        if kind.custom {
+            self.end_definition(&kind.resource());
+        }
         self.cascade(meta::uid(old));
         self.settle(ns);
+    }
+
+    /// Deletes all objects of a definition that goes.
+    fn empty_definition(&mut self, name: &str) {
+        let now = meta::time(self.now_ms);
+        let _ = self.patch_with(super::CRDS, "", name, |o| {
+            let why = "CustomResource deletion is in progress";
+            set_condition(&mut o["status"], &now, ("Terminating", "True", "InstanceDeletionInProgress", why));
+        });
+        let doomed: Vec<(String, String)> =
+            self.all(name, "").map(|o| (meta::namespace(o).to_owned(), meta::name(o).to_owned())).collect();
+        if let Some(kind) = self.kind_for(name) {
+            for (ns, object) in doomed {
+                let _ = self.delete_as(&kind, &ns, &object, &DeleteOptions::default());
+            }
+        }
+        self.end_definition(name);
+    }
+
+    /// Ends a definition that only waited for its objects.
+    fn end_definition(&mut self, name: &str) {
+        let waits = self.get(super::CRDS, "", name).is_some_and(meta::deleting);
+        if !waits || self.all(name, "").next().is_some() {
+            return;
+        }
+        let left = |o: &Value| meta::finalizers(o).into_iter().filter(|f| *f != CLEANUP).map(str::to_owned).collect();
+        let Some((kind, old)) = self.kind_for(super::CRDS).zip(self.arc(super::CRDS, "", name).cloned()) else {
+            return;
+        };
+        let left: Vec<String> = left(&old);
+        if left.is_empty() {
+            self.finish(&kind, "", name, &old);
+        } else {
+            let _ = self.patch_with(super::CRDS, "", name, |o| o["metadata"]["finalizers"] = json!(left));
+        }
     }
 
     fn drop_custom_objects(&mut self, crd: &Value) {

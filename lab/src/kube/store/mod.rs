@@ -122,6 +122,12 @@ impl From<Saved> for Store {
 
 const CRDS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
+/// Whether a definition has got its names.
+fn established(crd: &Value) -> bool {
+    let conditions = crd["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|c| c["type"] == "Established" && c["status"] == "True")
+}
+
 /// Key inside a resource: `namespace/name`, or `/name`.
 fn key(ns: &str, name: &str) -> String {
     format!("{ns}/{name}")
@@ -340,7 +346,7 @@ impl Store {
             .get(CRDS)
             .into_iter()
             .flat_map(BTreeMap::values)
-            .filter(|crd| !meta::deleting(crd))
+            .filter(|crd| established(crd))
             .flat_map(|crd| kinds::of_crd(crd))
             .collect();
         // Those that were there keep their places; new ones follow.

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Failure, Store, admission, fields, meta};
+use crate::kube::api::auth::User;
+use crate::kube::api::escalation;
+use crate::kube::dynamic::{self, Attributes};
 use crate::kube::schema::{Kind, defaults, resized, validate};
 
 /// How an API client writes.
@@ -17,6 +20,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// Check the object as for any client; controllers of the lab are not checked.
     pub check: bool,
+    /// Who asks; nobody: a controller of the lab, whom no policy judges.
+    pub user: Option<User>,
 }
 
 /// What an update came to.
@@ -28,6 +33,8 @@ pub struct Written {
     pub created: bool,
     /// Whether anything changed.
     pub changed: bool,
+    /// What policies have to say to the client.
+    pub warnings: Vec<String>,
 }
 
 /// Most characters of a generated name's beginning that are kept.
@@ -63,8 +70,11 @@ impl Store {
     /// # Errors
     /// As [`Store::create`].
     pub fn create_as(&mut self, kind: &Kind, mut obj: Value, o: &WriteOptions) -> Result<Written, Failure> {
-        obj["apiVersion"] = kind.api_version().into();
+        obj["apiVersion"] = kind.kept_version().into();
         obj["kind"] = kind.kind.as_str().into();
+        if o.check {
+            self.accepts(kind)?;
+        }
         if meta::name(&obj).is_empty() {
             let prefix = meta::text(&obj, "generateName").to_owned();
             if prefix.is_empty() {
@@ -98,6 +108,22 @@ impl Store {
         let plain = obj.get("stringData").cloned();
         defaults::apply(self, kind, &mut obj, None);
         admission::fill(self, kind, &ns, &mut obj);
+        let user = o.user.as_ref();
+        let attributes = |user| Attributes {
+            kind,
+            operation: "CREATE",
+            namespace: &ns,
+            name: &name,
+            subresource: "",
+            object: None,
+            old: None,
+            user,
+            dry_run: o.dry_run,
+        };
+        if let Some(user) = user {
+            dynamic::mutating(self, &Attributes { object: Some(&obj), ..attributes(user) })?;
+            escalation::check(self, user, kind, &obj, None)?;
+        }
         // Controllers are trusted to write what is valid.
         if o.check {
             admission::naming(self, kind, &ns, &obj)?;
@@ -108,6 +134,10 @@ impl Store {
             return Err(Failure::already_exists(kind, &name));
         }
         admission::creation(self, kind, &ns, &obj)?;
+        let warnings = match user {
+            Some(user) => dynamic::validating(self, &Attributes { object: Some(&obj), ..attributes(user) })?,
+            None => Vec::new(),
+        };
         crate::kube::controllers::quotas::admit(self, kind, &ns, &obj)?;
         if exists {
             return Err(Failure::already_exists(kind, &name));
@@ -116,11 +146,23 @@ impl Store {
             fields::track_as_sent(kind, None, &mut obj, plain, o, self.now_ms);
         }
         if o.dry_run {
-            return Ok(Written { object: Arc::new(obj), created: true, changed: true });
+            return Ok(Written { object: Arc::new(obj), created: true, changed: true, warnings });
         }
         let object = self.commit(kind, &ns, &name, Some(obj));
         self.after_create(kind, &name);
-        Ok(Written { object, created: true, changed: true })
+        Ok(Written { object, created: true, changed: true, warnings })
+    }
+
+    /// A custom kind whose definition goes takes nothing new.
+    fn accepts(&self, kind: &Kind) -> Result<(), Failure> {
+        let crd = if kind.custom { self.get(super::CRDS, "", &kind.resource()) } else { None };
+        if !crd.is_some_and(meta::deleting) {
+            return Ok(());
+        }
+        let mut f = Failure::not_allowed();
+        f.message = "create not allowed while custom resource definition is terminating".to_owned();
+        f.details = Some(serde_json::json!({"group": kind.group, "kind": kind.plural}));
+        Err(f)
     }
 
     /// Whether something may be created in `ns`.
@@ -178,11 +220,26 @@ impl Store {
         if o.check {
             validate::ends(kind, &old, &new)?;
         }
-        new["apiVersion"] = kind.api_version().into();
+        new["apiVersion"] = kind.kept_version().into();
         new["kind"] = kind.kind.as_str().into();
         self.keep(kind, &old, &mut new, &o.subresource);
         let plain = new.get("stringData").cloned();
         defaults::apply(self, kind, &mut new, Some(&old));
+        let attributes = |user, object| Attributes {
+            kind,
+            operation: "UPDATE",
+            namespace: ns,
+            name,
+            subresource: &o.subresource,
+            object: Some(object),
+            old: Some(&old),
+            user,
+            dry_run: o.dry_run,
+        };
+        if let Some(user) = &o.user {
+            dynamic::mutating(self, &attributes(user, &new))?;
+            escalation::check(self, user, kind, &new, Some(&old))?;
+        }
         match o.subresource.as_str() {
             _ if !o.check => {}
             "resize" => resized::check(kind, &old, &new)?,
@@ -191,10 +248,14 @@ impl Store {
         if o.check {
             admission::growth(self, kind, &old, &new)?;
         }
+        let warnings = match &o.user {
+            Some(user) => dynamic::validating(self, &attributes(user, &new))?,
+            None => Vec::new(),
+        };
         if !o.manager.is_empty() {
             fields::track_as_sent(kind, Some(&old), &mut new, plain, o, self.now_ms);
         }
-        Ok(self.store_update(kind, ns, name, &old, new, o.dry_run))
+        Ok(Written { warnings, ..self.store_update(kind, ns, name, &old, new, o.dry_run) })
     }
 
     /// Takes what this writer may not write from the old object.
@@ -283,14 +344,14 @@ impl Store {
     ) -> Written {
         meta::edit(&mut new, |m| m.insert("resourceVersion".into(), old["metadata"]["resourceVersion"].clone()));
         if same(old, &new) {
-            return Written { object: old.clone(), created: false, changed: false };
+            return Written { object: old.clone(), created: false, changed: false, warnings: Vec::new() };
         }
         if kind.generations(&new) && spec_changed(old, &new) {
             let g = old["metadata"]["generation"].as_u64().unwrap_or(0) + 1;
             meta::edit(&mut new, |m| m.insert("generation".into(), g.into()));
         }
         if dry_run {
-            return Written { object: Arc::new(new), created: false, changed: true };
+            return Written { object: Arc::new(new), created: false, changed: true, warnings: Vec::new() };
         }
         if kind.group.is_empty() && kind.kind == "Namespace" && meta::deleting(&new) {
             let free = new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty);
@@ -299,7 +360,7 @@ impl Store {
                 // Somebody has taken the control plane's own hold off: it goes, whatever is left in it.
                 self.commit(kind, ns, name, None);
             }
-            return Written { object, created: false, changed: true };
+            return Written { object, created: false, changed: true, warnings: Vec::new() };
         }
         if meta::deleting(&new)
             && meta::finalizers(&new).is_empty()
@@ -308,10 +369,10 @@ impl Store {
         {
             let object = self.commit(kind, ns, name, Some(new));
             self.finish(kind, ns, name, &object);
-            return Written { object, created: false, changed: true };
+            return Written { object, created: false, changed: true, warnings: Vec::new() };
         }
         let object = self.commit(kind, ns, name, Some(new));
-        Written { object, created: false, changed: true }
+        Written { object, created: false, changed: true, warnings: Vec::new() }
     }
 
     /// Changes an object in place, as a controller; true when something changed. Versions and

@@ -106,7 +106,7 @@ pub fn run(cx: &mut Cx, b: &Bundle, apply: bool, correct: bool) -> State {
         for crd in crds {
             let now = cx.now();
             cx.c.store.install_crd(now, crd);
-            crate::kube::controllers::misc::definition(cx, crd);
+            crate::kube::controllers::misc::definition(cx);
         }
         let mut namespaces: Vec<String> = all.iter().map(|o| s(o, "/metadata/namespace").to_owned()).collect();
         namespaces.sort();

@@ -35,23 +35,40 @@ struct Compiler<'a> {
 /// Why a rule over values of `schema` does not compile; `root`: it is the schema of whole objects.
 #[must_use]
 pub fn trouble(rule: &str, schema: &Value, root: bool) -> Option<String> {
+    let own = Is::Schema(schema, root);
+    match compiled(rule, vec![("self".to_owned(), own), ("oldSelf".to_owned(), own)]) {
+        Ok(Some("bool") | None) => None,
+        Ok(Some(_)) => Some("cel expression must evaluate to a bool".to_owned()),
+        Err(why) => Some(why),
+    }
+}
+
+/// Why an expression over names of no known type does not compile; `want`: the type that it has to be of.
+#[must_use]
+pub fn wrong(expression: &str, known: &[&str], want: Option<&str>) -> Option<String> {
+    let names = known.iter().map(|n| ((*n).to_owned(), Is::Unknown)).collect();
+    match (compiled(expression, names), want) {
+        (Ok(Some(is)), Some(want)) if is != want => Some(format!("must evaluate to {want} but got {is}")),
+        (Ok(_), _) => None,
+        (Err(why), _) => Some(why),
+    }
+}
+
+/// The type of an expression, as far as that is certain, or why it does not compile.
+fn compiled(rule: &str, names: Vec<(String, Is<'_>)>) -> Result<Option<&'static str>, String> {
     let found = match parse(rule) {
-        Err(_) => syntax(rule)?,
-        Ok(e) => {
-            let own = Is::Schema(schema, root);
-            let mut c = Compiler { rule, names: vec![("self".to_owned(), own), ("oldSelf".to_owned(), own)] };
-            match c.kind(&e) {
-                Err(wrong) => wrong,
-                Ok(is) => match type_of(is) {
-                    Some("bool") | None => return None,
-                    Some(_) => return Some("cel expression must evaluate to a bool".to_owned()),
-                },
-            }
-        }
+        Err(_) => match syntax(rule) {
+            None => return Ok(None),
+            Some(wrong) => wrong,
+        },
+        Ok(e) => match (Compiler { rule, names }).kind(&e) {
+            Err(wrong) => wrong,
+            Ok(is) => return Ok(type_of(is)),
+        },
     };
     let (text, at) = found;
     let dots = ".".repeat(at);
-    Some(format!("compilation failed: ERROR: <input>:1:{}: {text}\n | {rule}\n | {dots}^", at + 1))
+    Err(format!("compilation failed: ERROR: <input>:1:{}: {text}\n | {rule}\n | {dots}^", at + 1))
 }
 
 /// What is certainly no rule at all.
@@ -178,6 +195,10 @@ impl<'a> Compiler<'a> {
                 let of = self.kind(of)?;
                 self.field(of, name)?
             }
+            Expr::Maybe(of, _) => {
+                self.kind(of)?;
+                Is::Unknown
+            }
             Expr::Index(of, i) => {
                 self.kind(i)?;
                 let of = self.kind(of)?;
@@ -250,7 +271,16 @@ impl<'a> Compiler<'a> {
         let of = self.kind(on)?;
         let macros = matches!(
             name,
-            "all" | "exists" | "exists_one" | "existsOne" | "filter" | "map" | "transformList" | "transformMap"
+            "all"
+                | "exists"
+                | "exists_one"
+                | "existsOne"
+                | "filter"
+                | "map"
+                | "optMap"
+                | "optFlatMap"
+                | "transformList"
+                | "transformMap"
         );
         if let (true, [Expr::Name(var), rest @ ..]) = (macros, args) {
             // over the items of a list, or the keys of a map

@@ -3,6 +3,7 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value, json};
 
+use super::library;
 use super::parse::Expr;
 
 /// Why there is no value.
@@ -14,21 +15,25 @@ pub enum Trouble {
     Failed(String),
 }
 
-type Out = Result<Value, Trouble>;
+pub(super) type Out = Result<Value, Trouble>;
 
 /// What names mean.
 #[derive(Debug, Clone)]
-pub struct Scope(Vec<(String, Value)>);
+pub struct Scope {
+    names: Vec<(String, Value)>,
+    /// `variables.NAME` of a policy, each with what it came to.
+    variables: Vec<(String, Out)>,
+}
 
-fn failed(text: impl Into<String>) -> Trouble {
+pub(super) fn failed(text: impl Into<String>) -> Trouble {
     Trouble::Failed(text.into())
 }
 
-fn overload() -> Trouble {
+pub(super) fn overload() -> Trouble {
     failed("no such overload")
 }
 
-fn same(a: &Value, b: &Value) -> bool {
+pub(super) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(x), Value::Number(y)) => x.as_f64() == y.as_f64(),
         (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(a, b)| same(a, b)),
@@ -39,7 +44,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-fn order(a: &Value, b: &Value) -> Result<Ordering, Trouble> {
+pub(super) fn order(a: &Value, b: &Value) -> Result<Ordering, Trouble> {
     match (a, b) {
         (Value::Number(x), Value::Number(y)) => {
             x.as_f64().zip(y.as_f64()).and_then(|(x, y)| x.partial_cmp(&y)).ok_or_else(overload)
@@ -50,7 +55,7 @@ fn order(a: &Value, b: &Value) -> Result<Ordering, Trouble> {
     }
 }
 
-fn sum(sign: &str, a: &Value, b: &Value) -> Out {
+pub(super) fn sum(sign: &str, a: &Value, b: &Value) -> Out {
     if let ("+", Value::String(x), Value::String(y)) = (sign, a, b) {
         return Ok(format!("{x}{y}").into());
     }
@@ -100,13 +105,35 @@ impl Scope {
     pub fn new(own: &Value, old: Option<&Value>) -> Scope {
         let mut all = vec![("self".to_owned(), own.clone())];
         all.extend(old.map(|o| ("oldSelf".to_owned(), o.clone())));
-        Scope(all)
+        Scope::of(all)
     }
 
-    fn with(&self, name: &str, v: &Value) -> Scope {
-        let mut all = self.0.clone();
-        all.push((name.to_owned(), v.clone()));
-        Scope(all)
+    /// These names.
+    #[must_use]
+    pub fn of(names: Vec<(String, Value)>) -> Scope {
+        Scope { names, variables: Vec::new() }
+    }
+
+    /// Adds a variable of a policy: it is worked out here, and heard of where it is used.
+    pub fn declare(&mut self, name: &str, expression: &str) {
+        let found = super::evaluate(expression, self);
+        self.variables.push((name.to_owned(), found));
+    }
+
+    pub(super) fn with(&self, name: &str, v: &Value) -> Scope {
+        let mut scope = self.clone();
+        scope.names.push((name.to_owned(), v.clone()));
+        scope
+    }
+
+    fn variable(&self, name: &str) -> Out {
+        match self.variables.iter().rev().find(|(k, _)| k == name) {
+            None => Err(failed(format!("no such key: {name}"))),
+            Some((_, Err(Trouble::Failed(why)))) => {
+                Err(failed(format!("composited variable \"{name}\" fails to evaluate: {why}")))
+            }
+            Some((_, found)) => found.clone(),
+        }
     }
 
     /// The value of an expression.
@@ -116,11 +143,20 @@ impl Scope {
     pub fn eval(&self, e: &Expr) -> Out {
         match e {
             Expr::Literal(v) => Ok(v.clone()),
-            Expr::Name(n) => self.0.iter().rev().find(|(k, _)| k == n).map(|x| x.1.clone()).ok_or(Trouble::Unknown),
-            Expr::Field(of, name) => match self.eval(of)? {
-                Value::Object(mut m) => m.shift_remove(name).ok_or_else(|| failed(format!("no such key: {name}"))),
-                _ => Err(overload()),
-            },
+            Expr::Name(n) => self.names.iter().rev().find(|(k, _)| k == n).map(|x| x.1.clone()).ok_or(Trouble::Unknown),
+            Expr::Field(of, name) if matches!(&**of, Expr::Name(n) if n == "variables") => self.variable(name),
+            Expr::Field(of, name) => {
+                let of = self.eval(of)?;
+                match library::optional(&of) {
+                    Some(inner) => Ok(library::maybe(inner.and_then(|v| v.get(name)))),
+                    None => of.get(name).cloned().ok_or_else(|| failed(format!("no such key: {name}"))),
+                }
+            }
+            Expr::Maybe(of, name) => {
+                let of = self.eval(of)?;
+                let inner = library::optional(&of).unwrap_or(Some(&of));
+                Ok(library::maybe(inner.and_then(|v| v.get(name))))
+            }
             Expr::Index(of, i) => self.at(of, i),
             Expr::Not(e) => self.truth(e).map(|b| (!b).into()),
             Expr::Negative(e) => sum("-", &json!(0), &self.eval(e)?),
@@ -189,7 +225,9 @@ impl Scope {
     fn function(&self, name: &str, args: &[Expr]) -> Out {
         match (name, args) {
             ("has", [Expr::Field(of, field)]) => {
-                Ok(self.eval(of)?.as_object().is_some_and(|m| m.contains_key(field)).into())
+                let of = self.eval(of)?;
+                let of = library::optional(&of).unwrap_or(Some(&of));
+                Ok(of.is_some_and(|v| v.get(field).is_some()).into())
             }
             ("size", [v]) => size(&self.eval(v)?),
             ("string", [v]) => shown(&self.eval(v)?),
@@ -198,15 +236,31 @@ impl Scope {
                 v => v.as_f64().map(|f| (f as i64).into()).ok_or_else(overload),
             },
             ("double", [v]) => self.eval(v)?.as_f64().map(|f| json!(f)).ok_or_else(overload),
-            _ => Err(Trouble::Unknown),
+            ("dyn", [v]) => self.eval(v),
+            _ => {
+                let args: Vec<Value> = args.iter().map(|e| self.eval(e)).collect::<Result<_, _>>()?;
+                library::function(name, &args)
+            }
         }
     }
 
     fn method(&self, on: &Expr, name: &str, args: &[Expr]) -> Out {
         if let [Expr::Name(var), body] = args
-            && matches!(name, "all" | "exists" | "exists_one" | "filter" | "map")
+            && matches!(name, "all" | "exists" | "exists_one" | "filter" | "map" | "optMap")
         {
-            return self.over(&self.eval(on)?, name, var, body);
+            let own = self.eval(on)?;
+            if name == "optMap" {
+                let inner = library::optional(&own).ok_or_else(overload)?;
+                let mapped = inner.map(|v| self.with(var, v).eval(body)).transpose()?;
+                return Ok(library::maybe(mapped.as_ref()));
+            }
+            return self.over(&own, name, var, body);
+        }
+        if let Expr::Name(space) = on
+            && matches!(space.as_str(), "sets" | "optional" | "math")
+        {
+            let args: Vec<Value> = args.iter().map(|e| self.eval(e)).collect::<Result<_, _>>()?;
+            return library::function(&format!("{space}.{name}"), &args);
         }
         let own = self.eval(on)?;
         let args: Vec<Value> = args.iter().map(|e| self.eval(e)).collect::<Result<_, _>>()?;
@@ -240,7 +294,7 @@ impl Scope {
                 }
                 Ok(best)
             }
-            _ => Err(Trouble::Unknown),
+            _ => library::method(name, &own, &args),
         }
     }
 

@@ -10,6 +10,8 @@ pub enum Expr {
     Name(String),
     /// `a.b`.
     Field(Box<Expr>, String),
+    /// `a.?b`.
+    Maybe(Box<Expr>, String),
     /// `a[b]`.
     Index(Box<Expr>, Box<Expr>),
     /// `f(x)` or `a.f(x)`.
@@ -82,10 +84,16 @@ fn tokens(text: &str) -> Option<Vec<Token>> {
     let mut out = Vec::new();
     let mut rest = text.trim_start();
     while let Some(c) = rest.chars().next() {
-        let used = if c == '\'' || c == '"' {
+        let used = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if c == '\'' || c == '"' {
             let (text, n) = quoted(rest, c)?;
             out.push(Token::Value(text.into()));
             n
+        } else if rest.starts_with("r'") || rest.starts_with("r\"") {
+            let end = rest[2..].find(&rest[1..2])?;
+            out.push(Token::Value(rest[2..2 + end].into()));
+            end + 3
         } else if c.is_ascii_digit() {
             let (v, n) = number(rest)?;
             out.push(Token::Value(v));
@@ -193,9 +201,12 @@ impl Reader {
         let mut e = self.primary()?;
         loop {
             if self.is(".") {
+                let maybe = self.is("?");
                 let Some(Token::Word(name)) = self.tokens.get(self.at).cloned() else { return Err(Unreadable) };
                 self.at += 1;
-                e = if self.is("(") {
+                e = if maybe {
+                    Expr::Maybe(Box::new(e), unescaped(&name))
+                } else if self.is("(") {
                     Expr::Call(Some(Box::new(e)), name, self.list(")")?)
                 } else {
                     Expr::Field(Box::new(e), unescaped(&name))
