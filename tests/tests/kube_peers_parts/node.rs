@@ -111,6 +111,17 @@ const SCRIPT: &[(&str, &str)] = &[
     ("-n {ns} get cm a b", ""),
     ("-n {ns} get cm a --show-labels", ""),
     ("-n {ns} get secret", ""),
+    ("-n {ns} get cm a -o yaml", ""),
+    ("-n {ns} get cm a -o json", ""),
+    ("-n {ns} get deploy -o yaml", ""),
+    ("-n {ns} get deploy web -o json", ""),
+    ("-n {ns} get cm a --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}", ""),
+    ("-n {ns} get deploy web --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}", ""),
+    ("-n {ns} expose deploy web --port=80", ""),
+    ("-n {ns} expose deploy web --port=80", ""),
+    ("-n {ns} expose deploy web", ""),
+    ("-n {ns} get svc web -o jsonpath={.spec.selector}{.spec.ports}{.spec.type}", ""),
+    ("-n {ns} expose cm a --port=80", ""),
     ("-n {ns} get cm --sort-by=.metadata.name -o custom-columns=N:.metadata.name,D:.data.y,L:.metadata.labels", ""),
     ("-n {ns} get cm --sort-by=.metadata.name --no-headers", ""),
     ("-n {ns} get cm -o custom-columns=N", ""),
@@ -213,8 +224,12 @@ fn is_age(word: &str) -> bool {
 fn seen(said: &Said, ns: &str) -> String {
     let text = format!("{}\n{}\nexit {}", said.out, said.err, said.code).replace(ns, "NS");
     let text = text.replace("k3s-gpu3", "NODE").replace("k3s-gpu4", "NODE");
+    // What is made has names, numbers and times of its own.
+    const OWN: [&str; 6] =
+        ["uid", "resourceVersion", "creationTimestamp", "lastTransitionTime", "lastUpdateTime", "restartedAt"];
+    let own = |l: &str| OWN.iter().any(|f| l.contains(&format!("{f}:")) || l.contains(&format!("{f}\":")));
     // How far a rollout was at the first look is a matter of time, too.
-    let lines = text.lines().filter(|l| !l.is_empty() && !l.starts_with("Waiting for deployment"));
+    let lines = text.lines().filter(|l| !l.is_empty() && !own(l) && !l.starts_with("Waiting for deployment"));
     let words = |l: &str| l.split_whitespace().map(|w| if is_age(w) { "AGE" } else { w }).collect::<Vec<_>>().join(" ");
     lines.map(words).collect::<Vec<_>>().join("\n")
 }

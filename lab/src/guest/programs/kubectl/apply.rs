@@ -82,16 +82,7 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String], way: Way) -> Op
 async fn one(c: &mut Call, at: &At, job: &Job<'_>, d: &Document) -> Result<(), String> {
     let meta = &d.object["metadata"];
     let (name, ns) = (meta["name"].as_str().unwrap_or_default(), meta["namespace"].as_str());
-    let Some(kind) = kind_of(c, at, &d.object) else {
-        let text = |f: &str| d.object[f].as_str().unwrap_or_default().to_owned();
-        return Err(format!(
-            "error: resource mapping not found for name: \"{name}\" namespace: \"{}\" from \"{}\": no matches for kind \"{}\" in version \"{}\"\nensure CRDs are installed first",
-            ns.unwrap_or_default(),
-            d.from,
-            text("kind"),
-            text("apiVersion")
-        ));
-    };
+    let kind = kind_of(c, at, &d.object).ok_or_else(|| d.unmapped())?;
     if let Some(asked) = job.w.value("namespace").filter(|n| kind.namespaced && ns.is_some_and(|have| have != *n)) {
         return Err(format!(
             "error: the namespace from the provided object \"{}\" does not match the namespace \"{asked}\". You must pass '--namespace={}' to perform this operation.",

@@ -10,23 +10,33 @@ use super::words::Words;
 
 const SELECT: &str = "selector/l= all all-namespaces/A output/o= dry-run overwrite";
 
+/// A patch, and how kubectl tells of it.
+struct Patch<'a> {
+    form: Form,
+    body: &'a Value,
+    /// What it says when something changed, and when nothing did.
+    done: [&'a str; 2],
+    /// The name that the fields are written under.
+    by: &'a str,
+}
+
 /// Sends a patch and says what became of it; nothing changed is `same`.
-async fn patched(c: &mut Call, at: &At, w: &Words, item: &Item, form: Form, body: &Value, done: [&str; 2]) -> i32 {
+async fn patched(c: &mut Call, at: &At, w: &Words, item: &Item, p: Patch<'_>) -> i32 {
     let Some(dry) = Dry::of(w) else { return c.fail(1, "error: invalid dry-run value") };
     let before = match item.read(c, at).await {
         Ok(v) => v,
         Err(v) => return refused(c, &v),
     };
     if dry == Dry::Client {
-        said(c, w, item, done[0], dry, &before);
+        said(c, w, item, p.done[0], dry, &before);
         return 0;
     }
     let path = item.path();
-    let query = format!("fieldManager=kubectl{}", dry.query());
-    match (Change { method: Method::PATCH, path: &path, query: &query, form, body }).send(c, at).await {
+    let query = format!("fieldManager={}{}", p.by, dry.query());
+    match (Change { method: Method::PATCH, path: &path, query: &query, form: p.form, body: p.body }).send(c, at).await {
         Ok(after) => {
             let same = after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"] && dry == Dry::No;
-            said(c, w, item, done[usize::from(same)], dry, &after);
+            said(c, w, item, p.done[usize::from(same)], dry, &after);
             0
         }
         Err(v) => refused(c, &v),
@@ -100,7 +110,8 @@ async fn mark(c: &mut Call, at: &At, w: &Words, item: &Item, field: &str, change
         "labels" => ["labeled", "not labeled"],
         _ => ["annotated", "annotated"],
     };
-    patched(c, at, w, item, Form::Merge, &json!({"metadata": {field: patch}}), done).await
+    let by = if field == "labels" { "kubectl-label" } else { "kubectl-annotate" };
+    patched(c, at, w, item, Patch { form: Form::Merge, body: &json!({"metadata": {field: patch}}), done, by }).await
 }
 
 /// A taint of the words: key, value, effect, and whether it goes.
@@ -177,18 +188,31 @@ pub(super) async fn taint(c: &mut Call, at: &At, words: &[String]) -> Option<i32
             (true, false) => "tainted",
         };
         let body = json!({"spec": {"taints": if taints.is_empty() { Value::Null } else { taints.into() }}});
-        code = code.max(patched(c, at, &w, &item, Form::Merge, &body, [what, what]).await);
+        code = code.max(
+            patched(
+                c,
+                at,
+                &w,
+                &item,
+                Patch { form: Form::Merge, body: &body, done: [what, what], by: "kubectl-taint" },
+            )
+            .await,
+        );
     }
     Some(code)
+}
+
+/// The nodes that words name, with or without their kind.
+pub(super) async fn nodes(c: &mut Call, at: &At, w: &Words) -> Result<Vec<Item>, i32> {
+    let names = w.bare.iter().map(|n| n.rsplit('/').next().unwrap_or(n).to_owned());
+    let words: Vec<String> = std::iter::once("nodes".to_owned()).chain(names).collect();
+    named(c, at, w, &words).await
 }
 
 /// `cordon` and `uncordon`.
 pub(super) async fn cordon(c: &mut Call, at: &At, words: &[String], on: bool) -> Option<i32> {
     let w = Words::read(words, SELECT)?;
-    let nodes: Vec<String> = std::iter::once("nodes".to_owned())
-        .chain(w.bare.iter().map(|n| n.rsplit('/').next().unwrap_or(n).to_owned()))
-        .collect();
-    let items = match named(c, at, &w, &nodes).await {
+    let items = match nodes(c, at, &w).await {
         Ok(items) => items,
         Err(code) => return Some(code),
     };
@@ -203,7 +227,7 @@ pub(super) async fn cordon(c: &mut Call, at: &At, words: &[String], on: bool) ->
 pub(super) async fn cordon_one(c: &mut Call, at: &At, w: &Words, item: &Item, on: bool) -> i32 {
     let body = json!({"spec": {"unschedulable": if on { json!(true) } else { Value::Null }}});
     let words = if on { ["cordoned", "already cordoned"] } else { ["uncordoned", "already uncordoned"] };
-    patched(c, at, w, item, Form::Strategic, &body, words).await
+    patched(c, at, w, item, Patch { form: Form::Strategic, body: &body, done: words, by: "kubectl" }).await
 }
 
 /// `scale`.
@@ -265,7 +289,16 @@ pub(super) async fn patch(c: &mut Call, at: &At, words: &[String]) -> Option<i32
     };
     let mut code = 0;
     for item in items {
-        code = code.max(patched(c, at, &w, &item, form, &body, ["patched", "patched (no change)"]).await);
+        code = code.max(
+            patched(
+                c,
+                at,
+                &w,
+                &item,
+                Patch { form, body: &body, done: ["patched", "patched (no change)"], by: "kubectl-patch" },
+            )
+            .await,
+        );
     }
     Some(code)
 }
@@ -309,7 +342,16 @@ pub(super) async fn set(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
         let spec = json!({"containers": list});
         let body =
             if item.kind.kind == "Pod" { json!({"spec": spec}) } else { json!({"spec": {"template": {"spec": spec}}}) };
-        code = code.max(patched(c, at, &w, &item, natural(&item), &body, ["image updated", "image updated"]).await);
+        code = code.max(
+            patched(
+                c,
+                at,
+                &w,
+                &item,
+                Patch { form: natural(&item), body: &body, done: ["image updated"; 2], by: "kubectl-set" },
+            )
+            .await,
+        );
     }
     Some(code)
 }

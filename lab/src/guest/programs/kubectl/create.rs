@@ -4,9 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::super::Call;
 use super::apply::{self, Way};
-use super::items::{Item, kind_of, path_of};
+use super::items::{Item, kind_of, named, path_of};
 use super::output::{Dry, said, speaks};
-use super::request::{At, Change, Form, refusal};
+use super::request::{At, Change, Form, refusal, refused};
 use super::words::Words;
 use crate::kube::text::b64;
 
@@ -62,7 +62,7 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
         },
         _ => return None,
     };
-    post(c, at, &w, object, "kubectl-create").await
+    post(c, at, &w, object, "kubectl-create", "created").await
 }
 
 /// What `--from-literal` and `--from-file` say.
@@ -122,7 +122,7 @@ async fn job(c: &mut Call, at: &At, w: &Words, name: &str) -> Option<Result<Valu
                 "uid": v["metadata"]["uid"], "controller": true}]);
             Some(Ok(made))
         }
-        (_, v) => Some(Err(super::request::refused(c, &v))),
+        (_, v) => Some(Err(refused(c, &v))),
     }
 }
 
@@ -157,10 +157,47 @@ pub(super) async fn pod(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
     let restart = w.value("restart").unwrap_or("Always");
     let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": labels, "name": name},
         "spec": {"containers": [container], "dnsPolicy": "ClusterFirst", "restartPolicy": restart}});
-    post(c, at, &w, object, "kubectl-run").await
+    post(c, at, &w, object, "kubectl-run", "created").await
 }
 
-async fn post(c: &mut Call, at: &At, w: &Words, mut object: Value, manager: &str) -> Option<i32> {
+/// `expose TYPE NAME --port=PORT`: a Service for what a workload's selector picks.
+pub(super) async fn expose(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
+    let w = Words::read(words, "port= target-port= name= type= protocol= dry-run output/o=")?;
+    let items = match named(c, at, &w, &w.bare).await {
+        Ok(items) => items,
+        Err(code) => return Some(code),
+    };
+    let [item] = &items[..] else { return None };
+    let object = match item.read(c, at).await {
+        Ok(v) => v,
+        Err(v) => return Some(refused(c, &v)),
+    };
+    let selector = match item.kind.kind.as_str() {
+        "Pod" => object["metadata"]["labels"].clone(),
+        "Service" => object["spec"]["selector"].clone(),
+        _ => object["spec"]["selector"]["matchLabels"].clone(),
+    };
+    if !selector.is_object() {
+        let text = format!("error: cannot expose a {}", item.kind.kind);
+        return Some(c.fail(1, &text));
+    }
+    let own = object.pointer("/spec/template/spec/containers/0/ports/0/containerPort").and_then(Value::as_u64);
+    let Some(port) = w.value("port").and_then(|p| p.parse::<u64>().ok()).or(own) else {
+        let text = "error: couldn't find port via --port flag or introspection";
+        return Some(c.fail(1, text));
+    };
+    let target =
+        w.value("target-port").map_or_else(|| json!(port), |t| t.parse::<u64>().map_or_else(|_| t.into(), Value::from));
+    let name = w.value("name").unwrap_or(&item.name);
+    let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": object["metadata"]["labels"]},
+        "spec": {"ports": [{"port": port, "protocol": w.value("protocol").unwrap_or("TCP"), "targetPort": target}], "selector": selector}});
+    if let Some(sort) = w.value("type") {
+        service["spec"]["type"] = sort.into();
+    }
+    post(c, at, &w, service, "kubectl-expose", "exposed").await
+}
+
+async fn post(c: &mut Call, at: &At, w: &Words, mut object: Value, manager: &str, done: &str) -> Option<i32> {
     let dry = Dry::of(w)?;
     if !speaks(w) {
         return None;
@@ -176,7 +213,7 @@ async fn post(c: &mut Call, at: &At, w: &Words, mut object: Value, manager: &str
         object["metadata"]["namespace"] = ns.into();
     }
     if dry == Dry::Client {
-        said(c, w, &item, "created", dry, &object);
+        said(c, w, &item, done, dry, &object);
         return Some(0);
     }
     let query = format!("fieldManager={manager}{}", dry.query());
@@ -184,7 +221,7 @@ async fn post(c: &mut Call, at: &At, w: &Words, mut object: Value, manager: &str
     let sent = Change { method: Method::POST, path: &path, query: &query, form: Form::Plain, body: &object };
     Some(match sent.send(c, at).await {
         Ok(after) => {
-            said(c, w, &item, "created", dry, &after);
+            said(c, w, &item, done, dry, &after);
             0
         }
         // `create` has words of its own for what the server refuses, but not of namespaces; `run` has none.

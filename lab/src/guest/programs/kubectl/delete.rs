@@ -58,21 +58,13 @@ async fn of_files(c: &mut Call, at: &At, w: &Words) -> Result<Option<Vec<(Item, 
     let Some(all) = documents(c, w, false).await? else { return Ok(None) };
     let mut out = Vec::new();
     for d in all {
-        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-        let Some(kind) = kind_of(c, at, &d.object) else {
-            let why = format!(
-                "error: resource mapping not found for name: \"{}\" namespace: \"{}\" from \"{}\": no matches for kind \"{}\" in version \"{}\"\nensure CRDs are installed first",
-                text(&d.object["metadata"]["name"]),
-                text(&d.object["metadata"]["namespace"]),
-                d.from,
-                text(&d.object["kind"]),
-                text(&d.object["apiVersion"])
-            );
-            return Err(c.fail(1, &why));
-        };
+        let Some(kind) = kind_of(c, at, &d.object) else { return Err(c.fail(1, &d.unmapped())) };
         let meta = &d.object["metadata"];
         let ns = meta["namespace"].as_str().map_or_else(|| w.namespace(), str::to_owned);
-        out.push((Item::new(kind, &ns, &text(&meta["name"])), format!("error when deleting \"{}\"", d.from)));
+        out.push((
+            Item::new(kind, &ns, meta["name"].as_str().unwrap_or_default()),
+            format!("error when deleting \"{}\"", d.from),
+        ));
     }
     Ok(Some(out))
 }

@@ -2,9 +2,10 @@
 use serde_json::{Map, Value};
 
 use super::super::Call;
-use super::get::{Get, columns};
+use super::get::Get;
 use super::items::{encoded, must_know, path_of};
 use super::request::{At, JSON, ask, refused};
+use super::table::columns;
 use crate::kube::api::table;
 
 /// Lines: a label and its value, or a heading.

@@ -3,8 +3,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::super::Call;
-use super::change::cordon_one;
-use super::items::{Item, encoded, must_know, named};
+use super::change::{cordon_one, nodes};
+use super::items::{Item, encoded, must_know};
 use super::request::{At, Change, Form, JSON, ask, refused};
 use super::words::Words;
 
@@ -27,10 +27,7 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
     if w.on("disable-eviction") || w.value("skip-wait-for-delete-timeout").is_some() {
         return None;
     }
-    let nodes: Vec<String> = std::iter::once("nodes".to_owned())
-        .chain(w.bare.iter().map(|n| n.rsplit('/').next().unwrap_or(n).to_owned()))
-        .collect();
-    let items = match named(c, at, &w, &nodes).await {
+    let items = match nodes(c, at, &w).await {
         Ok(items) => items,
         Err(code) => return Some(code),
     };

@@ -13,6 +13,18 @@ pub(super) struct Document {
     pub object: Value,
 }
 
+impl Document {
+    /// What kubectl says of a kind that the server does not have.
+    pub fn unmapped(&self) -> String {
+        let text = |p: &str| self.object.pointer(p).and_then(Value::as_str).unwrap_or_default();
+        let (name, ns, from) = (text("/metadata/name"), text("/metadata/namespace"), &self.from);
+        let what = format!("no matches for kind \"{}\" in version \"{}\"", text("/kind"), text("/apiVersion"));
+        format!(
+            "error: resource mapping not found for name: \"{name}\" namespace: \"{ns}\" from \"{from}\": {what}\nensure CRDs are installed first"
+        )
+    }
+}
+
 /// The documents of all `-f`, which say what they are; `Ok(None)` when one of them is at an address of the network.
 /// `validated` is for commands that look at the whole object before they send it.
 pub(super) async fn documents(c: &mut Call, w: &Words, validated: bool) -> Result<Option<Vec<Document>>, i32> {

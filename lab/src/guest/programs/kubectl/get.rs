@@ -2,16 +2,16 @@
 use serde_json::{Value, json};
 
 use super::super::Call;
-use super::items::{encoded, must_know, path_of, typed};
+use super::items::{encoded, must_know, path_of};
 use super::request::{At, JSON, ask, fetch, refused};
 use super::words::Words;
-use super::{jsonpath, output};
-use crate::kube::api::table::find;
+use super::{jsonpath, output, table};
 use crate::kube::schema::Kind;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// What the words of `kubectl get` and `describe` ask for.
+#[derive(Clone)]
 pub(super) struct Get {
     /// Words of kinds, each with the names that are meant; none: all of them.
     pub wanted: Vec<(String, Vec<String>)>,
@@ -20,11 +20,15 @@ pub(super) struct Get {
     pub output: String,
     pub selector: String,
     fields: String,
-    headless: bool,
-    labels: bool,
+    pub headless: bool,
+    pub labels: bool,
     lenient: bool,
     /// Path of the field that rows are sorted by.
-    sorted_by: Option<String>,
+    pub sorted_by: Option<String>,
+    /// Whether what changes is shown as it changes.
+    watch: bool,
+    /// Whether objects are shown with who wrote what.
+    managers: bool,
 }
 
 impl Get {
@@ -32,7 +36,7 @@ impl Get {
     pub fn read(words: &[String]) -> Option<Get> {
         let w = Words::read(
             words,
-            "all-namespaces/A output/o= selector/l= field-selector= no-headers show-labels ignore-not-found sort-by=",
+            "all-namespaces/A output/o= selector/l= field-selector= no-headers show-labels ignore-not-found sort-by= watch/w show-managed-fields",
         )?;
         let text = |name: &str| w.value(name).unwrap_or_default().to_owned();
         let mut g = Get {
@@ -46,6 +50,8 @@ impl Get {
             labels: w.on("show-labels"),
             lenient: w.on("ignore-not-found"),
             sorted_by: w.value("sort-by").map(str::to_owned),
+            watch: w.on("watch"),
+            managers: w.on("show-managed-fields"),
         };
         for word in &w.bare {
             match (word.split_once('/'), &mut g.wanted[..]) {
@@ -68,7 +74,7 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
     {
         return Some(raw(c, at, &path).await);
     }
-    let g = Get::read(words)?;
+    let g = Get::read(words).filter(|g| !g.watch || g.wanted.len() == 1 && !g.output.contains('='))?;
     if g.wanted.is_empty() {
         return Some(c.fail(1, NOTHING));
     }
@@ -90,7 +96,7 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
         if all.is_empty() && code != 0 {
             return Some(code);
         }
-        return Some(columns_of(c, &g, spec, all).unwrap_or(code));
+        return Some(table::custom(c, &g, spec, all).unwrap_or(code));
     }
     if whole {
         objects(c, &g, found.into_iter().flat_map(|f| f.1).collect());
@@ -108,7 +114,14 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
         if i > 0 && g.output != "name" {
             c.line("");
         }
-        table(c, &g, kind, answers, many);
+        table::print(c, &g, kind, answers, many);
+    }
+    if let [(word, names)] = &g.wanted[..]
+        && g.watch
+        && code == 0
+    {
+        let kind = must_know(c, at, word).ok()?;
+        follow(c, at, &g, &kind, names).await;
     }
     Some(code)
 }
@@ -130,12 +143,48 @@ async fn one(c: &mut Call, at: &At, g: &Get, kind: &Kind, names: &[String], whol
     let mut answers = Vec::new();
     for path in &paths {
         match ask(c, at, path, &query, accept).await {
-            (200, v) => answers.push(v),
+            (200, mut v) => {
+                // The items of a list do not say what they are.
+                for item in v.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+                    item["apiVersion"] = kind.api_version().into();
+                    item["kind"] = kind.kind.as_str().into();
+                }
+                answers.push(v);
+            }
             (404, _) if g.lenient => {}
             (_, v) => *code = refused(c, &v),
         }
     }
     answers
+}
+
+/// `-w`: prints the rows that change, until it is interrupted.
+async fn follow(c: &mut Call, at: &At, g: &Get, kind: &Kind, names: &[String]) {
+    let mut code = 0;
+    let quiet = Get { headless: true, lenient: true, ..g.clone() };
+    let mut last: Option<Vec<Vec<String>>> = None;
+    loop {
+        let answers = one(c, at, &quiet, kind, names, false, &mut code).await;
+        let now = table::rows(&quiet, kind, &answers, false);
+        // An age is no change.
+        let same = |a: &[String], b: &[String]| a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x == y || is_age(x));
+        let head = table::rows(g, kind, &answers, false).into_iter().take(usize::from(!g.headless));
+        let fresh = now.iter().filter(|r| last.as_ref().is_some_and(|l| !l.iter().any(|o| same(o, r))));
+        let shown: Vec<Vec<String>> = head.chain(now.iter().cloned()).collect();
+        for l in table::like(&shown, fresh) {
+            c.line(&l);
+        }
+        last = Some(now);
+        if c.flush().await.is_err() {
+            return;
+        }
+        c.next_look(1000).await;
+    }
+}
+
+/// Whether a cell is an age (`3m12s`).
+fn is_age(cell: &str) -> bool {
+    cell.ends_with(['s', 'm', 'h', 'd']) && cell.chars().all(|ch| ch.is_ascii_digit() || "smhd".contains(ch))
 }
 
 /// `--raw PATH`: what the server answers.
@@ -161,56 +210,6 @@ fn items(answer: Value) -> Vec<Value> {
     }
 }
 
-/// Sorts by the field that `--sort-by` names, which every value has below `at`.
-fn sort(all: &mut [Value], g: &Get, at: &str) {
-    let Some(path) = &g.sorted_by else { return };
-    let path = path.trim_start_matches('{').trim_end_matches('}');
-    let key = |v: &Value| -> Value {
-        let found = find(v.pointer(at).unwrap_or(v), path);
-        found.first().map_or(Value::Null, |x| (*x).clone())
-    };
-    all.sort_by(|a, b| {
-        let (a, b) = (key(a), key(b));
-        match (a.as_f64(), b.as_f64()) {
-            (Some(x), Some(y)) => x.total_cmp(&y),
-            _ => cell(&a).cmp(&cell(&b)),
-        }
-    });
-}
-
-/// `-o custom-columns=NAME:PATH,…`
-fn columns_of(c: &mut Call, g: &Get, spec: &str, mut all: Vec<Value>) -> Option<i32> {
-    let mut columns_of = Vec::new();
-    for part in spec.split(',') {
-        let Some((name, path)) = part.split_once(':') else {
-            let text = format!("error: unexpected custom-columns spec: {part}, expected <header>:<json-path-expr>");
-            return Some(c.fail(1, &text));
-        };
-        columns_of.push((name.to_owned(), path.to_owned()));
-    }
-    sort(&mut all, g, "");
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    if !g.headless {
-        rows.push(columns_of.iter().map(|k| k.0.clone()).collect());
-    }
-    for v in &all {
-        let value = |path: &str| {
-            let found: Vec<String> = find(v, path).into_iter().map(shown).collect();
-            if found.is_empty() { "<none>".to_owned() } else { found.join(",") }
-        };
-        rows.push(columns_of.iter().map(|k| value(&k.1)).collect());
-    }
-    for l in columns(&rows) {
-        c.line(&l);
-    }
-    None
-}
-
-/// A value as Go prints it in a column.
-fn shown(v: &Value) -> String {
-    if v.is_null() { "<nil>".to_owned() } else { crate::kube::api::gojson::printed(v) }
-}
-
 /// One object as it is; several as a list.
 fn objects(c: &mut Call, g: &Get, mut answers: Vec<Value>) {
     let single = answers.len() == 1 && !answers[0]["items"].is_array();
@@ -221,81 +220,23 @@ fn objects(c: &mut Call, g: &Get, mut answers: Vec<Value>) {
         answers.remove(0)
     } else {
         let mut items: Vec<Value> = answers.into_iter().flat_map(items).collect();
-        sort(&mut items, g, "");
+        table::sort(&mut items, g, "");
         json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
     };
+    let shown = if g.managers { shown } else { plain(shown) };
     let text = output::object(&g.output, &shown).unwrap_or_default();
     // What a template makes ends without a line of its own.
     if g.output.starts_with("jsonpath=") { c.print(&text) } else { c.line(&text) }
 }
 
-fn cell(v: &Value) -> String {
-    match v {
-        Value::String(s) => s.clone(),
-        Value::Null => "<none>".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// Columns three blanks apart, the last one as it is.
-pub(in super::super) fn columns(rows: &[Vec<String>]) -> Vec<String> {
-    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |i: usize| rows.iter().filter_map(|r| r.get(i)).map(|t| t.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count).map(width).collect();
-    let line = |r: &Vec<String>| {
-        let cells = r
-            .iter()
-            .enumerate()
-            .map(|(i, t)| if i + 1 == r.len() { t.clone() } else { format!("{t:<width$}   ", width = widths[i]) });
-        cells.collect::<String>()
+/// An object, or a list of them, without who wrote what.
+fn plain(mut v: Value) -> Value {
+    let drop = |o: &mut Value| {
+        if let Some(m) = o.get_mut("metadata").and_then(Value::as_object_mut) {
+            m.shift_remove("managedFields");
+        }
     };
-    rows.iter().map(line).collect()
-}
-
-/// A table; among tables of other kinds its names say their kind.
-fn table(c: &mut Call, g: &Get, kind: &Kind, answers: &[Value], many: bool) {
-    let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
-    let mut rows: Vec<Value> = answers.iter().flat_map(|a| list(&a["rows"])).collect();
-    sort(&mut rows, g, "/object");
-    if g.output == "name" {
-        for r in &rows {
-            c.line(&format!("{}/{}", typed(kind), cell(&r["object"]["metadata"]["name"])));
-        }
-        return;
-    }
-    let heads = list(&answers[0]["columnDefinitions"]);
-    let shown: Vec<usize> =
-        (0..heads.len()).filter(|i| g.output == "wide" || heads[*i]["priority"].as_i64() == Some(0)).collect();
-    let spread = kind.namespaced && g.all;
-    let mut out: Vec<Vec<String>> = Vec::new();
-    if !g.headless {
-        let mut head: Vec<String> = shown.iter().map(|i| cell(&heads[*i]["name"]).to_uppercase()).collect();
-        if g.labels {
-            head.push("LABELS".to_owned());
-        }
-        if spread {
-            head.insert(0, "NAMESPACE".to_owned());
-        }
-        out.push(head);
-    }
-    for r in &rows {
-        let cells = list(&r["cells"]);
-        let mut row: Vec<String> = shown.iter().map(|i| cells.get(*i).map(cell).unwrap_or_default()).collect();
-        if let Some(name) = row.first_mut().filter(|_| many) {
-            *name = format!("{}/{name}", typed(kind));
-        }
-        if g.labels {
-            let all = r["object"]["metadata"]["labels"].as_object();
-            let mut pairs: Vec<String> = all.into_iter().flatten().map(|(k, v)| format!("{k}={}", cell(v))).collect();
-            pairs.sort();
-            row.push(if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") });
-        }
-        if spread {
-            row.insert(0, cell(&r["object"]["metadata"]["namespace"]));
-        }
-        out.push(row);
-    }
-    for l in columns(&out) {
-        c.line(&l);
-    }
+    drop(&mut v);
+    v.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten().for_each(drop);
+    v
 }

@@ -14,6 +14,7 @@ mod output;
 mod pods;
 mod request;
 mod rollout;
+mod table;
 mod threeway;
 mod top;
 mod version;
@@ -26,8 +27,8 @@ use super::Call;
 use crate::guest::fs::Who;
 use crate::guest::k3s::version_of;
 
-pub(super) use get::columns;
 pub(super) use request::{ask, cluster};
+pub(super) use table::columns;
 
 /// Runs the command; `None` when the words ask for more than the lab's kubectl does.
 pub(super) async fn run(c: &mut Call, words: &[String]) -> Option<i32> {
@@ -38,7 +39,7 @@ pub(super) async fn run(c: &mut Call, words: &[String]) -> Option<i32> {
     }
     let known = [
         "get", "describe", "logs", "log", "exec", "apply", "create", "replace", "delete", "label", "annotate", "taint",
-        "cordon", "uncordon", "drain", "scale", "patch", "set", "run", "rollout", "wait", "top",
+        "cordon", "uncordon", "drain", "scale", "patch", "set", "run", "expose", "rollout", "wait", "top",
     ];
     if !known.contains(&verb.as_str()) {
         return None;
@@ -67,6 +68,7 @@ pub(super) async fn run(c: &mut Call, words: &[String]) -> Option<i32> {
         "patch" => change::patch(c, at, rest).await,
         "set" => change::set(c, at, rest).await,
         "run" => create::pod(c, at, rest).await,
+        "expose" => create::expose(c, at, rest).await,
         "rollout" => rollout::run(c, at, rest).await,
         "wait" => wait::run(c, at, rest).await,
         _ => top::run(c, at, rest).await,

@@ -1,4 +1,5 @@
 //! How a command that changes something says what it did.
+use serde::Serialize;
 use serde_json::Value;
 
 use super::super::Call;
@@ -43,9 +44,17 @@ impl Dry {
 
 /// An object as `-o` wants it; `None` for a form that is not known here.
 pub(super) fn object(form: &str, v: &Value) -> Option<String> {
+    // Kubectl prints fields in the order of their names.
+    let mut sorted = v.clone();
+    sorted.sort_all_objects();
     match form {
-        "json" => serde_json::to_string_pretty(v).ok(),
-        "yaml" => serde_saphyr::to_string(v).ok().map(|t| t.trim_end().to_owned()),
+        "json" => {
+            let mut out = Vec::new();
+            let four = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+            sorted.serialize(&mut serde_json::Serializer::with_formatter(&mut out, four)).ok()?;
+            String::from_utf8(out).ok()
+        }
+        "yaml" => serde_saphyr::to_string(&sorted).ok().map(|t| t.trim_end().to_owned()),
         _ => form.strip_prefix("jsonpath=").and_then(|t| super::jsonpath::template(t, v)),
     }
 }

@@ -2,9 +2,9 @@
 use serde_json::Value;
 
 use super::super::Call;
-use super::get::columns;
 use super::items::encoded;
 use super::request::{At, JSON, ask, refused};
+use super::table::columns;
 use super::words::Words;
 use crate::kube::text::milli;
 
