@@ -191,6 +191,8 @@ async fn drive(lab: Lab) {
             lab.with(|w| handle(&lab, w, event));
         }
         lab.with(|w| w.dirty_alarm = true);
+        // What happens over and over (probes, schedules) leaves the others their turn.
+        tokio::task::yield_now().await;
         drop(mark);
     }
 }

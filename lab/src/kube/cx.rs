@@ -108,6 +108,14 @@ impl Cx<'_> {
         self.c.store.list(resource, ns, "")
     }
 
+    /// Does something as another writer than K3s itself: what `f` writes is managed by `manager`.
+    pub fn writing<T>(&mut self, manager: &str, f: impl FnOnce(&mut Cx) -> T) -> T {
+        let was = self.c.store.write_as(manager);
+        let out = f(self);
+        self.c.store.write_as(was);
+        out
+    }
+
     /// Creates an object unless one of that name exists; says whether it did.
     pub fn create(&mut self, obj: Value) -> bool {
         let now = self.w.now_ms;
@@ -182,6 +190,11 @@ impl Cx<'_> {
         if let Err(e) = self.c.store.update(now, new) {
             tracing::warn!(message = %e.message, "a controller's object was refused");
         }
+    }
+
+    /// As [`Cx::update`], for what the API server writes without noting who did.
+    pub fn update_unnoted(&mut self, resource: &str, ns: &str, name: &str, f: impl FnOnce(&mut Value)) -> bool {
+        self.c.store.patch_unnoted(resource, ns, name, f).is_ok()
     }
 
     /// Deletes an object (finalizers are honoured).

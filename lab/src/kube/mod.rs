@@ -50,6 +50,19 @@ pub enum KubeEvent {
         /// Step it belongs to.
         step: u64,
     },
+    /// Something falls due for a container of a pod.
+    Container {
+        /// Cluster id.
+        cluster: String,
+        /// Pod.
+        uid: String,
+        /// Container.
+        container: String,
+        /// Run it belongs to.
+        run: u64,
+        /// What it is.
+        due: state::Due,
+    },
     /// A failed Job's pause is over.
     JobRetry {
         /// Cluster id.
@@ -144,6 +157,16 @@ impl Live {
 /// Steps of pods that are settled together at most.
 const TOGETHER: usize = 255;
 
+fn pod_event(cx: &mut cx::Cx, e: KubeEvent) {
+    match e {
+        KubeEvent::Pod { uid, step, .. } => controllers::kubelet::step(cx, &uid, step),
+        KubeEvent::Container { uid, container, run, due, .. } => {
+            controllers::containers::due(cx, &uid, &container, run, &due);
+        }
+        _ => {}
+    }
+}
+
 /// Handles an event that is due.
 pub fn handle(lab: &Lab, w: &mut World, e: KubeEvent) {
     use controllers::{jobs, kubelet};
@@ -152,14 +175,18 @@ pub fn handle(lab: &Lab, w: &mut World, e: KubeEvent) {
         KubeEvent::Reconcile { cluster } => {
             with_pods(lab, w, &cluster, |_| ());
         }
-        KubeEvent::Pod { cluster, uid, step } => {
+        KubeEvent::Pod { ref cluster, .. } | KubeEvent::Container { ref cluster, .. } => {
+            let cluster = cluster.clone();
             with_pods(lab, w, &cluster, |cx| {
-                kubelet::step(cx, &uid, step);
+                pod_event(cx, e);
                 // What falls due at the same moment is settled together.
                 for _ in 0..TOGETHER {
-                    let same = |e: &Event| matches!(e, Event::Kube(KubeEvent::Pod { cluster: c, .. }) if *c == cluster);
-                    let Some(Event::Kube(KubeEvent::Pod { uid, step, .. })) = cx.w.pop_due_if(same) else { return };
-                    kubelet::step(cx, &uid, step);
+                    let same = |e: &Event| {
+                        matches!(e, Event::Kube(KubeEvent::Pod { cluster: c, .. } | KubeEvent::Container { cluster: c, .. })
+                            if *c == cluster)
+                    };
+                    let Some(Event::Kube(e)) = cx.w.pop_due_if(same) else { return };
+                    pod_event(cx, e);
                 }
             });
         }

@@ -165,8 +165,7 @@ mod tests {
             blocked,
             why: String::new(),
             tries: 0,
-            restarts: 0,
-            finished: BTreeMap::new(),
+            lives: BTreeMap::new(),
             log: BTreeMap::new(),
         }
     }

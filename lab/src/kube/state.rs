@@ -114,12 +114,60 @@ pub enum PodStage {
     Running,
     /// Ready.
     Ready,
-    /// A container ended with an error and waits to be started again.
-    BackOff,
     /// Ended for good.
     Done,
     /// Being stopped.
     Stopping,
+}
+
+/// What a kubelet probes a container for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Probe {
+    /// Whether it has started.
+    Startup,
+    /// Whether it can serve.
+    Readiness,
+    /// Whether it has to be started anew.
+    Liveness,
+}
+
+/// What falls due for a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Due {
+    /// It has run for as long as it takes to be up, or to end.
+    Step,
+    /// Its pause is over: it starts again.
+    Start,
+    /// Its image could not be pulled: the kubelet backs off.
+    BackOff,
+    /// Its image is pulled again.
+    Pull,
+    /// It is probed.
+    Probe(Probe),
+    /// The time it had to end is over.
+    Kill,
+}
+
+/// What the lab knows of a container beside its status.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Life {
+    /// Counts starts and ends, so that what fell due for an earlier run is ignored.
+    pub run: u64,
+    /// When it started.
+    pub since_ms: u64,
+    /// Ends in a row that it is started again after.
+    pub ends: u32,
+    /// Pulls in a row that failed.
+    pub pulls: u32,
+    /// Failed probes in a row: for startup or liveness, for readiness.
+    pub failures: (u32, u32),
+    /// It waits for something outside.
+    pub waits: bool,
+    /// It has ended for good.
+    pub done: bool,
+    /// The image it was started or tried with.
+    pub image: String,
 }
 
 /// What the lab knows of a pod beside its object.
@@ -143,11 +191,9 @@ pub struct PodRt {
     /// How often it was tried in vain.
     #[serde(default)]
     pub tries: u32,
-    /// Restarts so far.
-    pub restarts: u32,
-    /// Main containers that have ended for good, with their codes.
+    /// Its containers, by name.
     #[serde(default)]
-    pub finished: BTreeMap<String, i64>,
+    pub lives: BTreeMap<String, Life>,
     /// Logs by container.
     #[serde(default)]
     pub log: BTreeMap<String, Log>,

@@ -7,7 +7,7 @@ use crate::bed::Bed;
 const APPS: &str = "/apis/apps/v1/namespaces/default";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
-async fn with_nodes(n: usize) -> Bed {
+pub async fn with_nodes(n: usize) -> Bed {
     let bed = Bed::running().await;
     for i in 0..n {
         bare::node(&bed.lab, &bed.cluster, &format!("n{i}"));
@@ -16,7 +16,7 @@ async fn with_nodes(n: usize) -> Bed {
 }
 
 /// Lets lab time run until `f` holds of the object at `path`.
-async fn until(bed: &Bed, path: &str, what: &str, f: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(bed: &Bed, path: &str, what: &str, f: impl Fn(&Value) -> bool) -> Value {
     let mark = bed.lab.clock().busy_guard();
     let out = held(bed, path, what, f).await;
     drop(mark);
@@ -24,7 +24,7 @@ async fn until(bed: &Bed, path: &str, what: &str, f: impl Fn(&Value) -> bool) ->
 }
 
 /// As `until`, for a caller who holds time from before what it waits for: nothing passes between two looks.
-async fn held(bed: &Bed, path: &str, what: &str, f: impl Fn(&Value) -> bool) -> Value {
+pub async fn held(bed: &Bed, path: &str, what: &str, f: impl Fn(&Value) -> bool) -> Value {
     for _ in 0..600 {
         let a = bed.get(path).await;
         if f(&a.body) {

@@ -16,3 +16,4 @@ mod rights;
 mod scale;
 mod validity;
 mod wire;
+mod workloads;

@@ -236,5 +236,6 @@ pub fn write_options(call: &Call<'_>, what: &'static str, sub: &str) -> Result<W
         dry_run,
         check: true,
         user: Some(call.user.clone()),
+        quiet: false,
     })
 }

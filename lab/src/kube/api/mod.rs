@@ -48,6 +48,7 @@ use crate::fault::Fault;
 use crate::kube::schema::Kind;
 use crate::kube::state::Cluster;
 use crate::kube::store::Failure;
+use crate::kube::store::managers::Shown;
 use crate::pve::trouble::Cut;
 use crate::world::World;
 use crate::{Client, Lab};
@@ -141,7 +142,7 @@ pub fn json(code: u16, body: &Value) -> Response<Body> {
 
 /// A value as JSON, with the end of a line.
 fn line(body: &Value) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(body).unwrap_or_default();
+    let mut bytes = serde_json::to_vec(&Shown::of(body)).unwrap_or_default();
     bytes.push(b'\n');
     bytes
 }
@@ -164,7 +165,7 @@ fn warn(r: &mut Response<Body>, text: &str) {
 }
 
 fn answered(a: &Answer, accept: &str) -> Response<Body> {
-    let yaml = if read::yaml(accept) { serde_saphyr::to_string(&a.body).ok() } else { None };
+    let yaml = if read::yaml(accept) { serde_saphyr::to_string(&Shown::of(&a.body)).ok() } else { None };
     let mut r = match yaml {
         Some(yaml) => text(a.code, "application/yaml", yaml),
         None => json(a.code, &a.body),

@@ -7,7 +7,7 @@ use super::route::Target;
 use super::{Answer, Call, decode, events, gojson, write};
 use crate::kube::schema::node::{ListKind, Node};
 use crate::kube::schema::{Kind, remarks, typed};
-use crate::kube::store::{Failure, patch as patches};
+use crate::kube::store::{Failure, managers, patch as patches};
 
 /// Most operations of a JSON patch.
 const OPERATIONS: usize = 10_000;
@@ -61,6 +61,7 @@ pub(super) fn patch_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> 
     let (w, warnings) = read::store(call, &kind.resource(), |s| {
         let old = s.arc(&kind.resource(), ns, name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         let mut new = (*old).clone();
+        managers::unfold(&mut new);
         match how {
             How::Json => patches::json(&mut new, &change)?,
             How::Strategic => {

@@ -94,7 +94,7 @@ pub fn bind(call: &Call<'_>, t: &Target) -> Result<Answer, Failure> {
     if !dry {
         let now = meta::time(call.lab.clock().now_ms());
         read::store(call, "pods", |st| {
-            st.patch_with("pods", &t.namespace, name, |o| {
+            st.patch_unnoted("pods", &t.namespace, name, |o| {
                 o["spec"]["nodeName"] = json!(node);
                 for (k, v) in body["metadata"]["annotations"].as_object().into_iter().flatten() {
                     o["metadata"]["annotations"][k] = v.clone();

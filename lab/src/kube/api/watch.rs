@@ -15,6 +15,7 @@ use super::route::Target;
 use super::{Body, Call, Request, options, table};
 use crate::Lab;
 use crate::kube::schema::Kind;
+use crate::kube::store::managers::Shown;
 use crate::kube::store::{Change, Failure, Fields, Labels, Op, meta};
 
 /// Whether a request asks for a watch: of one object only in the old form of paths.
@@ -225,6 +226,6 @@ impl Watcher {
 /// One line of a watch; the object is written as it is, not copied first.
 fn push(out: &mut Vec<u8>, what: &str, object: &Value) {
     out.extend(format!("{{\"type\":\"{what}\",\"object\":").into_bytes());
-    out.extend(object.to_string().into_bytes());
+    let _ = serde_json::to_writer(&mut *out, &Shown::of(object));
     out.extend(b"}\n");
 }

@@ -69,21 +69,25 @@ fn one(cx: &mut Cx, ns: &str, name: &str, late: bool) {
     };
     let stamp = cx.stamp();
     let Some(t) = cx.get(resource, ns, &target).cloned() else {
-        let why = format!(
-            "the HPA controller was unable to get the target's current scale: {resource} \"{target}\" not found"
-        );
+        let missing = format!("{resource} \"{target}\" not found");
+        let why = format!("the HPA controller was unable to get the target's current scale: {missing}");
         cx.update(SCALERS, ns, name, |o| {
             set_condition(o, &stamp, "AbleToScale", "False", "FailedGetScale", &why);
         });
-        return;
+        return told(cx, &h, "FailedGetScale", &missing);
     };
     let (min, max) = (h["spec"]["minReplicas"].as_i64().unwrap_or(1), h["spec"]["maxReplicas"].as_i64().unwrap_or(1));
     let have = t["spec"]["replicas"].as_i64().unwrap_or(1);
     let use_now = utilization(cx, ns, &t);
     let ideal = match (goal(&h), &use_now) {
+        // a tenth more or less changes nothing
+        (Some(goal), Ok(now)) if (now - goal).abs() * 10 <= goal => have,
         (Some(goal), Ok(now)) => (have * now + goal - 1) / goal,
         _ => have,
     };
+    if let (Err(e), true) = (&use_now, (min..=max).contains(&have)) {
+        return unable(cx, &h, &t, e);
+    }
     let mut want = ideal.clamp(min, max.max(min));
     let held = want < have && have <= max && !late;
     if held {
@@ -98,6 +102,8 @@ fn one(cx: &mut Cx, ns: &str, name: &str, late: bool) {
         cx.update(resource, ns, &target, |o| o["spec"]["replicas"] = json!(want));
         let why = if have < min {
             "Current number of replicas below Spec.MinReplicas"
+        } else if have > max {
+            "Current number of replicas above Spec.MaxReplicas"
         } else {
             "cpu resource utilization (percentage of request) decides"
         };
@@ -117,6 +123,35 @@ fn one(cx: &mut Cx, ns: &str, name: &str, late: bool) {
             o["status"]["lastScaleTime"] = json!(stamp);
         }
         report(o, &stamp, use_now, (ideal, min, max), held);
+    });
+}
+
+/// An event of an autoscaler, once per look that finds something else than the one before.
+fn told(cx: &mut Cx, h: &Value, reason: &str, text: &str) {
+    let mark = format!("hpa/{}/{reason}", s(h, "/metadata/uid"));
+    if cx.c.apps.get(&mark).and_then(Value::as_str) != Some(text) {
+        cx.c.apps.insert(mark, json!(text));
+        cx.event(h, false, reason, text, "horizontal-pod-autoscaler");
+    }
+}
+
+/// Nobody knows what the pods use: the replicas stay.
+fn unable(cx: &mut Cx, h: &Value, target: &Value, why: &str) {
+    told(cx, h, "FailedGetResourceMetric", why);
+    let all =
+        format!("invalid metrics (1 invalid out of 1), first error is: failed to get cpu resource metric value: {why}");
+    told(cx, h, "FailedComputeMetricsReplicas", &all);
+    let (ns, name) = super::super::cx::key(h);
+    let (stamp, shown) = (cx.stamp(), target["status"]["replicas"].as_i64().unwrap_or(0));
+    let text = format!("the HPA was unable to compute the replica count: {why}");
+    cx.update(SCALERS, &ns, &name, |o| {
+        o["status"]["currentReplicas"] = json!(shown);
+        if o["status"]["desiredReplicas"].is_null() {
+            o["status"]["desiredReplicas"] = json!(0);
+        }
+        let able = "the HPA controller was able to get the target's current scale";
+        set_condition(o, &stamp, "AbleToScale", "True", "SucceededGetScale", able);
+        set_condition(o, &stamp, "ScalingActive", "False", "FailedGetResourceMetric", &text);
     });
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::super::container::shell;
 use super::super::cx::Cx;
 use super::super::text::{arr, s};
-use super::{gpu, helm, images, scheduler};
+use super::{gpu, helm, images, probes, scheduler};
 
 /// How a container runs.
 #[derive(Debug, Clone)]
@@ -64,26 +64,6 @@ fn endless(words: &[String]) -> bool {
     ["sleep inf", "while true", "while :", "while [ 1 ]", "tail -f", "until false"].iter().any(|w| text.contains(w))
 }
 
-/// How long the readiness probe of a pod waits at first, in milliseconds.
-#[must_use]
-pub fn probe_delay(pod: &Value) -> u64 {
-    let delays =
-        arr(pod, "/spec/containers").iter().filter_map(|c| c["readinessProbe"]["initialDelaySeconds"].as_u64());
-    delays.max().unwrap_or(0) * 1000
-}
-
-/// The readiness probe of a pod that is a command the lab can run: container, command line, period.
-#[must_use]
-pub fn exec_probe(pod: &Value) -> Option<(String, Vec<String>, u64)> {
-    arr(pod, "/spec/containers").iter().find_map(|c| {
-        let p = &c["readinessProbe"];
-        let argv: Vec<String> =
-            p["exec"]["command"].as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        let period = p["periodSeconds"].as_u64().unwrap_or(10) * 1000;
-        shell::has(argv.first()?).then(|| (s(c, "/name").to_owned(), argv, period))
-    })
-}
-
 /// How a container runs whose command line the lab can run.
 #[must_use]
 pub fn scripted(cx: &Cx, c: &Value) -> Option<Run> {
@@ -135,7 +115,7 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
         ("prometheus/prometheus", 8000),
     ];
     let start = slow.iter().find(|(part, _)| image.contains(part)).map_or(3000, |x| x.1);
-    Run::Forever { ready_ms: start + probe_delay(pod), log: images::greeting(image).to_owned() }
+    Run::Forever { ready_ms: start + probes::delay(&c["readinessProbe"]), log: images::greeting(image).to_owned() }
 }
 
 /// NVIDIA's vectorAdd sample.

@@ -284,8 +284,10 @@ fn bind(cx: &mut Cx, claim: &Value, class: &Value, source: Value) {
             spec[k] = v.clone();
         }
     }
-    cx.create(json!({"apiVersion": "v1", "kind": "PersistentVolume",
-        "metadata": {"name": volume, "annotations": {"pv.kubernetes.io/provisioned-by": class["provisioner"]}}, "spec": spec}));
+    let by = if s(class, "/provisioner") == NFS { "csi-provisioner" } else { "local-path-provisioner" };
+    let made = json!({"apiVersion": "v1", "kind": "PersistentVolume", "spec": spec,
+        "metadata": {"name": volume, "annotations": {"pv.kubernetes.io/provisioned-by": class["provisioner"]}}});
+    cx.writing(by, |cx| cx.create(made));
     cx.update(PV, "", &volume, |o| o["status"] = json!({"phase": "Bound"}));
     cx.update(PVC, &ns, &name, |o| {
         o["spec"]["volumeName"] = json!(volume);

@@ -119,24 +119,48 @@ pub fn next(schedule: &str, after_ms: u64) -> Option<u64> {
     None
 }
 
-/// A CronJob changed, or one of its Jobs did.
+/// The last minute up to `now_ms` that the schedule names after `from_ms`.
+fn missed(schedule: &str, from_ms: u64, now_ms: u64) -> Option<u64> {
+    let mut last = next(schedule, from_ms).filter(|t| *t <= now_ms)?;
+    // More than a day of them is not counted one by one.
+    if now_ms - last > 86_400_000 {
+        last = next(schedule, now_ms - 86_400_000).filter(|t| *t <= now_ms).unwrap_or(last);
+    }
+    while let Some(later) = next(schedule, last).filter(|t| *t <= now_ms) {
+        last = later;
+    }
+    Some(last)
+}
+
+/// A CronJob changed, or one of its Jobs did, or a minute has come that it names.
 pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let Some(cron) = cx.get(CRONS, ns, name).cloned() else { return };
+    if !cron["metadata"]["deletionTimestamp"].is_null() {
+        return;
+    }
     tidy(cx, &cron, ns, name);
     let mark = format!("cron/{}", s(&cron, "/metadata/uid"));
     if cron["spec"]["suspend"] == true {
         cx.c.apps.remove(&mark);
         return;
     }
-    let Some(due) = next(s(&cron, "/spec/schedule"), cx.now()) else { return };
+    let (schedule, now) = (s(&cron, "/spec/schedule"), cx.now());
+    let time = |p: &str| meta::parse_time(s(&cron, p));
+    let last = time("/status/lastScheduleTime").or_else(|| time("/metadata/creationTimestamp")).unwrap_or(now);
+    let patience = cron["spec"]["startingDeadlineSeconds"].as_u64().map(|n| n * 1000);
+    let from = patience.map_or(last, |p| last.max(now.saturating_sub(p)));
+    if let Some(due) = missed(schedule, from, now) {
+        begin(cx, &cron, ns, name, due);
+    }
+    look_at_next(cx, schedule, ns, name, mark);
+}
+
+fn look_at_next(cx: &mut Cx, schedule: &str, ns: &str, name: &str, mark: String) {
+    let Some(due) = next(schedule, cx.now()) else { return };
     if cx.c.apps.get(&mark).and_then(Value::as_u64) != Some(due) {
         cx.c.apps.insert(mark, json!(due));
-        let look = KubeEvent::Look {
-            cluster: cx.c.id.clone(),
-            resource: CRONS.to_owned(),
-            ns: ns.to_owned(),
-            name: name.to_owned(),
-        };
+        let (cluster, resource) = (cx.c.id.clone(), CRONS.to_owned());
+        let look = KubeEvent::Look { cluster, resource, ns: ns.to_owned(), name: name.to_owned() };
         let delay = due.saturating_sub(cx.now());
         cx.later(delay, look);
     }
@@ -144,29 +168,34 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
 
 /// A scheduled minute has come.
 pub fn due(cx: &mut Cx, ns: &str, name: &str) {
-    let Some(cron) = cx.get(CRONS, ns, name).cloned() else { return };
-    let mark = format!("cron/{}", s(&cron, "/metadata/uid"));
-    let Some(due) = cx.c.apps.get(&mark).and_then(Value::as_u64).filter(|d| *d <= cx.now()) else { return };
-    cx.c.apps.remove(&mark);
-    let active = active(cx, &cron, ns);
-    let policy = s(&cron, "/spec/concurrencyPolicy");
-    if active.is_empty() || policy != "Forbid" {
-        if policy == "Replace" {
-            active.iter().for_each(|j| cx.delete(JOBS, ns, j));
-        }
-        let job = format!("{name}-{}", due / 60_000);
-        let template = &cron["spec"]["jobTemplate"];
-        let mut notes = template["metadata"]["annotations"].clone();
-        notes["batch.kubernetes.io/cronjob-scheduled-timestamp"] = json!(meta::time(due));
-        let made = cx.create(json!({"apiVersion": "batch/v1", "kind": "Job", "spec": template["spec"],
-            "metadata": {"name": job, "namespace": ns, "labels": template["metadata"]["labels"], "annotations": notes,
-                "ownerReferences": owner_ref(&cron)}}));
-        if made {
-            cx.event(&cron, true, "SuccessfulCreate", &format!("Created job {job}"), "cronjob-controller");
-        }
-        cx.update(CRONS, ns, name, |c| c["status"]["lastScheduleTime"] = json!(meta::time(due)));
-    }
     reconcile(cx, ns, name);
+}
+
+/// Starts the Job of a scheduled minute, as far as those that still run allow it.
+fn begin(cx: &mut Cx, cron: &Value, ns: &str, name: &str, due: u64) {
+    let active = active(cx, cron, ns);
+    let job = format!("{name}-{}", due / 60_000);
+    let policy = s(cron, "/spec/concurrencyPolicy");
+    if policy == "Forbid" && !active.is_empty() {
+        let text = "Not starting job because prior execution is running and concurrency policy is Forbid";
+        return cx.event(cron, true, "JobAlreadyActive", text, "cronjob-controller");
+    }
+    if policy == "Replace" {
+        for j in active {
+            cx.delete(JOBS, ns, &j);
+            cx.event(cron, true, "SuccessfulDelete", &format!("Deleted job {j}"), "cronjob-controller");
+        }
+    }
+    let template = &cron["spec"]["jobTemplate"];
+    let mut notes = template["metadata"]["annotations"].clone();
+    notes["batch.kubernetes.io/cronjob-scheduled-timestamp"] = json!(meta::time(due));
+    let made = cx.create(json!({"apiVersion": "batch/v1", "kind": "Job", "spec": template["spec"],
+        "metadata": {"name": job, "namespace": ns, "labels": template["metadata"]["labels"], "annotations": notes,
+            "ownerReferences": owner_ref(cron)}}));
+    if made {
+        cx.event(cron, true, "SuccessfulCreate", &format!("Created job {job}"), "cronjob-controller");
+    }
+    cx.update(CRONS, ns, name, |c| c["status"]["lastScheduleTime"] = json!(meta::time(due)));
 }
 
 fn mine<'a>(cx: &'a Cx, cron: &Value, ns: &str) -> Vec<&'a Value> {
@@ -191,12 +220,28 @@ fn tidy(cx: &mut Cx, cron: &Value, ns: &str, name: &str) {
             .collect();
         over.sort();
         let surplus = over.len().saturating_sub(usize::try_from(keep).unwrap_or(0));
-        over[..surplus].iter().for_each(|(_, j)| cx.delete(JOBS, ns, j));
+        for (_, j) in &over[..surplus] {
+            cx.delete(JOBS, ns, j);
+            cx.event(cron, true, "SuccessfulDelete", &format!("Deleted job {j}"), "cronjob-controller");
+        }
+    }
+    for r in arr(cron, "/status/active") {
+        let Some(j) = cx.get(JOBS, ns, s(r, "/name")) else { continue };
+        let Some(how) = ["Complete", "Failed"].into_iter().find(|k| is_true(j, k)) else { continue };
+        let text = format!("Saw completed job: {}, condition: {how}", s(r, "/name"));
+        cx.event(cron, true, "SawCompletedJob", &text, "cronjob-controller");
     }
     let list: Vec<Value> = mine(cx, cron, ns)
         .into_iter()
         .filter(|j| !is_true(j, "Complete") && !is_true(j, "Failed"))
-        .map(|j| json!({"apiVersion": "batch/v1", "kind": "Job", "namespace": ns, "name": j["metadata"]["name"], "uid": j["metadata"]["uid"]}))
+        .map(|j| {
+            let m = &j["metadata"];
+            let known = arr(cron, "/status/active").iter().find(|r| r["uid"] == m["uid"]).cloned();
+            known.unwrap_or_else(|| {
+                json!({"apiVersion": "batch/v1", "kind": "Job", "namespace": ns, "name": m["name"], "uid": m["uid"],
+                    "resourceVersion": m["resourceVersion"]})
+            })
+        })
         .collect();
     let last =
         mine(cx, cron, ns).into_iter().map(|j| s(j, "/status/completionTime").to_owned()).max().unwrap_or_default();

@@ -51,7 +51,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let wanted: Vec<String> = cx
         .list("nodes")
         .into_iter()
-        .filter(|n| scheduler::fits_node(&template["spec"], n).is_none())
+        .filter(|n| scheduler::fits_node(&template["spec"], n, 0).is_none())
         .map(|n| s(n, "/metadata/name").to_owned())
         .collect();
     let have: Vec<(String, String, bool, String)> = pods::owned(cx, ns, &uid)
@@ -80,9 +80,19 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
             create(cx, &set, &template, name, node, &hash);
         }
     }
-    if s(&set, "/spec/updateStrategy/type") != "OnDelete" {
-        let limit = &set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"];
-        roll(cx, &set, ns, &hash, share(limit, wanted.len() as i64, true).max(1), &wanted);
+    let rolling = &set["spec"]["updateStrategy"]["rollingUpdate"];
+    let surge = share(&rolling["maxSurge"], wanted.len() as i64, true);
+    match s(&set, "/spec/updateStrategy/type") {
+        "OnDelete" => {}
+        _ if surge > 0 => {
+            for node in surged(cx, &set, ns, &hash, surge, &wanted) {
+                create(cx, &set, &template, name, &node, &hash);
+            }
+        }
+        _ => {
+            let limit = share(&rolling["maxUnavailable"], wanted.len() as i64, true).max(1);
+            roll(cx, &set, ns, &hash, limit, &wanted);
+        }
     }
     status(cx, ns, name, &uid, &hash, &wanted);
 }
@@ -97,12 +107,44 @@ fn target(pod: &Value) -> String {
 }
 
 fn create(cx: &mut Cx, set: &Value, template: &Value, name: &str, node: &str, hash: &str) {
-    let labels = [("controller-revision-hash", hash), ("pod-template-generation", "1")];
+    let generation = match s(set, "/metadata/annotations/deprecated.daemonset.template.generation") {
+        "" => "1",
+        g => g,
+    };
+    let labels = [("controller-revision-hash", hash), ("pod-template-generation", generation)];
     let mut pod = pods::of_template(set, template, "", &format!("{name}-"), &labels);
     pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
         json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]});
     // A refusal is in the events; the set tries again when something changes.
     cx.create_pod(set, pod, CONTROLLER).ok();
+}
+
+/// Old pods go once a new one is available beside them; nodes that get a new one now.
+fn surged(cx: &mut Cx, set: &Value, ns: &str, hash: &str, surge: i64, wanted: &[String]) -> Vec<String> {
+    let (now, min) = (cx.now(), set["spec"]["minReadySeconds"].as_u64().unwrap_or(0));
+    let (mut begin, mut gone, mut busy) = (Vec::new(), Vec::new(), 0);
+    for node in wanted {
+        let here: Vec<&Value> = pods::owned(cx, ns, s(set, "/metadata/uid"))
+            .into_iter()
+            .filter(|p| pods::is_active(p) && target(p) == *node)
+            .collect();
+        let is_new = |p: &&&Value| s(p, "/metadata/labels/controller-revision-hash") == hash;
+        let Some(old) = here.iter().find(|p| !is_new(p)) else { continue };
+        match here.iter().find(is_new) {
+            Some(new) if pods::until_available(new, min, now) == Some(0) => {
+                gone.push(s(old, "/metadata/name").to_owned())
+            }
+            Some(_) => busy += 1,
+            // one that does not work is replaced at once
+            None if !pods::is_ready(old) => gone.push(s(old, "/metadata/name").to_owned()),
+            None => begin.push(node.clone()),
+        }
+    }
+    for pod in gone {
+        cx.delete_pod(set, &pod, CONTROLLER);
+    }
+    begin.truncate(usize::try_from(surge - busy).unwrap_or(0));
+    begin
 }
 
 /// Replaces pods of an older template, as long as no more than `limit` nodes are without a ready one.
@@ -127,10 +169,16 @@ fn roll(cx: &mut Cx, set: &Value, ns: &str, hash: &str, limit: i64, wanted: &[St
 
 fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, hash: &str, wanted: &[String]) {
     let (mut current, mut ready, mut updated, mut misplaced) = (0, 0, 0, 0);
+    let min = cx.get(SETS, ns, name).and_then(|o| o["spec"]["minReadySeconds"].as_u64()).unwrap_or(0);
+    let (_, available) = pods::counted(cx, SETS, (ns, name), uid, min);
+    let mut covered: BTreeSet<String> = BTreeSet::new();
     let meant: BTreeSet<&String> = wanted.iter().collect();
     for p in pods::owned(cx, ns, uid).into_iter().filter(|p| pods::is_active(p)) {
         if !meant.contains(&target(p)) {
             misplaced += 1;
+            continue;
+        }
+        if !covered.insert(target(p)) {
             continue;
         }
         current += 1;
@@ -144,9 +192,11 @@ fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, hash: &str, wanted: &[St
         st["desiredNumberScheduled"] = json!(desired);
         st["numberMisscheduled"] = json!(misplaced);
         st["numberReady"] = json!(ready);
-        for (k, v) in
-            [("updatedNumberScheduled", updated), ("numberAvailable", ready), ("numberUnavailable", desired - ready)]
-        {
+        for (k, v) in [
+            ("updatedNumberScheduled", updated),
+            ("numberAvailable", available),
+            ("numberUnavailable", desired - available),
+        ] {
             if v > 0 {
                 st[k] = json!(v);
             } else if let Some(m) = st.as_object_mut() {

@@ -174,6 +174,13 @@ fn current_set(cx: &mut Cx, d: &Value, ns: &str, current: &str, hash: &str, goal
                     notes_of(d).for_each(|(k, v)| r["metadata"]["annotations"][k] = v.clone());
                 });
             }
+            let min = &d["spec"]["minReadySeconds"];
+            if cx
+                .get(SETS, ns, current)
+                .is_some_and(|r| number(r, "/spec/minReadySeconds", 0) != min.as_i64().unwrap_or(0))
+            {
+                cx.update(SETS, ns, current, |r| r["spec"]["minReadySeconds"] = min.clone());
+            }
             if have.wanted != goal {
                 scale(cx, d, ns, current, have.wanted, goal);
             }
@@ -215,6 +222,9 @@ fn create_set(cx: &mut Cx, d: &Value, ns: &str, current: &str, hash: &str, goal:
         "metadata": {"name": current, "namespace": ns, "labels": template["metadata"]["labels"],
             "ownerReferences": owner_ref(d), "annotations": notes},
         "spec": {"replicas": goal, "selector": selector, "template": template}}));
+    if let Some(min) = d["spec"]["minReadySeconds"].as_u64().filter(|n| *n > 0) {
+        cx.update(SETS, ns, current, |r| r["spec"]["minReadySeconds"] = json!(min));
+    }
     let text = format!("Scaled up replica set {current} from 0 to {goal}");
     cx.event(d, true, "ScalingReplicaSet", &text, "deployment-controller");
     let limit = d["spec"]["progressDeadlineSeconds"].as_u64().unwrap_or(600);
@@ -247,13 +257,14 @@ fn tidy(cx: &mut Cx, d: &Value, ns: &str, current: &str) {
 }
 
 fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, current: &str, want: i64) {
-    let (mut total, mut ready, mut updated) = (0, 0, 0);
+    let (mut total, mut ready, mut available, mut updated) = (0, 0, 0, 0);
     let mut failure = None;
     for r in sets_of(cx, ns, uid) {
         let failing = arr(r, "/status/conditions").iter().find(|c| c["type"] == "ReplicaFailure");
         failure = failing.map(|c| s(c, "/message").to_owned()).or(failure);
         total += number(r, "/status/replicas", 0);
         ready += number(r, "/status/readyReplicas", 0);
+        available += number(r, "/status/availableReplicas", 0);
         if s(r, "/metadata/name") == current {
             updated = number(r, "/status/replicas", 0);
         }
@@ -264,24 +275,24 @@ fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, current: &str, want: i64
         let outage = share(&d["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], want, false);
         let before = d["status"].clone();
         d["status"]["observedGeneration"] = d["metadata"]["generation"].clone();
-        counts(&mut d["status"], total, ready, updated, want);
-        let available = ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.");
+        counts(&mut d["status"], total, (ready, available), updated, want);
+        let enough = ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.");
         let missing = ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.");
-        let (value, reason, text) = if ready >= want - outage { available } else { missing };
+        let (value, reason, text) = if available >= want - outage { enough } else { missing };
         set_condition(d, &stamp, "Available", value, reason, text);
         if let Some(why) = &failure {
             set_condition(d, &stamp, "ReplicaFailure", "True", "FailedCreate", why);
         } else if let Some(list) = d["status"]["conditions"].as_array_mut() {
             list.retain(|c| c["type"] != "ReplicaFailure");
         }
-        progress(d, &before, &stamp, now, &current, ready >= want && updated >= want && total == updated);
+        progress(d, &before, &stamp, now, &current, available >= want && updated >= want && total == updated);
     });
 }
 
 /// The condition Progressing: done, going on, or stuck for longer than the deadline.
 fn progress(d: &mut Value, before: &Value, stamp: &str, now: u64, current: &str, done: bool) {
     let old = arr(d, "/status/conditions").iter().find(|c| c["type"] == "Progressing").cloned().unwrap_or_default();
-    let moved = ["replicas", "readyReplicas", "updatedReplicas", "observedGeneration"]
+    let moved = ["replicas", "readyReplicas", "availableReplicas", "updatedReplicas", "observedGeneration"]
         .iter()
         .any(|f| before.get(*f) != d["status"].get(*f));
     let limit = d["spec"]["progressDeadlineSeconds"].as_u64().unwrap_or(600) * 1000;
@@ -308,13 +319,13 @@ fn progress(d: &mut Value, before: &Value, stamp: &str, now: u64, current: &str,
 }
 
 /// Replica counts of a status; zeros are left out, as the API does.
-pub fn counts(st: &mut Value, total: i64, ready: i64, updated: i64, want: i64) {
+pub fn counts(st: &mut Value, total: i64, (ready, available): (i64, i64), updated: i64, want: i64) {
     for (k, v) in [
         ("replicas", total),
         ("readyReplicas", ready),
-        ("availableReplicas", ready),
+        ("availableReplicas", available),
         ("updatedReplicas", updated),
-        ("unavailableReplicas", (want - ready).max(0)),
+        ("unavailableReplicas", (total.max(want) - available).max(0)),
     ] {
         if v > 0 {
             st[k] = json!(v);
@@ -355,11 +366,10 @@ pub fn replicaset(cx: &mut Cx, ns: &str, name: &str) {
             cx.delete_pod(&r, &pod, "replicaset-controller");
         }
     }
-    let (mut total, mut ready) = (0, 0);
-    for p in pods::owned(cx, ns, &uid).into_iter().filter(|p| pods::is_active(p)) {
-        total += 1;
-        ready += i64::from(pods::is_ready(p));
-    }
+    let total = pods::owned(cx, ns, &uid).into_iter().filter(|p| pods::is_active(p)).count();
+    let min = r["spec"]["minReadySeconds"].as_u64().unwrap_or(0);
+    let (ready, available) = pods::counted(cx, SETS, (ns, name), &uid, min);
+    let total = total as i64;
     let stamp = cx.stamp();
     cx.update(SETS, ns, name, |r| {
         let failing = arr(r, "/status/conditions").iter().any(|c| c["type"] == "ReplicaFailure");
@@ -374,7 +384,7 @@ pub fn replicaset(cx: &mut Cx, ns: &str, name: &str) {
         }
         r["status"]["observedGeneration"] = r["metadata"]["generation"].clone();
         r["status"]["replicas"] = json!(total);
-        for (k, v) in [("fullyLabeledReplicas", total), ("readyReplicas", ready), ("availableReplicas", ready)] {
+        for (k, v) in [("fullyLabeledReplicas", total), ("readyReplicas", ready), ("availableReplicas", available)] {
             if v > 0 {
                 r["status"][k] = json!(v);
             } else if let Some(m) = r["status"].as_object_mut() {

@@ -10,6 +10,7 @@ use super::pods;
 pub fn service(cx: &mut Cx, ns: &str, name: &str) {
     let Some(svc) = cx.get("services", ns, name) else {
         cx.remove("endpoints", ns, name);
+        free(cx, ns, name);
         return;
     };
     let headless = s(svc, "/spec/clusterIP") == "None";
@@ -24,7 +25,40 @@ pub fn service(cx: &mut Cx, ns: &str, name: &str) {
             }
         });
     }
+    take(cx, ns, name);
     one(cx, ns, name);
+}
+
+const ADDRESSES: &str = "ipaddresses.networking.k8s.io";
+
+/// Every address that a Service has is an object, in the minors that have such.
+fn take(cx: &mut Cx, ns: &str, name: &str) {
+    let Some(svc) = cx.get("services", ns, name) else { return };
+    let ips: Vec<String> = arr(svc, "/spec/clusterIPs")
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|ip| *ip != "None")
+        .map(str::to_owned)
+        .collect();
+    let missing: Vec<String> = ips.into_iter().filter(|ip| cx.get(ADDRESSES, "", ip).is_none()).collect();
+    if missing.is_empty() || !cx.c.store.kind_for(ADDRESSES).is_some_and(|k| cx.c.serves(&k)) {
+        return;
+    }
+    for ip in missing {
+        let family = if ip.contains(':') { "IPv6" } else { "IPv4" };
+        cx.create(json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
+            "metadata": {"name": ip, "labels": {"ipaddress.kubernetes.io/ip-family": family,
+                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}},
+            "spec": {"parentRef": {"group": "", "resource": "services", "namespace": ns, "name": name}}}));
+    }
+}
+
+/// The addresses of a Service that is gone are free.
+fn free(cx: &mut Cx, ns: &str, name: &str) {
+    let mine = |o: &&Value| s(o, "/spec/parentRef/namespace") == ns && s(o, "/spec/parentRef/name") == name;
+    let gone: Vec<String> =
+        cx.list(ADDRESSES).into_iter().filter(mine).map(|o| s(o, "/metadata/name").to_owned()).collect();
+    gone.iter().for_each(|ip| cx.remove(ADDRESSES, "", ip));
 }
 
 /// Pods of a namespace changed.

@@ -259,7 +259,7 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
         if obj["metadata"]["namespace"].is_null() && cx.namespaced(&obj) {
             obj["metadata"]["namespace"] = json!(ns);
         }
-        cx.ensure(obj);
+        cx.writing("helm", |cx| cx.ensure(obj));
     }
     // what the revision before had and this one has not is removed
     for old in before {
@@ -273,7 +273,7 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
     }
     let values = values(cx, &chart);
     cx.c.apps.insert(format!("values/{name}"), values.clone());
-    release::record(cx, &ns, &name, &c, &values);
+    cx.writing("helm", |cx| release::record(cx, &ns, &name, &c, &values));
 }
 
 /// Removes a release and lets its chart go. Claims that a StatefulSet made have no such annotation and stay.

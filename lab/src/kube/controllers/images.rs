@@ -34,17 +34,59 @@ pub fn mib(image: &str) -> u64 {
     SIZES.iter().find(|(part, _)| image.contains(part)).map_or(60, |x| x.1)
 }
 
-/// Why an image cannot be pulled; `None` when it can.
+/// An image's name as container runtimes complete it (`docker.io/library/nginx:latest`).
+#[must_use]
+pub fn full(image: &str) -> String {
+    let first = image.split('/').next().unwrap_or_default();
+    let hosted = image.contains('/') && (first.contains(['.', ':']) || first == "localhost");
+    let named = match (hosted, image.contains('/')) {
+        (true, _) => image.to_owned(),
+        (false, true) => format!("docker.io/{image}"),
+        (false, false) => format!("docker.io/library/{image}"),
+    };
+    let last = named.rsplit('/').next().unwrap_or_default();
+    if last.contains([':', '@']) { named } else { format!("{named}:latest") }
+}
+
+/// An image's name without tag or digest.
+#[must_use]
+pub fn repository(full: &str) -> &str {
+    let bare = full.split('@').next().unwrap_or(full);
+    match bare.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => bare,
+    }
+}
+
+/// Whether an image is a web server's.
+#[must_use]
+pub fn web(image: &str) -> bool {
+    let full = full(image);
+    matches!(repository(&full).rsplit('/').next(), Some("nginx" | "httpd"))
+}
+
+/// Whether no name server knows a host: domains that are reserved for never being there (RFC 2606 and 6761).
+fn nowhere(host: &str) -> bool {
+    let name = host.split(':').next().unwrap_or(host);
+    let top = name.rsplit('.').next().unwrap_or_default();
+    let second =
+        ["example.com", "example.net", "example.org"].iter().any(|d| name == *d || name.ends_with(&format!(".{d}")));
+    name.contains('.') && (matches!(top, "invalid" | "test" | "example") || second)
+}
+
+/// Why an image cannot be pulled, as the container runtime says it; `None` when it can.
 #[must_use]
 pub fn missing(image: &str) -> Option<String> {
-    let bad = |what: &str| {
+    if image.is_empty() {
+        return Some("rpc error: code = InvalidArgument desc = invalid reference format".to_owned());
+    }
+    let name = full(image);
+    let bad = |code: &str, what: &str| {
         Some(format!(
-            "failed to pull and unpack image \"{image}\": failed to resolve reference \"{image}\": {image}: {what}"
+            "rpc error: code = {code} desc = failed to pull and unpack image \"{name}\": failed to resolve reference \"{name}\": {what}"
         ))
     };
-    if image.is_empty() {
-        return bad("invalid reference format");
-    }
+    let absent = || bad("NotFound", &format!("{name}: not found"));
     if image.contains("nvcr.io/nvidia/driver:") {
         let tag = image.rsplit(':').next().unwrap_or("");
         let version = tag.split('-').next().unwrap_or("");
@@ -53,10 +95,18 @@ pub fn missing(image: &str) -> Option<String> {
         let known = (2..=3).contains(&parts.len())
             && matches!(number(0), Some(535 | 550 | 565 | 570 | 575 | 580 | 590 | 595))
             && number(1).is_some();
-        return if known { None } else { bad("not found") };
+        return if known { None } else { absent() };
     }
-    if image.contains("invalid.") || image.contains(".example/") || image.ends_with(":does-not-exist") {
-        return bad("not found");
+    let host = name.split('/').next().unwrap_or_default();
+    if nowhere(host) {
+        let rest = name.strip_prefix(host).unwrap_or_default().trim_start_matches('/');
+        let (repo, tag) = rest.rsplit_once(':').unwrap_or((rest, "latest"));
+        let bare = host.split(':').next().unwrap_or(host);
+        let url = format!("https://{host}/v2/{repo}/manifests/{tag}");
+        return bad("Unknown", &format!("failed to do request: Head {url:?}: dial tcp: lookup {bare}: no such host"));
+    }
+    if image.contains("invalid.") || image.ends_with(":does-not-exist") {
+        return absent();
     }
     None
 }

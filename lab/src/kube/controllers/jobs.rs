@@ -1,12 +1,12 @@
 //! Jobs: pods until enough have succeeded or too many have failed.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::super::KubeEvent;
 use super::super::cx::{Cx, is_true, set_condition};
 use super::super::text::{arr, s};
-use super::pods;
+use super::{pods, policy, status};
 
 const JOBS: &str = "jobs.batch";
 const CONTROLLER: &str = "job-controller";
@@ -16,14 +16,23 @@ const INDEX: &str = "/metadata/annotations/batch.kubernetes.io~1job-completion-i
 #[derive(Debug, Default)]
 struct Count {
     active: Vec<String>,
+    terminating: i64,
     ready: i64,
     succeeded: i64,
     failed: i64,
+    /// Restarts of containers in pods that have not ended.
+    restarts: i64,
     done: BTreeSet<i64>,
     busy: BTreeSet<i64>,
+    /// Failures by index.
+    failures: BTreeMap<i64, i64>,
+    /// Indexes that a rule gave up.
+    given_up: BTreeSet<i64>,
+    /// Why a rule ends the Job.
+    fatal: Option<String>,
 }
 
-fn count(cx: &Cx, ns: &str, uid: &str, indexed: bool) -> Count {
+fn count(cx: &Cx, job: &Value, ns: &str, uid: &str, indexed: bool) -> Count {
     let mut c = Count::default();
     for p in pods::owned(cx, ns, uid) {
         let index = s(p, INDEX).parse().unwrap_or(0);
@@ -32,19 +41,39 @@ fn count(cx: &Cx, ns: &str, uid: &str, indexed: bool) -> Count {
                 c.succeeded += 1;
                 c.done.insert(index);
             }
-            "Failed" => c.failed += 1,
+            "Failed" => {
+                let (action, why) = policy::judge(job, p).unwrap_or(("Count", String::new()));
+                match action {
+                    "Ignore" => continue,
+                    "FailJob" => drop(c.fatal.get_or_insert(why)),
+                    "FailIndex" => drop(c.given_up.insert(index)),
+                    _ => {}
+                }
+                c.failed += 1;
+                *c.failures.entry(index).or_default() += 1;
+            }
             _ if pods::is_active(p) => {
                 c.active.push(s(p, "/metadata/name").to_owned());
                 c.busy.insert(index);
                 c.ready += i64::from(pods::is_ready(p));
+                c.restarts += status::statuses(p).filter_map(|st| st["restartCount"].as_i64()).sum::<i64>();
             }
-            _ => {}
+            _ => c.terminating += 1,
         }
     }
     if indexed {
+        let most = job["spec"]["completions"].as_i64().unwrap_or(i64::MAX);
+        c.done.retain(|i| *i < most);
         c.succeeded = c.done.len() as i64;
     }
     c
+}
+
+/// Indexes that are not tried again, where each has a limit of its own.
+fn lost(job: &Value, c: &Count) -> Option<BTreeSet<i64>> {
+    let limit = job["spec"]["backoffLimitPerIndex"].as_i64()?;
+    let over = c.failures.iter().filter(|(_, n)| **n > limit).map(|(i, _)| *i);
+    Some(over.chain(c.given_up.iter().copied()).filter(|i| !c.done.contains(i)).collect())
 }
 
 /// `0-2,4` of a set of indexes.
@@ -71,53 +100,99 @@ fn ranges(done: &BTreeSet<i64>) -> String {
     text.join(",")
 }
 
+/// How a Job ends by what became of its pods: condition, reason, message.
+fn verdict(job: &Value, c: &Count, lost: Option<&BTreeSet<i64>>) -> Option<(&'static str, &'static str, String)> {
+    let limit = job["spec"]["backoffLimit"].as_i64().unwrap_or(6);
+    let restarted = s(job, "/spec/template/spec/restartPolicy") == "OnFailure";
+    if let Some(why) = &c.fatal {
+        return Some(("Failed", "PodFailurePolicy", why.clone()));
+    }
+    if c.failed > limit || restarted && c.restarts > 0 && c.restarts >= limit {
+        return Some(("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit".to_owned()));
+    }
+    if let (Some(lost), Some(most)) = (lost, job["spec"]["maxFailedIndexes"].as_i64())
+        && lost.len() as i64 > most
+    {
+        let text = "Job has exceeded the specified maximal number of failed indexes";
+        return Some(("Failed", "MaxFailedIndexesExceeded", text.to_owned()));
+    }
+    if let Some(i) = policy::succeeded(job, &c.done) {
+        return Some(("Complete", "SuccessPolicy", format!("Matched rules at index {i}")));
+    }
+    let failed = lost.map_or(0, |l| l.len() as i64);
+    let complete = match job["spec"]["completions"].as_i64() {
+        Some(n) => c.succeeded + failed >= n,
+        // a queue of work: one pod that succeeds tells that nothing is left to begin
+        None => c.succeeded > 0 && c.active.is_empty(),
+    };
+    match complete {
+        true if failed > 0 => Some(("Failed", "FailedIndexes", "Job has failed indexes".to_owned())),
+        true => Some(("Complete", "CompletionsReached", "Reached expected number of succeeded pods".to_owned())),
+        false => None,
+    }
+}
+
 /// Brings a Job's pods and status up to date.
 pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let Some(job) = cx.get(JOBS, ns, name).cloned() else { return };
     if !job["metadata"]["deletionTimestamp"].is_null() || is_true(&job, "Complete") || is_true(&job, "Failed") {
         return;
     }
+    let managed = s(&job, "/spec/managedBy");
+    if !matches!(managed, "" | "kubernetes.io/job-controller") {
+        return;
+    }
     let uid = s(&job, "/metadata/uid").to_owned();
     let indexed = s(&job, "/spec/completionMode") == "Indexed";
-    let c = count(cx, ns, &uid, indexed);
-    let wanted = job["spec"]["completions"].as_i64();
-    let completions = wanted.unwrap_or(1);
-    let limit = job["spec"]["backoffLimit"].as_i64().unwrap_or(6);
-    let parallelism = job["spec"]["parallelism"].as_i64().unwrap_or(1);
-    let suspended = job["spec"]["suspend"] == true;
-    write(cx, ns, name, &c, indexed);
-    // without a number of completions, one that succeeds is enough once all others have ended too
-    if c.succeeded >= completions && (wanted.is_some() || c.active.is_empty()) {
-        return finish(cx, ns, name, "Complete", "CompletionsReached", "Reached expected number of succeeded pods");
-    }
-    if c.failed > limit {
+    let c = count(cx, &job, ns, &uid, indexed);
+    let lost = lost(&job, &c);
+    write(cx, ns, name, &c, indexed, lost.as_ref());
+    let late = late(cx, &job, ns, name)
+        .then(|| ("Failed", "DeadlineExceeded", "Job was active longer than specified deadline".to_owned()));
+    if let Some((kind, reason, text)) = verdict(&job, &c, lost.as_ref()).or(late) {
         c.active.iter().for_each(|p| cx.delete_pod(&job, p, CONTROLLER));
-        return finish(cx, ns, name, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit");
+        return finish(cx, ns, name, kind, reason, &text);
     }
-    if late(cx, &job, ns, name) {
-        c.active.iter().for_each(|p| cx.delete_pod(&job, p, CONTROLLER));
-        return finish(cx, ns, name, "Failed", "DeadlineExceeded", "Job was active longer than specified deadline");
-    }
-    if suspended {
+    if job["spec"]["suspend"] == true {
         return suspend(cx, &job, &c.active);
     }
     if is_true(&job, "Suspended") {
         cx.condition((JOBS, ns, name), "Suspended", "False", "JobResumed", "Job resumed");
+        let stamp = cx.stamp();
+        cx.update(JOBS, ns, name, |j| j["status"]["startTime"] = json!(stamp));
         cx.event(&job, true, "Resumed", "Job resumed", CONTROLLER);
     }
-    let left = match wanted {
-        Some(n) => parallelism.min(n - c.succeeded),
-        None if c.succeeded > 0 => 0,
+    begin(cx, &job, &c, lost.as_ref());
+}
+
+/// Makes the pods that are missing, or takes those away that are too many.
+fn begin(cx: &mut Cx, job: &Value, c: &Count, lost: Option<&BTreeSet<i64>>) {
+    let (ns, name) = super::super::cx::key(job);
+    let uid = s(job, "/metadata/uid").to_owned();
+    let parallelism = job["spec"]["parallelism"].as_i64().unwrap_or(1);
+    let completions = job["spec"]["completions"].as_i64();
+    let active = c.active.len() as i64;
+    let gone = lost.map_or(0, |l| l.len() as i64);
+    let want = match completions {
+        Some(n) => parallelism.min(n - c.succeeded - gone),
+        None if c.succeeded > 0 => active,
         None => parallelism,
     };
-    let missing = left - c.active.len() as i64;
-    if missing <= 0 || pauses(cx, ns, name, &uid, c.failed) {
+    for pod in c.active.iter().take(usize::try_from(active - want).unwrap_or(0)) {
+        cx.delete_pod(job, pod, CONTROLLER);
+    }
+    let ending = if job["spec"]["podReplacementPolicy"] == "Failed" { c.terminating } else { 0 };
+    let Ok(missing) = usize::try_from(want - active - ending) else { return };
+    if missing == 0 || pauses(cx, &ns, &name, &uid, c.failed) {
         return;
     }
-    let free = (0..completions).filter(|i| !c.done.contains(i) && !c.busy.contains(i));
-    let indexes: Vec<Option<i64>> = if indexed { free.map(Some).collect() } else { vec![None; missing as usize] };
-    for index in indexes.into_iter().take(missing as usize) {
-        if !create(cx, &job, name, &uid, index) {
+    let out = |i: &i64| c.done.contains(i) || c.busy.contains(i) || lost.is_some_and(|l| l.contains(i));
+    let indexed = s(job, "/spec/completionMode") == "Indexed";
+    let free = (0..completions.unwrap_or(0)).filter(|i| !out(i));
+    let indexes: Vec<Option<i64>> = if indexed { free.map(Some).collect() } else { vec![None; missing] };
+    for index in indexes.into_iter().take(missing) {
+        let failures = index.and_then(|i| c.failures.get(&i)).copied().unwrap_or(0);
+        if !create(cx, job, &name, &uid, index, failures) {
             return;
         }
     }
@@ -168,7 +243,7 @@ fn suspend(cx: &mut Cx, job: &Value, active: &[String]) {
     }
 }
 
-fn create(cx: &mut Cx, job: &Value, name: &str, uid: &str, index: Option<i64>) -> bool {
+fn create(cx: &mut Cx, job: &Value, name: &str, uid: &str, index: Option<i64>, failures: i64) -> bool {
     let labels = [
         ("batch.kubernetes.io/job-name", name),
         ("job-name", name),
@@ -180,11 +255,16 @@ fn create(cx: &mut Cx, job: &Value, name: &str, uid: &str, index: Option<i64>) -
     if let Some(i) = index {
         pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] = json!(i.to_string());
         pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = json!(i.to_string());
+        if job["spec"]["backoffLimitPerIndex"].is_number() {
+            pod["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"] = json!(failures.to_string());
+        }
         pod["spec"]["hostname"] = json!(format!("{name}-{i}"));
         for list in ["containers", "initContainers"] {
             for c in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                 let mut env = arr(c, "/env").to_vec();
-                env.push(json!({"name": "JOB_COMPLETION_INDEX", "value": i.to_string()}));
+                let at = "metadata.labels['batch.kubernetes.io/job-completion-index']";
+                let from = json!({"fieldRef": {"apiVersion": "v1", "fieldPath": at}});
+                env.push(json!({"name": "JOB_COMPLETION_INDEX", "valueFrom": from}));
                 c["env"] = json!(env);
             }
         }
@@ -203,7 +283,7 @@ fn tries(uid: &str) -> String {
     format!("job-tries/{uid}")
 }
 
-fn write(cx: &mut Cx, ns: &str, name: &str, c: &Count, indexed: bool) {
+fn write(cx: &mut Cx, ns: &str, name: &str, c: &Count, indexed: bool, lost: Option<&BTreeSet<i64>>) {
     let stamp = cx.stamp();
     let active = c.active.len() as i64;
     cx.update(JOBS, ns, name, |j| {
@@ -220,10 +300,13 @@ fn write(cx: &mut Cx, ns: &str, name: &str, c: &Count, indexed: bool) {
                 m.shift_remove(k);
             }
         }
-        j["status"]["terminating"] = json!(0);
+        j["status"]["terminating"] = json!(c.terminating);
         j["status"]["uncountedTerminatedPods"] = json!({});
-        if indexed {
+        if indexed && !c.done.is_empty() {
             j["status"]["completedIndexes"] = json!(ranges(&c.done));
+        }
+        if let Some(lost) = lost {
+            j["status"]["failedIndexes"] = json!(ranges(lost));
         }
     });
 }

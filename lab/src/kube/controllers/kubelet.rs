@@ -7,12 +7,10 @@ use super::super::KubeEvent;
 use super::super::cx::{Cx, key};
 use super::super::state::{PodRt, PodStage};
 use super::super::text::{arr, s};
-use super::behaviour::{self, Run};
-use super::logs::{append, repeat, rotate};
 use super::needs::{references, runtime};
-use super::status::{self, Container, View};
-use super::{claims, effects, ephemeral, images, pods, shell};
+use super::{claims, containers, effects, ephemeral, images, status};
 
+pub use super::containers::{ended, probed, script_ended};
 pub use super::lost::{evict, guest_back, guest_gone, node_silent};
 
 /// A pod appeared, got a node, or is being deleted.
@@ -32,6 +30,12 @@ pub fn look(cx: &mut Cx, ns: &str, name: &str) {
         return stop(cx, &pod, &uid);
     }
     ephemeral::start(cx, &pod);
+    if cx.c.pods.contains_key(&uid) {
+        containers::changed(cx, &uid, &pod);
+        if !arr(&pod, "/spec/readinessGates").is_empty() {
+            status::edit(cx, ns, name, |_| ());
+        }
+    }
     if node.is_empty() || cx.c.pods.contains_key(&uid) || matches!(s(&pod, "/status/phase"), "Succeeded" | "Failed") {
         return;
     }
@@ -46,13 +50,11 @@ pub fn look(cx: &mut Cx, ns: &str, name: &str) {
             blocked: false,
             why: String::new(),
             tries: 0,
-            restarts: 0,
-            finished: std::collections::BTreeMap::new(),
+            lives: std::collections::BTreeMap::new(),
             log: std::collections::BTreeMap::new(),
         },
     );
-    let waits = if arr(&pod, "/spec/initContainers").is_empty() { "ContainerCreating" } else { "PodInitializing" };
-    show(cx, &uid, "Pending", 0, Container::waiting("PodInitializing"), Container::waiting(waits), false);
+    status::edit(cx, ns, name, |_| ());
     go(cx, &uid, PodStage::Prepare, 300);
 }
 
@@ -68,7 +70,7 @@ pub fn go(cx: &mut Cx, uid: &str, stage: PodStage, delay_ms: u64) {
 
 /// Leaves the pod waiting for something outside; says why once. What has failed is tried again after a growing
 /// pause, whatever else happens meanwhile.
-fn block(cx: &mut Cx, uid: &str, pod: &Value, reason: &str, text: &str) {
+pub(super) fn block(cx: &mut Cx, uid: &str, pod: &Value, reason: &str, text: &str) {
     let Some(rt) = cx.c.pods.get_mut(uid) else { return };
     let waiting = std::mem::replace(&mut rt.blocked, true);
     let known = rt.why == text;
@@ -142,14 +144,13 @@ fn advance(cx: &mut Cx, uid: &str) {
         return;
     }
     match rt.stage {
-        PodStage::Prepare | PodStage::BackOff => prepare(cx, uid, &rt, &pod),
+        PodStage::Prepare => prepare(cx, uid, &rt, &pod),
         PodStage::Pull(i) => pulled(cx, uid, &rt, &pod, i),
-        PodStage::Init(i) => init_step(cx, uid, &rt, &pod, i),
-        PodStage::Running => main_step(cx, uid, &rt, &pod),
+        PodStage::Init(_) | PodStage::Running | PodStage::Ready => containers::retry(cx, uid),
         PodStage::Stopping => {
             cx.remove("pods", &rt.ns, &rt.name);
         }
-        PodStage::Ready | PodStage::Done => {}
+        PodStage::Done => {}
     }
 }
 
@@ -164,316 +165,71 @@ fn prepare(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value) {
     if let Some(rt) = cx.c.pods.get_mut(uid) {
         rt.why.clear();
     }
-    pull(cx, uid, rt, pod, 0);
+    let (inits, all) = listed(pod);
+    let past = |c: &&Value| status::of(pod, s(c, "/name")).is_some_and(|st| status::is_past(c, st));
+    pull(cx, uid, rt, pod, all[..inits].iter().take_while(|c| past(c)).count());
 }
 
-fn containers(pod: &Value) -> (usize, Vec<&Value>) {
+/// Number of init containers, and all containers.
+fn listed(pod: &Value) -> (usize, Vec<&Value>) {
     let inits = arr(pod, "/spec/initContainers");
     (inits.len(), inits.iter().chain(arr(pod, "/spec/containers")).collect())
 }
 
 /// Pulls the image of init container `i`, or the images of all main containers.
 fn pull(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
-    let (inits, all) = containers(pod);
+    let (inits, all) = listed(pod);
     let now: Vec<&Value> = if i < inits { all[i..=i].to_vec() } else { all[inits..].to_vec() };
-    let mut delay = 200;
+    let (mut delay, mut there) = (200, 0);
     for c in now {
-        let image = s(c, "/image");
-        if let Some(text) = images::missing(image) {
-            let waiting = Container::Waiting(
-                "ImagePullBackOff".into(),
-                format!("Back-off pulling image \"{image}\": ErrImagePull: {text}"),
-            );
-            if i < inits {
-                show(cx, uid, "Pending", i, waiting, Container::waiting("PodInitializing"), false);
-            } else {
-                show(cx, uid, "Pending", inits, Container::Running, waiting, false);
-            }
-            return block(
-                cx,
-                uid,
-                pod,
-                "Failed",
-                &format!("Failed to pull image \"{image}\": rpc error: code = NotFound desc = {text}"),
-            );
+        if !containers::has_image(cx, uid, pod, c, &rt.node) {
+            continue;
         }
-        let present = cx.node_rt(&rt.node).images.contains(image);
-        if !present {
+        there += 1;
+        let image = s(c, "/image");
+        if !cx.node_rt(&rt.node).images.contains(image) {
             cx.event(pod, true, "Pulling", &format!("Pulling image \"{image}\""), "kubelet");
-            // A gigabit line and unpacking: about 40 MiB a second.
-            delay += images::mib(image) * 25 + 800;
+            delay += line_ms(image);
         }
     }
-    go(cx, uid, PodStage::Pull(i), delay);
+    let stage = if i < inits { PodStage::Init(i) } else { PodStage::Running };
+    match there {
+        0 => stay(cx, uid, stage),
+        _ => go(cx, uid, PodStage::Pull(i), delay),
+    }
+}
+
+/// A gigabit line and unpacking: about 40 MiB a second.
+fn line_ms(image: &str) -> u64 {
+    images::mib(image) * 25 + 800
+}
+
+/// The pod is at a stage, and its containers do the rest.
+fn stay(cx: &mut Cx, uid: &str, stage: PodStage) {
+    if let Some(rt) = cx.c.pods.get_mut(uid) {
+        rt.stage = stage;
+        rt.blocked = false;
+        rt.step += 1;
+    }
 }
 
 fn pulled(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
-    let (inits, all) = containers(pod);
-    let now: Vec<Value> =
-        if i < inits { vec![all[i].clone()] } else { all[inits..].iter().map(|c| (*c).clone()).collect() };
-    for c in &now {
-        let image = s(c, "/image").to_owned();
-        if cx.node_rt(&rt.node).images.insert(image.clone()) {
-            cx.event(pod, true, "Pulled", &format!("Successfully pulled image \"{image}\""), "kubelet");
-        } else {
-            cx.event(
-                pod,
-                true,
-                "Pulled",
-                &format!("Container image \"{image}\" already present on machine"),
-                "kubelet",
-            );
-        }
-        let name = s(c, "/name");
-        rotate(cx, uid, name);
-        cx.lab.kube().containers.end(uid, name);
-        cx.event(pod, true, "Created", &format!("Created container: {name}"), "kubelet");
-        cx.event(pod, true, "Started", &format!("Started container {name}"), "kubelet");
+    let (inits, all) = listed(pod);
+    let now = if i < inits { &all[i..=i] } else { &all[inits..] };
+    let there: Vec<Value> =
+        now.iter().filter(|c| rt.lives.get(s(c, "/name")).is_none_or(|l| l.pulls == 0)).map(|c| (*c).clone()).collect();
+    for c in &there {
+        containers::pulled(cx, pod, c, &rt.node, line_ms(s(c, "/image")));
     }
-    if i < inits {
-        show(cx, uid, "Pending", i, Container::Running, Container::waiting("PodInitializing"), false);
-        start_init(cx, uid, rt, pod, &now[0], i);
-    } else {
-        show(cx, uid, "Running", inits, Container::Running, Container::Running, false);
-        start_main(cx, uid, rt, pod, &now);
-    }
+    stay(cx, uid, if i < inits { PodStage::Init(i) } else { PodStage::Running });
+    containers::start(cx, uid, pod, &there, &rt.node);
 }
 
-fn start_init(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, c: &Value, i: usize) {
-    let run = behaviour::run_of(cx, pod, c, &rt.node);
-    if s(c, "/restartPolicy") == "Always" {
-        // A sidecar: the next container starts while it runs on.
-        if let Run::Shell(argv) = run {
-            shell::start(cx, uid, pod, s(c, "/name"), argv);
-        }
-        return next_init(cx, uid, rt, pod, i);
+/// Init container `i` no longer holds up the next one.
+pub(super) fn next_init(cx: &mut Cx, uid: &str, pod: &Value, i: usize) {
+    if let Some(rt) = cx.c.pods.get(uid).cloned() {
+        pull(cx, uid, &rt, pod, i + 1);
     }
-    act(cx, uid, pod, s(c, "/name"), run, PodStage::Init(i));
-}
-
-/// Init container `i` has ended well.
-fn next_init(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
-    let (inits, _) = containers(pod);
-    let waits = Container::waiting("PodInitializing");
-    let next = if i + 1 < inits { waits.clone() } else { Container::Running };
-    show(cx, uid, "Pending", i + 1, next, waits, false);
-    pull(cx, uid, rt, pod, i + 1);
-}
-
-/// Lets a container run as `run` says, on the way to `stage`.
-fn act(cx: &mut Cx, uid: &str, pod: &Value, container: &str, run: Run, stage: PodStage) {
-    match run {
-        Run::Forever { ready_ms, log } => {
-            append(cx, uid, container, &log);
-            go(cx, uid, stage, ready_ms);
-        }
-        Run::Exit { after_ms, .. } => go(cx, uid, stage, after_ms),
-        Run::Wait { log } => {
-            repeat(cx, uid, container, &log);
-            if let Some(rt) = cx.c.pods.get_mut(uid) {
-                rt.stage = stage;
-            }
-            block(cx, uid, pod, "", &log);
-        }
-        Run::Crash { log } => crash(cx, uid, pod, container, &log, 1),
-        Run::Shell(argv) => {
-            if stage == PodStage::Running {
-                // It runs and is ready unless a probe says otherwise; its end comes by itself.
-                go(cx, uid, stage, 300 + behaviour::probe_delay(pod));
-            } else if let Some(rt) = cx.c.pods.get_mut(uid) {
-                rt.stage = stage;
-                rt.blocked = false;
-                rt.step += 1;
-            }
-            shell::start(cx, uid, pod, container, argv);
-        }
-    }
-}
-
-fn start_main(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, now: &[Value]) {
-    for c in now {
-        let run = behaviour::run_of(cx, pod, c, &rt.node);
-        let name = s(c, "/name").to_owned();
-        // The container that decides is the first; sidecars only log.
-        if std::ptr::eq(c, &raw const now[0]) || matches!(run, Run::Crash { .. } | Run::Wait { .. }) {
-            let decided = !matches!(run, Run::Forever { .. } | Run::Shell(_) | Run::Exit { .. });
-            act(cx, uid, pod, &name, run, PodStage::Running);
-            if decided {
-                return;
-            }
-            continue;
-        }
-        match run {
-            Run::Forever { log, .. } => append(cx, uid, &name, &log),
-            Run::Shell(argv) => shell::start(cx, uid, pod, &name, argv),
-            _ => {}
-        }
-    }
-}
-
-/// An init container has run for as long as it takes, or what it waits for may have come.
-fn init_step(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
-    let (_, all) = containers(pod);
-    let c = all[i].clone();
-    let name = s(&c, "/name").to_owned();
-    match behaviour::run_of(cx, pod, &c, &rt.node) {
-        Run::Wait { log } => {
-            repeat(cx, uid, &name, &log);
-            block(cx, uid, pod, "", &log);
-        }
-        Run::Crash { log } => crash(cx, uid, pod, &name, &log, 1),
-        Run::Exit { code, log, .. } if code != 0 => crash(cx, uid, pod, &name, &log, code),
-        Run::Exit { log, .. } | Run::Forever { log, .. } => {
-            append(cx, uid, &name, &log);
-            next_init(cx, uid, rt, pod, i);
-        }
-        Run::Shell(_) => {}
-    }
-}
-
-/// The main containers have run for as long as it takes to be ready, or to end.
-fn main_step(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value) {
-    let (inits, all) = containers(pod);
-    let mains: Vec<Value> = all[inits..].iter().map(|c| (*c).clone()).collect();
-    let Some(first) = mains.first() else { return };
-    let name = s(first, "/name").to_owned();
-    match behaviour::run_of(cx, pod, first, &rt.node) {
-        Run::Wait { log } => {
-            repeat(cx, uid, &name, &log);
-            block(cx, uid, pod, "", &log);
-        }
-        Run::Crash { log } => crash(cx, uid, pod, &name, &log, 1),
-        Run::Exit { code, log, .. } => ended(cx, uid, pod, &name, code, &log),
-        Run::Forever { .. } | Run::Shell(_) => match behaviour::exec_probe(pod) {
-            Some((container, argv, period)) => shell::probe(cx, uid, pod, &container, argv, period),
-            None => ready(cx, uid, pod),
-        },
-    }
-}
-
-/// The readiness probe of a pod that runs has been answered.
-pub fn probed(cx: &mut Cx, uid: &str, good: bool, period_ms: u64, text: &str) {
-    let Some(rt) = cx.c.pods.get(uid).cloned().filter(|rt| rt.stage == PodStage::Running) else { return };
-    let Some(pod) = cx.get("pods", &rt.ns, &rt.name).cloned() else { return };
-    if good {
-        return ready(cx, uid, &pod);
-    }
-    cx.event(&pod, false, "Unhealthy", &format!("Readiness probe failed: {text}"), "kubelet");
-    go(cx, uid, PodStage::Running, period_ms);
-}
-
-/// The script of a container has ended by itself.
-pub fn script_ended(cx: &mut Cx, uid: &str, container: &str, code: i64) {
-    let Some(rt) = cx.c.pods.get(uid).cloned() else { return };
-    if matches!(rt.stage, PodStage::Done | PodStage::Stopping) {
-        return;
-    }
-    let Some(pod) = cx.get("pods", &rt.ns, &rt.name).cloned() else { return };
-    if ephemeral::ended(cx, &pod, container, code) {
-        return;
-    }
-    match arr(&pod, "/spec/initContainers").iter().position(|c| s(c, "/name") == container) {
-        Some(i) if rt.stage == PodStage::Init(i) && code == 0 => next_init(cx, uid, &rt, &pod, i),
-        Some(i) if rt.stage == PodStage::Init(i) => crash(cx, uid, &pod, container, "", code),
-        Some(_) => {}
-        None => ended(cx, uid, &pod, container, code, ""),
-    }
-}
-
-/// The main container ended.
-pub fn ended(cx: &mut Cx, uid: &str, pod: &Value, container: &str, code: i64, log: &str) {
-    append(cx, uid, container, log);
-    let policy = pods::restart_policy(pod);
-    if policy == "Always" || (policy == "OnFailure" && code != 0) {
-        return crash(cx, uid, pod, container, "", code);
-    }
-    let Some(rt) = cx.c.pods.get_mut(uid) else { return };
-    rt.finished.insert(container.to_owned(), code);
-    let mains = arr(pod, "/spec/containers");
-    let inits = arr(pod, "/spec/initContainers").len();
-    if mains.iter().any(|c| !rt.finished.contains_key(s(c, "/name"))) {
-        return show(cx, uid, "Running", inits, Container::Ended(0), Container::Running, false);
-    }
-    let worst = rt.finished.values().copied().find(|c| *c != 0).unwrap_or(0);
-    rt.stage = PodStage::Done;
-    rt.blocked = false;
-    rt.step += 1;
-    let phase = if worst == 0 { "Succeeded" } else { "Failed" };
-    show(cx, uid, phase, inits, Container::Ended(0), Container::Ended(code), false);
-    effects::done(cx, pod, worst);
-}
-
-/// A container failed and is started again after a growing pause (for a while), or when something changes.
-fn crash(cx: &mut Cx, uid: &str, pod: &Value, container: &str, log: &str, code: i64) {
-    append(cx, uid, container, log);
-    let inits = arr(pod, "/spec/initContainers");
-    let at = inits.iter().position(|c| s(c, "/name") == container);
-    if pods::restart_policy(pod) == "Never" {
-        if let Some(rt) = cx.c.pods.get_mut(uid) {
-            rt.stage = PodStage::Done;
-            rt.step += 1;
-        }
-        let (done, init, main) = match at {
-            Some(i) => (i, Container::Ended(code), Container::waiting("PodInitializing")),
-            None => (inits.len(), Container::Ended(0), Container::Ended(code)),
-        };
-        show(cx, uid, "Failed", done, init, main, false);
-        effects::done(cx, pod, code);
-        return;
-    }
-    let Some(rt) = cx.c.pods.get_mut(uid) else { return };
-    rt.restarts += 1;
-    let restarts = rt.restarts;
-    let pause = (10_000u64 << restarts.saturating_sub(1).min(5)).min(300_000);
-    let text = format!(
-        "back-off {}s restarting failed container={container} pod={}_{}",
-        pause / 1000,
-        s(pod, "/metadata/name"),
-        s(pod, "/metadata/namespace")
-    );
-    let waiting = Container::Waiting("CrashLoopBackOff".into(), text.clone());
-    match at {
-        Some(i) => {
-            show(cx, uid, "Pending", i, Container::Ended(code), Container::waiting("PodInitializing"), false);
-            show(cx, uid, "Pending", i, waiting, Container::waiting("PodInitializing"), false);
-        }
-        None => {
-            show(cx, uid, "Running", inits.len(), Container::Ended(0), Container::Ended(code), false);
-            show(cx, uid, "Running", inits.len(), Container::Ended(0), waiting, false);
-        }
-    }
-    cx.event(
-        pod,
-        false,
-        "BackOff",
-        &format!("Back-off restarting failed container {container} in pod {}", s(pod, "/metadata/name")),
-        "kubelet",
-    );
-    go(cx, uid, PodStage::BackOff, pause);
-}
-
-fn ready(cx: &mut Cx, uid: &str, pod: &Value) {
-    if let Some(rt) = cx.c.pods.get_mut(uid) {
-        rt.stage = PodStage::Ready;
-        rt.blocked = false;
-    }
-    let inits = arr(pod, "/spec/initContainers").len();
-    show(cx, uid, "Running", inits, Container::Ended(0), Container::Running, true);
-    effects::ready(cx, pod);
-}
-
-pub(super) fn show(
-    cx: &mut Cx,
-    uid: &str,
-    phase: &'static str,
-    inits_done: usize,
-    init: Container,
-    main: Container,
-    is_ready: bool,
-) {
-    let Some(rt) = cx.c.pods.get(uid) else { return };
-    let (ns, name, restarts, finished) = (rt.ns.clone(), rt.name.clone(), rt.restarts, rt.finished.clone());
-    status::write(cx, &ns, &name, &View { phase, inits_done, init, main, finished, ready: is_ready, restarts });
 }
 
 /// The pod is being deleted: its node ends it, unless the node is silent.
@@ -496,7 +252,9 @@ pub(super) fn stop(cx: &mut Cx, pod: &Value, uid: &str) {
     if cx.c.pods.get(uid).is_some_and(|p| p.stage == PodStage::Stopping) {
         return;
     }
-    cx.event(pod, true, "Killing", &format!("Stopping container {}", s(pod, "/spec/containers/0/name")), "kubelet");
+    for st in status::statuses(pod).filter(|st| st["state"]["running"].is_object()) {
+        cx.event(pod, true, "Killing", &format!("Stopping container {}", s(st, "/name")), "kubelet");
+    }
     let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(30) * 1000;
     go(cx, uid, PodStage::Stopping, grace.min(1500));
 }

@@ -3,10 +3,9 @@ use serde_json::Value;
 
 use super::super::KubeEvent;
 use super::super::cx::{Cx, is_true, key, set_condition};
-use super::super::state::{PodRt, PodStage};
+use super::super::state::{Life, PodRt, PodStage};
 use super::super::text::{arr, s};
-use super::status::Container;
-use super::{effects, kubelet, pods};
+use super::{containers, effects, kubelet, pods, scheduler, status};
 
 /// The guest under a node is gone: its pods stand still.
 pub fn guest_gone(cx: &mut Cx, node: &str) {
@@ -27,6 +26,7 @@ pub fn guest_gone(cx: &mut Cx, node: &str) {
         if rt.stage != PodStage::Done {
             rt.stage = PodStage::Prepare;
             rt.why = "lost".to_owned();
+            rt.lives.values_mut().for_each(|l| *l = Life { run: l.run + 1, ..Life::default() });
         }
     }
     effects::node_down(cx, node);
@@ -78,24 +78,16 @@ pub fn guest_back(cx: &mut Cx, node: &str) {
         } else if rt.why == "lost" {
             if let Some(p) = cx.c.pods.get_mut(&uid) {
                 p.why.clear();
-                p.restarts += 1;
             }
-            kubelet::show(
-                cx,
-                &uid,
-                "Running",
-                0,
-                Container::waiting("PodInitializing"),
-                Container::waiting("ContainerCreating"),
-                false,
-            );
+            began_anew(cx, &rt, &pod);
             kubelet::go(cx, &uid, PodStage::Prepare, 1000);
         } else if rt.stage == PodStage::Ready && !pods::is_ready(&pod) {
-            let inits = arr(&pod, "/spec/initContainers").len();
-            kubelet::show(cx, &uid, "Running", inits, Container::Ended(0), Container::Running, true);
-        } else if !matches!(rt.stage, PodStage::Ready | PodStage::Done) {
+            status::edit(cx, &rt.ns, &rt.name, |_| ());
+        } else if matches!(rt.stage, PodStage::Prepare | PodStage::Pull(_) | PodStage::Stopping) {
             // its step fell due while the node was silent
             kubelet::go(cx, &uid, rt.stage, 1000);
+        } else if rt.stage != PodStage::Done {
+            containers::resume(cx, &uid, &pod);
         }
     }
     let unknown: Vec<(String, String)> = cx
@@ -107,4 +99,79 @@ pub fn guest_back(cx: &mut Cx, node: &str) {
     for (ns, name) in unknown {
         kubelet::look(cx, &ns, &name);
     }
+}
+
+/// What ran when the node went down has ended, nobody knows how.
+fn began_anew(cx: &mut Cx, rt: &PodRt, pod: &Value) {
+    let names = |at: &str| -> Vec<String> { arr(pod, at).iter().map(|c| s(c, "/name").to_owned()).collect() };
+    let (inits, mains) = (names("/spec/initContainers"), names("/spec/containers"));
+    status::edit(cx, &rt.ns, &rt.name, |e| {
+        for name in inits.iter().chain(&mains) {
+            e.end(name, 255);
+        }
+        inits.iter().for_each(|name| e.wait(name, "PodInitializing", ""));
+        mains
+            .iter()
+            .for_each(|name| e.wait(name, if inits.is_empty() { "ContainerCreating" } else { "PodInitializing" }, ""));
+    });
+}
+
+/// Taints that pods are driven off by after the node has been silent for long enough.
+const SILENCE: &[&str] = &["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"];
+
+/// A node's taints changed: pods that do not tolerate one that drives them off go, at once or when their time is over.
+pub fn tainted(cx: &mut Cx, node: &str) {
+    let Some(n) = cx.get("nodes", "", node).cloned() else { return };
+    let drives = |t: &&Value| s(t, "/effect") == "NoExecute" && !SILENCE.contains(&s(t, "/key"));
+    let taints: Vec<&Value> = arr(&n, "/spec/taints").iter().filter(drives).collect();
+    let mark = format!("taint/{node}/");
+    if taints.is_empty() {
+        cx.c.apps.retain(|k, _| !k.starts_with(&mark));
+        return;
+    }
+    let here: Vec<Value> = cx
+        .list("pods")
+        .into_iter()
+        .filter(|p| s(p, "/spec/nodeName") == node && p["metadata"]["deletionTimestamp"].is_null())
+        .cloned()
+        .collect();
+    for p in here {
+        let now = cx.now();
+        let Some(least) = taints.iter().filter_map(|t| patience(&p["spec"], t)).min() else { continue };
+        let mark = format!("{mark}{}", s(&p, "/metadata/uid"));
+        let due = cx.c.apps.entry(mark).or_insert_with(|| (now + least).into()).as_u64().unwrap_or(now);
+        match due.saturating_sub(now) {
+            0 => drive_off(cx, &p),
+            ms => {
+                let (cluster, resource) = (cx.c.id.clone(), "nodes".to_owned());
+                let look = KubeEvent::Look { cluster, resource, ns: String::new(), name: node.to_owned() };
+                if !cx.w.is_pending_within(ms, &crate::world::Event::Kube(look.clone())) {
+                    cx.later(ms, look);
+                }
+            }
+        }
+    }
+}
+
+/// How many milliseconds a pod tolerates a taint for; none: for ever. The toleration that bears least decides.
+fn patience(spec: &Value, taint: &Value) -> Option<u64> {
+    let bears = |t: &&Value| scheduler::tolerates(&serde_json::json!({"tolerations": [t]}), taint);
+    let borne: Vec<&Value> = arr(spec, "/tolerations").iter().filter(bears).collect();
+    if borne.is_empty() {
+        return Some(0);
+    }
+    let least = borne.iter().filter_map(|t| t["tolerationSeconds"].as_i64()).min()?;
+    Some(u64::try_from(least).unwrap_or(0) * 1000)
+}
+
+fn drive_off(cx: &mut Cx, p: &Value) {
+    let (ns, name) = key(p);
+    let stamp = cx.stamp();
+    let text = format!("Marking for deletion Pod {ns}/{name}");
+    cx.event(p, true, "TaintManagerEviction", &text, "taint-eviction-controller");
+    let why = "Taint manager: deleting due to NoExecute taint";
+    cx.update("pods", &ns, &name, |p| {
+        set_condition(p, &stamp, "DisruptionTarget", "True", "DeletionByTaintManager", why);
+    });
+    cx.delete("pods", &ns, &name);
 }

@@ -5,6 +5,7 @@ pub mod autoscalers;
 pub mod behaviour;
 pub mod budgets;
 pub mod claims;
+pub mod containers;
 pub mod cronjobs;
 pub mod daemonsets;
 pub mod deployments;
@@ -23,7 +24,11 @@ pub mod logs;
 pub mod lost;
 pub mod misc;
 pub mod needs;
+mod places;
 pub mod pods;
+mod policy;
+mod preempt;
+mod probes;
 pub mod quotas;
 pub mod rancher;
 pub mod release;
@@ -233,6 +238,7 @@ const COUNTED: &[&str] = &[
     "/metadata/deletionTimestamp",
     "/metadata/ownerReferences",
     "/metadata/labels/controller-revision-hash",
+    "/status/containerStatuses/0/restartCount",
 ];
 
 fn pod(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
@@ -264,6 +270,8 @@ fn pod(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
         || moved("/spec/nodeName")
         || moved("/metadata/deletionTimestamp")
         || moved("/spec/ephemeralContainers")
+        || before.is_some() && moved("/spec/containers")
+        || !arr(&c.object, "/spec/readinessGates").is_empty() && moved("/status/conditions")
     {
         work.insert(Work::Pod(ns.clone(), name));
     }
@@ -311,6 +319,10 @@ fn owners(obj: &Value, work: &mut BTreeSet<Work>) {
 pub fn look_again(cx: &mut Cx, resource: &str, ns: &str, name: &str) {
     match resource {
         "deployments.apps" => deployments::deployment(cx, ns, name),
+        "nodes" => lost::tainted(cx, name),
+        "replicasets.apps" => deployments::replicaset(cx, ns, name),
+        "statefulsets.apps" => statefulsets::reconcile(cx, ns, name),
+        "daemonsets.apps" => daemonsets::reconcile(cx, ns, name),
         "cronjobs.batch" => cronjobs::due(cx, ns, name),
         "horizontalpodautoscalers.autoscaling" => autoscalers::due(cx, ns, name),
         "jobs.batch" => jobs::reconcile(cx, ns, name),

@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::super::cx::Cx;
 use super::super::text::{arr, s};
 
-/// Secrets and ConfigMaps that volumes and environment need.
+/// Secrets and ConfigMaps that volumes need.
 pub(super) fn references(cx: &Cx, pod: &Value) -> Result<(), (&'static str, String)> {
     let ns = s(pod, "/metadata/namespace");
     for v in arr(pod, "/spec/volumes") {
@@ -20,17 +20,35 @@ pub(super) fn references(cx: &Cx, pod: &Value) -> Result<(), (&'static str, Stri
             }
         }
     }
-    for c in arr(pod, "/spec/initContainers").iter().chain(arr(pod, "/spec/containers")) {
-        for e in arr(c, "/env") {
-            for (field, resource, word) in
-                [("secretKeyRef", "secrets", "secret"), ("configMapKeyRef", "configmaps", "configmap")]
-            {
-                let r = &e["valueFrom"][field];
-                if r.is_object() && r["optional"] != true && cx.get(resource, ns, s(r, "/name")).is_none() {
-                    return Err(("Failed", format!("Error: {word} \"{}\" not found", s(r, "/name"))));
-                }
-            }
+    Ok(())
+}
+
+/// ConfigMaps and Secrets that a container's environment needs.
+///
+/// # Errors
+/// The kubelet's words for what is missing.
+pub(super) fn configuration(cx: &Cx, pod: &Value, c: &Value) -> Result<(), String> {
+    let ns = s(pod, "/metadata/namespace");
+    let has = |r: &Value, resource: &str, word: &str, kind: &str| {
+        if !r.is_object() || r["optional"] == true {
+            return Ok(());
         }
+        let (name, key) = (s(r, "/name"), s(r, "/key"));
+        match cx.get(resource, ns, name) {
+            None => Err(format!("{word} \"{name}\" not found")),
+            Some(o) if !key.is_empty() && o["data"][key].is_null() && o["binaryData"][key].is_null() => {
+                Err(format!("couldn't find key {key} in {kind} {ns}/{name}"))
+            }
+            Some(_) => Ok(()),
+        }
+    };
+    for e in arr(c, "/envFrom") {
+        has(&e["configMapRef"], "configmaps", "configmap", "ConfigMap")?;
+        has(&e["secretRef"], "secrets", "secret", "Secret")?;
+    }
+    for e in arr(c, "/env") {
+        has(&e["valueFrom"]["configMapKeyRef"], "configmaps", "configmap", "ConfigMap")?;
+        has(&e["valueFrom"]["secretKeyRef"], "secrets", "secret", "Secret")?;
     }
     Ok(())
 }

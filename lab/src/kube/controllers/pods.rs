@@ -1,8 +1,10 @@
 //! Pods as their controllers make and count them.
 use serde_json::{Value, json};
 
+use super::super::KubeEvent;
 use super::super::cx::{Cx, is_true, owner_ref};
-use super::super::text::s;
+use super::super::store::meta::parse_time;
+use super::super::text::{arr, s};
 
 /// Makes a pod of `template` for `owner`.
 #[must_use]
@@ -43,6 +45,34 @@ pub fn is_active(pod: &Value) -> bool {
 #[must_use]
 pub fn is_ready(pod: &Value) -> bool {
     is_true(pod, "Ready") && pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// How many milliseconds are left until a pod that is ready has been so for `min_s` seconds; none when it is not ready.
+#[must_use]
+pub fn until_available(pod: &Value, min_s: u64, now_ms: u64) -> Option<u64> {
+    if !is_ready(pod) {
+        return None;
+    }
+    let ready = arr(pod, "/status/conditions").iter().find(|c| c["type"] == "Ready")?;
+    let since = parse_time(s(ready, "/lastTransitionTime")).unwrap_or(now_ms);
+    Some((since + min_s * 1000).saturating_sub(now_ms))
+}
+
+/// How many active pods of an owner are ready, and how many have been so for `min_s` seconds; looks again when the next
+/// one will have been.
+pub fn counted(cx: &mut Cx, resource: &str, (ns, name): (&str, &str), uid: &str, min_s: u64) -> (i64, i64) {
+    let now = cx.now();
+    let left: Vec<u64> = owned(cx, ns, uid)
+        .into_iter()
+        .filter(|p| is_active(p))
+        .filter_map(|p| until_available(p, min_s, now))
+        .collect();
+    if let Some(delay) = left.iter().copied().filter(|ms| *ms > 0).min() {
+        let (cluster, resource) = (cx.c.id.clone(), resource.to_owned());
+        let look = KubeEvent::Look { cluster, resource, ns: ns.to_owned(), name: name.to_owned() };
+        cx.later(delay, look);
+    }
+    (left.len() as i64, left.iter().filter(|ms| **ms == 0).count() as i64)
 }
 
 /// Restart policy, `Always` by default.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::cx::Cx;
 use super::super::store::index::Requests;
 use super::super::text::{milli, s};
-use super::scheduler::fits_node;
+use super::scheduler::{Why, fits_node};
 
 /// What one node has and what its pods have taken, in thousandths.
 #[derive(Debug, Default)]
@@ -26,12 +26,22 @@ impl Room {
         }
     }
 
-    /// Why what is wanted is not left.
-    pub(super) fn lacks(&self, wants: &Requests) -> Option<String> {
+    /// Why what is wanted is not left: everything that is short, and whether it would be in an empty node, too.
+    pub(super) fn lacks(&self, wants: &Requests) -> Option<Why> {
         let of = |map: &BTreeMap<String, i64>, k: &String| map.get(k).copied().unwrap_or(0);
-        let (resource, _) =
-            wants.iter().find(|(k, want)| **want > 0 && **want > of(&self.has, k) - of(&self.taken, k))?;
-        Some(if resource == "pods" { "Too many pods".to_owned() } else { format!("Insufficient {resource}") })
+        let short: Vec<(&String, &i64)> =
+            wants.iter().filter(|(k, want)| **want > 0 && **want > of(&self.has, k) - of(&self.taken, k)).collect();
+        let named = |k: &String| if k == "pods" { "Too many pods".to_owned() } else { format!("Insufficient {k}") };
+        let never = short.iter().any(|(k, want)| **want > of(&self.has, k));
+        let texts: Vec<String> = short.iter().map(|(k, _)| named(k)).collect();
+        (!texts.is_empty()).then_some(Why { texts, never })
+    }
+
+    /// What is left when these are gone.
+    pub(super) fn without(&self, gone: &Requests) -> Room {
+        let mut taken = self.taken.clone();
+        gone.iter().for_each(|(k, v)| *taken.entry(k.clone()).or_default() -= v);
+        Room { has: self.has.clone(), taken }
     }
 
     /// How full it is.
@@ -55,7 +65,9 @@ pub(super) struct Hall<'a> {
     names: HashMap<&'a str, usize>,
     /// Selector, affinity and tolerations that the verdicts are for.
     asked: [Value; 3],
-    verdicts: Vec<Option<Option<String>>>,
+    verdicts: Vec<Option<Option<Why>>>,
+    /// Minor version of the cluster.
+    minor: u32,
 }
 
 /// What decides where a pod may run, whatever else is there.
@@ -64,13 +76,14 @@ fn question(pod: &Value) -> [Value; 3] {
 }
 
 impl<'a> Hall<'a> {
-    pub(super) fn new(nodes: &'a [Arc<Value>]) -> Hall<'a> {
+    pub(super) fn new(nodes: &'a [Arc<Value>], minor: u32) -> Hall<'a> {
         Hall {
             nodes,
             rooms: nodes.iter().map(|_| None).collect(),
             names: nodes.iter().enumerate().map(|(i, n)| (s(n, "/metadata/name"), i)).collect(),
             asked: Default::default(),
             verdicts: vec![None; nodes.len()],
+            minor,
         }
     }
 
@@ -89,8 +102,8 @@ impl<'a> Hall<'a> {
     }
 
     /// Why a pod of this spec can never run on the node.
-    pub(super) fn verdict(&mut self, spec: &Value, i: usize) -> Option<String> {
-        self.verdicts[i].get_or_insert_with(|| fits_node(spec, &self.nodes[i])).clone()
+    pub(super) fn verdict(&mut self, spec: &Value, i: usize) -> Option<Why> {
+        self.verdicts[i].get_or_insert_with(|| fits_node(spec, &self.nodes[i], self.minor)).clone()
     }
 
     /// What is left on a node.

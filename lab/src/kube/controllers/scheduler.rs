@@ -7,21 +7,81 @@ use serde_json::{Value, json};
 use super::super::cx::{Cx, key, set_condition};
 pub use super::super::store::index::requests;
 use super::super::text::{arr, expression, s};
+use super::places::Places;
 use super::rooms::Hall;
-use super::{claims, pods};
+use super::{claims, preempt};
+use crate::kube::k3s::node::minor;
 
 const UNLIKE: &str = "node(s) didn't match Pod's node affinity/selector";
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-/// Places every pod that waits for a node.
+/// Why a pod cannot go to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// What is said of the node.
+    pub texts: Vec<String>,
+    /// Whether it would not help to take pods away there.
+    pub never: bool,
+}
+
+impl Why {
+    /// Something that no pod less would change.
+    #[must_use]
+    pub fn never(text: &str) -> Why {
+        Why { texts: vec![text.to_owned()], never: true }
+    }
+
+    /// Something that may change when pods go.
+    #[must_use]
+    pub fn may(text: &str) -> Why {
+        Why { texts: vec![text.to_owned()], never: false }
+    }
+}
+
+/// Places every pod that waits for a node, the most important first.
 pub fn schedule(cx: &mut Cx) {
-    let waiting: Vec<Value> = cx.c.store.unplaced().cloned().collect();
+    let mut waiting: Vec<Value> = cx.c.store.unplaced().cloned().collect();
     if waiting.is_empty() {
         return;
     }
+    waiting.sort_by_key(|p| std::cmp::Reverse(priority(p)));
     let nodes: Vec<Arc<Value>> = cx.c.store.all("nodes", "").cloned().collect();
-    let mut hall = Hall::new(&nodes);
+    let mut hall = Hall::new(&nodes, minor(&cx.c.version));
     for (i, pod) in waiting.iter().enumerate() {
+        if !matches!(s(pod, "/spec/schedulerName"), "" | "default-scheduler") {
+            continue;
+        }
+        if !arr(pod, "/spec/schedulingGates").is_empty() {
+            gated(cx, pod);
+            continue;
+        }
         place(cx, pod, &mut hall, i);
+    }
+}
+
+/// How important a pod is.
+#[must_use]
+pub fn priority(pod: &Value) -> i64 {
+    pod["spec"]["priority"].as_i64().unwrap_or(0)
+}
+
+/// A pod whose gates are shut is not looked at.
+fn gated(cx: &mut Cx, pod: &Value) {
+    let (ns, name) = key(pod);
+    let stamp = cx.stamp();
+    let text = "Scheduling is blocked due to non-empty scheduling gates";
+    cx.update_unnoted("pods", &ns, &name, |p| {
+        set_condition(p, &stamp, "PodScheduled", "False", "SchedulingGated", text);
+        probed(p);
+    });
+}
+
+/// Conditions of pods say when they were probed, which is never, and of which generation they speak.
+fn probed(p: &mut Value) {
+    let generation = p["metadata"]["generation"].clone();
+    for c in p["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        c["lastProbeTime"] = Value::Null;
+        c["observedGeneration"] = generation.clone();
     }
 }
 
@@ -47,35 +107,41 @@ pub fn tolerates(spec: &Value, taint: &Value) -> bool {
     })
 }
 
-/// Why a pod of this spec can never run on the node as it is; `None` when it may.
+/// Whether a pod of this spec wants a node of these labels and this name.
 #[must_use]
-pub fn fits_node(spec: &Value, node: &Value) -> Option<String> {
+pub fn likes(spec: &Value, node: &Value) -> bool {
     let name = s(node, "/metadata/name");
     let labels = &node["metadata"]["labels"];
     let selected = spec["nodeSelector"].as_object().is_none_or(|m| m.iter().all(|(k, v)| labels.get(k) == Some(v)));
     let terms = arr(spec, "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms");
     let affine = terms.is_empty()
         || terms.iter().any(|t| {
-            arr(t, "/matchExpressions").iter().all(|e| expression(e, |k| labels.get(k).and_then(Value::as_str)))
-                && arr(t, "/matchFields").iter().all(|e| expression(e, |_| Some(name)))
+            let (labelled, fields) = (arr(t, "/matchExpressions"), arr(t, "/matchFields"));
+            // a term without conditions takes nothing
+            !(labelled.is_empty() && fields.is_empty())
+                && labelled.iter().all(|e| expression(e, |k| labels.get(k).and_then(Value::as_str)))
+                && fields.iter().all(|e| expression(e, |_| Some(name)))
         });
-    if !selected || !affine {
-        return Some(UNLIKE.to_owned());
+    selected && affine
+}
+
+/// Why a pod of this spec can never run on the node as it is, in the words of the minor version; `None` when it may.
+#[must_use]
+pub fn fits_node(spec: &Value, node: &Value, minor: u32) -> Option<Why> {
+    let cordon = json!({"key": UNSCHEDULABLE, "effect": "NoSchedule"});
+    if node["spec"]["unschedulable"] == true && !tolerates(spec, &cordon) {
+        return Some(Why::never("node(s) were unschedulable"));
     }
     for taint in arr(node, "/spec/taints") {
         if matches!(s(taint, "/effect"), "NoSchedule" | "NoExecute") && !tolerates(spec, taint) {
-            if s(taint, "/key") == "node.kubernetes.io/unschedulable" {
-                return Some("node(s) were unschedulable".to_owned());
-            }
-            return Some(format!("node(s) had untolerated taint {{{}: {}}}", s(taint, "/key"), s(taint, "/value")));
+            // 1.35 no longer names it
+            return Some(Why::never(&match minor {
+                35.. => "node(s) had untolerated taint(s)".to_owned(),
+                _ => format!("node(s) had untolerated taint {{{}: {}}}", s(taint, "/key"), s(taint, "/value")),
+            }));
         }
     }
-    if node["spec"]["unschedulable"] == true
-        && !tolerates(spec, &json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}))
-    {
-        return Some("node(s) were unschedulable".to_owned());
-    }
-    None
+    (!likes(spec, node)).then(|| Why::never(UNLIKE))
 }
 
 /// Feasible nodes that are enough to choose from, as the real scheduler stops looking in large clusters.
@@ -100,13 +166,24 @@ fn place(cx: &mut Cx, pod: &Value, hall: &mut Hall, turn: usize) {
     let total = hall.nodes.len();
     let volumes = match claims::wanted_by(cx, pod) {
         Ok(v) => v,
-        Err(text) => return unschedulable(cx, pod, &format!("0/{total} nodes are available: {text}.")),
+        Err(text) => {
+            let end = match minor(&cx.c.version) {
+                // the plugin of resource claims has nothing to say, and says so
+                34 | 35 => "not found".to_owned(),
+                _ => format!(
+                    "preemption: 0/{total} nodes are available: {total} Preemption is not helpful for scheduling."
+                ),
+            };
+            return unschedulable(cx, pod, &format!("0/{total} nodes are available: {text}. {end}"));
+        }
     };
     let wants = requests(pod);
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    let mut failed: Vec<(usize, Why)> = Vec::new();
     let mut best: Option<(i64, usize)> = None;
     let mut fitting = 0;
     let only = meant_for(pod);
+    let places = Places::of(cx, pod, hall.nodes, &|n: &str| hall.named(n));
     // Small clusters are looked at from their first node; in large ones every pod begins elsewhere.
     let (start, count) = match only {
         Some(name) => hall.named(name).map_or((0, 0), |i| (i, 1)),
@@ -119,13 +196,19 @@ fn place(cx: &mut Cx, pod: &Value, hall: &mut Hall, turn: usize) {
     }
     for i in (start..start + count).map(|i| i % total) {
         let node = &hall.nodes[i];
-        let why = if only.is_some() { fits_node(&pod["spec"], node) } else { hall.verdict(&pod["spec"], i) };
+        let why = if only.is_some() {
+            fits_node(&pod["spec"], node, minor(&cx.c.version))
+        } else {
+            hall.verdict(&pod["spec"], i)
+        };
         let why = why
-            .or_else(|| repelled(cx, pod, node))
-            .or_else(|| claims::keeps_away(cx, &volumes, node))
-            .or_else(|| hall.room(cx, i).lacks(&wants));
-        if let Some(text) = why {
-            *reasons.entry(text).or_default() += 1;
+            .or_else(|| places.as_ref()?.port(node))
+            .or_else(|| hall.room(cx, i).lacks(&wants))
+            .or_else(|| claims::keeps_away(cx, &volumes, node).map(|text| Why::never(&text)))
+            .or_else(|| places.as_ref()?.company(node));
+        if let Some(why) = why {
+            why.texts.iter().for_each(|t| *reasons.entry(t.clone()).or_default() += 1);
+            failed.push((i, why));
             continue;
         }
         let score = preference(pod, node) - hall.room(cx, i).load();
@@ -139,7 +222,12 @@ fn place(cx: &mut Cx, pod: &Value, hall: &mut Hall, turn: usize) {
         }
     }
     let Some((_, chosen)) = best else {
-        return unschedulable(cx, pod, &no_node(total, &reasons));
+        if preempt::waits(cx, pod) {
+            return;
+        }
+        let end = preempt::make_room(cx, pod, &wants, hall, &failed);
+        let text = no_node(total, &reasons, &end);
+        return unschedulable(cx, pod, &text);
     };
     let node = s(&hall.nodes[chosen], "/metadata/name").to_owned();
     if claims::await_binding(cx, &volumes, &node) {
@@ -147,26 +235,6 @@ fn place(cx: &mut Cx, pod: &Value, hall: &mut Hall, turn: usize) {
     }
     hall.room(cx, chosen).take(&wants);
     bind(cx, pod, &node);
-}
-
-/// Required anti-affinity by host.
-fn repelled(cx: &Cx, pod: &Value, node: &Value) -> Option<String> {
-    let name = s(node, "/metadata/name");
-    for term in arr(pod, "/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution") {
-        if s(term, "/topologyKey") != "kubernetes.io/hostname" {
-            continue;
-        }
-        let ns = s(pod, "/metadata/namespace");
-        let taken = cx.list_in("pods", ns).into_iter().any(|p| {
-            s(p, "/spec/nodeName") == name
-                && pods::is_active(p)
-                && super::super::text::selects(&term["labelSelector"], &p["metadata"]["labels"])
-        });
-        if taken {
-            return Some("node(s) didn't match pod anti-affinity rules".to_owned());
-        }
-    }
-    None
 }
 
 /// How much a pod prefers a node.
@@ -182,25 +250,13 @@ fn preference(pod: &Value, node: &Value) -> i64 {
         .sum()
 }
 
-fn no_node(total: usize, reasons: &BTreeMap<String, usize>) -> String {
+fn no_node(total: usize, reasons: &BTreeMap<String, usize>, end: &str) -> String {
     let mut list: Vec<String> = reasons.iter().map(|(text, n)| format!("{n} {text}")).collect();
     list.sort();
     if total == 0 {
         return "no nodes available to schedule pods".to_owned();
     }
-    let helpless: usize = reasons.iter().filter(|(t, _)| !t.starts_with("Insufficient")).map(|(_, n)| n).sum();
-    let mut tail = Vec::new();
-    if total > helpless {
-        tail.push(format!("{} No preemption victims found for incoming pod", total - helpless));
-    }
-    if helpless > 0 {
-        tail.push(format!("{helpless} Preemption is not helpful for scheduling"));
-    }
-    format!(
-        "0/{total} nodes are available: {}. preemption: 0/{total} nodes are available: {}.",
-        list.join(", "),
-        tail.join(", ")
-    )
+    format!("0/{total} nodes are available: {}. {end}", list.join(", ")).trim_end().to_owned()
 }
 
 fn unschedulable(cx: &mut Cx, pod: &Value, text: &str) {
@@ -210,16 +266,21 @@ fn unschedulable(cx: &mut Cx, pod: &Value, text: &str) {
     if known {
         return;
     }
-    cx.update("pods", &ns, &name, |p| set_condition(p, &stamp, "PodScheduled", "False", "Unschedulable", text));
+    cx.update("pods", &ns, &name, |p| {
+        set_condition(p, &stamp, "PodScheduled", "False", "Unschedulable", text);
+        probed(p);
+    });
     cx.event(pod, false, "FailedScheduling", text, "default-scheduler");
 }
 
 fn bind(cx: &mut Cx, pod: &Value, node: &str) {
     let (ns, name) = key(pod);
     let stamp = cx.stamp();
-    cx.update("pods", &ns, &name, |p| {
+    // The API server binds: nobody manages what it writes then.
+    cx.update_unnoted("pods", &ns, &name, |p| {
         p["spec"]["nodeName"] = json!(node);
         set_condition(p, &stamp, "PodScheduled", "True", "", "");
+        probed(p);
     });
     cx.event(pod, true, "Scheduled", &format!("Successfully assigned {ns}/{name} to {node}"), "default-scheduler");
 }
@@ -237,9 +298,10 @@ mod tests {
         assert!(tolerates(&exists, &taint));
         let node = json!({"metadata": {"name": "a", "labels": {}}, "spec": {"taints": [taint]}});
         assert_eq!(
-            fits_node(&equal, &node).unwrap(),
-            "node(s) had untolerated taint {node-role.kubernetes.io/control-plane: true}"
+            fits_node(&equal, &node, 34).unwrap().texts,
+            ["node(s) had untolerated taint {node-role.kubernetes.io/control-plane: true}"]
         );
-        assert_eq!(fits_node(&exists, &node), None);
+        assert_eq!(fits_node(&equal, &node, 35).unwrap().texts, ["node(s) had untolerated taint(s)"]);
+        assert_eq!(fits_node(&exists, &node, 34), None);
     }
 }

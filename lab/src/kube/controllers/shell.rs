@@ -4,10 +4,10 @@ use tokio::sync::mpsc;
 
 use super::super::container::{self, shell};
 use super::super::cx::{Cx, with_pods};
-use super::super::state::PodStage;
+use super::super::state::{PodStage, Probe};
 use super::super::text::{arr, s};
 use super::behaviour::{self, Run};
-use super::{images, kubelet, logs};
+use super::{images, kubelet, logs, status};
 use crate::guest::shell::Chunk;
 
 /// Starts a container's command; what it writes goes to its log, its end to the kubelet.
@@ -53,12 +53,14 @@ pub fn resume(cx: &mut Cx) {
     let running: Vec<(String, super::super::state::PodRt)> =
         cx.c.pods
             .iter()
-            .filter(|(_, rt)| matches!(rt.stage, PodStage::Running | PodStage::Ready))
+            .filter(|(_, rt)| matches!(rt.stage, PodStage::Init(_) | PodStage::Running | PodStage::Ready))
             .map(|(uid, rt)| (uid.clone(), rt.clone()))
             .collect();
     for (uid, rt) in running {
         let Some(pod) = cx.get("pods", &rt.ns, &rt.name).cloned() else { continue };
-        for c in arr(&pod, "/spec/containers").iter().filter(|c| !rt.finished.contains_key(s(c, "/name"))) {
+        let all = arr(&pod, "/spec/initContainers").iter().chain(arr(&pod, "/spec/containers"));
+        let running = |c: &&Value| status::of(&pod, s(c, "/name")).is_some_and(|st| st["state"]["running"].is_object());
+        for c in all.filter(running) {
             if let Some(Run::Shell(argv)) = behaviour::scripted(cx, c) {
                 start(cx, &uid, &pod, s(c, "/name"), argv);
             }
@@ -72,8 +74,8 @@ fn ends(pod: &Value, container: &str) -> bool {
     init || s(pod, "/spec/restartPolicy") != "Always"
 }
 
-/// Runs a readiness probe in a container; the kubelet hears of its result.
-pub fn probe(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>, period_ms: u64) {
+/// Runs a probe in a container; the kubelet hears of its result.
+pub fn probe(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>, what: (Probe, u64)) {
     let Some(inside) = container::enter(cx, pod, name) else { return };
     let (lab, uid) = (cx.lab.clone(), uid.to_owned());
     let mark = lab.clock().busy_guard();
@@ -92,7 +94,8 @@ pub fn probe(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>,
             () = inside.stop.cancelled() => return drop(mark),
         };
         lab.with(|w| {
-            with_pods(&lab, w, &inside.cluster, |cx| kubelet::probed(cx, &uid, code == 0, period_ms, &text));
+            let answer = if code == 0 { Ok(true) } else { Err(text) };
+            with_pods(&lab, w, &inside.cluster, |cx| kubelet::probed(cx, &uid, &inside.container, what, answer));
         });
         drop(mark);
     });

@@ -33,8 +33,10 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         update,
         partition: set["spec"]["updateStrategy"]["rollingUpdate"]["partition"].as_i64().unwrap_or(0),
     };
+    let first = first(&set);
+    keep_claims(cx, &set, ns);
     let mut settled = true;
-    for i in 0..want {
+    for i in first..first + want {
         let pod_name = format!("{name}-{i}");
         match cx.get("pods", ns, &pod_name).cloned() {
             None => create(cx, &set, ns, &pod_name, i, &plan),
@@ -43,7 +45,8 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
             }
             Some(_) => {}
         }
-        if !cx.get("pods", ns, &pod_name).is_some_and(pods::is_ready) {
+        let (now, min) = (cx.now(), set["spec"]["minReadySeconds"].as_u64().unwrap_or(0));
+        if cx.get("pods", ns, &pod_name).is_none_or(|p| pods::until_available(p, min, now) != Some(0)) {
             settled = false;
             if !parallel {
                 break;
@@ -55,6 +58,54 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         roll(cx, &set, ns, want, &plan);
     }
     status(cx, ns, name, &uid, &plan, want);
+}
+
+/// The ordinal of the first pod.
+fn first(set: &Value) -> i64 {
+    set["spec"]["ordinals"]["start"].as_i64().unwrap_or(0)
+}
+
+/// Who owns the claims of the pods, by what is to become of them when the set is deleted or made smaller.
+fn keep_claims(cx: &mut Cx, set: &Value, ns: &str) {
+    let policy = |f: &str| set["spec"]["persistentVolumeClaimRetentionPolicy"][f] == "Delete";
+    let (deleted, scaled) = (policy("whenDeleted"), policy("whenScaled"));
+    let last = first(set) + set["spec"]["replicas"].as_i64().unwrap_or(1);
+    let (name, uid) = (s(set, "/metadata/name"), &set["metadata"]["uid"]);
+    for t in arr(set, "/spec/volumeClaimTemplates") {
+        let prefix = format!("{}-{name}-", s(t, "/metadata/name"));
+        let claims: Vec<(String, i64)> = cx
+            .list_in("persistentvolumeclaims", ns)
+            .into_iter()
+            .filter_map(|c| {
+                let n = s(c, "/metadata/name");
+                Some((n.to_owned(), n.strip_prefix(&prefix)?.parse().ok()?))
+            })
+            .collect();
+        for (claim, i) in claims {
+            let pod = cx.get("pods", ns, &format!("{name}-{i}")).cloned();
+            // a claim beyond the last replica goes with its pod
+            let owner = match (i >= last && scaled, deleted) {
+                (true, _) => pod.as_ref().map(|p| reference("v1", "Pod", p)),
+                (false, true) => Some(reference("apps/v1", "StatefulSet", set)),
+                _ => None,
+            };
+            cx.update("persistentvolumeclaims", ns, &claim, |c| {
+                let mut list = arr(c, "/metadata/ownerReferences").to_vec();
+                list.retain(|r| r["uid"] != *uid && !(r["kind"] == "Pod" && r["name"] == format!("{name}-{i}")));
+                list.extend(owner);
+                if list.is_empty() {
+                    c["metadata"].as_object_mut().and_then(|m| m.shift_remove("ownerReferences"));
+                } else {
+                    c["metadata"]["ownerReferences"] = Value::Array(list);
+                }
+            });
+        }
+    }
+}
+
+fn reference(version: &str, kind: &str, o: &Value) -> Value {
+    json!({"apiVersion": version, "kind": kind, "name": o["metadata"]["name"], "uid": o["metadata"]["uid"],
+        "controller": true})
 }
 
 fn ordinal(pod: &str) -> Option<i64> {
@@ -69,7 +120,7 @@ fn shrink(cx: &mut Cx, set: &Value, ns: &str, want: i64, parallel: bool) -> bool
             let name = s(p, "/metadata/name").to_owned();
             Some((ordinal(&name)?, name, p["metadata"]["deletionTimestamp"].is_null()))
         })
-        .filter(|p| p.0 >= want)
+        .filter(|p| !(first(set)..first(set) + want).contains(&p.0))
         .collect();
     surplus.sort_by_key(|p| std::cmp::Reverse(p.0));
     let busy = surplus.iter().any(|p| !p.2);
@@ -81,7 +132,7 @@ fn shrink(cx: &mut Cx, set: &Value, ns: &str, want: i64, parallel: bool) -> bool
 
 /// The highest pod of an older revision is replaced once all above it are ready.
 fn roll(cx: &mut Cx, set: &Value, ns: &str, want: i64, plan: &Plan) {
-    for i in (plan.partition..want).rev() {
+    for i in (first(set) + plan.partition..first(set) + want).rev() {
         let pod_name = format!("{}-{i}", s(set, "/metadata/name"));
         let Some(p) = cx.get("pods", ns, &pod_name) else { return };
         if s(p, "/metadata/labels/controller-revision-hash") != plan.update {
@@ -97,7 +148,7 @@ fn roll(cx: &mut Cx, set: &Value, ns: &str, want: i64, plan: &Plan) {
 }
 
 fn create(cx: &mut Cx, set: &Value, ns: &str, pod_name: &str, i: i64, plan: &Plan) {
-    let revision = if i >= plan.partition { &plan.update } else { &plan.current };
+    let revision = if i >= first(set) + plan.partition { &plan.update } else { &plan.current };
     let template = revisions::template(cx, ns, revision).unwrap_or_else(|| set["spec"]["template"].clone());
     let labels = [
         ("controller-revision-hash", revision.as_str()),
@@ -126,10 +177,11 @@ fn create(cx: &mut Cx, set: &Value, ns: &str, pod_name: &str, i: i64, plan: &Pla
 }
 
 fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, plan: &Plan, want: i64) {
-    let (mut total, mut ready, mut updated, mut current) = (0, 0, 0, 0);
+    let (mut total, mut updated, mut current) = (0, 0, 0);
+    let min = cx.get(SETS, ns, name).and_then(|o| o["spec"]["minReadySeconds"].as_u64()).unwrap_or(0);
+    let (ready, available) = pods::counted(cx, SETS, (ns, name), uid, min);
     for p in pods::owned(cx, ns, uid).into_iter().filter(|p| pods::is_active(p)) {
         total += 1;
-        ready += i64::from(pods::is_ready(p));
         let revision = s(p, "/metadata/labels/controller-revision-hash");
         updated += i64::from(revision == plan.update);
         current += i64::from(revision == plan.current);
@@ -138,12 +190,12 @@ fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, plan: &Plan, want: i64) 
     let (now, count) = if done { (&plan.update, updated) } else { (&plan.current, current) };
     cx.update(SETS, ns, name, |o| {
         o["status"]["observedGeneration"] = o["metadata"]["generation"].clone();
-        deployments::counts(&mut o["status"], total, ready, updated, want);
+        deployments::counts(&mut o["status"], total, (ready, available), updated, want);
         if let Some(m) = o["status"].as_object_mut() {
             m.shift_remove("unavailableReplicas");
         }
         o["status"]["replicas"] = json!(total);
-        o["status"]["availableReplicas"] = json!(ready);
+        o["status"]["availableReplicas"] = json!(available);
         o["status"]["currentRevision"] = json!(now);
         o["status"]["updateRevision"] = json!(plan.update);
         if count > 0 {

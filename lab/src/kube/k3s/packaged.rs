@@ -27,9 +27,17 @@ pub fn birth(cx: &mut Cx) {
     super::roles::birth(cx);
     super::flow::birth(cx);
     super::apiservices::look(cx);
-    for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)] {
+    for (name, value, what) in [
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        ("system-node-critical", 2_000_001_000, "must not be moved from their current node."),
+    ] {
         cx.create(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
-            "value": value, "preemptionPolicy": "PreemptLowerPriority"}));
+            "value": value, "preemptionPolicy": "PreemptLowerPriority",
+            "description": format!("Used for system critical pods that {what}")}));
     }
     for handler in [
         "nvidia",
@@ -48,12 +56,28 @@ pub fn birth(cx: &mut Cx) {
             "name": handler, "labels": {"app.kubernetes.io/managed-by": "Helm"}, "annotations": {
             "meta.helm.sh/release-name": "k3s-runtimes", "meta.helm.sh/release-namespace": "kube-system"}}}));
     }
+    service_range(cx);
     let first = service_address(cx, 1);
     cx.create(json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
         "spec": {"clusterIP": first, "clusterIPs": [first], "type": "ClusterIP", "sessionAffinity": "None",
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}]}}));
     cx.c.addresses = 20;
+}
+
+/// The service network as an object, in the minors that have such.
+fn service_range(cx: &mut Cx) {
+    if super::node::minor(&cx.c.version) < 33 {
+        return;
+    }
+    let told = s(&cx.c.config, "/service-cidr");
+    let cidrs: Vec<&str> = if told.is_empty() { vec!["10.43.0.0/16"] } else { told.split(',').collect() };
+    let stamp = cx.stamp();
+    let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "spec": {"cidrs": cidrs},
+        "metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]},
+        "status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": stamp, "reason": "",
+            "message": "Kubernetes default Service CIDR is ready"}]}});
+    cx.create(range);
 }
 
 /// The n-th address of the service network.
@@ -86,10 +110,16 @@ pub fn server_started(cx: &mut Cx, vmid: u32, config: &Value) {
         guest::put_file(cx.lab, cx.w, vmid, &format!("{MANIFESTS}/{name}.yaml"), &text, 0o600);
         addon(cx, name, &format!("{MANIFESTS}/{name}.yaml"), &text);
         for obj in component {
-            cx.ensure(obj);
+            deploy(cx, vmid, obj);
         }
     }
     user_manifests(cx, vmid);
+}
+
+/// Applies an object as the deploy controller of a server.
+fn deploy(cx: &mut Cx, vmid: u32, obj: Value) {
+    let node = cx.w.k3s.get(&vmid).map(|p| p.node.clone()).unwrap_or_default();
+    cx.writing(&format!("deploy@{node}"), |cx| cx.ensure(obj));
 }
 
 fn addon(cx: &mut Cx, name: &str, source: &str, text: &str) {
@@ -113,7 +143,7 @@ fn user_manifests(cx: &mut Cx, vmid: u32) {
             if obj["metadata"]["namespace"].is_null() && cx.namespaced(&obj) {
                 obj["metadata"]["namespace"] = json!("default");
             }
-            cx.ensure(obj);
+            deploy(cx, vmid, obj);
         }
     }
 }

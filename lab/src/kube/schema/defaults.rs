@@ -18,7 +18,12 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
     match kind.kind.as_str() {
         _ if kind.group == "admissionregistration.k8s.io" => crate::kube::dynamic::defaults(kind, obj),
         "Pod" => pod(store, obj, old),
-        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => workload(&kind.kind, obj),
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => {
+            workload(&kind.kind, obj);
+            if kind.kind == "DaemonSet" {
+                template_generation(obj, old);
+            }
+        }
         "Job" => job(obj, old),
         "CronJob" => cron(obj),
         "Service" => service(store, obj, old),
@@ -269,6 +274,18 @@ fn workload(kind: &str, obj: &mut Value) {
         _ => {}
     }
     tidy(spec);
+}
+
+/// How often the template of a DaemonSet has changed.
+fn template_generation(obj: &mut Value, old: Option<&Value>) {
+    const NOTE: &str = "deprecated.daemonset.template.generation";
+    let count =
+        |o: &Value| o["metadata"]["annotations"][NOTE].as_str().and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
+    let number = match old {
+        None => 1,
+        Some(old) => count(old).max(1) + u64::from(old["spec"]["template"] != obj["spec"]["template"]),
+    };
+    obj["metadata"]["annotations"][NOTE] = number.to_string().into();
 }
 
 fn job(obj: &mut Value, old: Option<&Value>) {

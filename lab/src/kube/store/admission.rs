@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, Store, meta};
 use crate::kube::schema::Kind;
-use crate::kube::text::{arr, milli, s, shown};
+use crate::kube::text::{arr, hash_name, milli, s, shown};
 
 const LIMITS: &str = "limitranges";
 
@@ -46,6 +46,14 @@ pub(super) fn growth(store: &Store, kind: &Kind, old: &Value, new: &Value) -> Re
     Err(Failure::forbidden(kind, meta::name(new), why))
 }
 
+/// What admission adds to a new pod that does not say it itself.
+pub(super) fn untold(kind: &Kind, obj: &Value) -> Vec<&'static str> {
+    let fields = ["serviceAccountName", "serviceAccount", "tolerations", "priority", "preemptionPolicy"];
+    let told =
+        |f: &str| !obj["spec"][f].is_null() || f == "serviceAccount" && !obj["spec"]["serviceAccountName"].is_null();
+    fields.into_iter().filter(|f| is_pod(kind) && !told(f)).collect()
+}
+
 /// Fills in what LimitRanges of the namespace give to containers that say nothing.
 pub(super) fn fill(store: &Store, kind: &Kind, ns: &str, obj: &mut Value) {
     if !is_pod(kind) {
@@ -61,6 +69,47 @@ pub(super) fn fill(store: &Store, kind: &Kind, ns: &str, obj: &mut Value) {
     }
     if !rules.is_empty() {
         obj["status"]["qosClass"] = crate::kube::schema::defaults::quality(obj).into();
+    }
+    token(store, ns, obj);
+}
+
+/// Where the token of a pod's service account is mounted.
+const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Gives a pod the volume with the token of its service account, unless somebody does not want it.
+fn token(store: &Store, ns: &str, pod: &mut Value) {
+    let account = store.get("serviceaccounts", ns, s(pod, "/spec/serviceAccountName"));
+    let wanted = pod["spec"]["automountServiceAccountToken"].as_bool();
+    let told = wanted.or_else(|| account?["automountServiceAccountToken"].as_bool());
+    if account.is_none() || told == Some(false) {
+        return;
+    }
+    let name = format!("kube-api-access-{}", hash_name(meta::uid(pod), 5));
+    let mut mounted = false;
+    for list in ["initContainers", "containers"] {
+        for c in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if arr(c, "/volumeMounts").iter().any(|m| m["mountPath"] == TOKEN_PATH) {
+                continue;
+            }
+            let mount = json!({"name": name, "readOnly": true, "mountPath": TOKEN_PATH});
+            match c["volumeMounts"].as_array_mut() {
+                Some(all) => all.push(mount),
+                None => c["volumeMounts"] = json!([mount]),
+            }
+            mounted = true;
+        }
+    }
+    if !mounted {
+        return;
+    }
+    let own = json!({"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}});
+    let volume = json!({"name": name, "projected": {"defaultMode": 420, "sources": [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [own]}}]}});
+    match pod["spec"]["volumes"].as_array_mut() {
+        Some(all) => all.push(volume),
+        None => pod["spec"]["volumes"] = json!([volume]),
     }
 }
 

@@ -117,6 +117,7 @@ fn step(element: &str, node: Node<'_>, old: Option<&Value>, new: Option<&Value>,
     let there = |v: &&Value| !v.is_null() || element.ends_with("Time");
     let (old, new) = (old.filter(there), new.filter(there));
     match (old, new) {
+        (Some(o), Some(n)) if o == n => {}
         (Some(o), Some(n)) => {
             let whole = leaf(node, o) || leaf(node, n) || o.is_array() != n.is_array();
             if whole {

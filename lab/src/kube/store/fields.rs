@@ -1,13 +1,9 @@
-//! Field sets (`fieldsV1`) and who manages which fields.
+//! Field sets (`fieldsV1`).
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use serde_json::{Map, Value};
-
-use super::compare::compare;
-use super::write::WriteOptions;
-use super::{meta, write};
-use crate::kube::schema::Kind;
-use crate::kube::schema::node::Node;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 
 /// A set of field paths, as structured-merge-diff models it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,38 +76,46 @@ impl Set {
         out
     }
 
-    /// As `fieldsV1`.
+    /// As the text of `fieldsV1`.
     #[must_use]
-    pub fn json(&self) -> Value {
-        let mut out = Map::new();
-        let names: BTreeSet<&String> = self.members.iter().chain(self.children.keys()).collect();
-        for n in names {
-            let mut v = Map::new();
-            if let Some(c) = self.children.get(n) {
-                if self.members.contains(n) {
-                    v.insert(".".into(), Value::Object(Map::new()));
-                }
-                if let Value::Object(sub) = c.json() {
-                    v.extend(sub);
-                }
-            }
-            out.insert(n.clone(), Value::Object(v));
-        }
-        Value::Object(out)
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        self.write(false, &mut out);
+        out
     }
 
-    /// From `fieldsV1`.
+    fn write(&self, itself: bool, out: &mut String) {
+        out.push('{');
+        let mut first = true;
+        let mut key = |out: &mut String, k: &str| {
+            if !std::mem::take(&mut first) {
+                out.push(',');
+            }
+            out.push_str(&Value::from(k).to_string());
+            out.push(':');
+        };
+        if itself {
+            key(out, ".");
+            out.push_str("{}");
+        }
+        let names: BTreeSet<&String> = self.members.iter().chain(self.children.keys()).collect();
+        for n in names {
+            key(out, n);
+            match self.children.get(n) {
+                Some(c) => c.write(self.members.contains(n), out),
+                None => out.push_str("{}"),
+            }
+        }
+        out.push('}');
+    }
+
+    /// From `fieldsV1`: the object, or its text as the store keeps it.
     #[must_use]
     pub fn parse(v: &Value) -> Set {
-        let mut out = Set::default();
-        for (k, sub) in v.as_object().into_iter().flatten().filter(|(k, _)| *k != ".") {
-            let empty = sub.as_object().is_none_or(Map::is_empty);
-            if empty || sub.get(".").is_some() {
-                out.members.insert(k.clone());
-            }
-            out.put(k.clone(), Set::parse(sub));
+        match v {
+            Value::String(text) => serde_json::from_str(text).unwrap_or_default(),
+            _ => Set::deserialize(v).unwrap_or_default(),
         }
-        out
     }
 
     /// Paths as messages show them (`.spec.version`, `.spec.containers[name="c"].image`).
@@ -133,6 +137,49 @@ impl Set {
                 c.collect(&path, out);
             }
         }
+    }
+}
+
+/// A set with whether it stands for its own place, too.
+struct Part(Set, bool);
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Part, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = Part;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field set")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Part, A::Error> {
+                let (mut set, mut itself, mut empty) = (Set::default(), false, true);
+                while let Some((k, Part(sub, own))) = map.next_entry::<String, Part>()? {
+                    empty = false;
+                    if k == "." {
+                        itself = true;
+                        continue;
+                    }
+                    if own {
+                        set.members.insert(k.clone());
+                    }
+                    set.put(k, sub);
+                }
+                Ok(Part(set, itself || empty))
+            }
+
+            fn visit_unit<E>(self) -> Result<Part, E> {
+                Ok(Part(Set::default(), true))
+            }
+        }
+        d.deserialize_any(Parts)
+    }
+}
+
+impl<'de> Deserialize<'de> for Set {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Set, D::Error> {
+        Part::deserialize(d).map(|p| p.0)
     }
 }
 
@@ -175,170 +222,4 @@ pub(super) fn strip(set: &mut Set) {
         }
     }
     set.members.remove("f:metadata");
-}
-
-/// One manager's entry.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub manager: String,
-    pub operation: String,
-    pub api_version: String,
-    pub subresource: String,
-    pub time: String,
-    pub set: Set,
-}
-
-impl Entry {
-    pub(super) fn is(&self, manager: &str, operation: &str, subresource: &str) -> bool {
-        self.manager == manager && self.operation == operation && self.subresource == subresource
-    }
-}
-
-/// Reads `metadata.managedFields`.
-pub(super) fn entries(obj: &Value) -> Vec<Entry> {
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let list = obj["metadata"]["managedFields"].as_array();
-    list.into_iter()
-        .flatten()
-        .map(|e| Entry {
-            manager: text(&e["manager"]),
-            operation: text(&e["operation"]),
-            api_version: text(&e["apiVersion"]),
-            subresource: text(&e["subresource"]),
-            time: text(&e["time"]),
-            set: Set::parse(&e["fieldsV1"]),
-        })
-        .collect()
-}
-
-/// Writes `metadata.managedFields`.
-pub(super) fn set_entries(obj: &mut Value, mut list: Vec<Entry>) {
-    list.retain(|e| !e.set.is_empty());
-    // Applied ones first, as the real server sorts them.
-    list.sort_by(|a, b| a.operation.cmp(&b.operation).then(a.time.cmp(&b.time)).then(a.manager.cmp(&b.manager)));
-    let json: Vec<Value> = list
-        .into_iter()
-        .map(|e| {
-            let mut m = Map::new();
-            m.insert("manager".into(), e.manager.into());
-            m.insert("operation".into(), e.operation.into());
-            m.insert("apiVersion".into(), e.api_version.into());
-            m.insert("time".into(), e.time.into());
-            m.insert("fieldsType".into(), "FieldsV1".into());
-            m.insert("fieldsV1".into(), e.set.json());
-            if !e.subresource.is_empty() {
-                m.insert("subresource".into(), e.subresource.into());
-            }
-            Value::Object(m)
-        })
-        .collect();
-    meta::edit(obj, |m| {
-        if json.is_empty() { m.shift_remove("managedFields") } else { m.insert("managedFields".into(), json.into()) }
-    });
-}
-
-/// The same for a Secret whose `stringData` has become data: the manager owns what it sent.
-pub(super) fn track_as_sent(
-    kind: &Kind,
-    old: Option<&Value>,
-    new: &mut Value,
-    plain: Option<Value>,
-    o: &WriteOptions,
-    now_ms: u64,
-) {
-    let Some(Value::Object(sent)) = plain else { return track(kind, old, new, o, now_ms) };
-    let mut as_sent = new.clone();
-    for k in sent.keys() {
-        let before = old.and_then(|o| o["data"].get(k)).cloned();
-        match (before, as_sent["data"].as_object_mut()) {
-            (Some(v), Some(data)) => drop(data.insert(k.clone(), v)),
-            (None, Some(data)) => drop(data.shift_remove(k)),
-            _ => {}
-        }
-    }
-    if as_sent["data"].as_object().is_some_and(Map::is_empty)
-        && let Some(m) = as_sent.as_object_mut()
-    {
-        m.shift_remove("data");
-    }
-    as_sent["stringData"] = Value::Object(sent);
-    track(kind, old, &mut as_sent, o, now_ms);
-    let fields = as_sent["metadata"].get("managedFields").cloned();
-    meta::edit(new, |m| match fields {
-        Some(f) => drop(m.insert("managedFields".into(), f)),
-        None => drop(m.shift_remove("managedFields")),
-    });
-}
-
-/// Whether a client asks for managedFields to be forgotten: by an empty list, or by one empty entry.
-fn is_reset(new: &Value) -> bool {
-    match new["metadata"]["managedFields"].as_array().map(Vec::as_slice) {
-        Some([]) => true,
-        Some([one]) => one.as_object().is_some_and(Map::is_empty),
-        _ => false,
-    }
-}
-
-/// Updates managedFields of `new` after an update by `o.manager`.
-pub(super) fn track(kind: &Kind, old: Option<&Value>, new: &mut Value, o: &WriteOptions, now_ms: u64) {
-    let node = Node::of(kind);
-    let empty = Value::Object(Map::new());
-    let base = old.unwrap_or(&empty);
-    if o.subresource.is_empty() && old.is_some() && is_reset(new) {
-        return set_entries(new, Vec::new());
-    }
-    // A client may send a list of its own; one that sends none keeps what was.
-    let sent = if o.subresource.is_empty() { entries(new) } else { Vec::new() };
-    let mut diff = compare(node, base, new);
-    for s in [&mut diff.added, &mut diff.modified, &mut diff.removed] {
-        strip(s);
-    }
-    if let Some(s) = (o.subresource != "status" && kind.status).then_some("f:status") {
-        for set in [&mut diff.added, &mut diff.modified, &mut diff.removed] {
-            set.children.remove(s);
-            set.members.remove(s);
-        }
-    }
-    let touched = diff.added.clone().union(&diff.modified);
-    let mut list = if sent.is_empty() { entries(base) } else { sent };
-    if touched.is_empty() && diff.removed.is_empty() {
-        set_entries(new, list);
-        return;
-    }
-    for e in &mut list {
-        e.set = if e.is(&o.manager, "Update", &o.subresource) {
-            e.set.minus_below(&diff.removed)
-        } else {
-            e.set.minus(&touched).minus_below(&diff.removed)
-        };
-    }
-    let time = meta::time(now_ms);
-    match list.iter_mut().find(|e| e.is(&o.manager, "Update", &o.subresource)) {
-        Some(e) => {
-            e.set = std::mem::take(&mut e.set).union(&touched);
-            e.time = time;
-            e.api_version = kind.api_version();
-        }
-        None => list.push(Entry {
-            manager: o.manager.clone(),
-            operation: "Update".into(),
-            api_version: kind.api_version(),
-            subresource: o.subresource.clone(),
-            time,
-            set: touched,
-        }),
-    }
-    set_entries(new, list);
-}
-
-/// Stamps the entry of an apply.
-pub(super) fn applied(kind: &Kind, o: &write::WriteOptions, now_ms: u64, set: Set) -> Entry {
-    Entry {
-        manager: o.manager.clone(),
-        operation: "Apply".into(),
-        api_version: kind.api_version(),
-        subresource: o.subresource.clone(),
-        time: meta::time(now_ms),
-        set,
-    }
 }

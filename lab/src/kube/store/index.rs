@@ -25,7 +25,11 @@ pub struct Index {
     ending: BTreeSet<String>,
     /// Keys of pods without a node that have not ended.
     unplaced: BTreeSet<String>,
+    /// Keys of placed pods that keep others away from where they are.
+    minding: BTreeSet<String>,
     requested: BTreeMap<String, Requests>,
+    /// How many placed pods there are of each priority.
+    priorities: BTreeMap<i64, usize>,
     /// Addresses of pods, with the keys of those that have them.
     addresses: BTreeMap<String, String>,
 }
@@ -34,18 +38,60 @@ pub struct Index {
 #[must_use]
 pub fn requests(pod: &Value) -> Requests {
     let mut sum = BTreeMap::from([("pods".to_owned(), 1000)]);
+    let add = |to: &mut Requests, more: &Requests| {
+        for (k, v) in more {
+            *to.entry(k.clone()).or_default() += v;
+        }
+    };
     for c in arr(pod, "/spec/containers") {
-        let mut own: BTreeMap<&String, i64> = BTreeMap::new();
-        for part in ["limits", "requests"] {
-            for (k, v) in c["resources"][part].as_object().into_iter().flatten() {
-                own.insert(k, milli(v));
-            }
+        add(&mut sum, &asked(c));
+    }
+    // Sidecars run beside all that start after them; other init containers run alone, one after the other.
+    let (mut beside, mut most) = (Requests::new(), Requests::new());
+    for c in arr(pod, "/spec/initContainers") {
+        let mut own = asked(c);
+        if s(c, "/restartPolicy") == "Always" {
+            add(&mut beside, &own);
+            add(&mut sum, &own);
+            own.clone_from(&beside);
+        } else {
+            add(&mut own, &beside);
         }
-        for (k, v) in own {
-            *sum.entry(k.clone()).or_default() += v;
-        }
+        raise(&mut most, own);
+    }
+    raise(&mut sum, most);
+    // What the pod asks for as a whole stands for all its containers.
+    sum.extend(asked(&pod["spec"]));
+    for (k, v) in pod["spec"]["overhead"].as_object().into_iter().flatten() {
+        *sum.entry(k.clone()).or_default() += milli(v);
     }
     sum
+}
+
+/// The larger one of each resource.
+fn raise(to: &mut Requests, other: Requests) {
+    for (k, v) in other {
+        let have = to.entry(k).or_insert(v);
+        *have = v.max(*have);
+    }
+}
+
+/// What a container, or a pod as a whole, requests.
+fn asked(c: &Value) -> Requests {
+    let mut own = Requests::new();
+    for part in ["limits", "requests"] {
+        for (k, v) in c["resources"][part].as_object().into_iter().flatten() {
+            own.insert(k.clone(), milli(v));
+        }
+    }
+    own
+}
+
+/// Whether a placed pod keeps others away: by required anti-affinity, or by a port of its host.
+fn minds(pod: &Value) -> bool {
+    let apart = "/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution";
+    let port = |c: &Value| arr(c, "/ports").iter().any(|p| p["hostPort"].as_u64().is_some_and(|n| n > 0));
+    placed(pod).is_some() && (!arr(pod, apart).is_empty() || arr(pod, "/spec/containers").iter().any(port))
 }
 
 fn has_ended(pod: &Value) -> bool {
@@ -119,6 +165,7 @@ impl Index {
 
     fn pod(&mut self, key: &str, before: Option<&Value>, now: Option<&Value>) {
         set(&mut self.unplaced, key.to_owned(), now.is_some_and(waits));
+        set(&mut self.minding, key.to_owned(), now.is_some_and(minds));
         let address = |v: &Value| {
             let own = v["spec"]["hostNetwork"] != true && !has_ended(v);
             Some(s(v, "/status/podIP").to_owned()).filter(|ip| own && !ip.is_empty())
@@ -142,7 +189,19 @@ impl Index {
             for (k, v) in requests(pod) {
                 *sum.entry(k).or_default() += sign * v;
             }
+            let priority = pod["spec"]["priority"].as_i64().unwrap_or(0);
+            let count = self.priorities.entry(priority).or_default();
+            *count = if sign > 0 { *count + 1 } else { count.saturating_sub(1) };
+            if *count == 0 {
+                self.priorities.remove(&priority);
+            }
         }
+    }
+
+    /// The lowest priority that a placed pod has.
+    #[must_use]
+    pub fn least_priority(&self) -> i64 {
+        self.priorities.keys().next().copied().unwrap_or(i64::MAX)
     }
 
     /// Objects that name `uid` as an owner, by resource and key.
@@ -169,6 +228,11 @@ impl Index {
     /// Keys of pods that wait for a node.
     pub fn unplaced(&self) -> impl Iterator<Item = &String> {
         self.unplaced.iter()
+    }
+
+    /// Keys of placed pods that keep others away from where they are.
+    pub(super) fn minding(&self) -> impl Iterator<Item = &String> {
+        self.minding.iter()
     }
 
     /// Whether a pod has this address.

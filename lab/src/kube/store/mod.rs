@@ -10,6 +10,7 @@ mod history;
 pub mod index;
 pub mod labels;
 mod lastapplied;
+pub mod managers;
 mod merge;
 pub mod meta;
 pub mod patch;
@@ -82,6 +83,17 @@ pub struct Store {
     history: history::History,
     bell: Bell,
     index: index::Index,
+    writer: Writer,
+}
+
+/// Who the control plane's own writes are by: in K3s all controllers, the scheduler and the kubelets are one program.
+#[derive(Debug, Clone)]
+struct Writer(Arc<str>);
+
+impl Default for Writer {
+    fn default() -> Writer {
+        Writer("k3s".into())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -144,6 +156,16 @@ impl Store {
     pub fn at(&mut self, now_ms: u64) -> &mut Store {
         self.now_ms = now_ms;
         self
+    }
+
+    /// Who controllers write as, unless somebody says otherwise.
+    pub(super) fn writer(&self) -> Arc<str> {
+        self.writer.0.clone()
+    }
+
+    /// Lets controllers write as `manager` from now on; tells who it was until now.
+    pub fn write_as(&mut self, manager: impl Into<Arc<str>>) -> Arc<str> {
+        std::mem::replace(&mut self.writer, Writer(manager.into())).0
     }
 
     /// Lab time as last told.
@@ -212,6 +234,13 @@ impl Store {
     pub fn unplaced(&self) -> impl Iterator<Item = &Value> {
         let map = self.objects.get("pods");
         self.index.unplaced().filter_map(move |k| map?.get(k)).map(AsRef::as_ref)
+    }
+
+    /// Placed pods that keep others away from where they are.
+    #[must_use]
+    pub fn minding(&self) -> Vec<&Arc<Value>> {
+        let map = self.objects.get("pods");
+        self.index.minding().filter_map(|k| map?.get(k)).collect()
     }
 
     /// Every resource that has or had objects.

@@ -2,8 +2,9 @@
 use serde_json::{Value, json};
 
 use super::compare::{compare, field_set};
-use super::fields::{Entry, Set, applied, entries, set_entries, strip};
+use super::fields::{Set, strip};
 use super::lastapplied::{follow, taken_over};
+use super::managers::{Entry, applied, entries, set_entries};
 use super::merge::merge;
 use super::prune::prune;
 use super::write::{WriteOptions, Written};
@@ -57,6 +58,7 @@ impl Store {
             return Err(Failure::modified(kind, name));
         }
         let mut list = entries(&live);
+        list.retain(|e| e.fits(kind));
         if list.is_empty() {
             list.extend(unmanaged(kind, &live));
         }
@@ -94,7 +96,7 @@ impl Store {
         }
         follow(&o.manager, &config, &mut merged);
         set_entries(&mut merged, list);
-        let quiet = WriteOptions { manager: String::new(), ..o.clone() };
+        let quiet = WriteOptions { quiet: true, ..o.clone() };
         meta::edit(&mut merged, |m| m.shift_remove("resourceVersion"));
         self.replace_as(kind, ns, name, merged, &quiet)
     }
@@ -110,7 +112,7 @@ impl Store {
             m.shift_remove("status");
         }
         set_entries(&mut config, vec![applied(kind, o, self.now_ms, mine)]);
-        let quiet = WriteOptions { manager: String::new(), ..o.clone() };
+        let quiet = WriteOptions { quiet: true, ..o.clone() };
         self.create_as(kind, config, &quiet)
     }
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Failure, Store, admission, fields, meta};
+use super::{Failure, Store, admission, managers, meta};
 use crate::kube::api::auth::User;
 use crate::kube::api::escalation;
 use crate::kube::dynamic::{self, Attributes};
@@ -12,8 +12,10 @@ use crate::kube::schema::{Kind, defaults, resized, validate};
 /// How an API client writes.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
-    /// Field manager; empty: fields are not tracked.
+    /// Field manager; empty: the control plane itself.
     pub manager: String,
+    /// Who manages which fields is in the object already.
+    pub quiet: bool,
     /// Subresource written to (`status`), or empty.
     pub subresource: String,
     /// Answer as if, change nothing.
@@ -106,7 +108,11 @@ impl Store {
             m.retain(|_, v| !v.is_null());
         });
         let plain = obj.get("stringData").cloned();
+        let bare = admission::untold(kind, &obj);
         defaults::apply(self, kind, &mut obj, None);
+        if !o.quiet {
+            self.noted(kind, &mut obj, plain, o, &bare);
+        }
         admission::fill(self, kind, &ns, &mut obj);
         let user = o.user.as_ref();
         let attributes = |user| Attributes {
@@ -142,9 +148,6 @@ impl Store {
         if exists {
             return Err(Failure::already_exists(kind, &name));
         }
-        if !o.manager.is_empty() {
-            fields::track_as_sent(kind, None, &mut obj, plain, o, self.now_ms);
-        }
         if o.dry_run {
             return Ok(Written { object: Arc::new(obj), created: true, changed: true, warnings });
         }
@@ -163,6 +166,21 @@ impl Store {
         f.message = "create not allowed while custom resource definition is terminating".to_owned();
         f.details = Some(serde_json::json!({"group": kind.group, "kind": kind.plural}));
         Err(f)
+    }
+
+    /// Notes who manages what of a new object: nobody what admission fills in.
+    fn noted(&self, kind: &Kind, obj: &mut Value, plain: Option<Value>, o: &WriteOptions, bare: &[&str]) {
+        let kept: Vec<(&str, Option<Value>)> =
+            bare.iter().map(|f| (*f, obj["spec"].as_object_mut().and_then(|m| m.shift_remove(*f)))).collect();
+        match o.manager.as_str() {
+            "" => managers::record(kind, None, obj, &self.writer(), self.now_ms),
+            _ => managers::track_as_sent(kind, None, obj, plain, o, self.now_ms),
+        }
+        for (f, v) in kept {
+            if let Some(v) = v {
+                obj["spec"][f] = v;
+            }
+        }
     }
 
     /// Whether something may be created in `ns`.
@@ -252,8 +270,11 @@ impl Store {
             Some(user) => dynamic::validating(self, &attributes(user, &new))?,
             None => Vec::new(),
         };
-        if !o.manager.is_empty() {
-            fields::track_as_sent(kind, Some(&old), &mut new, plain, o, self.now_ms);
+        if !o.quiet {
+            match o.manager.as_str() {
+                "" => managers::record(kind, Some(&old), &mut new, &self.writer(), self.now_ms),
+                _ => managers::track_as_sent(kind, Some(&old), &mut new, plain, o, self.now_ms),
+            }
         }
         Ok(Written { warnings, ..self.store_update(kind, ns, name, &old, new, o.dry_run) })
     }
@@ -346,7 +367,7 @@ impl Store {
         if same(old, &new) {
             return Written { object: old.clone(), created: false, changed: false, warnings: Vec::new() };
         }
-        if kind.generations(&new) && spec_changed(old, &new) {
+        if kind.generations(&new) && spec_changed(old, &new) && !is_bound(kind, old, &new) {
             let g = old["metadata"]["generation"].as_u64().unwrap_or(0) + 1;
             meta::edit(&mut new, |m| m.insert("generation".into(), g.into()));
         }
@@ -387,6 +408,31 @@ impl Store {
         name: &str,
         f: impl FnOnce(&mut Value),
     ) -> Result<bool, Failure> {
+        self.patch_by(Some(self.writer()), resource, ns, name, f)
+    }
+
+    /// As [`Store::patch_with`] for what the API server writes without noting who did (the node of a bound pod).
+    ///
+    /// # Errors
+    /// 404 when it is missing.
+    pub fn patch_unnoted(
+        &mut self,
+        resource: &str,
+        ns: &str,
+        name: &str,
+        f: impl FnOnce(&mut Value),
+    ) -> Result<bool, Failure> {
+        self.patch_by(None, resource, ns, name, f)
+    }
+
+    fn patch_by(
+        &mut self,
+        manager: Option<Arc<str>>,
+        resource: &str,
+        ns: &str,
+        name: &str,
+        f: impl FnOnce(&mut Value),
+    ) -> Result<bool, Failure> {
         let kind = self.kind_for(resource).ok_or_else(Failure::no_resource)?;
         let old = self.arc(resource, ns, name).cloned().ok_or_else(|| Failure::not_found(&kind, name))?;
         let mut new = (*old).clone();
@@ -397,6 +443,9 @@ impl Store {
                 Some(v) => drop(m.insert((*field).into(), v)),
                 None => drop(m.shift_remove(*field)),
             });
+        }
+        if let Some(manager) = manager {
+            managers::record(&kind, Some(&old), &mut new, &manager, self.now_ms);
         }
         Ok(self.store_update(&kind, ns, name, &old, new, false).changed)
     }
@@ -474,6 +523,12 @@ fn same(old: &Value, new: &Value) -> bool {
         v
     };
     without(old) == without(new)
+}
+
+/// Whether a pod has got its node by this write: that is no new generation.
+fn is_bound(kind: &Kind, old: &Value, new: &Value) -> bool {
+    let node = |o: &Value| o["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
+    kind.group.is_empty() && kind.kind == "Pod" && node(old).is_empty() && !node(new).is_empty()
 }
 
 /// Whether anything but metadata and status differs.

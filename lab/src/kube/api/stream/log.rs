@@ -105,7 +105,13 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>,
         _ if s(&pod, "/spec/nodeName").is_empty() => {
             return Err(Failure::bad_request(format!("pod {pod_name} does not have a host assigned")));
         }
-        _ => return Err(waiting(status["state"]["waiting"]["reason"].as_str().unwrap_or("ContainerCreating"))),
+        _ => {
+            return Err(waiting(match status["state"]["waiting"]["reason"].as_str() {
+                Some("ErrImagePull") => "image can't be pulled",
+                Some("ImagePullBackOff") => "trying and failing to pull image",
+                reason => reason.unwrap_or("ContainerCreating"),
+            }));
+        }
     };
     if o.previous {
         if !status["lastState"]["terminated"].is_object() {

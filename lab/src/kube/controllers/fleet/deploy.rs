@@ -121,7 +121,7 @@ pub fn run(cx: &mut Cx, b: &Bundle, apply: bool, correct: bool) -> State {
         let mut sorted = all.clone();
         sorted.sort_by_key(|o| u8::from(s(o, "/kind") != "Namespace"));
         for o in sorted {
-            cx.ensure(o);
+            cx.writing("fleetagent", |cx| cx.ensure(o));
         }
         prune(cx, b, &all);
     }
@@ -203,7 +203,7 @@ fn drift(cx: &mut Cx, all: &[Value], correct: bool) -> State {
     }
     if correct {
         for (_, o) in std::mem::take(&mut bad) {
-            cx.ensure(o);
+            cx.writing("fleetagent", |cx| cx.ensure(o));
         }
     }
     if let Some((st, _)) = bad.into_iter().next() {

@@ -141,10 +141,12 @@ pub fn reconcile(cx: &mut Cx) {
         let (ns, name) = key(&ds);
         if cx.get("daemonsets.apps", &ns, &name).is_none_or(|old| old["metadata"]["annotations"][HASH] != hash.as_str())
         {
-            cx.create(
-                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": ns}}),
-            );
-            cx.ensure(ds);
+            let account =
+                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": ns}});
+            cx.writing("gpu-operator", |cx| {
+                cx.create(account);
+                cx.ensure(ds);
+            });
         }
     }
     super::plugin::refresh(cx);

@@ -1,0 +1,511 @@
+//! The life of a pod's containers, each by itself: it is started, comes up, is probed, ends and is started again after a
+//! growing pause. Grade: source (pkg/kubelet/kuberuntime, pkg/kubelet/images and pkg/kubelet/prober of kubernetes).
+use serde_json::Value;
+
+use super::super::KubeEvent;
+use super::super::container::spec;
+use super::super::cx::{Cx, key};
+use super::super::state::{Due, Life, PodStage, Probe};
+use super::super::text::{arr, s};
+use super::behaviour::{self, Run};
+use super::logs::{append, repeat, rotate};
+use super::probes::{self, Verdict};
+use super::status::{self, is_sidecar};
+use super::{effects, images, kubelet, needs, pods, shell};
+
+/// The longest pause before a container is started again, and how long it has to run for the pause to be short again.
+const LONGEST_MS: u64 = 300_000;
+const FRESH_MS: u64 = 600_000;
+
+/// Place of an init container; none for a main one.
+fn init(pod: &Value, name: &str) -> Option<usize> {
+    arr(pod, "/spec/initContainers").iter().position(|c| s(c, "/name") == name)
+}
+
+/// A pod as events name it.
+fn formatted(pod: &Value) -> String {
+    let m = &pod["metadata"];
+    format!("{}_{}({})", s(m, "/name"), s(m, "/namespace"), s(m, "/uid"))
+}
+
+fn life<'a>(cx: &'a mut Cx, uid: &str, name: &str) -> Option<&'a mut Life> {
+    Some(cx.c.pods.get_mut(uid)?.lives.entry(name.to_owned()).or_default())
+}
+
+/// The pod and its node, as long as a kubelet looks after its containers.
+fn held(cx: &Cx, uid: &str) -> Option<(Value, String)> {
+    let rt = cx.c.pods.get(uid)?;
+    let over = matches!(rt.stage, PodStage::Done | PodStage::Stopping);
+    if over || !cx.c.nodes.get(&rt.node).is_some_and(|n| n.posting) {
+        return None;
+    }
+    Some((cx.get("pods", &rt.ns, &rt.name)?.clone(), rt.node.clone()))
+}
+
+/// Something falls due for a container, unless it starts or ends before.
+fn later(cx: &mut Cx, uid: &str, name: &str, due: Due, delay_ms: u64) {
+    let Some(run) = life(cx, uid, name).map(|l| l.run) else { return };
+    let (cluster, uid, container) = (cx.c.id.clone(), uid.to_owned(), name.to_owned());
+    cx.later(delay_ms, KubeEvent::Container { cluster, uid, container, run, due });
+}
+
+/// What fell due for a container.
+pub fn due(cx: &mut Cx, uid: &str, name: &str, run: u64, due: &Due) {
+    if life(cx, uid, name).is_none_or(|l| l.run != run) {
+        return;
+    }
+    let Some((pod, node)) = held(cx, uid) else { return };
+    let Some(c) = spec(&pod, name).cloned() else { return };
+    match due {
+        Due::Step => {
+            let run = behaviour::run_of(cx, &pod, &c, &node);
+            stepped(cx, uid, &pod, &c, run);
+        }
+        Due::Start => again(cx, uid, &pod, &c, &node),
+        Due::BackOff => backs_off(cx, uid, &pod, &c),
+        Due::Pull => pull(cx, uid, &pod, &c, &node),
+        Due::Probe(probe) => probe_now(cx, uid, &pod, &c, *probe),
+        Due::Kill => {
+            cx.lab.kube().containers.end(uid, name);
+            let code = if images::web(s(&c, "/image")) { 0 } else { 137 };
+            ended(cx, uid, &pod, name, code, "");
+        }
+    }
+}
+
+/// Starts containers whose images are there.
+pub(super) fn start(cx: &mut Cx, uid: &str, pod: &Value, list: &[Value], node: &str) {
+    let (ns, pod_name) = key(pod);
+    let (mut going, mut stuck) = (Vec::new(), Vec::new());
+    for c in list {
+        let name = s(c, "/name");
+        let why = needs::configuration(cx, pod, c).err();
+        let now = cx.now();
+        if let Some(l) = life(cx, uid, name) {
+            l.run += 1;
+            l.failures = (0, 0);
+            (l.pulls, l.waits, l.since_ms) = (0, why.is_some(), now);
+            s(c, "/image").clone_into(&mut l.image);
+        }
+        match why {
+            Some(why) => stuck.push((name, why)),
+            None => {
+                rotate(cx, uid, name);
+                cx.lab.kube().containers.end(uid, name);
+                cx.event(pod, true, "Created", &format!("Created container: {name}"), "kubelet");
+                cx.event(pod, true, "Started", &format!("Started container {name}"), "kubelet");
+                let run = behaviour::run_of(cx, pod, c, node);
+                // What ends by itself is ready while it runs; servers take their time.
+                let ready = matches!(run, Run::Exit { .. }) && c["readinessProbe"].is_null();
+                going.push((c, run, ready));
+            }
+        }
+    }
+    status::edit(cx, &ns, &pod_name, |e| {
+        going.iter().for_each(|(c, _, ready)| e.run(s(c, "/name"), *ready));
+        stuck.iter().for_each(|(name, why)| e.wait(name, "CreateContainerConfigError", why));
+    });
+    for (_, why) in stuck {
+        kubelet::block(cx, uid, pod, "Failed", &format!("Error: {why}"));
+    }
+    for (c, run, _) in going {
+        let name = s(c, "/name").to_owned();
+        act(cx, uid, pod, c, run);
+        for probe in [Probe::Startup, Probe::Liveness] {
+            let p = &c[probe.field()];
+            if p.is_object() && (probe == Probe::Startup || c["startupProbe"].is_null()) {
+                later(cx, uid, &name, Due::Probe(probe), probes::delay(p).max(100) + probes::period(p));
+            }
+        }
+        if is_sidecar(c) && c["startupProbe"].is_null() {
+            past_init(cx, uid, &name);
+        }
+    }
+}
+
+/// An init container no longer holds up those after it.
+fn past_init(cx: &mut Cx, uid: &str, name: &str) {
+    let Some((pod, _)) = held(cx, uid) else { return };
+    let Some(i) = init(&pod, name) else { return };
+    if cx.c.pods.get(uid).is_some_and(|rt| rt.stage == PodStage::Init(i)) {
+        kubelet::next_init(cx, uid, &pod, i);
+    }
+}
+
+/// Lets a container run as `run` says.
+fn act(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, run: Run) {
+    let name = s(c, "/name");
+    match run {
+        Run::Forever { ready_ms, log } => {
+            append(cx, uid, name, &log);
+            later(cx, uid, name, Due::Step, ready_ms);
+        }
+        Run::Exit { after_ms, .. } => later(cx, uid, name, Due::Step, after_ms),
+        Run::Wait { log } => waits(cx, uid, pod, name, &log),
+        Run::Crash { log } => ended(cx, uid, pod, name, 1, &log),
+        Run::Shell(argv) => {
+            if init(pod, name).is_none() || is_sidecar(c) {
+                // It runs and is ready unless a probe says otherwise; its end comes by itself.
+                later(cx, uid, name, Due::Step, 300 + probes::delay(&c["readinessProbe"]));
+            }
+            shell::start(cx, uid, pod, name, argv);
+        }
+    }
+}
+
+fn waits(cx: &mut Cx, uid: &str, pod: &Value, name: &str, log: &str) {
+    repeat(cx, uid, name, log);
+    if let Some(l) = life(cx, uid, name) {
+        l.waits = true;
+    }
+    kubelet::block(cx, uid, pod, "", log);
+}
+
+/// A container has run for as long as it takes to come up or to end.
+fn stepped(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, run: Run) {
+    let name = s(c, "/name");
+    if let Some(l) = life(cx, uid, name) {
+        l.waits = false;
+    }
+    match run {
+        Run::Wait { log } => waits(cx, uid, pod, name, &log),
+        Run::Crash { log } => ended(cx, uid, pod, name, 1, &log),
+        Run::Exit { code, log, .. } => ended(cx, uid, pod, name, code, &log),
+        Run::Forever { log, .. } if init(pod, name).is_some() && !is_sidecar(c) => {
+            ended(cx, uid, pod, name, 0, &log);
+        }
+        Run::Forever { .. } | Run::Shell(_) if c["startupProbe"].is_object() => {}
+        Run::Forever { .. } | Run::Shell(_) => up(cx, uid, pod, c),
+    }
+}
+
+/// A container is up: ready, if its readiness probe says so.
+fn up(cx: &mut Cx, uid: &str, pod: &Value, c: &Value) {
+    if c["readinessProbe"].is_object() {
+        probe_now(cx, uid, pod, c, Probe::Readiness);
+    } else {
+        set_ready(cx, uid, s(c, "/name"), true);
+    }
+}
+
+/// Containers that wait for something outside look again.
+pub(super) fn retry(cx: &mut Cx, uid: &str) {
+    let Some((pod, node)) = held(cx, uid) else { return };
+    let Some(rt) = cx.c.pods.get(uid) else { return };
+    let waiting: Vec<String> = rt.lives.iter().filter(|(_, l)| l.waits).map(|(n, _)| n.clone()).collect();
+    for name in waiting {
+        let Some(c) = spec(&pod, &name).cloned() else { continue };
+        if status::of(&pod, &name).is_some_and(|st| st["state"]["running"].is_object()) {
+            let run = behaviour::run_of(cx, &pod, &c, &node);
+            stepped(cx, uid, &pod, &c, run);
+        } else {
+            start(cx, uid, &pod, &[c], &node);
+        }
+    }
+}
+
+/// Containers whose timers ran out while nobody looked after them go on.
+pub(super) fn resume(cx: &mut Cx, uid: &str, pod: &Value) {
+    for st in status::statuses(pod) {
+        let name = s(st, "/name");
+        if st["state"]["waiting"].is_object() {
+            later(cx, uid, name, Due::Start, 1000);
+        } else if st["state"]["running"].is_object() && st["ready"] != true {
+            later(cx, uid, name, Due::Step, 1000);
+        }
+    }
+}
+
+fn set_ready(cx: &mut Cx, uid: &str, name: &str, yes: bool) {
+    let Some((pod, _)) = held(cx, uid) else { return };
+    let (ns, pod_name) = key(&pod);
+    status::edit(cx, &ns, &pod_name, |e| e.ready(name, yes));
+    past_init(cx, uid, name);
+    let Some(pod) = cx.get("pods", &ns, &pod_name).cloned() else { return };
+    let (ready, Some(rt)) = (pods::is_ready(&pod), cx.c.pods.get_mut(uid)) else { return };
+    match (ready, &rt.stage) {
+        (true, PodStage::Running) => {
+            rt.stage = PodStage::Ready;
+            rt.blocked = false;
+            effects::ready(cx, &pod);
+        }
+        (false, PodStage::Ready) => rt.stage = PodStage::Running,
+        _ => {}
+    }
+}
+
+fn probe_now(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, probe: Probe) {
+    let name = s(c, "/name").to_owned();
+    let now = cx.now();
+    let Some((run, since)) = life(cx, uid, &name).map(|l| (l.run, l.since_ms)) else { return };
+    match probes::ask(cx, pod, c, probe, now.saturating_sub(since)) {
+        Verdict::Run(argv) => shell::probe(cx, uid, pod, &name, argv, (probe, run)),
+        Verdict::Good => probed(cx, uid, &name, (probe, run), Ok(true)),
+        Verdict::Bad(why) => probed(cx, uid, &name, (probe, run), Err(why)),
+        Verdict::Unknown => probed(cx, uid, &name, (probe, run), Ok(false)),
+    }
+}
+
+/// A probe has been answered: whether it is asked again, or why it failed.
+pub fn probed(cx: &mut Cx, uid: &str, name: &str, (probe, run): (Probe, u64), answer: Result<bool, String>) {
+    if life(cx, uid, name).is_none_or(|l| l.run != run) {
+        return;
+    }
+    let Some((pod, _)) = held(cx, uid) else { return };
+    let Some(c) = spec(&pod, name).cloned() else { return };
+    let p = &c[probe.field()];
+    let good = answer.is_ok();
+    let failures = life(cx, uid, name).map_or(0, |l| {
+        let count = if probe == Probe::Readiness { &mut l.failures.1 } else { &mut l.failures.0 };
+        *count = if good { 0 } else { *count + 1 };
+        *count
+    });
+    if let Err(why) = &answer {
+        cx.event(&pod, false, "Unhealthy", &format!("{} probe failed: {why}", probe.word()), "kubelet");
+    }
+    let over = failures >= probes::threshold(p);
+    let was = status::of(&pod, name).is_some_and(|st| st["ready"] == true);
+    match probe {
+        Probe::Readiness if good && !was => set_ready(cx, uid, name, true),
+        Probe::Readiness if over && was => set_ready(cx, uid, name, false),
+        Probe::Startup if good => {
+            if c["livenessProbe"].is_object() {
+                later(cx, uid, name, Due::Probe(Probe::Liveness), probes::period(&c["livenessProbe"]));
+            }
+            return up(cx, uid, &pod, &c);
+        }
+        Probe::Liveness | Probe::Startup if over => return kill(cx, uid, &pod, &c, probe),
+        _ => {}
+    }
+    if answer != Ok(false) {
+        later(cx, uid, name, Due::Probe(probe), probes::period(p));
+    }
+}
+
+/// A container whose probe failed too often has its grace period to end.
+fn kill(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, probe: Probe) {
+    let name = s(c, "/name");
+    let word = probe.word().to_lowercase();
+    let text = format!("Container {name} failed {word} probe, will be restarted");
+    cx.event(pod, true, "Killing", &text, "kubelet");
+    if let Some(l) = life(cx, uid, name) {
+        l.run += 1;
+    }
+    let own = c[probe.field()]["terminationGracePeriodSeconds"].as_u64();
+    let grace = own.or(pod["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30);
+    later(cx, uid, name, Due::Kill, if images::web(s(c, "/image")) { 500 } else { grace * 1000 });
+}
+
+/// The script of a container has ended by itself.
+pub fn script_ended(cx: &mut Cx, uid: &str, name: &str, code: i64) {
+    let Some(rt) = cx.c.pods.get(uid) else { return };
+    let (ns, pod_name) = (rt.ns.clone(), rt.name.clone());
+    let Some(pod) = cx.get("pods", &ns, &pod_name).cloned() else { return };
+    if super::ephemeral::ended(cx, &pod, name, code) || held(cx, uid).is_none() {
+        return;
+    }
+    ended(cx, uid, &pod, name, code, "");
+}
+
+/// A container has ended.
+pub fn ended(cx: &mut Cx, uid: &str, pod: &Value, name: &str, code: i64, log: &str) {
+    append(cx, uid, name, log);
+    let now = cx.now();
+    let Some(l) = life(cx, uid, name) else { return };
+    l.run += 1;
+    l.waits = false;
+    if now.saturating_sub(l.since_ms) >= FRESH_MS {
+        l.ends = 0;
+    }
+    let (ns, pod_name) = key(pod);
+    let policy = pods::restart_policy(pod);
+    let place = init(pod, name);
+    let sidecar = spec(pod, name).is_some_and(is_sidecar) && place.is_some();
+    let again = match (place, policy) {
+        _ if sidecar => true,
+        (Some(_), "Never") => false,
+        (Some(_), _) => code != 0,
+        (None, "Always") => true,
+        (None, "OnFailure") => code != 0,
+        _ => false,
+    };
+    if again {
+        l.ends += 1;
+        let ends = l.ends;
+        return restart(cx, uid, pod, name, code, ends);
+    }
+    l.done = true;
+    status::edit(cx, &ns, &pod_name, |e| e.end(name, code));
+    match place {
+        Some(i) if code == 0 => kubelet::next_init(cx, uid, pod, i),
+        Some(_) => finish(cx, uid, &ns, &pod_name, code),
+        None => {
+            let Some(rt) = cx.c.pods.get(uid) else { return };
+            let mains = arr(pod, "/spec/containers");
+            if mains.iter().all(|c| rt.lives.get(s(c, "/name")).is_some_and(|l| l.done)) {
+                finish(cx, uid, &ns, &pod_name, code);
+            }
+        }
+    }
+}
+
+/// The pod has ended, by its last container.
+fn finish(cx: &mut Cx, uid: &str, ns: &str, name: &str, code: i64) {
+    if let Some(rt) = cx.c.pods.get_mut(uid) {
+        rt.stage = PodStage::Done;
+        rt.blocked = false;
+        rt.step += 1;
+    }
+    let Some(pod) = cx.get("pods", ns, name).cloned() else { return };
+    let running = |c: &&Value| status::of(&pod, s(c, "/name")).is_some_and(|st| st["state"]["running"].is_object());
+    let sidecars: Vec<&Value> = arr(&pod, "/spec/initContainers").iter().filter(running).collect();
+    if !sidecars.is_empty() {
+        sidecars.iter().for_each(|c| cx.lab.kube().containers.end(uid, s(c, "/name")));
+        status::edit(cx, ns, name, |e| sidecars.iter().for_each(|c| e.end(s(c, "/name"), 0)));
+    }
+    let codes =
+        arr(&pod, "/status/containerStatuses").iter().filter_map(|c| c["state"]["terminated"]["exitCode"].as_i64());
+    let worst = codes.chain([code]).find(|c| *c != 0).unwrap_or(0);
+    effects::done(cx, &pod, worst);
+}
+
+/// How long the `ends`th restart waits: not at all, then ten seconds, twice as long each time.
+fn pause(ends: u32) -> u64 {
+    if ends < 2 { 0 } else { (10_000u64 << (ends - 2).min(5)).min(LONGEST_MS) }
+}
+
+/// A duration of whole seconds as Go prints it.
+fn duration(ms: u64) -> String {
+    let (m, sec) = (ms / 60_000, ms / 1000 % 60);
+    if m > 0 { format!("{m}m{sec}s") } else { format!("{sec}s") }
+}
+
+fn restart(cx: &mut Cx, uid: &str, pod: &Value, name: &str, code: i64, ends: u32) {
+    let (ns, pod_name) = key(pod);
+    let pause = pause(ends);
+    status::edit(cx, &ns, &pod_name, |e| e.end(name, code));
+    if pause > 0 {
+        let who = formatted(pod);
+        let text = format!("back-off {} restarting failed container={name} pod={who}", duration(pause));
+        status::edit(cx, &ns, &pod_name, |e| e.wait(name, "CrashLoopBackOff", &text));
+        let text = format!("Back-off restarting failed container {name} in pod {who}");
+        cx.event(pod, false, "BackOff", &text, "kubelet");
+    }
+    if let Some(rt) = cx.c.pods.get_mut(uid).filter(|rt| rt.stage == PodStage::Ready) {
+        rt.stage = PodStage::Running;
+    }
+    later(cx, uid, name, Due::Start, pause.max(500));
+}
+
+/// The pause is over.
+fn again(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &str) {
+    pulled(cx, pod, c, node, 0);
+    start(cx, uid, pod, std::slice::from_ref(c), node);
+}
+
+/// The events of an image that is there, after `ms` of pulling it.
+pub(super) fn pulled(cx: &mut Cx, pod: &Value, c: &Value, node: &str, ms: u64) {
+    let image = s(c, "/image").to_owned();
+    let fresh = cx.node_rt(node).images.insert(image.clone());
+    let text = if fresh || s(c, "/imagePullPolicy") == "Always" {
+        if !fresh && ms == 0 {
+            cx.event(pod, true, "Pulling", &format!("Pulling image \"{image}\""), "kubelet");
+        }
+        let took = if ms >= 1000 { format!("{}s", ms as f64 / 1000.0) } else { format!("{}ms", ms.max(412)) };
+        let size = images::mib(&image) * 1_048_576;
+        format!("Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {size} bytes.")
+    } else {
+        format!("Container image \"{image}\" already present on machine")
+    };
+    cx.event(pod, true, "Pulled", &text, "kubelet");
+}
+
+/// Why a container's image cannot be had: waiting reason, message, and the events before `Error: reason`.
+fn unavailable(cx: &mut Cx, c: &Value, node: &str) -> Option<(&'static str, String, &'static str, String)> {
+    let image = s(c, "/image");
+    if s(c, "/imagePullPolicy") == "Never" && !cx.node_rt(node).images.contains(image) {
+        let text = format!("Container image \"{image}\" is not present with pull policy of Never");
+        return Some(("ErrImageNeverPull", text.clone(), "ErrImageNeverPull", text));
+    }
+    let why = images::missing(image)?;
+    let text = format!("Failed to pull image \"{image}\": {why}");
+    Some(("ErrImagePull", why, "Failed", text))
+}
+
+/// Whether a container's image can be had; says so if not, and tries again later.
+pub(super) fn has_image(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &str) -> bool {
+    let (name, image) = (s(c, "/name"), s(c, "/image"));
+    let Some((reason, message, event, text)) = unavailable(cx, c, node) else { return true };
+    if let Some(l) = life(cx, uid, name) {
+        l.run += 1;
+        l.pulls += 1;
+        image.clone_into(&mut l.image);
+    }
+    if reason == "ErrImagePull" {
+        cx.event(pod, true, "Pulling", &format!("Pulling image \"{image}\""), "kubelet");
+    }
+    cx.event(pod, false, event, &text, "kubelet");
+    cx.event(pod, false, "Failed", &format!("Error: {reason}"), "kubelet");
+    let (ns, pod_name) = key(pod);
+    status::edit(cx, &ns, &pod_name, |e| e.wait(name, reason, &message));
+    later(cx, uid, name, Due::BackOff, 2000);
+    false
+}
+
+fn backs_off(cx: &mut Cx, uid: &str, pod: &Value, c: &Value) {
+    let (name, image) = (s(c, "/name"), s(c, "/image"));
+    let pulls = life(cx, uid, name).map_or(1, |l| l.pulls);
+    if let Some(why) = images::missing(image) {
+        let (ns, pod_name) = key(pod);
+        let text = format!("Back-off pulling image \"{image}\"");
+        cx.event(pod, true, "BackOff", &text, "kubelet");
+        cx.event(pod, false, "Failed", "Error: ImagePullBackOff", "kubelet");
+        let message = format!("{text}: ErrImagePull: {why}");
+        status::edit(cx, &ns, &pod_name, |e| e.wait(name, "ImagePullBackOff", &message));
+    }
+    later(cx, uid, name, Due::Pull, pause(pulls + 1).max(10_000));
+}
+
+/// Pulls the image of one container that waits for it.
+fn pull(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &str) {
+    if has_image(cx, uid, pod, c, node) {
+        pulled(cx, pod, c, node, images::mib(s(c, "/image")) * 25 + 800);
+        start(cx, uid, pod, std::slice::from_ref(c), node);
+    }
+}
+
+/// Containers of a pod whose image has changed begin anew.
+pub(super) fn changed(cx: &mut Cx, uid: &str, pod: &Value) {
+    let Some((_, node)) = held(cx, uid) else { return };
+    let Some(rt) = cx.c.pods.get(uid) else { return };
+    let other =
+        |c: &&Value| rt.lives.get(s(c, "/name")).is_some_and(|l| !l.image.is_empty() && l.image != s(c, "/image"));
+    let list: Vec<Value> = arr(pod, "/spec/containers").iter().filter(other).cloned().collect();
+    for c in list {
+        let name = s(&c, "/name");
+        if let Some(l) = life(cx, uid, name) {
+            s(&c, "/image").clone_into(&mut l.image);
+            l.pulls = 0;
+        }
+        if status::of(pod, name).is_some_and(|st| st["state"]["running"].is_object()) {
+            let text = format!("Container {name} definition changed, will be restarted");
+            cx.event(pod, true, "Killing", &text, "kubelet");
+            cx.lab.kube().containers.end(uid, name);
+            let (ns, pod_name) = key(pod);
+            status::edit(cx, &ns, &pod_name, |e| e.end(name, 0));
+        }
+        pull(cx, uid, pod, &c, &node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_restart_is_immediate_and_the_pause_grows_to_five_minutes() {
+        let pauses: Vec<u64> = (1..9).map(|n| pause(n) / 1000).collect();
+        assert_eq!(pauses, [0, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!([80_000, 10_000, 300_000].map(duration), ["1m20s", "10s", "5m0s"]);
+    }
+}
