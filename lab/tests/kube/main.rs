@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test stops at the first surprise
 mod applied;
 mod bed;
+mod bodies;
 mod controllers;
 mod definitions;
 mod filled;

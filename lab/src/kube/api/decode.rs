@@ -27,21 +27,38 @@ fn summary(body: &[u8]) -> String {
     }
 }
 
-fn parse(req: &Request) -> Result<Parsed, Failure> {
+/// YAML as Go reads it where nothing is strict: the last of equal keys counts; with the complaint about them.
+pub(super) fn yaml(text: &str, doing: &str) -> Result<(Value, Option<String>), Failure> {
+    let lenient =
+        serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins, budget: None };
+    let value = serde_saphyr::from_str_with_options(text, lenient).map_err(|e| no_yaml(doing, &e))?;
+    let repeated = serde_saphyr::from_str_with_options::<Value>(text, serde_saphyr::options! { budget: None });
+    let told = |e: serde_saphyr::Error| {
+        let said = yaml_trouble(&e.to_string());
+        let line = said.strip_prefix("yaml: ").and_then(|s| s.split_once(": ")).map_or("line 1", |(line, _)| line);
+        let key = said.split_once("duplicate mapping key: ").map_or("", |(_, k)| k);
+        let key = key.split_once(", set ").map_or(key, |(k, _)| k);
+        format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {line}: key {key:?} already set in map")
+    };
+    Ok((value, repeated.err().map(told)))
+}
+
+/// What a body says, and what is odd about its keys.
+fn parse(req: &Request) -> Result<(Parsed, Option<String>), Failure> {
     let kind = req.content_type.as_str();
     if kind.contains("yaml") {
         let text = std::str::from_utf8(&req.body).map_err(|e| Failure::bad_request(e.to_string()))?;
-        let value = serde_saphyr::from_str(text).map_err(|e| no_yaml("converting YAML to JSON", &e))?;
-        return Ok(Parsed { value, duplicates: Vec::new() });
+        let (value, repeated) = yaml(text, "converting YAML to JSON")?;
+        return Ok((Parsed { value, duplicates: Vec::new() }, repeated));
     }
     if kind == "application/vnd.kubernetes.protobuf" {
         let value = proto::read(&req.body).map_err(Failure::bad_request)?;
-        return Ok(Parsed { value, duplicates: Vec::new() });
+        return Ok((Parsed { value, duplicates: Vec::new() }, None));
     }
     if !(kind.is_empty() || kind == "*/*" || kind == "application/json") {
         return Err(unsupported());
     }
-    gojson::parse(&req.body).map_err(|e| {
+    gojson::parse(&req.body).map(|p| (p, None)).map_err(|e| {
         let why = format!("couldn't get version/kind; json parse error: {e}");
         Failure::bad_request(why)
     })
@@ -82,7 +99,7 @@ pub fn rewritten(req: &Request, f: impl FnOnce(&mut Value)) -> Option<Request> {
 /// # Errors
 /// 400 when it cannot be read, 415 for a content type that is not spoken.
 pub fn body(req: &Request) -> Result<Value, Failure> {
-    parse(req).map(|p| p.value)
+    parse(req).map(|p| p.0.value)
 }
 
 /// Refuses strict errors, or turns them into warnings.
@@ -114,7 +131,7 @@ pub fn object(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Value, Vec<St
         Failure::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({start})"))
     };
     let parsed = parse(call.req).map_err(|f| if f.code == 400 { unrecognized(&f.message) } else { f });
-    let Parsed { value: mut obj, duplicates } = parsed?;
+    let (Parsed { value: mut obj, duplicates }, repeated) = parsed?;
     let refuse = |av: &str, k: &str, why: &str| {
         let version = av.rsplit('/').next().unwrap_or_default();
         Failure::bad_request(format!("{k} in version \"{version}\" cannot be handled as a {}: {why}", kind.kind))
@@ -142,7 +159,7 @@ pub fn object(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Value, Vec<St
     }
     fits(call, kind, t, &mut obj, refuse)?;
     let unknown = typed::read(kind, &mut obj).map_err(|e| refuse(&kind.api_version(), &kind.kind, &e))?;
-    let found = remarks(&duplicates, &unknown);
+    let found = repeated.into_iter().chain(remarks(&duplicates, &unknown)).collect();
     let warnings = strict(options::fields(call.req), found, |e| refuse(&kind.api_version(), &kind.kind, &e))?;
     Ok((obj, warnings))
 }

@@ -158,11 +158,7 @@ fn document(text: &str) -> Result<(Value, Option<String>), Failure> {
         let complaint = format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {}", twice.join("\n  "));
         return Ok((p.value, (!twice.is_empty()).then_some(complaint)));
     }
-    let lenient =
-        serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins, budget: None };
-    let value = serde_saphyr::from_str_with_options(text, lenient).map_err(|e| decode::no_yaml("decoding YAML", &e))?;
-    let repeated = serde_saphyr::from_str_with_options::<Value>(text, serde_saphyr::options! { budget: None });
-    Ok((value, repeated.err().map(|e| e.to_string())))
+    decode::yaml(text, "decoding YAML")
 }
 
 /// Server-side apply.

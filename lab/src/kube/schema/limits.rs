@@ -46,7 +46,75 @@ pub(super) fn quota(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
             out.push(Cause::invalid(at, v, LEAST));
         }
     }
+    scopes(&obj["spec"], out);
     immutable("spec.scopes", &obj["spec"]["scopes"], old.map(|o| &o["spec"]["scopes"]), out);
+}
+
+/// What quotas may be about.
+const SCOPES: &[&str] = &[
+    "Terminating",
+    "NotTerminating",
+    "BestEffort",
+    "NotBestEffort",
+    "PriorityClass",
+    "CrossNamespacePodAffinity",
+    "VolumeAttributesClass",
+];
+
+/// Whether a scope has to do with a resource.
+fn concerns(scope: &str, resource: &str) -> bool {
+    let computed = ["cpu", "memory", "ephemeral-storage"];
+    match scope {
+        "BestEffort" => resource == "pods",
+        "VolumeAttributesClass" => matches!(resource, "persistentvolumeclaims" | "requests.storage"),
+        _ => {
+            resource == "pods"
+                || computed.iter().any(|c| resource.trim_start_matches("requests.").trim_start_matches("limits.") == *c)
+        }
+    }
+}
+
+fn scopes(spec: &Value, out: &mut Vec<Cause>) {
+    let list: Vec<&str> = arr(spec, "/scopes").iter().filter_map(Value::as_str).collect();
+    let hard: Vec<&str> = spec["hard"].as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
+    let strays = |scope: &str| hard.iter().filter(|k| COUNTED.contains(k) && !concerns(scope, k)).count();
+    let mut say = |why: &str| out.push(Cause::invalid("spec.scopes", &spec["scopes"], why));
+    for scope in &list {
+        if !SCOPES.contains(scope) {
+            say("unsupported scope");
+        }
+        (0..strays(scope)).for_each(|_| say("unsupported scope applied to resource"));
+    }
+    for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+        if pair.iter().all(|p| list.contains(p)) {
+            say("conflicting scopes");
+        }
+    }
+    let at = "spec.scopeSelector.matchExpressions";
+    for e in arr(spec, "/scopeSelector/matchExpressions") {
+        let (scope, operator, values) = (s(e, "/scopeName"), s(e, "/operator"), arr(e, "/values"));
+        if !SCOPES.contains(&scope) {
+            out.push(Cause::invalid(format!("{at}.scopeName"), &e["scopeName"], "unsupported scope"));
+        }
+        if SCOPES[..4].contains(&scope) && operator != "Exists"
+            || scope == "CrossNamespacePodAffinity" && operator != "Exists"
+        {
+            let why = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+            out.push(Cause::invalid(format!("{at}.operator"), &e["operator"], why));
+        }
+        match operator {
+            "In" | "NotIn" if values.is_empty() => {
+                let why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                out.push(Cause::required(format!("{at}.values"), why));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                let why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+                out.push(Cause::invalid(format!("{at}.values"), &e["values"], why));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            _ => out.push(Cause::invalid(format!("{at}.operator"), &e["operator"], "not a valid selector operator")),
+        }
+    }
 }
 
 /// Checks a LimitRange.

@@ -19,10 +19,13 @@ mod policy;
 pub mod remarks;
 pub mod resized;
 pub(in crate::kube) mod rules;
+mod scalers;
 mod secrets;
+mod slices;
 mod structural;
 pub mod typed;
 pub mod validate;
+mod volumes;
 mod workloads;
 
 pub use kinds::Kind;

@@ -39,7 +39,7 @@ pub(super) fn check(spec: &Value, path: &str, claims: &[&str], out: &mut Vec<Cau
     if spec["hostNetwork"] == true {
         for list in ["containers", "initContainers"] {
             for (i, c) in arr(spec, &format!("/{list}")).iter().enumerate() {
-                host_ports(c, &format!("{path}.{list}[{i}]"), out);
+                host_ports(c, &format!("{path}.{list}[{i}]"), path == "spec", out);
             }
         }
     }
@@ -184,8 +184,11 @@ fn user(context: &Value, at: &str, out: &mut Vec<Cause>) {
     }
 }
 
-fn host_ports(c: &Value, at: &str, out: &mut Vec<Cause>) {
-    for (i, p) in arr(c, "/ports").iter().enumerate().filter(|(_, p)| p["hostPort"] != p["containerPort"]) {
+/// Ports of containers that are on the network of their node; those of a template are filled in with its pods.
+fn host_ports(c: &Value, at: &str, own: bool, out: &mut Vec<Cause>) {
+    let open = |p: &Value| !own && matches!(p["hostPort"].as_u64(), None | Some(0));
+    let wrong = |p: &Value| p["hostPort"] != p["containerPort"] && !open(p);
+    for (i, p) in arr(c, "/ports").iter().enumerate().filter(|(_, p)| wrong(p)) {
         let why = "must match `containerPort` when `hostNetwork` is true";
         out.push(Cause::invalid(format!("{at}.ports[{i}].hostPort"), &p["hostPort"], why));
     }

@@ -2,7 +2,7 @@
 //! Grade: source (the validation packages of kube-apiserver).
 use serde_json::Value;
 
-use super::{Kind, limits, names, network, podspec, workloads};
+use super::{Kind, limits, names, network, podspec, scalers, slices, volumes, workloads};
 use crate::kube::controllers::cronjobs;
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
@@ -69,12 +69,20 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
         "RuntimeClass" => limits::runtime(obj, old, out),
         "StorageClass" => limits::storage(obj, old, out),
         "Lease" => limits::lease(spec, out),
-        "PersistentVolumeClaim" | "PersistentVolume" => {
-            let modes = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-            arr(spec, "/accessModes").iter().for_each(|m| one_of("spec.accessModes".into(), m, &modes, out));
-            one_of("spec.volumeMode".into(), &spec["volumeMode"], &["Block", "Filesystem"], out);
+        "PersistentVolumeClaim" => volumes::claim(spec, out),
+        "PersistentVolume" => volumes::volume(spec, out),
+        "EndpointSlice" => slices::slice(obj, old, out),
+        "Endpoints" => slices::endpoints(obj, out),
+        "HorizontalPodAutoscaler" => scalers::check(spec, out),
+        "ReplicationController" => workloads::replication(spec, out),
+        "PodTemplate" => podspec::check(&obj["template"]["spec"], "template.spec", &[], out),
+        "APIService" => service(obj, out),
+        "ControllerRevision" => {
+            if obj["data"].is_null() {
+                out.push(Cause::required("data", "data is mandatory"));
+            }
+            workloads::counted(obj, "", &["revision"], out);
         }
-        "HorizontalPodAutoscaler" => autoscaler(spec, out),
         "PodDisruptionBudget" => workloads::budget(spec, out),
         "Event" if kind.group.is_empty() => crate::kube::api::events::rules(obj, out),
         "Role" | "ClusterRole" => role(kind, obj, out),
@@ -92,15 +100,32 @@ fn schedule(v: &Value, out: &mut Vec<Cause>) {
     out.extend(text.and_then(cronjobs::trouble).map(|why| Cause::invalid("spec.schedule", v, &why)));
 }
 
-fn autoscaler(spec: &Value, out: &mut Vec<Cause>) {
-    let (least, most) = (&spec["minReplicas"], &spec["maxReplicas"]);
-    if least.as_i64().is_some_and(|n| n < 1) {
-        out.push(Cause::invalid("spec.minReplicas", least, "must be greater than or equal to 1"));
+/// Checks an APIService.
+fn service(obj: &Value, out: &mut Vec<Cause>) {
+    let spec = &obj["spec"];
+    let want = format!("{}.{}", s(spec, "/version"), s(spec, "/group"));
+    if s(obj, "/metadata/name") != want {
+        let why = format!("must be `spec.version+\".\"+spec.group`: {want:?}");
+        out.push(Cause::invalid("metadata.name", &obj["metadata"]["name"], &why));
     }
-    if most.as_i64().is_some_and(|n| n < 1) {
-        out.push(Cause::invalid("spec.maxReplicas", most, "must be greater than 0"));
-    } else if least.as_i64().zip(most.as_i64()).is_some_and(|(a, b)| a > b) {
-        out.push(Cause::invalid("spec.maxReplicas", most, "must be greater than or equal to `minReplicas`"));
+    for (f, most) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
+        if spec[f].as_i64().is_some_and(|n| n <= 0 || n > most) {
+            let why = format!("must be positive and less than {most}");
+            out.push(Cause::invalid(format!("spec.{f}"), &spec[f], &why));
+        }
+    }
+    let (sure, loose) = (!s(spec, "/caBundle").is_empty(), spec["insecureSkipTLSVerify"] == true);
+    if spec["service"].is_object() {
+        for f in ["namespace", "name"].into_iter().filter(|f| s(spec, &format!("/service/{f}")).is_empty()) {
+            out.push(Cause::required(format!("spec.service.{f}"), ""));
+        }
+        if sure && loose {
+            let why = "may not be true if caBundle is present";
+            out.push(Cause::invalid("spec.insecureSkipTLSVerify", &true.into(), why));
+        }
+    } else if loose {
+        let why = "local APIServices may not have insecureSkipTLSVerify";
+        out.push(Cause::invalid("spec.insecureSkipTLSVerify", &true.into(), why));
     }
 }
 

@@ -12,8 +12,24 @@ use crate::kube::text::{arr, s};
 /// Numbers that may not be negative.
 pub(super) fn counted(spec: &Value, at: &str, fields: &[&str], out: &mut Vec<Cause>) {
     for f in fields.iter().filter(|f| spec[**f].as_i64().is_some_and(|n| n < 0)) {
-        out.push(Cause::invalid(format!("{at}.{f}"), &spec[*f], LEAST));
+        let place = if at.is_empty() { (*f).to_owned() } else { format!("{at}.{f}") };
+        out.push(Cause::invalid(place, &spec[*f], LEAST));
     }
+}
+
+/// Checks the spec of a ReplicationController, whose selector is a map.
+pub(super) fn replication(spec: &Value, out: &mut Vec<Cause>) {
+    let empty = |v: &Value| v.as_object().is_none_or(serde_json::Map::is_empty);
+    if empty(&spec["selector"]) {
+        out.push(Cause::required("spec.selector", ""));
+    }
+    if !spec["template"].is_object() {
+        out.push(Cause::required("spec.template", ""));
+        return;
+    }
+    let mut like = spec.clone();
+    like["selector"] = if empty(&spec["selector"]) { Value::Null } else { json!({"matchLabels": spec["selector"]}) };
+    check("ReplicaSet", &like, "spec", out);
 }
 
 /// A number or a percentage.

@@ -226,6 +226,9 @@ impl Store {
         let resource = kind.resource();
         let old = self.arc(&resource, ns, name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         let asked = meta::text(&new, "resourceVersion").to_owned();
+        if !asked.is_empty() && asked.parse::<u64>().is_err() {
+            return Err(Failure::unforeseen(format!("strconv.ParseUint: parsing {asked:?}: invalid syntax")));
+        }
         if !asked.is_empty() && asked != meta::text(&old, "resourceVersion") {
             return Err(Failure::modified(kind, name));
         }

@@ -38,10 +38,9 @@ fn cell(r: &Row<'_>, column: &Value) -> Value {
             let at = v.as_str().and_then(crate::kube::store::meta::parse_time);
             at.map_or_else(|| json!("<unknown>"), |t| json!(super::age(r.now.saturating_sub(t))))
         }
-        _ => {
-            let shown = |v: &Value| v.as_str().map_or_else(|| super::super::gojson::printed(v), str::to_owned);
-            json!(found.iter().map(|v| shown(v)).collect::<Vec<_>>().join(" "))
-        }
+        // of several values the first; lists and objects as JSON
+        _ if v.is_array() || v.is_object() => json!(crate::kube::text::ordered(v)),
+        _ => json!(v.as_str().map_or_else(|| super::super::gojson::printed(v), str::to_owned)),
     }
 }
 

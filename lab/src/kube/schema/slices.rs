@@ -1,0 +1,115 @@
+//! Rules of endpoints and their slices. Grade: source (pkg/apis/discovery/validation, pkg/apis/core/validation).
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::names;
+use super::rules::{duplicate, immutable, one_of, port};
+use super::validate::judged;
+use crate::kube::store::Cause;
+use crate::kube::text::{arr, s};
+
+const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+
+/// Addresses that no endpoint has.
+fn reachable(at: &str, text: &str, ip: IpAddr, out: &mut Vec<Cause>) {
+    let mut say = |why: &str| out.push(Cause::invalid(at, &text.into(), why));
+    if ip.is_unspecified() {
+        say("may not be unspecified (0.0.0.0 or ::)");
+    }
+    if ip.is_loopback() {
+        say("may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    }
+    let link = match ip {
+        IpAddr::V4(v) => v.is_link_local(),
+        IpAddr::V6(v) => v.segments()[0] & 0xffc0 == 0xfe80,
+    };
+    if link {
+        say("may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    }
+    let local = match ip {
+        IpAddr::V4(v) => v.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(v) => v.segments()[0] == 0xff02,
+    };
+    if local {
+        say("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+    }
+}
+
+/// Checks an EndpointSlice.
+pub(super) fn slice(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    let sort = s(obj, "/addressType");
+    if sort.is_empty() {
+        out.push(Cause::required("addressType", ""));
+    }
+    one_of("addressType".into(), &obj["addressType"], &["FQDN", "IPv4", "IPv6"], out);
+    immutable("addressType", &obj["addressType"], old.map(|o| &o["addressType"]), out);
+    for (i, e) in arr(obj, "/endpoints").iter().enumerate() {
+        let at = format!("endpoints[{i}]");
+        let list = arr(e, "/addresses");
+        if list.is_empty() {
+            out.push(Cause::required(format!("{at}.addresses"), "must contain at least 1 address"));
+        }
+        for (j, a) in list.iter().enumerate() {
+            let (at, text) = (format!("{at}.addresses[{j}]"), a.as_str().unwrap_or_default());
+            match (sort, text.parse::<IpAddr>()) {
+                ("IPv4", Ok(ip @ IpAddr::V4(_))) | ("IPv6", Ok(ip @ IpAddr::V6(_))) => reachable(&at, text, ip, out),
+                ("IPv4", _) => out.push(Cause::invalid(at, a, "must be a valid IPv4 address")),
+                ("IPv6", _) => out.push(Cause::invalid(at, a, "must be a valid IPv6 address")),
+                ("FQDN", _) => judged(at, text, names::subdomain, out),
+                _ => {}
+            }
+        }
+        match s(e, "/hostname") {
+            "" => {}
+            name => judged(format!("{at}.hostname"), name, names::label, out),
+        }
+    }
+    let ports = arr(obj, "/ports");
+    for (i, p) in ports.iter().enumerate() {
+        let at = format!("ports[{i}]");
+        match s(p, "/name") {
+            "" => {}
+            name => judged(format!("{at}.name"), name, names::label, out),
+        }
+        if ports[..i].iter().any(|o| s(o, "/name") == s(p, "/name")) {
+            out.push(duplicate(format!("{at}.name"), &s(p, "/name").into()));
+        }
+        one_of(format!("{at}.protocol"), &p["protocol"], PROTOCOLS, out);
+        port(format!("{at}.port"), &p["port"], out);
+    }
+}
+
+/// Checks Endpoints.
+pub(super) fn endpoints(obj: &Value, out: &mut Vec<Cause>) {
+    for (i, subset) in arr(obj, "/subsets").iter().enumerate() {
+        let at = format!("subsets[{i}]");
+        let lists = ["addresses", "notReadyAddresses"];
+        if lists.iter().all(|l| arr(subset, &format!("/{l}")).is_empty()) {
+            out.push(Cause::required(at.as_str(), "must specify `addresses` or `notReadyAddresses`"));
+        }
+        for list in lists {
+            for (j, a) in arr(subset, &format!("/{list}")).iter().enumerate() {
+                let (at, text) = (format!("{at}.{list}[{j}].ip"), s(a, "/ip"));
+                match text.parse::<IpAddr>() {
+                    Ok(ip) => reachable(&at, text, ip, out),
+                    Err(_) => {
+                        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+                        out.push(Cause::invalid(at, &text.into(), why));
+                    }
+                }
+            }
+        }
+        let ports = arr(subset, "/ports");
+        for (j, p) in ports.iter().enumerate() {
+            let at = format!("{at}.ports[{j}]");
+            match s(p, "/name") {
+                "" if ports.len() > 1 => out.push(Cause::required(format!("{at}.name"), "")),
+                "" => {}
+                name => judged(format!("{at}.name"), name, names::label, out),
+            }
+            port(format!("{at}.port"), &p["port"], out);
+            one_of(format!("{at}.protocol"), &p["protocol"], PROTOCOLS, out);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Rules of persistent volumes and of claims. Grade: source (pkg/apis/core/validation).
+use serde_json::Value;
+
+use super::names;
+use super::rules::{forbidden, one_of};
+use super::validate::judged;
+use crate::kube::store::Cause;
+use crate::kube::text::{arr, milli, s, shown};
+
+const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+
+/// What a volume may be made of.
+const SOURCES: &[&str] = &[
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
+
+fn modes(spec: &Value, out: &mut Vec<Cause>) {
+    let list = arr(spec, "/accessModes");
+    list.iter().for_each(|m| one_of("spec.accessModes".into(), m, MODES, out));
+    let lone = |m: &Value| m == "ReadWriteOncePod";
+    if list.iter().any(lone) && !list.iter().all(lone) {
+        out.push(forbidden("spec.accessModes", "may not use ReadWriteOncePod with other access modes"));
+    }
+    one_of("spec.volumeMode".into(), &spec["volumeMode"], &["Block", "Filesystem"], out);
+}
+
+fn class(spec: &Value, out: &mut Vec<Cause>) {
+    match s(spec, "/storageClassName") {
+        "" => {}
+        name => judged("spec.storageClassName", name, names::subdomain, out),
+    }
+}
+
+fn positive(at: String, v: &Value, out: &mut Vec<Cause>) {
+    if !v.is_null() && milli(v) <= 0 {
+        out.push(Cause::invalid(at, &shown(v).into(), "must be greater than zero"));
+    }
+}
+
+/// Checks a volume.
+pub(super) fn volume(spec: &Value, out: &mut Vec<Cause>) {
+    if arr(spec, "/accessModes").is_empty() {
+        out.push(Cause::required("spec.accessModes", ""));
+    }
+    modes(spec, out);
+    match spec["capacity"].as_object().filter(|c| !c.is_empty()) {
+        None => out.push(Cause::required("spec.capacity", "")),
+        Some(c) if c.len() > 1 || !c.contains_key("storage") => {
+            out.push(Cause::unsupported("spec.capacity", &spec["capacity"], &["storage".to_owned()]));
+        }
+        Some(c) => c.iter().for_each(|(k, v)| positive(format!("spec.capacity[{k}]"), v, out)),
+    }
+    let policies = ["Delete", "Recycle", "Retain"];
+    one_of("spec.persistentVolumeReclaimPolicy".into(), &spec["persistentVolumeReclaimPolicy"], &policies, out);
+    if spec["nodeAffinity"].is_object() {
+        let at = "spec.nodeAffinity.required";
+        if !spec["nodeAffinity"]["required"].is_object() {
+            out.push(Cause::required(at, "must specify required node constraints"));
+        } else if arr(spec, "/nodeAffinity/required/nodeSelectorTerms").is_empty() {
+            let why = "must have at least one node selector term";
+            out.push(Cause::required(format!("{at}.nodeSelectorTerms"), why));
+        }
+    }
+    let sources: Vec<&str> = SOURCES.iter().copied().filter(|k| spec[*k].is_object()).collect();
+    for more in sources.iter().skip(1) {
+        out.push(forbidden(&format!("spec.{more}"), "may not specify more than 1 volume type"));
+    }
+    match sources.first() {
+        None => out.push(Cause::required("spec", "must specify a volume type")),
+        Some(k) => source(k, spec, out),
+    }
+    class(spec, out);
+}
+
+fn source(k: &str, spec: &Value, out: &mut Vec<Cause>) {
+    let path = s(spec, &format!("/{k}/path"));
+    let at = format!("spec.{k}.path");
+    if matches!(k, "hostPath" | "local") && path.split('/').any(|p| p == "..") {
+        out.push(Cause::invalid(at, &path.into(), "must not contain '..'"));
+    } else if k == "nfs" && !path.is_empty() && !path.starts_with('/') {
+        out.push(Cause::invalid(at, &path.into(), "must be an absolute path"));
+    }
+    if k == "nfs" && spec["nfs"]["server"] == "" {
+        out.push(Cause::required("spec.nfs.server", ""));
+    }
+    if k == "local" && !spec["nodeAffinity"].is_object() {
+        out.push(Cause::required("spec.nodeAffinity", "Local volume requires node affinity"));
+    }
+    if k == "hostPath" && path == "/" && spec["persistentVolumeReclaimPolicy"] == "Recycle" {
+        let why = "may not be 'recycle' for a hostPath mount of '/'";
+        out.push(forbidden("spec.persistentVolumeReclaimPolicy", why));
+    }
+}
+
+/// Checks a claim.
+pub(super) fn claim(spec: &Value, out: &mut Vec<Cause>) {
+    modes(spec, out);
+    positive("spec.resources[storage]".to_owned(), &spec["resources"]["requests"]["storage"], out);
+    class(spec, out);
+    for field in ["dataSource", "dataSourceRef"] {
+        for f in ["name", "kind"]
+            .into_iter()
+            .filter(|f| spec[field].is_object() && s(&spec[field], &format!("/{f}")).is_empty())
+        {
+            out.push(Cause::required(format!("spec.{field}.{f}"), ""));
+        }
+    }
+}
