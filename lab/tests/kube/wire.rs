@@ -104,7 +104,17 @@ async fn groups_come_by_priority_in_the_form_that_is_spoken() {
         assert_eq!((&a.headers["content-type"], a.headers.contains_key("etag")), (&form, true));
         assert_eq!(a.body["apiVersion"], format!("apidiscovery.k8s.io/{version}"));
         assert_eq!(a.body["items"][1]["metadata"]["name"], "apps");
+        let items = a.body["items"].as_array().unwrap();
+        let scaling = items.iter().find(|g| g["metadata"]["name"] == "autoscaling").unwrap();
+        assert_eq!(scaling["versions"][0]["version"], "v2", "clients take the first version");
     }
+    let list = bed.get("/api/v1").await.body;
+    let names: Vec<&str> = list["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+    let pods = names.iter().position(|n| *n == "pods").unwrap();
+    assert_eq!(
+        names[pods - 2..pods + 3],
+        ["persistentvolumes", "persistentvolumes/status", "pods", "pods/attach", "pods/binding"]
+    );
     for path in [
         "/apis/networking.k8s.io/v1/servicecidrs",
         "/apis/networking.k8s.io/v1/ipaddresses",

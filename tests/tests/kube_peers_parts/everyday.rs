@@ -4,8 +4,13 @@ use super::{Tool, holds};
 type Part = fn(&Tool<'_>);
 
 /// All parts by name.
-pub const PARTS: &[(&str, Part)] =
-    &[("stateful sets", stateful), ("editing", editing), ("debugging", debugging), ("default roles", roles)];
+pub const PARTS: &[(&str, Part)] = &[
+    ("stateful sets", stateful),
+    ("editing", editing),
+    ("debugging", debugging),
+    ("default roles", roles),
+    ("policies", policies),
+];
 
 fn fresh(k: &Tool<'_>, ns: &str) {
     k.try_run(&format!("delete namespace {ns} --ignore-not-found --timeout=120s"));
@@ -149,4 +154,61 @@ fn roles(k: &Tool<'_>) {
         &["selfsubjectaccessreviews", "/version", "pods"],
     );
     k.run("delete namespace roles --timeout=300s");
+}
+
+const POLICY: &str = "apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: few-replicas}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [apps], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [deployments]}
+  validations:
+  - expression: object.spec.replicas <= 2
+    messageExpression: \"'at most 2 replicas, not ' + string(object.spec.replicas)\"
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: few-replicas}
+spec:
+  policyName: few-replicas
+  validationActions: [Deny]
+  matchResources: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: policies}}}
+";
+
+const TOKEN: &str = "apiVersion: v1
+kind: Secret
+metadata: {name: robot, namespace: policies, annotations: {kubernetes.io/service-account.name: robot}}
+type: kubernetes.io/service-account-token
+";
+
+/// Policies refuse, roles gather, Secrets get the token of an account, columns of lists are JSON.
+fn policies(k: &Tool<'_>) {
+    fresh(k, "policies");
+    let file = k.lab.file("policy.yaml", POLICY).display().to_string();
+    holds(
+        &k.run(&format!("apply -f {file}")),
+        &["validatingadmissionpolicy.admissionregistration.k8s.io/few-replicas created"],
+    );
+    holds(&k.run("get validatingadmissionpolicies"), &["few-replicas"]);
+    let said = k.fails("create deployment many -n policies --image=nginx:1.27 --replicas=3");
+    holds(
+        &said,
+        &[
+            "ValidatingAdmissionPolicy 'few-replicas' with binding 'few-replicas' denied request: at most 2 replicas, not 3",
+        ],
+    );
+    k.run("create deployment few -n policies --image=nginx:1.27 --replicas=2");
+    holds(&k.fails("patch deployment few -n policies -p {\"spec\":{\"replicas\":4}}"), &["at most 2 replicas, not 4"]);
+    k.run("create serviceaccount robot -n policies");
+    let file = k.lab.file("token.yaml", TOKEN).display().to_string();
+    k.run(&format!("apply -f {file}"));
+    holds(&k.run("describe secret robot -n policies"), &["kubernetes.io/service-account-token", "ca.crt:", "token:"]);
+    k.run("create clusterrole gather-all --aggregation-rule=part=yes");
+    k.run("create clusterrole one-part --verb=get --resource=pods");
+    k.run("label clusterrole one-part part=yes");
+    holds(&k.run("describe clusterrole gather-all"), &["pods", "[get]"]);
+    k.run(&format!("delete -f {}", k.lab.file("policy.yaml", POLICY).display()));
+    k.run("delete clusterrole gather-all one-part");
+    k.run("delete namespace policies --timeout=300s");
 }

@@ -10,8 +10,8 @@ use sha2::Digest;
 use super::finish::document;
 use super::{Body, Call, json as reply, text, unserved};
 use crate::guest;
-use crate::kube::schema::Kind;
 use crate::kube::schema::kinds::PRIORITIES;
+use crate::kube::schema::{Kind, definition};
 
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const ONE_BY_ONE: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
@@ -41,6 +41,8 @@ fn kinds(call: &Call<'_>) -> Vec<Arc<Kind>> {
         if super::metrics::up(c) {
             all.extend(super::metrics::kinds());
         }
+        // the server's own routes are made in order of their paths
+        all.sort_by(|a, b| if a.custom || b.custom { a.custom.cmp(&b.custom) } else { a.plural.cmp(&b.plural) });
         all
     })
 }
@@ -54,11 +56,15 @@ fn groups(kinds: &[Arc<Kind>]) -> BTreeMap<String, Vec<String>> {
             v.push(k.version.clone());
         }
     }
-    // Stable versions first: `v1` before `v1beta1`.
     for v in out.values_mut() {
-        v.sort_by_key(|v| (v.contains("alpha"), v.contains("beta"), std::cmp::Reverse(v.clone())));
+        v.sort_by_key(|v| newest(v));
     }
     out
+}
+
+/// Stable versions come first, and of those the newest: `v2`, `v1`, `v1beta1`.
+fn newest(version: &str) -> std::cmp::Reverse<(u8, u64, u64)> {
+    std::cmp::Reverse(definition::age(version))
 }
 
 /// The place of a group among the others: by its priority; equal ones, as those of custom kinds, go by name.
@@ -153,6 +159,9 @@ fn subs(k: &Kind) -> Vec<Sub> {
         ("", "namespaces") => out.push(sub("finalize", "Namespace", &["update"])),
         _ => {}
     }
+    if !k.custom {
+        out.sort_by_key(|s| s.name);
+    }
     out
 }
 
@@ -183,6 +192,8 @@ fn aggregated(kinds: &[Arc<Kind>], core: bool, version: &str) -> Value {
     let items: Vec<Value> = by
         .into_iter()
         .map(|(group, versions)| {
+            let mut versions: Vec<(String, Vec<Value>)> = versions.into_iter().collect();
+            versions.sort_by_key(|(v, _)| newest(v));
             let list: Vec<Value> = versions
                 .into_iter()
                 .map(|(v, r)| json!({"version": v, "resources": r, "freshness": "Current"}))

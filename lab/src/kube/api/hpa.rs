@@ -37,13 +37,77 @@ pub fn lower(o: &mut Value) {
     }
     let Some(spec) = o.get_mut("spec").and_then(Value::as_object_mut) else { return };
     let metrics = spec.shift_remove("metrics").unwrap_or_default();
-    let cpu = metrics.as_array().into_iter().flatten().find(|m| m["resource"]["name"] == "cpu");
-    if let Some(n) = cpu.map(|m| m["resource"]["target"]["averageUtilization"].clone()).filter(|n| !n.is_null()) {
-        spec.insert("targetCPUUtilizationPercentage".into(), n);
+    let (cpu, other): (Vec<&Value>, Vec<&Value>) = metrics.as_array().into_iter().flatten().partition(|m| of_cpu(m));
+    if let Some(m) = cpu.first() {
+        spec.insert("targetCPUUtilizationPercentage".into(), m["resource"]["target"]["averageUtilization"].clone());
+    }
+    let mut notes = Vec::new();
+    if !other.is_empty() {
+        notes.push(("metrics", other.into_iter().map(|m| flat(m, "target", "target")).collect::<Value>()));
+    }
+    if let Some(behavior) = spec.shift_remove("behavior") {
+        notes.push(("behavior", inside(&behavior)));
     }
     if let Some(status) = o.get_mut("status").and_then(Value::as_object_mut) {
-        status.shift_remove("currentMetrics");
+        let current = status.shift_remove("currentMetrics").unwrap_or_default();
+        let current: Vec<&Value> = current.as_array().into_iter().flatten().collect();
+        let used = current.iter().find(|m| m["resource"]["name"] == "cpu");
+        if let Some(n) = used.map(|m| &m["resource"]["current"]["averageUtilization"]).filter(|n| !n.is_null()) {
+            status.insert("currentCPUUtilizationPercentage".into(), n.clone());
+        }
+        if !current.is_empty() {
+            notes.push(("current-metrics", current.into_iter().map(|m| flat(m, "current", "current")).collect()));
+        }
+        if let Some(conditions) =
+            status.shift_remove("conditions").filter(|c| c.as_array().is_some_and(|c| !c.is_empty()))
+        {
+            notes.push(("conditions", conditions));
+        }
         status.entry("currentReplicas").or_insert(json!(0));
+    }
+    for (k, v) in notes {
+        o["metadata"]["annotations"][format!("{NOTES}{k}")] = v.to_string().into();
+    }
+}
+
+/// Where the old form keeps what it has no fields for.
+const NOTES: &str = "autoscaling.alpha.kubernetes.io/";
+
+/// The one metric that the old form has a field for.
+fn of_cpu(m: &Value) -> bool {
+    m["type"] == "Resource"
+        && m["resource"]["name"] == "cpu"
+        && !m["resource"]["target"]["averageUtilization"].is_null()
+}
+
+/// A metric with the parts of its target, or of what it is now, as fields of its own.
+fn flat(m: &Value, part: &str, prefix: &str) -> Value {
+    let mut out = json!({"type": m["type"]});
+    for (source, of) in m.as_object().into_iter().flatten().filter(|(k, _)| *k != "type") {
+        let mut old = of.clone();
+        let Some(fields) = old.as_object_mut() else { continue };
+        let target = fields.shift_remove(part).unwrap_or_default();
+        if let Some(metric) = fields.shift_remove("metric") {
+            fields.insert("metricName".into(), metric["name"].clone());
+        }
+        for (k, v) in target.as_object().into_iter().flatten().filter(|(k, _)| *k != "type") {
+            fields.insert(format!("{prefix}{}{}", k[..1].to_uppercase(), &k[1..]), v.clone());
+        }
+        out[source] = old;
+    }
+    out
+}
+
+/// A value with the names that the server has for its fields inside.
+fn inside(v: &Value) -> Value {
+    match v {
+        Value::Object(m) => m
+            .iter()
+            .map(|(k, v)| (k[..1].to_uppercase() + &k[1..], inside(v)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Value::Array(a) => a.iter().map(inside).collect(),
+        v => v.clone(),
     }
 }
 
@@ -60,5 +124,15 @@ mod tests {
         assert_eq!(o["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
         lower(&mut o);
         assert_eq!(o, old);
+        let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "1Gi"}}});
+        let mut o =
+            json!({"metadata": {}, "spec": {"metrics": [memory], "behavior": {"scaleUp": {"selectPolicy": "Max"}}}});
+        lower(&mut o);
+        let notes = &o["metadata"]["annotations"];
+        assert_eq!(
+            notes["autoscaling.alpha.kubernetes.io/metrics"],
+            r#"[{"type":"Resource","resource":{"name":"memory","targetAverageValue":"1Gi"}}]"#
+        );
+        assert_eq!(notes["autoscaling.alpha.kubernetes.io/behavior"], r#"{"ScaleUp":{"SelectPolicy":"Max"}}"#);
     }
 }

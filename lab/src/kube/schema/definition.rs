@@ -310,7 +310,8 @@ pub fn outdated(spec: &Value, v: &Value) -> Option<String> {
 }
 
 /// How new a version is by its name: `v2` before `v1` before `v1beta2` before `v1alpha1`.
-fn age(version: &str) -> (u8, u64, u64) {
+#[must_use]
+pub fn age(version: &str) -> (u8, u64, u64) {
     let Some(rest) = version.strip_prefix('v') else { return (0, 0, 0) };
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let Ok(major) = rest[..end].parse() else { return (0, 0, 0) };
