@@ -96,9 +96,8 @@ fn scopes(spec: &Value, out: &mut Vec<Cause>) {
         if !SCOPES.contains(&scope) {
             out.push(Cause::invalid(format!("{at}.scopeName"), &e["scopeName"], "unsupported scope"));
         }
-        if SCOPES[..4].contains(&scope) && operator != "Exists"
-            || scope == "CrossNamespacePodAffinity" && operator != "Exists"
-        {
+        let only = SCOPES[..4].contains(&scope) || scope == "CrossNamespacePodAffinity";
+        if only && operator != "Exists" {
             let why = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
             out.push(Cause::invalid(format!("{at}.operator"), &e["operator"], why));
         }
