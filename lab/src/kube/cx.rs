@@ -215,6 +215,14 @@ impl Cx<'_> {
         self.c.store.event(obj, component, kind, reason, message);
     }
 
+    /// Records an Event of the kubelet about a container of `pod`.
+    pub fn container_event(&mut self, pod: &Value, name: &str, normal: bool, reason: &str, message: &str) {
+        let kind = if normal { "Normal" } else { "Warning" };
+        let is_in = |list: &str| text::arr(pod, &format!("/spec/{list}")).iter().any(|c| c["name"] == name);
+        let list = ["initContainers", "ephemeralContainers"].into_iter().find(|l| is_in(l)).unwrap_or("containers");
+        self.c.store.event_at(pod, &format!("spec.{list}{{{name}}}"), "kubelet", kind, reason, message);
+    }
+
     /// Sets a condition in `status.conditions`; keeps the transition time if the status is the same.
     pub fn condition(&mut self, at: (&str, &str, &str), kind: &str, status: &str, reason: &str, message: &str) {
         let stamp = self.stamp();

@@ -6,6 +6,7 @@ use super::super::KubeEvent;
 use super::super::container::spec;
 use super::super::cx::{Cx, key};
 use super::super::state::{Due, Life, PodStage, Probe};
+use super::super::store::meta::parse_time;
 use super::super::text::{arr, s};
 use super::behaviour::{self, Run};
 use super::logs::{append, repeat, rotate};
@@ -92,8 +93,8 @@ pub(super) fn start(cx: &mut Cx, uid: &str, pod: &Value, list: &[Value], node: &
             None => {
                 rotate(cx, uid, name);
                 cx.lab.kube().containers.end(uid, name);
-                cx.event(pod, true, "Created", &format!("Created container: {name}"), "kubelet");
-                cx.event(pod, true, "Started", &format!("Started container {name}"), "kubelet");
+                cx.container_event(pod, name, true, "Created", &format!("Created container: {name}"));
+                cx.container_event(pod, name, true, "Started", &format!("Started container {name}"));
                 let run = behaviour::run_of(cx, pod, c, node);
                 // What ends by itself is ready while it runs; servers take their time.
                 let ready = matches!(run, Run::Exit { .. }) && c["readinessProbe"].is_null();
@@ -261,7 +262,7 @@ pub fn probed(cx: &mut Cx, uid: &str, name: &str, (probe, run): (Probe, u64), an
         *count
     });
     if let Err(why) = &answer {
-        cx.event(&pod, false, "Unhealthy", &format!("{} probe failed: {why}", probe.word()), "kubelet");
+        cx.container_event(&pod, name, false, "Unhealthy", &format!("{} probe failed: {why}", probe.word()));
     }
     let over = failures >= probes::threshold(p);
     let was = status::of(&pod, name).is_some_and(|st| st["ready"] == true);
@@ -287,7 +288,7 @@ fn kill(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, probe: Probe) {
     let name = s(c, "/name");
     let word = probe.word().to_lowercase();
     let text = format!("Container {name} failed {word} probe, will be restarted");
-    cx.event(pod, true, "Killing", &text, "kubelet");
+    cx.container_event(pod, name, true, "Killing", &text);
     if let Some(l) = life(cx, uid, name) {
         l.run += 1;
     }
@@ -369,6 +370,28 @@ fn finish(cx: &mut Cx, uid: &str, ns: &str, name: &str, code: i64) {
     effects::done(cx, &pod, worst);
 }
 
+/// A pod may have been active for longer than it may.
+pub fn overdue(cx: &mut Cx, ns: &str, name: &str) {
+    let Some(pod) = cx.get("pods", ns, name).cloned() else { return };
+    let uid = s(&pod, "/metadata/uid").to_owned();
+    let Some(limit) = pod["spec"]["activeDeadlineSeconds"].as_u64() else { return };
+    let start = parse_time(s(&pod, "/status/startTime")).unwrap_or(cx.now());
+    if held(cx, &uid).is_none() || cx.now() < start + limit * 1000 {
+        return;
+    }
+    let (reason, text) = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+    cx.event(&pod, true, reason, text, "kubelet");
+    cx.lab.kube().containers.end_pod(&uid);
+    let running = |c: &&Value| c["state"]["running"].is_object();
+    let names: Vec<String> =
+        status::statuses(&pod).filter(running).map(|c| s(c, "/name").to_owned()).collect();
+    status::edit(cx, ns, name, |e| {
+        e.fail(reason, text);
+        names.iter().for_each(|n| e.end(n, 137));
+    });
+    finish(cx, &uid, ns, name, 137);
+}
+
 /// How long the `ends`th restart waits: not at all, then ten seconds, twice as long each time.
 fn pause(ends: u32) -> u64 {
     if ends < 2 { 0 } else { (10_000u64 << (ends - 2).min(5)).min(LONGEST_MS) }
@@ -389,7 +412,7 @@ fn restart(cx: &mut Cx, uid: &str, pod: &Value, name: &str, code: i64, ends: u32
         let text = format!("back-off {} restarting failed container={name} pod={who}", duration(pause));
         status::edit(cx, &ns, &pod_name, |e| e.wait(name, "CrashLoopBackOff", &text));
         let text = format!("Back-off restarting failed container {name} in pod {who}");
-        cx.event(pod, false, "BackOff", &text, "kubelet");
+        cx.container_event(pod, name, false, "BackOff", &text);
     }
     if let Some(rt) = cx.c.pods.get_mut(uid).filter(|rt| rt.stage == PodStage::Ready) {
         rt.stage = PodStage::Running;
@@ -409,7 +432,7 @@ pub(super) fn pulled(cx: &mut Cx, pod: &Value, c: &Value, node: &str, ms: u64) {
     let fresh = cx.node_rt(node).images.insert(image.clone());
     let text = if fresh || s(c, "/imagePullPolicy") == "Always" {
         if !fresh && ms == 0 {
-            cx.event(pod, true, "Pulling", &format!("Pulling image \"{image}\""), "kubelet");
+            cx.container_event(pod, s(c, "/name"), true, "Pulling", &format!("Pulling image \"{image}\""));
         }
         let took = if ms >= 1000 { format!("{}s", ms as f64 / 1000.0) } else { format!("{}ms", ms.max(412)) };
         let size = images::mib(&image) * 1_048_576;
@@ -417,7 +440,7 @@ pub(super) fn pulled(cx: &mut Cx, pod: &Value, c: &Value, node: &str, ms: u64) {
     } else {
         format!("Container image \"{image}\" already present on machine")
     };
-    cx.event(pod, true, "Pulled", &text, "kubelet");
+    cx.container_event(pod, s(c, "/name"), true, "Pulled", &text);
 }
 
 /// Why a container's image cannot be had: waiting reason, message, and the events before `Error: reason`.
@@ -442,10 +465,10 @@ pub(super) fn has_image(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &s
         image.clone_into(&mut l.image);
     }
     if reason == "ErrImagePull" {
-        cx.event(pod, true, "Pulling", &format!("Pulling image \"{image}\""), "kubelet");
+        cx.container_event(pod, name, true, "Pulling", &format!("Pulling image \"{image}\""));
     }
-    cx.event(pod, false, event, &text, "kubelet");
-    cx.event(pod, false, "Failed", &format!("Error: {reason}"), "kubelet");
+    cx.container_event(pod, name, false, event, &text);
+    cx.container_event(pod, name, false, "Failed", &format!("Error: {reason}"));
     let (ns, pod_name) = key(pod);
     status::edit(cx, &ns, &pod_name, |e| e.wait(name, reason, &message));
     later(cx, uid, name, Due::BackOff, 2000);
@@ -458,8 +481,8 @@ fn backs_off(cx: &mut Cx, uid: &str, pod: &Value, c: &Value) {
     if let Some(why) = images::missing(image) {
         let (ns, pod_name) = key(pod);
         let text = format!("Back-off pulling image \"{image}\"");
-        cx.event(pod, true, "BackOff", &text, "kubelet");
-        cx.event(pod, false, "Failed", "Error: ImagePullBackOff", "kubelet");
+        cx.container_event(pod, name, true, "BackOff", &text);
+        cx.container_event(pod, name, false, "Failed", "Error: ImagePullBackOff");
         let message = format!("{text}: ErrImagePull: {why}");
         status::edit(cx, &ns, &pod_name, |e| e.wait(name, "ImagePullBackOff", &message));
     }
@@ -489,7 +512,7 @@ pub(super) fn changed(cx: &mut Cx, uid: &str, pod: &Value) {
         }
         if status::of(pod, name).is_some_and(|st| st["state"]["running"].is_object()) {
             let text = format!("Container {name} definition changed, will be restarted");
-            cx.event(pod, true, "Killing", &text, "kubelet");
+            cx.container_event(pod, name, true, "Killing", &text);
             cx.lab.kube().containers.end(uid, name);
             let (ns, pod_name) = key(pod);
             status::edit(cx, &ns, &pod_name, |e| e.end(name, 0));

@@ -107,9 +107,19 @@ fn one(cx: &mut Cx, ns: &str, name: &str) {
     if cx.get("endpoints", ns, name).is_some_and(|e| e["subsets"] == subsets) {
         return;
     }
-    let labels = json!({"endpoints.kubernetes.io/managed-by": "endpoint-controller"});
+    let labels = labels(&svc, json!({"endpoints.kubernetes.io/managed-by": "endpoint-controller"}));
     cx.ensure(json!({"apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": name, "namespace": ns, "labels": labels}, "subsets": subsets}));
+}
+
+/// Labels of what stands behind a Service: its own, whether it has no address, and those of the controller.
+fn labels(svc: &Value, own: Value) -> Value {
+    let mut all = svc["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+    if s(svc, "/spec/clusterIP") == "None" {
+        all.insert("service.kubernetes.io/headless".to_owned(), "".into());
+    }
+    all.extend(own.as_object().cloned().unwrap_or_default());
+    Value::Object(all)
 }
 
 /// A port as it is behind the Service: a named target is looked up in its pods.
@@ -148,9 +158,11 @@ fn slice(cx: &mut Cx, svc: &Value, ns: &str, name: &str, ports: &[Value], ends: 
     if have.is_some_and(|e| e["endpoints"] == json!(ends) && e["ports"] == json!(listed)) {
         return;
     }
-    let labels = json!({"kubernetes.io/service-name": name,
+    let own = json!({"kubernetes.io/service-name": name,
         "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"});
+    let labels = labels(svc, own);
     cx.ensure(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": slice, "namespace": ns, "labels": labels, "ownerReferences": owner_ref(svc)},
+        "metadata": {"name": slice, "generateName": format!("{name}-"), "namespace": ns, "labels": labels,
+            "ownerReferences": owner_ref(svc)},
         "endpoints": ends, "ports": listed}));
 }

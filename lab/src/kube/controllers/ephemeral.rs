@@ -28,7 +28,8 @@ pub fn start(cx: &mut Cx, pod: &Value) {
             Some(list) => list.push(entry),
             None => p["status"][STATUSES] = json!([entry]),
         });
-        cx.event(pod, true, "Started", &format!("Started container {container}"), "kubelet");
+        cx.container_event(pod, &container, true, "Created", &format!("Created container: {container}"));
+        cx.container_event(pod, &container, true, "Started", &format!("Started container {container}"));
         let Some(live) = cx.get("pods", &ns, &name).cloned() else { return };
         match behaviour::scripted(cx, &c) {
             Some(Run::Shell(argv)) => shell::start(cx, &uid, &live, &container, argv),

@@ -55,6 +55,12 @@ pub fn look(cx: &mut Cx, ns: &str, name: &str) {
         },
     );
     status::edit(cx, ns, name, |_| ());
+    if let Some(limit) = pod["spec"]["activeDeadlineSeconds"].as_u64() {
+        let (cluster, resource) = (cx.c.id.clone(), "pods".to_owned());
+        let look = KubeEvent::Look { cluster, resource, ns: ns.to_owned(), name: name.to_owned() };
+        // its start is written in whole seconds
+        cx.later(limit * 1000 + 1000, look);
+    }
     go(cx, &uid, PodStage::Prepare, 300);
 }
 
@@ -188,7 +194,7 @@ fn pull(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
         there += 1;
         let image = s(c, "/image");
         if !cx.node_rt(&rt.node).images.contains(image) {
-            cx.event(pod, true, "Pulling", &format!("Pulling image \"{image}\""), "kubelet");
+            cx.container_event(pod, s(c, "/name"), true, "Pulling", &format!("Pulling image \"{image}\""));
             delay += line_ms(image);
         }
     }
@@ -253,7 +259,7 @@ pub(super) fn stop(cx: &mut Cx, pod: &Value, uid: &str) {
         return;
     }
     for st in status::statuses(pod).filter(|st| st["state"]["running"].is_object()) {
-        cx.event(pod, true, "Killing", &format!("Stopping container {}", s(st, "/name")), "kubelet");
+        cx.container_event(pod, s(st, "/name"), true, "Killing", &format!("Stopping container {}", s(st, "/name")));
     }
     let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(30) * 1000;
     go(cx, uid, PodStage::Stopping, grace.min(1500));

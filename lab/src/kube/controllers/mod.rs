@@ -320,6 +320,7 @@ pub fn look_again(cx: &mut Cx, resource: &str, ns: &str, name: &str) {
     match resource {
         "deployments.apps" => deployments::deployment(cx, ns, name),
         "nodes" => lost::tainted(cx, name),
+        "pods" if !name.is_empty() => containers::overdue(cx, ns, name),
         "replicasets.apps" => deployments::replicaset(cx, ns, name),
         "statefulsets.apps" => statefulsets::reconcile(cx, ns, name),
         "daemonsets.apps" => daemonsets::reconcile(cx, ns, name),

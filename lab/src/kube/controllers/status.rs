@@ -127,6 +127,12 @@ impl Editor<'_> {
         c["started"] = json!(false);
     }
 
+    /// The pod as a whole has failed, whatever its containers come to.
+    pub fn fail(&mut self, reason: &str, message: &str) {
+        self.pod["status"]["reason"] = json!(reason);
+        self.pod["status"]["message"] = json!(message);
+    }
+
     /// The container is ready, or no longer.
     pub fn ready(&mut self, name: &str, yes: bool) {
         let Some(c) = self.entry(name).filter(|c| c["state"]["running"].is_object()) else { return };
@@ -264,6 +270,9 @@ pub(super) fn is_past(c: &Value, st: &Value) -> bool {
 
 /// Phase that follows from the containers' states.
 fn phase(p: &Value) -> &'static str {
+    if !s(p, "/status/reason").is_empty() {
+        return "Failed";
+    }
     let policy = pods::restart_policy(p);
     let failed = |st: &Value| st["state"]["terminated"].is_object() && st["state"]["terminated"]["exitCode"] != 0;
     if policy == "Never" && inits(p).any(|(c, st)| !is_sidecar(c) && failed(st)) {

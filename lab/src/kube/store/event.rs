@@ -11,13 +11,26 @@ impl Store {
     /// Reports an event about `regarding`; a repeated one counts up. `kind` is `Normal` or `Warning`,
     /// `source` the component (`kubelet`).
     pub fn event(&mut self, regarding: &Value, source: &str, kind: &str, reason: &str, message: &str) {
+        self.event_at(regarding, "", source, kind, reason, message);
+    }
+
+    /// As [`Store::event`] about a part of `regarding` (`spec.containers{c}`), or about all of it when `part` is empty.
+    pub fn event_at(
+        &mut self,
+        regarding: &Value,
+        part: &str,
+        source: &str,
+        kind: &str,
+        reason: &str,
+        message: &str,
+    ) {
         let ns = match meta::namespace(regarding) {
             "" => "default".to_owned(),
             ns => ns.to_owned(),
         };
         let name = meta::name(regarding).to_owned();
         let now = meta::time(self.now_ms);
-        let (found, message) = self.known(regarding, &ns, source, kind, reason, message);
+        let (found, message) = self.known((regarding, part), &ns, source, kind, reason, message);
         if let Some(event) = found {
             let _ = self.patch_with("events", &ns, &event, |e| {
                 e["count"] = (e["count"].as_u64().unwrap_or(1) + 1).into();
@@ -27,7 +40,13 @@ impl Store {
             return;
         }
         let hex = format!("{:x}", self.now_ms.wrapping_mul(1_000_000).wrapping_add(self.random() % 999_983));
-        let event = json!({
+        // A kubelet says on which node it is.
+        let host = match (source, regarding["kind"].as_str()) {
+            ("kubelet", Some("Pod")) => regarding["spec"]["nodeName"].as_str().unwrap_or_default(),
+            ("kubelet", Some("Node")) => name.as_str(),
+            _ => "",
+        };
+        let mut event = json!({
             "apiVersion": "v1", "kind": "Event",
             "metadata": {"name": format!("{name}.{hex}"), "namespace": ns},
             "involvedObject": {
@@ -38,8 +57,14 @@ impl Store {
             "reason": reason, "message": message, "type": kind, "count": 1,
             "firstTimestamp": now, "lastTimestamp": now, "eventTime": null,
             "source": {"component": source},
-            "reportingComponent": source, "reportingInstance": "",
+            "reportingComponent": source, "reportingInstance": host,
         });
+        if !host.is_empty() {
+            event["source"]["host"] = host.into();
+        }
+        if !part.is_empty() {
+            event["involvedObject"]["fieldPath"] = part.into();
+        }
         let now_ms = self.now_ms;
         let _ = self.create(now_ms, event);
     }
@@ -48,7 +73,7 @@ impl Store {
     /// after ten that differ only in their texts all further ones are one.
     fn known(
         &self,
-        regarding: &Value,
+        (regarding, part): (&Value, &str),
         ns: &str,
         source: &str,
         kind: &str,
@@ -66,6 +91,7 @@ impl Store {
                     && e["reason"] == reason
                     && e["type"] == kind
                     && e["source"]["component"] == source
+                    && e["involvedObject"]["fieldPath"].as_str().unwrap_or_default() == part
             })
             .collect();
         let named = |e: &&std::sync::Arc<Value>| Some(meta::name(e).to_owned());

@@ -22,6 +22,23 @@ fn network(kind: &Kind) -> Option<Layout> {
             columns: vec![NAME, text("Pod-Selector"), AGE],
             cells: |r| vec![r.name(), json!(r.selector("/spec/podSelector/matchLabels")), r.age()],
         },
+        ("networking.k8s.io", "ipaddresses") => Layout {
+            columns: vec![NAME, text("ParentRef"), AGE],
+            cells: |r| {
+                let part = |f: &str| r.text(&format!("/spec/parentRef/{f}"));
+                let resource = [part("resource"), part("group")].into_iter().filter(|t| !t.is_empty());
+                let place = [resource.collect::<Vec<_>>().join("."), part("namespace"), part("name")];
+                let parent: Vec<String> = place.into_iter().filter(|t| !t.is_empty()).collect();
+                vec![r.name(), json!(if parent.is_empty() { "<none>".to_owned() } else { parent.join("/") }), r.age()]
+            },
+        },
+        ("networking.k8s.io", "servicecidrs") => Layout {
+            columns: vec![NAME, text("CIDRs"), AGE],
+            cells: |r| {
+                let cidrs = r.join("/spec/cidrs", |c| c.as_str().map(str::to_owned));
+                vec![r.name(), json!(if cidrs.is_empty() { "<none>".to_owned() } else { cidrs }), r.age()]
+            },
+        },
         ("discovery.k8s.io", "endpointslices") => Layout {
             columns: vec![NAME, text("AddressType"), text("Ports"), text("Endpoints"), AGE],
             cells: |r| {
