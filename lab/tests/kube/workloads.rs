@@ -441,3 +441,28 @@ async fn services_hold_their_addresses_as_objects() {
     bed.delete("/api/v1/namespaces/default/services/s", Value::Null).await;
     until(&bed, &at, "free", |o| o["code"] == 404).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_name_container_and_node_and_pods_have_their_time() {
+    let bed = with_nodes(1).await;
+    let spec = json!({"activeDeadlineSeconds": 20, "containers": [{"name": "c", "image": "nginx:1"}]});
+    made(&bed, PODS, pod("brief", spec)).await;
+    let p = until(&bed, &format!("{PODS}/brief"), "over", |p| p["status"]["phase"] == "Failed").await;
+    let text = "Pod was active on the node longer than the specified deadline";
+    assert_eq!((&p["status"]["reason"], &p["status"]["message"]), (&json!("DeadlineExceeded"), &json!(text)));
+    assert_eq!(p["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 137);
+    let all = bed.get("/api/v1/namespaces/default/events").await.body;
+    let started = all["items"].as_array().unwrap().iter().find(|e| e["reason"] == "Started").unwrap();
+    assert_eq!(started["involvedObject"]["fieldPath"], "spec.containers{c}");
+    assert_eq!(started["source"], json!({"component": "kubelet", "host": "n0"}));
+    assert_eq!(started["reportingInstance"], "n0");
+    // what stands behind a Service has its labels
+    let spec = json!({"clusterIP": "None", "selector": {"app": "x"}, "ports": [{"port": 80}]});
+    let service = json!({"metadata": {"name": "s", "labels": {"team": "a"}}, "spec": spec});
+    made(&bed, "/api/v1/namespaces/default/services", service).await;
+    let at = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let l = until(&bed, at, "there", |l| l["items"][0].is_object()).await;
+    let m = &l["items"][0]["metadata"];
+    assert_eq!((&m["labels"]["team"], &m["generateName"]), (&json!("a"), &json!("s-")));
+    assert_eq!(m["labels"]["service.kubernetes.io/headless"], "");
+}
