@@ -466,3 +466,28 @@ async fn events_name_container_and_node_and_pods_have_their_time() {
     assert_eq!((&m["labels"]["team"], &m["generateName"]), (&json!("a"), &json!("s-")));
     assert_eq!(m["labels"]["service.kubernetes.io/headless"], "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_know_their_limits_services_and_tokens() {
+    let bed = with_nodes(1).await;
+    let service = json!({"metadata": {"name": "my-db"}, "spec": {"ports": [{"name": "sql", "port": 5432}]}});
+    let service = made(&bed, "/api/v1/namespaces/default/services", service).await;
+    let ip = service["spec"]["clusterIP"].as_str().unwrap();
+    let of = |r: &str| json!({"resourceFieldRef": {"resource": r}});
+    let mebi = json!({"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}});
+    let mut c = script(
+        "c",
+        "echo $CPU $MEM $MIB $ALL $MY_DB_SERVICE_HOST $MY_DB_SERVICE_PORT_SQL $MY_DB_PORT; cat /p/cpu; cut -c1-3 /p/tok",
+    );
+    c["resources"] = json!({"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "100m"}});
+    c["env"] = json!([{"name": "CPU", "valueFrom": of("limits.cpu")}, {"name": "MEM", "valueFrom": of("limits.memory")},
+        {"name": "MIB", "valueFrom": mebi}, {"name": "ALL", "valueFrom": of("requests.cpu")}]);
+    c["volumeMounts"] = json!([{"name": "p", "mountPath": "/p"}]);
+    let cpu = json!({"path": "cpu", "resourceFieldRef": {"containerName": "c", "resource": "limits.cpu"}});
+    let sources = json!([{"downwardAPI": {"items": [cpu]}}, {"serviceAccountToken": {"path": "tok"}}]);
+    let volumes = json!([{"name": "p", "projected": {"sources": sources}}]);
+    made(&bed, PODS, pod("knows", json!({"restartPolicy": "Never", "containers": [c], "volumes": volumes}))).await;
+    until(&bed, &format!("{PODS}/knows"), "done", |p| p["status"]["phase"] == "Succeeded").await;
+    let log = bed.get(&format!("{PODS}/knows/log")).await.text;
+    assert_eq!(log, format!("2 67108864 64 1 {ip} 5432 tcp://{ip}:5432\n2eyJ\n"));
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::kube::cx::Cx;
-use crate::kube::text::{arr, s, unb64};
+use crate::kube::text::{arr, milli, s, unb64};
 
 /// A key of a ConfigMap or Secret as text.
 fn entry(cx: &Cx, resource: &str, ns: &str, name: &str, key: &str) -> Option<String> {
@@ -34,6 +34,54 @@ pub(super) fn field(pod: &Value, path: &str) -> String {
     }
 }
 
+/// What a container may use or asks for, in units of the divisor, rounded up; without a limit what its node has.
+pub(super) fn amount(cx: &Cx, pod: &Value, c: &Value, of: &Value) -> String {
+    let (part, name) = s(of, "/resource").split_once('.').unwrap_or_default();
+    let own = &c["resources"][part][name];
+    let node = || cx.get("nodes", "", s(pod, "/spec/nodeName")).map(|n| n["status"]["allocatable"][name].clone());
+    let told = match own {
+        Value::Null if part == "limits" => node().unwrap_or_default(),
+        own => own.clone(),
+    };
+    let unit = Some(milli(&of["divisor"])).filter(|n| *n > 0).unwrap_or(1000);
+    let have = milli(&told);
+    (have / unit + i64::from(have % unit > 0)).to_string()
+}
+
+/// Variables about the services of a namespace, and about the API server.
+fn services(cx: &Cx, pod: &Value, out: &mut BTreeMap<String, String>) {
+    let ns = s(pod, "/metadata/namespace");
+    let own = |o: &&Value| pod["spec"]["enableServiceLinks"] != false && s(o, "/metadata/namespace") == ns;
+    let master = |o: &&Value| s(o, "/metadata/name") == "kubernetes" && s(o, "/metadata/namespace") == "default";
+    for svc in cx.list_in("services", ns).into_iter().chain(cx.get("services", "default", "kubernetes")) {
+        let ip = s(svc, "/spec/clusterIP");
+        if !(own(&svc) || master(&svc)) || matches!(ip, "" | "None") {
+            continue;
+        }
+        let name = s(svc, "/metadata/name").to_uppercase().replace('-', "_");
+        let ports = arr(svc, "/spec/ports");
+        let Some(first) = ports.first() else { continue };
+        let mut put = |k: String, v: String| drop(out.insert(format!("{name}_{k}"), v));
+        put("SERVICE_HOST".to_owned(), ip.to_owned());
+        put("SERVICE_PORT".to_owned(), first["port"].to_string());
+        for (i, p) in ports.iter().enumerate() {
+            let port = p["port"].to_string();
+            let word = if s(p, "/protocol").is_empty() { "TCP" } else { s(p, "/protocol") };
+            let (url, at) = (format!("{}://{ip}:{port}", word.to_lowercase()), format!("PORT_{port}_{word}"));
+            if !s(p, "/name").is_empty() {
+                put(format!("SERVICE_PORT_{}", s(p, "/name").to_uppercase().replace('-', "_")), port.clone());
+            }
+            if i == 0 {
+                put("PORT".to_owned(), url.clone());
+            }
+            put(at.clone(), url);
+            put(format!("{at}_PROTO"), word.to_lowercase());
+            put(format!("{at}_PORT"), port);
+            put(format!("{at}_ADDR"), ip.to_owned());
+        }
+    }
+}
+
 /// `$(NAME)` replaced by what is already known.
 pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
@@ -55,9 +103,8 @@ fn value(cx: &Cx, pod: &Value, c: &Value, from: &Value) -> Option<String> {
     if let Some(path) = from["fieldRef"]["fieldPath"].as_str() {
         return Some(field(pod, path));
     }
-    if let Some(path) = from["resourceFieldRef"]["resource"].as_str() {
-        let (part, name) = path.split_once('.')?;
-        return Some(s(&c["resources"][part], &format!("/{name}")).to_owned());
+    if from["resourceFieldRef"].is_object() {
+        return Some(amount(cx, pod, c, &from["resourceFieldRef"]));
     }
     for (kind, resource) in [("secretKeyRef", "secrets"), ("configMapKeyRef", "configmaps")] {
         if from[kind].is_object() {
@@ -86,6 +133,7 @@ pub(super) fn of(cx: &Cx, pod: &Value, c: &Value) -> BTreeMap<String, String> {
     ] {
         out.insert(k.to_owned(), v.to_owned());
     }
+    services(cx, pod, &mut out);
     for from in arr(c, "/envFrom") {
         let prefix = s(from, "/prefix");
         for (kind, resource) in [("configMapRef", "configmaps"), ("secretRef", "secrets")] {

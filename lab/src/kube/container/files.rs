@@ -19,6 +19,9 @@ pub struct Mounted {
     pub path: String,
 }
 
+/// Where the token of a pod's service account is.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 const DIRS: &[&str] =
     &["/bin", "/dev", "/etc", "/home", "/opt", "/proc", "/root", "/run", "/sys", "/tmp", "/usr/bin", "/var/log"];
 
@@ -75,27 +78,28 @@ pub(super) fn lay_out(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) {
     account(cx, pod, fs);
 }
 
+/// A token of the pod's service account, for an audience of its own if one is told.
+fn token(cx: &Cx, pod: &Value, audience: &str, seconds: u64) -> Option<String> {
+    let ns = s(pod, "/metadata/namespace");
+    let name = match s(pod, "/spec/serviceAccountName") {
+        "" => "default",
+        n => n,
+    };
+    let sa = cx.get("serviceaccounts", ns, name)?;
+    let own = json!({"name": s(pod, "/metadata/name"), "uid": s(pod, "/metadata/uid")});
+    let to: &[&str] = if audience.is_empty() { auth::AUDIENCES } else { &[audience] };
+    let bound = (s(pod, "/metadata/uid"), Some(("pod".to_owned(), own)));
+    Some(auth::make_token(cx.c.token_key(), sa, cx.now(), seconds, to, bound))
+}
+
 /// The token of the pod's service account.
 fn account(cx: &mut Cx, pod: &Value, fs: &InMemoryFs) {
     if pod["spec"]["automountServiceAccountToken"] == false {
         return;
     }
     let ns = s(pod, "/metadata/namespace");
-    let name = match s(pod, "/spec/serviceAccountName") {
-        "" => "default",
-        n => n,
-    };
-    let Some(sa) = cx.get("serviceaccounts", ns, name) else { return };
-    let own = json!({"name": s(pod, "/metadata/name"), "uid": s(pod, "/metadata/uid")});
-    let token = auth::make_token(
-        cx.c.token_key(),
-        sa,
-        cx.now(),
-        3607,
-        auth::AUDIENCES,
-        (s(pod, "/metadata/uid"), Some(("pod".to_owned(), own))),
-    );
-    let dir = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let Some(token) = token(cx, pod, "", 3607) else { return };
+    let dir = ACCOUNT;
     fs.add_file(format!("{dir}/token"), token, 0o644);
     fs.add_file(format!("{dir}/ca.crt"), &cx.c.ca.cert, 0o644);
     fs.add_file(format!("{dir}/namespace"), ns, 0o644);
@@ -133,8 +137,18 @@ fn shown(cx: &Cx, pod: &Value, source: &Value) -> BTreeMap<String, Vec<u8>> {
         }
     }
     for i in arr(source, "/downwardAPI/items") {
-        let text = env::field(pod, s(i, "/fieldRef/fieldPath"));
+        let of = &i["resourceFieldRef"];
+        let text = match super::spec(pod, s(of, "/containerName")).filter(|_| of.is_object()) {
+            Some(c) => env::amount(cx, pod, c, of),
+            None => env::field(pod, s(i, "/fieldRef/fieldPath")),
+        };
         out.insert(s(i, "/path").to_owned(), text.into_bytes());
+    }
+    let asked = &source["serviceAccountToken"];
+    if asked.is_object()
+        && let Some(token) = token(cx, pod, s(asked, "/audience"), asked["expirationSeconds"].as_u64().unwrap_or(3600))
+    {
+        out.insert(s(asked, "/path").to_owned(), token.into_bytes());
     }
     for part in arr(source, "/projected/sources") {
         out.extend(shown(cx, pod, part));
@@ -149,6 +163,10 @@ pub(super) fn mount(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) -> Vec
     for m in arr(c, "/volumeMounts") {
         let Some(v) = arr(pod, "/spec/volumes").iter().find(|v| v["name"] == m["name"]) else { continue };
         let path = s(m, "/mountPath").trim_end_matches('/').to_owned();
+        if path == ACCOUNT {
+            // That has been there since the container began.
+            continue;
+        }
         let sub = s(m, "/subPath");
         let claim = v["persistentVolumeClaim"]["claimName"].as_str();
         let volume = match claim {

@@ -383,8 +383,7 @@ pub fn overdue(cx: &mut Cx, ns: &str, name: &str) {
     cx.event(&pod, true, reason, text, "kubelet");
     cx.lab.kube().containers.end_pod(&uid);
     let running = |c: &&Value| c["state"]["running"].is_object();
-    let names: Vec<String> =
-        status::statuses(&pod).filter(running).map(|c| s(c, "/name").to_owned()).collect();
+    let names: Vec<String> = status::statuses(&pod).filter(running).map(|c| s(c, "/name").to_owned()).collect();
     status::edit(cx, ns, name, |e| {
         e.fail(reason, text);
         names.iter().for_each(|n| e.end(n, 137));

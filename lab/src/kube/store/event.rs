@@ -15,15 +15,7 @@ impl Store {
     }
 
     /// As [`Store::event`] about a part of `regarding` (`spec.containers{c}`), or about all of it when `part` is empty.
-    pub fn event_at(
-        &mut self,
-        regarding: &Value,
-        part: &str,
-        source: &str,
-        kind: &str,
-        reason: &str,
-        message: &str,
-    ) {
+    pub fn event_at(&mut self, regarding: &Value, part: &str, source: &str, kind: &str, reason: &str, message: &str) {
         let ns = match meta::namespace(regarding) {
             "" => "default".to_owned(),
             ns => ns.to_owned(),
