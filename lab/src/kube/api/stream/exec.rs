@@ -123,7 +123,11 @@ async fn run(socket: Socket, inside: &Inside, w: Wanted) {
         let _ = to.flush().await;
     };
     let work = async move {
-        let end = work(inside, &w, rx, &say).await;
+        // Who is attached sees the end of the container, a command beside it dies with it.
+        let end = tokio::select! { biased;
+            end = work(inside, &w, rx, &say) => end,
+            () = inside.stop.cancelled() => status(KILLED),
+        };
         let _ = say.send((ERROR, end.to_string().into_bytes())).await;
         drop(say);
     };
@@ -131,9 +135,11 @@ async fn run(socket: Socket, inside: &Inside, w: Wanted) {
     tokio::select! {
         ((), ()) = async { tokio::join!(work, speak) } => {}
         () = listen => {}
-        () = inside.stop.cancelled() => {}
     }
 }
+
+/// Exit code of what was killed.
+const KILLED: i32 = 137;
 
 async fn work(inside: &Inside, w: &Wanted, rx: mpsc::Receiver<Vec<u8>>, say: &mpsc::Sender<(u8, Vec<u8>)>) -> Value {
     if w.attach {
@@ -184,8 +190,9 @@ async fn attach(inside: &Inside, w: &Wanted, rx: mpsc::Receiver<Vec<u8>>, say: &
     let mut bell = inside.lab.kube().log_bell();
     let uid = s(&inside.pod, "/metadata/uid").to_owned();
     let mut seen = 0;
+    let id = |p: &Value| statuses(p).find(|c| s(c, "/name") == inside.container).map(|c| c["containerID"].clone());
+    let own = id(&inside.pod);
     loop {
-        let ephemeral = arr(&inside.pod, "/spec/ephemeralContainers").iter().any(|c| s(c, "/name") == inside.container);
         let (text, over) = inside.lab.with(|w| {
             let Some(c) = w.clusters.get(&inside.cluster) else { return (String::new(), true) };
             let Some(rt) = c.pods.get(&uid) else { return (String::new(), true) };
@@ -194,7 +201,8 @@ async fn attach(inside: &Inside, w: &Wanted, rx: mpsc::Receiver<Vec<u8>>, say: &
             seen = lines.len();
             let Some(p) = c.store.get("pods", &rt.ns, &rt.name) else { return (fresh, true) };
             let mut ended = statuses(p).filter(|c| s(c, "/name") == inside.container);
-            let gone = ephemeral && ended.any(|c| c["state"]["terminated"].is_object());
+            // The next run of the container is another one.
+            let gone = ended.any(|c| c["state"]["terminated"].is_object()) || id(p) != own;
             (fresh, gone || matches!(s(p, "/status/phase"), "Succeeded" | "Failed"))
         });
         if !text.is_empty() && say.send((STDOUT, text.into_bytes())).await.is_err() {
