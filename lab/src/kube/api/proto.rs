@@ -170,8 +170,11 @@ fn value(code: &str, raw: &Raw<'_>) -> Option<Value> {
     })
 }
 
+/// Types whose `value` may be missing, unlike that of others.
+const VALUED: &[&str] = &["core.v1.EnvVar", "core.v1.Toleration", "core.v1.Taint"];
+
 /// Whether JSON leaves the field out.
-fn empty(name: &str, v: &Value) -> bool {
+fn empty(kind: &str, name: &str, v: &Value) -> bool {
     let zero = match v {
         Value::Null => return true,
         Value::String(s) => s.is_empty(),
@@ -179,7 +182,7 @@ fn empty(name: &str, v: &Value) -> bool {
         Value::Bool(b) => !b,
         _ => false,
     };
-    zero && !KEPT.contains(&name)
+    zero && (!KEPT.contains(&name) || name == "value" && VALUED.contains(&kind))
 }
 
 fn entry(code: &str, b: &[u8]) -> Option<(String, Value)> {
@@ -222,7 +225,7 @@ fn message(kind: &str, b: &[u8]) -> Option<Value> {
             }
         } else if f.name == "~" {
             out.extend(v.as_object().cloned().unwrap_or_default());
-        } else if !empty(f.name, &v) {
+        } else if !empty(kind, f.name, &v) {
             out.insert(f.name.to_owned(), v);
         }
     }
@@ -294,6 +297,13 @@ mod tests {
             read(&body).unwrap(),
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "docs", "labels": {"a": "b"}}, "spec": {}, "status": {}})
         );
+    }
+
+    #[test]
+    fn an_empty_value_is_left_out_where_it_may_be() {
+        let bytes = [sub(1, b"A"), sub(2, b"")].concat();
+        assert_eq!(message("core.v1.EnvVar", &bytes).unwrap(), json!({"name": "A"}));
+        assert_eq!(message("core.v1.HTTPHeader", &bytes).unwrap(), json!({"name": "A", "value": ""}));
     }
 
     #[test]

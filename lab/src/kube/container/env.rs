@@ -147,7 +147,7 @@ pub(super) fn of(cx: &Cx, pod: &Value, c: &Value) -> BTreeMap<String, String> {
         }
     }
     for e in arr(c, "/env") {
-        let v = match e["value"].as_str() {
+        let v = match e["value"].as_str().filter(|_| e["valueFrom"].is_null()) {
             Some(text) => Some(expand(text, &out)),
             None => value(cx, pod, c, &e["valueFrom"]).or_else(|| e["valueFrom"].is_null().then(String::new)),
         };
