@@ -53,6 +53,17 @@ fn rules_strike_where_they_say_and_a_clean_run_mends() {
     assert!(wrong.stderr.contains("line 1") && wrong.stderr.contains("explode"), "{}", wrong.stderr);
 }
 
+/// A program that only looks is run again when its connection is lost.
+#[test]
+fn a_look_survives_a_lost_connection() {
+    let b = Bench::new();
+    let file = b.path("faults");
+    std::fs::write(&file, "ssh.exec@brain#1: reset\nssh.exec@muscle-a#2: drop-mid\nssh.exec@shelf#3: drop-mid\n")
+        .unwrap();
+    let ran = deploy(&b, &["--faults", file.to_str().unwrap()]).expect(0);
+    assert_eq!(ran.finished()["faults"].as_array().map(Vec::len), Some(3), "{:#}", ran.finished());
+}
+
 /// What may pass is tried again, by its kind, with an event for every try: logins, reads and applies.
 #[test]
 fn what_may_pass_is_tried_again() {

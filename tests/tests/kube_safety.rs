@@ -247,6 +247,19 @@ fn the_cluster_and_its_data_are_safe() {
     let ran = small.recipe("recipes/deploy.rhai", &["--yes"]);
     let error = ran.finished()["error"].to_string();
     assert!(ran.code == 4 && error.contains("cluster-cidr"), "{}: {error}\n{}", ran.code, ran.stderr);
+
+    // A new release is an upgrade, which `deploy` is not.
+    let release = text.lines().find(|l| l.starts_with("version = \"v1.")).unwrap();
+    std::fs::write(&site, text.replace(release, "version = \"v1.35.7+k3s1\"")).unwrap();
+    let ran = small.recipe("recipes/deploy.rhai", &["--yes"]);
+    let end = ran.finished();
+    let told = end["error"].to_string();
+    assert!(
+        ran.code == 4 && told.contains("wants v1.35.7+k3s1") && told.contains("upgrade.rhai"),
+        "{told}\n{}",
+        ran.stderr
+    );
+    assert_eq!(end["changed"], 0, "{end}");
     std::fs::write(&site, text).unwrap();
 
     // Rule 7: cleanup keeps the data and says so.

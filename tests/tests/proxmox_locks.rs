@@ -122,3 +122,27 @@ async fn a_machine_that_goes_while_it_is_removed_is_removed() {
     assert!(removed.removed && !b.lab.with(|w| w.pve.vms.contains_key(&201)));
     assert_eq!(b.lab.with(|w| w.pve.tasks.values().filter(|t| t.kind == "qmdestroy").count()), 2, "both were begun");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clone_that_waits_for_its_turn_does_not_begin_after_an_interruption() {
+    let b = Bed::new().await;
+    let t = b.empty_template().await;
+    let o = off(&t);
+    let names = ["k3s-cp1", "k3s-cp2", "k3s-cp3", "k3s-gpu1"];
+    let (bed, o) = (&b, &o);
+    let interrupt = async move {
+        while bed.ctx.flight.list().len() < 2 {
+            bed.ctx.clock.sleep(Duration::from_millis(200)).await;
+        }
+        bed.ctx.clock.sleep(Duration::from_millis(500)).await;
+        assert_eq!(bed.ctx.flight.list().len(), 2, "two at once, and nothing else is under way");
+        bed.ctx.cancel.cancel();
+        false
+    };
+    let mut work: Vec<std::pin::Pin<Box<dyn Future<Output = bool> + '_>>> = vec![Box::pin(interrupt)];
+    work.extend(names.map(|n| Box::pin(async move { bed.vm(n, o).await.is_ok() }) as _));
+    let ended = b.ctx.clock.join_all(work).await;
+    assert!(ended.iter().filter(|ok| **ok).count() <= 2, "{ended:?}");
+    let made = b.lab.with(|w| w.pve.vms.values().filter(|v| names.contains(&v.conf["name"].as_str())).count());
+    assert_eq!(made, 2, "what waited was not begun");
+}

@@ -69,7 +69,7 @@ fn forwarded(text: &str, host: &str, to: &str) -> OpResult<String> {
 /// # Errors
 /// `not_found` when K3s has not written it.
 pub async fn server_kubeconfig(ctx: &Ctx, host: &Host) -> OpResult<String> {
-    let out = host.exec_raw(ctx, "cat /etc/rancher/k3s/k3s.yaml", b"").await.map_err(|e| e.on(host.name()))?;
+    let out = host.look_raw(ctx, "cat /etc/rancher/k3s/k3s.yaml").await.map_err(|e| e.on(host.name()))?;
     if out.code != 0 || out.stdout.trim().is_empty() {
         return Err(OpError::not_found("there is no K3s server")
             .on(host.name())

@@ -136,7 +136,7 @@ pub fn parse_found(text: &str) -> Found {
 /// # Errors
 /// `unreachable`, `denied`, or `failed` when the shell did not run.
 pub async fn look(ctx: &Ctx, host: &Host, part: Part) -> OpResult<Found> {
-    let out = host.exec_raw(ctx, &read_script(part), b"").await.map_err(|e| e.on(host.name()))?;
+    let out = host.look_raw(ctx, &read_script(part)).await.map_err(|e| e.on(host.name()))?;
     if out.code != 0 {
         let mut e = OpError::failed("the state of K3s cannot be read").on(host.name());
         e.causes = out.last_words();
@@ -352,7 +352,7 @@ async fn upload(ctx: &Ctx, host: &Host, local: &str, path: &str, mode: &str, sha
     }
     let (q, tmp) = (quote(path), quote(&format!("{path}.gpuhost")));
     let dir = path.rsplit_once('/').map_or("/", |(d, _)| d);
-    let there = host.exec_raw(ctx, &format!("sha256sum {q} 2>/dev/null"), b"").await.map_err(|e| e.on(host.name()))?;
+    let there = host.look_raw(ctx, &format!("sha256sum {q} 2>/dev/null")).await.map_err(|e| e.on(host.name()))?;
     if there.stdout.starts_with(&sum) {
         return Ok(());
     }
@@ -381,7 +381,7 @@ fn release_url(version: &str) -> String {
 /// `not_found` for a version that does not exist; `unreachable` without internet.
 pub async fn exists(ctx: &Ctx, host: &Host, version: &str) -> OpResult<()> {
     let ask = format!("curl -fsSL --retry 3 -o /dev/null '{}/sha256sum-amd64.txt' || exit 44", release_url(version));
-    let out = host.exec_raw(ctx, &ask, b"").await.map_err(|e| e.on(host.name()))?;
+    let out = host.look_raw(ctx, &ask).await.map_err(|e| e.on(host.name()))?;
     came(&out, version, host)
 }
 

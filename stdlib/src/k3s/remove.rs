@@ -29,7 +29,7 @@ const UNINSTALL: &str = "systemctl disable --now k3s k3s-agent 2>/dev/null\n\
 pub async fn uninstall(ctx: &Ctx, host: &Host) -> OpResult<bool> {
     let op = Op::destroy("k3s", "uninstall", host.name());
     ctx.run_op(op, |s| async move {
-        let out = host.exec_raw(s.ctx(), "[ -e /usr/local/bin/k3s ] || [ -e /etc/rancher/k3s ] || exit 3", b"").await?;
+        let out = host.look_raw(s.ctx(), "[ -e /usr/local/bin/k3s ] || [ -e /etc/rancher/k3s ] || exit 3").await?;
         if out.code == 3 {
             return Ok(false);
         }

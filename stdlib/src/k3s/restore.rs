@@ -253,7 +253,7 @@ pub(super) async fn place(ctx: &Ctx, host: &Host, snapshot: &str, o: &RestoreOpt
         }
         return Ok(path);
     }
-    let out = host.exec_raw(ctx, &format!("[ -s {} ]", quote(&path)), b"").await.map_err(|e| e.on(host.name()))?;
+    let out = host.look_raw(ctx, &format!("[ -s {} ]", quote(&path))).await.map_err(|e| e.on(host.name()))?;
     if out.code == 0 {
         return Ok(path);
     }

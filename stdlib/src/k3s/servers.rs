@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::config::{Identity, Part, Start, critical_differences, kube_vip, registries, server_config};
 use super::connect::{PORT, join_from, make_cluster, rewrite_kubeconfig, server_kubeconfig};
 use super::node::{Found, Wanted, look};
-use super::options::{Airgap, ServerOptions, check_step};
+use super::options::{Airgap, ServerOptions, check_step, version_numbers};
 use super::start::{wait_unit, with_journal};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
@@ -92,6 +92,7 @@ async fn make_plan<'a>(ctx: &Ctx, hosts: &'a [Host], o: &'a ServerOptions) -> Op
     }
     let password = password(ctx, o, hosts, &found)?;
     let plan = Plan::new(ctx, o, hosts, found, password);
+    plan.check_release()?;
     for i in 0..hosts.len() {
         plan.check(i)?;
     }
@@ -212,6 +213,21 @@ impl<'a> Plan<'a> {
             manifest: (self.o.vip && leads).then(|| kube_vip(&self.o.address)),
             airgap: Airgap::of(self.o).unwrap_or_default(),
         }
+    }
+
+    /// A new release for a cluster that stands is an upgrade, with all that belongs to one; a server that alone is on
+    /// another release follows the others.
+    fn check_release(&self) -> OpResult<()> {
+        let wanted = &self.o.version;
+        let mut members = self.found.iter().filter(|f| f.member && !f.version.is_empty());
+        let Some(have) = members.clone().next().map(|f| &f.version) else { return Ok(()) };
+        let older = version_numbers(wanted) < version_numbers(have);
+        if older || members.any(|f| f.version == *wanted) {
+            return Ok(());
+        }
+        Err(OpError::refused(format!("the cluster runs K3s {have}, the site file wants {wanted}")).hint(format!(
+            "`gpuhost run recipes/upgrade.rhai` takes it there: snapshot, node by node, drained; or put {have} back into the [k3s] section"
+        )))
     }
 
     /// What may not change on a member.

@@ -152,7 +152,7 @@ impl Cluster {
         ctx.run_op(op, |s| async move {
             let path = format!("{FOLDER}/{name}");
             let script = format!("[ -f {0} ] || exit 44\nsha256sum {0}", quote(&path));
-            let out = host.exec_raw(s.ctx(), &script, b"").await.map_err(|e| e.on(host.name()))?;
+            let out = host.look_raw(s.ctx(), &script).await.map_err(|e| e.on(host.name()))?;
             if out.code == 44 {
                 return Err(OpError::not_found(format!("there is no snapshot `{name}`"))
                     .on(host.name())

@@ -27,7 +27,7 @@ pub async fn wait_unit(s: &OpScope, host: &Host, part: Part, limit: Duration) ->
     let what = format!("start of {} on {}", part.unit(), host.name());
     let result = s
         .wait_for(&what, EVERY, limit, || async {
-            let out = match host.exec_raw(s.ctx(), &script, b"").await {
+            let out = match host.look_raw(s.ctx(), &script).await {
                 Err(e) if e.is(Kind::Unreachable) => return Ok(Look::Pending(e.message)),
                 other => other?,
             };
@@ -71,7 +71,7 @@ fn explained(host: &Host, part: Part, k: &Explained) -> OpError {
 /// Adds what the journal says to an error.
 pub async fn with_journal(s: &OpScope, host: &Host, part: Part, mut e: OpError) -> OpError {
     let script = status_script(part.unit());
-    let Ok(out) = host.exec_raw(s.ctx(), &script, b"").await else { return e.on(host.name()) };
+    let Ok(out) = host.look_raw(s.ctx(), &script).await else { return e.on(host.name()) };
     if let Some(k) = explain(&out.stdout) {
         e = e.because(k.line).because(k.cause);
         if e.hint.is_none() {

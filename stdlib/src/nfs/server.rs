@@ -199,7 +199,7 @@ pub async fn ensure_export(ctx: &Ctx, host: &Host, path: &str, o: &ExportOptions
         ]);
         host.ensure(ctx, &state).await?;
         let live = || async {
-            let out = checked(host.exec_raw(ctx, "exportfs -v", b"").await?, "cannot list the exports")?;
+            let out = checked(host.look_raw(ctx, "exportfs -v").await?, "cannot list the exports")?;
             OpResult::Ok(live_changes(host.name(), path, o, &parse_exports(&out.stdout, path)))
         };
         let changes = live().await?;

@@ -93,9 +93,11 @@ impl Job<'_> {
         let line = marker.put_into(self.want.notes.as_deref().unwrap_or_default());
         let what = format!("VM {} on {}, cloned from {}", node.vmid, node.pve_node, template.name);
         let change = Change::new(&node.name, "machine", None, Some(what.into()));
+        // What waits in the queue has not begun: an interruption ends it there.
+        let turn = self.turn().await?;
         self.s
             .act(marker.line(), vec![change], async {
-                self.clone_from(template, &line).await?;
+                self.clone_from(turn, template, &line).await?;
                 Job { making: true, ..*self }.settle().await
             })
             .await
@@ -111,8 +113,7 @@ impl Job<'_> {
             .set("target", elsewhere.then(|| node.pve_node.clone()))
     }
 
-    async fn clone_from(&self, template: &Template, line: &str) -> OpResult<()> {
-        let _turn = self.turn().await?;
+    async fn clone_from(&self, _turn: Turn, template: &Template, line: &str) -> OpResult<()> {
         let r = self.clone_request(template, line);
         let mut wait = 4;
         for left in (0..TRIES).rev() {

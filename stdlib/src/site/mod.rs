@@ -1,5 +1,6 @@
 //! `site()`: the loaded, validated site file.
 mod load;
+mod marks;
 pub mod schema;
 mod script;
 mod secrets;

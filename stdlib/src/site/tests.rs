@@ -101,6 +101,18 @@ fn duplicates_and_addresses_outside_the_subnet() {
 }
 
 #[test]
+fn labels_and_taints_are_checked_where_they_stand() {
+    let own = "gpus = 2\ntaints = [\"nvidia.com/gpu=present:NoSchedul\"]\nlabels = { \"a b\" = \"gpu\" }";
+    let f = findings(&DEFAULT.replacen("gpus = 2", own, 1));
+    let here = |part: &str| f.iter().filter(|l| l.contains(part)).count();
+    assert_eq!(
+        (here("`nvidia.com/gpu=present:NoSchedul` is not a taint"), here("`a b` is no name of a label")),
+        (1, 1),
+        "{f:?}"
+    );
+}
+
+#[test]
 fn an_address_that_nobody_has_is_a_warning() {
     let warned = |text: &str| -> Vec<String> {
         let (_, list) = super::load_with_warnings(Path::new("site.toml"), text).unwrap();

@@ -122,6 +122,14 @@ impl Host {
         self.exec_with(ctx, script, stdin, &RunOptions::default()).await
     }
 
+    /// As [`Host::exec_raw`] for a program that only looks: run again when the connection is lost meanwhile.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`, `timeout`.
+    pub async fn look_raw(&self, ctx: &Ctx, script: &str) -> OpResult<Output> {
+        self.exec_look(ctx, script, b"", &RunOptions::default()).await
+    }
+
     /// As [`Host::exec_raw`], with user, environment, directory and time limit of `options`.
     ///
     /// # Errors

@@ -48,7 +48,7 @@ impl Host {
             if let Some(known) = s.ctx().cached::<Known>(&key).filter(|k| k.login == login) {
                 return Ok(known.facts.clone());
             }
-            let out = self.exec_raw(s.ctx(), PROGRAM, b"").await?;
+            let out = self.look_raw(s.ctx(), PROGRAM).await?;
             if !out.stdout.ends_with("\n@@end\n") {
                 let mut e = OpError::failed("the program that reads the facts did not finish");
                 e.causes = out.last_words();

@@ -96,16 +96,21 @@ impl Host {
         parts.map(|p| Change::new(self.name(), p.what, p.before, p.after)).collect()
     }
 
-    /// Runs one of the two programs. It travels on standard input: file contents are nobody's business in a list
-    /// of processes, and there is no limit to its length.
-    async fn run_program(&self, ctx: &Ctx, program: &str, limit: Span) -> OpResult<Output> {
+    /// Runs one of the two programs, the one that looks a second time when the connection is lost. They travel on standard
+    /// input: file contents are nobody's business in a list of processes, and there is no limit to their length.
+    async fn run_program(&self, ctx: &Ctx, program: &str, limit: Span, looks: bool) -> OpResult<Output> {
         let options = RunOptions { timeout: limit, ..RunOptions::default() };
-        self.exec_with(ctx, "sh -s", &program::as_input(program), &options).await
+        let input = program::as_input(program);
+        if looks {
+            self.exec_look(ctx, "sh -s", &input, &options).await
+        } else {
+            self.exec_with(ctx, "sh -s", &input, &options).await
+        }
     }
 
     async fn look(&self, ctx: &Ctx, items: &[Box<dyn Item>]) -> OpResult<Found> {
         let questions = Questions::of(items.iter().map(AsRef::as_ref));
-        let out = self.run_program(ctx, &questions.program(), LONGEST_LOOK).await?;
+        let out = self.run_program(ctx, &questions.program(), LONGEST_LOOK, true).await?;
         questions.read(&out.stdout).map_err(|mut e| {
             e.causes.extend(out.last_words().into_iter().filter(|l| !l.starts_with('@')));
             e
@@ -115,7 +120,7 @@ impl Host {
     async fn wait_cloud_init(&self, s: &Arc<OpScope>) -> OpResult<()> {
         let ctx = s.ctx();
         s.wait_for("the first boot", EVERY, PATIENCE, || async {
-            cloud_init(self.exec_raw(ctx, CLOUD_INIT, b"").await?.text())
+            cloud_init(self.look_raw(ctx, CLOUD_INIT).await?.text())
         })
         .await
     }
@@ -129,7 +134,7 @@ impl Host {
         let mut reconnects = 0;
         loop {
             let program = program::act(items, &steps);
-            let out = match self.run_program(ctx, &program, LONGEST_ACT).await {
+            let out = match self.run_program(ctx, &program, LONGEST_ACT, false).await {
                 Ok(out) => out,
                 Err(e) if e.is(Kind::Unreachable) && reconnects < RECONNECTS => {
                     // Everything here may be done again: what the old program still does ends with its step.
