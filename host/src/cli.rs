@@ -1,15 +1,15 @@
 //! The command line: it knows every command, and no command knows it.
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::args::{CheckArgs, DocArgs, InitArgs, InventoryArgs, LabArgs, ReplArgs, RunArgs};
+use crate::args::{CheckArgs, CompletionsArgs, DocArgs, InitArgs, InventoryArgs, LabArgs, ReplArgs, RunArgs};
 use crate::exit::Exit;
 use crate::screen::Screen;
 
 /// One binary for the life of a GPU homelab.
 #[derive(Debug, Parser)]
-#[command(name = "gpuhost", version, about, disable_help_subcommand = true)]
+#[command(name = "gpuhost", version, about)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -49,6 +49,16 @@ pub enum Command {
     Doc(DocArgs),
     /// Write recipes, scripts and a site file of your own into a folder.
     Init(InitArgs),
+    /// Write the completion of commands and options for a shell: `eval "$(gpuhost completions bash)"`.
+    Completions(CompletionsArgs),
+}
+
+/// Writes the completion for a shell.
+fn completions(shell: clap_complete::Shell) -> Exit {
+    let mut out = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "gpuhost", &mut out);
+    Screen::new(false).out(String::from_utf8_lossy(&out).trim_end());
+    Exit::Done
 }
 
 /// What libraries may say without `-v`. The Kubernetes client's own lines repeat what an op waits for or fails with.
@@ -132,6 +142,7 @@ fn dispatch(cli: Cli, rt: &tokio::runtime::Handle) -> Exit {
         Command::Replay(a) => crate::bug::command::replay(&a, rt, &Arc::new(Screen::new(false))),
         Command::Unlock(a) => crate::lock::command::command(&a, rt, &Arc::new(Screen::new(false))),
         Command::Inventory(a) => crate::inventory::command(&a, &Arc::new(Screen::new(false))),
+        Command::Completions(a) => completions(a.shell),
         Command::Doc(a) => crate::doc::command(&a, &Arc::new(Screen::new(false))),
         Command::Init(a) => crate::init::command(&a, &Arc::new(Screen::new(false))),
         Command::Check(a) => crate::check::command::command(&a, &Arc::new(Screen::new(false))),

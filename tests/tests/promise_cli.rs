@@ -210,6 +210,19 @@ fn commands(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn shells_complete_commands_and_options() {
+    let b = Bench::new();
+    for (shell, has) in [("bash", "complete -F _gpuhost"), ("zsh", "#compdef gpuhost"), ("fish", "complete -c gpuhost")]
+    {
+        let text = b.run(&["completions", shell]).expect(0).stdout;
+        assert!(text.contains(has), "{shell}: {text}");
+        assert!(["drift", "state-dir"].iter().all(|w| text.contains(w)), "{shell}: {text}");
+    }
+    assert!(b.run(&["help", "run"]).expect(0).stdout.contains("Usage: gpuhost run"));
+    let _ = b.run(&["completions", "tcsh"]).expect(2);
+}
+
+#[test]
 fn documents_and_hints_name_only_commands_that_exist() {
     let b = Bench::new();
     let help = b.run(&["--help"]).expect(0).stdout;

@@ -80,6 +80,7 @@ async fn unlock(ctx: &Ctx, screen: &Screen, site: &Arc<Site>) -> OpResult<Exit> 
     let tasks = pve.running_tasks(ctx).await?;
     screen.out(&match tasks.len() {
         0 => "no task runs on the hypervisor".to_owned(),
+        1 => "1 task runs on the hypervisor; it goes on whatever you decide:".to_owned(),
         n => format!("{n} tasks run on the hypervisor; they go on whatever you decide:"),
     });
     for t in &tasks {

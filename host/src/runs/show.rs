@@ -104,7 +104,7 @@ pub fn one(state_dir: &Path, screen: &Screen, id: Option<&str>, as_json: bool) -
     if past.health != Health::Whole {
         screen.out(&format!("  chain    {}", tale::health(&past.health)));
     }
-    screen.out(&format!("  {} ops, {} changes, {} repeated tries", t.ops, t.changed, t.retries));
+    screen.out(&format!("  {} ops, {}, {} repeated tries", t.ops, words::count(t.changed), t.retries));
     let mut step: &[String] = &[];
     for d in &t.deeds {
         if d.step != step {
