@@ -160,7 +160,13 @@ async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOpti
         })
     })
     .await
-    .map_err(|e| if e.is(Kind::Timeout) { e.hint("walk the chain: `gpu::diagnose(cluster)`") } else { e })
+    .map_err(|e| {
+        if e.is(Kind::Timeout) {
+            e.hint("`gpuhost run scripts/doctor.rhai` names the broken link of the chain")
+        } else {
+            e
+        }
+    })
 }
 
 /// Broken rungs of the GPU nodes, and why the cluster policy is not ready.

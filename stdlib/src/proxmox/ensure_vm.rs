@@ -190,7 +190,11 @@ impl Job<'_> {
             let what: Vec<String> = d.changes.iter().filter(|c| d.restart.contains(&c.what)).map(show).collect();
             return Err(OpError::conflict(format!("changing {} needs a restart", d.restart.join(", ")))
                 .because(what.join("; "))
-                .hint("allow it: `pve.ensure_vm(node, #{ restart: true })`; drain a Kubernetes node before"));
+                .hint(format!(
+                    "`gpuhost run scripts/reshape-vm.rhai --set node={}` stops and starts this one machine (drain a Kubernetes node \
+                     before); in a recipe: `pve.ensure_vm(node, #{{ restart: true }})`",
+                    self.node.name
+                )));
         }
         if self.making {
             self.apply(&m, &d).await?;
