@@ -154,8 +154,8 @@ pub(super) fn record(kind: &Kind, old: Option<&Value>, new: &mut Value, manager:
     }
     let empty = Value::Object(Map::new());
     let mut parts = changes(kind, old.unwrap_or(&empty), new);
-    // The phase that a pod begins with is nobody's.
-    if old.is_none() && kind.kind == "Pod" {
+    // The status that an object begins with is nobody's, but for nodes, which their kubelets make with one.
+    if old.is_none() && kind.kind != "Node" {
         parts[1] = Diff::default();
     }
     if parts.iter().all(is_nothing) {
@@ -384,6 +384,21 @@ mod tests {
         }
         assert_eq!(Set::parse(&json!(text)).text(), text);
         assert_eq!(Set::parse(&json!({"f:data": tree})).text(), text);
+    }
+
+    #[test]
+    fn the_first_status_is_nobodys() {
+        let kind = Kind { version: "v1".into(), kind: "X".into(), status: true, custom: true, ..Kind::default() };
+        let mut o = json!({"metadata": {"name": "a", "labels": {"l": "v"}}, "status": {"n": 0}});
+        record(&kind, None, &mut o, "k3s", 0);
+        assert_eq!(
+            (entries(&o).len(), entries(&o)[0].set.paths()),
+            (1, vec![".metadata.labels".to_owned(), ".metadata.labels.l".to_owned()])
+        );
+        let old = o.clone();
+        o["status"]["n"] = json!(1);
+        record(&kind, Some(&old), &mut o, "k3s", 0);
+        assert_eq!(entries(&o)[1].subresource, "status");
     }
 
     #[test]
