@@ -1,6 +1,8 @@
 //! Pods, Jobs and what else controllers and kubelets show: who wrote what, containers that live by themselves, where
 //! pods go, policies.
 use gpuhost_lab::kube::bare;
+use gpuhost_lab::kube::controllers::kubelet;
+use gpuhost_lab::kube::cx::with_cluster;
 use serde_json::{Value, json};
 
 use crate::bed::Bed;
@@ -490,4 +492,37 @@ async fn containers_know_their_limits_services_and_tokens() {
     until(&bed, &format!("{PODS}/knows"), "done", |p| p["status"]["phase"] == "Succeeded").await;
     let log = bed.get(&format!("{PODS}/knows/log")).await.text;
     assert_eq!(log, format!("2 67108864 64 1 {ip} 5432 tcp://{ip}:5432\n2eyJ\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_bear_a_silent_node_for_as_long_as_they_say() {
+    let bed = with_nodes(1).await;
+    let bears = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}]);
+    for (name, tolerations) in [("brief", bears), ("usual", json!([]))] {
+        let spec =
+            json!({"nodeName": "n0", "tolerations": tolerations, "containers": [{"name": "c", "image": "nginx:1"}]});
+        made(&bed, PODS, pod(name, spec)).await;
+        until(&bed, &format!("{PODS}/{name}"), "running", |p| p["status"]["phase"] == "Running").await;
+    }
+    let mark = bed.lab.clock().busy_guard();
+    bed.lab.with(|w| {
+        with_cluster(&bed.lab, w, &bed.cluster, |cx| {
+            cx.node_rt("n0").posting = false;
+            cx.condition(
+                ("nodes", "", "n0"),
+                "Ready",
+                "Unknown",
+                "NodeStatusUnknown",
+                "Kubelet stopped posting node status.",
+            );
+            kubelet::node_silent(cx, "n0");
+        })
+    });
+    let begun = bed.lab.clock().now_ms();
+    for (name, seconds) in [("brief", 30), ("usual", 300)] {
+        held(&bed, &format!("{PODS}/{name}"), "going", |p| p["metadata"]["deletionTimestamp"].is_string()).await;
+        let passed = (bed.lab.clock().now_ms() - begun) / 1000;
+        assert!((seconds - 2..seconds + 3).contains(&passed), "{name} after {passed} s");
+    }
+    drop(mark);
 }

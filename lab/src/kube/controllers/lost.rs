@@ -1,4 +1,6 @@
 //! Nodes that fall silent and come back, and what becomes of their pods.
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::super::KubeEvent;
@@ -40,20 +42,36 @@ pub fn node_silent(cx: &mut Cx, node: &str) {
     for (ns, name) in here {
         cx.update("pods", &ns, &name, |p| set_condition(p, &stamp, "Ready", "False", "NodeNotReady", ""));
     }
-    cx.later(300_000, KubeEvent::Evict { cluster: cx.c.id.clone(), node: node.to_owned() });
+    // Whoever says nothing bears it for five minutes.
+    let mut pauses = BTreeSet::from([300_000]);
+    let all = cx.list("pods").into_iter().filter(|p| s(p, "/spec/nodeName") == node && pods::is_active(p));
+    pauses.extend(all.filter_map(|p| patience(&p["spec"], &unreachable())));
+    for ms in pauses {
+        cx.later(ms, KubeEvent::Evict { cluster: cx.c.id.clone(), node: node.to_owned() });
+    }
 }
 
-/// Five minutes more: pods that do not tolerate it are deleted (and wait for the node to confirm).
+/// The taint of a node that is silent.
+fn unreachable() -> Value {
+    serde_json::json!({"key": SILENCE[0], "effect": "NoExecute"})
+}
+
+/// A while more: pods that do not tolerate it for longer are deleted (and wait for the node to confirm).
 pub fn evict(cx: &mut Cx, node: &str) {
     let Some(n) = cx.get("nodes", "", node) else { return };
     if is_true(n, "Ready") || cx.c.nodes.get(node).is_some_and(|n| n.posting) {
         return;
     }
+    let since = arr(n, "/status/conditions").iter().find(|c| c["type"] == "Ready");
+    let since = since.and_then(|c| crate::kube::store::meta::parse_time(s(c, "/lastTransitionTime")));
+    let silent = cx.now().saturating_sub(since.unwrap_or(0));
     let here: Vec<Value> =
         cx.list("pods").into_iter().filter(|p| s(p, "/spec/nodeName") == node && pods::is_active(p)).cloned().collect();
     for p in here {
-        let stays = arr(&p, "/metadata/ownerReferences").iter().any(|o| s(o, "/kind") == "DaemonSet");
-        if !stays {
+        let daemon = arr(&p, "/metadata/ownerReferences").iter().any(|o| s(o, "/kind") == "DaemonSet");
+        // Times are written in whole seconds.
+        let due = patience(&p["spec"], &unreachable()).is_some_and(|ms| ms <= silent + 1000);
+        if due && !daemon {
             let (ns, name) = key(&p);
             cx.event(
                 &p,
