@@ -116,7 +116,11 @@ const SCRIPT: &[(&str, &str)] = &[
     ("-n {ns} get deploy -o yaml", ""),
     ("-n {ns} get deploy web -o json", ""),
     ("-n {ns} get cm a --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}", ""),
-    ("-n {ns} get deploy web --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}", ""),
+    // the controllers' entries stand before or after it, by the second in which they wrote
+    (
+        "-n {ns} get deploy web --show-managed-fields -o jsonpath={.metadata.managedFields[?(@.manager==\"kubectl-client-side-apply\")].operation}",
+        "",
+    ),
     ("-n {ns} expose deploy web --port=80", ""),
     ("-n {ns} expose deploy web --port=80", ""),
     ("-n {ns} expose deploy web", ""),
