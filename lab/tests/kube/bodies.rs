@@ -147,4 +147,10 @@ async fn keys_that_are_twice_in_yaml() {
     );
     let a = bed.put(&format!("{path}/one"), json!({"metadata": {"name": "one", "resourceVersion": "x"}})).await;
     assert_eq!((a.code, a.message()), (500, "strconv.ParseUint: parsing \"x\": invalid syntax"));
+    let a = bed.patch("merge", &format!("{path}/one"), json!({"metadata": {"uid": "x"}})).await;
+    let why = "ConfigMap \"one\" is invalid: metadata.uid: Invalid value: \"x\": field is immutable";
+    assert_eq!((a.code, a.message()), (422, why), "a patch has no preconditions");
+    let a = bed.put(&format!("{path}/one"), json!({"metadata": {"name": "one", "uid": "x"}})).await;
+    let why = "StorageError: invalid object, Code: 4, Key: /registry/configmaps/default/one, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: x";
+    assert!(a.code == 409 && a.message().contains(why), "{}", a.text);
 }

@@ -232,7 +232,7 @@ async fn updates_make_and_deletes_mark() {
     let a = bed.put(&format!("{leases}/m"), json!({"metadata": {"name": "m", "uid": "x"}})).await;
     assert_eq!(
         a.message(),
-        "Operation cannot be fulfilled on leases.coordination.k8s.io \"m\": Precondition failed: UID in precondition: x, UID in object meta: "
+        "Operation cannot be fulfilled on leases.coordination.k8s.io \"m\": StorageError: invalid object, Code: 4, Key: /registry/leases/default/m, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: x, UID in object meta: "
     );
     assert_eq!(bed.put(&format!("{MAPS}/zz"), json!({"metadata": {"name": "zz"}})).await.code, 404);
     for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {

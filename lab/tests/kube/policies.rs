@@ -48,6 +48,10 @@ async fn a_policy_refuses_what_it_is_bound_to() {
     );
     assert_eq!(spec["matchConstraints"]["namespaceSelector"], json!({}));
     assert_eq!(spec["matchConstraints"]["resourceRules"][0]["scope"], "*");
+    let form = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let path = format!("{ADM}/validatingadmissionpolicies");
+    let a = bed.send("GET", &path, "", Vec::new(), &[("accept", form)]).await;
+    assert_eq!(a.body["rows"][0]["cells"], json!(["few", 1, "<unset>", "0s"]), "{}", a.text);
     // without a binding it says nothing
     assert_eq!(bed.post(APPS, deployment("unbound", 9)).await.code, 201);
     bed.post(&format!("{ADM}/validatingadmissionpolicybindings"), binding("few", &["Deny"])).await;

@@ -252,6 +252,7 @@ pub fn write_options(call: &Call<'_>, what: &'static str, sub: &str) -> Result<W
         subresource: sub.to_owned(),
         dry_run,
         check: true,
+        patch: what == "PatchOptions",
         user: Some(call.user.clone()),
         quiet: false,
     })

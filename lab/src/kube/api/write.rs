@@ -128,9 +128,7 @@ pub(super) fn replace_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -
         warnings.extend(remarks::of(kind, &obj, old));
         if !known && sub.is_empty() && among(MADE, kind) {
             if !meta::uid(&obj).is_empty() {
-                let why =
-                    format!("Precondition failed: UID in precondition: {}, UID in object meta: ", meta::uid(&obj));
-                return Err(Failure::conflict(kind, name, &why));
+                return Err(Failure::other_uid(kind, namespace(kind, t), name, meta::uid(&obj), ""));
             }
             return s.create_as(kind, obj, &o);
         }

@@ -1,5 +1,6 @@
-//! Secrets that hold tokens of service accounts, and cluster roles that gather the rules of others. Grade: source (the token
-//! and the clusterrole-aggregation controllers).
+//! Secrets that hold tokens of service accounts, and cluster roles that gather the rules of others,
+//! policies whose expressions have been looked at. Grade: source (the token, clusterrole-aggregation and
+//! validatingadmissionpolicy-status controllers).
 use serde_json::{Value, json};
 
 use super::super::cx::{Cx, key};
@@ -68,5 +69,16 @@ pub fn roles(cx: &mut Cx) {
         if arr(&role, "/rules") != rules.as_slice() {
             cx.update(ROLES, "", &name, |o| o["rules"] = json!(rules));
         }
+    }
+}
+
+/// Policies say up to where their expressions have been looked at.
+pub fn policies(cx: &mut Cx) {
+    const POLICIES: &str = "validatingadmissionpolicies.admissionregistration.k8s.io";
+    let late = |p: &&Value| p["status"]["observedGeneration"] != p["metadata"]["generation"];
+    let all: Vec<Value> = cx.list(POLICIES).into_iter().filter(late).cloned().collect();
+    for p in all {
+        let seen = json!({"observedGeneration": p["metadata"]["generation"], "typeChecking": {}});
+        cx.update(POLICIES, "", meta::name(&p), |o| o["status"] = seen);
     }
 }

@@ -218,7 +218,9 @@ fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
         | "apiservices.apiregistration.k8s.io" => {
             work.insert(Work::Apps);
         }
-        "clusterroles.rbac.authorization.k8s.io" => drop(work.insert(Work::Roles)),
+        "clusterroles.rbac.authorization.k8s.io" | "validatingadmissionpolicies.admissionregistration.k8s.io" => {
+            work.insert(Work::Roles);
+        }
         "serviceaccounts" => drop(work.insert(Work::Tokens(ns))),
         "secrets" if s(&c.object, "/type") == accounts::TOKEN => {
             work.extend([Work::Tokens(ns.clone()), Work::Values(ns, name)]);
@@ -384,7 +386,10 @@ fn run(cx: &mut Cx, work: Work) {
             }
         }
         Work::Tokens(ns) => accounts::tokens(cx, &ns),
-        Work::Roles => accounts::roles(cx),
+        Work::Roles => {
+            accounts::roles(cx);
+            accounts::policies(cx);
+        }
         Work::Policy => gpu::reconcile(cx),
         Work::Repos => fleet::reconcile(cx),
         Work::Apps => misc::apps(cx),

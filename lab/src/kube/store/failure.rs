@@ -119,6 +119,25 @@ impl Failure {
         Failure { details: Some(details(name, kind, &kind.plural)), ..Failure::new(409, "Conflict", message) }
     }
 
+    /// 409 for an object that has another uid (none when there is no such object), as the storage says it.
+    #[must_use]
+    pub fn other_uid(kind: &Kind, ns: &str, name: &str, asked: &str, have: &str) -> Failure {
+        let prefix = match (kind.group.as_str(), kind.plural.as_str()) {
+            (group, plural) if kind.custom || group.starts_with("api") => format!("{group}/{plural}"),
+            ("", "services") => "services/specs".to_owned(),
+            ("", "endpoints") => "services/endpoints".to_owned(),
+            ("", "nodes") => "minions".to_owned(),
+            ("", "replicationcontrollers") => "controllers".to_owned(),
+            ("networking.k8s.io", "ingresses") => "ingress".to_owned(),
+            (_, plural) => plural.to_owned(),
+        };
+        let place = if ns.is_empty() { name.to_owned() } else { format!("{ns}/{name}") };
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{prefix}/{place}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {have}"
+        );
+        Failure::conflict(kind, name, &why)
+    }
+
     /// 409 for a stale resourceVersion.
     #[must_use]
     pub fn modified(kind: &Kind, name: &str) -> Failure {

@@ -22,6 +22,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// Check the object as for any client; controllers of the lab are not checked.
     pub check: bool,
+    /// Whether the object is the outcome of a patch, which has no preconditions.
+    pub patch: bool,
     /// Who asks; nobody: a controller of the lab, whom no policy judges.
     pub user: Option<User>,
 }
@@ -234,9 +236,13 @@ impl Store {
         }
         let uid = meta::uid(&new).to_owned();
         if !uid.is_empty() && uid != meta::uid(&old) {
-            let why =
-                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(&old));
-            return Err(Failure::conflict(kind, name, &why));
+            return Err(if o.patch {
+                // looked at by the generic rules and by those of the kind
+                let cause = super::Cause::invalid("metadata.uid", &uid.into(), "field is immutable");
+                Failure::invalid(kind, name, &[cause.clone(), cause])
+            } else {
+                Failure::other_uid(kind, ns, name, &uid, meta::uid(&old))
+            });
         }
         if o.check {
             validate::ends(kind, &old, &new)?;

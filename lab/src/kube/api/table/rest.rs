@@ -16,7 +16,7 @@ fn network(kind: &Kind) -> Option<Layout> {
         },
         ("networking.k8s.io", "ingressclasses") => Layout {
             columns: vec![NAME, text("Controller"), text("Parameters"), AGE],
-            cells: |r| vec![r.name(), json!(r.text("/spec/controller")), json!("<none>"), r.age()],
+            cells: |r| vec![r.name(), json!(r.text("/spec/controller")), json!(parameters(r)), r.age()],
         },
         ("networking.k8s.io", "networkpolicies") => Layout {
             columns: vec![NAME, text("Pod-Selector"), AGE],
@@ -50,6 +50,24 @@ fn network(kind: &Kind) -> Option<Layout> {
         },
         _ => return None,
     })
+}
+
+/// How far a claim of devices is.
+fn claimed(r: &Row<'_>) -> String {
+    let (goes, has) = (!r.at("/metadata/deletionTimestamp").is_null(), r.at("/status/allocation").is_object());
+    let reserved = has && !r.list("/status/reservedFor").is_empty();
+    let states = [(goes, "deleted"), (!has && !goes, "pending"), (has, "allocated"), (reserved, "reserved")];
+    states.iter().filter(|x| x.0).map(|x| x.1).collect::<Vec<_>>().join(",")
+}
+
+/// What an IngressClass is told more by.
+fn parameters(r: &Row<'_>) -> String {
+    let of = |f: &str| r.text(&format!("/spec/parameters/{f}"));
+    match (of("kind"), of("apiGroup")) {
+        (kind, _) if kind.is_empty() => "<none>".to_owned(),
+        (kind, group) if group.is_empty() => format!("{kind}/{}", of("name")),
+        (kind, group) => format!("{kind}.{group}/{}", of("name")),
+    }
 }
 
 fn ingress(r: &Row<'_>) -> Vec<Value> {
@@ -128,6 +146,47 @@ fn other(kind: &Kind) -> Option<Layout> {
                 cells: |r| vec![r.name(), json!(r.list("/webhooks").len()), r.age()],
             }
         }
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies") => Layout {
+            columns: vec![NAME, number("Validations"), text("ParamKind"), AGE],
+            cells: |r| {
+                let of = |f: &str| r.text(&format!("/spec/paramKind/{f}"));
+                let kind = if of("kind").is_empty() {
+                    "<unset>".to_owned()
+                } else {
+                    format!("{}/{}", of("apiVersion"), of("kind"))
+                };
+                vec![r.name(), json!(r.list("/spec/validations").len()), json!(kind), r.age()]
+            },
+        },
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => Layout {
+            columns: vec![NAME, text("PolicyName"), text("ParamRef"), AGE],
+            cells: |r| {
+                let of = |f: &str| r.text(&format!("/spec/paramRef/{f}"));
+                let by = match (of("namespace"), of("name")) {
+                    (_, name) if name.is_empty() => "<unset>".to_owned(),
+                    (ns, name) if ns.is_empty() => name,
+                    (ns, name) => format!("{ns}/{name}"),
+                };
+                vec![r.name(), json!(r.text("/spec/policyName")), json!(by), r.age()]
+            },
+        },
+        ("resource.k8s.io", "deviceclasses" | "resourceclaimtemplates") => {
+            Layout { columns: vec![NAME, AGE], cells: |r| vec![r.name(), r.age()] }
+        }
+        ("resource.k8s.io", "resourceclaims") => {
+            Layout { columns: vec![NAME, text("State"), AGE], cells: |r| vec![r.name(), json!(claimed(r)), r.age()] }
+        }
+        ("resource.k8s.io", "resourceslices") => Layout {
+            columns: vec![NAME, text("Node"), text("Driver"), text("Pool"), AGE],
+            cells: |r| {
+                let of = |f: &str| json!(r.text(&format!("/spec/{f}")));
+                vec![r.name(), of("nodeName"), of("driver"), of("pool/name"), r.age()]
+            },
+        },
+        ("storage.k8s.io", "volumeattributesclasses") => Layout {
+            columns: vec![NAME, text("DriverName"), AGE],
+            cells: |r| vec![r.name(), json!(r.text("/driverName")), r.age()],
+        },
         ("apiregistration.k8s.io", "apiservices") => {
             Layout { columns: vec![NAME, text("Service"), text("Available"), AGE], cells: api_service }
         }
