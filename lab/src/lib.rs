@@ -11,6 +11,7 @@ pub mod kube;
 pub mod lan;
 pub mod pve;
 pub mod seed;
+mod smi;
 pub mod spec;
 pub mod tls;
 pub mod volume;

@@ -126,7 +126,13 @@ pub fn has_package(w: &World, vmid: u32, name: &str) -> bool {
 #[must_use]
 pub fn gpus(w: &World, vmid: u32) -> Vec<PciSpec> {
     let all = up(w, vmid).map(|g| g.spec.pci.clone()).unwrap_or_default();
-    all.into_iter().filter(|p| p.vendor.trim_start_matches("0x") == "10de").collect()
+    all.into_iter().filter(is_nvidia).collect()
+}
+
+/// Whether a device is one of NVIDIA's.
+#[must_use]
+pub fn is_nvidia(p: &PciSpec) -> bool {
+    p.vendor.trim_start_matches("0x").eq_ignore_ascii_case("10de")
 }
 
 /// Loads an NVIDIA driver of this version, or takes it away.

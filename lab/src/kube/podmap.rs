@@ -167,6 +167,7 @@ mod tests {
             tries: 0,
             lives: BTreeMap::new(),
             log: BTreeMap::new(),
+            gpus: BTreeMap::new(),
         }
     }
 

@@ -197,6 +197,9 @@ pub struct PodRt {
     /// Logs by container.
     #[serde(default)]
     pub log: BTreeMap<String, Log>,
+    /// Cards that its containers were given, as places on their machine.
+    #[serde(default)]
+    pub gpus: BTreeMap<String, Vec<usize>>,
 }
 
 /// What a container wrote: lines with the lab time of their end.

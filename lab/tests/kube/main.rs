@@ -3,6 +3,7 @@
 mod applied;
 mod bed;
 mod bodies;
+mod cards;
 mod controllers;
 mod definitions;
 mod filled;

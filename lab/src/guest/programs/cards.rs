@@ -1,24 +1,6 @@
 //! Cards: `lspci`, `nvidia-smi`.
 use super::{Body, Call, Program, now};
-use crate::spec::PciSpec;
-
-// The table of nvidia-smi 580.
-const EDGE: &str = "+-----------------------------------------------------------------------------------------+";
-const RULE: &str = "+-----------------------------------------+------------------------+----------------------+";
-const HEAD: &str = "\
-+-----------------------------------------+------------------------+----------------------+
-| GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
-| Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
-|                                         |                        |               MIG M. |
-|=========================================+========================+======================|";
-const PROCESSES: &str = "
-+-----------------------------------------------------------------------------------------+
-| Processes:                                                                              |
-|  GPU   GI   CI              PID   Type   Process name                        GPU Memory |
-|        ID   ID                                                               Usage      |
-|=========================================================================================|
-|  No running processes found                                                             |
-+-----------------------------------------------------------------------------------------+";
+use crate::smi::{Smi, guest_address};
 
 pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/bin/lspci", lspci),
@@ -109,11 +91,6 @@ fn cards(c: &Call) -> Vec<Card> {
     all
 }
 
-/// Where the n-th passed-through card sits in the guest.
-fn guest_address(i: usize) -> String {
-    format!("{:02x}:00.0", i + 1)
-}
-
 fn lspci(c: &mut Call) -> i32 {
     let flags: String = c
         .args
@@ -171,98 +148,31 @@ fn lspci(c: &mut Call) -> i32 {
     0
 }
 
-fn memory(p: &PciSpec) -> u64 {
-    if p.device_name.contains("80GB") || p.device_name.contains("80 GB") { 81_920 } else { 40_960 }
-}
-
-fn model(p: &PciSpec) -> String {
-    let name = p.device_name.split('[').nth(1).and_then(|n| n.split(']').next()).unwrap_or(&p.device_name);
-    if name.contains("A100") { format!("NVIDIA A100-PCIE-{}GB", memory(p) / 1024) } else { format!("NVIDIA {name}") }
-}
-
 fn nvidia_smi(c: &mut Call) -> i32 {
-    let Some(g) = c.guest(|g| g.clone()) else { return 1 };
-    let Some(driver) = g.facts.nvidia_driver.clone() else {
-        return c.fail(9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running.");
-    };
-    let cards: Vec<PciSpec> = g.spec.pci.iter().filter(|p| short(&p.vendor) == "10de").cloned().collect();
-    if cards.is_empty() {
-        return c.fail(6, "No devices were found");
-    }
-    let uuid = |i: usize| {
-        let h = crate::kube::text::sha256(&format!("{}-{}", g.spec.uuid, cards[i].address));
-        format!("GPU-{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..32])
-    };
     let vmid = c.m.vmid;
-    let states: Vec<crate::card::Card> = c.world(|w| w.cards_of(vmid)).into_iter().map(|(_, s)| s).collect();
-    let state = |i: usize| states.get(i).cloned().unwrap_or_default();
-    if let Some(mode) = c.value(&["-c", "--compute-mode"]) {
+    let smi = c.world(|w| Smi::of(w, vmid, None));
+    let asked = !matches!(c.args.first().map(String::as_str), Some("dmon" | "pmon"));
+    let mode = c.value(&["-c", "--compute-mode"]).filter(|_| asked && smi.trouble().is_none());
+    if let Some(mode) = mode {
         if !c.must_be_root("Unable to set the compute mode: Insufficient Permissions") {
             return 4;
         }
         let exclusive = matches!(mode.as_str(), "3" | "EXCLUSIVE_PROCESS");
         c.world(|w| w.change_cards_of(vmid, |card| card.exclusive = exclusive));
-        for i in 0..cards.len() {
-            let word = if exclusive { "EXCLUSIVE_PROCESS" } else { "DEFAULT" };
-            c.line(&format!("Set compute mode to {word} for GPU 00000000:{}.", guest_address(i).to_uppercase()));
+        let word = if exclusive { "EXCLUSIVE_PROCESS" } else { "DEFAULT" };
+        for at in smi.places() {
+            c.line(&format!("Set compute mode to {word} for GPU 00000000:{at}."));
         }
         c.line("All done.");
         return 0;
     }
-    if c.has(&["-L", "--list-gpus"]) {
-        for (i, p) in cards.iter().enumerate() {
-            c.line(&format!("GPU {i}: {} (UUID: {})", model(p), uuid(i)));
+    let args: Vec<String> = c.args.to_vec();
+    match smi.say(&args.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Some((0, text)) => {
+            c.print(&text);
+            0
         }
-        return 0;
+        Some((code, text)) => c.fail(code, text.trim_end()),
+        None => c.unsimulated(&args.join(" ")),
     }
-    if let Some(q) = c.value(&["--query-gpu"]) {
-        let format = c.value(&["--format"]).unwrap_or_default();
-        let units = !format.contains("nounits");
-        let keys: Vec<&str> = q.split(',').map(str::trim).collect();
-        if !format.contains("noheader") {
-            c.line(&keys.join(", "));
-        }
-        let with = |n: u64, u: &str| if units { format!("{n} {u}") } else { n.to_string() };
-        for (i, p) in cards.iter().enumerate() {
-            let row: Vec<String> = keys
-                .iter()
-                .map(|k| match *k {
-                    "index" => i.to_string(),
-                    "count" => cards.len().to_string(),
-                    "name" | "gpu_name" => model(p),
-                    "uuid" | "gpu_uuid" => uuid(i),
-                    "driver_version" => driver.clone(),
-                    "memory.total" => with(memory(p), "MiB"),
-                    "memory.used" => with(4, "MiB"),
-                    "memory.free" => with(memory(p) - 600, "MiB"),
-                    "utilization.gpu" | "utilization.memory" => with(0, "%"),
-                    "temperature.gpu" => "34".into(),
-                    "power.draw" => with(36, "W"),
-                    "power.limit" => with(250, "W"),
-                    "pci.bus_id" | "gpu_bus_id" => format!("00000000:{}", guest_address(i).to_uppercase()),
-                    "pstate" => "P0".into(),
-                    "mig.mode.current" => if state(i).mig { "Enabled" } else { "Disabled" }.into(),
-                    "mig.mode.pending" => if state(i).mig_next { "Enabled" } else { "Disabled" }.into(),
-                    "compute_mode" => if state(i).exclusive { "Exclusive_Process" } else { "Default" }.into(),
-                    "compute_cap" => "8.0".into(),
-                    "ecc.errors.uncorrected.volatile.total" => "0".into(),
-                    _ => "[N/A]".into(),
-                })
-                .collect();
-            c.line(&row.join(", "));
-        }
-        return 0;
-    }
-    c.line(&format!("{EDGE}\n| NVIDIA-SMI {driver:<23}Driver Version: {driver:<15}CUDA Version: 13.0     |\n{HEAD}"));
-    for (i, p) in cards.iter().enumerate() {
-        let mode = if state(i).exclusive { "E. Process" } else { "Default" };
-        let mig = if state(i).mig { "Enabled" } else { "Disabled" };
-        let at = guest_address(i).to_uppercase();
-        c.line(&format!("|{i:>4}  {:<31}On  |   00000000:{at} Off |                    0 |", model(p)));
-        let used = format!("4MiB / {:>6}MiB", memory(p));
-        c.line(&format!("| N/A   34C    P0             36W /  250W |{used:>23} |      0%{mode:>13} |"));
-        c.line(&format!("|{:41}|{:24}|{mig:>21} |\n{RULE}", "", ""));
-    }
-    c.line(PROCESSES);
-    0
 }

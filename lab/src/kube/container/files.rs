@@ -39,6 +39,9 @@ fn release(image: &str) -> &'static str {
     }
 }
 
+/// Where a container with cards has nvidia-smi.
+pub(super) const TOOL: &str = "/usr/bin/nvidia-smi";
+
 const WELCOME: &str = "<!DOCTYPE html>\n<html>\n<head>\n<title>Welcome to nginx!</title>\n</head>\n<body>\n<h1>Welcome to nginx!</h1>\n<p>If you see this page, nginx is successfully installed and working.</p>\n</body>\n</html>\n";
 
 /// Lays out the files of a container that starts.
@@ -90,6 +93,15 @@ fn token(cx: &Cx, pod: &Value, audience: &str, seconds: u64) -> Option<String> {
     let to: &[&str] = if audience.is_empty() { auth::AUDIENCES } else { &[audience] };
     let bound = (s(pod, "/metadata/uid"), Some(("pod".to_owned(), own)));
     Some(auth::make_token(cx.c.token_key(), sa, cx.now(), seconds, to, bound))
+}
+
+/// What NVIDIA's runtime puts into a container: its devices and its tool.
+pub(super) fn driver(fs: &InMemoryFs, cards: &[usize]) {
+    let devices = cards.iter().map(|i| format!("nvidia{i}"));
+    for d in devices.chain(["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools"].map(str::to_owned)) {
+        fs.add_file(format!("/dev/{d}"), "", 0o666);
+    }
+    fs.add_file(TOOL, "", 0o755);
 }
 
 /// The token of the pod's service account.

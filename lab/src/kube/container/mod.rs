@@ -12,6 +12,7 @@ use bashkit::InMemoryFs;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::controllers::gpu::{self, Given};
 use super::cx::Cx;
 use super::text::{arr, s};
 use crate::Lab;
@@ -69,6 +70,8 @@ pub struct Inside {
     pub cwd: String,
     /// Volumes whose data is kept, with their mount paths.
     pub volumes: Vec<files::Mounted>,
+    /// The cards that it sees.
+    pub gpus: Option<Given>,
     /// Cancelled when the container ends.
     pub stop: CancellationToken,
 }
@@ -93,6 +96,10 @@ pub fn enter(cx: &mut Cx, pod: &Value, name: &str) -> Option<Inside> {
         (fs, stop)
     });
     let volumes = files::mount(cx, pod, &c, &fs);
+    let gpus = gpu::given(cx, pod, &c);
+    if let Some(g) = &gpus {
+        files::driver(&fs, &g.cards);
+    }
     let cwd = match s(&c, "/workingDir") {
         "" => "/",
         dir => dir,
@@ -107,6 +114,7 @@ pub fn enter(cx: &mut Cx, pod: &Value, name: &str) -> Option<Inside> {
         fs,
         cwd: cwd.to_owned(),
         volumes,
+        gpus,
         stop,
     })
 }

@@ -5,7 +5,7 @@ use bashkit::{Command, CommandContext, CommandStatus, async_trait};
 use serde_json::Value;
 
 use super::Inside;
-use crate::guest::programs::{duration, show_date};
+use crate::guest::programs::{NOT_SIMULATED, duration, show_date};
 use crate::kube::hooks::{self, ServiceAnswer, ServiceRequest};
 use crate::kube::text::{arr, s};
 
@@ -41,6 +41,7 @@ impl Command for Tool {
             "hostname" => Said::out(format!("{}\n", self.0.env.get("HOSTNAME").cloned().unwrap_or_default())),
             "ps" => self.ps(),
             "nslookup" => self.nslookup(&args),
+            super::shell::SMI | super::files::TOOL => self.smi(&args),
             "uname" => Said::out(if args.contains(&"-a") {
                 format!("Linux {} {} #1 SMP x86_64 GNU/Linux\n", self.host(), crate::guest::hw::KERNEL)
             } else if args.contains(&"-r") {
@@ -67,6 +68,16 @@ impl Command for Tool {
 impl Tool {
     fn host(&self) -> String {
         self.0.env.get("HOSTNAME").cloned().unwrap_or_default()
+    }
+
+    /// The driver's tool, for the cards of this container.
+    fn smi(&self, args: &[&str]) -> Said {
+        let Some(g) = &self.0.gpus else { return Said::err(127, "sh: nvidia-smi: not found\n") };
+        let smi = self.0.lab.with(|w| crate::smi::Smi::of(w, g.vmid, Some(&g.cards)));
+        match smi.say(args) {
+            Some((code, text)) => Said { code, out: text.into_bytes(), err: String::new() },
+            None => Said::err(NOT_SIMULATED, format!("lab: nvidia-smi {}: not simulated\n", args.join(" "))),
+        }
     }
 
     async fn sleep(&self, args: &[&str]) -> Said {

@@ -15,6 +15,9 @@ pub use crate::bash::Stdin as Input;
 /// Why a command did not start.
 pub const NOT_FOUND: i32 = 127;
 
+/// The tool that NVIDIA's driver brings.
+pub const SMI: &str = "nvidia-smi";
+
 /// A word as the shell takes it literally.
 fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
@@ -50,7 +53,13 @@ pub fn is_shell(argv: &[String]) -> bool {
         && argv.iter().skip(1).all(|a| a.starts_with('-') && !a.ends_with('c'))
 }
 
-/// Whether a program of this name is in the container.
+/// Whether a program of this name is in the container, which sees cards or does not.
+#[must_use]
+pub fn is_in(program: &str, gpus: bool) -> bool {
+    has(program) || gpus && matches!(program, SMI | files::TOOL)
+}
+
+/// Whether a program of this name is in every container.
 #[must_use]
 pub fn has(program: &str) -> bool {
     let name = program.rsplit('/').next().unwrap_or(program);
@@ -71,7 +80,8 @@ fn build(i: &Inside, pipe: Option<Arc<LiveIn>>) -> Bash {
     for (k, v) in &i.env {
         b = b.env(k, v);
     }
-    for name in NAMES {
+    let own = if i.gpus.is_some() { &[SMI, files::TOOL][..] } else { &[] };
+    for name in NAMES.iter().chain(own) {
         b = b.command(*name, Tool(i.clone(), name));
     }
     if let Some(p) = pipe {

@@ -38,6 +38,8 @@ pub enum Run {
     },
     /// A command line that the lab can run.
     Shell(Vec<String>),
+    /// Its image has no such program.
+    Missing(String),
 }
 
 impl Run {
@@ -48,11 +50,19 @@ impl Run {
     }
 }
 
+/// The command line that a container is given.
+fn argv(c: &Value) -> Vec<String> {
+    arr(c, "/command").iter().chain(arr(c, "/args")).filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// The command line of a container, when it is one that the lab can run.
-fn command(c: &Value) -> Option<Vec<String>> {
-    let words: Vec<String> =
-        arr(c, "/command").iter().chain(arr(c, "/args")).filter_map(Value::as_str).map(str::to_owned).collect();
+fn command(cx: &mut Cx, pod: &Value, c: &Value) -> Option<Vec<String>> {
+    let words = argv(c);
     let first = words.first()?;
+    if first.ends_with(shell::SMI) {
+        let gpus = gpu::given(cx, pod, c).is_some();
+        return shell::is_in(first, gpus).then_some(words);
+    }
     let base = images::plain(s(c, "/image"));
     let scripted = shell::script(&words).0 != shell::script(&words[..1]).0 && first.ends_with("sh");
     (scripted || base && shell::has(first)).then_some(words)
@@ -66,8 +76,8 @@ fn endless(words: &[String]) -> bool {
 
 /// How a container runs whose command line the lab can run.
 #[must_use]
-pub fn scripted(cx: &Cx, c: &Value) -> Option<Run> {
-    let argv = command(c)?;
+pub fn scripted(cx: &mut Cx, pod: &Value, c: &Value) -> Option<Run> {
+    let argv = command(cx, pod, c)?;
     // A loop without an end is run only where time flows by itself.
     let flows = matches!(cx.lab.clock().mode(), Mode::Scaled(_));
     let waits = ["sleep inf", "tail -f"].iter().any(|w| argv.join(" ").contains(w));
@@ -88,8 +98,12 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
     if image.contains("cuda-sample") {
         return cuda(cx, pod, node);
     }
-    if let Some(run) = scripted(cx, c) {
+    if let Some(run) = scripted(cx, pod, c) {
         return run;
+    }
+    let words = argv(c);
+    if let Some(first) = words.first().filter(|w| w.ends_with(shell::SMI)) {
+        return Run::Missing(first.clone());
     }
     if images::plain(image) && arr(c, "/command").is_empty() && arr(c, "/args").is_empty() {
         // A bare shell image: its shell ends at once unless it is given something to read.
@@ -105,7 +119,7 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
     let init = arr(pod, "/spec/initContainers").iter().any(|i| i["name"] == c["name"]);
     let job = arr(pod, "/metadata/ownerReferences").iter().any(|o| s(o, "/kind") == "Job");
     if init || job {
-        return Run::Exit { code: 0, after_ms: 2500, log: String::new() };
+        return Run::Exit { code: 0, after_ms: 2500, log: unsaid(c, "counts as done") };
     }
     let slow = [
         ("rancher/rancher:", 35_000),
@@ -115,7 +129,18 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
         ("prometheus/prometheus", 8000),
     ];
     let start = slow.iter().find(|(part, _)| image.contains(part)).map_or(3000, |x| x.1);
-    Run::Forever { ready_ms: start + probes::delay(&c["readinessProbe"]), log: images::greeting(image).to_owned() }
+    let log = unsaid(c, "counts as running") + images::greeting(image);
+    Run::Forever { ready_ms: start + probes::delay(&c["readinessProbe"]), log }
+}
+
+/// What the log of a container says whose own command the lab does not know; nothing where it knows the image.
+fn unsaid(c: &Value, counts: &str) -> String {
+    let image = s(c, "/image");
+    let known = images::known(image) && !images::plain(image);
+    match arr(c, "/command").first().and_then(Value::as_str) {
+        Some(program) if !known => format!("lab: {program} is not simulated; the container {counts}\n"),
+        _ => String::new(),
+    }
 }
 
 /// NVIDIA's vectorAdd sample.

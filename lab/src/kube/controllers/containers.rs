@@ -77,7 +77,7 @@ pub fn due(cx: &mut Cx, uid: &str, name: &str, run: u64, due: &Due) {
 /// Starts containers whose images are there.
 pub(super) fn start(cx: &mut Cx, uid: &str, pod: &Value, list: &[Value], node: &str) {
     let (ns, pod_name) = key(pod);
-    let (mut going, mut stuck) = (Vec::new(), Vec::new());
+    let (mut going, mut stuck, mut unstarted) = (Vec::new(), Vec::new(), Vec::new());
     for c in list {
         let name = s(c, "/name");
         let why = needs::configuration(cx, pod, c).err();
@@ -94,8 +94,12 @@ pub(super) fn start(cx: &mut Cx, uid: &str, pod: &Value, list: &[Value], node: &
                 rotate(cx, uid, name);
                 cx.lab.kube().containers.end(uid, name);
                 cx.container_event(pod, name, true, "Created", &format!("Created container: {name}"));
-                cx.container_event(pod, name, true, "Started", &format!("Started container {name}"));
                 let run = behaviour::run_of(cx, pod, c, node);
+                if let Run::Missing(program) = &run {
+                    unstarted.push((name, program.clone()));
+                    continue;
+                }
+                cx.container_event(pod, name, true, "Started", &format!("Started container {name}"));
                 // What ends by itself is ready while it runs; servers take their time.
                 let ready = matches!(run, Run::Exit { .. }) && c["readinessProbe"].is_null();
                 going.push((c, run, ready));
@@ -108,6 +112,15 @@ pub(super) fn start(cx: &mut Cx, uid: &str, pod: &Value, list: &[Value], node: &
     });
     for (_, why) in stuck {
         kubelet::block(cx, uid, pod, "Failed", &format!("Error: {why}"));
+    }
+    for (name, program) in unstarted {
+        let why = unstartable(&program);
+        cx.container_event(pod, name, false, "Failed", &format!("Error: {why}"));
+        status::edit(cx, &ns, &pod_name, |e| {
+            e.run(name, false);
+            e.refuse(name, &why);
+        });
+        ended(cx, uid, pod, name, 128, "");
     }
     for (c, run, _) in going {
         let name = s(c, "/name").to_owned();
@@ -122,6 +135,18 @@ pub(super) fn start(cx: &mut Cx, uid: &str, pod: &Value, list: &[Value], node: &
             past_init(cx, uid, &name);
         }
     }
+}
+
+/// What containerd and runc say of a program that an image does not have.
+fn unstartable(program: &str) -> String {
+    let why = if program.contains('/') {
+        format!("stat {program}: no such file or directory")
+    } else {
+        "executable file not found in $PATH".to_owned()
+    };
+    format!(
+        "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: exec: \"{program}\": {why}: unknown"
+    )
 }
 
 /// An init container no longer holds up those after it.
@@ -144,6 +169,8 @@ fn act(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, run: Run) {
         Run::Exit { after_ms, .. } => later(cx, uid, name, Due::Step, after_ms),
         Run::Wait { log } => waits(cx, uid, pod, name, &log),
         Run::Crash { log } => ended(cx, uid, pod, name, 1, &log),
+        // It was not started.
+        Run::Missing(_) => {}
         Run::Shell(argv) => {
             if init(pod, name).is_none() || is_sidecar(c) {
                 // It runs and is ready unless a probe says otherwise; its end comes by itself.
@@ -176,6 +203,7 @@ fn stepped(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, run: Run) {
             ended(cx, uid, pod, name, 0, &log);
         }
         Run::Forever { .. } | Run::Shell(_) if c["startupProbe"].is_object() => {}
+        Run::Missing(_) => {}
         Run::Forever { .. } | Run::Shell(_) => up(cx, uid, pod, c),
     }
 }
@@ -406,6 +434,11 @@ fn restart(cx: &mut Cx, uid: &str, pod: &Value, name: &str, code: i64, ends: u32
     let (ns, pod_name) = key(pod);
     let pause = pause(ends);
     status::edit(cx, &ns, &pod_name, |e| e.end(name, code));
+    let live =
+        cx.get("pods", &ns, &pod_name).and_then(|p| status::of(p, name)).map(|st| st["state"]["terminated"].clone());
+    if let Some(end) = live.filter(|end| end["reason"] == status::START && pause == 0) {
+        status::edit(cx, &ns, &pod_name, |e| e.wait(name, "RunContainerError", s(&end, "/message")));
+    }
     if pause > 0 {
         let who = formatted(pod);
         let text = format!("back-off {} restarting failed container={name} pod={who}", duration(pause));

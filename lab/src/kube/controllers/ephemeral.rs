@@ -31,7 +31,7 @@ pub fn start(cx: &mut Cx, pod: &Value) {
         cx.container_event(pod, &container, true, "Created", &format!("Created container: {container}"));
         cx.container_event(pod, &container, true, "Started", &format!("Started container {container}"));
         let Some(live) = cx.get("pods", &ns, &name).cloned() else { return };
-        match behaviour::scripted(cx, &c) {
+        match behaviour::scripted(cx, &live, &c) {
             Some(Run::Shell(argv)) => shell::start(cx, &uid, &live, &container, argv),
             // a shell that nobody gives anything to read
             None if c["stdin"] != true && super::images::plain(s(&c, "/image")) && arr(&c, "/args").is_empty() => {

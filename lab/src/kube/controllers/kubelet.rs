@@ -52,6 +52,7 @@ pub fn look(cx: &mut Cx, ns: &str, name: &str) {
             tries: 0,
             lives: std::collections::BTreeMap::new(),
             log: std::collections::BTreeMap::new(),
+            gpus: std::collections::BTreeMap::new(),
         },
     );
     status::edit(cx, ns, name, |_| ());

@@ -61,7 +61,7 @@ pub fn resume(cx: &mut Cx) {
         let all = arr(&pod, "/spec/initContainers").iter().chain(arr(&pod, "/spec/containers"));
         let running = |c: &&Value| status::of(&pod, s(c, "/name")).is_some_and(|st| st["state"]["running"].is_object());
         for c in all.filter(running) {
-            if let Some(Run::Shell(argv)) = behaviour::scripted(cx, c) {
+            if let Some(Run::Shell(argv)) = behaviour::scripted(cx, &pod, c) {
                 start(cx, &uid, &pod, s(c, "/name"), argv);
             }
         }

@@ -6,6 +6,9 @@ use super::super::cx::Cx;
 use super::super::text::{arr, s, sha256};
 use super::{images, pods};
 
+/// Reason of a container whose program could not be started.
+pub(super) const START: &str = "StartError";
+
 /// Waiting reasons of containers that nothing was begun for yet.
 const UNTOUCHED: &[&str] = &["ContainerCreating", "PodInitializing"];
 const INITS: &str = "initContainerStatuses";
@@ -107,6 +110,15 @@ impl Editor<'_> {
         c["ready"] = json!(ready && !probed);
     }
 
+    /// The container was made but its program could not be started.
+    pub fn refuse(&mut self, name: &str, why: &str) {
+        let stamp = self.stamp.clone();
+        let Some(c) = self.entry(name) else { return };
+        c["state"] = json!({"terminated": {"exitCode": 128, "reason": START, "message": why,
+            "startedAt": "1970-01-01T00:00:00Z", "finishedAt": stamp, "containerID": c["containerID"]}});
+        c["started"] = json!(false);
+    }
+
     /// The container has ended.
     pub fn end(&mut self, name: &str, code: i64) {
         let reason = match code {
@@ -117,7 +129,8 @@ impl Editor<'_> {
         let init = arr(self.pod, "/spec/initContainers").iter().any(|c| c["name"] == name);
         let stamp = self.stamp.clone();
         let Some(c) = self.entry(name) else { return };
-        if c["state"]["waiting"].is_object() && c["containerID"].is_null() {
+        let unborn = c["state"]["waiting"].is_object() && c["containerID"].is_null();
+        if unborn || c["state"]["terminated"]["reason"] == START {
             return;
         }
         let started = c["state"]["running"]["startedAt"].as_str().unwrap_or(&stamp).to_owned();

@@ -91,6 +91,9 @@ async fn one(c: &mut Call, at: &At, job: &Job<'_>, d: &Document) -> Result<(), S
         ));
     }
     let item = Item::new(kind, ns.unwrap_or(&job.w.namespace()), name);
+    if name.is_empty() && job.way == Way::Apply && !job.w.on("server-side") {
+        return Err(nameless(&item, d));
+    }
     let mut object = d.object.clone();
     if let Some(ns) = &item.namespace {
         object["metadata"]["namespace"] = ns.clone().into();
@@ -111,6 +114,19 @@ async fn one(c: &mut Call, at: &At, job: &Job<'_>, d: &Document) -> Result<(), S
             Ok(())
         }
     }
+}
+
+/// What kubectl says of an object that it cannot ask for.
+fn nameless(item: &Item, d: &Document) -> String {
+    if let Some(prefix) = d.object["metadata"]["generateName"].as_str() {
+        return format!("error: from {prefix}: cannot use generate name with apply");
+    }
+    let (k, ns) = (&item.kind, item.namespace.as_deref().unwrap_or_default());
+    let group = format!("{}/{}", k.group, k.version);
+    format!(
+        "error: error when retrieving current configuration of:\nResource: \"{group}, Resource={}\", GroupVersionKind: \"{group}, Kind={}\"\nName: \"\", Namespace: \"{ns}\"\nfrom server for: \"{}\": resource name may not be empty",
+        k.plural, k.kind, d.from
+    )
 }
 
 async fn create(c: &mut Call, at: &At, job: &Job<'_>, item: &Item, object: &Value, from: &str) -> Result<(), String> {

@@ -1,4 +1,6 @@
 //! `kubectl get`: tables, and whole objects.
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::super::Call;
@@ -63,8 +65,37 @@ impl Get {
         }
         let known = matches!(g.output.as_str(), "" | "wide" | "name" | "json" | "yaml");
         let made = g.output.starts_with("jsonpath=") || g.output.starts_with("custom-columns=");
-        (known || made).then_some(g)
+        (known || made || g.unprintable()).then_some(g)
     }
+}
+
+/// The forms that the real one prints objects in.
+const FORMS: &str = "custom-columns,custom-columns-file,go-template,go-template-file,json,jsonpath,jsonpath-as-json,jsonpath-file,kyaml,name,template,templatefile,wide,yaml";
+
+impl Get {
+    /// Whether nobody prints objects in that form.
+    fn unprintable(&self) -> bool {
+        let form = self.output.split('=').next().unwrap_or_default();
+        !form.is_empty() && !FORMS.split(',').any(|f| f == form)
+    }
+}
+
+/// The kinds that a word means, and whether it is a word for several of them (`all`).
+fn kinds(c: &mut Call, at: &At, word: &str) -> Result<(Vec<Arc<Kind>>, bool), i32> {
+    let of_category: Vec<Arc<Kind>> = c.m.lab.with(|w| {
+        let store = w.clusters.get(&at.0).map(|k| &k.store);
+        let all = store.into_iter().flat_map(|s| s.kinds());
+        all.filter(|k| k.categories.iter().any(|x| x == word)).cloned().collect()
+    });
+    match must_kind(c, at, word, of_category.is_empty()) {
+        Some(kind) => Ok((vec![kind?], false)),
+        None => Ok((of_category, true)),
+    }
+}
+
+/// The kind of a word; `None` when it may be something else and is no kind.
+fn must_kind(c: &mut Call, at: &At, word: &str, must: bool) -> Option<Result<Arc<Kind>, i32>> {
+    if must { Some(must_know(c, at, word)) } else { super::items::kind(c, &at.0, word).map(Ok) }
 }
 
 /// Runs `kubectl get`; `None` when the words ask for more than it does.
@@ -81,15 +112,25 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
     if let Some(template) = g.output.strip_prefix("jsonpath=") {
         jsonpath::template(template, &Value::Null)?;
     }
-    let whole = matches!(g.output.as_str(), "json" | "yaml") || g.output.contains('=');
-    let (mut code, mut found) = (0, Vec::new());
+    let whole = matches!(g.output.as_str(), "json" | "yaml") || g.output.contains('=') || g.unprintable();
+    let (mut code, mut found, mut several) = (0, Vec::new(), false);
     for (word, names) in &g.wanted {
-        let kind = match must_know(c, at, word) {
-            Ok(kind) => kind,
+        let (of_word, category) = match kinds(c, at, word) {
+            Ok(of_word) => of_word,
             Err(code) => return Some(code),
         };
-        let answers = one(c, at, &g, &kind, names, whole, &mut code).await;
-        found.push((kind, answers));
+        several |= category;
+        for kind in of_word {
+            let answers = one(c, at, &g, &kind, names, whole, &mut code).await;
+            found.push((kind, answers));
+        }
+    }
+    if g.unprintable() {
+        let text = format!(
+            "error: unable to match a printer suitable for the output format \"{}\", allowed formats are: {FORMS}",
+            g.output
+        );
+        return Some(if code == 0 { c.fail(1, &text) } else { code });
     }
     if let Some(spec) = g.output.strip_prefix("custom-columns=") {
         let all: Vec<Value> = found.into_iter().flat_map(|f| f.1).flat_map(items).collect();
@@ -104,7 +145,7 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
     }
     let rows = |answers: &[Value]| answers.iter().any(|a| a["rows"].as_array().is_some_and(|r| !r.is_empty()));
     let spread = found.iter().any(|f| f.0.namespaced) && !g.all;
-    let many = found.len() > 1;
+    let many = several || found.len() > 1;
     found.retain(|f| rows(&f.1));
     if found.is_empty() && code == 0 && !g.lenient && g.output != "name" {
         let wherein = if spread { format!(" in {} namespace", g.namespace) } else { String::new() };

@@ -17,6 +17,7 @@ mod rollout;
 mod table;
 mod threeway;
 mod top;
+mod unknown;
 mod version;
 mod wait;
 mod words;
@@ -36,6 +37,9 @@ pub(super) async fn run(c: &mut Call, words: &[String]) -> Option<i32> {
     let (verb, rest) = words.split_first()?;
     if verb == "version" {
         return version::run(c, rest).await;
+    }
+    if unknown::is(verb) {
+        return Some(c.fail(1, &unknown::told(verb)));
     }
     let known = [
         "get", "describe", "logs", "log", "exec", "apply", "create", "replace", "delete", "label", "annotate", "taint",

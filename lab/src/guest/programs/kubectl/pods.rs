@@ -191,7 +191,7 @@ pub(super) async fn exec(c: &mut Call, at: &At, words: &[String]) -> Option<i32>
     let lab = c.m.lab.clone();
     let inside = lab.with(|world| with_cluster(&lab, world, &at.0, |cx| enter(cx, &pod, &name))).flatten()?;
     let program = w.argv[0].clone();
-    if !shell::has(&program) {
+    if !shell::is_in(&program, inside.gpus.is_some()) {
         let answer = crate::kube::api::stream::exec::missing(&program);
         let why = format!("error: {}", text(&answer["message"]));
         return Some(c.fail(1, &why));

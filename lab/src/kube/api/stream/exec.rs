@@ -149,7 +149,7 @@ async fn work(inside: &Inside, w: &Wanted, rx: mpsc::Receiver<Vec<u8>>, say: &mp
         return status(terminal::serve(inside, rx, say, w.tty).await.0);
     }
     let program = w.argv.first().map(String::as_str).unwrap_or_default();
-    if !shell::has(program) {
+    if !shell::is_in(program, inside.gpus.is_some()) {
         return missing(program);
     }
     let input = if w.stdin { shell::Input::Live(rx) } else { shell::Input::Bytes(Vec::new()) };

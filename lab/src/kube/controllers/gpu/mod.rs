@@ -1,4 +1,5 @@
 //! The GPU chain: feature discovery, driver, toolkit, device plugin, and the operator that ties them together.
+mod given;
 mod operands;
 mod plugin;
 mod policy;
@@ -12,6 +13,7 @@ use crate::Lab;
 use crate::guest;
 use crate::world::World;
 
+pub use given::{Given, given};
 pub use operands::run_of;
 pub use plugin::{refresh, withdraw};
 pub use policy::{node, reconcile};
