@@ -240,6 +240,16 @@ fn is_age(word: &str) -> bool {
         && word.chars().all(|c| c.is_ascii_digit() || "smh".contains(c))
 }
 
+/// A word without what is drawn by lot: the end of a pod's name, the address of a service; and without ages.
+fn alike(word: &str) -> &str {
+    match word {
+        w if is_age(w) => "AGE",
+        w if w.starts_with("10.43.") => "ADDRESS",
+        w if w.starts_with("pod/web-") => w.rsplit_once('-').map_or(w, |(name, _)| name),
+        w => w,
+    }
+}
+
 /// What a command said, without what differs from one namespace to the other and with time.
 fn seen(said: &Said, ns: &str) -> String {
     let text = format!("{}\n{}\nexit {}", said.out, said.err, said.code).replace(ns, "NS");
@@ -250,7 +260,7 @@ fn seen(said: &Said, ns: &str) -> String {
     let own = |l: &str| OWN.iter().any(|f| l.contains(&format!("{f}:")) || l.contains(&format!("{f}\":")));
     // How far a rollout was at the first look is a matter of time, too.
     let lines = text.lines().filter(|l| !l.is_empty() && !own(l) && !l.starts_with("Waiting for deployment"));
-    let words = |l: &str| l.split_whitespace().map(|w| if is_age(w) { "AGE" } else { w }).collect::<Vec<_>>().join(" ");
+    let words = |l: &str| l.split_whitespace().map(alike).collect::<Vec<_>>().join(" ");
     lines.map(words).collect::<Vec<_>>().join("\n")
 }
 

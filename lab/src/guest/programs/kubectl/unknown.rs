@@ -33,7 +33,7 @@ fn distance(a: &str, b: &str) -> usize {
 /// What the real one says.
 pub(super) fn told(verb: &str) -> String {
     let typed = verb.to_lowercase();
-    let stands_for = |c: &str| matches!((typed.as_str(), c), ("list" | "ps", "get") | ("rm", "delete"));
+    let stands_for = |c: &str| matches!((typed.as_str(), c), ("list", "get") | ("rm", "delete"));
     let near = |c: &&str| distance(&typed, c) <= 2 || c.starts_with(&typed) || stands_for(c);
     let meant: Vec<String> = COMMANDS.split_whitespace().filter(near).map(|c| format!("\t{c}")).collect();
     let head = format!("error: unknown command \"{verb}\" for \"kubectl\"");
