@@ -47,6 +47,11 @@ const OTHER: &str = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":
 const TYPO: &str = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"ty"},"dta":{"k":"2"}}"#;
 const ODD: &str = r#"{"apiVersion":"example.org/v1","kind":"Odd","metadata":{"name":"o"}}"#;
 
+const SET: &str = r#"{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"db"},"spec":{"serviceName":"db",
+"selector":{"matchLabels":{"app":"db"}},"template":{"metadata":{"labels":{"app":"db"}},"spec":{"containers":[{"name":"c",
+"image":"nginx"}]}},"volumeClaimTemplates":[{"metadata":{"name":"d"},"spec":{"accessModes":["ReadWriteOnce"],
+"resources":{"requests":{"storage":"1Gi"}}}}]}}"#;
+
 /// Commands with what they read.
 const SCRIPT: &[(&str, &str)] = &[
     ("create ns {ns}", ""),
@@ -153,6 +158,10 @@ const SCRIPT: &[(&str, &str)] = &[
     ("taint nodes {node} odd=x:Never", ""),
     ("create ns made --dry-run=client -o name", ""),
     ("create ns", ""),
+    ("-n {ns} apply -f -", SET),
+    // The server fills its claim templates in, so that the client sees a difference every time.
+    ("-n {ns} apply -f -", SET),
+    ("-n {ns} delete sts db", ""),
     ("-n {ns} apply --server-side -f -", MAP),
     ("-n {ns} apply --server-side --field-manager=me -f -", OTHER),
     ("-n {ns} apply --server-side --field-manager=me --force-conflicts -f -", OTHER),

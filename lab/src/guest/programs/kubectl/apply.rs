@@ -196,8 +196,7 @@ async fn client_side(
             ),
         )
     })?;
-    let same = job.dry == Dry::No && after["metadata"]["resourceVersion"] == current["metadata"]["resourceVersion"];
-    said(c, job.w, item, if same { "unchanged" } else { "configured" }, job.dry, &after);
+    said(c, job.w, item, "configured", job.dry, &after);
     Ok(())
 }
 
