@@ -93,6 +93,7 @@ const SCRIPT: &[(&str, &str)] = &[
     ("-n {ns} patch deploy web --type=odd -p {}", ""),
     ("-n {ns} patch deploy web -p {\"spec\":{\"replicas\":-1}}", ""),
     ("-n {ns} patch deploy web -p {\"spec\":{\"replicas\":-1,\"minReadySeconds\":-1}}", ""),
+    ("-n {ns} rollout status deploy/web --timeout=300s", ""),
     ("-n {ns} get cm,deploy --no-headers", ""),
     ("-n {ns} get cm -o yaml -l none=x", ""),
     ("-n {ns} get cm/a deploy/web -o jsonpath={.items[*].metadata.name}", ""),
