@@ -41,6 +41,10 @@ pub fn normal(v: &Value) -> Value {
         Value::String(s) if s.contains("ctime=") => {
             Value::String(s.split("ctime=").next().unwrap_or_default().to_owned())
         }
+        // Addresses of services are drawn.
+        Value::String(s) if s.starts_with("ipaddresses.networking.k8s.io ") => {
+            Value::String("ipaddresses.networking.k8s.io <drawn>".to_owned())
+        }
         Value::String(s) => Value::String(without_ids(s)),
         Value::Array(a) => a.iter().map(normal).collect(),
         Value::Object(o) => o.iter().map(|(k, v)| (without_time(k), normal(v))).collect(),

@@ -124,6 +124,19 @@ async fn a_machine_that_goes_while_it_is_removed_is_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_starts_while_it_is_removed_is_removed() {
+    let b = Bed::new().await;
+    let t = b.empty_template().await;
+    let vm = b.vm("k3s-cp1", &off(&t)).await.unwrap_or_else(ok);
+    // As a run that was killed right after it had begun the start.
+    let path = "/nodes/pve1/qemu/201/status/start".to_owned();
+    let r = Request { method: "POST".parse().unwrap(), path, query: Vec::new(), body: None };
+    b.pve.send(&b.ctx, &r).await.unwrap();
+    let removed = vm.remove(&b.ctx, &RemoveVm::read(&rhai::Map::new()).unwrap_or_else(ok)).await.unwrap_or_else(ok);
+    assert!(removed.removed && !b.lab.with(|w| w.pve.vms.contains_key(&201)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clone_that_waits_for_its_turn_does_not_begin_after_an_interruption() {
     let b = Bed::new().await;
     let t = b.empty_template().await;

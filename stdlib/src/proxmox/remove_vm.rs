@@ -129,6 +129,13 @@ impl Vm {
     pub(super) async fn destroy(&self, s: &OpScope) -> OpResult<()> {
         self.protect(s, false).await?;
         if !self.read(s.ctx()).await?.is_template() {
+            let gone = self.pve.change(s, "the removal", &request::destroy(&self.at), DESTROY).await;
+            let Err(e) = &gone else { return gone };
+            if !e.causes.iter().any(|c| c.contains("is running - destroy failed")) {
+                return gone;
+            }
+            // A start that a killed run had begun came first.
+            self.bring_down(s).await?;
             return self.pve.change(s, "the removal", &request::destroy(&self.at), DESTROY).await;
         }
         // Linked clones of ours may be on their way out at the same time; those of others make Proxmox refuse,
