@@ -156,7 +156,8 @@ impl Ctx {
         }
     }
 
-    fn say_retry(&self, target: &str, what: &str, attempt: u32, pause: Duration, seen: &OpError) {
+    /// Says that something is tried again, and why.
+    pub(crate) fn say_retry(&self, target: &str, what: &str, attempt: u32, pause: Duration, seen: &OpError) {
         let reason = match seen.causes.first() {
             Some(c) => format!("{what}: {} ({c})", seen.message),
             None => format!("{what}: {}", seen.message),

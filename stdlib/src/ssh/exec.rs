@@ -217,7 +217,7 @@ impl Host {
 
     /// Sends a command over the run's connection; connects anew when that died before it started.
     async fn send(&self, ctx: &Ctx, line: &Line, again: Again) -> OpResult<Raw> {
-        for last in [false, false, true] {
+        for (attempt, last) in [(1, false), (2, false), (3, true)] {
             let conn = self.connection(ctx).await?;
             match conn.exec(ctx, &line.command, Feed::Bytes(&line.input), None).await {
                 Ok(raw) => {
@@ -225,7 +225,10 @@ impl Host {
                     return Ok(raw);
                 }
                 Err(Lost::NotSent(_)) if !last => self.drop_connection(ctx, &conn).await,
-                Err(Lost::Midway(_)) if !last && again == Again::Harmless => self.drop_connection(ctx, &conn).await,
+                Err(lost @ Lost::Midway(_)) if !last && again == Again::Harmless => {
+                    self.drop_connection(ctx, &conn).await;
+                    ctx.say_retry(self.name(), "a look over SSH", attempt, Duration::ZERO, &self.lost(lost));
+                }
                 Err(lost) => {
                     self.drop_connection(ctx, &conn).await;
                     return Err(self.lost(lost));
