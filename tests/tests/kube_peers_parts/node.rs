@@ -268,8 +268,12 @@ fn seen(said: &Said, ns: &str) -> String {
     const OWN: [&str; 6] =
         ["uid", "resourceVersion", "creationTimestamp", "lastTransitionTime", "lastUpdateTime", "restartedAt"];
     let own = |l: &str| OWN.iter().any(|f| l.contains(&format!("{f}:")) || l.contains(&format!("{f}\":")));
+    // What its libraries log (`I1127 02:09:52 …`) depends on how fast the machine is.
+    let log =
+        |l: &str| l.starts_with(['I', 'W', 'E']) && l.get(1..5).is_some_and(|d| d.bytes().all(|b| b.is_ascii_digit()));
     // How far a rollout was at the first look is a matter of time, too.
-    let lines = text.lines().filter(|l| !l.is_empty() && !own(l) && !l.starts_with("Waiting for deployment"));
+    let told = |l: &&str| !l.is_empty() && !own(l) && !log(l) && !l.starts_with("Waiting for deployment");
+    let lines = text.lines().filter(told);
     let words = |l: &str| l.split_whitespace().map(alike).collect::<Vec<_>>().join(" ");
     lines.map(words).collect::<Vec<_>>().join("\n")
 }
