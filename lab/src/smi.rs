@@ -1,4 +1,5 @@
-//! What `nvidia-smi` prints of a set of cards, on machines and in containers. Grade: memory (driver 580).
+//! What `nvidia-smi` prints of a set of cards, on machines and in containers. Grade: docs (NVIDIA's driver 580); the
+//! layouts of `topo`, `dmon` and `pmon` are from memory.
 use crate::card::Card;
 use crate::guest;
 use crate::spec::PciSpec;

@@ -10,6 +10,7 @@ use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::op::{Op, OpScope};
+use crate::site::split_taint;
 
 /// A taint as `key=value:Effect` or `key:Effect`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,11 +30,7 @@ impl Taint {
     /// `invalid` with the form.
     pub fn parse(text: &str) -> OpResult<Self> {
         let bad = || OpError::invalid(format!("`{text}` is not a taint")).hint("write `key=value:NoSchedule`");
-        let (left, effect) = text.rsplit_once(':').ok_or_else(bad)?;
-        if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) || left.is_empty() {
-            return Err(bad());
-        }
-        let (key, value) = left.split_once('=').unwrap_or((left, ""));
+        let (key, value, effect) = split_taint(text).filter(|t| text.len() > t.2.len() + 1).ok_or_else(bad)?;
         Ok(Taint { key: key.to_owned(), value: value.to_owned(), effect: effect.to_owned() })
     }
 

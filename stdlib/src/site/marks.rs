@@ -1,31 +1,35 @@
 //! Labels and taints of nodes: what a kubelet would not take is found before it is written to every machine
 //! (`validation.IsQualifiedName` and `IsValidLabelValue` of k8s.io/apimachinery).
-use super::source::{Finding, Source};
-use super::types::{Shape, Site};
+use std::collections::BTreeMap;
 
-const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+use super::source::{Finding, Source};
+use super::types::Site;
+
+const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Adds labels and taints that are none.
 pub(super) fn check(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     for (name, role) in &site.roles {
-        shape(src, &format!("roles.{name}"), &role.shape, out);
+        let s = &role.shape;
+        find(src, &format!("roles.{name}"), s.labels.as_ref(), s.taints.as_ref(), out);
     }
     for (i, node) in site.nodes.iter().enumerate() {
         // What a node has from its role was found there.
-        let own = site.roles.get(&node.role).map(|r| &r.shape);
-        let mut rest = node.shape.clone();
-        if own.is_some_and(|o| o.labels == rest.labels) {
-            rest.labels = None;
-        }
-        if own.is_some_and(|o| o.taints == rest.taints) {
-            rest.taints = None;
-        }
-        shape(src, &format!("nodes.{i}"), &rest, out);
+        let of_role = site.roles.get(&node.role).map(|r| &r.shape);
+        let labels = node.shape.labels.as_ref().filter(|l| of_role.is_none_or(|r| r.labels.as_ref() != Some(l)));
+        let taints = node.shape.taints.as_ref().filter(|t| of_role.is_none_or(|r| r.taints.as_ref() != Some(t)));
+        find(src, &format!("nodes.{i}"), labels, taints, out);
     }
 }
 
-fn shape(src: &Source, at: &str, s: &Shape, out: &mut Vec<Finding>) {
-    for (key, value) in s.labels.iter().flatten() {
+fn find(
+    src: &Source,
+    at: &str,
+    labels: Option<&BTreeMap<String, String>>,
+    taints: Option<&Vec<String>>,
+    out: &mut Vec<Finding>,
+) {
+    for (key, value) in labels.into_iter().flatten() {
         let text = match (qualified(key), word(value)) {
             (false, _) => format!("`{key}` is no name of a label"),
             (_, false) => format!("`{value}` is no value of a label"),
@@ -37,16 +41,21 @@ fn shape(src: &Source, at: &str, s: &Shape, out: &mut Vec<Finding>) {
                 .to_owned();
         out.push(src.value(&format!("{at}.labels"), text, Some(hint)));
     }
-    for text in s.taints.iter().flatten().filter(|t| !taint(t)) {
-        let hint = format!("write `key=value:Effect`, with one of {} as its effect", EFFECTS.join(", "));
+    for text in taints.into_iter().flatten().filter(|t| !taint(t)) {
+        let hint = format!("write `key=value:Effect`, with one of {} as its effect", TAINT_EFFECTS.join(", "));
         out.push(src.value(&format!("{at}.taints"), format!("`{text}` is not a taint"), Some(hint)));
     }
 }
 
 fn taint(text: &str) -> bool {
-    let Some((left, effect)) = text.rsplit_once(':') else { return false };
+    split_taint(text).is_some_and(|(key, value, _)| qualified(key) && word(value))
+}
+
+/// Key, value and effect of `key=value:Effect` or `key:Effect`; nothing for an effect that Kubernetes does not have.
+pub(crate) fn split_taint(text: &str) -> Option<(&str, &str, &str)> {
+    let (left, effect) = text.rsplit_once(':').filter(|(_, e)| TAINT_EFFECTS.contains(e))?;
     let (key, value) = left.split_once('=').unwrap_or((left, ""));
-    EFFECTS.contains(&effect) && qualified(key) && word(value)
+    Some((key, value, effect))
 }
 
 /// `[domain/]name`

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub(crate) use load::derived_mac;
 pub use load::{load, load_with_warnings};
+pub(crate) use marks::split_taint;
 pub use script::{def, table as script_table};
 pub use secrets::{read_private, write_private};
 pub use source::Finding;

@@ -26,6 +26,8 @@ struct Slot {
 
 /// How often a login that got no answer is tried.
 const LOGINS: u32 = 3;
+/// How often a command is sent that the connection was lost under.
+const SENDS: u32 = 3;
 
 /// What may be done when the connection ends while a command may be running.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -217,7 +219,8 @@ impl Host {
 
     /// Sends a command over the run's connection; connects anew when that died before it started.
     async fn send(&self, ctx: &Ctx, line: &Line, again: Again) -> OpResult<Raw> {
-        for (attempt, last) in [(1, false), (2, false), (3, true)] {
+        for attempt in 1..=SENDS {
+            let last = attempt == SENDS;
             let conn = self.connection(ctx).await?;
             match conn.exec(ctx, &line.command, Feed::Bytes(&line.input), None).await {
                 Ok(raw) => {

@@ -116,12 +116,7 @@ async fn gone(
         let how = if w.on("force") { "force deleted" } else { "deleted" };
         let place = item.namespace.as_ref().filter(|_| super::own_minor(c) >= NAMES_NAMESPACE);
         let place = place.map_or_else(String::new, |ns| format!(" from {ns} namespace"));
-        let mark = match dry {
-            Dry::No => "",
-            Dry::Client => " (dry run)",
-            Dry::Server => " (server dry run)",
-        };
-        c.line(&format!("{} \"{}\" {how}{place}{mark}", item.typed(), item.name));
+        c.line(&format!("{} \"{}\" {how}{place}{}", item.typed(), item.name, dry.mark()));
     }
     Ok(before["metadata"]["uid"].as_str().map(str::to_owned))
 }

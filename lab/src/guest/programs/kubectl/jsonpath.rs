@@ -1,7 +1,7 @@
 //! `-o jsonpath=…`: text with paths in braces, and `range`.
 use serde_json::Value;
 
-use crate::kube::api::table::find;
+use crate::kube::api::table::{closing, find};
 
 /// One part of a template.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +36,7 @@ fn parse(mut text: &str, inside: bool) -> Option<(Vec<Part>, &str)> {
         if open > 0 {
             parts.push(Part::Text(text[..open].to_owned()));
         }
-        let close = open + closing(&text[open..])?;
+        let close = open + closing(&text[open..], '}')?;
         let word = text[open + 1..close].trim();
         text = &text[close + 1..];
         if word == "end" {
@@ -55,20 +55,6 @@ fn parse(mut text: &str, inside: bool) -> Option<(Vec<Part>, &str)> {
             parts.push(Part::Path(word.trim_start_matches(['$', '@']).to_owned()));
         }
     }
-}
-
-/// Where the brace closes, quotes minded.
-fn closing(text: &str) -> Option<usize> {
-    let mut quote = None;
-    for (i, ch) in text.char_indices() {
-        match (quote, ch) {
-            (None, '"' | '\'') => quote = Some(ch),
-            (Some(q), ch) if q == ch => quote = None,
-            (None, '}') => return Some(i),
-            _ => {}
-        }
-    }
-    None
 }
 
 fn write(parts: &[Part], v: &Value, out: &mut String) {

@@ -33,7 +33,8 @@ impl Dry {
         if self == Dry::Server { "&dryRun=All" } else { "" }
     }
 
-    fn mark(self) -> &'static str {
+    /// What stands behind the words of something that was only tried.
+    pub fn mark(self) -> &'static str {
         match self {
             Dry::No => "",
             Dry::Client => " (dry run)",

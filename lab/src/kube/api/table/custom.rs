@@ -51,7 +51,7 @@ pub(crate) fn find<'a>(root: &'a Value, path: &str) -> Vec<&'a Value> {
     let mut rest = path.trim().trim_start_matches('{').trim_end_matches('}');
     while !rest.is_empty() {
         if let Some(inner) = rest.strip_prefix('[') {
-            let Some(end) = closing(inner) else { return Vec::new() };
+            let Some(end) = closing(inner, ']') else { return Vec::new() };
             now = now.into_iter().flat_map(|v| step(v, &inner[..end])).collect();
             rest = &inner[end + 1..];
             continue;
@@ -72,14 +72,14 @@ pub(crate) fn find<'a>(root: &'a Value, path: &str) -> Vec<&'a Value> {
     now
 }
 
-/// Where the bracket closes, quotes minded.
-fn closing(inner: &str) -> Option<usize> {
+/// Where the bracket or brace `end` closes, quotes minded.
+pub(crate) fn closing(inner: &str, end: char) -> Option<usize> {
     let mut quote = None;
     for (i, c) in inner.char_indices() {
         match (quote, c) {
             (None, '\'' | '"') => quote = Some(c),
             (Some(q), c) if q == c => quote = None,
-            (None, ']') => return Some(i),
+            (None, c) if c == end => return Some(i),
             _ => {}
         }
     }

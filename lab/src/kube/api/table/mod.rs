@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub(crate) use custom::find;
+pub(crate) use custom::{closing, find};
 
 use super::Request;
 use super::read::partial;
