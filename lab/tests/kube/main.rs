@@ -11,6 +11,7 @@ mod groups;
 mod machinery;
 mod networks;
 mod policies;
+mod real;
 mod recorded;
 mod refused;
 mod rest;
