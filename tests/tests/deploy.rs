@@ -125,7 +125,7 @@ fn a_node_that_refuses_the_key() {
     assert!(error["kind"] == "denied" && said("message", "brain and 3 more machines do not know"), "{error:#}");
     assert!(said("hint", "attic_key") && said("hint", "rotate-ssh-key"), "{error:#}");
     assert_eq!(end["changed"], 0);
-    let doctor = run(&b, "scripts/doctor.rhai", &site).expect(0);
+    let doctor = run(&b, "scripts/doctor.rhai", &site).expect(3);
     let named: Vec<_> = doctor.said("print").into_iter().filter(|l| l.contains("@attic:")).collect();
     assert!(named.len() == 1 && named[0].starts_with("ssh-key-refused@attic: the machines refuse"), "{named:#?}");
     // The key is a new one on purpose: it is let in, the former one stays until it is told to go.

@@ -237,6 +237,12 @@ async fn a_change_that_needs_a_restart_is_refused_until_it_is_allowed() {
     assert_eq!(b.changed(), 1);
     b.pve.ensure_vm(&b.ctx, &node, &start(&t)).await.unwrap();
     assert_eq!(b.changed(), 0);
+    // Another address: whatever follows would wait where nobody answers.
+    let mut moved = node.clone();
+    moved.ip = "10.0.0.77".parse().unwrap();
+    let e = b.pve.ensure_vm(&b.ctx, &moved, &start(&t)).await.unwrap_err();
+    assert_eq!((e.kind.as_str(), b.changed()), ("conflict", 0), "{}", told(&e));
+    assert!(e.message.contains("the site file says 10.0.0.77/") && e.hint.unwrap().contains("remove-node"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

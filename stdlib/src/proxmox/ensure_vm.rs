@@ -186,6 +186,9 @@ impl Job<'_> {
         if d.is_empty() {
             return if running { self.waiting(m, &d, None).await } else { Ok(m) };
         }
+        if running && !self.restart {
+            self.refuse_move(&m)?;
+        }
         if running && !d.restart.is_empty() && !self.restart {
             let what: Vec<String> = d.changes.iter().filter(|c| d.restart.contains(&c.what)).map(show).collect();
             return Err(OpError::conflict(format!("changing {} needs a restart", d.restart.join(", ")))
@@ -219,6 +222,23 @@ impl Job<'_> {
             self.tell_seed(&d, None, Stage::Off, old.as_ref(), new.as_ref());
         }
         Ok(m)
+    }
+
+    /// A running machine keeps its address: whatever else is asked of it would wait at one where nobody answers.
+    fn refuse_move(&self, m: &Machine) -> OpResult<()> {
+        let address = |text: &str| props::read("ipconfig0", text).get("ip").cloned().unwrap_or_default();
+        let (old, new) = (address(&m.get("ipconfig0").unwrap_or_default()), address(&self.want.keys["ipconfig0"]));
+        let bare = |cidr: &str| cidr.split('/').next().unwrap_or_default().to_owned();
+        if old.is_empty() || bare(&old) == bare(&new) {
+            return Ok(());
+        }
+        let name = &self.node.name;
+        Err(OpError::conflict(format!("it runs at {old}, the site file says {new}: a running machine is not moved"))
+            .hint(format!(
+                "set its `ip` back to {} in the site file; to move a cluster node, then take it out (`gpuhost run recipes/remove-node.rhai \
+                 --set name={name}`), and with the new address add it (`gpuhost run recipes/add-node.rhai --set name={name}`)",
+                bare(&old)
+            )))
     }
 
     /// All keys are as wanted; what of it does the running machine not have yet, and may it be restarted for it?
