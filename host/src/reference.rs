@@ -68,6 +68,9 @@ pub fn type_word(rust: &str) -> String {
             t = inner.split_once(", Box<").map_or(inner, |(ok, _)| ok).trim();
         }
     }
+    if let Some(element) = t.rsplit_once("List<").and_then(|(_, e)| e.strip_suffix('>')) {
+        return format!("[{}]", type_word(element));
+    }
     match t.rsplit_once("::").map_or(t, |(_, last)| last).trim() {
         "i64" | "INT" | "i32" | "u32" | "u64" | "usize" => "int".to_owned(),
         "f64" | "f32" | "FLOAT" => "float".to_owned(),

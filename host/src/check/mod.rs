@@ -1,4 +1,5 @@
 //! `check`: mistakes of a recipe and its imports, found without running anything.
+mod binders;
 pub mod calls;
 pub mod closures;
 pub mod command;
@@ -412,6 +413,33 @@ mod tests {
         assert!(f[0].contains("spec.container: there is no such field | did you mean `containers`?"), "{f:?}");
         let good = "let c = k3s::connect([]); let n = 2;\nc.apply(#{ apiVersion: \"apps/v1\", kind: \"Deployment\", metadata: #{ name: `a${n}` }, spec: n });";
         assert_eq!(findings(good), Vec::<String>::new());
+    }
+
+    #[test]
+    fn elements_of_lists_have_a_type() {
+        let one = |line: &str| {
+            let f = findings(&format!("let pve = proxmox::connect(site().proxmox);\n{line}"));
+            assert_eq!(f.len(), 1, "{line}: {f:?}");
+            f[0].clone()
+        };
+        for line in [
+            "for vm in pve.list_owned() { print(vm.nmae); }",
+            "pve.list_owned().for_each(|vm| print(vm.nmae));",
+            "print(pve.list_owned().filter(|vm| vm.nmae == \"a\"));",
+            "let all = pve.list_owned();\nprint(parallel(all, |vm| vm.nmae));",
+            "let vm = pve.list_owned()[0];\nstep(\"a\", || print(vm.nmae));",
+        ] {
+            assert!(one(line).contains("`Vm` has no property `nmae` | did you mean `name`?"), "{line}");
+        }
+        let f = one("let names = site().nodes.map(|n| n.role_name);\nprint(names);");
+        assert!(f.contains("`Node` has no property `role_name`"), "{f}");
+        // A name that holds different things, and lists of what is not known, are left alone.
+        let mixed = "for x in site().nodes { print(x.role); }\nfor x in site().hosts(\"agent\") { print(x.ip); }";
+        assert_eq!(findings(mixed), Vec::<String>::new());
+        assert_eq!(
+            findings("for n in site().node_names() { print(n.len()); }\nprint(site().gpu_nodes().len());"),
+            Vec::<String>::new()
+        );
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Values whose type is known from where they come from: their properties and methods exist, or it is told.
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use gpuhost_stdlib::core::options::closest;
 use gpuhost_stdlib::site::Finding;
 use gpuhost_stdlib::site::schema::SECTIONS;
-use rhai::{ASTNode, Expr, FnCallExpr, Position, Stmt};
+use rhai::{ASTNode, Expr, FnCallExpr, Position};
 
+use super::binders::{self, Binder};
 use super::literals::closure;
 use super::{Scene, module_path};
 use crate::reference::{Form, Function};
@@ -13,10 +15,22 @@ use crate::reference::{Form, Function};
 /// What is known of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Type {
-    /// A type by the reference's name.
+    /// A type by the reference's name; `[Vm]` is a list of VMs.
     Named(String),
     /// A section of the site file, by its path.
     Section(String),
+}
+
+impl Type {
+    fn is_list(&self) -> bool {
+        matches!(self, Type::Named(word) if word.starts_with('['))
+    }
+
+    /// What a list is made of.
+    fn element(&self) -> Option<Type> {
+        let Type::Named(word) = self else { return None };
+        word.strip_prefix('[')?.strip_suffix(']').and_then(closed)
+    }
 }
 
 /// Types of the language itself: what they have is not listed in full.
@@ -39,25 +53,61 @@ pub fn check(scene: &Scene<'_>, out: &mut Vec<Finding>) {
 struct Types<'a> {
     scene: &'a Scene<'a>,
     known: BTreeMap<String, Type>,
+    /// What closures are called with, by the name of their function; `None` when it is not always the same.
+    called: RefCell<BTreeMap<String, Option<Type>>>,
 }
 
 /// Takes a finding: where, what, what to do.
 type Tell<'t> = &'t mut dyn FnMut(Position, String, Option<String>);
 
+/// Methods of lists that call a closure with one element after the other.
+const EACH: &[&str] = &["map", "filter", "for_each", "all", "some", "find", "find_map", "drain", "retain", "index_of"];
+
 impl<'a> Types<'a> {
     fn of(scene: &'a Scene<'a>) -> Self {
-        let unsure = changing(scene);
-        let mut types = Types { scene, known: BTreeMap::new() };
-        scene.ast.walk(&mut |path: &[ASTNode]| {
-            if let Some(ASTNode::Stmt(Stmt::Var(x, ..))) = path.last()
-                && !unsure.contains(x.0.name.as_str())
-                && let Some(ty) = types.of_expr(&x.1)
-            {
-                types.known.insert(x.0.name.to_string(), ty);
+        let mut types = Types { scene, known: BTreeMap::new(), called: RefCell::default() };
+        let names = binders::names(scene);
+        // What a name holds may follow from another one's type.
+        for _ in 0..4 {
+            types.called.borrow_mut().clear();
+            scene.ast.walk(&mut |path: &[ASTNode]| {
+                if let Some(ASTNode::Expr(e @ (Expr::Dot(..) | Expr::FnCall(..)))) = path.last() {
+                    types.of_expr(e);
+                }
+                true
+            });
+            let found: BTreeMap<String, Type> =
+                names.iter().filter_map(|(name, list)| Some((name.clone(), types.same(list)?))).collect();
+            if found == types.known {
+                break;
             }
-            true
-        });
+            types.known = found;
+        }
         types
+    }
+
+    /// The type that a name has wherever it is bound.
+    fn same(&self, list: &[Binder]) -> Option<Type> {
+        let mut all = list.iter().map(|b| match b {
+            Binder::Value(e) => self.of_expr(e),
+            Binder::Element(e) => self.of_expr(e)?.element(),
+            Binder::Parameter(closure) => self.called.borrow().get(closure)?.clone(),
+            Binder::Anything => None,
+        });
+        let first = all.next()??;
+        all.all(|t| t.as_ref() == Some(&first)).then_some(first)
+    }
+
+    /// Notes that closures among `args` are called with elements of a list of type `ty`.
+    fn called_with(&self, ty: &Type, args: &[Expr]) {
+        let Some(element) = ty.element() else { return };
+        for (name, _) in args.iter().filter_map(closure) {
+            let mut called = self.called.borrow_mut();
+            let known = called.entry(name).or_insert_with(|| Some(element.clone()));
+            if known.as_ref() != Some(&element) {
+                *known = None;
+            }
+        }
     }
 
     fn of_expr(&self, e: &Expr) -> Option<Type> {
@@ -65,12 +115,19 @@ impl<'a> Types<'a> {
             Expr::Variable(v, ..) if v.2.is_empty() => self.known.get(v.1.as_str()).cloned(),
             Expr::FnCall(c, _) => self.of_call(c),
             Expr::Dot(x, ..) => self.follow(&self.of_expr(&x.lhs)?, &x.rhs, &mut |_, _, _| ()),
+            Expr::Index(x, ..) => self.of_expr(&x.lhs)?.element(),
             _ => None,
         }
     }
 
     fn of_call(&self, c: &FnCallExpr) -> Option<Type> {
         let module = module_path(&c.namespace);
+        if module.is_empty()
+            && c.name == "parallel"
+            && let Some(list) = self.of_expr(&c.args[0])
+        {
+            self.called_with(&list, &c.args[1..]);
+        }
         let own = module.is_empty() && self.scene.functions.iter().any(|f| f.name == c.name);
         if own || self.scene.imports.contains_key(&module) || self.scene.variables.contains(c.name.as_str()) {
             return None;
@@ -89,16 +146,16 @@ impl<'a> Types<'a> {
                 let next = self.follow(ty, &x.lhs, tell)?;
                 self.follow(&next, &x.rhs, tell)
             }
-            Expr::Index(x, ..) => {
-                let _ = self.follow(ty, &x.lhs, tell);
-                None
-            }
+            Expr::Index(x, ..) => self.follow(ty, &x.lhs, tell)?.element(),
             _ => None,
         }
     }
 
     fn property(&self, ty: &Type, name: &str, pos: Position, tell: Tell<'_>) -> Option<Type> {
         let Type::Named(word) = ty else { return section_key(ty, name, pos, tell) };
+        if ty.is_list() {
+            return None;
+        }
         let list: Vec<&Function> = self.scene.reference.members(word).filter(|f| f.form == Form::Property).collect();
         let found: Vec<&Function> = list.iter().copied().filter(|f| f.name == name).collect();
         if found.is_empty() && !self.indexed(word) {
@@ -116,6 +173,13 @@ impl<'a> Types<'a> {
     fn method(&self, ty: &Type, c: &FnCallExpr, pos: Position, tell: Tell<'_>) -> Option<Type> {
         let Type::Named(word) = ty else { return None };
         let name = c.name.as_str();
+        if ty.is_list() {
+            if EACH.contains(&name) {
+                self.called_with(ty, &c.args);
+            }
+            // What picks elements gives a list of the same.
+            return ["filter", "extract", "sorted"].contains(&name).then(|| ty.clone());
+        }
         let own = self.scene.functions.iter().any(|f| f.name == name);
         if own || self.scene.variables.contains(name) || self.scene.keys.contains(name) {
             return None;
@@ -184,46 +248,4 @@ fn section_key(ty: &Type, name: &str, pos: Position, tell: Tell<'_>) -> Option<T
         tell(pos, format!("section `[{path}]` of the site file has no `{name}`"), Some(hint));
     }
     None
-}
-
-/// Names that may hold different things at different places: assigned, set twice, parameters, loops, errors.
-fn changing(scene: &Scene<'_>) -> BTreeSet<String> {
-    let mut seen = BTreeSet::new();
-    let mut unsure = BTreeSet::new();
-    let mut captured: BTreeMap<String, usize> = BTreeMap::new();
-    scene.ast.walk(&mut |path: &[ASTNode]| {
-        match path.last() {
-            Some(ASTNode::Stmt(Stmt::Var(x, ..))) if !seen.insert(x.0.name.to_string()) => {
-                unsure.insert(x.0.name.to_string());
-            }
-            Some(ASTNode::Stmt(Stmt::For(x, _))) => {
-                unsure.insert(x.0.name.to_string());
-                unsure.extend(x.1.iter().map(|i| i.name.to_string()));
-            }
-            Some(ASTNode::Stmt(Stmt::TryCatch(x, _))) => {
-                if let Expr::Variable(v, ..) = &x.expr {
-                    unsure.insert(v.1.to_string());
-                }
-            }
-            Some(ASTNode::Stmt(Stmt::Assignment(x))) => {
-                if let Expr::Variable(v, ..) = &x.1.lhs {
-                    unsure.insert(v.1.to_string());
-                }
-            }
-            Some(ASTNode::Expr(e)) => {
-                // Its function stands alone inside it again, without what it captures.
-                if let Some((name, vars)) = closure(e) {
-                    captured.entry(name).or_insert(vars.len());
-                }
-            }
-            _ => {}
-        }
-        true
-    });
-    // A closure's first parameters are what it captures: the same variables.
-    for f in scene.ast.iter_fn_def() {
-        let outer = captured.get(f.name.as_str()).copied().unwrap_or_default();
-        unsure.extend(f.params.iter().skip(outer).map(ToString::to_string));
-    }
-    unsure
 }

@@ -44,9 +44,15 @@ pub fn write(r: &Reference, dir: &Path) -> OpResult<usize> {
     let definitions = engine.definitions().include_standard_packages(false);
     for (name, text) in definitions.iter_files() {
         n += 1;
-        std::fs::write(editor.join(name), text).map_err(fail)?;
+        std::fs::write(editor.join(name), plain_lists(&text)).map_err(fail)?;
     }
     Ok(n)
+}
+
+/// Rhai's editors know `array` without what it is made of.
+fn plain_lists(text: &str) -> String {
+    let plain = |l: &str| l.split_once("-> List<").map_or(l.to_owned(), |(head, _)| format!("{head}-> array;"));
+    text.split('\n').map(plain).collect::<Vec<_>>().join("\n")
 }
 
 fn own(r: &Reference, module: &str) -> Vec<Function> {

@@ -25,6 +25,19 @@ use crate::site::Site;
 /// The result of every script function. The name matters: the editor stubs strip exactly it.
 pub type RhaiResultOf<T> = Result<T, Box<EvalAltResult>>;
 
+/// A list whose elements have one type: an array for Rhai, `[T]` in the reference, and `check` knows what an element has.
+pub type List<T> = <T as Element>::Array;
+
+/// What a [`List`] is made of.
+pub trait Element {
+    /// How Rhai holds many of them.
+    type Array;
+}
+
+impl<T> Element for T {
+    type Array = rhai::Array;
+}
+
 /// Decides whether an op may happen at all.
 pub trait Policy: Send + Sync {
     /// May this run do `op`?

@@ -6,7 +6,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
 use super::{Node, RoleKind, Site};
-use crate::core::ctx::{Ctx, RhaiResultOf};
+use crate::core::ctx::{Ctx, List, RhaiResultOf};
 use crate::core::error::OpError;
 use crate::core::module::ModuleDef;
 use crate::ssh::Host;
@@ -137,7 +137,7 @@ mod api {
 
     /// All nodes, in file order.
     #[rhai_fn(global, get = "nodes", pure)]
-    pub fn site_nodes(site: &mut SiteRef) -> Array {
+    pub fn site_nodes(site: &mut SiteRef) -> List<Node> {
         site.nodes.iter().map(|n| Dynamic::from(n.clone())).collect()
     }
 
@@ -166,7 +166,7 @@ mod api {
     /// for host in site().hosts("server") { print(host.name); }
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn hosts(ncc: NativeCallContext, site: &mut SiteRef, kind: &str) -> RhaiResultOf<Array> {
+    pub fn hosts(ncc: NativeCallContext, site: &mut SiteRef, kind: &str) -> RhaiResultOf<List<Host>> {
         let kind = kind_of(kind).map_err(|e| e.into_rhai(&ncc))?;
         Ok(site.nodes_of(kind).map(|n| Dynamic::from(Host::for_node(site, n))).collect())
     }
@@ -178,7 +178,7 @@ mod api {
     /// print(site().node_names().len());
     /// ```
     #[rhai_fn(global, pure)]
-    pub fn node_names(site: &mut SiteRef) -> Array {
+    pub fn node_names(site: &mut SiteRef) -> List<String> {
         names(site.cluster_nodes())
     }
 
@@ -189,7 +189,7 @@ mod api {
     /// print(site().node_ips());
     /// ```
     #[rhai_fn(global, pure)]
-    pub fn node_ips(site: &mut SiteRef) -> Array {
+    pub fn node_ips(site: &mut SiteRef) -> List<String> {
         site.cluster_nodes().map(|n| n.ip.clone().into()).collect()
     }
 
@@ -200,7 +200,7 @@ mod api {
     /// print(site().gpu_nodes());
     /// ```
     #[rhai_fn(global, pure)]
-    pub fn gpu_nodes(site: &mut SiteRef) -> Array {
+    pub fn gpu_nodes(site: &mut SiteRef) -> List<String> {
         names(site.nodes.iter().filter(|n| n.shape.gpu_count() > 0))
     }
 
@@ -222,7 +222,7 @@ mod api {
     /// print(site().scratch_nodes());
     /// ```
     #[rhai_fn(global, pure)]
-    pub fn scratch_nodes(site: &mut SiteRef) -> Array {
+    pub fn scratch_nodes(site: &mut SiteRef) -> List<String> {
         names(site.cluster_nodes().filter(|n| n.shape.scratch.is_some()))
     }
 
@@ -301,7 +301,7 @@ mod api {
     }
     /// Extra packages of its role.
     #[rhai_fn(global, get = "packages", pure)]
-    pub fn node_packages(node: &mut Node) -> Array {
+    pub fn node_packages(node: &mut Node) -> List<String> {
         node.shape.packages.iter().flatten().map(|p| p.clone().into()).collect()
     }
     /// More of its wanted host state from the site file.

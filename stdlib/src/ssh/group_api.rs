@@ -15,7 +15,7 @@ pub mod group_module {
     use rhai::{Array, Map, NativeCallContext};
 
     use super::read;
-    use crate::core::ctx::{Ctx, RhaiResultOf, call};
+    use crate::core::ctx::{Ctx, List, RhaiResultOf, call};
     use crate::core::error::OpError;
     use crate::core::units::Duration;
     use crate::ssh::api::change_map;
@@ -216,7 +216,7 @@ pub mod group_module {
     /// for host in ssh::group(["k3s-cp1", "k3s-cp2"]).hosts { print(host.name); }
     /// ```
     #[rhai_fn(global, get = "hosts", pure)]
-    pub fn hosts(hosts: &mut Group) -> Array {
+    pub fn hosts(hosts: &mut Group) -> List<Host> {
         hosts.hosts().iter().cloned().map(Dynamic::from).collect()
     }
 

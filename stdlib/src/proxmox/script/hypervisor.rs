@@ -4,7 +4,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 use serde_json::Value;
 
-use crate::core::ctx::{RhaiResultOf, call};
+use crate::core::ctx::{List, RhaiResultOf, call};
 use crate::core::error::{OpError, OpResult};
 use crate::core::op::Op;
 use crate::options;
@@ -97,7 +97,7 @@ pub mod api {
     /// for vm in pve.list_vms() { print(`${vm.vmid} ${vm.name}`); }
     /// ```
     #[rhai_fn(global, return_raw, pure, name = "list_vms")]
-    pub fn list_all_vms(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<Array> {
+    pub fn list_all_vms(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<List<Vm>> {
         list_vms_where(ncc, pve, Map::new())
     }
 
@@ -108,7 +108,7 @@ pub mod api {
     /// let ours = pve.list_vms(#{ pool: "gpuhost-homelab" });
     /// ```
     #[rhai_fn(global, return_raw, pure, name = "list_vms")]
-    pub fn list_vms_where(ncc: NativeCallContext, pve: &mut Proxmox, options: Map) -> RhaiResultOf<Array> {
+    pub fn list_vms_where(ncc: NativeCallContext, pve: &mut Proxmox, options: Map) -> RhaiResultOf<List<Vm>> {
         let (pve, o) = (pve.clone(), ListVms::read(&options).map_err(|e| e.into_rhai(&ncc))?);
         call(&ncc, |ctx| async move { list_vms(&pve, &ctx, &o).await })
     }
@@ -120,7 +120,7 @@ pub mod api {
     /// for vm in pve.list_owned() { print(vm.name); }
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn list_owned(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<Array> {
+    pub fn list_owned(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<List<Vm>> {
         let pve = pve.clone();
         call(&ncc, |ctx| async move {
             let (pve, run) = (&pve, &ctx);

@@ -4,7 +4,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
 use super::hypervisor::list;
-use crate::core::ctx::{RhaiResultOf, call};
+use crate::core::ctx::{List, RhaiResultOf, call};
 use crate::core::units::{Duration, Size};
 use crate::proxmox::storage::{FileOptions, ListContent, Storage};
 use crate::proxmox::tasks::{ListTasks, Task};
@@ -23,7 +23,7 @@ pub mod api {
     /// for s in pve.list_storage() { print(`${s.name}: ${s.kind}, ${s.free} free`); }
     /// ```
     #[rhai_fn(global, return_raw, pure, name = "list_storage")]
-    pub fn list_storage_default(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<Array> {
+    pub fn list_storage_default(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<List<Storage>> {
         let node = pve.section().pve_node.clone();
         list_storage(ncc, pve, &node)
     }
@@ -35,7 +35,7 @@ pub mod api {
     /// let common = pve.list_storage("pve1").filter(|s| s.is_on_all_nodes);
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn list_storage(ncc: NativeCallContext, pve: &mut Proxmox, pve_node: &str) -> RhaiResultOf<Array> {
+    pub fn list_storage(ncc: NativeCallContext, pve: &mut Proxmox, pve_node: &str) -> RhaiResultOf<List<Storage>> {
         let (pve, node) = (pve.clone(), pve_node.to_owned());
         call(&ncc, |ctx| async move { Ok(pve.storages(&ctx, &node).await?.into_iter().map(Dynamic::from).collect()) })
     }
@@ -128,7 +128,7 @@ pub mod api {
     /// for t in pve.tasks() { print(`${t.kind} ${t.id}: ${t.status}`); }
     /// ```
     #[rhai_fn(global, return_raw, pure, name = "tasks")]
-    pub fn all_tasks(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<Array> {
+    pub fn all_tasks(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<List<Task>> {
         tasks(ncc, pve, Map::new())
     }
 
@@ -139,7 +139,7 @@ pub mod api {
     /// for t in pve.tasks(#{ errors: true }) { print(t.log()); }
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn tasks(ncc: NativeCallContext, pve: &mut Proxmox, options: Map) -> RhaiResultOf<Array> {
+    pub fn tasks(ncc: NativeCallContext, pve: &mut Proxmox, options: Map) -> RhaiResultOf<List<Task>> {
         let o = ListTasks::read(&options).map_err(|e| e.into_rhai(&ncc))?;
         let pve = pve.clone();
         call(&ncc, |ctx| async move { Ok(pve.tasks(&ctx, &o).await?.into_iter().map(Dynamic::from).collect()) })
@@ -154,7 +154,7 @@ pub mod api {
     /// for t in pve.tasks(#{ running: true }) { t.wait(10.minutes); }
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn wait(ncc: NativeCallContext, task: &mut Task, timeout: Duration) -> RhaiResultOf<Array> {
+    pub fn wait(ncc: NativeCallContext, task: &mut Task, timeout: Duration) -> RhaiResultOf<List<String>> {
         let task = task.clone();
         call(&ncc, |ctx| async move { task.wait(&ctx, timeout.0).await.map(texts) })
     }
@@ -166,7 +166,7 @@ pub mod api {
     /// for t in pve.tasks(#{ kind: "qmclone", limit: 1 }) { print(t.log()); }
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn log(ncc: NativeCallContext, task: &mut Task) -> RhaiResultOf<Array> {
+    pub fn log(ncc: NativeCallContext, task: &mut Task) -> RhaiResultOf<List<String>> {
         let task = task.clone();
         call(&ncc, |ctx| async move { task.log(&ctx).await.map(texts) })
     }

@@ -4,7 +4,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 
 use super::hypervisor::value;
-use crate::core::ctx::{RhaiResultOf, call};
+use crate::core::ctx::{List, RhaiResultOf, call};
 use crate::core::op::Op;
 use crate::core::options::OptionValue;
 use crate::core::units::Duration;
@@ -93,7 +93,7 @@ pub mod api {
     /// for volume in pve.list_kept() { print(volume); }
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn list_kept(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<Array> {
+    pub fn list_kept(ncc: NativeCallContext, pve: &mut Proxmox) -> RhaiResultOf<List<String>> {
         let pve = pve.clone();
         call(&ncc, |ctx| async move {
             ctx.run_op(Op::read("proxmox", "list_kept", pve.url()), |_| async { Ok(texts(pve.kept(&ctx).await?)) })
@@ -132,7 +132,7 @@ pub mod api {
     /// print(pve.get_vm("k3s-cp1").get_ips());
     /// ```
     #[rhai_fn(global, return_raw, pure)]
-    pub fn get_ips(ncc: NativeCallContext, vm: &mut Vm) -> RhaiResultOf<Array> {
+    pub fn get_ips(ncc: NativeCallContext, vm: &mut Vm) -> RhaiResultOf<List<String>> {
         let vm = vm.clone();
         call(&ncc, |ctx| async move { vm.ips(&ctx).await.map(texts) })
     }
