@@ -8,10 +8,11 @@ use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
 use serde_json::{Value, json};
 
-use crate::args::{Common, RunArgs};
+use crate::args::{Common, RunArgs, Start};
 use crate::errors::show_error;
 use crate::exit::Exit;
 use crate::labs::folder::{Folder, Locked};
+use crate::labs::start::Filling;
 use crate::record::read;
 use crate::run::{Place, Show};
 use crate::runs::tale::Tale;
@@ -36,6 +37,9 @@ pub struct DrillArgs {
     /// A value for `param("NAME", …)` of the recipe.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+    /// Where each seed's lab begins; recipes for a cluster that stands want `deployed`.
+    #[arg(long, value_name = "STATE", value_enum, default_value = "empty")]
+    pub start: Start,
     /// A drill is always on the lab; the flag may be given as with `run`.
     #[arg(long)]
     pub lab: bool,
@@ -75,11 +79,11 @@ pub fn command(args: &DrillArgs, rt: &tokio::runtime::Handle, screen: &Arc<Scree
 fn run(args: &DrillArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) -> OpResult<Exit> {
     let recipe = sources::recipe(&args.recipe)?;
     let opened = sources::open_site(args.site.as_deref(), Some(&recipe), true, screen, args.json)?;
-    let Some((site, _)) = opened else { return Ok(Exit::Usage) };
+    let Some((site, text)) = opened else { return Ok(Exit::Usage) };
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
     let stop = Stop::default();
     crate::signals::watch(rt, stop.cancel.clone());
-    let d = Drill { args, rt, screen, recipe, site, state_dir, stop };
+    let d = Drill { args, rt, screen, recipe, site, text, state_dir, stop };
     let (mut good, mut done) = (0, 0);
     for seed in args.first..args.first.saturating_add(args.seeds) {
         let r = d.seed(seed)?;
@@ -108,6 +112,8 @@ struct Drill<'a> {
     screen: &'a Arc<Screen>,
     recipe: Text,
     site: Arc<Site>,
+    /// The site file.
+    text: Text,
     state_dir: PathBuf,
     stop: Stop,
 }
@@ -117,8 +123,11 @@ impl Drill<'_> {
         let dir = self.state_dir.join("drill").join(seed.to_string());
         std::fs::remove_dir_all(&dir).ok();
         crate::statedir::private_dir(&dir)?;
+        self.begin(&dir)?;
         let first = self.once(&dir, Some(format!("random:{seed}")))?;
-        let named = first.error.as_ref().is_some_and(|e| !e.message.is_empty() && !e.op.is_empty());
+        // A proof names what it found; any other error has an op and a message.
+        let named = first.exit == Exit::Proof
+            || first.error.as_ref().is_some_and(|e| !e.message.is_empty() && !e.op.is_empty());
         let (word, good) = match first.exit {
             Exit::Done => ("converged", true),
             Exit::Internal => ("bug", false),
@@ -134,13 +143,29 @@ impl Drill<'_> {
         Ok(Result1 { seed, faults: first.faults, word, error: first.error, good })
     }
 
+    /// Fills the lab of `dir` for the recipe; a filled one is kept for the next seeds.
+    fn begin(&self, dir: &Path) -> OpResult<()> {
+        let folder = self.folder(dir)?;
+        let filling = Filling {
+            rt: self.rt,
+            screen: self.screen,
+            site: &self.site,
+            state_dir: &self.state_dir,
+            start: self.args.start,
+        };
+        filling.fill(folder, &crate::labs::world::born(&self.site)?, &self.text.text).map(drop)
+    }
+
+    fn folder(&self, dir: &Path) -> OpResult<Folder> {
+        match Folder::lock(dir, &self.site)? {
+            Locked::Mine(f) => Ok(f),
+            Locked::Elsewhere(f) => Err(f.busy()),
+        }
+    }
+
     /// One run in the lab of `dir`.
     fn once(&self, dir: &Path, faults: Option<String>) -> OpResult<Ended> {
-        let folder = match Folder::lock(dir, &self.site)? {
-            Locked::Mine(f) => f,
-            Locked::Elsewhere(f) => return Err(f.busy()),
-        };
-        let (far, here) = crate::labs::open_folder(self.rt, folder, &self.site)?;
+        let (far, here) = crate::labs::open_folder(self.rt, self.folder(dir)?, &self.site)?;
         crate::labs::faults::set(faults.as_deref(), Some(&here))?;
         let mut args = RunArgs::of_lab(&self.recipe.name, &self.args.set, Some(dir.to_owned()));
         args.site.clone_from(&self.args.site);
@@ -184,6 +209,11 @@ impl Drill<'_> {
                 self.screen.out(&format!("  {f}"));
             }
             let site = self.args.site.as_ref().map(|s| format!(" --site {}", s.display())).unwrap_or_default();
+            if self.args.start != Start::Empty {
+                let word = format!("{:?}", self.args.start).to_lowercase();
+                self.screen
+                    .out(&format!("  again: gpuhost lab reset{site} --start {word} --state-dir EMPTY_DIR, then"));
+            }
             let again = format!("gpuhost run {}{site} --lab --faults random:{}", self.args.recipe, r.seed);
             self.screen.out(&format!("  again: {again} --state-dir EMPTY_DIR"));
         }

@@ -173,6 +173,14 @@ fn words_for_newcomers() {
             let fine = p.file("fine.rhai", "print(1);");
             let _ = p.b.run(&["drill", &fine, "--lab", "--seeds", "1", "--site", &site]).expect(0);
         }),
+        ("a drill begins where it is told", &|| {
+            let text = "require(proxmox::connect(site().proxmox).find_vm(site().template.vmid) != (), \"the template is there\");";
+            let wants = p.file("wants.rhai", text);
+            let args = ["drill", &wants, "--seeds", "1", "--site", &site, "--start", "template"];
+            let _ = p.b.run(&args).expect(0);
+            let none = p.b.run(&args[..6]).expect(1);
+            assert!(none.stdout.contains("did not converge"), "{}", none.stdout);
+        }),
     ]);
 }
 
