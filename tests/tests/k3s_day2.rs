@@ -180,6 +180,7 @@ const SPARED: &[(&str, &str)] = &[
     ("cluster.rotate_certificates(#{});\n", "k3s-cp3"),
     ("cluster.remove_node(site().hosts(\"server\").filter(|h| h.name == \"k3s-cp2\")[0]);\n", "vote"),
     ("proxmox::connect(site().proxmox).get_vm(\"k3s-cp2\").rollback(\"before\");\n", "etcd"),
+    ("k3s::uninstall(site().hosts(\"server\")[1]);\n", "other 2 servers vote"),
 ];
 
 const BACK: &str = r#"

@@ -221,6 +221,16 @@ fn the_cluster_and_its_data_are_safe() {
 
     small.refused("a lab's kubeconfig at home", "cluster.write_kubeconfig(\"~/.kube/config\", #{});\n", "user's own");
 
+    let elsewhere = "cluster.write_kubeconfig(\"/etc/kubeconfig\", #{ merge: true });\n";
+    small.refused("a lab's kubeconfig outside the project", elsewhere, "user's own");
+
+    // Rule 19: what a script reads of a Secret is not shown.
+    let shown = "cluster.ensure_secret(\"vault\", #{ pin: \"correct-horse-battery\" });\n\
+        let read = cluster.get(\"secret\", \"vault\");\nprint(`pin ${read.data.pin} it is`);\nprint(cluster.list(\"secret\"));\n";
+    let ran = small.script(shown, &["--yes"]).expect(0);
+    let coded = "Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5";
+    assert!(ran.stdout.contains("pin *** it is") && !ran.stdout.contains(coded), "{}", ran.stdout);
+
     small.good("rules 6 and 10", OWNERS);
     small.refused("rule 6: an object of Fleet", FOREIGN, "belongs to Fleet");
     small.good(

@@ -9,6 +9,7 @@ use super::program::{self, RenderOptions};
 use super::release::{Release, Revision};
 use crate::core::ctx::{RhaiResultOf, call};
 use crate::core::error::{OpError, OpResult};
+use crate::kubernetes::hidden::hide_values;
 use crate::kubernetes::{Cluster, ObjectOptions, to_script};
 
 /// The module.
@@ -211,6 +212,7 @@ mod api {
         call(&ncc, |ctx| async move {
             let list = r.cluster.release_revisions(&ctx, &r.namespace, &r.name).await?;
             let newest = list.last().ok_or_else(|| none(&r))?;
+            hide_values(&ctx, &newest.values);
             to_script(&if newest.values.is_null() { json!({}) } else { newest.values.clone() })
         })
     }
@@ -254,6 +256,7 @@ mod api {
         call(&ncc, |ctx| async move {
             let (wanted, _) = super::super::split(&values)?;
             let newest = r.revision(&ctx, None).await?;
+            hide_values(&ctx, &newest.body["config"]);
             let differ = super::super::value_differences(&newest.body["config"], &wanted);
             let row = |(what, before, after)| to_script(&json!({"what": what, "before": before, "after": after}));
             differ.into_iter().map(row).collect()

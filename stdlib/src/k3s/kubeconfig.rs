@@ -59,7 +59,7 @@ impl Cluster {
     /// # Errors
     /// `invalid` when the server's certificate is not valid for the address; `denied` for a lab's into the user's own.
     pub async fn write_kubeconfig(&self, ctx: &Ctx, path: &str, o: &KubeconfigOptions) -> OpResult<bool> {
-        if ctx.lab && path.starts_with('~') {
+        if ctx.lab && (path.starts_with('~') || std::path::Path::new(path).is_absolute()) {
             return Err(OpError::refused("a lab's kubeconfig is never written into the user's own")
                 .on(path)
                 .hint("`gpuhost lab serve` writes one of its own and prints its path"));

@@ -22,10 +22,26 @@ const UNINSTALL: &str = "systemctl disable --now k3s k3s-agent 2>/dev/null\n\
     rm -f /usr/local/bin/k3s /etc/rancher/node/password\n\
     for l in kubectl crictl ctr; do [ -L /usr/local/bin/$l ] && rm -f /usr/local/bin/$l; done\ntrue\n";
 
+/// Refuses to take K3s off a voter that the others need. The only server, and one whose cluster does not answer, may go.
+async fn keeps_quorum(ctx: &Ctx, host: &Host) -> OpResult<()> {
+    let out = host.look_raw(ctx, "[ -d /var/lib/rancher/k3s/server/db/etcd ] && systemctl -q is-active k3s").await?;
+    if out.code != 0 {
+        return Ok(());
+    }
+    let Ok(cluster) = super::connect::connect(ctx, std::slice::from_ref(host)).await else { return Ok(()) };
+    let others = cluster.list_labelled(ctx, "node", "", ("node-role.kubernetes.io/etcd", "true")).await?;
+    if others.iter().all(|n| n["metadata"]["name"] == host.name()) {
+        return Ok(());
+    }
+    cluster.may_lose(ctx, host.name()).await.map_err(|e| {
+        e.hint("bring the others back first; to end the whole cluster, take the servers out one by one with `cluster.remove_node(host)`, the last one with this")
+    })
+}
+
 /// Removes K3s from a machine; nothing to do is no change.
 ///
 /// # Errors
-/// `denied` when declined; `failed` with what the machine said.
+/// `denied` when it would cost the quorum or is declined; `failed` with what the machine said.
 pub async fn uninstall(ctx: &Ctx, host: &Host) -> OpResult<bool> {
     let op = Op::destroy("k3s", "uninstall", host.name());
     ctx.run_op(op, |s| async move {
@@ -33,6 +49,7 @@ pub async fn uninstall(ctx: &Ctx, host: &Host) -> OpResult<bool> {
         if out.code == 3 {
             return Ok(false);
         }
+        keeps_quorum(s.ctx(), host).await?;
         let change = Change::new(host.name(), "K3s with its data", Some("present".into()), None);
         s.act(format!("k3s on {}", host.name()), vec![change], async {
             checked(s.ctx(), host, UNINSTALL, b"", "K3s cannot be removed").await?;

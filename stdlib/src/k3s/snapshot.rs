@@ -65,6 +65,11 @@ impl Cluster {
     /// `failed` with what K3s said; `not_found` when the file is not there afterwards.
     pub async fn snapshot_etcd(&self, ctx: &Ctx, host: &Host, name: &str) -> OpResult<String> {
         checked_name(name)?;
+        if let Some(kind) = host.kind().filter(|k| *k != "server") {
+            return Err(OpError::invalid(format!("it is a machine of kind `{kind}`: only servers have the datastore"))
+                .on(host.name())
+                .hint("`cluster.snapshot_etcd(site().hosts(\"server\")[0], ...)`"));
+        }
         let op = Op::run("k3s", "snapshot_etcd", host.name()).class(Class::Repeatable).args(&name);
         ctx.run_op(op, |s| async move {
             let change = Change::new(host.name(), format!("etcd snapshot {name}"), None, Some("saved".into()));

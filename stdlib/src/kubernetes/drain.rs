@@ -124,7 +124,12 @@ impl Cluster {
         if cordoned {
             take_back(ctx, node, &drained, self.set_cordon(ctx, node, false)).await;
         }
-        drained
+        drained.map_err(|e| match e.stop {
+            Some(Stop::Refused) => e,
+            _ => e.because(format!(
+                "{node} stays cordoned; to give it pods again: `gpuhost run scripts/uncordon.rhai --set node={node}`"
+            )),
+        })
     }
 
     async fn evict_all(&self, s: &OpScope, node: &str, pods: &[Value], limit: Duration) -> OpResult<()> {

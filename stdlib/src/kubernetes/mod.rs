@@ -11,6 +11,7 @@ mod exec;
 mod forward;
 mod health;
 mod health_script;
+pub(crate) mod hidden;
 pub mod kinds;
 mod nodes;
 mod objects;

@@ -113,7 +113,7 @@ impl Reply {
             ErrorKind::Invalid => "the API server calls the request wrong".to_owned(),
             _ => format!("the API server answered {}", self.status),
         };
-        let mut e = OpError::new(kind, message).on(target).because(said);
+        let mut e = OpError::new(kind, message).on(target).because(said.clone());
         if let Some(r) = room {
             e = e.hint(format!("make it first: `cluster.ensure_namespace(\"{r}\")`"));
         }
@@ -121,7 +121,10 @@ impl Reply {
             e = e.hint("the client certificate of the kubeconfig is not valid for this cluster: read it again with `k3s::connect`");
         }
         for cause in status["details"]["causes"].as_array().into_iter().flatten() {
-            if let (Some(field), Some(message)) = (cause["field"].as_str(), cause["message"].as_str()) {
+            // What the message says already is not said again.
+            if let (Some(field), Some(message)) = (cause["field"].as_str(), cause["message"].as_str())
+                && !said.contains(message)
+            {
                 e = e.because(format!("{field}: {message}"));
             }
         }

@@ -7,7 +7,7 @@ use rhai::{Array, Dynamic, Map};
 use serde_json::{Value, json};
 
 use super::{Cluster, ListOptions, ObjectOptions};
-use crate::core::ctx::{RhaiResultOf, call};
+use crate::core::ctx::{Ctx, RhaiResultOf, call};
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::units::Secret;
@@ -15,6 +15,12 @@ use crate::core::units::Secret;
 /// The module.
 pub(super) fn module() -> rhai::Module {
     rhai::exported_module!(api)
+}
+
+/// An object as scripts see it; what a Secret holds is hidden on the screen from then on.
+fn seen_by_script(ctx: &Ctx, object: &Value) -> OpResult<Dynamic> {
+    super::hidden::hide_secret(ctx, object);
+    to_script(object)
 }
 
 /// JSON as a script value.
@@ -103,7 +109,7 @@ mod api {
         let (cluster, kind, name) = (cluster.clone(), kind.to_owned(), name.to_owned());
         call(&ncc, |ctx| async move {
             let o = ObjectOptions::read(&options)?;
-            to_script(&cluster.get_object(&ctx, &kind, &o.namespace, &name).await?)
+            seen_by_script(&ctx, &cluster.get_object(&ctx, &kind, &o.namespace, &name).await?)
         })
     }
 
@@ -136,7 +142,7 @@ mod api {
         call(&ncc, |ctx| async move {
             let o = ObjectOptions::read(&options)?;
             match cluster.find_object(&ctx, &kind, &o.namespace, &name).await {
-                Ok(Some(v)) => to_script(&v),
+                Ok(Some(v)) => seen_by_script(&ctx, &v),
                 Ok(None) => Ok(Dynamic::UNIT),
                 Err(e) if e.is(crate::core::error::Kind::NotFound) => Ok(Dynamic::UNIT),
                 Err(e) => Err(e),
@@ -166,7 +172,7 @@ mod api {
         let (cluster, kind) = (cluster.clone(), kind.to_owned());
         call(&ncc, |ctx| async move {
             let o = ListOptions::read(&options)?;
-            cluster.list_objects(&ctx, &kind, &o).await?.iter().map(to_script).collect()
+            cluster.list_objects(&ctx, &kind, &o).await?.iter().map(|v| seen_by_script(&ctx, v)).collect()
         })
     }
 

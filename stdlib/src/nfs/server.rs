@@ -125,13 +125,35 @@ fn exports_file(path: &str) -> String {
     format!("/etc/exports.d/gpuhost-{slug}.exports")
 }
 
+/// An address, a subnet, or a host's name: what names single clients in exports(5).
+fn is_client(text: &str) -> bool {
+    let (host, prefix) = text.split_once('/').map_or((text, None), |(h, p)| (h, Some(p)));
+    match (host.parse::<std::net::IpAddr>(), prefix) {
+        (Ok(_), None) => true,
+        (Ok(ip), Some(p)) => {
+            let mask = ip.is_ipv4() && p.parse::<std::net::Ipv4Addr>().is_ok();
+            mask || p.parse::<u8>().is_ok_and(|n| n <= if ip.is_ipv4() { 32 } else { 128 })
+        }
+        (Err(_), Some(_)) => false,
+        (Err(_), None) => {
+            let label = |l: &str| {
+                let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+                ends(l.chars().next())
+                    && ends(l.chars().last())
+                    && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            };
+            // Four numbers would be an address, and are none.
+            host.split('.').all(label) && !host.split('.').all(|l| l.bytes().all(|b| b.is_ascii_digit()))
+        }
+    }
+}
+
 fn check_clients(clients: &[String]) -> OpResult<()> {
     if clients.is_empty() {
         return Err(OpError::invalid("option `clients` names nobody"));
     }
     for c in clients {
-        let ok = |b: u8| b.is_ascii_alphanumeric() || b".:/-_".contains(&b);
-        if c.is_empty() || !c.bytes().all(ok) {
+        if !is_client(c) {
             return Err(OpError::invalid(format!("option `clients`: `{c}` is no address or subnet"))
                 .hint("name the clients one by one (`site().node_ips()`), or their subnet (`10.0.0.0/24`)"));
         }
@@ -295,8 +317,12 @@ mod tests {
 
     #[test]
     fn everybody_is_no_client() {
-        assert!(check_clients(&["10.0.0.0/24".into(), "n1.lab".into(), "fd00::1".into()]).is_ok());
-        for bad in ["*", "10.0.0.1(rw)", "a b", ""] {
+        assert!(
+            check_clients(&["10.0.0.0/24".into(), "10.0.0.0/255.255.255.0".into(), "n1.lab".into(), "fd00::1".into()])
+                .is_ok()
+        );
+        let half = ["10.0.0.0/8x", "10.0.0.0/33", "10.0.0.300", "10.0.0", "n1.lab/24", "-n1", "n1..lab"];
+        for bad in ["*", "10.0.0.1(rw)", "a b", ""].into_iter().chain(half) {
             assert!(check_clients(&[bad.to_owned()]).is_err(), "{bad}");
         }
         assert!(check_clients(&[]).is_err());

@@ -12,6 +12,7 @@ pub(super) fn check(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     storage(src, site, out);
     digests(src, site, out);
     platform(src, site, out);
+    classes(src, site, out);
     detours(src, site, out);
     super::marks::check(src, site, out);
     if let Some(device) = site.gpu.get("device").and_then(toml::Value::as_str) {
@@ -75,6 +76,20 @@ fn platform(src: &Source, site: &Site, out: &mut Vec<Finding>) {
         f.warning = true;
         out.push(f);
     }
+}
+
+/// K3s makes its own class the default one again at every start.
+fn classes(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    let off = site.k3s.get("disable").and_then(toml::Value::as_array).into_iter().flatten();
+    if !site.storage.contains_key("nfs_class") || off.into_iter().any(|c| c.as_str() == Some("local-storage")) {
+        return;
+    }
+    let hint = "add \"local-storage\" to `disable`: claims that name no class then always get the NFS one".to_owned();
+    let text =
+        "there will be two default storage classes: K3s makes `local-path` a default one at every start".to_owned();
+    let mut f = src.value("k3s.disable", text, Some(hint));
+    f.warning = true;
+    out.push(f);
 }
 
 /// The host part of a URL.

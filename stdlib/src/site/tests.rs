@@ -126,6 +126,13 @@ fn an_address_that_nobody_has_is_a_warning() {
 }
 
 #[test]
+fn two_default_storage_classes_are_a_warning() {
+    let text = DEFAULT.replacen(", \"local-storage\"]", "]", 1);
+    let (_, list) = super::load_with_warnings(Path::new("site.toml"), &text).unwrap();
+    assert!(list.len() == 1 && list[0].warning && list[0].message.contains("two default storage classes"), "{list:?}");
+}
+
+#[test]
 fn a_secret_in_plain_text_is_refused() {
     let text = DEFAULT.replace("token = \"state:k3s_token\"", "token = \"hunter2\"");
     let f = findings(&text);
