@@ -51,8 +51,9 @@ pub fn hide_values(ctx: &Ctx, values: &Value) {
 /// `existingSecret`, `secretName`, `tokenFile` and their like only point to one.
 fn is_secret(key: &str) -> bool {
     let key = key.to_lowercase();
-    let points = ["name", "ref", "file", "path", "key"].iter().any(|end| key.ends_with(end)) && key != "apikey";
-    WORDS.iter().any(|w| key.contains(w)) && !(points && !key.ends_with("privatekey")) && !key.starts_with("existing")
+    let named = WORDS.iter().any(|w| key.contains(w)) && !key.starts_with("existing");
+    let points = ["name", "ref", "file", "path", "key"].iter().any(|end| key.ends_with(end));
+    named && (!points || key.ends_with("apikey") || key.ends_with("privatekey"))
 }
 
 #[cfg(test)]
