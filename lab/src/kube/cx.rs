@@ -142,7 +142,7 @@ impl Cx<'_> {
         match self.c.store.create(now, pod) {
             Ok(made) => {
                 let text = match set {
-                    true => format!("create Pod {name} {about} successful"),
+                    true => format!("{} Pod {name} {about} successful", self.verb("create")),
                     false => format!("Created pod: {}", s(&made, "/metadata/name")),
                 };
                 self.event(owner, true, "SuccessfulCreate", &text, controller);
@@ -150,7 +150,7 @@ impl Cx<'_> {
             }
             Err(e) => {
                 let text = match set {
-                    true => format!("create Pod {name} {about} failed error: {}", e.message),
+                    true => format!("{} Pod {name} {about} failed error: {}", self.verb("create"), e.message),
                     false => format!("Error creating: {}", e.message),
                 };
                 self.event(owner, false, "FailedCreate", &text, controller);
@@ -159,12 +159,21 @@ impl Cx<'_> {
         }
     }
 
+    /// What the StatefulSet controller did, as its events write it.
+    #[must_use]
+    pub fn verb(&self, verb: &str) -> String {
+        match super::k3s::node::minor(&self.c.version) {
+            ..36 => verb.to_owned(),
+            _ => verb[..1].to_uppercase() + &verb[1..],
+        }
+    }
+
     /// Deletes a pod of `owner` and says so in its events.
     pub fn delete_pod(&mut self, owner: &Value, name: &str, controller: &str) {
         let (ns, set) = key(owner);
         self.delete("pods", &ns, name);
         let text = match s(owner, "/kind") {
-            "StatefulSet" => format!("delete Pod {name} in StatefulSet {set} successful"),
+            "StatefulSet" => format!("{} Pod {name} in StatefulSet {set} successful", self.verb("delete")),
             _ => format!("Deleted pod: {name}"),
         };
         self.event(owner, true, "SuccessfulDelete", &text, controller);

@@ -9,6 +9,7 @@ use super::super::text::{arr, s, selects};
 /// Kinds that own pods, with their resources, in the order in which they are asked.
 const SETS: &[(&str, &str)] = &[
     ("ReplicaSet", "replicasets.apps"),
+    ("ReplicationController", "replicationcontrollers"),
     ("StatefulSet", "statefulsets.apps"),
     ("DaemonSet", "daemonsets.apps"),
     ("Job", "jobs.batch"),

@@ -32,6 +32,7 @@ fn expected(cx: &Cx, ns: &str, covered: &[Value]) -> i64 {
         seen.push(key);
         let resource = match key.0 {
             "ReplicaSet" => "replicasets.apps",
+            "ReplicationController" => "replicationcontrollers",
             "StatefulSet" => "statefulsets.apps",
             _ => "",
         };

@@ -47,7 +47,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let uid = s(&set, "/metadata/uid").to_owned();
     let template = template(&set);
     let hash = hash_name(&ordered(&set["spec"]["template"]), 10);
-    revisions::ensure(cx, &set, ns, &format!("{name}-{hash}"), &hash);
+    revisions::ensure(cx, &set, ns, &format!("{name}-{hash}"), ("controller-revision-hash", &hash));
     let wanted: Vec<String> = cx
         .list("nodes")
         .into_iter()

@@ -29,9 +29,11 @@ pub mod pods;
 mod policy;
 mod preempt;
 mod probes;
+mod progress;
 pub mod quotas;
 pub mod rancher;
 pub mod release;
+pub mod replicasets;
 pub mod revisions;
 mod rooms;
 pub mod scheduler;
@@ -58,6 +60,7 @@ enum Work {
     Deployment(String, String),
     StatefulSet(String, String),
     ReplicaSet(String, String),
+    Replication(String, String),
     DaemonSet(String, String),
     DaemonSets,
     Job(String, String),
@@ -159,7 +162,8 @@ fn everything(cx: &Cx, work: &mut BTreeSet<Work>) {
                 "namespaces" => drop(work.insert(Work::Namespace(name))),
                 "deployments.apps" => drop(work.insert(Work::Deployment(ns, name))),
                 "statefulsets.apps" => drop(work.insert(Work::StatefulSet(ns, name))),
-                "replicasets.apps" => drop(work.insert(Work::ReplicaSet(ns, name))),
+                replicasets::SETS => drop(work.insert(Work::ReplicaSet(ns, name))),
+                replicasets::CONTROLLERS => drop(work.insert(Work::Replication(ns, name))),
                 "jobs.batch" => drop(work.insert(Work::Job(ns, name))),
                 "helmcharts.helm.cattle.io" => drop(work.insert(Work::Chart(ns, name))),
                 "pods" => drop(work.insert(Work::Pod(ns, name))),
@@ -188,9 +192,13 @@ fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
             work.insert(Work::Addresses);
             work.insert(Work::Policy);
         }
-        "replicasets.apps" => {
+        replicasets::SETS => {
             owners(&c.object, work);
             work.insert(Work::ReplicaSet(ns, name));
+        }
+        replicasets::CONTROLLERS => {
+            work.insert(Work::Autoscalers(ns.clone()));
+            work.insert(Work::Replication(ns, name));
         }
         "jobs.batch" => {
             owners(&c.object, work);
@@ -306,6 +314,7 @@ fn owners(obj: &Value, work: &mut BTreeSet<Work>) {
         let ns = ns.clone();
         match s(o, "/kind") {
             "ReplicaSet" => drop(work.insert(Work::ReplicaSet(ns, name))),
+            "ReplicationController" => drop(work.insert(Work::Replication(ns, name))),
             "Deployment" => drop(work.insert(Work::Deployment(ns, name))),
             "StatefulSet" => drop(work.insert(Work::StatefulSet(ns, name))),
             "DaemonSet" => drop(work.insert(Work::DaemonSet(ns, name))),
@@ -323,7 +332,7 @@ pub fn look_again(cx: &mut Cx, resource: &str, ns: &str, name: &str) {
         "deployments.apps" => deployments::deployment(cx, ns, name),
         "nodes" => lost::tainted(cx, name),
         "pods" if !name.is_empty() => containers::overdue(cx, ns, name),
-        "replicasets.apps" => deployments::replicaset(cx, ns, name),
+        replicasets::SETS | replicasets::CONTROLLERS => replicasets::reconcile(cx, resource, ns, name),
         "statefulsets.apps" => statefulsets::reconcile(cx, ns, name),
         "daemonsets.apps" => daemonsets::reconcile(cx, ns, name),
         "cronjobs.batch" => cronjobs::due(cx, ns, name),
@@ -356,7 +365,8 @@ fn run(cx: &mut Cx, work: Work) {
         Work::Values(ns, name) => helm::secret_changed(cx, &ns, &name),
         Work::Deployment(ns, name) => deployments::deployment(cx, &ns, &name),
         Work::StatefulSet(ns, name) => statefulsets::reconcile(cx, &ns, &name),
-        Work::ReplicaSet(ns, name) => deployments::replicaset(cx, &ns, &name),
+        Work::ReplicaSet(ns, name) => replicasets::reconcile(cx, replicasets::SETS, &ns, &name),
+        Work::Replication(ns, name) => replicasets::reconcile(cx, replicasets::CONTROLLERS, &ns, &name),
         Work::DaemonSet(ns, name) => daemonsets::reconcile(cx, &ns, &name),
         Work::DaemonSets => {
             let all: Vec<(String, String)> = cx.list("daemonsets.apps").into_iter().map(key).collect();
@@ -377,14 +387,7 @@ fn run(cx: &mut Cx, work: Work) {
             quotas::reconcile(cx, &ns);
         }
         Work::Autoscalers(ns) => autoscalers::reconcile(cx, &ns),
-        Work::Refused(ns) => {
-            let sets = cx.list_in("replicasets.apps", &ns).into_iter();
-            let failing = |r: &&Value| arr(r, "/status/conditions").iter().any(|c| c["type"] == "ReplicaFailure");
-            let names: Vec<String> = sets.filter(failing).map(|r| s(r, "/metadata/name").to_owned()).collect();
-            for name in names {
-                deployments::replicaset(cx, &ns, &name);
-            }
-        }
+        Work::Refused(ns) => replicasets::refused(cx, &ns),
         Work::Tokens(ns) => accounts::tokens(cx, &ns),
         Work::Roles => {
             accounts::roles(cx);

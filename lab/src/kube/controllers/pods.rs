@@ -35,10 +35,16 @@ pub fn owned<'a>(cx: &'a Cx, ns: &str, uid: &str) -> Vec<&'a Value> {
     cx.c.store.owned("pods", ns, uid)
 }
 
+/// Ended for good.
+#[must_use]
+pub fn has_ended(pod: &Value) -> bool {
+    matches!(s(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
 /// Neither ended nor being deleted.
 #[must_use]
 pub fn is_active(pod: &Value) -> bool {
-    pod["metadata"]["deletionTimestamp"].is_null() && !matches!(s(pod, "/status/phase"), "Succeeded" | "Failed")
+    pod["metadata"]["deletionTimestamp"].is_null() && !has_ended(pod)
 }
 
 /// Condition Ready.

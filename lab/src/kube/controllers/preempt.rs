@@ -8,7 +8,7 @@ use super::super::cx::{Cx, key, set_condition};
 use super::super::store::index::Requests;
 use super::super::text::s;
 use super::rooms::Hall;
-use super::scheduler::{Why, priority, requests};
+use super::scheduler::{Why, priority, requests, tell};
 use crate::kube::k3s::node::minor;
 
 /// Pods that would go from one node.
@@ -128,7 +128,7 @@ fn evict(cx: &mut Cx, pod: &Value, node: &str, victims: &[Value]) {
             set_condition(p, &stamp, "DisruptionTarget", "True", "PreemptionByScheduler", text);
         });
         let text = format!("Preempted by pod {} on node {node}", s(pod, "/metadata/uid"));
-        cx.event(v, true, "Preempted", &text, "default-scheduler");
+        tell(cx, v, Some(pod), ("Normal", "Preempted", "Preempting"), &text);
         cx.delete("pods", &ns, &name);
     }
     let (ns, name) = key(pod);

@@ -11,8 +11,8 @@ fn of<'a>(cx: &'a Cx, ns: &str, uid: &str) -> Vec<&'a Value> {
     cx.list_in(REVISIONS, ns).into_iter().filter(owned).collect()
 }
 
-/// The present template of `set` is its newest revision, under the name `name`.
-pub fn ensure(cx: &mut Cx, set: &Value, ns: &str, name: &str, hash: &str) {
+/// The present template of `set` is its newest revision, under the name `name`; a label tells its hash.
+pub fn ensure(cx: &mut Cx, set: &Value, ns: &str, name: &str, (label, hash): (&str, &str)) {
     let uid = s(set, "/metadata/uid").to_owned();
     let number = |r: &Value| r["revision"].as_i64().unwrap_or(0);
     let highest =
@@ -26,7 +26,7 @@ pub fn ensure(cx: &mut Cx, set: &Value, ns: &str, name: &str, hash: &str) {
     let mut template = set["spec"]["template"].clone();
     template["$patch"] = json!("replace");
     let mut labels = set["spec"]["template"]["metadata"]["labels"].clone();
-    labels["controller-revision-hash"] = json!(hash);
+    labels[label] = json!(hash);
     let notes = set["metadata"]["annotations"].clone();
     cx.create(json!({"apiVersion": "apps/v1", "kind": "ControllerRevision",
         "metadata": {"name": name, "namespace": ns, "labels": labels, "annotations": notes, "ownerReferences": owner_ref(set)},

@@ -13,6 +13,7 @@ use super::{claims, preempt};
 use crate::kube::k3s::node::minor;
 
 const UNLIKE: &str = "node(s) didn't match Pod's node affinity/selector";
+const SCHEDULER: &str = "default-scheduler";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Why a pod cannot go to a node.
@@ -48,7 +49,7 @@ pub fn schedule(cx: &mut Cx) {
     let nodes: Vec<Arc<Value>> = cx.c.store.all("nodes", "").cloned().collect();
     let mut hall = Hall::new(&nodes, minor(&cx.c.version));
     for (i, pod) in waiting.iter().enumerate() {
-        if !matches!(s(pod, "/spec/schedulerName"), "" | "default-scheduler") {
+        if !matches!(s(pod, "/spec/schedulerName"), "" | SCHEDULER) {
             continue;
         }
         if !arr(pod, "/spec/schedulingGates").is_empty() {
@@ -270,7 +271,7 @@ fn unschedulable(cx: &mut Cx, pod: &Value, text: &str) {
         set_condition(p, &stamp, "PodScheduled", "False", "Unschedulable", text);
         probed(p);
     });
-    cx.event(pod, false, "FailedScheduling", text, "default-scheduler");
+    tell(cx, pod, None, ("Warning", "FailedScheduling", "Scheduling"), text);
 }
 
 fn bind(cx: &mut Cx, pod: &Value, node: &str) {
@@ -282,7 +283,14 @@ fn bind(cx: &mut Cx, pod: &Value, node: &str) {
         set_condition(p, &stamp, "PodScheduled", "True", "", "");
         probed(p);
     });
-    cx.event(pod, true, "Scheduled", &format!("Successfully assigned {ns}/{name} to {node}"), "default-scheduler");
+    let text = format!("Successfully assigned {ns}/{name} to {node}");
+    tell(cx, pod, None, ("Normal", "Scheduled", "Binding"), &text);
+}
+
+/// What the scheduler says of a pod; it runs beside the API server that leads.
+pub(super) fn tell(cx: &mut Cx, pod: &Value, other: Option<&Value>, what: (&str, &str, &str), text: &str) {
+    let host = cx.c.members.values().next().map(|m| m.node.clone()).unwrap_or_default();
+    cx.c.store.event_of(pod, other, what, text, (SCHEDULER, &format!("{SCHEDULER}-{host}")));
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::super::cx::Cx;
 use super::super::text::{arr, hash_name, ordered, s};
-use super::{deployments, pods, revisions};
+use super::{pods, progress, revisions};
 
 const SETS: &str = "statefulsets.apps";
 const CONTROLLER: &str = "statefulset-controller";
@@ -26,7 +26,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let parallel = s(&set, "/spec/podManagementPolicy") == "Parallel";
     let hash = hash_name(&ordered(&set["spec"]["template"]), 10);
     let update = format!("{name}-{hash}");
-    revisions::ensure(cx, &set, ns, &update, &hash);
+    revisions::ensure(cx, &set, ns, &update, ("controller.kubernetes.io/hash", &hash));
     let known = s(&set, "/status/currentRevision");
     let plan = Plan {
         current: if known.is_empty() { update.clone() } else { known.to_owned() },
@@ -54,7 +54,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
         }
     }
     let gone = shrink(cx, &set, ns, want, parallel);
-    if settled && gone && s(&set, "/spec/updateStrategy/type") != "OnDelete" {
+    if (settled && gone || parallel) && s(&set, "/spec/updateStrategy/type") != "OnDelete" {
         roll(cx, &set, ns, want, &plan);
     }
     status(cx, ns, name, &uid, &plan, want);
@@ -132,6 +132,7 @@ fn shrink(cx: &mut Cx, set: &Value, ns: &str, want: i64, parallel: bool) -> bool
 
 /// The highest pod of an older revision is replaced once all above it are ready.
 fn roll(cx: &mut Cx, set: &Value, ns: &str, want: i64, plan: &Plan) {
+    let min = set["spec"]["minReadySeconds"].as_u64().unwrap_or(0);
     for i in (first(set) + plan.partition..first(set) + want).rev() {
         let pod_name = format!("{}-{i}", s(set, "/metadata/name"));
         let Some(p) = cx.get("pods", ns, &pod_name) else { return };
@@ -141,7 +142,7 @@ fn roll(cx: &mut Cx, set: &Value, ns: &str, want: i64, plan: &Plan) {
             }
             return;
         }
-        if !pods::is_ready(p) {
+        if pods::until_available(p, min, cx.now()) != Some(0) {
             return;
         }
     }
@@ -155,14 +156,16 @@ fn create(cx: &mut Cx, set: &Value, ns: &str, pod_name: &str, i: i64, plan: &Pla
         ("statefulset.kubernetes.io/pod-name", pod_name),
         ("apps.kubernetes.io/pod-index", &i.to_string()),
     ];
-    let mut pod = pods::of_template(set, &template, pod_name, "", &labels);
+    let prefix = format!("{}-", s(set, "/metadata/name"));
+    let mut pod = pods::of_template(set, &template, pod_name, &prefix, &labels);
     for t in arr(set, "/spec/volumeClaimTemplates") {
         let claim = format!("{}-{pod_name}", s(t, "/metadata/name"));
         if cx.get("persistentvolumeclaims", ns, &claim).is_none() {
             cx.create(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
                 "metadata": {"name": claim, "namespace": ns, "labels": set["spec"]["selector"]["matchLabels"]}, "spec": t["spec"]}));
             let owner = s(set, "/metadata/name");
-            let text = format!("create Claim {claim} Pod {pod_name} in StatefulSet {owner} success");
+            let create = cx.verb("create");
+            let text = format!("{create} Claim {claim} Pod {pod_name} in StatefulSet {owner} success");
             cx.event(set, true, "SuccessfulCreate", &text, CONTROLLER);
         }
         let volume = json!({"name": t["metadata"]["name"], "persistentVolumeClaim": {"claimName": claim}});
@@ -172,6 +175,9 @@ fn create(cx: &mut Cx, set: &Value, ns: &str, pod_name: &str, i: i64, plan: &Pla
         }
     }
     pod["spec"]["hostname"] = json!(pod_name);
+    if !s(set, "/spec/serviceName").is_empty() {
+        pod["spec"]["subdomain"] = set["spec"]["serviceName"].clone();
+    }
     // A refusal is in the events; the set tries again when something changes.
     cx.create_pod(set, pod, CONTROLLER).ok();
 }
@@ -186,14 +192,12 @@ fn status(cx: &mut Cx, ns: &str, name: &str, uid: &str, plan: &Plan, want: i64) 
         updated += i64::from(revision == plan.update);
         current += i64::from(revision == plan.current);
     }
-    let done = updated >= want && ready >= want && total == want;
+    let rolls = cx.get(SETS, ns, name).is_some_and(|o| s(o, "/spec/updateStrategy/type") != "OnDelete");
+    let done = rolls && updated == want && ready == want && total == want;
     let (now, count) = if done { (&plan.update, updated) } else { (&plan.current, current) };
     cx.update(SETS, ns, name, |o| {
         o["status"]["observedGeneration"] = o["metadata"]["generation"].clone();
-        deployments::counts(&mut o["status"], total, (ready, available), updated, want);
-        if let Some(m) = o["status"].as_object_mut() {
-            m.shift_remove("unavailableReplicas");
-        }
+        progress::counts(&mut o["status"], [total, ready, available, updated, 0]);
         o["status"]["replicas"] = json!(total);
         o["status"]["availableReplicas"] = json!(available);
         o["status"]["currentRevision"] = json!(now);

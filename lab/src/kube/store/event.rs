@@ -4,8 +4,22 @@ use serde_json::{Value, json};
 use super::{Store, meta};
 
 /// Events of an object that differ only in their texts, before they are combined.
-const DIFFERENT: usize = 10;
+const DIFFERENT: usize = 9;
 const COMBINED: &str = "(combined from similar events): ";
+
+/// The namespace of the events of an object.
+fn space(regarding: &Value) -> String {
+    match meta::namespace(regarding) {
+        "" => "default".to_owned(),
+        ns => ns.to_owned(),
+    }
+}
+
+fn reference(o: &Value) -> Value {
+    let m = &o["metadata"];
+    json!({"apiVersion": o["apiVersion"], "kind": o["kind"], "name": m["name"], "namespace": m["namespace"],
+        "uid": m["uid"], "resourceVersion": m["resourceVersion"]})
+}
 
 impl Store {
     /// Reports an event about `regarding`; a repeated one counts up. `kind` is `Normal` or `Warning`,
@@ -16,10 +30,7 @@ impl Store {
 
     /// As [`Store::event`] about a part of `regarding` (`spec.containers{c}`), or about all of it when `part` is empty.
     pub fn event_at(&mut self, regarding: &Value, part: &str, source: &str, kind: &str, reason: &str, message: &str) {
-        let ns = match meta::namespace(regarding) {
-            "" => "default".to_owned(),
-            ns => ns.to_owned(),
-        };
+        let ns = space(regarding);
         let name = meta::name(regarding).to_owned();
         let now = meta::time(self.now_ms);
         let (found, message) = self.known((regarding, part), &ns, source, kind, reason, message);
@@ -31,7 +42,7 @@ impl Store {
             });
             return;
         }
-        let hex = format!("{:x}", self.now_ms.wrapping_mul(1_000_000).wrapping_add(self.random() % 999_983));
+        let hex = self.nonce();
         // A kubelet says on which node it is.
         let host = match (source, regarding["kind"].as_str()) {
             ("kubelet", Some("Pod")) => regarding["spec"]["nodeName"].as_str().unwrap_or_default(),
@@ -41,16 +52,16 @@ impl Store {
         let mut event = json!({
             "apiVersion": "v1", "kind": "Event",
             "metadata": {"name": format!("{name}.{hex}"), "namespace": ns},
-            "involvedObject": {
-                "apiVersion": regarding["apiVersion"], "kind": regarding["kind"], "name": name,
-                "namespace": regarding["metadata"]["namespace"], "uid": regarding["metadata"]["uid"],
-                "resourceVersion": regarding["metadata"]["resourceVersion"],
-            },
+            "involvedObject": reference(regarding),
             "reason": reason, "message": message, "type": kind, "count": 1,
             "firstTimestamp": now, "lastTimestamp": now, "eventTime": null,
             "source": {"component": source},
             "reportingComponent": source, "reportingInstance": host,
         });
+        if message.starts_with(COMBINED) {
+            event["reportingComponent"] = "".into();
+            event["reportingInstance"] = "".into();
+        }
         if !host.is_empty() {
             event["source"]["host"] = host.into();
         }
@@ -59,6 +70,38 @@ impl Store {
         }
         let now_ms = self.now_ms;
         let _ = self.create(now_ms, event);
+    }
+
+    /// Reports an event in the manner of `events.k8s.io`: with what was done, and about what else. `reporter` is the
+    /// component and the instance of it.
+    pub fn event_of(
+        &mut self,
+        regarding: &Value,
+        related: Option<&Value>,
+        (kind, reason, action): (&str, &str, &str),
+        message: &str,
+        (reporter, instance): (&str, &str),
+    ) {
+        let (ns, name) = (space(regarding), meta::name(regarding).to_owned());
+        let now = meta::micro_time(self.now_ms);
+        let mut event = json!({
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"name": format!("{name}.{}", self.nonce()), "namespace": ns},
+            "involvedObject": reference(regarding),
+            "reason": reason, "message": message, "type": kind, "action": action,
+            "firstTimestamp": null, "lastTimestamp": null, "eventTime": now, "source": {},
+            "reportingComponent": reporter, "reportingInstance": instance,
+        });
+        if let Some(other) = related {
+            event["related"] = reference(other);
+        }
+        let now_ms = self.now_ms;
+        let _ = self.create(now_ms, event);
+    }
+
+    /// What events of the same object are told apart by in their names.
+    fn nonce(&mut self) -> String {
+        format!("{:x}", self.now_ms.wrapping_mul(1_000_000).wrapping_add(self.random() % 999_983))
     }
 
     /// The event that such a report is counted in, and its text. Like client-go's correlator: equal ones count up, and
