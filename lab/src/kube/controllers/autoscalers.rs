@@ -65,6 +65,7 @@ fn one(cx: &mut Cx, ns: &str, name: &str, late: bool) {
     let resource = match s(&h, "/spec/scaleTargetRef/kind") {
         "StatefulSet" => "statefulsets.apps",
         "ReplicaSet" => "replicasets.apps",
+        "ReplicationController" => "replicationcontrollers",
         _ => "deployments.apps",
     };
     let stamp = cx.stamp();
@@ -149,6 +150,8 @@ fn unable(cx: &mut Cx, h: &Value, target: &Value, why: &str) {
         if o["status"]["desiredReplicas"].is_null() {
             o["status"]["desiredReplicas"] = json!(0);
         }
+        // one for each metric, with nothing in it
+        o["status"]["currentMetrics"] = json!([{"type": ""}]);
         let able = "the HPA controller was able to get the target's current scale";
         set_condition(o, &stamp, "AbleToScale", "True", "SucceededGetScale", able);
         set_condition(o, &stamp, "ScalingActive", "False", "FailedGetResourceMetric", &text);

@@ -7,6 +7,7 @@ use super::deployments::share;
 use super::pods;
 
 const BUDGETS: &str = "poddisruptionbudgets.policy";
+const ALLOWED: &str = "DisruptionAllowed";
 
 /// Pods of a namespace, or a budget in it, changed.
 pub fn reconcile(cx: &mut Cx, ns: &str) {
@@ -62,6 +63,9 @@ fn one(cx: &mut Cx, ns: &str, b: &Value) {
         (min, _) => share(min, expected, true),
     }
     .max(0);
+    if covered.is_empty() && b["status"]["observedGeneration"] != b["metadata"]["generation"] {
+        cx.event(b, true, "NoPods", "No matching pods found", "controllermanager");
+    }
     let allowed = if expected > 0 { (healthy - desired).max(0) } else { 0 };
     let stamp = cx.stamp();
     cx.update(BUDGETS, ns, s(b, "/metadata/name"), |o| {
@@ -72,6 +76,11 @@ fn one(cx: &mut Cx, ns: &str, b: &Value) {
         st["expectedPods"] = json!(expected);
         o["status"]["observedGeneration"] = o["metadata"]["generation"].clone();
         let (value, reason) = if allowed > 0 { ("True", "SufficientPods") } else { ("False", "InsufficientPods") };
-        set_condition(o, &stamp, "DisruptionAllowed", value, reason, "");
+        set_condition(o, &stamp, ALLOWED, value, reason, "");
+        let generation = o["metadata"]["generation"].clone();
+        for c in o["status"]["conditions"].as_array_mut().into_iter().flatten().filter(|c| c["type"] == ALLOWED) {
+            c["message"] = json!("");
+            c["observedGeneration"] = generation.clone();
+        }
     });
 }

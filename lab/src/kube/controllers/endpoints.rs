@@ -1,10 +1,13 @@
 //! Services: addresses, and which pods stand behind them.
 use serde_json::{Value, json};
 
-use super::super::cx::{Cx, owner_ref};
+use super::super::cx::{Cx, is_true, key, owner_ref};
 use super::super::k3s::packaged::service_address;
 use super::super::text::{arr, s};
-use super::pods;
+use super::{mirror, pods};
+
+/// EndpointSlices.
+pub(super) const SLICES: &str = "endpointslices.discovery.k8s.io";
 
 /// A Service gets its cluster address.
 pub fn service(cx: &mut Cx, ns: &str, name: &str) {
@@ -73,43 +76,98 @@ pub fn reconcile(cx: &mut Cx, ns: &str) {
 fn one(cx: &mut Cx, ns: &str, name: &str) {
     let Some(svc) = cx.get("services", ns, name).cloned() else { return };
     let selector = &svc["spec"]["selector"];
-    if !selector.is_object() {
+    if s(&svc, "/spec/type") == "ExternalName" {
         return;
     }
-    let (mut up, mut down, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    if !selector.is_object() {
+        return mirror::reconcile(cx, &svc, ns, name);
+    }
+    let unready = svc["spec"]["publishNotReadyAddresses"] == true;
+    let (mut up, mut down, mut ends, mut trigger) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let behind = cx.c.store.select("pods", ns, &json!({"matchLabels": selector}));
-    for p in behind.into_iter().filter(|p| p["status"]["podIP"].is_string() && pods::is_active(p)) {
-        let ready = pods::is_ready(p) || svc["spec"]["publishNotReadyAddresses"] == true;
+    let stood = cx.get("endpoints", ns, name);
+    for p in behind.into_iter().filter(|p| p["status"]["podIP"].is_string() && !pods::has_ended(p)) {
+        let leaves = !p["metadata"]["deletionTimestamp"].is_null();
+        let serving = is_true(p, "Ready");
+        let ready = unready || serving && !leaves;
         let reference =
             json!({"kind": "Pod", "namespace": ns, "name": p["metadata"]["name"], "uid": p["metadata"]["uid"]});
-        let address = json!({"ip": p["status"]["podIP"], "nodeName": p["spec"]["nodeName"], "targetRef": reference});
-        if ready {
-            up.push(address)
-        } else {
-            down.push(address)
-        }
-        let mut end = json!({"addresses": [p["status"]["podIP"]], "nodeName": p["spec"]["nodeName"], "targetRef": reference,
-            "conditions": {"ready": ready, "serving": ready, "terminating": false}});
-        if p["spec"]["hostname"].is_string() {
+        let mut address =
+            json!({"ip": p["status"]["podIP"], "nodeName": p["spec"]["nodeName"], "targetRef": reference});
+        let mut end = json!({"addresses": [p["status"]["podIP"]], "nodeName": p["spec"]["nodeName"],
+            "targetRef": reference, "conditions": {"ready": ready, "serving": serving, "terminating": leaves}});
+        if p["spec"]["hostname"].is_string() && s(p, "/spec/subdomain") == name {
+            address["hostname"] = p["spec"]["hostname"].clone();
             end["hostname"] = p["spec"]["hostname"].clone();
         }
         ends.push(end);
-    }
-    let ports: Vec<Value> = arr(&svc, "/spec/ports").iter().map(|p| port(cx, ns, selector, p)).collect();
-    let mut subset = json!({"ports": ports});
-    for (field, list) in [("addresses", &up), ("notReadyAddresses", &down)] {
-        if !list.is_empty() {
-            subset[field] = json!(list);
+        if !leaves || unready {
+            let list = if ready { "addresses" } else { "notReadyAddresses" };
+            if !stood.is_some_and(|e| arr(e, &format!("/subsets/0/{list}")).contains(&address)) {
+                trigger.extend(ready_since(p));
+            }
+            if ready { up.push(address) } else { down.push(address) }
         }
     }
-    let subsets = if up.is_empty() && down.is_empty() { json!([]) } else { json!([subset]) };
-    slice(cx, &svc, ns, name, &ports, &ends);
+    if stood.is_none() {
+        trigger.push(s(&svc, "/metadata/creationTimestamp").to_owned());
+    }
+    let changed = trigger.into_iter().min();
+    let wanted = arr(&svc, "/spec/ports");
+    let ports: Vec<Value> = wanted.iter().filter_map(|p| port(cx, ns, selector, p)).collect();
+    let subsets = if up.is_empty() && down.is_empty() || ports.is_empty() && !wanted.is_empty() {
+        json!([])
+    } else {
+        json!([subset(&up, &down, &ports)])
+    };
+    slice(cx, &svc, (ns, name), &ports, &ends, changed.as_deref());
     if cx.get("endpoints", ns, name).is_some_and(|e| e["subsets"] == subsets) {
         return;
     }
     let labels = labels(&svc, json!({"endpoints.kubernetes.io/managed-by": "endpoint-controller"}));
-    cx.ensure(json!({"apiVersion": "v1", "kind": "Endpoints",
-        "metadata": {"name": name, "namespace": ns, "labels": labels}, "subsets": subsets}));
+    let all = json!({"apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": name, "namespace": ns, "labels": labels}, "subsets": subsets});
+    put(cx, "endpoints", all, changed.as_deref());
+}
+
+fn subset(up: &[Value], down: &[Value], ports: &[Value]) -> Value {
+    let mut out = json!({});
+    for (field, list) in [("addresses", up), ("notReadyAddresses", down), ("ports", ports)] {
+        if !list.is_empty() {
+            out[field] = json!(list);
+        }
+    }
+    out
+}
+
+/// When a pod became ready, or ceased to be.
+fn ready_since(p: &Value) -> Option<String> {
+    let c = arr(p, "/status/conditions").iter().find(|c| c["type"] == "Ready")?;
+    c["lastTransitionTime"].as_str().map(str::to_owned)
+}
+
+/// Writes what stands behind a Service, and since when it has changed; who only leaves is no such change.
+fn put(cx: &mut Cx, resource: &str, mut all: Value, changed: Option<&str>) {
+    const SINCE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+    let (ns, name) = key(&all);
+    if let Some(t) = changed {
+        all["metadata"]["annotations"] = json!({SINCE: t});
+    } else if cx.get(resource, &ns, &name).is_some_and(|o| o["metadata"]["annotations"][SINCE].is_string()) {
+        let mut old = cx.get(resource, &ns, &name).cloned().unwrap_or_default();
+        if let Some(m) = old["metadata"]["annotations"].as_object_mut() {
+            m.shift_remove(SINCE);
+        }
+        if old["metadata"]["annotations"].as_object().is_some_and(serde_json::Map::is_empty) {
+            old["metadata"].as_object_mut().and_then(|m| m.shift_remove("annotations"));
+        }
+        for (k, v) in all.as_object().into_iter().flatten().filter(|(k, _)| *k != "metadata") {
+            old[k] = v.clone();
+        }
+        old["metadata"]["labels"] = all["metadata"]["labels"].clone();
+        cx.update(resource, &ns, &name, |o| *o = old);
+        return;
+    }
+    cx.ensure(all);
 }
 
 /// Labels of what stands behind a Service: its own, whether it has no address, and those of the controller.
@@ -123,14 +181,17 @@ fn labels(svc: &Value, own: Value) -> Value {
 }
 
 /// A port as it is behind the Service: a named target is looked up in its pods.
-fn port(cx: &Cx, ns: &str, selector: &Value, p: &Value) -> Value {
+fn port(cx: &Cx, ns: &str, selector: &Value, p: &Value) -> Option<Value> {
     let named = |name: &str| {
         let pods = cx.c.store.select("pods", ns, &json!({"matchLabels": selector}));
         let all = pods.into_iter().flat_map(|p| arr(p, "/spec/containers")).flat_map(|c| arr(c, "/ports"));
         all.into_iter().find(|q| q["name"] == name).and_then(|q| q["containerPort"].as_u64())
     };
     let target = &p["targetPort"];
-    let number = target.as_u64().or_else(|| named(target.as_str()?)).or(p["port"].as_u64());
+    let number = match target {
+        Value::String(name) => named(name)?,
+        _ => target.as_u64().or(p["port"].as_u64())?,
+    };
     let mut out = json!({"port": number, "protocol": s(p, "/protocol")});
     if p["name"].is_string() {
         out["name"] = p["name"].clone();
@@ -138,31 +199,39 @@ fn port(cx: &Cx, ns: &str, selector: &Value, p: &Value) -> Value {
     if s(p, "/protocol").is_empty() {
         out["protocol"] = json!("TCP");
     }
-    out
+    Some(out)
 }
 
 /// The EndpointSlice of a Service.
-fn slice(cx: &mut Cx, svc: &Value, ns: &str, name: &str, ports: &[Value], ends: &[Value]) {
+fn slice(
+    cx: &mut Cx,
+    svc: &Value,
+    (ns, name): (&str, &str),
+    ports: &[Value],
+    ends: &[Value],
+    changed: Option<&str>,
+) {
     let slice = format!("{name}-{}", super::super::text::hash_name(s(svc, "/metadata/uid"), 5));
-    let listed: Vec<Value> = ports
-        .iter()
-        .map(|p| {
-            let mut p = p.clone();
-            if p["name"].is_null() {
-                p["name"] = json!("");
-            }
-            p
-        })
-        .collect();
-    let have = cx.get("endpointslices.discovery.k8s.io", ns, &slice);
-    if have.is_some_and(|e| e["endpoints"] == json!(ends) && e["ports"] == json!(listed)) {
+    // None at all are no list.
+    let listed = if ports.is_empty() { Value::Null } else { ports.iter().cloned().map(sliced).collect() };
+    let have = cx.get(SLICES, ns, &slice);
+    if have.is_some_and(|e| e["endpoints"] == json!(ends) && e["ports"] == listed) {
         return;
     }
     let own = json!({"kubernetes.io/service-name": name,
         "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"});
     let labels = labels(svc, own);
-    cx.ensure(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+    let all = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": slice, "generateName": format!("{name}-"), "namespace": ns, "labels": labels,
             "ownerReferences": owner_ref(svc)},
-        "endpoints": ends, "ports": listed}));
+        "endpoints": ends, "ports": listed});
+    put(cx, SLICES, all, changed);
+}
+
+/// A port of Endpoints as slices have it: always with a name.
+pub(super) fn sliced(mut port: Value) -> Value {
+    if port["name"].is_null() {
+        port["name"] = json!("");
+    }
+    port
 }

@@ -1,173 +1,167 @@
 //! Jobs: pods until enough have succeeded or too many have failed.
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde_json::{Value, json};
 
 use super::super::KubeEvent;
-use super::super::cx::{Cx, is_true, set_condition};
+use super::super::cx::{Cx, is_true, key};
 use super::super::text::{arr, s};
-use super::{pods, policy, status};
+use super::tally::{self, TRACKING, Tally};
+use super::{pods, policy};
+use crate::kube::k3s::node::minor;
 
 const JOBS: &str = "jobs.batch";
 const CONTROLLER: &str = "job-controller";
-const INDEX: &str = "/metadata/annotations/batch.kubernetes.io~1job-completion-index";
 
-/// What became of a Job's pods.
-#[derive(Debug, Default)]
-struct Count {
-    active: Vec<String>,
-    terminating: i64,
-    ready: i64,
-    succeeded: i64,
-    failed: i64,
-    /// Restarts of containers in pods that have not ended.
-    restarts: i64,
-    done: BTreeSet<i64>,
-    busy: BTreeSet<i64>,
-    /// Failures by index.
-    failures: BTreeMap<i64, i64>,
-    /// Indexes that a rule gave up.
-    given_up: BTreeSet<i64>,
-    /// Why a rule ends the Job.
-    fatal: Option<String>,
-}
-
-fn count(cx: &Cx, job: &Value, ns: &str, uid: &str, indexed: bool) -> Count {
-    let mut c = Count::default();
-    for p in pods::owned(cx, ns, uid) {
-        let index = s(p, INDEX).parse().unwrap_or(0);
-        match s(p, "/status/phase") {
-            "Succeeded" => {
-                c.succeeded += 1;
-                c.done.insert(index);
-            }
-            "Failed" => {
-                let (action, why) = policy::judge(job, p).unwrap_or(("Count", String::new()));
-                match action {
-                    "Ignore" => continue,
-                    "FailJob" => drop(c.fatal.get_or_insert(why)),
-                    "FailIndex" => drop(c.given_up.insert(index)),
-                    _ => {}
-                }
-                c.failed += 1;
-                *c.failures.entry(index).or_default() += 1;
-            }
-            _ if pods::is_active(p) => {
-                c.active.push(s(p, "/metadata/name").to_owned());
-                c.busy.insert(index);
-                c.ready += i64::from(pods::is_ready(p));
-                c.restarts += status::statuses(p).filter_map(|st| st["restartCount"].as_i64()).sum::<i64>();
-            }
-            _ => c.terminating += 1,
-        }
-    }
-    if indexed {
-        let most = job["spec"]["completions"].as_i64().unwrap_or(i64::MAX);
-        c.done.retain(|i| *i < most);
-        c.succeeded = c.done.len() as i64;
-    }
-    c
-}
-
-/// Indexes that are not tried again, where each has a limit of its own.
-fn lost(job: &Value, c: &Count) -> Option<BTreeSet<i64>> {
-    let limit = job["spec"]["backoffLimitPerIndex"].as_i64()?;
-    let over = c.failures.iter().filter(|(_, n)| **n > limit).map(|(i, _)| *i);
-    Some(over.chain(c.given_up.iter().copied()).filter(|i| !c.done.contains(i)).collect())
-}
-
-/// `0-2,4` of a set of indexes.
-fn ranges(done: &BTreeSet<i64>) -> String {
-    let mut out: Vec<(i64, i64)> = Vec::new();
-    for i in done {
-        match out.last_mut().filter(|r| r.1 + 1 == *i) {
-            Some(r) => r.1 = *i,
-            None => out.push((*i, *i)),
-        }
-    }
-    let text: Vec<String> = out
-        .into_iter()
-        .map(|(a, b)| {
-            if a == b {
-                a.to_string()
-            } else if b == a + 1 {
-                format!("{a},{b}")
-            } else {
-                format!("{a}-{b}")
-            }
-        })
-        .collect();
-    text.join(",")
-}
-
-/// How a Job ends by what became of its pods: condition, reason, message.
-fn verdict(job: &Value, c: &Count, lost: Option<&BTreeSet<i64>>) -> Option<(&'static str, &'static str, String)> {
+/// How a Job ends by what became of its pods.
+fn verdict(job: &Value, c: &Tally) -> Option<End> {
+    let fails = |reason: &str, text: &str| Some(End { failed: true, reason: reason.into(), text: text.into() });
+    let succeeds = |reason: &str, text: &str| Some(End { failed: false, reason: reason.into(), text: text.into() });
     let limit = job["spec"]["backoffLimit"].as_i64().unwrap_or(6);
     let restarted = s(job, "/spec/template/spec/restartPolicy") == "OnFailure";
     if let Some(why) = &c.fatal {
-        return Some(("Failed", "PodFailurePolicy", why.clone()));
+        return fails("PodFailurePolicy", why);
     }
     if c.failed > limit || restarted && c.restarts > 0 && c.restarts >= limit {
-        return Some(("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit".to_owned()));
+        return fails("BackoffLimitExceeded", "Job has reached the specified backoff limit");
     }
-    if let (Some(lost), Some(most)) = (lost, job["spec"]["maxFailedIndexes"].as_i64())
-        && lost.len() as i64 > most
-    {
+    let lost = c.lost.as_ref().map_or(0, |l| l.len() as i64);
+    if job["spec"]["maxFailedIndexes"].as_i64().is_some_and(|most| lost > most) {
         let text = "Job has exceeded the specified maximal number of failed indexes";
-        return Some(("Failed", "MaxFailedIndexesExceeded", text.to_owned()));
+        return fails("MaxFailedIndexesExceeded", text);
+    }
+    let most = job["spec"]["completions"].as_i64();
+    if lost > 0 && most.is_some_and(|n| c.succeeded + lost >= n) {
+        return fails("FailedIndexes", "Job has failed indexes");
     }
     if let Some(i) = policy::succeeded(job, &c.done) {
-        return Some(("Complete", "SuccessPolicy", format!("Matched rules at index {i}")));
+        return succeeds("SuccessPolicy", &format!("Matched rules at index {i}"));
     }
-    let failed = lost.map_or(0, |l| l.len() as i64);
-    let complete = match job["spec"]["completions"].as_i64() {
-        Some(n) => c.succeeded + failed >= n,
+    let complete = match most {
+        Some(n) => c.succeeded >= n && c.active.is_empty(),
         // a queue of work: one pod that succeeds tells that nothing is left to begin
         None => c.succeeded > 0 && c.active.is_empty(),
     };
-    match complete {
-        true if failed > 0 => Some(("Failed", "FailedIndexes", "Job has failed indexes".to_owned())),
-        true => Some(("Complete", "CompletionsReached", "Reached expected number of succeeded pods".to_owned())),
-        false => None,
-    }
+    complete.then(|| succeeds("CompletionsReached", "Reached expected number of succeeded pods"))?
 }
 
 /// Brings a Job's pods and status up to date.
 pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
-    let Some(job) = cx.get(JOBS, ns, name).cloned() else { return };
-    if !job["metadata"]["deletionTimestamp"].is_null() || is_true(&job, "Complete") || is_true(&job, "Failed") {
-        return;
-    }
+    let Some(job) = cx.get(JOBS, ns, name).cloned() else { return tally::release(cx, ns) };
     let managed = s(&job, "/spec/managedBy");
     if !matches!(managed, "" | "kubernetes.io/job-controller") {
         return;
     }
     let uid = s(&job, "/metadata/uid").to_owned();
-    let indexed = s(&job, "/spec/completionMode") == "Indexed";
-    let c = count(cx, &job, ns, &uid, indexed);
-    let lost = lost(&job, &c);
-    write(cx, ns, name, &c, indexed, lost.as_ref());
-    let late = late(cx, &job, ns, name)
-        .then(|| ("Failed", "DeadlineExceeded", "Job was active longer than specified deadline".to_owned()));
-    if let Some((kind, reason, text)) = verdict(&job, &c, lost.as_ref()).or(late) {
-        c.active.iter().for_each(|p| cx.delete_pod(&job, p, CONTROLLER));
-        return finish(cx, ns, name, kind, reason, &text);
+    if !job["metadata"]["deletionTimestamp"].is_null() {
+        return tally::let_go_all(cx, ns, &uid);
     }
-    if job["spec"]["suspend"] == true {
-        return suspend(cx, &job, &c.active);
+    if is_true(&job, "Complete") || is_true(&job, "Failed") {
+        return;
     }
-    if is_true(&job, "Suspended") {
-        cx.condition((JOBS, ns, name), "Suspended", "False", "JobResumed", "Job resumed");
-        let stamp = cx.stamp();
-        cx.update(JOBS, ns, name, |j| j["status"]["startTime"] = json!(stamp));
-        cx.event(&job, true, "Resumed", "Job resumed", CONTROLLER);
+    let mut c = tally::of(cx, &job);
+    let end = ending(&job).or_else(|| verdict(&job, &c)).or_else(|| late(cx, &job, ns, name));
+    if let Some(end) = &end {
+        stop(cx, &job, &mut c, end.failed);
     }
-    begin(cx, &job, &c, lost.as_ref());
+    let fresh = std::mem::take(&mut c.counted);
+    fresh.iter().for_each(|pod| tally::let_go(cx, ns, pod));
+    let stamp = cx.stamp();
+    cx.update(JOBS, ns, name, |j| {
+        write(j, &c, &stamp);
+        if let Some(e) = &end {
+            say(j, &stamp, e.first(), "True", &e.reason, &e.text);
+        }
+    });
+    if let Some(end) = end {
+        // The pods have to be gone first.
+        if c.terminating == 0 {
+            finish(cx, ns, name, &end);
+        }
+    } else if job["spec"]["suspend"] == true {
+        suspend(cx, &job, &c.active);
+    } else {
+        resumed(cx, &job);
+        begin(cx, &job, &c);
+    }
+}
+
+/// How a Job ends.
+struct End {
+    failed: bool,
+    reason: String,
+    text: String,
+}
+
+impl End {
+    /// What is said while its pods are still there, and when they are gone.
+    fn first(&self) -> &'static str {
+        if self.failed { "FailureTarget" } else { "SuccessCriteriaMet" }
+    }
+
+    fn last(&self) -> &'static str {
+        if self.failed { "Failed" } else { "Complete" }
+    }
+}
+
+/// The end that has been decided before.
+fn ending(job: &Value) -> Option<End> {
+    let kinds = ["SuccessCriteriaMet", "FailureTarget"];
+    let c = kinds.iter().find_map(|k| {
+        arr(job, "/status/conditions").iter().find(|c| c["type"] == *k && c["status"] == "True")
+    })?;
+    Some(End {
+        failed: c["type"] == "FailureTarget",
+        reason: s(c, "/reason").to_owned(),
+        text: s(c, "/message").to_owned(),
+    })
+}
+
+/// Pods that are still there go; those of a Job that fails count as failed.
+fn stop(cx: &mut Cx, job: &Value, c: &mut Tally, failed: bool) {
+    let ns = s(job, "/metadata/namespace").to_owned();
+    for pod in std::mem::take(&mut c.active) {
+        cx.delete_pod(job, &pod, CONTROLLER);
+        tally::let_go(cx, &ns, &pod);
+        c.failed += i64::from(failed);
+        c.terminating += i64::from(cx.get("pods", &ns, &pod).is_some());
+    }
+    c.ready = 0;
+}
+
+/// Says something of a Job, in the place where it was said before; false is nothing new.
+fn say(j: &mut Value, stamp: &str, kind: &str, status: &str, reason: &str, text: &str) -> bool {
+    let fresh = json!({"type": kind, "status": status, "lastProbeTime": stamp, "lastTransitionTime": stamp,
+        "reason": reason, "message": text});
+    let same = |c: &Value| ["status", "reason", "message"].iter().all(|f| c[*f] == fresh[*f]);
+    if !j["status"]["conditions"].is_array() {
+        j["status"]["conditions"] = json!([]);
+    }
+    let Some(list) = j["status"]["conditions"].as_array_mut() else { return false };
+    match list.iter_mut().find(|c| c["type"] == kind) {
+        Some(c) if same(c) => return false,
+        Some(c) => *c = fresh,
+        None if status == "False" => return false,
+        None => list.push(fresh),
+    }
+    true
+}
+
+/// A Job that was suspended goes on.
+fn resumed(cx: &mut Cx, job: &Value) {
+    if !is_true(job, "Suspended") {
+        return;
+    }
+    let ((ns, name), stamp) = (key(job), cx.stamp());
+    cx.update(JOBS, &ns, &name, |j| {
+        say(j, &stamp, "Suspended", "False", "JobResumed", "Job resumed");
+        j["status"]["startTime"] = json!(stamp);
+    });
+    cx.event(job, true, "Resumed", "Job resumed", CONTROLLER);
 }
 
 /// Makes the pods that are missing, or takes those away that are too many.
-fn begin(cx: &mut Cx, job: &Value, c: &Count, lost: Option<&BTreeSet<i64>>) {
-    let (ns, name) = super::super::cx::key(job);
+fn begin(cx: &mut Cx, job: &Value, c: &Tally) {
+    let (ns, name) = key(job);
+    let lost = c.lost.as_ref();
     let uid = s(job, "/metadata/uid").to_owned();
     let parallelism = job["spec"]["parallelism"].as_i64().unwrap_or(1);
     let completions = job["spec"]["completions"].as_i64();
@@ -179,7 +173,7 @@ fn begin(cx: &mut Cx, job: &Value, c: &Count, lost: Option<&BTreeSet<i64>>) {
         None => parallelism,
     };
     for pod in c.active.iter().take(usize::try_from(active - want).unwrap_or(0)) {
-        cx.delete_pod(job, pod, CONTROLLER);
+        drop_pod(cx, job, pod);
     }
     let ending = if job["spec"]["podReplacementPolicy"] == "Failed" { c.terminating } else { 0 };
     let Ok(missing) = usize::try_from(want - active - ending) else { return };
@@ -198,13 +192,19 @@ fn begin(cx: &mut Cx, job: &Value, c: &Count, lost: Option<&BTreeSet<i64>>) {
     }
 }
 
+/// Takes a pod away without counting it.
+fn drop_pod(cx: &mut Cx, job: &Value, pod: &str) {
+    tally::let_go(cx, s(job, "/metadata/namespace"), pod);
+    cx.delete_pod(job, pod, CONTROLLER);
+}
+
 /// A failed pod is tried again after a growing pause; true while the pause lasts.
 fn pauses(cx: &mut Cx, ns: &str, name: &str, uid: &str, failed: i64) -> bool {
     let tried = cx.c.apps.get(&tries(uid)).and_then(Value::as_i64).unwrap_or(0);
     if failed <= tried {
         return false;
     }
-    let pause = (10_000u64 << failed.clamp(1, 6).saturating_sub(1)).min(360_000);
+    let pause = (10_000u64 << failed.clamp(1, 7).saturating_sub(1)).min(600_000);
     let event = KubeEvent::JobRetry { cluster: cx.c.id.clone(), ns: ns.to_owned(), name: name.to_owned(), failed };
     if !cx.w.is_pending(&crate::world::Event::Kube(event.clone())) && failed <= 15 {
         cx.later(pause, event);
@@ -213,12 +213,13 @@ fn pauses(cx: &mut Cx, ns: &str, name: &str, uid: &str, failed: i64) -> bool {
 }
 
 /// Whether the Job has been active for longer than it may; looks again when it will have been.
-fn late(cx: &mut Cx, job: &Value, ns: &str, name: &str) -> bool {
-    let Some(limit) = job["spec"]["activeDeadlineSeconds"].as_u64() else { return false };
+fn late(cx: &mut Cx, job: &Value, ns: &str, name: &str) -> Option<End> {
+    let limit = job["spec"]["activeDeadlineSeconds"].as_u64().filter(|_| job["spec"]["suspend"] != true)?;
     let start = crate::kube::store::meta::parse_time(s(job, "/status/startTime")).unwrap_or(cx.now());
     let due = start + limit * 1000;
     if cx.now() >= due {
-        return true;
+        let text = "Job was active longer than specified deadline".to_owned();
+        return Some(End { failed: true, reason: "DeadlineExceeded".to_owned(), text });
     }
     let look =
         KubeEvent::Look { cluster: cx.c.id.clone(), resource: JOBS.into(), ns: ns.to_owned(), name: name.to_owned() };
@@ -226,19 +227,21 @@ fn late(cx: &mut Cx, job: &Value, ns: &str, name: &str) -> bool {
         let delay = due - cx.now();
         cx.later(delay, look);
     }
-    false
+    None
 }
 
 fn suspend(cx: &mut Cx, job: &Value, active: &[String]) {
-    active.iter().for_each(|p| cx.delete_pod(job, p, CONTROLLER));
-    if !is_true(job, "Suspended") {
-        cx.condition(
-            (JOBS, s(job, "/metadata/namespace"), s(job, "/metadata/name")),
-            "Suspended",
-            "True",
-            "JobSuspended",
-            "Job suspended",
-        );
+    active.iter().for_each(|p| drop_pod(cx, job, p));
+    let ((ns, name), stamp) = (key(job), cx.stamp());
+    let starts_anew = minor(&cx.c.version) >= 36;
+    let mut news = false;
+    cx.update(JOBS, &ns, &name, |j| {
+        news = say(j, &stamp, "Suspended", "True", "JobSuspended", "Job suspended");
+        if news && starts_anew {
+            j["status"].as_object_mut().and_then(|m| m.shift_remove("startTime"));
+        }
+    });
+    if news {
         cx.event(job, true, "Suspended", "Job suspended", CONTROLLER);
     }
 }
@@ -252,6 +255,8 @@ fn create(cx: &mut Cx, job: &Value, name: &str, uid: &str, index: Option<i64>, f
     ];
     let prefix = index.map_or_else(|| format!("{name}-"), |i| format!("{name}-{i}-"));
     let mut pod = pods::of_template(job, &job["spec"]["template"], "", &prefix, &labels);
+    let kept = arr(&job["spec"]["template"], "/metadata/finalizers").iter().cloned();
+    pod["metadata"]["finalizers"] = kept.chain([json!(TRACKING)]).collect();
     if let Some(i) = index {
         pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] = json!(i.to_string());
         pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = json!(i.to_string());
@@ -283,53 +288,43 @@ fn tries(uid: &str) -> String {
     format!("job-tries/{uid}")
 }
 
-fn write(cx: &mut Cx, ns: &str, name: &str, c: &Count, indexed: bool, lost: Option<&BTreeSet<i64>>) {
-    let stamp = cx.stamp();
+fn write(j: &mut Value, c: &Tally, stamp: &str) {
+    if !j["status"].is_object() {
+        j["status"] = json!({});
+    }
+    if j["status"]["startTime"].is_null() && j["spec"]["suspend"] != true {
+        j["status"]["startTime"] = json!(stamp);
+    }
     let active = c.active.len() as i64;
-    cx.update(JOBS, ns, name, |j| {
-        if !j["status"].is_object() {
-            j["status"] = json!({});
+    for (k, v) in [("active", active), ("succeeded", c.succeeded), ("failed", c.failed), ("ready", c.ready)] {
+        if v > 0 || k == "ready" {
+            j["status"][k] = json!(v);
+        } else if let Some(m) = j["status"].as_object_mut() {
+            m.shift_remove(k);
         }
-        if j["status"]["startTime"].is_null() && j["spec"]["suspend"] != true {
-            j["status"]["startTime"] = json!(stamp);
-        }
-        for (k, v) in [("active", active), ("succeeded", c.succeeded), ("failed", c.failed), ("ready", c.ready)] {
-            if v > 0 || k == "ready" {
-                j["status"][k] = json!(v);
-            } else if let Some(m) = j["status"].as_object_mut() {
-                m.shift_remove(k);
-            }
-        }
-        j["status"]["terminating"] = json!(c.terminating);
-        j["status"]["uncountedTerminatedPods"] = json!({});
-        if indexed && !c.done.is_empty() {
-            j["status"]["completedIndexes"] = json!(ranges(&c.done));
-        }
-        if let Some(lost) = lost {
-            j["status"]["failedIndexes"] = json!(ranges(lost));
-        }
-    });
+    }
+    j["status"]["terminating"] = json!(c.terminating);
+    j["status"]["uncountedTerminatedPods"] = json!({});
+    if !c.done.is_empty() {
+        j["status"]["completedIndexes"] = json!(tally::ranges(&c.done));
+    }
+    if let Some(lost) = &c.lost {
+        j["status"]["failedIndexes"] = json!(tally::ranges(lost));
+    }
 }
 
-fn finish(cx: &mut Cx, ns: &str, name: &str, kind: &str, reason: &str, text: &str) {
+fn finish(cx: &mut Cx, ns: &str, name: &str, end: &End) {
     let stamp = cx.stamp();
-    let first = if kind == "Complete" { "SuccessCriteriaMet" } else { "FailureTarget" };
     cx.update(JOBS, ns, name, |j| {
-        set_condition(j, &stamp, first, "True", reason, text);
-        set_condition(j, &stamp, kind, "True", reason, text);
-        if kind == "Complete" {
+        say(j, &stamp, end.last(), "True", &end.reason, &end.text);
+        if !end.failed {
             j["status"]["completionTime"] = json!(stamp);
         }
-        if let Some(m) = j["status"].as_object_mut() {
-            m.shift_remove("active");
-        }
-        j["status"]["ready"] = json!(0);
     });
     let Some(job) = cx.get(JOBS, ns, name).cloned() else { return };
-    if kind == "Complete" {
-        cx.event(&job, true, "Completed", "Job completed", CONTROLLER);
-    } else {
-        cx.event(&job, false, reason, text, CONTROLLER);
+    match end.failed {
+        true => cx.event(&job, false, &end.reason, &end.text, CONTROLLER),
+        false => cx.event(&job, true, "Completed", "Job completed", CONTROLLER),
     }
     if let Some(ttl) = job["spec"]["ttlSecondsAfterFinished"].as_u64() {
         let uid = s(&job, "/metadata/uid").to_owned();
@@ -344,15 +339,5 @@ fn finish(cx: &mut Cx, ns: &str, name: &str, kind: &str, reason: &str, text: &st
 pub fn expired(cx: &mut Cx, ns: &str, name: &str, uid: &str) {
     if cx.get(JOBS, ns, name).is_some_and(|j| s(j, "/metadata/uid") == uid) {
         cx.delete(JOBS, ns, name);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn indexes_are_written_as_ranges() {
-        assert_eq!(ranges(&BTreeSet::from([0, 1, 2, 4, 6, 7])), "0-2,4,6,7");
     }
 }

@@ -154,11 +154,24 @@ fn advance(cx: &mut Cx, uid: &str) {
         PodStage::Prepare => prepare(cx, uid, &rt, &pod),
         PodStage::Pull(i) => pulled(cx, uid, &rt, &pod, i),
         PodStage::Init(_) | PodStage::Running | PodStage::Ready => containers::retry(cx, uid),
-        PodStage::Stopping => {
-            cx.remove("pods", &rt.ns, &rt.name);
-        }
+        PodStage::Stopping => stopped(cx, uid, &pod),
         PodStage::Done => {}
     }
+}
+
+/// The containers of a pod that is being deleted have ended: it goes, unless somebody still holds it.
+fn stopped(cx: &mut Cx, uid: &str, pod: &Value) {
+    let (ns, name) = key(pod);
+    if arr(pod, "/metadata/finalizers").is_empty() {
+        return cx.remove("pods", &ns, &name);
+    }
+    let running: Vec<(String, i64)> = status::statuses(pod)
+        .filter(|st| st["state"]["running"].is_object())
+        .map(|st| (s(st, "/name").to_owned(), if images::web(s(st, "/image")) { 0 } else { 137 }))
+        .collect();
+    status::edit(cx, &ns, &name, |e| running.iter().for_each(|(c, code)| e.end(c, *code)));
+    cx.update("pods", &ns, &name, |p| p["metadata"]["deletionGracePeriodSeconds"] = 0.into());
+    stay(cx, uid, PodStage::Done);
 }
 
 /// Volumes, referenced objects, runtime class; then the first image.

@@ -22,6 +22,7 @@ pub mod kubelet;
 pub mod localpath;
 pub mod logs;
 pub mod lost;
+mod mirror;
 pub mod misc;
 pub mod needs;
 mod places;
@@ -41,6 +42,7 @@ pub mod shell;
 pub mod statefulsets;
 pub mod statics;
 pub mod status;
+mod tally;
 
 use std::collections::BTreeSet;
 
@@ -211,6 +213,10 @@ fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
         "pods" => pod(c, store, work),
         "nodes" => node(c, work),
         "services" => drop(work.insert(Work::Service(ns, name))),
+        // those that somebody wrote by hand
+        "endpoints" if c.object["metadata"]["labels"]["endpoints.kubernetes.io/managed-by"].is_null() => {
+            work.insert(Work::Service(ns, name));
+        }
         "persistentvolumeclaims" | "persistentvolumes" | "storageclasses.storage.k8s.io" => {
             work.extend([Work::Claims, Work::Schedule]);
         }

@@ -73,16 +73,19 @@ fn gated(cx: &mut Cx, pod: &Value) {
     let text = "Scheduling is blocked due to non-empty scheduling gates";
     cx.update_unnoted("pods", &ns, &name, |p| {
         set_condition(p, &stamp, "PodScheduled", "False", "SchedulingGated", text);
-        probed(p);
+        probed(p, false);
     });
 }
 
-/// Conditions of pods say when they were probed, which is never, and of which generation they speak.
-fn probed(p: &mut Value) {
+/// Conditions of pods say when they were probed, which is never, and those that the scheduler writes itself of which
+/// generation they speak.
+fn probed(p: &mut Value, own: bool) {
     let generation = p["metadata"]["generation"].clone();
     for c in p["status"]["conditions"].as_array_mut().into_iter().flatten() {
         c["lastProbeTime"] = Value::Null;
-        c["observedGeneration"] = generation.clone();
+        if own && c["type"] == "PodScheduled" {
+            c["observedGeneration"] = generation.clone();
+        }
     }
 }
 
@@ -269,7 +272,7 @@ fn unschedulable(cx: &mut Cx, pod: &Value, text: &str) {
     }
     cx.update("pods", &ns, &name, |p| {
         set_condition(p, &stamp, "PodScheduled", "False", "Unschedulable", text);
-        probed(p);
+        probed(p, true);
     });
     tell(cx, pod, None, ("Warning", "FailedScheduling", "Scheduling"), text);
 }
@@ -277,11 +280,15 @@ fn unschedulable(cx: &mut Cx, pod: &Value, text: &str) {
 fn bind(cx: &mut Cx, pod: &Value, node: &str) {
     let (ns, name) = key(pod);
     let stamp = cx.stamp();
+    let clears = minor(&cx.c.version) >= 35;
     // The API server binds: nobody manages what it writes then.
     cx.update_unnoted("pods", &ns, &name, |p| {
         p["spec"]["nodeName"] = json!(node);
         set_condition(p, &stamp, "PodScheduled", "True", "", "");
-        probed(p);
+        probed(p, false);
+        if let Some(m) = p["status"].as_object_mut().filter(|_| clears) {
+            m.shift_remove("nominatedNodeName");
+        }
     });
     let text = format!("Successfully assigned {ns}/{name} to {node}");
     tell(cx, pod, None, ("Normal", "Scheduled", "Binding"), &text);

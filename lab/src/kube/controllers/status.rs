@@ -294,6 +294,7 @@ fn phase(p: &Value) -> &'static str {
     if inits(p).any(|(c, st)| !is_past(c, st)) {
         return "Pending";
     }
+    let ends = !p["metadata"]["deletionTimestamp"].is_null();
     let (mut waiting, mut running, mut stopped, mut good) = (0, 0, 0, 0);
     for st in arr(p, "/status/containerStatuses") {
         if st["state"]["running"].is_object() {
@@ -307,9 +308,9 @@ fn phase(p: &Value) -> &'static str {
     }
     match (waiting, running, stopped) {
         (0, 0, 0) => "Pending",
-        (0, 0, _) if policy == "Always" => "Running",
+        (0, 0, _) if policy == "Always" && !ends => "Running",
         (0, 0, n) if good == n => "Succeeded",
-        (0, 0, _) if policy == "Never" => "Failed",
+        (0, 0, _) if policy == "Never" || ends => "Failed",
         (0, _, _) => "Running",
         _ => "Pending",
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::node::Node;
 use super::{Kind, kindfill, podfill, typed};
 use crate::kube::store::{Store, meta};
-use crate::kube::text::{arr, shown};
+use crate::kube::text::{arr, s, shown};
 
 /// Fills in defaults; `old` is the object as it was, for values that are given out once.
 pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value>) {
@@ -173,11 +173,12 @@ fn pod(store: &Store, obj: &mut Value, old: Option<&Value>) {
         set(&mut obj["status"], "phase", "Pending".into());
         let qos = qos(&obj["spec"]);
         set(&mut obj["status"], "qosClass", qos.into());
-        let have: Vec<&str> =
-            obj["spec"]["tolerations"].as_array().into_iter().flatten().filter_map(|t| t["key"].as_str()).collect();
+        let evicts = |t: &Value| matches!(s(t, "/effect"), "" | "NoExecute");
+        let list: Vec<Value> = obj["spec"]["tolerations"].as_array().into_iter().flatten().cloned().collect();
+        let has = |key: &str| list.iter().any(|t| evicts(t) && (s(t, "/key").is_empty() || s(t, "/key") == key));
         let want: Vec<Value> = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
             .iter()
-            .filter(|k| !have.contains(*k))
+            .filter(|k| !has(k))
             .map(|k| json!({"key": k, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}))
             .collect();
         if !obj["spec"]["tolerations"].is_array() {

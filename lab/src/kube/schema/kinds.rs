@@ -92,17 +92,42 @@ impl Kind {
 
     /// Whether `generation` counts changes of its spec.
     #[must_use]
-    pub fn generations(&self, obj: &Value) -> bool {
-        self.custom
-            || self.kind == "Namespace"
-            || COUNTED.contains(&self.kind.as_str())
-            || obj.get("spec").is_some() && !matches!(self.kind.as_str(), "Service" | "PersistentVolumeClaim")
+    pub fn generations(&self) -> bool {
+        self.custom || COUNTED.contains(&self.kind.as_str())
     }
 }
 
-/// Kinds without a spec whose strategy counts generations all the same.
-const COUNTED: &[&str] =
-    &["EndpointSlice", "PriorityClass", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+/// Kinds whose strategy counts generations.
+const COUNTED: &[&str] = &[
+    "CronJob",
+    "CSIDriver",
+    "CustomResourceDefinition",
+    "DaemonSet",
+    "Deployment",
+    "DeviceClass",
+    "DeviceTaintRule",
+    "EndpointSlice",
+    "FlowSchema",
+    "Ingress",
+    "IngressClass",
+    "Job",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
+    "MutatingWebhookConfiguration",
+    "NetworkPolicy",
+    "Pod",
+    "PodDisruptionBudget",
+    "PodTemplate",
+    "PriorityClass",
+    "PriorityLevelConfiguration",
+    "ReplicaSet",
+    "ReplicationController",
+    "ResourceSlice",
+    "StatefulSet",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+    "ValidatingWebhookConfiguration",
+];
 
 /// group, version, kind, plural, short names, flags, categories. Flags: n
 /// namespaced, s status, c scale, o create only, r read only.

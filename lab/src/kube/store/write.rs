@@ -94,7 +94,7 @@ impl Store {
         self.admit(kind, &ns, &name)?;
         let uid = self.uuid();
         let stamp = meta::time(self.now_ms);
-        let generation = kind.generations(&obj);
+        let generation = kind.generations();
         meta::edit(&mut obj, |m| {
             for f in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"] {
                 m.shift_remove(f);
@@ -376,7 +376,7 @@ impl Store {
         if same(old, &new) {
             return Written { object: old.clone(), created: false, changed: false, warnings: Vec::new() };
         }
-        if kind.generations(&new) && spec_changed(old, &new) && !is_bound(kind, old, &new) {
+        if kind.generations() && spec_changed(old, &new) && !is_bound(kind, old, &new) {
             let g = old["metadata"]["generation"].as_u64().unwrap_or(0) + 1;
             meta::edit(&mut new, |m| m.insert("generation".into(), g.into()));
         }
