@@ -57,6 +57,7 @@ const PVE: &str = "requests and answers of Proxmox VE 9.1";
 const PVE_SCHEMA: &str = "official API schema and manual of Proxmox VE";
 const PVE_SOURCE: &str = "qemu-server, pve-common, pve-access-control";
 const REST: &str = "requests and answers of the Kubernetes API machinery 1.34";
+const CONTROL: &str = "a control plane 1.36.2, side by side with the lab";
 const KUBE_DOCS: &str = "documentation of Kubernetes";
 const MANUAL: &str = "manual pages and outputs of Debian 12";
 
@@ -127,6 +128,13 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("kube/charts", "objects of the catalogue's charts", Source, "the charts' own values and templates"),
     row("kube/container", "programs in containers", Estimate, "plain images only"),
     row("kube/controllers/", "Kubernetes controllers", Docs, KUBE_DOCS),
+    row("kube/controllers/deployments", "rollouts of Deployments", Recorded, CONTROL),
+    row("kube/controllers/endpoints", "what stands behind Services", Recorded, CONTROL),
+    row("kube/controllers/jobs", "Jobs", Recorded, CONTROL),
+    row("kube/controllers/mirror", "slices of Endpoints that are written by hand", Recorded, CONTROL),
+    row("kube/controllers/progress", "what is said of Deployments", Recorded, CONTROL),
+    row("kube/controllers/replicasets", "ReplicaSets and ReplicationControllers", Recorded, CONTROL),
+    row("kube/controllers/tally", "pods of Jobs, each counted once", Recorded, CONTROL),
     row("kube/controllers/behaviour", "what containers do; how long they take", Estimate, "durations are not measured"),
     row("kube/controllers/claims", "provisioners of volumes", Docs, "csi-driver-nfs, local-path-provisioner"),
     row("kube/controllers/fleet", "Fleet", Docs, "documentation of Fleet 0.14"),

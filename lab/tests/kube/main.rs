@@ -16,6 +16,7 @@ mod recorded;
 mod refused;
 mod rest;
 mod rights;
+mod rollouts;
 mod scale;
 mod validity;
 mod wire;

@@ -65,7 +65,8 @@ async fn controllers_and_kubelets_manage_what_they_write() {
     let of_kubelet = &entry(&p, "k3s", "status").unwrap()["fieldsV1"]["f:status"];
     assert_eq!(of_kubelet["f:phase"], json!({}));
     assert_eq!(of_kubelet["f:conditions"]["k:{\"type\":\"Ready\"}"]["f:lastProbeTime"], json!({}));
-    assert_eq!(of_kubelet["f:conditions"]["k:{\"type\":\"PodScheduled\"}"], Value::Null);
+    let placed = &of_kubelet["f:conditions"]["k:{\"type\":\"PodScheduled\"}"];
+    assert_eq!(*placed, json!({"f:observedGeneration": {}}), "the binding wrote the rest");
     assert_eq!(p["metadata"]["generation"], 1, "a binding is no new generation");
     // a later applier is told whose a field is
     let named = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web",

@@ -121,7 +121,7 @@ fn one(cx: &mut Cx, ns: &str, name: &str) {
         json!([subset(&up, &down, &ports)])
     };
     slice(cx, &svc, (ns, name), &ports, &ends, changed.as_deref());
-    if cx.get("endpoints", ns, name).is_some_and(|e| e["subsets"] == subsets) {
+    if cx.get("endpoints", ns, name).is_some_and(|e| arr(e, "/subsets") == arr(&subsets, "")) {
         return;
     }
     let labels = labels(&svc, json!({"endpoints.kubernetes.io/managed-by": "endpoint-controller"}));
@@ -150,24 +150,30 @@ fn ready_since(p: &Value) -> Option<String> {
 fn put(cx: &mut Cx, resource: &str, mut all: Value, changed: Option<&str>) {
     const SINCE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
     let (ns, name) = key(&all);
-    if let Some(t) = changed {
-        all["metadata"]["annotations"] = json!({SINCE: t});
-    } else if cx.get(resource, &ns, &name).is_some_and(|o| o["metadata"]["annotations"][SINCE].is_string()) {
-        let mut old = cx.get(resource, &ns, &name).cloned().unwrap_or_default();
-        if let Some(m) = old["metadata"]["annotations"].as_object_mut() {
-            m.shift_remove(SINCE);
+    let Some(mut o) = cx.get(resource, &ns, &name).cloned() else {
+        if let Some(t) = changed {
+            all["metadata"]["annotations"] = json!({SINCE: t});
         }
-        if old["metadata"]["annotations"].as_object().is_some_and(serde_json::Map::is_empty) {
-            old["metadata"].as_object_mut().and_then(|m| m.shift_remove("annotations"));
-        }
-        for (k, v) in all.as_object().into_iter().flatten().filter(|(k, _)| *k != "metadata") {
-            old[k] = v.clone();
-        }
-        old["metadata"]["labels"] = all["metadata"]["labels"].clone();
-        cx.update(resource, &ns, &name, |o| *o = old);
+        cx.create(all);
         return;
+    };
+    o["metadata"]["labels"] = all["metadata"]["labels"].take();
+    let mut notes = o["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+    notes.shift_remove(SINCE);
+    notes.extend(changed.map(|t| (SINCE.to_owned(), t.into())));
+    if !notes.is_empty() {
+        o["metadata"]["annotations"] = json!(notes);
+    } else if let Some(m) = o["metadata"].as_object_mut() {
+        m.shift_remove("annotations");
     }
-    cx.ensure(all);
+    for field in ["subsets", "endpoints", "ports"] {
+        if field == "subsets" && all[field] == json!([]) {
+            o.as_object_mut().and_then(|m| m.shift_remove(field));
+        } else if !all[field].is_null() || field == "ports" && o[field].is_array() {
+            o[field] = all[field].take();
+        }
+    }
+    cx.update(resource, &ns, &name, |old| *old = o);
 }
 
 /// Labels of what stands behind a Service: its own, whether it has no address, and those of the controller.
@@ -203,14 +209,7 @@ fn port(cx: &Cx, ns: &str, selector: &Value, p: &Value) -> Option<Value> {
 }
 
 /// The EndpointSlice of a Service.
-fn slice(
-    cx: &mut Cx,
-    svc: &Value,
-    (ns, name): (&str, &str),
-    ports: &[Value],
-    ends: &[Value],
-    changed: Option<&str>,
-) {
+fn slice(cx: &mut Cx, svc: &Value, (ns, name): (&str, &str), ports: &[Value], ends: &[Value], changed: Option<&str>) {
     let slice = format!("{name}-{}", super::super::text::hash_name(s(svc, "/metadata/uid"), 5));
     // None at all are no list.
     let listed = if ports.is_empty() { Value::Null } else { ports.iter().cloned().map(sliced).collect() };

@@ -105,9 +105,9 @@ impl End {
 /// The end that has been decided before.
 fn ending(job: &Value) -> Option<End> {
     let kinds = ["SuccessCriteriaMet", "FailureTarget"];
-    let c = kinds.iter().find_map(|k| {
-        arr(job, "/status/conditions").iter().find(|c| c["type"] == *k && c["status"] == "True")
-    })?;
+    let c = kinds
+        .iter()
+        .find_map(|k| arr(job, "/status/conditions").iter().find(|c| c["type"] == *k && c["status"] == "True"))?;
     Some(End {
         failed: c["type"] == "FailureTarget",
         reason: s(c, "/reason").to_owned(),

@@ -291,7 +291,8 @@ fn pod(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
     {
         work.insert(Work::Pod(ns.clone(), name));
     }
-    if c.op == Op::Deleted || moved("/status/conditions") || moved("/status/phase") {
+    let leaves = "/metadata/deletionTimestamp";
+    if c.op == Op::Deleted || moved("/status/conditions") || moved("/status/phase") || moved(leaves) {
         work.insert(Work::Endpoints(ns));
         if matches!(s(&c.object, "/status/phase"), "Succeeded" | "Failed") {
             work.insert(Work::Schedule);

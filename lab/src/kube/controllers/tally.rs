@@ -121,8 +121,7 @@ pub(super) fn let_go(cx: &mut Cx, ns: &str, pod: &str) {
 
 /// Nobody counts the pods of a Job any more.
 pub(super) fn let_go_all(cx: &mut Cx, ns: &str, uid: &str) {
-    let names: Vec<String> =
-        pods::owned(cx, ns, uid).into_iter().map(|p| s(p, "/metadata/name").to_owned()).collect();
+    let names: Vec<String> = pods::owned(cx, ns, uid).into_iter().map(|p| s(p, "/metadata/name").to_owned()).collect();
     names.iter().for_each(|name| let_go(cx, ns, name));
 }
 
@@ -130,7 +129,10 @@ pub(super) fn let_go_all(cx: &mut Cx, ns: &str, uid: &str) {
 pub(super) fn release(cx: &mut Cx, ns: &str) {
     let job = |p: &Value| arr(p, "/metadata/ownerReferences").iter().find(|o| o["controller"] == true).cloned();
     let alone = |p: &&Value| {
-        tracked(p) && job(p).is_none_or(|o| cx.get("jobs.batch", ns, s(&o, "/name")).is_none_or(|j| j["metadata"]["uid"] != o["uid"]))
+        tracked(p)
+            && job(p).is_none_or(|o| {
+                cx.get("jobs.batch", ns, s(&o, "/name")).is_none_or(|j| j["metadata"]["uid"] != o["uid"])
+            })
     };
     let names: Vec<String> =
         cx.list_in("pods", ns).into_iter().filter(alone).map(|p| s(p, "/metadata/name").to_owned()).collect();

@@ -97,7 +97,7 @@ impl Kind {
     }
 }
 
-/// Kinds whose strategy counts generations.
+/// Kinds whose strategy counts generations; namespaces, nodes and leases as the API machinery by itself does.
 const COUNTED: &[&str] = &[
     "CronJob",
     "CSIDriver",
@@ -111,10 +111,13 @@ const COUNTED: &[&str] = &[
     "Ingress",
     "IngressClass",
     "Job",
+    "Lease",
     "MutatingAdmissionPolicy",
     "MutatingAdmissionPolicyBinding",
     "MutatingWebhookConfiguration",
+    "Namespace",
     "NetworkPolicy",
+    "Node",
     "Pod",
     "PodDisruptionBudget",
     "PodTemplate",
