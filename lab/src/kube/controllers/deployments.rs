@@ -110,7 +110,7 @@ impl Rollout {
         self.sets(cx).into_iter().filter(|r| r.name != self.current).collect()
     }
 
-    fn new(&self, cx: &Cx) -> Option<Set> {
+    fn newest(&self, cx: &Cx) -> Option<Set> {
         cx.get(SETS, &self.ns, &self.current).map(set)
     }
 }
@@ -155,7 +155,7 @@ pub fn deployment(cx: &mut Cx, ns: &str, name: &str) {
 fn resize(cx: &mut Cx, r: &Rollout) {
     let mut active: Vec<Set> = r.sets(cx).into_iter().filter(|x| x.wanted > 0).collect();
     let only = match active.len() {
-        0 => r.new(cx).or_else(|| r.olds(cx).pop()),
+        0 => r.newest(cx).or_else(|| r.olds(cx).pop()),
         1 => active.first().cloned(),
         _ => None,
     };
@@ -163,7 +163,7 @@ fn resize(cx: &mut Cx, r: &Rollout) {
         return resized(cx, r, &x, r.want);
     }
     let saturated = |x: &Set| x.wanted == r.want && x.desired == Some(r.want) && x.available == r.want;
-    if active.is_empty() || r.new(cx).is_some_and(|x| saturated(&x)) {
+    if active.is_empty() || r.newest(cx).is_some_and(|x| saturated(&x)) {
         return active.iter().filter(|x| x.name != r.current).for_each(|x| resized(cx, r, x, 0));
     }
     if !rolls(&r.d) {
@@ -212,7 +212,7 @@ fn recreate(cx: &mut Cx, r: &Rollout) {
     if r.olds(cx).iter().any(|o| o.replicas > 0 || runs(o)) {
         return;
     }
-    match r.new(cx) {
+    match r.newest(cx) {
         Some(new) => scale(cx, r, &new, r.want),
         None => create_set(cx, r, r.want),
     }
@@ -221,7 +221,7 @@ fn recreate(cx: &mut Cx, r: &Rollout) {
 /// A step of a rolling update: as many new pods as the surge allows, then as few old ones as must stay.
 fn roll(cx: &mut Cx, r: &Rollout) {
     let busy: i64 = r.olds(cx).iter().map(|o| o.wanted).sum();
-    let have = r.new(cx);
+    let have = r.newest(cx);
     let (is, want) = (have.as_ref().map_or(0, |n| n.wanted), r.want);
     let room = (want + surge(&r.d, want) - busy - is).clamp(0, (want - is).max(0));
     let goal = if is > want { want } else { is + room };
@@ -230,7 +230,7 @@ fn roll(cx: &mut Cx, r: &Rollout) {
         Some(new) => return scale(cx, r, new, goal),
         None => create_set(cx, r, goal),
     }
-    let Some(new) = r.new(cx) else { return };
+    let Some(new) = r.newest(cx) else { return };
     let floor = want - outage(&r.d, want);
     let old = r.olds(cx);
     let total: i64 = old.iter().map(|o| o.wanted).sum::<i64>() + new.wanted;
@@ -289,7 +289,7 @@ fn scale(cx: &mut Cx, r: &Rollout, x: &Set, to: i64) {
 
 /// The ReplicaSet of the present template, if it is there, has the highest revision and the Deployment's annotations.
 fn sync_notes(cx: &mut Cx, r: &Rollout) {
-    let Some(new) = r.new(cx) else { return };
+    let Some(new) = r.newest(cx) else { return };
     let next = r.olds(cx).iter().map(|o| o.revision).max().unwrap_or(0) + 1;
     let revision = new.revision.max(next);
     let past = new.revision;
