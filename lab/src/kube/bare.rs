@@ -21,6 +21,7 @@ pub fn cluster(lab: &Lab) -> String {
             for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
                 cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
             }
+            super::k3s::roles::birth(cx);
             super::k3s::flow::birth(cx);
         });
     });

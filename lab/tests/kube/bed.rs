@@ -68,6 +68,11 @@ impl Bed {
         Bed::with(Mode::Instant).await
     }
 
+    /// Lets the cluster be of a version (`v1.36.2+k3s1`).
+    pub fn version(&self, version: &str) {
+        self.lab.with(|w| w.clusters.get_mut(&self.cluster).unwrap().version = version.to_owned());
+    }
+
     async fn with(mode: Mode) -> Bed {
         rustls::crypto::ring::default_provider().install_default().ok();
         let world = World::new(&Spec::homelab().unwrap()).unwrap();
@@ -94,7 +99,7 @@ impl Bed {
             upgrade: None,
             client: Client::Foreign,
         };
-        let admin = User { name: "admin".into(), groups: vec!["system:masters".into()], uid: String::new() };
+        let admin = User { name: "admin".into(), groups: vec!["system:masters".into(), "system:authenticated".into()], uid: String::new() };
         self.answer(admin, &req).await
     }
 

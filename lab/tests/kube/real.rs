@@ -111,9 +111,14 @@ async fn the_lab_answers_as_the_real_api_server_did() {
     for file in &files {
         let name = file.file_stem().unwrap().to_string_lossy().into_owned();
         let bed = Bed::still().await;
+        bed.version("v1.36.2+k3s1");
         for (n, line) in std::fs::read_to_string(file).unwrap().lines().enumerate() {
             let row: Value = serde_json::from_str(line).unwrap();
-            let found = compared(&row, &ask(&bed, &row).await);
+            let answer = ask(&bed, &row).await;
+            if row["setup"] == true {
+                continue;
+            }
+            let found = compared(&row, &answer);
             let what = row["do"].as_str().unwrap();
             let known = DIFFERENT.iter().position(|d| d.0 == name && what.starts_with(d.1));
             match known {

@@ -154,7 +154,8 @@ pub fn object(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Value, Vec<St
     if kind.custom {
         own_kind(kind, &obj, &call.req.body, unrecognized)?;
     }
-    if kind.kind == "HorizontalPodAutoscaler" && obj["apiVersion"] == "autoscaling/v1" {
+    let older = t.version == "v1" && obj["apiVersion"] == "autoscaling/v1";
+    if kind.kind == "HorizontalPodAutoscaler" && older {
         hpa::raise(&mut obj);
     }
     fits(call, kind, t, &mut obj, refuse)?;
@@ -182,6 +183,19 @@ fn own_kind(kind: &Kind, obj: &Value, body: &[u8], refuse: impl Fn(&str) -> Fail
     Ok(())
 }
 
+/// Versions that are not served any more and are known all the same.
+const OLD_VERSIONS: &[&str] = &[
+    "autoscaling/v1",
+    "apps/v1beta1",
+    "apps/v1beta2",
+    "batch/v1beta1",
+    "extensions/v1beta1",
+    "networking.k8s.io/v1beta1",
+    "policy/v1beta1",
+    "rbac.authorization.k8s.io/v1beta1",
+    "storage.k8s.io/v1beta1",
+];
+
 /// The object is of the kind the path names, in the namespace the path names.
 ///
 /// # Errors
@@ -197,6 +211,11 @@ pub fn fits(
     let (av, k) = (word("apiVersion"), word("kind"));
     let av = if av.is_empty() { kind.api_version() } else { av };
     let k = if k.is_empty() { kind.kind.clone() } else { k };
+    if k == kind.kind && av != kind.api_version() && OLD_VERSIONS.contains(&av.as_str()) {
+        let wanted = kind.api_version();
+        let why = format!("the API version in the data ({av}) does not match the expected API version ({wanted})");
+        return Err(Failure::bad_request(why));
+    }
     if av != kind.api_version() || k != kind.kind {
         let known = call.lab.with(|w| w.clusters.get(call.cluster).is_some_and(|c| c.store.kind_of(&av, &k).is_some()));
         if !known {

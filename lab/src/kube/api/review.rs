@@ -23,6 +23,10 @@ pub fn create(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failur
     if kind.namespaced {
         body["metadata"]["namespace"] = json!(t.namespace);
     }
+    if kind.kind != "SelfSubjectReview" {
+        let o = decode::write_options(call, "CreateOptions", "")?;
+        crate::kube::store::managed(kind, &mut body, &o, call.lab.clock().now_ms());
+    }
     if kind.kind.ends_with("AccessReview") {
         asked(kind, &body["spec"], &given, &t.namespace)?;
     }
@@ -74,8 +78,8 @@ fn rules(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
 
 /// Fields of a review as the server names them inside, where texts show them.
 fn inside(v: &Value) -> Value {
-    let big = |k: &String| k[..1].to_uppercase() + &k[1..];
-    v.as_object().into_iter().flatten().map(|(k, v)| (big(k), v.clone())).collect::<Map<_, _>>().into()
+    let of = |f: &str| v[f].as_str().unwrap_or_default();
+    json!({"Path": of("path"), "Verb": of("verb")})
 }
 
 /// Refuses a review that asks for nothing, or for two things, or of nobody, or that has metadata.

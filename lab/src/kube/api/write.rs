@@ -215,6 +215,7 @@ pub fn delete(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failur
     let takes_time = matches!(d, Deleted::Marked(_))
         && (body["orphanDependents"] == false || call.req.query.text("orphanDependents") == Some("false"));
     let body = match d {
+        Deleted::Gone(obj) if kind.returned() => (*obj).clone(),
         Deleted::Gone(obj) => gone(kind, &obj),
         Deleted::Marked(obj) => (*obj).clone(),
     };

@@ -87,7 +87,29 @@ fn parse(schedule: &str) -> Result<[Vec<u64>; 5], String> {
 pub fn trouble(schedule: &str) -> Option<String> {
     let zoned = schedule.starts_with("TZ=") || schedule.starts_with("CRON_TZ=");
     let text = if zoned { schedule.split_once(' ').map_or("", |(_, rest)| rest) } else { schedule };
-    parse(text).err().filter(|_| !text.starts_with("@every "))
+    match text.strip_prefix("@every ") {
+        Some(every) if lasts(every) => None,
+        Some(every) => Some(format!("failed to parse duration {text}: time: invalid duration {every:?}")),
+        None => parse(text).err(),
+    }
+}
+
+/// Whether a text is a duration as Go writes them: `1h30m`.
+fn lasts(text: &str) -> bool {
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let mut parts = 0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(rest.len());
+        let Some(unit) = ["ns", "us", "µs", "ms", "s", "m", "h"].iter().find(|u| rest[end..].starts_with(**u)) else {
+            return rest == "0" && parts == 0;
+        };
+        if end == 0 || rest[..end].parse::<f64>().is_err() {
+            return false;
+        }
+        rest = &rest[end + unit.len()..];
+        parts += 1;
+    }
+    parts > 0
 }
 
 /// The first minute after `after_ms` that the schedule names.

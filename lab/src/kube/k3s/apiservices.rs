@@ -11,8 +11,13 @@ const SERVICES: &str = "apiservices.apiregistration.k8s.io";
 
 fn service(group: &str, version: &str, custom: bool, stamp: &str) -> Value {
     let known = PRIORITIES.iter().find(|p| p.0 == group).map(|p| p.1);
-    let (least, place) =
-        if custom { (1000, 100) } else { (known.unwrap_or(16_000), if group.is_empty() { 1 } else { 15 }) };
+    let place = match (group, version) {
+        ("", _) => 1,
+        ("autoscaling", "v2") => 30,
+        ("flowcontrol.apiserver.k8s.io" | "resource.k8s.io", _) => 21,
+        _ => 15,
+    };
+    let (least, place) = if custom { (1000, 100) } else { (known.unwrap_or(16_000), place) };
     let mut o = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
         "metadata": {"name": format!("{version}.{group}"),
             "labels": {"kube-aggregator.kubernetes.io/automanaged": if custom { "true" } else { "onstart" }}},

@@ -3,8 +3,27 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
-/// Keys of lists whose items merge: (type suffix or `*`, field, list-map keys, patch merge key).
+/// Keys of lists whose items merge: (type suffix or `*`, field, list-map keys, patch merge key). The first row that fits
+/// counts. Without keys the list is replaced as a whole; without a merge key, patches replace it.
 const LISTS: &[(&str, &str, &[&str], &str)] = &[
+    ("admissionregistration.v1.MutatingAdmissionPolicySpec", "matchConditions", &["name"], "name"),
+    ("admissionregistration.v1.MutatingWebhook", "matchConditions", &["name"], "name"),
+    ("admissionregistration.v1.ValidatingAdmissionPolicySpec", "matchConditions", &["name"], "name"),
+    ("admissionregistration.v1.ValidatingAdmissionPolicySpec", "variables", &["name"], "name"),
+    ("admissionregistration.v1.ValidatingAdmissionPolicyStatus", "conditions", &["type"], ""),
+    ("admissionregistration.v1.ValidatingWebhook", "matchConditions", &["name"], "name"),
+    ("apiextensions.v1.CustomResourceDefinitionStatus", "conditions", &["type"], ""),
+    ("batch.v1.JobStatus", "conditions", &[], "type"),
+    ("certificates.v1.CertificateSigningRequestStatus", "conditions", &["type"], ""),
+    ("core.v1.ContainerStatus", "allocatedResourcesStatus", &["name"], "name"),
+    ("core.v1.PodStatus", "hostIPs", &[], "ip"),
+    ("core.v1.ResourceRequirements", "claims", &["name"], ""),
+    ("core.v1.ResourceStatus", "resources", &["resourceID"], ""),
+    ("core.v1.ServiceAccount", "imagePullSecrets", &[], ""),
+    ("resource.v1.AllocatedDeviceStatus", "conditions", &["type"], ""),
+    ("resource.v1.ResourceClaimStatus", "devices", &["driver", "device", "pool", "shareID"], ""),
+    ("resource.v1.ResourceClaimStatus", "reservedFor", &["uid"], "uid"),
+    ("storage.v1.CSINodeSpec", "drivers", &["name"], "name"),
     ("core.v1.Container", "ports", &["containerPort", "protocol"], "containerPort"),
     ("core.v1.EphemeralContainer", "ports", &["containerPort", "protocol"], "containerPort"),
     ("core.v1.ServiceSpec", "ports", &["port", "protocol"], "port"),
@@ -12,7 +31,6 @@ const LISTS: &[(&str, &str, &[&str], &str)] = &[
     ("core.v1.PodSpec", "hostAliases", &["ip"], "ip"),
     ("core.v1.NodeStatus", "addresses", &["type"], "type"),
     ("core.v1.PodStatus", "podIPs", &["ip"], "ip"),
-    ("core.v1.PodStatus", "hostIPs", &["ip"], "ip"),
     ("core.v1.PodStatus", "resourceClaimStatuses", &["name"], "name"),
     ("core.v1.ServiceAccount", "secrets", &["name"], "name"),
     ("*", "ownerReferences", &["uid"], "uid"),
@@ -30,8 +48,25 @@ const LISTS: &[(&str, &str, &[&str], &str)] = &[
     ("*", "webhooks", &["name"], "name"),
 ];
 
-/// Lists of scalars that merge as sets.
-const SETS: &[&str] = &["finalizers", "podCIDRs"];
+/// Lists of scalars that merge as sets, with patches, too: (type suffix, field).
+const MERGED_SETS: &[(&str, &str)] = &[("meta.v1.ObjectMeta", "finalizers"), ("core.v1.NodeSpec", "podCIDRs")];
+
+/// Lists of scalars that merge as sets: (type suffix, field).
+const SETS: &[(&str, &str)] = &[
+    ("admissionregistration.v1.ValidatingAdmissionPolicyBindingSpec", "validationActions"),
+    ("batch.v1.PodFailurePolicyOnExitCodesRequirement", "values"),
+    ("batch.v1.UncountedTerminatedPods", "failed"),
+    ("batch.v1.UncountedTerminatedPods", "succeeded"),
+    ("core.v1.ContainerRestartRuleOnExitCodes", "values"),
+    ("discovery.v1.Endpoint", "addresses"),
+    ("flowcontrol.v1.NonResourcePolicyRule", "nonResourceURLs"),
+    ("flowcontrol.v1.NonResourcePolicyRule", "verbs"),
+    ("flowcontrol.v1.ResourcePolicyRule", "apiGroups"),
+    ("flowcontrol.v1.ResourcePolicyRule", "namespaces"),
+    ("flowcontrol.v1.ResourcePolicyRule", "resources"),
+    ("flowcontrol.v1.ResourcePolicyRule", "verbs"),
+    ("storage.v1.CSIDriverSpec", "volumeLifecycleModes"),
+];
 
 /// Types that are replaced as a whole.
 const ATOMIC_TYPES: &[&str] = &[
@@ -49,6 +84,21 @@ const ATOMIC_TYPES: &[&str] = &[
     "core.v1.TypedLocalObjectReference",
     "rbac.v1.RoleRef",
     "rbac.v1.Subject",
+    "admissionregistration.v1.MatchResources",
+    "admissionregistration.v1.NamedRuleWithOperations",
+    "admissionregistration.v1.ParamKind",
+    "admissionregistration.v1.ParamRef",
+    "admissionregistration.v1.Variable",
+    "autoscaling.v1.CrossVersionObjectReference",
+    "core.v1.EndpointAddress",
+    "core.v1.EndpointPort",
+    "core.v1.FileKeySelector",
+    "core.v1.ScopeSelector",
+    "core.v1.TopologySelectorTerm",
+    "discovery.v1.EndpointPort",
+    "networking.v1.ServiceBackendPort",
+    // a field of any kind of object
+    "pkg.runtime.RawExtension",
 ];
 
 /// Maps that are replaced as a whole: (type suffix, field).
@@ -56,6 +106,7 @@ const ATOMIC_MAPS: &[(&str, &str)] = &[
     ("core.v1.ServiceSpec", "selector"),
     ("core.v1.PodSpec", "nodeSelector"),
     ("core.v1.ReplicationControllerSpec", "selector"),
+    ("node.v1.Scheduling", "nodeSelector"),
 ];
 
 fn generate() -> Map<String, Value> {
@@ -87,14 +138,22 @@ fn annotate(name: &str, def: &mut Value) {
             continue;
         }
         let row = LISTS.iter().find(|(t, f, ..)| f == field && (*t == "*" || name.ends_with(t)));
+        let is = |rows: &[(&str, &str)]| rows.iter().any(|(t, f)| name.ends_with(t) && f == field);
         if let Some((_, _, keys, patch)) = row {
-            p["x-kubernetes-list-type"] = "map".into();
-            p["x-kubernetes-list-map-keys"] = json!(keys);
-            p["x-kubernetes-patch-merge-key"] = json!(patch);
-            p["x-kubernetes-patch-strategy"] = if *field == "volumes" { "merge,retainKeys" } else { "merge" }.into();
-        } else if SETS.contains(&field.as_str()) {
+            p["x-kubernetes-list-type"] = if keys.is_empty() { "atomic" } else { "map" }.into();
+            if !keys.is_empty() {
+                p["x-kubernetes-list-map-keys"] = json!(keys);
+            }
+            if !patch.is_empty() {
+                let strategy = if *field == "volumes" { "merge,retainKeys" } else { "merge" };
+                p["x-kubernetes-patch-merge-key"] = json!(patch);
+                p["x-kubernetes-patch-strategy"] = strategy.into();
+            }
+        } else if is(MERGED_SETS) {
             p["x-kubernetes-list-type"] = "set".into();
             p["x-kubernetes-patch-strategy"] = "merge".into();
+        } else if is(SETS) {
+            p["x-kubernetes-list-type"] = "set".into();
         } else {
             p["x-kubernetes-list-type"] = "atomic".into();
         }

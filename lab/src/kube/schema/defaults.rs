@@ -52,7 +52,7 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
         "PriorityClass" => set(obj, "preemptionPolicy", "PreemptLowerPriority".into()),
         "ClusterRoleBinding" | "RoleBinding" => {
             set(&mut obj["roleRef"], "apiGroup", "rbac.authorization.k8s.io".into());
-            for s in obj["subjects"].as_array_mut().into_iter().flatten() {
+            for s in podfill::each(obj, "/subjects") {
                 if s["kind"] == "User" || s["kind"] == "Group" {
                     set(s, "apiGroup", "rbac.authorization.k8s.io".into());
                 }
@@ -270,7 +270,13 @@ fn workload(kind: &str, obj: &mut Value) {
             }
             set(spec, "podManagementPolicy", "OrderedReady".into());
             set(spec, "revisionHistoryLimit", 10.into());
-            set(spec, "persistentVolumeClaimRetentionPolicy", json!({"whenDeleted": "Retain", "whenScaled": "Retain"}));
+            let policy = &mut spec["persistentVolumeClaimRetentionPolicy"];
+            set(policy, "whenDeleted", "Retain".into());
+            set(policy, "whenScaled", "Retain".into());
+            // how many may be unavailable is behind a gate that is closed
+            if let Some(update) = spec["updateStrategy"]["rollingUpdate"].as_object_mut() {
+                update.shift_remove("maxUnavailable");
+            }
         }
         _ => {}
     }
@@ -310,7 +316,7 @@ fn job(obj: &mut Value, old: Option<&Value>) {
     }
     podfill::spec(&mut spec["template"]["spec"]);
     if spec["manualSelector"] != true && old.is_none() {
-        spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+        set(&mut spec["selector"]["matchLabels"], "batch.kubernetes.io/controller-uid", uid.clone());
         let labels = &mut spec["template"]["metadata"]["labels"];
         for (k, v) in [
             ("batch.kubernetes.io/controller-uid", &uid),
@@ -318,7 +324,7 @@ fn job(obj: &mut Value, old: Option<&Value>) {
             ("controller-uid", &uid),
             ("job-name", &name),
         ] {
-            labels[k] = v.clone();
+            set(labels, k, v.clone());
         }
     } else if let Some(old) = old {
         for path in [&["selector"][..], &["template", "metadata", "labels"]] {
@@ -335,6 +341,10 @@ fn job(obj: &mut Value, old: Option<&Value>) {
         }
     }
     tidy(spec);
+    if let Some(status) = obj["status"].as_object_mut() {
+        status.retain(|k, v| !matches!(k.as_str(), "active" | "succeeded" | "failed") || v != 0);
+    }
+    let spec = &mut obj["spec"];
     // what is read back has the labels of its template, unless it has some of its own
     let labels = spec["template"]["metadata"]["labels"].clone();
     let bare = obj["metadata"]["labels"].as_object().is_none_or(serde_json::Map::is_empty);

@@ -26,14 +26,26 @@ pub(super) fn apply(kind: &str, obj: &mut Value) {
         "Endpoints" => {
             each(obj, "/subsets").for_each(|s| each(s, "/ports").for_each(|p| set(p, "protocol", "TCP".into())));
         }
-        "EndpointSlice" => each(obj, "/ports").for_each(|p| {
-            set(p, "name", "".into());
-            set(p, "protocol", "TCP".into());
-        }),
+        "EndpointSlice" => {
+            each(obj, "/ports").for_each(|p| {
+                set(p, "name", "".into());
+                set(p, "protocol", "TCP".into());
+            });
+            each(obj, "/endpoints").for_each(|e| set(e, "conditions", json!({})));
+        }
+        // coordinated elections are off
+        "Lease" => drop(obj["spec"].as_object_mut().map(|m| m.retain(|k, _| k != "strategy" && k != "preferredHolder"))),
+        "VolumeAttributesClass" if obj["metadata"]["resourceVersion"].is_null() => {
+            obj["metadata"]["finalizers"] = json!(["kubernetes.io/vac-protection"]);
+        }
+        "IPAddress" => drop(obj["spec"]["parentRef"].as_object_mut().map(|m| m.retain(|_, v| v != ""))),
         "APIService" => there(obj, "/spec/service", &[("port", 443.into())]),
         "CSIDriver" => driver(obj),
         "LimitRange" => each(obj, "/spec/limits").filter(|l| l["type"] == "Container").for_each(limits),
-        "HorizontalPodAutoscaler" => autoscaler(&mut obj["spec"]),
+        "HorizontalPodAutoscaler" => {
+            set(obj, "spec", json!({}));
+            autoscaler(&mut obj["spec"]);
+        }
         "FlowSchema" => there(obj, "/spec", &[("matchingPrecedence", 1000.into())]),
         "PriorityLevelConfiguration" => {
             let lent = ("lendablePercent", 0.into());
@@ -73,6 +85,7 @@ fn replication(obj: &mut Value) {
 }
 
 fn driver(obj: &mut Value) {
+    set(obj, "spec", json!({}));
     let plain = [
         ("attachRequired", true.into()),
         ("podInfoOnMount", false.into()),

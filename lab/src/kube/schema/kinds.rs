@@ -68,6 +68,12 @@ impl Kind {
         self.group.is_empty() && self.plural == "namespaces"
     }
 
+    /// Whether a deletion answers with the object even when it is gone at once.
+    #[must_use]
+    pub fn returned(&self) -> bool {
+        matches!(self.group.as_str(), "storage.k8s.io" | "resource.k8s.io") && self.plural != "csistoragecapacities"
+    }
+
     /// `apps/v1`, `v1`.
     #[must_use]
     pub fn api_version(&self) -> String {
@@ -97,10 +103,13 @@ impl Kind {
     }
 }
 
-/// Kinds whose strategy counts generations; namespaces, nodes and leases as the API machinery by itself does.
+/// Kinds whose strategy counts generations; claims of devices, autoscalers and many others have none.
 const COUNTED: &[&str] = &[
+    "Namespace",
+    "Pod",
+    "PodTemplate",
+    "ReplicationController",
     "CronJob",
-    "CSIDriver",
     "CustomResourceDefinition",
     "DaemonSet",
     "Deployment",
@@ -111,20 +120,14 @@ const COUNTED: &[&str] = &[
     "Ingress",
     "IngressClass",
     "Job",
-    "Lease",
     "MutatingAdmissionPolicy",
     "MutatingAdmissionPolicyBinding",
     "MutatingWebhookConfiguration",
-    "Namespace",
     "NetworkPolicy",
-    "Node",
-    "Pod",
     "PodDisruptionBudget",
-    "PodTemplate",
     "PriorityClass",
     "PriorityLevelConfiguration",
     "ReplicaSet",
-    "ReplicationController",
     "ResourceSlice",
     "StatefulSet",
     "ValidatingAdmissionPolicy",
@@ -251,8 +254,8 @@ pub const PRIORITIES: &[(&str, u64)] = &[
     ("coordination.k8s.io", 16_500),
     ("node.k8s.io", 16_300),
     ("discovery.k8s.io", 16_200),
+    ("resource.k8s.io", 16_200),
     ("flowcontrol.apiserver.k8s.io", 16_100),
-    ("resource.k8s.io", 15_900),
 ];
 
 fn words(text: &str) -> Vec<String> {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::names;
 use super::rules::{LEAST, duplicate, forbidden, immutable, one_of};
-use super::validate::judged;
+use super::validate::{judged, labels};
 use crate::kube::store::{Cause, meta};
 use crate::kube::text::{arr, milli, s, shown};
 
@@ -199,28 +199,37 @@ pub(super) fn priority(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     immutable("preemptionPolicy", &obj["preemptionPolicy"], Some(&old["preemptionPolicy"]), out);
 }
 
-/// Checks a StorageClass.
-pub(super) fn storage(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
-    match s(obj, "/provisioner") {
-        "" => out.push(Cause::required("provisioner", "")),
-        p => {
-            let wrong = names::key(&p.to_lowercase());
-            out.extend(wrong.iter().map(|why| Cause::invalid("provisioner", &p.into(), why)));
-        }
-    }
-    one_of("reclaimPolicy".into(), &obj["reclaimPolicy"], &["Delete", "Retain"], out);
-    one_of("volumeBindingMode".into(), &obj["volumeBindingMode"], &["Immediate", "WaitForFirstConsumer"], out);
-    let Some(old) = old else { return };
-    for f in ["parameters", "provisioner", "reclaimPolicy"].into_iter().filter(|f| old[*f] != obj[*f]) {
-        out.push(forbidden(f, &format!("updates to {f} are forbidden.")));
-    }
-    immutable("volumeBindingMode", &obj["volumeBindingMode"], Some(&old["volumeBindingMode"]), out);
-}
-
 /// Checks a RuntimeClass.
 pub(super) fn runtime(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
-    judged("handler", s(obj, "/handler"), names::label, out);
-    immutable("handler", &obj["handler"], old.map(|o| &o["handler"]), out);
+    if let Some(old) = old {
+        immutable("handler", &obj["handler"], Some(&old["handler"]), out);
+        return;
+    }
+    match s(obj, "/handler") {
+        "" => out.push(Cause::required("handler", "")),
+        handler => judged("handler", handler, names::label, out),
+    }
+    for (k, v) in obj["overhead"]["podFixed"].as_object().into_iter().flatten() {
+        let at = format!("overhead.limits[{k}]");
+        if !k.contains('/') && !matches!(k.as_str(), "cpu" | "memory" | "ephemeral-storage") {
+            for why in ["must be a standard resource type or fully qualified", "must be a standard resource for containers"] {
+                out.push(Cause::invalid(at.as_str(), &k.as_str().into(), why));
+            }
+        }
+        if milli(v) < 0 {
+            out.push(Cause::invalid(at, v, LEAST));
+        }
+    }
+    labels(&obj["scheduling"]["nodeSelector"], "scheduling.nodeSelector", out);
+    let tolerated = arr(obj, "/scheduling/tolerations");
+    for (i, t) in tolerated.iter().enumerate() {
+        super::podspec::toleration(t, &format!("scheduling.tolerations[{i}]"), out);
+    }
+    for (i, t) in tolerated.iter().enumerate().filter(|(i, t)| tolerated[..*i].contains(t)) {
+        let shown = serde_json::json!({"Key": s(t, "/key"), "Operator": s(t, "/operator"), "Value": s(t, "/value"),
+            "Effect": s(t, "/effect"), "TolerationSeconds": t["tolerationSeconds"]});
+        out.push(duplicate(format!("scheduling.tolerations[{i}]"), &shown));
+    }
 }
 
 /// Checks a Lease.

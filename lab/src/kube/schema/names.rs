@@ -126,6 +126,12 @@ pub fn port(s: &str) -> Vec<String> {
     out
 }
 
+/// What is wrong with a name that is an IP address.
+#[must_use]
+pub fn address(s: &str) -> Vec<String> {
+    super::ips::address(s, true)
+}
+
 /// Whether a text is a DNS label.
 #[must_use]
 pub fn is_label(s: &str) -> bool {

@@ -3,9 +3,9 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::names;
-use super::rules::{duplicate, forbidden, immutable, one_of, port};
+use super::rules::{domain_path, duplicate, forbidden, immutable, one_of, port, too_long};
 use super::validate::{judged, selector};
+use super::{ips, names};
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
 
@@ -167,12 +167,12 @@ fn target(b: &Value, at: &str, out: &mut Vec<Cause>) {
     let none = Value::from("");
     match (b["resource"].is_object(), b["service"].is_object()) {
         (true, true) => out.push(Cause::invalid(at, &none, "cannot set both resource and service backends")),
-        (true, false) => {}
+        (true, false) => reference(&b["resource"], &format!("{at}.resource"), out),
         (false, false) => out.push(Cause::invalid(at, &none, "resource or service backend is required")),
         (false, true) => {
             match s(b, "/service/name") {
                 "" => out.push(Cause::required(format!("{at}.service.name"), "")),
-                name => judged(format!("{at}.service.name"), name, names::label_1035, out),
+                name => judged(format!("{at}.service.name"), name, names::label, out),
             }
             let (name, number) = (s(b, "/service/port/name"), &b["service"]["port"]["number"]);
             match (name, number.as_i64().unwrap_or(0)) {
@@ -185,14 +185,128 @@ fn target(b: &Value, at: &str, out: &mut Vec<Cause>) {
     }
 }
 
+/// A reference to an object by group, kind and name.
+fn reference(r: &Value, at: &str, out: &mut Vec<Cause>) {
+    if let Some(group) = r["apiGroup"].as_str().filter(|g| !g.is_empty()) {
+        judged(format!("{at}.apiGroup"), group, names::subdomain, out);
+    }
+    for f in ["kind", "name"] {
+        match s(r, &format!("/{f}")) {
+            "" => out.push(Cause::required(format!("{at}.{f}"), "")),
+            text => judged(format!("{at}.{f}"), text, names::segment, out),
+        }
+    }
+}
+
 /// Checks an IngressClass.
 pub(super) fn class(spec: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
-    immutable("spec.controller", &spec["controller"], old.map(|o| &o["spec"]["controller"]), out);
-    let (at, text) = ("spec.controller", s(spec, "/controller"));
-    match text.split_once('/') {
-        _ if text.is_empty() => out.push(Cause::required(at, "")),
-        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => judged(at, host, names::subdomain, out),
-        _ => out.push(Cause::invalid(at, &text.into(), "must be a domain-prefixed path (such as \"acme.io/foo\")")),
+    if let Some(old) = old {
+        immutable("spec.controller", &spec["controller"], Some(&old["spec"]["controller"]), out);
+    } else {
+        let text = s(spec, "/controller");
+        if text.len() > 250 {
+            out.push(too_long("spec.controller", 250));
+        }
+        domain_path("spec.controller", text, out);
+    }
+    let (p, at) = (&spec["parameters"], "spec.parameters");
+    if !p.is_object() {
+        return;
+    }
+    reference(p, at, out);
+    let namespace = s(p, "/namespace");
+    match s(p, "/scope") {
+        "" => out.push(Cause::required(format!("{at}.scope"), "")),
+        "Namespace" if namespace.is_empty() => {
+            let why = "`parameters.scope` is set to 'Namespace'";
+            out.push(Cause::required(format!("{at}.namespace"), why));
+        }
+        "Namespace" => judged(format!("{at}.namespace"), namespace, names::label, out),
+        "Cluster" if !p["namespace"].is_null() => {
+            out.push(forbidden(&format!("{at}.namespace"), "`parameters.scope` is set to 'Cluster'"));
+        }
+        _ => one_of(format!("{at}.scope"), &p["scope"], &["Cluster", "Namespace"], out),
+    }
+}
+
+/// Checks where a load balancer has put something.
+pub(super) fn balanced(of: &Value, at: &str, out: &mut Vec<Cause>) {
+    for (i, x) in arr(of, "/ingress").iter().enumerate() {
+        let at = format!("{at}.ingress[{i}]");
+        let (ip, host) = (s(x, "/ip"), s(x, "/hostname"));
+        if !ip.is_empty() {
+            let wrong = ips::address(ip, false);
+            out.extend(wrong.iter().map(|why| Cause::invalid(format!("{at}.ip"), &ip.into(), why)));
+        }
+        if !host.is_empty() {
+            judged(format!("{at}.hostname"), host, names::subdomain, out);
+            if host.parse::<IpAddr>().is_ok() {
+                let why = "must be a DNS name, not an IP address";
+                out.push(Cause::invalid(format!("{at}.hostname"), &host.into(), why));
+            }
+        }
+    }
+}
+
+/// Checks an IPAddress.
+pub(super) fn address(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    let (parent, at) = (&obj["spec"]["parentRef"], "spec.parentRef");
+    if let Some(old) = old {
+        if old["spec"]["parentRef"] != *parent {
+            let shown = json!({"Group": s(parent, "/group"), "Resource": parent["resource"],
+                "Namespace": s(parent, "/namespace"), "Name": parent["name"]});
+            out.push(Cause::invalid(at, &shown, "field is immutable"));
+        }
+        return;
+    }
+    if !parent.is_object() {
+        out.push(Cause::required(at, ""));
+        return;
+    }
+    match s(parent, "/group") {
+        "" => {}
+        group => judged(format!("{at}.group"), group, names::subdomain, out),
+    }
+    for f in ["resource", "name"] {
+        match s(parent, &format!("/{f}")) {
+            "" => out.push(Cause::required(format!("{at}.{f}"), "")),
+            text => judged(format!("{at}.{f}"), text, names::segment, out),
+        }
+    }
+    match s(parent, "/namespace") {
+        "" => {}
+        space => judged(format!("{at}.namespace"), space, names::segment, out),
+    }
+}
+
+/// Checks a ServiceCIDR; `old` is its spec as it was.
+pub(super) fn ranges(spec: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    let (list, at) = (arr(spec, "/cidrs"), "spec.cidrs");
+    let had = old.map(|o| arr(o, "/cidrs"));
+    let changed = had.is_some_and(|h| h.len() != list.len());
+    for (i, c) in list.iter().enumerate().filter(|(i, c)| had.is_some_and(|h| h.get(*i).is_some_and(|o| o != *c))) {
+        out.push(Cause::invalid(format!("{at}[{i}]"), c, "field is immutable"));
+    }
+    match had.map(<[Value]>::len) {
+        Some(1) if list.len() == 2 => {}
+        Some(_) if changed => out.push(Cause::invalid(at, &spec["cidrs"], "field is immutable")),
+        Some(_) => return,
+        None => {}
+    }
+    if list.is_empty() {
+        out.push(Cause::required(at, "at least one CIDR required"));
+    } else if list.len() > 2 {
+        out.push(Cause::invalid(at, &json!({"CIDRs": list}), "may only hold up to 2 values"));
+    } else {
+        for (i, c) in list.iter().enumerate() {
+            let wrong = ips::range(c.as_str().unwrap_or_default(), true);
+            out.extend(wrong.iter().map(|why| Cause::invalid(format!("{at}[{i}]"), c, why)));
+        }
+        let family = |c: &Value| range(c.as_str().unwrap_or_default()).map(|(ip, _)| ip.is_ipv4());
+        if list.len() == 2 && family(&list[0]).is_some() && family(&list[0]) == family(&list[1]) {
+            let why = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+            out.push(Cause::invalid(at, &spec["cidrs"], why));
+        }
     }
 }
 
@@ -227,11 +341,12 @@ fn policy_port(p: &Value, at: &str, out: &mut Vec<Cause>) {
     if let Some(name) = number.as_str() {
         judged(format!("{at}.port"), name, names::port, out);
     }
-    let mut say = |why: &str| out.push(Cause::invalid(format!("{at}.endPort"), end, why));
+    let mut say = |v: &Value, why: &str| out.push(Cause::invalid(format!("{at}.endPort"), v, why));
     match (number.as_i64(), number.as_str(), end.as_i64()) {
-        (Some(n), _, Some(e)) if e < n => say("must be greater than or equal to `port`"),
-        (None, Some(_), Some(_)) => say("may not be specified when `port` is non-numeric"),
-        (None, None, Some(_)) => say("may not be specified when `port` is not specified"),
+        // the text shows the port
+        (Some(n), _, Some(e)) if e < n => say(number, "must be greater than or equal to `port`"),
+        (None, Some(_), Some(_)) => say(end, "may not be specified when `port` is non-numeric"),
+        (None, None, Some(_)) => say(end, "may not be specified when `port` is not specified"),
         _ => {}
     }
     if number.is_i64() {
@@ -273,22 +388,20 @@ fn within(inner: (IpAddr, u32), outer: (IpAddr, u32)) -> bool {
 }
 
 fn addresses(block: &Value, at: &str, out: &mut Vec<Cause>) {
-    let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
     let text = s(block, "/cidr");
     if text.is_empty() {
         out.push(Cause::required(format!("{at}.cidr"), ""));
         return;
     }
-    let Some(whole) = range(text) else {
-        out.push(Cause::invalid(format!("{at}.cidr"), &text.into(), why));
-        return;
-    };
+    let wrong = ips::range(text, false);
+    out.extend(wrong.iter().map(|why| Cause::invalid(format!("{at}.cidr"), &text.into(), why)));
+    let Some(whole) = range(text) else { return };
     for (i, e) in arr(block, "/except").iter().enumerate() {
-        let why = match range(e.as_str().unwrap_or_default()) {
-            None => why,
-            Some(part) if !within(part, whole) => "must be a strict subset of `cidr`",
-            Some(_) => continue,
-        };
-        out.push(Cause::invalid(format!("{at}.except[{i}]"), e, why));
+        let (part, at) = (e.as_str().unwrap_or_default(), format!("{at}.except[{i}]"));
+        let wrong = ips::range(part, false);
+        out.extend(wrong.iter().map(|why| Cause::invalid(at.as_str(), e, why)));
+        if wrong.is_empty() && range(part).is_some_and(|p| !within(p, whole)) {
+            out.push(Cause::invalid(at, e, "must be a strict subset of `cidr`"));
+        }
     }
 }

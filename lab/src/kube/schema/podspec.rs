@@ -144,7 +144,7 @@ fn volumes(spec: &Value, path: &str, out: &mut Vec<Cause>) {
 
 const BACKSTEP: &str = "must not contain '..'";
 
-fn toleration(t: &Value, at: &str, out: &mut Vec<Cause>) {
+pub(super) fn toleration(t: &Value, at: &str, out: &mut Vec<Cause>) {
     let (key, operator) = (s(t, "/key"), s(t, "/operator"));
     if key.is_empty() {
         if operator != "Exists" {

@@ -68,6 +68,7 @@ pub fn of(kind: &Kind, obj: &Value, old: Option<&Value>) -> Vec<String> {
     if old.is_none() {
         dotted(kind, obj, &mut out);
     }
+    own(kind, obj, old, &mut out);
     let (Some(at), Some(spec)) = (template(kind), pod_spec(kind, obj)) else { return out };
     let above = obj.pointer(&format!("/{}metadata/annotations", at.replace('.', "/"))).unwrap_or(&Value::Null);
     for (key, why) in OLD_NOTES.iter().filter(|(k, _)| !above[*k].is_null()) {
@@ -81,6 +82,29 @@ pub fn of(kind: &Kind, obj: &Value, old: Option<&Value>) -> Vec<String> {
     }
     ports(spec, &format!("{at}spec"), &mut out);
     out
+}
+
+/// What single kinds are told.
+fn own(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<String>) {
+    match kind.kind.as_str() {
+        "StatefulSet" if obj["spec"]["revisionHistoryLimit"].as_i64().is_some_and(|n| n < 0) => {
+            out.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
+        }
+        "Ingress" if obj["spec"]["ingressClassName"].is_null() && meta::annotation(obj, "kubernetes.io/ingress.class").is_some() => {
+            let note = "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead";
+            out.push(note.to_owned());
+        }
+        "EndpointSlice" if obj["addressType"] == "FQDN" => {
+            out.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+        }
+        "CSIDriver" if !arr(obj, "/spec/tokenRequests").is_empty() => {
+            let kept = &obj["spec"]["serviceAccountTokenInSecrets"];
+            if kept.is_null() && old.is_none_or(|o| arr(o, "/spec/tokenRequests").is_empty()) {
+                out.push("spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".to_owned());
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Finalizers of custom objects that anybody else could choose, too.

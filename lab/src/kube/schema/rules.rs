@@ -2,8 +2,7 @@
 //! Grade: source (the validation packages of kube-apiserver).
 use serde_json::Value;
 
-use super::{Kind, limits, names, network, podspec, scalers, slices, volumes, workloads};
-use crate::kube::controllers::cronjobs;
+use super::{Kind, jobs, limits, names, network, podspec, scalers, slices, storage, volumes, workloads};
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
 
@@ -46,19 +45,49 @@ pub(super) fn port(at: String, v: &Value, out: &mut Vec<Cause>) {
     }
 }
 
+/// A text that is too long.
+pub(super) fn too_long(field: &str, most: usize) -> Cause {
+    let message = format!("Too long: may not be more than {most} bytes");
+    Cause { reason: "FieldValueTooLong", field: field.to_owned(), message }
+}
+
+/// A list of at most so many items.
+pub(super) fn too_many(field: &str, have: usize, most: usize, out: &mut Vec<Cause>) {
+    if have > most {
+        let message = format!("Too many: {have}: must have at most {most} items");
+        out.push(Cause { reason: "FieldValueTooMany", field: field.to_owned(), message });
+    }
+}
+
+/// A path behind a domain: `acme.io/foo`.
+pub(super) fn domain_path(at: &str, text: &str, out: &mut Vec<Cause>) {
+    let good = |c: char| c.is_ascii_alphanumeric() || "/-._~%!$&'()*+,;=:".contains(c);
+    match text.split_once('/') {
+        _ if text.is_empty() => out.push(Cause::required(at, "")),
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+            super::validate::judged(at, host, names::subdomain, out);
+            if !path.chars().all(good) {
+                let why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                out.push(Cause::invalid(at, &path.into(), why));
+            }
+        }
+        _ => out.push(Cause::invalid(at, &text.into(), "must be a domain-prefixed path (such as \"acme.io/foo\")")),
+    }
+}
+
 /// Checks an object of a built-in kind; `old` is what it was.
 pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     let spec = &obj["spec"];
     match kind.kind.as_str() {
         "Pod" => podspec::check(spec, "spec", &[], out),
-        "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" => {
-            workloads::check(&kind.kind, spec, "spec", out);
+        "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" => {
+            if let Some(old) = old.filter(|_| kind.kind == "DaemonSet") {
+                immutable("spec.selector", &spec["selector"], Some(&old["spec"]["selector"]), out);
+            }
+            workloads::check(&kind.kind, spec, old.is_some(), out);
         }
-        "CronJob" => {
-            schedule(&spec["schedule"], out);
-            workloads::cron(spec, out);
-            workloads::check("Job", &spec["jobTemplate"]["spec"], "spec.jobTemplate.spec", out);
-        }
+        "Job" => jobs::check(obj, out),
+        "CronJob" => jobs::cron(spec, old.map(|o| &o["spec"]), out),
         "Service" => network::service(obj, out),
         "Ingress" => network::ingress(obj, old, out),
         "IngressClass" => network::class(spec, old, out),
@@ -67,7 +96,9 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
         "LimitRange" => limits::range(spec, out),
         "PriorityClass" => limits::priority(obj, old, out),
         "RuntimeClass" => limits::runtime(obj, old, out),
-        "StorageClass" => limits::storage(obj, old, out),
+        "IPAddress" => network::address(obj, old, out),
+        "ServiceCIDR" => network::ranges(spec, old.map(|o| &o["spec"]), out),
+        _ if kind.group == "storage.k8s.io" => storage::check(kind, obj, old, out),
         "Lease" => limits::lease(spec, out),
         "PersistentVolumeClaim" => volumes::claim(spec, out),
         "PersistentVolume" => volumes::volume(spec, out),
@@ -77,12 +108,7 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
         "ReplicationController" => workloads::replication(spec, out),
         "PodTemplate" => podspec::check(&obj["template"]["spec"], "template.spec", &[], out),
         "APIService" => service(obj, out),
-        "ControllerRevision" => {
-            if obj["data"].is_null() {
-                out.push(Cause::required("data", "data is mandatory"));
-            }
-            workloads::counted(obj, "", &["revision"], out);
-        }
+        "ControllerRevision" => revision(obj, old, out),
         "PodDisruptionBudget" => workloads::budget(spec, out),
         "Event" if kind.group.is_empty() => crate::kube::api::events::rules(obj, out),
         "Role" | "ClusterRole" => role(kind, obj, out),
@@ -95,9 +121,16 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
     }
 }
 
-fn schedule(v: &Value, out: &mut Vec<Cause>) {
-    let text = v.as_str().filter(|t| !t.is_empty());
-    out.extend(text.and_then(cronjobs::trouble).map(|why| Cause::invalid("spec.schedule", v, &why)));
+/// Checks a ControllerRevision.
+fn revision(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    workloads::counted(obj, "", &["revision"], out);
+    let data = &obj["data"];
+    match old {
+        Some(old) => immutable("data", data, Some(&old["data"]), out),
+        None if data.is_null() => out.push(Cause::required("data", "data is mandatory")),
+        None if !data.is_object() => out.push(Cause::required("data", "data must be a valid JSON object")),
+        None => {}
+    }
 }
 
 /// Checks an APIService.
@@ -130,6 +163,20 @@ fn service(obj: &Value, out: &mut Vec<Cause>) {
 }
 
 fn role(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
+    if obj["aggregationRule"].is_object() {
+        let (at, list) = ("aggregationRule.clusterRoleSelectors", arr(obj, "/aggregationRule/clusterRoleSelectors"));
+        if list.is_empty() {
+            let why = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+            out.push(Cause::required(at, why));
+        }
+        for (i, one) in list.iter().enumerate() {
+            let before = out.len();
+            super::validate::selector(one, &format!("{at}[{i}]"), out);
+            if out.len() > before {
+                out.push(Cause::invalid(format!("{at}[{i}]"), &Value::Null, "invalid label selector."));
+            }
+        }
+    }
     for (i, r) in arr(obj, "/rules").iter().enumerate() {
         let none = |f: &str| r[f].as_array().is_none_or(Vec::is_empty);
         let at = |f: &str| format!("rules[{i}].{f}");
@@ -187,10 +234,6 @@ fn binding(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
                 }
             }
             "User" | "Group" => {
-                if name.is_empty() {
-                    let why = format!("{} name cannot be empty", sort.to_lowercase());
-                    out.push(Cause::invalid(format!("{at}.name"), &name.into(), &why));
-                }
                 if group != RBAC {
                     out.push(Cause::unsupported(format!("{at}.apiGroup"), &group.into(), &words(&[RBAC])));
                 }

@@ -2,18 +2,18 @@
 use serde_json::Value;
 
 use super::names;
-use super::rules::{forbidden, one_of};
+use super::rules::{forbidden, one_of, words};
 use super::validate::judged;
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, milli, s};
 
-/// Sorts of metrics, with the field that tells of each.
+/// Sorts of metrics with the field that tells of each, in the order in which they are looked at.
 const SORTS: &[(&str, &str)] = &[
-    ("ContainerResource", "containerResource"),
-    ("External", "external"),
     ("Object", "object"),
+    ("External", "external"),
     ("Pods", "pods"),
     ("Resource", "resource"),
+    ("ContainerResource", "containerResource"),
 ];
 
 /// Checks an autoscaler.
@@ -22,25 +22,41 @@ pub(super) fn check(spec: &Value, out: &mut Vec<Cause>) {
     if least.as_i64().is_some_and(|n| n < 1) {
         out.push(Cause::invalid("spec.minReplicas", least, "must be greater than or equal to 1"));
     }
-    if most.as_i64().is_some_and(|n| n < 1) {
-        out.push(Cause::invalid("spec.maxReplicas", most, "must be greater than 0"));
-    } else if least.as_i64().zip(most.as_i64()).is_some_and(|(a, b)| a > b) {
+    match most.as_i64().unwrap_or(0) {
+        0 => out.push(Cause::required("spec.maxReplicas", "must be set and greater than 0")),
+        n if n < 0 => out.push(Cause::invalid("spec.maxReplicas", most, "must be greater than or equal to 1")),
+        _ => {}
+    }
+    if least.as_i64().is_some_and(|n| n > most.as_i64().unwrap_or(0)) {
         out.push(Cause::invalid("spec.maxReplicas", most, "must be greater than or equal to `minReplicas`"));
     }
-    for f in ["kind", "name"] {
-        let at = format!("spec.scaleTargetRef.{f}");
-        match s(spec, &format!("/scaleTargetRef/{f}")) {
-            // an object that is not there is told by the schema
-            "" if spec["scaleTargetRef"][f].is_string() => out.push(Cause::required(at, "")),
-            "" => {}
-            text => judged(at, text, names::segment, out),
-        }
-    }
-    for (i, m) in arr(spec, "/metrics").iter().enumerate() {
+    target(&spec["scaleTargetRef"], "spec.scaleTargetRef", out);
+    let metrics = arr(spec, "/metrics");
+    for (i, m) in metrics.iter().enumerate() {
         metric(m, &format!("spec.metrics[{i}]"), out);
+    }
+    let outside = metrics.iter().any(|m| m["type"] == "Object" || m["type"] == "External");
+    if least == 0 && !outside {
+        let why = "must specify at least one Object or External metric to support scaling to zero replicas";
+        out.push(forbidden("spec.metrics", why));
     }
     for way in ["scaleUp", "scaleDown"].into_iter().filter(|w| spec["behavior"][*w].is_object()) {
         scaling(&spec["behavior"][way], &format!("spec.behavior.{way}"), out);
+    }
+}
+
+/// Checks a reference to what is scaled, or to what a metric is of.
+fn target(of: &Value, at: &str, out: &mut Vec<Cause>) {
+    for f in ["kind", "name"] {
+        match s(of, &format!("/{f}")) {
+            "" => out.push(Cause::required(format!("{at}.{f}"), "")),
+            text => judged(format!("{at}.{f}"), text, names::segment, out),
+        }
+    }
+    let version = s(of, "/apiVersion");
+    if at.ends_with("scaleTargetRef") && !version.contains('/') && of["kind"] != "ReplicationController" {
+        let why = "apiVersion must specify API group";
+        out.push(Cause::invalid(format!("{at}.apiVersion"), &version.into(), why));
     }
 }
 
@@ -48,28 +64,46 @@ fn metric(m: &Value, at: &str, out: &mut Vec<Cause>) {
     let sort = s(m, "/type");
     if sort.is_empty() {
         out.push(Cause::required(format!("{at}.type"), "must specify a metric source type"));
-        return;
     }
-    let Some((_, field)) = SORTS.iter().find(|x| x.0 == sort) else {
-        let known: Vec<&str> = SORTS.iter().map(|x| x.0).collect();
-        one_of(format!("{at}.type"), &m["type"], &known, out);
-        return;
+    let own = SORTS.iter().find(|x| x.0 == sort).map(|x| x.1);
+    let unknown = || {
+        let known = ["ContainerResource", "External", "Object", "Pods", "Resource"];
+        Cause::unsupported(format!("{at}.type"), &sort.into(), &words(&known))
     };
-    for (_, other) in SORTS.iter().filter(|x| x.1 != *field && m[x.1].is_object()) {
+    if own.is_none() {
+        out.push(unknown());
+    }
+    let present: Vec<&str> = SORTS.iter().map(|x| x.1).filter(|f| m[*f].is_object()).collect();
+    if let Some(first) = present.first() {
+        source(first, &m[*first], &format!("{at}.{first}"), out);
+    }
+    match own {
+        Some(field) if !m[field].is_object() => {
+            let why = "must populate information for the given metric source";
+            out.push(Cause::required(format!("{at}.{field}"), why));
+        }
+        Some(_) => {}
+        None => out.push(unknown()),
+    }
+    for other in present.iter().filter(|f| present.len() != 1 && own != Some(**f)) {
         out.push(forbidden(&format!("{at}.{other}"), "must populate the given metric source only"));
     }
-    let (of, at) = (&m[*field], format!("{at}.{field}"));
-    if !of.is_object() {
-        out.push(Cause::required(at, "must populate information for the given metric source"));
-        return;
-    }
-    let target = &of["target"];
-    goal(target, &format!("{at}.target"), out);
-    let set = |f: &str| !target[f].is_null();
+}
+
+fn source(field: &str, of: &Value, at: &str, out: &mut Vec<Cause>) {
+    let wanted = &of["target"];
+    let set = |f: &str| !wanted[f].is_null();
     if field.ends_with("esource") {
         if s(of, "/name").is_empty() {
             out.push(Cause::required(format!("{at}.name"), "must specify a resource name"));
         }
+        if field == "containerResource" {
+            match s(of, "/container") {
+                "" => out.push(Cause::required(format!("{at}.container"), "must specify a container")),
+                name => judged(format!("{at}.container"), name, names::label, out),
+            }
+        }
+        goal(wanted, &format!("{at}.target"), out);
         if !set("averageUtilization") && !set("averageValue") {
             let why = "must set either a target raw value or a target utilization";
             out.push(Cause::required(format!("{at}.target.averageUtilization"), why));
@@ -79,30 +113,40 @@ fn metric(m: &Value, at: &str, out: &mut Vec<Cause>) {
         }
         return;
     }
-    if s(of, "/metric/name").is_empty() {
-        out.push(Cause::required(format!("{at}.metric.name"), "must specify a metric name"));
+    if field == "object" {
+        target(&of["describedObject"], &format!("{at}.describedObject"), out);
     }
-    if *field == "pods" && milli(&target["averageValue"]) <= 0 {
-        let why = "must specify a positive target averageValue";
+    match s(of, "/metric/name") {
+        "" => out.push(Cause::required(format!("{at}.metric.name"), "must specify a metric name")),
+        name => judged(format!("{at}.metric.name"), name, names::segment, out),
+    }
+    goal(wanted, &format!("{at}.target"), out);
+    let missing = match field {
+        "pods" if !set("averageValue") => Some("must specify a positive target averageValue"),
+        "object" if !set("value") && !set("averageValue") => Some("must set either a target value or averageValue"),
+        "external" if !set("value") && !set("averageValue") => {
+            Some("must set either a target value for metric or a per-pod target")
+        }
+        _ => None,
+    };
+    if let Some(why) = missing {
         out.push(Cause::required(format!("{at}.target.averageValue"), why));
     }
-    if *field != "pods" && !set("value") && !set("averageValue") {
-        let why = if *field == "object" {
-            "must set either a target value or averageValue"
-        } else {
-            "must set either a target value for metric or a per-pod target"
-        };
-        out.push(Cause::required(format!("{at}.target.averageValue"), why));
+    if field == "external" && set("value") && set("averageValue") {
+        let why = "may not set both a target value for metric and a per-pod target";
+        out.push(forbidden(&format!("{at}.target.value"), why));
     }
 }
 
 fn goal(target: &Value, at: &str, out: &mut Vec<Cause>) {
     match s(target, "/type") {
-        "" => out.push(Cause::required(format!("{at}.type"), "must specify a metric target type")),
         "Utilization" | "Value" | "AverageValue" => {}
-        _ => {
+        sort => {
+            if sort.is_empty() {
+                out.push(Cause::required(format!("{at}.type"), "must specify a metric target type"));
+            }
             let why = "must be either Utilization, Value, or AverageValue";
-            out.push(Cause::invalid(format!("{at}.type"), &target["type"], why));
+            out.push(Cause::invalid(format!("{at}.type"), &sort.into(), why));
         }
     }
     for f in ["value", "averageValue"].into_iter().filter(|f| !target[*f].is_null() && milli(&target[*f]) <= 0) {
@@ -118,7 +162,7 @@ fn goal(target: &Value, at: &str, out: &mut Vec<Cause>) {
 }
 
 fn scaling(rules: &Value, at: &str, out: &mut Vec<Cause>) {
-    let window = &rules["stabilizationWindowSeconds"];
+    let (window, slack) = (&rules["stabilizationWindowSeconds"], &rules["tolerance"]);
     let bounded = |at: String, v: &Value, most: i64, out: &mut Vec<Cause>| {
         if v.as_i64().is_some_and(|n| n > most) {
             out.push(Cause::invalid(at, v, &format!("must be less than or equal to {most}")));
@@ -144,5 +188,8 @@ fn scaling(rules: &Value, at: &str, out: &mut Vec<Cause>) {
             out.push(Cause::invalid(format!("{at}.{f}"), &p[f], "must be greater than zero"));
         }
         bounded(format!("{at}.periodSeconds"), &p["periodSeconds"], 1800, out);
+    }
+    if !slack.is_null() && milli(slack) < 0 {
+        out.push(Cause::invalid(format!("{at}.tolerance"), slack, super::rules::LEAST));
     }
 }

@@ -3,9 +3,9 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::names;
 use super::rules::{duplicate, immutable, one_of, port};
 use super::validate::judged;
+use super::{ips, names};
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
 
@@ -39,31 +39,16 @@ fn reachable(at: &str, text: &str, ip: IpAddr, out: &mut Vec<Cause>) {
 /// Checks an EndpointSlice.
 pub(super) fn slice(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     let sort = s(obj, "/addressType");
-    if sort.is_empty() {
-        out.push(Cause::required("addressType", ""));
+    if let Some(old) = old.filter(|o| o["addressType"] != obj["addressType"]) {
+        immutable("addressType", &obj["addressType"], Some(&old["addressType"]), out);
+        return;
     }
-    one_of("addressType".into(), &obj["addressType"], &["FQDN", "IPv4", "IPv6"], out);
-    immutable("addressType", &obj["addressType"], old.map(|o| &o["addressType"]), out);
+    match sort {
+        "" => out.push(Cause::required("addressType", "")),
+        _ => one_of("addressType".into(), &obj["addressType"], &["FQDN", "IPv4", "IPv6"], out),
+    }
     for (i, e) in arr(obj, "/endpoints").iter().enumerate() {
-        let at = format!("endpoints[{i}]");
-        let list = arr(e, "/addresses");
-        if list.is_empty() {
-            out.push(Cause::required(format!("{at}.addresses"), "must contain at least 1 address"));
-        }
-        for (j, a) in list.iter().enumerate() {
-            let (at, text) = (format!("{at}.addresses[{j}]"), a.as_str().unwrap_or_default());
-            match (sort, text.parse::<IpAddr>()) {
-                ("IPv4", Ok(ip @ IpAddr::V4(_))) | ("IPv6", Ok(ip @ IpAddr::V6(_))) => reachable(&at, text, ip, out),
-                ("IPv4", _) => out.push(Cause::invalid(at, a, "must be a valid IPv4 address")),
-                ("IPv6", _) => out.push(Cause::invalid(at, a, "must be a valid IPv6 address")),
-                ("FQDN", _) => judged(at, text, names::subdomain, out),
-                _ => {}
-            }
-        }
-        match s(e, "/hostname") {
-            "" => {}
-            name => judged(format!("{at}.hostname"), name, names::label, out),
-        }
+        endpoint(e, sort, &format!("endpoints[{i}]"), out);
     }
     let ports = arr(obj, "/ports");
     for (i, p) in ports.iter().enumerate() {
@@ -76,7 +61,49 @@ pub(super) fn slice(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
             out.push(duplicate(format!("{at}.name"), &s(p, "/name").into()));
         }
         one_of(format!("{at}.protocol"), &p["protocol"], PROTOCOLS, out);
-        port(format!("{at}.port"), &p["port"], out);
+        if let Some(protocol) = p["appProtocol"].as_str() {
+            judged(format!("{at}.appProtocol"), protocol, names::key, out);
+        }
+    }
+}
+
+fn endpoint(e: &Value, sort: &str, at: &str, out: &mut Vec<Cause>) {
+    let list = arr(e, "/addresses");
+    if list.is_empty() {
+        out.push(Cause::required(format!("{at}.addresses"), "must contain at least 1 address"));
+    }
+    for (j, a) in list.iter().enumerate() {
+        let (place, text) = (format!("{at}.addresses[{j}]"), a.as_str().unwrap_or_default());
+        if sort == "FQDN" {
+            judged(place, text, names::subdomain, out);
+            continue;
+        }
+        if !matches!(sort, "IPv4" | "IPv6") {
+            continue;
+        }
+        let wrong = ips::address(text, true);
+        out.extend(wrong.iter().map(|why| Cause::invalid(place.as_str(), a, why)));
+        match text.parse::<IpAddr>() {
+            Ok(ip) if ip.is_ipv4() != (sort == "IPv4") => {
+                let why = format!("must be an {sort} address");
+                out.push(Cause::invalid(format!("{at}.addresses"), a, &why));
+            }
+            Ok(ip) => reachable(&place, text, ip, out),
+            Err(_) => {}
+        }
+    }
+    for (f, judge) in [("nodeName", names::subdomain as names::Judge), ("hostname", names::label)] {
+        match s(e, &format!("/{f}")) {
+            "" => {}
+            name => judged(format!("{at}.{f}"), name, judge, out),
+        }
+    }
+    for (list, most) in [("forZones", 8), ("forNodes", 8)] {
+        let (hints, at) = (arr(e, &format!("/hints/{list}")), format!("{at}.hints.{list}"));
+        super::rules::too_many(&at, hints.len(), most, out);
+        for (j, h) in hints.iter().enumerate().filter(|(j, h)| hints[..*j].iter().any(|o| o["name"] == h["name"])) {
+            out.push(duplicate(format!("{at}[{j}].name"), &h["name"]));
+        }
     }
 }
 

@@ -83,6 +83,9 @@ impl Place<'_> {
     }
 
     fn walk(&mut self, node: Node<'_>, path: &str, v: &mut Value) -> Result<(), String> {
+        if node.type_name().is_some_and(|n| n.ends_with("runtime.RawExtension")) {
+            return Ok(());
+        }
         // Values of any kind, and schemas that may also be a list or a truth value.
         if node.type_name().is_some_and(|n| n.ends_with("v1.JSON") || n.contains("JSONSchemaPropsOr")) {
             return Ok(());
@@ -102,7 +105,10 @@ impl Place<'_> {
         }
         match (node.kind(), &mut *v) {
             (Some("array"), Value::Array(list)) => self.list(node, path, list),
-            (Some("string"), Value::String(text)) => scalar(node.format(), text),
+            (Some("string"), Value::String(text)) => {
+                let exact = self.stack.last().is_some_and(|f| EXACT.contains(&f.as_str()));
+                if exact && node.format() == Some("date-time") { micro(text) } else { scalar(node.format(), text) }
+            }
             (Some("boolean"), Value::Bool(_)) => Ok(()),
             (Some("integer"), Value::Number(n)) => {
                 let fits = n.as_i64().is_some_and(|n| node.format() != Some("int32") || i32::try_from(n).is_ok());
@@ -152,6 +158,25 @@ impl Place<'_> {
 }
 
 const QUANTITY: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
+/// Times that are written with six digits of a second.
+const EXACT: &[&str] = &["acquireTime", "renewTime", "eventTime", "lastObservedTime"];
+
+fn micro(text: &str) -> Result<(), String> {
+    let wrong = |rest: &str, want: &str| {
+        Err(format!("parsing time \"{text}\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"{rest}\" as \"{want}\""))
+    };
+    if crate::kube::store::meta::parse_time(text).is_none() {
+        return wrong(text, "2006");
+    }
+    let rest = text.get(19..).unwrap_or_default();
+    let digits = rest.strip_prefix('.').map_or(0, |r| r.bytes().take_while(u8::is_ascii_digit).count());
+    match digits {
+        6 => Ok(()),
+        7.. => wrong(&rest[7..], "Z07:00"),
+        _ => wrong(rest, ".000000"),
+    }
+}
 
 fn scalar(format: Option<&str>, text: &str) -> Result<(), String> {
     match format {
@@ -215,6 +240,8 @@ const TIMES: &[(&str, [&str; 2])] = &[
     ("Pod", ["lastProbeTime", "lastTransitionTime"]),
     ("PersistentVolumeClaim", ["lastProbeTime", "lastTransitionTime"]),
     ("Node", ["lastHeartbeatTime", "lastTransitionTime"]),
+    ("Deployment", ["lastUpdateTime", "lastTransitionTime"]),
+    ("Job", ["lastProbeTime", "lastTransitionTime"]),
 ];
 
 /// What a Go struct of the kind always writes, set or not.
@@ -228,15 +255,25 @@ fn always(kind: &str) -> Value {
             "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "", "architecture": ""}}}),
         "DaemonSet" => json!({"spec": {"updateStrategy": {}}, "status": {"currentNumberScheduled": 0,
             "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}}),
-        "StatefulSet" => json!({"spec": {"updateStrategy": {}}, "status": {"replicas": 0, "availableReplicas": 0}}),
+        "StatefulSet" => json!({"spec": {"updateStrategy": {}, "serviceName": ""}, "status": {"replicas": 0, "availableReplicas": 0}}),
         "ReplicaSet" | "ReplicationController" => json!({"status": {"replicas": 0}}),
         "Deployment" => json!({"spec": {"strategy": {}}, "status": {}}),
-        "Pod" | "Job" | "CronJob" | "PersistentVolume" | "ResourceQuota" => json!({"status": {}}),
+        "CronJob" => json!({"spec": {"schedule": "", "jobTemplate": {"metadata": {}, "spec": {"template": {
+            "metadata": {}, "spec": {}}}}}, "status": {}}),
+        "NetworkPolicy" => json!({"spec": {"podSelector": {}}}),
+        "VolumeAttachment" => json!({"spec": {"attacher": "", "nodeName": "", "source": {}}, "status": {"attached": false}}),
+        "CSINode" => json!({"spec": {"drivers": null}}),
+        "CSIDriver" | "Lease" => json!({"spec": {}}),
+        "ServiceCIDR" => json!({"status": {}}),
+        "PriorityClass" => json!({"value": 0}),
+        "EndpointSlice" => json!({"endpoints": null, "ports": null}),
+        "Role" | "ClusterRole" => json!({"rules": null}),
+        "Pod" | "Job" | "PersistentVolume" | "ResourceQuota" => json!({"status": {}}),
         "PersistentVolumeClaim" => json!({"spec": {"resources": {}}, "status": {}}),
         "Service" | "Ingress" => json!({"status": {"loadBalancer": {}}}),
         "PodDisruptionBudget" => json!({"status": {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0,
             "expectedPods": 0}}),
-        "HorizontalPodAutoscaler" => json!({"status": {"desiredReplicas": 0, "currentMetrics": null}}),
+        "HorizontalPodAutoscaler" => json!({"spec": {"scaleTargetRef": {"kind": "", "name": ""}, "maxReplicas": 0}, "status": {"desiredReplicas": 0, "currentMetrics": null}}),
         _ => Value::Null,
     }
 }
@@ -255,11 +292,49 @@ fn fill(v: &mut Value, wanted: &Value) {
     }
 }
 
+/// Leaves out empty lists and maps, as what is read back from the store: those that are always written are null.
+fn lean(node: Node<'_>, v: &mut Value) {
+    match v {
+        Value::Object(m) if !node.open() => {
+            let needed = node.required();
+            let keys: Vec<String> = m.keys().cloned().collect();
+            for k in keys {
+                let sub = node.down(&k);
+                let Some(v) = m.get_mut(&k) else { continue };
+                lean(sub, v);
+                let map = sub.kind() == Some("object") && matches!(sub.field("*"), Field::Entry(_)) && !sub.open();
+                let empty = match v {
+                    Value::Array(a) => a.is_empty() && sub.kind() == Some("array"),
+                    Value::Object(m) => m.is_empty() && map,
+                    _ => false,
+                };
+                if empty && needed.contains(&k.as_str()) {
+                    *v = Value::Null;
+                } else if empty {
+                    m.shift_remove(&k);
+                }
+            }
+        }
+        Value::Array(a) => a.iter_mut().for_each(|v| lean(node.items(), v)),
+        _ => {}
+    }
+}
+
+/// An object of the kind that nobody has told anything: what a new one is compared with.
+#[must_use]
+pub fn blank(kind: &Kind) -> Value {
+    match always(&kind.kind) {
+        v @ Value::Object(_) if !kind.custom => v,
+        _ => json!({}),
+    }
+}
+
 /// Fills in what is always written.
 pub fn complete(kind: &Kind, obj: &mut Value) {
     if kind.custom {
         return;
     }
+    lean(Node::of(kind), obj);
     fill(obj, &always(&kind.kind));
     let Some((_, fields)) = TIMES.iter().find(|(k, _)| *k == kind.kind) else { return };
     let conditions = obj.get_mut("status").and_then(|s| s.get_mut("conditions")).and_then(Value::as_array_mut);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::names::{self, Judge};
 use super::node::{Field, Node};
-use super::{Kind, custom, limits, podupdate, rules, workloads};
+use super::{Kind, builtin, custom, jobs, limits, podupdate, rules, states, workloads};
 use crate::kube::store::{Cause, Failure, Store, meta};
 
 /// Most bytes of all annotations of an object together.
@@ -16,6 +16,7 @@ fn judge(kind: &Kind) -> Judge {
         _ if kind.custom => names::subdomain,
         "Namespace" | "StatefulSet" => names::label,
         "Service" => names::label_1035,
+        "IPAddress" => names::address,
         "Event" | "PodDisruptionBudget" | "CertificateSigningRequest" => names::segment,
         _ if kind.group == "rbac.authorization.k8s.io" => names::segment,
         _ => names::subdomain,
@@ -118,7 +119,10 @@ fn name(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
     if !start.is_empty() {
         out.extend(wrong.iter().map(|why| Cause::invalid("metadata.generateName", &start.into(), why)));
     }
-    judged("metadata.name", meta::name(obj), judge, out);
+    match meta::name(obj) {
+        "" => out.push(Cause::required("metadata.name", "name or generateName is required")),
+        name => judged("metadata.name", name, judge, out),
+    }
     if kind.kind == "CronJob" && meta::name(obj).len() > 52 {
         out.push(Cause::invalid("metadata.name", &meta::name(obj).into(), "must be no more than 52 characters"));
     }
@@ -213,14 +217,26 @@ pub fn update(_store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(
     finish(kind, new, &causes)
 }
 
+/// Checks a changed status.
+///
+/// # Errors
+/// 422 with every cause.
+pub fn status(store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
+    if kind.custom || !states::known(kind) {
+        return update(store, kind, old, new);
+    }
+    let mut causes = Vec::new();
+    metadata(new, &mut causes);
+    changed(old, new, &mut causes);
+    changed(old, new, &mut causes);
+    states::check(kind, old, new, &mut causes);
+    finish(kind, new, &causes)
+}
+
 /// Fields that never change: (kind, pointer, shown path).
 const IMMUTABLE: &[(&str, &str)] = &[
     ("Deployment", "/spec/selector"),
-    ("DaemonSet", "/spec/selector"),
     ("ReplicaSet", "/spec/selector"),
-    ("Job", "/spec/selector"),
-    ("Job", "/spec/completionMode"),
-    ("EndpointSlice", "/addressType"),
     ("RoleBinding", "/roleRef"),
     ("ClusterRoleBinding", "/roleRef"),
     ("Secret", "/type"),
@@ -237,7 +253,10 @@ fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
             let field = pointer.trim_start_matches('/').replace('/', ".");
             out.push(match kind.kind.as_str() {
                 "RoleBinding" | "ClusterRoleBinding" => {
-                    Cause::invalid(field, b.unwrap_or(&Value::Null), "cannot change roleRef")
+                    let role = b.unwrap_or(&Value::Null);
+                    let shown =
+                        serde_json::json!({"APIGroup": role["apiGroup"], "Kind": role["kind"], "Name": role["name"]});
+                    Cause::invalid(field, &shown, "cannot change roleRef")
                 }
                 _ => Cause::invalid(field, b.unwrap_or(&Value::Null), "field is immutable"),
             });
@@ -245,7 +264,7 @@ fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
     }
     match kind.kind.as_str() {
         "StatefulSet" => workloads::stateful_update(old, new, out),
-        "Job" => workloads::job_update(old, new, out),
+        "Job" => jobs::changed(old, new, out),
         "Pod" => podupdate::check(old, new, out),
         "PersistentVolumeClaim" => limits::claim_update(old, new, out),
         "PersistentVolume" => limits::volume_update(old, new, out),
@@ -272,7 +291,9 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
         custom::check(node, obj, old, out);
         return;
     }
-    if let Some(spec) = obj.get("spec") {
+    if OWN.contains(&kind.kind.as_str()) {
+        // their own rules tell what is missing, each at its place
+    } else if let Some(spec) = obj.get("spec") {
         required(node.down("spec"), "spec", spec, out);
     } else if matches!(kind.kind.as_str(), "Pod" | "Deployment" | "DaemonSet" | "StatefulSet" | "Job" | "CronJob") {
         out.push(Cause::required("spec", ""));
@@ -312,9 +333,32 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     }
 }
 
+/// Kinds whose own rules tell of every required field.
+const OWN: &[&str] = &[
+    "Deployment",
+    "ReplicaSet",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+    "HorizontalPodAutoscaler",
+    "IPAddress",
+    "ServiceCIDR",
+    "CSIDriver",
+    "CSINode",
+    "VolumeAttachment",
+];
+
+/// Required fields of a pod's spec.
+pub(super) fn pod_required(spec: &Value, path: &str, out: &mut Vec<Cause>) {
+    if let Some(schema) = builtin::definition("io.k8s.api.core.v1.PodSpec") {
+        required(Node::new(schema), path, spec, out);
+    }
+}
+
 /// Required fields that rules of their own look at, or that Go has a value for without being told.
 const CHECKED: &[&str] =
-    &["metadata", "status", "mountPath", "pathType", "backend", "podSelector", "controller", "service", "limits"];
+    &["paths", "metadata", "status", "mountPath", "pathType", "backend", "podSelector", "controller", "service", "limits"];
 
 /// Required fields of built-in types.
 fn required(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {

@@ -23,6 +23,9 @@ pub(super) fn deletion(kind: &Kind, name: &str) -> Result<(), Failure> {
     if kind.group.is_empty() && kind.kind == "Namespace" && KEPT.contains(&name) {
         return Err(Failure::forbidden(kind, name, "this namespace may not be deleted"));
     }
+    if kind.group == "scheduling.k8s.io" && kind.kind == "PriorityClass" && name.starts_with("system-") {
+        return Err(Failure::forbidden(kind, name, "this is a system priority class and cannot be deleted"));
+    }
     Ok(())
 }
 
@@ -46,16 +49,89 @@ pub(super) fn growth(store: &Store, kind: &Kind, old: &Value, new: &Value) -> Re
     Err(Failure::forbidden(kind, meta::name(new), why))
 }
 
-/// What admission adds to a new pod that does not say it itself.
+/// What is added to a new pod or Job that does not say it itself, after it is noted who manages what: pointers.
 pub(super) fn untold(kind: &Kind, obj: &Value) -> Vec<&'static str> {
-    let fields = ["serviceAccountName", "serviceAccount", "tolerations", "priority", "preemptionPolicy"];
-    let told =
-        |f: &str| !obj["spec"][f].is_null() || f == "serviceAccount" && !obj["spec"]["serviceAccountName"].is_null();
-    fields.into_iter().filter(|f| is_pod(kind) && !told(f)).collect()
+    let told = |p: &str| obj.pointer(p).is_some_and(|v| !v.is_null());
+    match kind.kind.as_str() {
+        _ if is_pod(kind) => {
+            let named = told("/spec/serviceAccountName");
+            let fields = [
+                "/spec/serviceAccountName",
+                "/spec/serviceAccount",
+                "/spec/tolerations",
+                "/spec/priority",
+                "/spec/preemptionPolicy",
+            ];
+            fields.into_iter().filter(|p| !told(p) && !(named && *p == "/spec/serviceAccount")).collect()
+        }
+        "Job" => generated(obj).into_iter().filter(|p| !told(p)).collect(),
+        "Ingress" => ["/spec/ingressClassName"].into_iter().filter(|p| !told(p)).collect(),
+        "VolumeAttributesClass" => vec!["/metadata/finalizers"],
+        _ => Vec::new(),
+    }
+}
+
+/// What the server makes of a Job: its selector and its labels.
+fn generated(obj: &Value) -> Vec<&'static str> {
+    if obj["spec"]["manualSelector"] == true {
+        return vec!["/metadata/labels"];
+    }
+    let meta = obj["spec"]["template"]["metadata"].as_object();
+    let bare = meta.is_none_or(|m| m.iter().all(|(_, v)| v.is_null()));
+    let mut out = vec!["/spec/selector", "/metadata/labels"];
+    out.push(if bare { "/spec/template/metadata" } else { "/spec/template/metadata/labels" });
+    out.extend([
+        "/spec/template/metadata/labels/batch.kubernetes.io~1controller-uid",
+        "/spec/template/metadata/labels/batch.kubernetes.io~1job-name",
+        "/spec/template/metadata/labels/controller-uid",
+        "/spec/template/metadata/labels/job-name",
+    ]);
+    out
+}
+
+/// Gives a new Ingress that names no class the newest default one.
+fn ingress_class(store: &Store, obj: &mut Value) {
+    const DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
+    let noted = meta::annotation(obj, "kubernetes.io/ingress.class").is_some();
+    if noted || !obj["spec"]["ingressClassName"].is_null() {
+        return;
+    }
+    let mut classes: Vec<&Value> = store
+        .all("ingressclasses.networking.k8s.io", "")
+        .filter(|c| meta::annotation(c, DEFAULT) == Some("true"))
+        .map(|c| &**c)
+        .collect();
+    let born = |c: &Value| s(c, "/metadata/creationTimestamp").to_owned();
+    classes.sort_by(|a, b| born(b).cmp(&born(a)).then_with(|| meta::name(a).cmp(meta::name(b))));
+    if let Some(class) = classes.first() {
+        obj["spec"]["ingressClassName"] = meta::name(class).into();
+    }
+}
+
+/// There is one default PriorityClass.
+///
+/// # Errors
+/// 403 in the words of the plugin.
+pub(super) fn one_default(store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
+    if kind.kind != "PriorityClass" || obj["globalDefault"] != true {
+        return Ok(());
+    }
+    let name = meta::name(obj);
+    let mut all = store.all("priorityclasses.scheduling.k8s.io", "");
+    match all.find(|c| c["globalDefault"] == true && meta::name(c) != name) {
+        None => Ok(()),
+        Some(c) => {
+            let why = format!("PriorityClass {} is already marked as default. Only one default can exist", meta::name(c));
+            Err(Failure::forbidden(kind, name, &why))
+        }
+    }
 }
 
 /// Fills in what LimitRanges of the namespace give to containers that say nothing.
 pub(super) fn fill(store: &Store, kind: &Kind, ns: &str, obj: &mut Value) {
+    if kind.kind == "Ingress" && kind.group == "networking.k8s.io" {
+        ingress_class(store, obj);
+    }
     if !is_pod(kind) {
         return;
     }

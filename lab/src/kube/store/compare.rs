@@ -32,6 +32,9 @@ const ALWAYS: &[&str] = &[
     "f:names",
     "f:versions",
     "f:updateStrategy",
+    "f:strategy",
+    "f:jobTemplate",
+    "f:scaleTargetRef",
 ];
 
 /// The element of a list's item, if the list merges.

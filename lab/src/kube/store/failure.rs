@@ -39,6 +39,11 @@ impl Cause {
         Cause { reason: "FieldValueInvalid", field: field.into(), message: format!("Invalid value: {value}: {why}") }
     }
 
+    /// A rule is broken by values that are not shown.
+    pub fn plain(field: &str, why: &str) -> Cause {
+        Cause { reason: "FieldValueInvalid", field: field.to_owned(), message: format!("Invalid value: {why}") }
+    }
+
     /// A value that is not in its list of allowed ones.
     pub fn unsupported(field: impl Into<String>, value: &Value, allowed: &[String]) -> Cause {
         let list = allowed.iter().map(|a| format!("\"{a}\"")).collect::<Vec<_>>().join(", ");

@@ -133,8 +133,8 @@ fn is_reset(new: &Value) -> bool {
 
 /// Updates managedFields of `new` after an update by `o.manager`.
 pub(super) fn track(kind: &Kind, old: Option<&Value>, new: &mut Value, o: &WriteOptions, now_ms: u64) {
-    let empty = Value::Object(Map::new());
-    let base = old.unwrap_or(&empty);
+    let blank = crate::kube::schema::typed::blank(kind);
+    let base = old.unwrap_or(&blank);
     if o.subresource.is_empty() && old.is_some() && is_reset(new) {
         return set_entries(new, Vec::new());
     }

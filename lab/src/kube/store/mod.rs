@@ -145,6 +145,11 @@ fn key(ns: &str, name: &str) -> String {
     format!("{ns}/{name}")
 }
 
+/// Notes who made an object that is kept nowhere.
+pub fn managed(kind: &Kind, obj: &mut Value, o: &WriteOptions, now_ms: u64) {
+    managers::track(kind, None, obj, o, now_ms);
+}
+
 impl Store {
     /// An empty store; `seed` makes its uids and generated names reproducible.
     #[must_use]

@@ -72,7 +72,9 @@ impl Fields {
                 _ => own.is_some_and(|o| o.1.contains(&key)) || kind.selectable.iter().any(|f| f == key),
             };
             if !known {
-                return Err(Failure::bad_request(if kind.custom || own.is_some() {
+                return Err(Failure::bad_request(if kind.resource() == "jobs.batch" {
+                    format!("field label {key:?} not supported for Job")
+                } else if kind.custom || own.is_some() {
                     format!("field label not supported: {key}")
                 } else {
                     format!("\"{key}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")

@@ -81,13 +81,15 @@ impl Store {
         }
         if meta::name(&obj).is_empty() {
             let prefix = meta::text(&obj, "generateName").to_owned();
-            if prefix.is_empty() {
+            if prefix.is_empty() && !o.check {
                 let cause = super::Cause::required("metadata.name", "name or generateName is required");
                 return Err(Failure::invalid(kind, "", &[cause]));
             }
-            let start: String = prefix.chars().take(GENERATED).collect();
-            let name = format!("{start}{}", self.suffix(5));
-            meta::edit(&mut obj, |m| m.insert("name".into(), name.into()));
+            if !prefix.is_empty() {
+                let start: String = prefix.chars().take(GENERATED).collect();
+                let name = format!("{start}{}", self.suffix(5));
+                meta::edit(&mut obj, |m| m.insert("name".into(), name.into()));
+            }
         }
         let ns = if kind.namespaced { meta::namespace(&obj).to_owned() } else { String::new() };
         let name = meta::name(&obj).to_owned();
@@ -135,6 +137,7 @@ impl Store {
         // Controllers are trusted to write what is valid.
         if o.check {
             admission::naming(self, kind, &ns, &obj)?;
+            admission::one_default(self, kind, &obj)?;
             validate::create(self, kind, &obj)?;
         }
         let exists = self.get(&kind.resource(), &ns, &name).is_some();
@@ -172,15 +175,21 @@ impl Store {
 
     /// Notes who manages what of a new object: nobody what admission fills in.
     fn noted(&self, kind: &Kind, obj: &mut Value, plain: Option<Value>, o: &WriteOptions, bare: &[&str]) {
-        let kept: Vec<(&str, Option<Value>)> =
-            bare.iter().map(|f| (*f, obj["spec"].as_object_mut().and_then(|m| m.shift_remove(*f)))).collect();
+        let kept: Vec<(&str, &str, Option<Value>)> = bare
+            .iter()
+            .map(|pointer| {
+                let (place, field) = pointer.rsplit_once('/').unwrap_or(("", pointer));
+                let part = obj.pointer_mut(place).and_then(Value::as_object_mut);
+                (place, field, part.and_then(|m| m.shift_remove(field)))
+            })
+            .collect();
         match o.manager.as_str() {
             "" => managers::record(kind, None, obj, &self.writer(), self.now_ms),
             _ => managers::track_as_sent(kind, None, obj, plain, o, self.now_ms),
         }
-        for (f, v) in kept {
-            if let Some(v) = v {
-                obj["spec"][f] = v;
+        for (place, field, v) in kept {
+            if let (Some(v), Some(part)) = (v, obj.pointer_mut(place)) {
+                part[field] = v;
             }
         }
     }
@@ -270,10 +279,12 @@ impl Store {
         match o.subresource.as_str() {
             _ if !o.check => {}
             "resize" => resized::check(kind, &old, &new)?,
+            "status" => validate::status(self, kind, &old, &new)?,
             _ => validate::update(self, kind, &old, &new)?,
         }
         if o.check {
             admission::growth(self, kind, &old, &new)?;
+            admission::one_default(self, kind, &new)?;
         }
         let warnings = match &o.user {
             Some(user) => dynamic::validating(self, &attributes(user, &new))?,
@@ -376,7 +387,7 @@ impl Store {
         if same(old, &new) {
             return Written { object: old.clone(), created: false, changed: false, warnings: Vec::new() };
         }
-        if kind.generations() && spec_changed(old, &new) && !is_bound(kind, old, &new) {
+        if (kind.generations() || kind.kind == "CSIDriver") && spec_changed(old, &new) && !is_bound(kind, old, &new) {
             let g = old["metadata"]["generation"].as_u64().unwrap_or(0) + 1;
             meta::edit(&mut new, |m| m.insert("generation".into(), g.into()));
         }

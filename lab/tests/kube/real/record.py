@@ -5,6 +5,8 @@
 
 Each FILE holds one JSON object a line: `do` ("POST /api/v1/namespaces"), and where wanted `type` (the content type of the
 body), `body`, `accept`, `agent`, `as` (user to impersonate, needs rights). The answers are written into the same lines: `code`, `warnings`, `answer`.
+A row with `setup` is only asked, never compared: what only one of the two has to be told (a namespace's account `default`).
+A row with `wait` is asked three seconds later, when the server has read what was written before.
 What differs from one run to the next (uids, versions, times, addresses drawn) is `*`. Use an API server without
 controllers, with `--service-cluster-ip-range=10.43.0.0/16`, and a fresh one for each recording: nothing is cleaned up.
 """
@@ -12,25 +14,43 @@ import json
 import re
 import ssl
 import sys
+import time
 import urllib.error
 import urllib.request
 
 MASKED = {"uid", "resourceVersion", "creationTimestamp", "time", "deletionTimestamp", "clusterIP", "lastTransitionTime",
-          "lastUpdateTime", "lastProbeTime", "nodePort", "healthCheckNodePort", "lastHeartbeatTime"}
+          "lastUpdateTime", "lastProbeTime", "nodePort", "healthCheckNodePort", "lastHeartbeatTime", "continue",
+          "lastPhaseTransitionTime", "expirationTimestamp", "token"}
+# Columns of tables that tell how long ago something was.
+AGES = {"Age", "Created At", "Last Schedule", "Last Seen", "First Seen"}
+# What is drawn inside of texts.
+DRAWN = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?<=kube-api-access-)[a-z0-9]{5}\b"
+                   r"|(?<=\()\w+(?= ago\))")
 TYPES = {"PATCH": "application/merge-patch+json", "POST": "application/json", "PUT": "application/json",
          "DELETE": "application/json"}
 
 
+def aged(table):
+    """A table without ages, and without what is said of its columns (texts of the API's description)."""
+    columns = table["columnDefinitions"]
+    ages = {i for i, c in enumerate(columns) if c["name"] in AGES}
+    rows = [r | {"cells": ["*" if i in ages else c for i, c in enumerate(r["cells"])]} for r in table.get("rows") or []]
+    return table | {"columnDefinitions": [c | {"description": "*"} for c in columns], "rows": rows}
+
+
 def masked(v, key=""):
+    if isinstance(v, dict) and v.get("columnDefinitions"):
+        v = aged(v)
     if isinstance(v, dict):
-        return {k: masked(x, k) for k, x in v.items() if k != "fieldsV1"} | (
-            {"fieldsV1": v["fieldsV1"]} if "fieldsV1" in v else {})
+        made = v.get("generateName") if v.get("name") else None
+        return {k: masked(x, k) for k, x in v.items() if k not in ("fieldsV1", "name" if made else "")} | (
+            {"fieldsV1": v["fieldsV1"]} if "fieldsV1" in v else {}) | ({"name": made + "*"} if made else {})
     if isinstance(v, list):
         return ["*"] * len(v) if key == "clusterIPs" else [masked(x, key) for x in v]
     drawn = isinstance(v, (str, int)) and not isinstance(v, bool) and key in MASKED and v not in ("None", "", 0)
     if drawn:
         return "*"
-    return re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "*", v) if isinstance(v, str) else v
+    return DRAWN.sub("*", v) if isinstance(v, str) else v
 
 
 def ask(url, token, row):
@@ -70,11 +90,12 @@ def main():
             if not line.strip():
                 continue
             row = json.loads(line)
-            row["code"], warnings, text = ask(url, token, row)
-            row.pop("warnings", None)
-            if warnings:
-                row["warnings"] = warnings
-            row["answer"] = answer(text)
+            time.sleep(3 if row.get("wait") else 0)
+            code, warnings, text = ask(url, token, row)
+            for f in ("code", "warnings", "answer"):
+                row.pop(f, None)
+            if not row.get("setup"):
+                row |= {"code": code} | ({"warnings": warnings} if warnings else {}) | {"answer": answer(text)}
             out.append(json.dumps(row, separators=(",", ":"), ensure_ascii=False))
         with open(name, "w") as f:
             f.write("\n".join(out) + "\n")

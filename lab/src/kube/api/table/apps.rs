@@ -11,8 +11,8 @@ pub(super) fn layout(kind: &Kind) -> Option<Layout> {
             columns: vec![
                 NAME,
                 text("Ready"),
-                number("Up-to-date"),
-                number("Available"),
+                text("Up-to-date"),
+                text("Available"),
                 AGE,
                 wide("Containers"),
                 wide("Images"),
@@ -53,7 +53,7 @@ pub(super) fn layout(kind: &Kind) -> Option<Layout> {
             Layout { columns: vec![NAME, text("Ready"), AGE, wide("Containers"), wide("Images")], cells: stateful_set }
         }
         ("apps", "controllerrevisions") => {
-            Layout { columns: vec![NAME, text("Controller"), number("Revision"), AGE], cells: revision }
+            Layout { columns: vec![NAME, text("Controller"), text("Revision"), AGE], cells: revision }
         }
         ("batch", "jobs") => Layout {
             columns: vec![
@@ -175,7 +175,11 @@ fn revision(r: &Row<'_>) -> Vec<Value> {
     let owner = r.list("/metadata/ownerReferences").first().cloned().unwrap_or_default();
     let group = owner["apiVersion"].as_str().and_then(|v| v.split_once('/')).map_or("", |v| v.0);
     let kind = owner["kind"].as_str().unwrap_or_default().to_lowercase();
-    let shown = format!("{kind}.{group}/{}", owner["name"].as_str().unwrap_or_default());
+    let shown = match owner["name"].as_str() {
+        None => "<none>".to_owned(),
+        Some(name) if group.is_empty() => format!("{kind}/{name}"),
+        Some(name) => format!("{kind}.{group}/{name}"),
+    };
     vec![r.name(), json!(shown), json!(r.n("/revision")), r.age()]
 }
 
@@ -239,26 +243,52 @@ fn cron_job(r: &Row<'_>) -> Vec<Value> {
     ]
 }
 
+/// A metric as what it is now and what it should be; `now` is its place in the status.
+fn metric(m: &Value, now: &Value) -> Option<String> {
+    let (sort, field) = match m["type"].as_str()? {
+        "External" => ("outside", "external"),
+        "Object" => ("outside", "object"),
+        "Pods" => ("pods", "pods"),
+        "Resource" => ("resource", "resource"),
+        _ => ("resource", "containerResource"),
+    };
+    let (want, have) = (&m[field]["target"], &now[field]["current"]);
+    let text = |v: &Value| v.as_str().map(str::to_owned);
+    let unknown = |v: Option<String>| v.unwrap_or_else(|| "<unknown>".to_owned());
+    let average = text(&want["averageValue"]);
+    Some(match (sort, average) {
+        ("outside", Some(average)) => format!("{}/{average} (avg)", unknown(text(&have["averageValue"]))),
+        ("outside", None) => format!("{}/{}", unknown(text(&have["value"])), text(&want["value"])?),
+        ("pods", average) => format!("{}/{}", unknown(text(&have["averageValue"])), average?),
+        (_, Some(average)) => {
+            format!("{}: {}/{average}", text(&m[field]["name"])?, unknown(text(&have["averageValue"])))
+        }
+        (_, None) => {
+            let percent = |v: &Value| v.as_i64().map(|n| format!("{n}%"));
+            let used = unknown(percent(&have["averageUtilization"]));
+            let goal = percent(&want["averageUtilization"]).unwrap_or_else(|| "<auto>".to_owned());
+            format!("{}: {used}/{goal}", text(&m[field]["name"])?)
+        }
+    })
+}
+
 fn autoscaler(r: &Row<'_>) -> Vec<Value> {
     let target = format!("{}/{}", r.text("/spec/scaleTargetRef/kind"), r.text("/spec/scaleTargetRef/name"));
-    let metrics: Vec<String> = r
-        .list("/spec/metrics")
-        .iter()
-        .filter_map(|m| {
-            let want = m["resource"]["target"]["averageUtilization"].as_u64()?;
-            let name = m["resource"]["name"].as_str()?.to_owned();
-            let now = r.list("/status/currentMetrics").iter().find(|c| c["resource"]["name"] == name.as_str());
-            let now = now.and_then(|c| c["resource"]["current"]["averageUtilization"].as_u64());
-            Some(format!("{name}: {}/{want}%", now.map_or("<unknown>".to_owned(), |n| format!("{n}%"))))
-        })
-        .collect();
+    let now = r.list("/status/currentMetrics");
+    let all = r.list("/spec/metrics").iter().enumerate();
+    let metrics: Vec<String> = all.filter_map(|(i, m)| metric(m, now.get(i).unwrap_or(&Value::Null))).collect();
+    let shown = match metrics.as_slice() {
+        [] => "<none>".to_owned(),
+        [a, b, rest @ ..] if !rest.is_empty() => format!("{a}, {b} + {} more...", rest.len()),
+        few => few.join(", "),
+    };
     vec![
         r.name(),
         json!(target),
-        json!(if metrics.is_empty() { "<none>".to_owned() } else { metrics.join(", ") }),
+        json!(shown),
         json!(r.or("/spec/minReplicas", "<unset>")),
-        json!(r.text("/spec/maxReplicas")),
-        json!(r.n("/status/currentReplicas").to_string()),
+        json!(r.n("/spec/maxReplicas")),
+        json!(r.n("/status/currentReplicas")),
         r.age(),
     ]
 }

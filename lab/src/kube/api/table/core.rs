@@ -57,7 +57,7 @@ pub(super) fn layout(kind: &Kind) -> Option<Layout> {
                 text("Provisioner"),
                 text("ReclaimPolicy"),
                 text("VolumeBindingMode"),
-                ("AllowVolumeExpansion", "boolean", 0),
+                text("AllowVolumeExpansion"),
                 AGE,
             ],
             cells: class,
@@ -268,13 +268,14 @@ fn quota(r: &Row<'_>) -> Vec<Value> {
 }
 
 fn driver(r: &Row<'_>) -> Vec<Value> {
+    let tokens = r.join("/spec/tokenRequests", |t| t["audience"].as_str().map(str::to_owned));
     let modes = r.join("/spec/volumeLifecycleModes", |m| m.as_str().map(str::to_owned));
     vec![
         r.name(),
         json!(r.at("/spec/attachRequired").as_bool().unwrap_or(true)),
         json!(r.at("/spec/podInfoOnMount").as_bool().unwrap_or(false)),
         json!(r.at("/spec/storageCapacity").as_bool().unwrap_or(false)),
-        json!("<unset>"),
+        json!(if tokens.is_empty() { "<unset>".to_owned() } else { tokens }),
         json!(r.at("/spec/requiresRepublish").as_bool().unwrap_or(false)),
         json!(if modes.is_empty() { "<none>".to_owned() } else { modes }),
         r.age(),

@@ -121,7 +121,8 @@ fn layout(kind: &Kind) -> Layout {
 }
 
 fn head((name, kind, priority): &Column) -> Value {
-    let format = if *name == "Name" { "name" } else { "" };
+    // an attachment's driver is marked as its name
+    let format = if matches!(*name, "Name" | "Attacher") { "name" } else { "" };
     json!({"name": name, "type": kind, "format": format, "description": "", "priority": priority})
 }
 

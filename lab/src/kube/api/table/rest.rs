@@ -16,7 +16,7 @@ fn network(kind: &Kind) -> Option<Layout> {
         },
         ("networking.k8s.io", "ingressclasses") => Layout {
             columns: vec![NAME, text("Controller"), text("Parameters"), AGE],
-            cells: |r| vec![r.name(), json!(r.text("/spec/controller")), json!(parameters(r)), r.age()],
+            cells: |r| vec![marked(r), json!(r.text("/spec/controller")), json!(parameters(r)), r.age()],
         },
         ("networking.k8s.io", "networkpolicies") => Layout {
             columns: vec![NAME, text("Pod-Selector"), AGE],
@@ -58,6 +58,12 @@ fn claimed(r: &Row<'_>) -> String {
     let reserved = has && !r.list("/status/reservedFor").is_empty();
     let states = [(goes, "deleted"), (!has && !goes, "pending"), (has, "allocated"), (reserved, "reserved")];
     states.iter().filter(|x| x.0).map(|x| x.1).collect::<Vec<_>>().join(",")
+}
+
+/// The name of a class, with whether it is the default.
+fn marked(r: &Row<'_>) -> Value {
+    let note = r.text("/metadata/annotations/ingressclass.kubernetes.io~1is-default-class");
+    json!(r.text("/metadata/name") + if note == "true" { " (default)" } else { "" })
 }
 
 /// What an IngressClass is told more by.
