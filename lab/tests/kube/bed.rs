@@ -99,7 +99,11 @@ impl Bed {
             upgrade: None,
             client: Client::Foreign,
         };
-        let admin = User { name: "admin".into(), groups: vec!["system:masters".into(), "system:authenticated".into()], uid: String::new() };
+        let admin = User {
+            name: "admin".into(),
+            groups: vec!["system:masters".into(), "system:authenticated".into()],
+            uid: String::new(),
+        };
         self.answer(admin, &req).await
     }
 

@@ -48,11 +48,12 @@ async fn volumes_and_claims() {
 #[tokio::test]
 async fn scalers_and_quotas() {
     let bed = Bed::still().await;
-    let scaler = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}});
+    let scaler = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
     let table: &[(Value, &[&str])] = &[
         (
             json!({"spec": {"metrics": [{"type": "Odd"}, {"type": "Resource"}]}}),
             &[
+                "spec.metrics[0].type: Unsupported value: \"Odd\": supported values: \"ContainerResource\", \"External\", \"Object\", \"Pods\", \"Resource\"",
                 "spec.metrics[0].type: Unsupported value: \"Odd\": supported values: \"ContainerResource\", \"External\", \"Object\", \"Pods\", \"Resource\"",
                 "spec.metrics[1].resource: Required value: must populate information for the given metric source",
             ],
@@ -95,7 +96,7 @@ async fn endpoints_controllers_and_services_of_others() {
         (
             json!({"endpoints": [{"addresses": ["::1", "127.0.0.1"]}]}),
             &[
-                "endpoints[0].addresses[0]: Invalid value: \"::1\": must be a valid IPv4 address",
+                "endpoints[0].addresses: Invalid value: \"::1\": must be an IPv4 address",
                 "endpoints[0].addresses[1]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
             ],
         ),

@@ -119,7 +119,7 @@ async fn bounds_and_scalers() {
     let l = filled(&bed, &format!("{CORE}/limitranges"), limits).await;
     assert_eq!(l["spec"]["limits"][0]["default"], json!({"cpu": "1"}));
     assert_eq!(l["spec"]["limits"][0]["defaultRequest"], json!({"cpu": "1", "memory": "1Mi"}));
-    let scaler = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"},
+    let scaler = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
         "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}}}});
     let path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
     let h = filled(&bed, path, scaler.clone()).await;

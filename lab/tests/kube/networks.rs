@@ -135,7 +135,7 @@ async fn ingresses_and_policies() {
         ),
         (
             json!({"spec": {"egress": [{"ports": [{"port": 5, "endPort": 1}]}]}}),
-            &["spec.egress[0].ports[0].endPort: Invalid value: 1: must be greater than or equal to `port`"],
+            &["spec.egress[0].ports[0].endPort: Invalid value: 5: must be greater than or equal to `port`"],
         ),
         (
             json!({"spec": {"ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0"}}]}]}}),

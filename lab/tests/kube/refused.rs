@@ -400,7 +400,7 @@ async fn bounds_and_classes() {
     assert_eq!(
         causes(&a),
         [
-            "parameters: Forbidden: updates to parameters are forbidden.",
+            "parameters: Invalid value: {\"a\":\"c\"}: field is immutable",
             "volumeBindingMode: Invalid value: \"WaitForFirstConsumer\": field is immutable"
         ]
     );
@@ -465,7 +465,7 @@ async fn roles_bindings_and_reviews() {
     assert_eq!(
         causes(&a),
         [
-            "spec.nonResourceAttributes: Invalid value: {\"Path\":\"/x\"}: cannot be specified in combination with resourceAttributes"
+            "spec.nonResourceAttributes: Invalid value: {\"Path\":\"/x\",\"Verb\":\"\"}: cannot be specified in combination with resourceAttributes"
         ]
     );
     let ask = |verb: &str| json!({"spec": {"user": "ada", "resourceAttributes": {"namespace": "default", "verb": verb, "resource": "pods"}}});

@@ -437,10 +437,7 @@ async fn services_hold_their_addresses_as_objects() {
     .await;
     let at = format!("/apis/networking.k8s.io/v1/ipaddresses/{}", s["spec"]["clusterIP"].as_str().unwrap());
     let ip = until(&bed, &at, "there", |o| o["kind"] == "IPAddress").await;
-    assert_eq!(
-        ip["spec"]["parentRef"],
-        json!({"group": "", "resource": "services", "namespace": "default", "name": "s"})
-    );
+    assert_eq!(ip["spec"]["parentRef"], json!({"resource": "services", "namespace": "default", "name": "s"}));
     bed.delete("/api/v1/namespaces/default/services/s", Value::Null).await;
     until(&bed, &at, "free", |o| o["code"] == 404).await;
 }

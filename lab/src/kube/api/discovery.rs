@@ -30,7 +30,14 @@ fn verbs(k: &Kind) -> &'static [&'static str] {
 /// The hash that tells clients when a kind is stored in another version.
 fn storage_hash(k: &Kind) -> String {
     let version = if k.stored.is_empty() { &k.version } else { &k.stored };
-    let sum = sha2::Sha256::digest(format!("{}/{version}/{}", k.group, k.kind).as_bytes());
+    // what is kept in another version or group than the one that is shown
+    let (group, version) = match (k.group.as_str(), k.kind.as_str()) {
+        ("autoscaling", "HorizontalPodAutoscaler") => ("autoscaling", "v2"),
+        ("events.k8s.io", "Event") => ("", "v1"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => ("apiextensions.k8s.io", "v1beta1"),
+        (group, _) => (group, version.as_str()),
+    };
+    let sum = sha2::Sha256::digest(format!("{group}/{version}/{}", k.kind).as_bytes());
     base64::engine::general_purpose::STANDARD.encode(&sum[..8])
 }
 
@@ -169,7 +176,8 @@ fn aggregated(kinds: &[Arc<Kind>], core: bool, version: &str) -> Value {
     let mut by: BTreeMap<String, BTreeMap<String, Vec<Value>>> = BTreeMap::new();
     for k in kinds.iter().filter(|k| k.group.is_empty() == core) {
         let gvk = |kind: &str, of: Option<(&str, &str)>| {
-            let (group, version) = of.unwrap_or((k.group.as_str(), k.version.as_str()));
+            // those of the resource itself are left out
+            let (group, version) = of.unwrap_or(("", ""));
             json!({"group": group, "version": version, "kind": kind})
         };
         let sub: Vec<Value> = subs(k)

@@ -350,6 +350,8 @@ fn in_version(shown: &Kind, o: &mut Value) {
     }
     if o["kind"] == shown.kind.as_str() {
         o["apiVersion"] = shown.api_version().into();
+        // a version shows what it declares
+        crate::kube::schema::typed::declared(shown, o);
     }
 }
 

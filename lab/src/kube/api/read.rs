@@ -302,6 +302,10 @@ pub fn list(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure>
     let limit = call.req.query.text("limit").and_then(|l| l.parse::<usize>().ok()).unwrap_or(0);
     let page = page(call, kind, t, limit)?;
     let mut meta = json!({"resourceVersion": page.rv.to_string()});
+    if kind.custom && form == Form::Plain {
+        // lists without a type of their own write it always
+        meta["continue"] = json!("");
+    }
     if let (true, Some(last)) = (page.left > 0, page.items.last()) {
         meta["continue"] = json!(token(page.rv, last));
         // Nobody counts what a selector would leave out.

@@ -101,7 +101,14 @@ pub fn create(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failur
         s.create_as(kind, obj, &o)
     })?;
     ring(call);
-    Ok(Answer { code: 201, ..answer(&w, warnings) })
+    let mut a = answer(&w, warnings);
+    if kind.kind == "CustomResourceDefinition" {
+        // its names are accepted a moment later
+        let kept = a.body["status"]["storedVersions"].clone();
+        a.body["status"] =
+            json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": kept});
+    }
+    Ok(Answer { code: 201, ..a })
 }
 
 /// PUT of an object.

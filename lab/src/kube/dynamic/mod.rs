@@ -1,17 +1,19 @@
 //! Admission that the cluster's users configure: admission policies and webhooks. Grade: source (the policy and webhook
 //! plugins of k8s.io/apiserver).
 mod matching;
+mod mutations;
 mod policies;
 mod rules;
 mod webhooks;
 
 use serde_json::{Value, json};
 
-pub use rules::check;
+pub use rules::{address, check};
 
 use crate::kube::api::auth::User;
+use crate::kube::api::rbac;
 use crate::kube::schema::Kind;
-use crate::kube::schema::cel::Scope;
+use crate::kube::schema::cel::{self, Scope};
 use crate::kube::store::{Failure, Store, meta};
 use crate::kube::text::s;
 
@@ -69,7 +71,16 @@ impl Attributes<'_> {
     fn scope(&self, store: &Store, params: Option<&Value>) -> Scope {
         let own = |v: Option<&Value>| v.cloned().unwrap_or_default();
         let place = if self.kind.namespaced { store.get("namespaces", "", self.namespace) } else { None };
+        let mut rules = rbac::rules(store, self.user, self.namespace);
+        if self.user.groups.iter().any(|g| g == "system:masters") {
+            rules.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
+            rules.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
+        }
+        let resource = json!({"rules": rules, "group": self.kind.group, "resource": self.kind.plural,
+            "subresource": self.subresource, "namespace": self.namespace, "name": self.name});
+        let authorizer = json!({cel::AUTHORIZER: {"rules": rules}, "requestResource": {cel::AUTHORIZER: resource}});
         let names = [
+            ("authorizer", authorizer),
             ("object", own(self.object)),
             ("oldObject", own(self.old)),
             ("request", self.request()),
@@ -84,6 +95,14 @@ impl Attributes<'_> {
         let begins = || self.object.map_or("", |o| meta::text(o, "generateName"));
         if self.name.is_empty() { begins() } else { self.name }
     }
+}
+
+/// The object as the cluster's policies change it; none when they leave it.
+///
+/// # Errors
+/// 403 when one that has to work fails.
+pub fn mutated(store: &Store, a: &Attributes<'_>) -> Result<Option<Value>, Failure> {
+    if a.exempt() { Ok(None) } else { mutations::apply(store, a) }
 }
 
 /// Asks the webhooks that may change an object.
@@ -125,11 +144,13 @@ pub fn defaults(kind: &Kind, obj: &mut Value) {
         }
     };
     match kind.kind.as_str() {
-        "ValidatingAdmissionPolicy" if obj["spec"].is_object() => {
+        "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy" if obj["spec"].is_object() => {
             set(&mut obj["spec"], "failurePolicy", "Fail".into());
             matches(&mut obj["spec"]["matchConstraints"], &mut set);
         }
-        "ValidatingAdmissionPolicyBinding" if obj["spec"]["matchResources"].is_object() => {
+        "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding"
+            if obj["spec"]["matchResources"].is_object() =>
+        {
             matches(&mut obj["spec"]["matchResources"], &mut set);
         }
         "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => {

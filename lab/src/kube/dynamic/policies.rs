@@ -86,7 +86,7 @@ fn refusal(policy: &Value, binding: &Value, d: &Denied, a: &Attributes<'_>) -> F
 }
 
 /// The parameters that a binding names, each for one evaluation; one that is nothing where a policy takes none.
-fn params<'a>(
+pub(super) fn params<'a>(
     store: &'a Store,
     policy: &Value,
     binding: &Value,
@@ -164,7 +164,7 @@ pub(super) fn met(conditions: &Value, scope: &Scope) -> Result<bool, String> {
     }
 }
 
-fn broken(expression: &str, why: &str) -> String {
+pub(super) fn broken(expression: &str, why: &str) -> String {
     format!("expression '{expression}' resulted in error: {why}")
 }
 

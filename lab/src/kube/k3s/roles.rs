@@ -121,10 +121,16 @@ fn own(name: &str, gathered: &str) -> Value {
 /// The priority classes that every API server makes.
 fn priorities(cx: &mut Cx) {
     for (name, value, what) in [
-        ("system-cluster-critical", 2_000_000_000_u64,
-            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-        ("system-node-critical", 2_000_001_000,
-            "Used for system critical pods that must not be moved from their current node."),
+        (
+            "system-cluster-critical",
+            2_000_000_000_u64,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
     ] {
         cx.create(json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
             "value": value, "description": what}));

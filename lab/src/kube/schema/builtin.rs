@@ -111,10 +111,50 @@ const ATOMIC_MAPS: &[(&str, &str)] = &[
 
 fn generate() -> Map<String, Value> {
     let mut defs = gpuhost_stdlib::wire::schema::definitions().clone();
+    mutating(&mut defs);
     for (name, def) in &mut defs {
         annotate(name, def);
     }
     defs
+}
+
+/// Policies that change objects are younger than the types that are compiled in; they are those that judge, with mutations
+/// in the place of validations.
+fn mutating(defs: &mut Map<String, Value>) {
+    const GROUP: &str = "io.k8s.api.admissionregistration.v1.";
+    let of = |name: &str| defs.get(&format!("{GROUP}{name}")).cloned().unwrap_or_default();
+    let reference = |name: &str| json!({"$ref": format!("#/$defs/{GROUP}{name}")});
+    let text = |about: &str| json!({"type": "string", "description": about});
+    let mut made = Vec::new();
+    for (kind, gone) in [
+        ("AdmissionPolicy", &["validations", "auditAnnotations"][..]),
+        ("AdmissionPolicyBinding", &["validationActions"]),
+    ] {
+        let (mut whole, mut spec) = (of(&format!("Validating{kind}")), of(&format!("Validating{kind}Spec")));
+        let spec_name = format!("Mutating{kind}Spec");
+        if let Some(fields) = spec["properties"].as_object_mut() {
+            fields.retain(|k, _| !gone.contains(&k.as_str()));
+        }
+        if kind == "AdmissionPolicy" {
+            let about = "How an object is changed, one after the other.";
+            spec["properties"]["mutations"] =
+                json!({"type": "array", "description": about, "items": reference("Mutation")});
+            spec["properties"]["reinvocationPolicy"] = text("Whether it is called again when others have changed it.");
+        }
+        whole["properties"]["spec"] = reference(&spec_name);
+        if let Some(fields) = whole["properties"].as_object_mut() {
+            fields.shift_remove("status");
+        }
+        made.extend([(format!("Mutating{kind}"), whole), (spec_name, spec)]);
+    }
+    let expression = |about: &str| json!({"type": "object", "description": about, "properties": {"expression": text("A CEL expression.")}});
+    let mutation = json!({"type": "object", "description": "A change of an object.", "required": ["patchType"], "properties": {
+        "patchType": text("ApplyConfiguration or JSONPatch."),
+        "applyConfiguration": reference("ApplyConfiguration"), "jsonPatch": reference("JSONPatch")}});
+    made.push(("Mutation".to_owned(), mutation));
+    made.push(("ApplyConfiguration".to_owned(), expression("A configuration that is merged into the object.")));
+    made.push(("JSONPatch".to_owned(), expression("A JSON patch of the object.")));
+    defs.extend(made.into_iter().map(|(name, def)| (format!("{GROUP}{name}"), def)));
 }
 
 fn annotate(name: &str, def: &mut Value) {

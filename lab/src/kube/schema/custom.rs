@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::cel::{self, Verdict};
+use super::formats;
 use super::node::{ListKind, Node, item_key};
 use crate::kube::store::Cause;
 
@@ -29,7 +30,7 @@ fn type_of(v: &Value) -> &'static str {
     }
 }
 
-/// Checks an object; `old` is what it was.
+/// Checks an object; `old` is what it was. What has not changed since is not judged again, but by rules that compare.
 pub fn check(node: Node<'_>, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     let Value::Object(m) = obj else { return };
     let before = out.len();
@@ -38,10 +39,11 @@ pub fn check(node: Node<'_>, obj: &Value, old: Option<&Value>, out: &mut Vec<Cau
     }
     let parts = || m.iter().filter(|(k, _)| !matches!(k.as_str(), "metadata" | "apiVersion" | "kind"));
     for (k, v) in parts() {
-        place(node.down(k), k, v, out);
+        place(node.down(k), k, v, old.and_then(|o| o.get(k)), out);
     }
     combined(node, "", obj, out);
-    if out[before..].iter().any(|c| BLOCKING.contains(&c.reason)) {
+    let ruled = node.schema().is_some_and(has_rules);
+    if ruled && out[before..].iter().any(|c| BLOCKING.contains(&c.reason)) {
         out.push(Cause { reason: "FieldValueInvalid", field: "<nil>".into(), message: SKIPPED.into() });
         return;
     }
@@ -51,13 +53,31 @@ pub fn check(node: Node<'_>, obj: &Value, old: Option<&Value>, out: &mut Vec<Cau
     }
 }
 
-/// Checks a value of a place, be it one that a schema gives by itself.
-pub(super) fn value(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
-    place(node, path, v, out);
+/// Whether a schema has rules anywhere.
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(m) => m.contains_key("x-kubernetes-validations") || m.values().any(has_rules),
+        Value::Array(a) => a.iter().any(has_rules),
+        _ => false,
+    }
 }
 
-fn place(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
-    if node.schema().is_none() || v.is_null() {
+/// Checks a value of a place, be it one that a schema gives by itself; such a one has no name in texts.
+pub(super) fn value(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
+    let mut found = Vec::new();
+    place(node, "", v, None, &mut found);
+    out.extend(found.into_iter().map(|c| Cause { field: format!("{path}{}", c.field), ..c }));
+}
+
+/// The item of a list that is known again; only those of a map are.
+fn before<'a>(node: Node<'_>, item: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
+    let (ListKind::Map(keys), Some(list)) = (node.list(), old.and_then(Value::as_array)) else { return None };
+    let key = item_key(&keys, item);
+    list.iter().find(|o| item_key(&keys, o) == key)
+}
+
+fn place(node: Node<'_>, path: &str, v: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    if node.schema().is_none() || v.is_null() || old == Some(v) {
         return;
     }
     let is = type_of(v);
@@ -66,11 +86,10 @@ fn place(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
         Some("integer,string") if matches!(is, "integer" | "string") => {}
         Some(want) if want != is && !(want == "number" && is == "integer") => {
             let why = format!("{path} in body must be of type {want}: \"{is}\"");
-            let shown = if v.is_string() { v.clone() } else { is.into() };
             out.push(Cause {
                 reason: "FieldValueTypeInvalid",
                 field: path.into(),
-                message: format!("Invalid value: {shown}: {why}"),
+                message: format!("Invalid value: \"{is}\": {why}"),
             });
             return;
         }
@@ -82,6 +101,7 @@ fn place(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
         out.push(Cause::unsupported(path, v, &list));
     }
     limits(node, path, v, out);
+    formed(node, path, v, out);
     combined(node, path, v, out);
     match v {
         Value::Object(m) => {
@@ -89,11 +109,43 @@ fn place(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
                 out.push(Cause::required(format!("{path}.{r}"), ""));
             }
             for (k, v) in m {
-                place(node.down(k), &format!("{path}.{k}"), v, out);
+                place(node.down(k), &format!("{path}.{k}"), v, old.and_then(|o| o.get(k)), out);
+            }
+            embedded(node, path, m, out);
+        }
+        Value::Array(a) => {
+            for (i, v) in a.iter().enumerate() {
+                place(node.items(), &format!("{path}[{i}]"), v, before(node, v, old), out);
             }
         }
-        Value::Array(a) => a.iter().enumerate().for_each(|(i, v)| place(node.items(), &format!("{path}[{i}]"), v, out)),
         _ => {}
+    }
+}
+
+/// A whole object inside of another says what it is.
+fn embedded(node: Node<'_>, path: &str, m: &serde_json::Map<String, Value>, out: &mut Vec<Cause>) {
+    if node.word("x-kubernetes-embedded-resource") != true {
+        return;
+    }
+    for f in ["apiVersion", "kind"].into_iter().filter(|f| m.get(*f).and_then(Value::as_str).is_none_or(str::is_empty))
+    {
+        out.push(Cause::required(format!("{path}.{f}"), ""));
+    }
+}
+
+/// Texts and numbers have the form that their format names, where the server knows it.
+fn formed(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
+    let Some(format) = node.word("format").as_str() else { return };
+    if let (Some(n), "int32") = (v.as_i64(), format) {
+        if i32::try_from(n).is_err() {
+            let why = format!("Checked value must be of type integer with format int32 in {path}");
+            out.push(Cause::invalid("<nil>", &"".into(), &why));
+        }
+        return;
+    }
+    if v.as_str().is_some_and(|text| !formats::fits(format, text)) {
+        let message = format!("Invalid value: {v}: {path} in body must be of type {format}: {v}");
+        out.push(Cause { reason: "FieldValueTypeInvalid", field: path.into(), message });
     }
 }
 
@@ -101,7 +153,7 @@ fn place(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
 fn combined(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
     let judged = |schema: &Value| {
         let mut found = Vec::new();
-        place(Node::new(schema), path, v, &mut found);
+        place(Node::new(schema), path, v, None, &mut found);
         found
     };
     let all = |key: &str| -> Vec<Vec<Cause>> {
@@ -164,17 +216,23 @@ fn limits(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
         if let Some(n) = count("minLength").filter(|n| s.chars().count() < *n) {
             say(format!("should be at least {n} chars long"));
         }
-        if let Some(p) = node.word("pattern").as_str()
+        let short = count("minLength").is_some_and(|n| s.chars().count() < n);
+        if let Some(p) = node.word("pattern").as_str().filter(|_| !short)
             && regex::Regex::new(p).is_ok_and(|r| !r.is_match(s))
         {
             say(format!("should match '{p}'"));
         }
     }
-    if let Some(n) = count("minItems").filter(|n| v.as_array().is_some_and(|a| a.len() < *n)) {
-        say(format!("should have at least {n} items"));
-    }
-    if let Some(n) = count("minProperties").filter(|n| v.as_object().is_some_and(|m| m.len() < *n)) {
-        say(format!("should have at least {n} properties"));
+    let mut few = |have: usize, least: Option<usize>, what: &str| {
+        if let Some(n) = least.filter(|n| have < *n) {
+            let why = format!("{path} in body should have at least {n} {what}");
+            out.push(Cause::invalid(path, &have.into(), &why));
+        }
+    };
+    match v {
+        Value::Array(a) => few(a.len(), count("minItems"), "items"),
+        Value::Object(m) => few(m.len(), count("minProperties"), "properties"),
+        _ => {}
     }
     most(node, path, v, out);
     unique(node, path, v, out);
@@ -230,15 +288,7 @@ fn walk_rules(node: Node<'_>, path: &str, v: &Value, old: Option<&Value>, out: &
         }
         Value::Array(a) => {
             for (i, v) in a.iter().enumerate() {
-                // Only the items of a map-list are known again.
-                let before = match node.list() {
-                    ListKind::Map(keys) => old.and_then(Value::as_array).and_then(|l| {
-                        let key = item_key(&keys, v);
-                        l.iter().find(|o| item_key(&keys, o) == key)
-                    }),
-                    _ => None,
-                };
-                walk_rules(node.items(), &format!("{path}[{i}]"), v, before, out);
+                walk_rules(node.items(), &format!("{path}[{i}]"), v, before(node, v, old), out);
             }
         }
         _ => {}
@@ -248,25 +298,34 @@ fn walk_rules(node: Node<'_>, path: &str, v: &Value, old: Option<&Value>, out: &
 fn rules(node: Node<'_>, path: &str, v: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     for r in node.word("x-kubernetes-validations").as_array().into_iter().flatten() {
         let rule = r["rule"].as_str().unwrap_or_default();
-        let Verdict::Broken(trouble) = cel::check(rule, v, old) else { continue };
-        let said = r["messageExpression"].as_str().and_then(|e| cel::text(e, v, old));
-        let said = said.or_else(|| r["message"].as_str().map(str::to_owned));
-        let why = match trouble {
-            Some(t) => format!("rule evaluation error: {t}"),
-            None => said.unwrap_or_else(|| format!("failed rule: {}", rule.trim())),
-        };
-        let (below, shown) = (r["fieldPath"].as_str().unwrap_or_default(), node.kind().unwrap_or(type_of(v)));
-        let field = format!("{path}{below}");
+        let maybe = r["optionalOldSelf"] == true;
+        // what has not changed is judged only by rules that compare
+        if old == Some(v) && !cel::parse(rule).is_ok_and(|e| cel::compares(&e)) {
+            continue;
+        }
+        let Verdict::Broken(trouble) = cel::check(rule, v, old, maybe) else { continue };
+        let told = r["message"].as_str().map(str::trim).filter(|m| !m.is_empty()).map(str::to_owned);
+        let said = r["messageExpression"].as_str().and_then(|e| cel::text(e, v, old)).or_else(|| told.clone());
+        let field = format!("{path}{}", r["fieldPath"].as_str().unwrap_or_default());
         let field = field.trim_start_matches('.').to_owned();
+        let place = if field.is_empty() { "<nil>".to_owned() } else { field };
+        if let Some(trouble) = trouble {
+            let of = told.as_deref().unwrap_or(rule.trim());
+            let shown = node.kind().unwrap_or(type_of(v));
+            let place = if path.is_empty() { "<nil>" } else { path };
+            out.push(Cause::invalid(place, &shown.into(), &format!("{trouble} evaluating rule: {of}")));
+            continue;
+        }
+        let why = said.unwrap_or_else(|| format!("failed rule: {}", rule.trim()));
         out.push(match r["reason"].as_str() {
             Some("FieldValueForbidden") => {
-                Cause { reason: "FieldValueForbidden", field, message: format!("Forbidden: {why}") }
+                Cause { reason: "FieldValueForbidden", field: place, message: format!("Forbidden: {why}") }
             }
-            Some("FieldValueRequired") => Cause::required(field, &why),
-            Some("FieldValueDuplicate") => {
-                Cause { reason: "FieldValueDuplicate", field, message: format!("Duplicate value: \"{shown}\"") }
-            }
-            _ => Cause::invalid(if field.is_empty() { "<nil>".to_owned() } else { field }, &shown.into(), &why),
+            Some("FieldValueRequired") => Cause::required(place, &why),
+            Some("FieldValueDuplicate") => super::rules::duplicate(place, v),
+            // lists and objects are not shown
+            _ if v.is_object() || v.is_array() => Cause::plain(&place, &why),
+            _ => Cause::invalid(place, v, &why),
         });
     }
 }

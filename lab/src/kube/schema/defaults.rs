@@ -466,8 +466,10 @@ fn definition(store: &Store, obj: &mut Value) {
     set(&mut obj["spec"], "conversion", json!({"strategy": "None"}));
     let names = &mut obj["spec"]["names"];
     let kind = names["kind"].as_str().unwrap_or_default().to_owned();
-    set(names, "listKind", format!("{kind}List").into());
-    set(names, "singular", kind.to_lowercase().into());
+    if !kind.is_empty() {
+        set(names, "listKind", format!("{kind}List").into());
+        set(names, "singular", kind.to_lowercase().into());
+    }
     super::definition::settle(store, obj);
 }
 

@@ -78,6 +78,24 @@ pub fn settle(store: &Store, obj: &mut Value) {
     status["storedVersions"] = versions.into();
 }
 
+/// The versions as the server's own struct prints them; what one version alone says is said of all.
+fn inside(spec: &Value) -> Value {
+    let Some(list) = spec["versions"].as_array() else { return Value::Null };
+    let alone = list.len() == 1;
+    let shown = |v: &Value| {
+        let part = |f: &str| if alone { Value::Null } else { v[f].clone() };
+        let schema = match part("schema") {
+            Value::Null => Value::Null,
+            _ => serde_json::json!({"OpenAPIV3Schema": null}),
+        };
+        serde_json::json!({"Name": v["name"], "Served": v["served"] == true, "Storage": v["storage"] == true,
+            "Deprecated": v["deprecated"] == true, "DeprecationWarning": v["deprecationWarning"], "Schema": schema,
+            "Subresources": part("subresources"), "AdditionalPrinterColumns": part("additionalPrinterColumns"),
+            "SelectableFields": part("selectableFields")})
+    };
+    list.iter().map(shown).collect()
+}
+
 /// The texts of a rule about names, as one.
 fn named(at: &str, text: &str, judge: names::Judge, before: &str, out: &mut Vec<Cause>) {
     let wrong = judge(text);
@@ -90,11 +108,17 @@ fn named(at: &str, text: &str, judge: names::Judge, before: &str, out: &mut Vec<
 pub(super) fn check(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     let spec = &obj["spec"];
     let group = s(spec, "/group");
+    if group.is_empty() {
+        out.push(Cause::required("spec.group", ""));
+    }
     named("spec.group", group, names::subdomain, "", out);
     if !group.is_empty() && names::subdomain(group).is_empty() && !group.contains('.') {
         out.push(Cause::invalid("spec.group", &group.into(), "should be a domain with at least one dot"));
     }
-    one_of("spec.scope".into(), &spec["scope"], &["Cluster", "Namespaced"], out);
+    match s(spec, "/scope") {
+        "" => out.push(Cause::required("spec.scope", "")),
+        _ => one_of("spec.scope".into(), &spec["scope"], &["Cluster", "Namespaced"], out),
+    }
     let list = arr(spec, "/versions");
     for (i, v) in list.iter().enumerate() {
         named(&format!("spec.versions[{i}].name"), s(v, "/name"), names::label_1035, "", out);
@@ -102,11 +126,14 @@ pub(super) fn check(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
         version(v, &format!("spec.versions[{i}]"), list.len() == 1, out);
     }
     if list.iter().enumerate().any(|(i, v)| list[..i].iter().any(|o| o["name"] == v["name"])) {
-        out.push(Cause::invalid("spec.versions", &spec["versions"], "must contain unique version names"));
+        out.push(Cause::invalid("spec.versions", &inside(spec), "must contain unique version names"));
     }
     if list.iter().filter(|v| v["storage"] == true).count() != 1 {
         let why = "must have exactly one version marked as storage version";
-        out.push(Cause::invalid("spec.versions", &spec["versions"], why));
+        out.push(Cause::invalid("spec.versions", &inside(spec), why));
+    }
+    if let [one] = list {
+        named("spec.version", s(one, "/name"), names::label_1035, "", out);
     }
     of_names(&spec["names"], out);
     conversion(&spec["conversion"], out);
@@ -122,6 +149,9 @@ pub(super) fn check(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
 }
 
 fn of_names(n: &Value, out: &mut Vec<Cause>) {
+    for f in ["plural", "singular", "kind", "listKind"].into_iter().filter(|f| s(n, &format!("/{f}")).is_empty()) {
+        out.push(Cause::required(format!("spec.names.{f}"), ""));
+    }
     for f in ["plural", "singular"] {
         named(&format!("spec.names.{f}"), s(n, &format!("/{f}")), names::label_1035, "", out);
     }
@@ -144,6 +174,11 @@ fn of_names(n: &Value, out: &mut Vec<Cause>) {
 }
 
 fn version(v: &Value, at: &str, alone: bool, out: &mut Vec<Cause>) {
+    let said = s(v, "/deprecationWarning");
+    if said.len() > 256 {
+        let why = "must be <= 256 characters long";
+        out.push(Cause::invalid(format!("{at}.deprecationWarning"), &said.into(), why));
+    }
     if v["deprecated"] != true && v["deprecationWarning"].is_string() {
         let why = "can only be set for deprecated versions";
         out.push(Cause::invalid(format!("{at}.deprecationWarning"), &v["deprecationWarning"], why));
@@ -155,7 +190,8 @@ fn version(v: &Value, at: &str, alone: bool, out: &mut Vec<Cause>) {
         structural::check(schema, &format!("{place}.openAPIV3Schema"), out);
     } else {
         let place = if alone { "spec.versions[0]" } else { at };
-        out.push(Cause::required(format!("{place}.schema.openAPIV3Schema"), "schemas are required"));
+        let why = "";
+        out.push(Cause::required(format!("{place}.schema.openAPIV3Schema"), why));
     }
     scale(&v["subresources"]["scale"], &format!("{at}.subresources"), out);
     for (i, c) in arr(v, "/additionalPrinterColumns").iter().enumerate() {
@@ -179,7 +215,9 @@ fn scale(of: &Value, at: &str, out: &mut Vec<Cause>) {
         ("labelSelectorPath", &[".spec.", ".status."], "should be a json path under either .spec or .status"),
     ] {
         let path = s(of, &format!("/{field}"));
-        if !path.is_empty() {
+        if path.is_empty() && of.is_object() && field != "labelSelectorPath" {
+            out.push(Cause::required(format!("{at}.scale.{field}"), ""));
+        } else if !path.is_empty() {
             simple(&format!("{at}.scale.{field}"), path, below, why, out);
         }
     }
@@ -187,6 +225,9 @@ fn scale(of: &Value, at: &str, out: &mut Vec<Cause>) {
 
 fn column(c: &Value, at: &str, out: &mut Vec<Cause>) {
     let (sort, format) = (s(c, "/type"), s(c, "/format"));
+    for f in ["name", "type"].into_iter().filter(|f| s(c, &format!("/{f}")).is_empty()) {
+        out.push(Cause::required(format!("{at}.{f}"), ""));
+    }
     if !sort.is_empty() && !TYPES.contains(&sort) {
         out.push(Cause::invalid(format!("{at}.type"), &sort.into(), &format!("must be one of {}", TYPES.join(","))));
     }
@@ -195,7 +236,7 @@ fn column(c: &Value, at: &str, out: &mut Vec<Cause>) {
         out.push(Cause::invalid(format!("{at}.format"), &format.into(), &why));
     }
     match s(c, "/jsonPath") {
-        "" => {}
+        "" => out.push(Cause::required(format!("{at}.JSONPath"), "")),
         path => simple(&format!("{at}.JSONPath"), path, &[], "", out),
     }
 }
@@ -209,8 +250,8 @@ fn selectable(v: &Value, schema: &Value, at: &str, out: &mut Vec<Cause>) {
         for part in path.trim_start_matches('.').split('.') {
             found = &found["properties"][part];
         }
-        if path.starts_with(".metadata") {
-            out.push(Cause::invalid(at.as_str(), &path.into(), "must not point to fields in metadata"));
+        if path.is_empty() {
+            out.push(Cause::required(at.as_str(), ""));
         } else if !found.is_object() {
             let why = "is an invalid path: does not refer to a valid field";
             out.push(Cause::invalid(at.as_str(), &path.into(), why));
@@ -231,7 +272,11 @@ fn conversion(c: &Value, out: &mut Vec<Cause>) {
     if c["strategy"] != "Webhook" {
         if hook.is_object() {
             let why = "should not be set when strategy is not set to Webhook";
-            out.push(forbidden(&format!("{at}.webhookClientConfig"), why));
+            let given =
+                [("clientConfig", "webhookClientConfig"), ("conversionReviewVersions", "conversionReviewVersions")];
+            for (_, place) in given.iter().filter(|(f, _)| !hook[*f].is_null()) {
+                out.push(forbidden(&format!("{at}.{place}"), why));
+            }
         }
         return;
     }
@@ -240,6 +285,8 @@ fn conversion(c: &Value, out: &mut Vec<Cause>) {
         out.push(Cause::required(format!("{at}.webhookClientConfig"), "required when strategy is set to Webhook"));
     } else if client["url"].is_string() == client["service"].is_object() {
         out.push(Cause::required(format!("{at}.webhookClientConfig"), "exactly one of url or service is required"));
+    } else if let Some(url) = client["url"].as_str() {
+        crate::kube::dynamic::address(url, &format!("{at}.webhookClientConfig.url"), out);
     }
     let reviews = arr(hook, "/conversionReviewVersions");
     if reviews.is_empty() {

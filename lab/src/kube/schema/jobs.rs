@@ -238,7 +238,8 @@ fn success(spec: &Value, at: &str, out: &mut Vec<Cause>) {
     }
     let rules = arr(policy, "/rules");
     if spec["completionMode"] != "Indexed" {
-        let shown = |r: &Value| json!({"SucceededIndexes": r["succeededIndexes"], "SucceededCount": r["succeededCount"]});
+        let shown =
+            |r: &Value| json!({"SucceededIndexes": r["succeededIndexes"], "SucceededCount": r["succeededCount"]});
         let shown = json!({"Rules": rules.iter().map(shown).collect::<Vec<_>>()});
         out.push(Cause::invalid(at, &shown, "requires indexed completion mode"));
         return;

@@ -34,11 +34,11 @@ pub(super) fn apply(kind: &str, obj: &mut Value) {
             each(obj, "/endpoints").for_each(|e| set(e, "conditions", json!({})));
         }
         // coordinated elections are off
-        "Lease" => drop(obj["spec"].as_object_mut().map(|m| m.retain(|k, _| k != "strategy" && k != "preferredHolder"))),
+        "Lease" => keep(&mut obj["spec"], |k, _| k != "strategy" && k != "preferredHolder"),
         "VolumeAttributesClass" if obj["metadata"]["resourceVersion"].is_null() => {
             obj["metadata"]["finalizers"] = json!(["kubernetes.io/vac-protection"]);
         }
-        "IPAddress" => drop(obj["spec"]["parentRef"].as_object_mut().map(|m| m.retain(|_, v| v != ""))),
+        "IPAddress" => keep(&mut obj["spec"]["parentRef"], |_, v| v != ""),
         "APIService" => there(obj, "/spec/service", &[("port", 443.into())]),
         "CSIDriver" => driver(obj),
         "LimitRange" => each(obj, "/spec/limits").filter(|l| l["type"] == "Container").for_each(limits),
@@ -57,6 +57,13 @@ pub(super) fn apply(kind: &str, obj: &mut Value) {
         "ResourceClaim" => requests(obj, "/spec/devices/requests"),
         "ResourceClaimTemplate" => requests(obj, "/spec/spec/devices/requests"),
         _ => {}
+    }
+}
+
+/// Keeps the fields of an object, where it is one, that fit.
+fn keep(at: &mut Value, fits: impl Fn(&str, &Value) -> bool) {
+    if let Some(m) = at.as_object_mut() {
+        m.retain(|k, v| fits(k, v));
     }
 }
 

@@ -166,6 +166,8 @@ const TABLE: &[Row] = &[
     (ADM, "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "", "", "api-extensions"),
     (ADM, "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "", "", "api-extensions"),
     (ADM, "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", "", "s", "api-extensions"),
+    (ADM, "v1", "MutatingAdmissionPolicy", "mutatingadmissionpolicies", "", "", "api-extensions"),
+    (ADM, "v1", "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", "", "", "api-extensions"),
     (ADM, "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", "", "", "api-extensions"),
     (
         "apiextensions.k8s.io",
@@ -224,6 +226,8 @@ const TABLE: &[Row] = &[
 
 /// Kinds that came to be served by default in the time that the lab knows: group, plural, minor.
 const YOUNG: &[(&str, &str, u32)] = &[
+    (ADM, "mutatingadmissionpolicies", 36),
+    (ADM, "mutatingadmissionpolicybindings", 36),
     ("networking.k8s.io", "ipaddresses", 33),
     ("networking.k8s.io", "servicecidrs", 33),
     (DRA, "deviceclasses", 34),

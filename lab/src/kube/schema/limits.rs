@@ -212,7 +212,9 @@ pub(super) fn runtime(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     for (k, v) in obj["overhead"]["podFixed"].as_object().into_iter().flatten() {
         let at = format!("overhead.limits[{k}]");
         if !k.contains('/') && !matches!(k.as_str(), "cpu" | "memory" | "ephemeral-storage") {
-            for why in ["must be a standard resource type or fully qualified", "must be a standard resource for containers"] {
+            for why in
+                ["must be a standard resource type or fully qualified", "must be a standard resource for containers"]
+            {
                 out.push(Cause::invalid(at.as_str(), &k.as_str().into(), why));
             }
         }

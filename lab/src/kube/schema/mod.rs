@@ -6,6 +6,7 @@ pub mod crds;
 mod custom;
 pub mod defaults;
 pub mod definition;
+mod formats;
 mod ips;
 mod jobs;
 mod kindfill;

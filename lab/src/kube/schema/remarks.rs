@@ -90,8 +90,12 @@ fn own(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<String>) {
         "StatefulSet" if obj["spec"]["revisionHistoryLimit"].as_i64().is_some_and(|n| n < 0) => {
             out.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
         }
-        "Ingress" if obj["spec"]["ingressClassName"].is_null() && meta::annotation(obj, "kubernetes.io/ingress.class").is_some() => {
-            let note = "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead";
+        "Ingress"
+            if obj["spec"]["ingressClassName"].is_null()
+                && meta::annotation(obj, "kubernetes.io/ingress.class").is_some() =>
+        {
+            let note =
+                "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead";
             out.push(note.to_owned());
         }
         "EndpointSlice" if obj["addressType"] == "FQDN" => {

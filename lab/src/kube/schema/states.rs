@@ -71,12 +71,7 @@ const COUNTS: &[Counts] = &[
         "",
     ),
     ("HorizontalPodAutoscaler", &["currentReplicas", "desiredReplicas"], &[], ""),
-    (
-        "PodDisruptionBudget",
-        &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"],
-        &[],
-        "",
-    ),
+    ("PodDisruptionBudget", &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"], &[], ""),
 ];
 
 /// Whether a kind's status has rules of its own, and a changed one is judged by them alone.
@@ -194,7 +189,8 @@ fn job_kept(old: &Value, new: &Value, out: &mut Vec<Cause>) {
         let why = format!("cannot disable the terminal {sort}=True condition");
         out.push(Cause::plain("status.conditions", &why));
     }
-    let elastic = new["spec"]["completionMode"] == "Indexed" && new["spec"]["completions"] == new["spec"]["parallelism"];
+    let elastic =
+        new["spec"]["completionMode"] == "Indexed" && new["spec"]["completions"] == new["spec"]["parallelism"];
     for f in ["failed", "succeeded"].into_iter().filter(|f| *f == "failed" || !elastic) {
         let n = |o: &Value| o[f].as_i64().unwrap_or(0);
         if n(is) < n(was) {

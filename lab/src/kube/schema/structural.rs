@@ -75,7 +75,7 @@ fn structural(schema: &Value, at: &str, level: Level, out: &mut Vec<Cause>) {
         } else {
             Cause::invalid(at_type, &sort.into(), &why)
         });
-    } else if sort.is_empty() && schema[EITHER] != true && schema[OPEN] != true {
+    } else if sort.is_empty() && schema[EITHER] != true && schema[OPEN] != true && schema["$ref"].is_null() {
         let why = match level {
             Level::Root => "must not be empty at the root",
             Level::Item => "must not be empty for specified array items",
@@ -141,8 +141,15 @@ fn logic(schema: &Value, at: &str, out: &mut Vec<Cause>) {
     if schema["not"].is_object() {
         all.push((&schema["not"], format!("{at}.not")));
     }
-    for (v, at) in all {
-        value(v, &at, either, out);
+    for (v, place) in all {
+        value(v, &place, either, out);
+        for k in v["properties"].as_object().into_iter().flat_map(|m| m.keys()) {
+            let declared = schema["properties"].get(k).is_some() || schema["additionalProperties"].is_object();
+            if !declared && schema[OPEN] != true && place.matches("Of[").count() == 1 {
+                let why = format!("because it is defined in {place}.properties[{k}]");
+                out.push(Cause::required(format!("{at}.properties[{k}]"), &why));
+            }
+        }
     }
 }
 
@@ -314,6 +321,11 @@ fn rules(schema: &Value, at: &str, out: &mut Vec<Cause>) {
         } else if rule.trim().contains('\n') && message.is_empty() {
             out.push(Cause::required(at("message"), "message must be specified if rule contains line breaks"));
         }
+        let compared = cel::parse(rule).is_ok_and(|e| cel::compares(&e));
+        if r["optionalOldSelf"] == true && !rule.trim().is_empty() && !compared {
+            let why = "may not be set if oldSelf is not used in rule";
+            out.push(Cause::invalid(at("optionalOldSelf"), &true.into(), why));
+        }
         if let Some(reason) = r["reason"].as_str().filter(|x| !REASONS.contains(x)) {
             let known: Vec<String> = REASONS.iter().map(|k| (*k).to_owned()).collect();
             out.push(Cause::unsupported(at("reason"), &reason.into(), &known));
@@ -339,11 +351,17 @@ fn rules(schema: &Value, at: &str, out: &mut Vec<Cause>) {
 fn compiles(schema: &Value, at: &str, root: bool, out: &mut Vec<Cause>) {
     for (i, r) in arr(schema, "/x-kubernetes-validations").iter().enumerate() {
         let text = |k: &str| r[k].as_str().unwrap_or_default();
-        if let Some(why) = cel::trouble(text("rule"), schema, root) {
-            let shown = json!({"Rule": text("rule"), "Message": text("message"), "Reason": r["reason"],
-                "MessageExpression": text("messageExpression"), "FieldPath": text("fieldPath"),
+        let shown = json!({"Rule": text("rule"), "Message": text("message"),
+                "MessageExpression": text("messageExpression"), "Reason": r["reason"], "FieldPath": text("fieldPath"),
                 "OptionalOldSelf": r["optionalOldSelf"]});
+        if let Some(why) = cel::trouble(text("rule"), schema, root) {
             out.push(Cause::invalid(format!("{at}.x-kubernetes-validations[{i}].rule"), &shown, &why));
+        } else if !text("messageExpression").is_empty()
+            && cel::wrong(text("messageExpression"), &["self", "oldSelf"], Some("string"))
+                .is_some_and(|w| w.starts_with("must evaluate"))
+        {
+            let why = "messageExpression must evaluate to a string";
+            out.push(Cause::invalid(format!("{at}.x-kubernetes-validations[{i}].messageExpression"), &shown, why));
         }
     }
     below(schema, at).into_iter().for_each(|(v, at, _)| compiles(v, &at, false, out));

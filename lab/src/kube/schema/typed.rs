@@ -27,6 +27,11 @@ pub fn read(kind: &Kind, obj: &mut Value) -> Result<Vec<String>, String> {
     Ok(unknown)
 }
 
+/// Drops what the schema of a custom kind does not declare.
+pub fn declared(kind: &Kind, obj: &mut Value) {
+    prune(Node::of(kind), "", obj, &mut Vec::new());
+}
+
 /// A place in a body of a built-in kind.
 struct Place<'a> {
     /// Go struct that declares the field.
@@ -164,7 +169,9 @@ const EXACT: &[&str] = &["acquireTime", "renewTime", "eventTime", "lastObservedT
 
 fn micro(text: &str) -> Result<(), String> {
     let wrong = |rest: &str, want: &str| {
-        Err(format!("parsing time \"{text}\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"{rest}\" as \"{want}\""))
+        Err(format!(
+            "parsing time \"{text}\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"{rest}\" as \"{want}\""
+        ))
     };
     if crate::kube::store::meta::parse_time(text).is_none() {
         return wrong(text, "2006");
@@ -255,17 +262,22 @@ fn always(kind: &str) -> Value {
             "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "", "architecture": ""}}}),
         "DaemonSet" => json!({"spec": {"updateStrategy": {}}, "status": {"currentNumberScheduled": 0,
             "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}}),
-        "StatefulSet" => json!({"spec": {"updateStrategy": {}, "serviceName": ""}, "status": {"replicas": 0, "availableReplicas": 0}}),
+        "StatefulSet" => {
+            json!({"spec": {"updateStrategy": {}, "serviceName": ""}, "status": {"replicas": 0, "availableReplicas": 0}})
+        }
         "ReplicaSet" | "ReplicationController" => json!({"status": {"replicas": 0}}),
         "Deployment" => json!({"spec": {"strategy": {}}, "status": {}}),
         "CronJob" => json!({"spec": {"schedule": "", "jobTemplate": {"metadata": {}, "spec": {"template": {
             "metadata": {}, "spec": {}}}}}, "status": {}}),
         "NetworkPolicy" => json!({"spec": {"podSelector": {}}}),
-        "VolumeAttachment" => json!({"spec": {"attacher": "", "nodeName": "", "source": {}}, "status": {"attached": false}}),
+        "VolumeAttachment" => {
+            json!({"spec": {"attacher": "", "nodeName": "", "source": {}}, "status": {"attached": false}})
+        }
         "CSINode" => json!({"spec": {"drivers": null}}),
         "CSIDriver" | "Lease" => json!({"spec": {}}),
         "ServiceCIDR" => json!({"status": {}}),
         "PriorityClass" => json!({"value": 0}),
+        "ValidatingAdmissionPolicy" => json!({"status": {}}),
         "EndpointSlice" => json!({"endpoints": null, "ports": null}),
         "Role" | "ClusterRole" => json!({"rules": null}),
         "Pod" | "Job" | "PersistentVolume" | "ResourceQuota" => json!({"status": {}}),
@@ -273,7 +285,9 @@ fn always(kind: &str) -> Value {
         "Service" | "Ingress" => json!({"status": {"loadBalancer": {}}}),
         "PodDisruptionBudget" => json!({"status": {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0,
             "expectedPods": 0}}),
-        "HorizontalPodAutoscaler" => json!({"spec": {"scaleTargetRef": {"kind": "", "name": ""}, "maxReplicas": 0}, "status": {"desiredReplicas": 0, "currentMetrics": null}}),
+        "HorizontalPodAutoscaler" => {
+            json!({"spec": {"scaleTargetRef": {"kind": "", "name": ""}, "maxReplicas": 0}, "status": {"desiredReplicas": 0, "currentMetrics": null}})
+        }
         _ => Value::Null,
     }
 }

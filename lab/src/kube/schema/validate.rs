@@ -87,7 +87,7 @@ pub fn ends(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
 }
 
 /// Checks a label selector.
-pub(super) fn selector(v: &Value, path: &str, out: &mut Vec<Cause>) {
+pub(in crate::kube) fn selector(v: &Value, path: &str, out: &mut Vec<Cause>) {
     labels(&v["matchLabels"], &format!("{path}.matchLabels"), out);
     for (i, e) in v["matchExpressions"].as_array().into_iter().flatten().enumerate() {
         let at = format!("{path}.matchExpressions[{i}]");
@@ -298,6 +298,9 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     } else if matches!(kind.kind.as_str(), "Pod" | "Deployment" | "DaemonSet" | "StatefulSet" | "Job" | "CronJob") {
         out.push(Cause::required("spec", ""));
     }
+    if kind.kind == "CustomResourceDefinition" && old.is_none() {
+        named(obj, out);
+    }
     rules::check(kind, obj, old, out);
     match kind.kind.as_str() {
         "Service"
@@ -315,21 +318,23 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
                 out.push(Cause::required("spec.resources[storage]", ""));
             }
         }
-        "CustomResourceDefinition" => {
-            let want = format!(
-                "{}.{}",
-                obj["spec"]["names"]["plural"].as_str().unwrap_or_default(),
-                obj["spec"]["group"].as_str().unwrap_or_default()
-            );
-            if meta::name(obj) != want {
-                out.push(Cause::invalid(
-                    "metadata.name",
-                    &obj["metadata"]["name"],
-                    "must be spec.names.plural+\".\"+spec.group",
-                ));
-            }
-        }
         _ => {}
+    }
+}
+
+/// A definition is called as its objects.
+fn named(obj: &Value, out: &mut Vec<Cause>) {
+    let want = format!(
+        "{}.{}",
+        obj["spec"]["names"]["plural"].as_str().unwrap_or_default(),
+        obj["spec"]["group"].as_str().unwrap_or_default()
+    );
+    if meta::name(obj) != want {
+        out.push(Cause::invalid(
+            "metadata.name",
+            &obj["metadata"]["name"],
+            "must be spec.names.plural+\".\"+spec.group",
+        ));
     }
 }
 
@@ -347,6 +352,8 @@ const OWN: &[&str] = &[
     "CSIDriver",
     "CSINode",
     "VolumeAttachment",
+    "CustomResourceDefinition",
+    "MutatingAdmissionPolicy",
 ];
 
 /// Required fields of a pod's spec.
@@ -357,8 +364,18 @@ pub(super) fn pod_required(spec: &Value, path: &str, out: &mut Vec<Cause>) {
 }
 
 /// Required fields that rules of their own look at, or that Go has a value for without being told.
-const CHECKED: &[&str] =
-    &["paths", "metadata", "status", "mountPath", "pathType", "backend", "podSelector", "controller", "service", "limits"];
+const CHECKED: &[&str] = &[
+    "paths",
+    "metadata",
+    "status",
+    "mountPath",
+    "pathType",
+    "backend",
+    "podSelector",
+    "controller",
+    "service",
+    "limits",
+];
 
 /// Required fields of built-in types.
 fn required(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {

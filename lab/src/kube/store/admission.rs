@@ -121,7 +121,8 @@ pub(super) fn one_default(store: &Store, kind: &Kind, obj: &Value) -> Result<(),
     match all.find(|c| c["globalDefault"] == true && meta::name(c) != name) {
         None => Ok(()),
         Some(c) => {
-            let why = format!("PriorityClass {} is already marked as default. Only one default can exist", meta::name(c));
+            let why =
+                format!("PriorityClass {} is already marked as default. Only one default can exist", meta::name(c));
             Err(Failure::forbidden(kind, name, &why))
         }
     }

@@ -151,6 +151,12 @@ impl Store {
             meta::edit(&mut new, |m| m.shift_remove("deletionGracePeriodSeconds"));
             new["status"]["phase"] = "Terminating".into();
         }
+        if kind.kind == "CustomResourceDefinition" {
+            meta::edit(&mut new, |m| m.shift_remove("deletionGracePeriodSeconds"));
+            let why = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+            let now = meta::time(self.now_ms);
+            set_condition(&mut new["status"], &now, ("Terminating", "True", "InstanceDeletionPending", why));
+        }
         self.commit(kind, ns, name, Some(new))
     }
 

@@ -145,6 +145,12 @@ fn key(ns: &str, name: &str) -> String {
     format!("{ns}/{name}")
 }
 
+/// An object with what a configuration of its kind says merged into it.
+#[must_use]
+pub fn merged(kind: &Kind, live: &Value, config: &Value) -> Value {
+    merge::merge(crate::kube::schema::node::Node::of(kind), live, config)
+}
+
 /// Notes who made an object that is kept nowhere.
 pub fn managed(kind: &Kind, obj: &mut Value, o: &WriteOptions, now_ms: u64) {
     managers::track(kind, None, obj, o, now_ms);

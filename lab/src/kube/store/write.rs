@@ -7,7 +7,7 @@ use super::{Failure, Store, admission, managers, meta};
 use crate::kube::api::auth::User;
 use crate::kube::api::escalation;
 use crate::kube::dynamic::{self, Attributes};
-use crate::kube::schema::{Kind, defaults, resized, validate};
+use crate::kube::schema::{Kind, defaults, resized, typed, validate};
 
 /// How an API client writes.
 #[derive(Debug, Clone, Default)]
@@ -112,8 +112,12 @@ impl Store {
             m.retain(|_, v| !v.is_null());
         });
         let plain = obj.get("stringData").cloned();
+        if kind.custom && kind.status && o.check {
+            obj.as_object_mut().map(|m| m.shift_remove("status"));
+        }
         let bare = admission::untold(kind, &obj);
         defaults::apply(self, kind, &mut obj, None);
+        self.as_stored(kind, &mut obj);
         if !o.quiet {
             self.noted(kind, &mut obj, plain, o, &bare);
         }
@@ -131,6 +135,10 @@ impl Store {
             dry_run: o.dry_run,
         };
         if let Some(user) = user {
+            if let Some(new) = dynamic::mutated(self, &Attributes { object: Some(&obj), ..attributes(user) })? {
+                obj = new;
+                defaults::apply(self, kind, &mut obj, None);
+            }
             dynamic::mutating(self, &Attributes { object: Some(&obj), ..attributes(user) })?;
             escalation::check(self, user, kind, &obj, None)?;
         }
@@ -171,6 +179,42 @@ impl Store {
         f.message = "create not allowed while custom resource definition is terminating".to_owned();
         f.details = Some(serde_json::json!({"group": kind.group, "kind": kind.plural}));
         Err(f)
+    }
+
+    /// Lets the cluster's policies change an object on its way in.
+    fn mutate(
+        &mut self,
+        kind: &Kind,
+        (namespace, name): (&str, &str),
+        new: &mut Value,
+        old: &Value,
+        o: &WriteOptions,
+    ) -> Result<(), Failure> {
+        let Some(user) = &o.user else { return Ok(()) };
+        let a = Attributes {
+            kind,
+            operation: "UPDATE",
+            namespace,
+            name,
+            subresource: &o.subresource,
+            object: Some(new),
+            old: Some(old),
+            user,
+            dry_run: o.dry_run,
+        };
+        if let Some(changed) = dynamic::mutated(self, &a)? {
+            *new = changed;
+            defaults::apply(self, kind, new, Some(old));
+        }
+        Ok(())
+    }
+
+    /// Drops what the version that a custom object is kept in does not declare.
+    fn as_stored(&self, kind: &Kind, obj: &mut Value) {
+        if kind.custom && kind.several && kind.version != kind.stored {
+            let stored = self.kind_at(&kind.group, &kind.stored, &kind.plural);
+            stored.iter().for_each(|k| typed::declared(k, obj));
+        }
     }
 
     /// Notes who manages what of a new object: nobody what admission fills in.
@@ -261,6 +305,8 @@ impl Store {
         self.keep(kind, &old, &mut new, &o.subresource);
         let plain = new.get("stringData").cloned();
         defaults::apply(self, kind, &mut new, Some(&old));
+        self.as_stored(kind, &mut new);
+        self.mutate(kind, (ns, name), &mut new, &old, o)?;
         let attributes = |user, object| Attributes {
             kind,
             operation: "UPDATE",

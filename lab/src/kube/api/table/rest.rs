@@ -154,28 +154,26 @@ fn other(kind: &Kind) -> Option<Layout> {
         }
         ("admissionregistration.k8s.io", "validatingadmissionpolicies") => Layout {
             columns: vec![NAME, number("Validations"), text("ParamKind"), AGE],
-            cells: |r| {
-                let of = |f: &str| r.text(&format!("/spec/paramKind/{f}"));
-                let kind = if of("kind").is_empty() {
-                    "<unset>".to_owned()
-                } else {
-                    format!("{}/{}", of("apiVersion"), of("kind"))
-                };
-                vec![r.name(), json!(r.list("/spec/validations").len()), json!(kind), r.age()]
-            },
+            cells: |r| vec![r.name(), json!(r.list("/spec/validations").len()), param_kind(r), r.age()],
         },
-        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings") => Layout {
-            columns: vec![NAME, text("PolicyName"), text("ParamRef"), AGE],
-            cells: |r| {
-                let of = |f: &str| r.text(&format!("/spec/paramRef/{f}"));
-                let by = match (of("namespace"), of("name")) {
-                    (_, name) if name.is_empty() => "<unset>".to_owned(),
-                    (ns, name) if ns.is_empty() => name,
-                    (ns, name) => format!("{ns}/{name}"),
-                };
-                vec![r.name(), json!(r.text("/spec/policyName")), json!(by), r.age()]
-            },
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => Layout {
+            columns: vec![NAME, number("Mutations"), text("ParamKind"), AGE],
+            cells: |r| vec![r.name(), json!(r.list("/spec/mutations").len()), param_kind(r), r.age()],
         },
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings" | "mutatingadmissionpolicybindings") => {
+            Layout {
+                columns: vec![NAME, text("PolicyName"), text("ParamRef"), AGE],
+                cells: |r| {
+                    let of = |f: &str| r.text(&format!("/spec/paramRef/{f}"));
+                    let by = match (of("namespace"), of("name")) {
+                        (_, name) if name.is_empty() => "<unset>".to_owned(),
+                        (ns, name) if ns.is_empty() => name,
+                        (ns, name) => format!("{ns}/{name}"),
+                    };
+                    vec![r.name(), json!(r.text("/spec/policyName")), json!(by), r.age()]
+                },
+            }
+        }
         ("resource.k8s.io", "deviceclasses" | "resourceclaimtemplates") => {
             Layout { columns: vec![NAME, AGE], cells: |r| vec![r.name(), r.age()] }
         }
@@ -211,7 +209,7 @@ fn other(kind: &Kind) -> Option<Layout> {
             columns: vec![
                 NAME,
                 text("PriorityLevel"),
-                number("MatchingPrecedence"),
+                text("MatchingPrecedence"),
                 text("DistinguisherMethod"),
                 AGE,
                 text("MissingPL"),
@@ -248,6 +246,12 @@ fn other(kind: &Kind) -> Option<Layout> {
         },
         _ => return None,
     })
+}
+
+/// The kind of a policy's parameters.
+fn param_kind(r: &Row<'_>) -> Value {
+    let of = |f: &str| r.text(&format!("/spec/paramKind/{f}"));
+    json!(if of("kind").is_empty() { "<unset>".to_owned() } else { format!("{}/{}", of("apiVersion"), of("kind")) })
 }
 
 fn api_service(r: &Row<'_>) -> Vec<Value> {

@@ -6,8 +6,20 @@ use super::parse::{Expr, parse};
 
 /// Where libraries keep their functions.
 const LIBRARIES: &[&str] = &[
-    "optional", "sets", "math", "format", "base64", "strings", "cel", "google", "type", "lists", "quantity", "ip",
+    "optional",
+    "sets",
+    "math",
+    "format",
+    "base64",
+    "strings",
+    "cel",
+    "google",
+    "type",
+    "lists",
+    "quantity",
+    "ip",
     "cidr",
+    "jsonpatch",
 ];
 
 /// Names of types.
@@ -152,6 +164,10 @@ impl<'a> Compiler<'a> {
     }
 
     fn field(&self, of: Is<'a>, name: &str) -> Result<Is<'a>, Wrong> {
+        if let Some(scalar @ ("string" | "int" | "double" | "bool")) = type_of(of) {
+            let why = format!("type '{scalar}' does not support field selection");
+            return Err((why, self.place('.', name)));
+        }
         let Is::Schema(s, root) = of else { return Ok(Is::Unknown) };
         let open = s["x-kubernetes-preserve-unknown-fields"] == true
             || s["x-kubernetes-int-or-string"] == true
@@ -243,6 +259,15 @@ impl<'a> Compiler<'a> {
             && plain(r)
             && l != r
             && !(is_number(l) && is_number(r))
+        {
+            let at = self.rule.find(sign).unwrap_or(0);
+            return Err((format!("found no matching overload for '_{sign}_' applied to '({l}, {r})'"), at));
+        }
+        if let (Some(l), Some(r)) = (left, right)
+            && matches!(sign, "+" | "-" | "*" | "/" | "%")
+            && plain(l)
+            && plain(r)
+            && l != r
         {
             let at = self.rule.find(sign).unwrap_or(0);
             return Err((format!("found no matching overload for '_{sign}_' applied to '({l}, {r})'"), at));

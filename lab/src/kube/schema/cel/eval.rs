@@ -3,8 +3,8 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value, json};
 
-use super::library;
 use super::parse::Expr;
+use super::{library, places, times};
 
 /// Why there is no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,12 @@ pub(super) fn overload() -> Trouble {
 }
 
 pub(super) fn same(a: &Value, b: &Value) -> bool {
+    if let (Some(x), Some(y)) = (times::like(a, b), times::like(b, a)) {
+        return x == y;
+    }
+    if let (Some(x), Some(y)) = (library::amount(a), library::amount(b)) {
+        return x == y;
+    }
     match (a, b) {
         (Value::Number(x), Value::Number(y)) => x.as_f64() == y.as_f64(),
         (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(a, b)| same(a, b)),
@@ -45,6 +51,9 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
 }
 
 pub(super) fn order(a: &Value, b: &Value) -> Result<Ordering, Trouble> {
+    if let (Some(x), Some(y)) = (times::like(a, b), times::like(b, a)) {
+        return Ok(x.cmp(&y));
+    }
     match (a, b) {
         (Value::Number(x), Value::Number(y)) => {
             x.as_f64().zip(y.as_f64()).and_then(|(x, y)| x.partial_cmp(&y)).ok_or_else(overload)
@@ -56,6 +65,9 @@ pub(super) fn order(a: &Value, b: &Value) -> Result<Ordering, Trouble> {
 }
 
 pub(super) fn sum(sign: &str, a: &Value, b: &Value) -> Out {
+    if let Some(out) = times::sum(sign, a, b) {
+        return out;
+    }
     if let ("+", Value::String(x), Value::String(y)) = (sign, a, b) {
         return Ok(format!("{x}{y}").into());
     }
@@ -95,8 +107,27 @@ fn shown(v: &Value) -> Out {
     match v {
         Value::String(_) => Ok(v.clone()),
         Value::Number(_) | Value::Bool(_) => Ok(v.to_string().into()),
-        _ => Err(overload()),
+        _ => times::shown(v).or_else(|| places::shown(v)).map(Value::from).ok_or_else(overload),
     }
+}
+
+/// Names of types, which are values, too.
+const KINDS: &[&str] = &["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type"];
+const TYPE: &str = "\u{0}type:";
+
+/// The type of a value, as a value.
+fn kind(v: &Value) -> String {
+    let name = match v {
+        Value::Null => "null_type",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_f64() => "double",
+        Value::Number(_) => "int",
+        Value::String(s) if s.starts_with(TYPE) => "type",
+        Value::String(_) => "string",
+        Value::Array(_) => "list",
+        Value::Object(_) => "map",
+    };
+    format!("{TYPE}{name}")
 }
 
 impl Scope {
@@ -143,7 +174,11 @@ impl Scope {
     pub fn eval(&self, e: &Expr) -> Out {
         match e {
             Expr::Literal(v) => Ok(v.clone()),
-            Expr::Name(n) => self.names.iter().rev().find(|(k, _)| k == n).map(|x| x.1.clone()).ok_or(Trouble::Unknown),
+            Expr::Name(n) => match self.names.iter().rev().find(|(k, _)| k == n) {
+                Some((_, v)) => Ok(v.clone()),
+                None if KINDS.contains(&n.as_str()) => Ok(json!(format!("{TYPE}{n}"))),
+                None => Err(Trouble::Unknown),
+            },
             Expr::Field(of, name) if matches!(&**of, Expr::Name(n) if n == "variables") => self.variable(name),
             Expr::Field(of, name) => {
                 let of = self.eval(of)?;
@@ -232,10 +267,31 @@ impl Scope {
             ("size", [v]) => size(&self.eval(v)?),
             ("string", [v]) => shown(&self.eval(v)?),
             ("int", [v]) => match self.eval(v)? {
-                Value::String(s) => s.parse::<i64>().map(Value::from).map_err(|_| failed("type conversion error")),
+                Value::String(s) => s
+                    .parse::<i64>()
+                    .map(Value::from)
+                    .map_err(|_| failed("type conversion error from 'string' to 'int'")),
+                v if times::time(&v).is_some() => {
+                    let seconds = times::time(&v).unwrap_or(0).div_euclid(1_000_000_000);
+                    Ok(i64::try_from(seconds).unwrap_or(i64::MAX).into())
+                }
                 v => v.as_f64().map(|f| (f as i64).into()).ok_or_else(overload),
             },
-            ("double", [v]) => self.eval(v)?.as_f64().map(|f| json!(f)).ok_or_else(overload),
+            ("double", [v]) => match self.eval(v)? {
+                Value::String(s) => s
+                    .parse::<f64>()
+                    .map(|f| json!(f))
+                    .map_err(|_| failed("type conversion error from 'string' to 'double'")),
+                v => v.as_f64().map(|f| json!(f)).ok_or_else(overload),
+            },
+            ("uint", [v]) => match self.eval(v)? {
+                Value::String(s) => s
+                    .parse::<u64>()
+                    .map(|n| json!(n))
+                    .map_err(|_| failed("type conversion error from 'string' to 'uint'")),
+                v => v.as_u64().map(|n| json!(n)).ok_or_else(overload),
+            },
+            ("type", [v]) => Ok(json!(kind(&self.eval(v)?))),
             ("dyn", [v]) => self.eval(v),
             _ => {
                 let args: Vec<Value> = args.iter().map(|e| self.eval(e)).collect::<Result<_, _>>()?;
@@ -256,8 +312,27 @@ impl Scope {
             }
             return self.over(&own, name, var, body);
         }
+        if let (Expr::Name(space), "bind", [Expr::Name(var), value, body]) = (on, name, args)
+            && space == "cel"
+        {
+            return self.with(var, &self.eval(value)?).eval(body);
+        }
+        if let [Expr::Name(first), Expr::Name(second), more @ ..] = args
+            && !more.is_empty()
+            && matches!(name, "all" | "exists" | "existsOne" | "exists_one" | "transformList" | "transformMap")
+        {
+            return self.over_two(&self.eval(on)?, name, (first, second), more);
+        }
+        if let ([Expr::Name(var), when, body], "map") = (args, name) {
+            let Value::Array(hits) = self.over(&self.eval(on)?, "filter", var, when)? else { return Err(overload()) };
+            return self.over(&Value::Array(hits), "map", var, body);
+        }
         if let Expr::Name(space) = on
-            && matches!(space.as_str(), "sets" | "optional" | "math")
+            && matches!(
+                space.as_str(),
+                "sets" | "optional" | "math" | "format" | "ip" | "base64" | "strings" | "jsonpatch"
+            )
+            && !self.names.iter().any(|(k, _)| k == space)
         {
             let args: Vec<Value> = args.iter().map(|e| self.eval(e)).collect::<Result<_, _>>()?;
             return library::function(&format!("{space}.{name}"), &args);
@@ -296,6 +371,38 @@ impl Scope {
             }
             _ => library::method(name, &own, &args),
         }
+    }
+
+    /// The macros with two variables: index or key, and value.
+    fn over_two(&self, own: &Value, name: &str, (first, second): (&str, &str), body: &[Expr]) -> Out {
+        let pairs: Vec<(Value, Value)> = match own {
+            Value::Array(a) => a.iter().enumerate().map(|(i, v)| (i.into(), v.clone())).collect(),
+            Value::Object(m) => m.iter().map(|(k, v)| (k.as_str().into(), v.clone())).collect(),
+            _ => return Err(overload()),
+        };
+        let (when, last) = match body {
+            [when, last] => (Some(when), last),
+            [last] => (None, last),
+            _ => return Err(Trouble::Unknown),
+        };
+        let mut hits = Vec::new();
+        for (k, v) in &pairs {
+            let scope = self.with(first, k).with(second, v);
+            if let Some(when) = when
+                && !scope.truth(when)?
+            {
+                continue;
+            }
+            hits.push((k.clone(), scope.eval(last)?));
+        }
+        let yes = hits.iter().filter(|h| h.1 == true).count();
+        Ok(match name {
+            "all" => (yes == pairs.len()).into(),
+            "exists" => (yes > 0).into(),
+            "existsOne" | "exists_one" => (yes == 1).into(),
+            "transformList" => hits.into_iter().map(|h| h.1).collect(),
+            _ => hits.into_iter().filter_map(|(k, v)| Some((k.as_str()?.to_owned(), v))).collect::<Map<_, _>>().into(),
+        })
     }
 
     /// The macros: over the items of a list, or the keys of a map.

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use serde_json::{Value, json};
 
 use super::eval::{Out, Trouble, failed, order, overload, same, sum};
+use super::{places, times};
 use crate::kube::text::milli;
 
 const OPTIONAL: &str = "\u{0}optional";
@@ -66,12 +67,34 @@ pub(super) fn function(name: &str, args: &[Value]) -> Out {
                 Ok(if order(x, &best)? == want { x.clone() } else { best })
             })
         }
-        _ => Err(Trouble::Unknown),
+        ("optional.ofNonZeroValue", [v]) => {
+            let zero = match v {
+                Value::Null | Value::Bool(false) => true,
+                Value::String(s) => s.is_empty(),
+                Value::Number(n) => n.as_f64() == Some(0.0),
+                Value::Array(a) => a.is_empty(),
+                Value::Object(m) => m.is_empty(),
+                Value::Bool(true) => false,
+            };
+            Ok(maybe((!zero).then_some(v)))
+        }
+        ("strings.quote", [Value::String(s)]) => Ok(format!("{s:?}").into()),
+        ("jsonpatch.escapeKey", [Value::String(s)]) => Ok(s.replace('~', "~0").replace('/', "~1").into()),
+        ("timestamp" | "duration", _) => times::function(name, args),
+        _ => places::function(name, args),
     }
+}
+
+/// A quantity in thousandths.
+pub(super) fn amount(v: &Value) -> Option<i64> {
+    quantity(v).map(milli)
 }
 
 /// `a.f(b)`.
 pub(super) fn method(name: &str, own: &Value, args: &[Value]) -> Out {
+    if let Some(out) = times::method(name, own, args).or_else(|| places::method(name, own, args)) {
+        return out;
+    }
     if let Some(inner) = optional(own) {
         return match (name, args) {
             ("hasValue", []) => Ok(inner.is_some().into()),
@@ -131,6 +154,10 @@ fn part(s: &str, from: &Value, to: Option<&Value>) -> Out {
 fn texts(name: &str, s: &str, args: &[Value]) -> Out {
     let found = |i: Option<usize>| json!(i.map_or(-1, |i| i64::try_from(s[..i].chars().count()).unwrap_or(-1)));
     match (name, args) {
+        ("replace", [Value::String(a), Value::String(b), n]) => {
+            let n = n.as_i64().ok_or_else(overload)?;
+            Ok(usize::try_from(n).map_or_else(|_| s.replace(a.as_str(), b), |n| s.replacen(a.as_str(), b, n)).into())
+        }
         ("replace", [Value::String(a), Value::String(b)]) => Ok(s.replace(a.as_str(), b).into()),
         ("substring", [from]) => part(s, from, None),
         ("substring", [from, to]) => part(s, from, Some(to)),

@@ -4,12 +4,15 @@ mod compile;
 mod eval;
 mod library;
 mod parse;
+mod places;
+mod times;
 
 use serde_json::Value;
 
 pub use compile::{trouble, wrong};
 pub use eval::{Scope, Trouble};
 pub use parse::{Expr, parse};
+pub use places::AUTHORIZER;
 
 /// What a rule came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,14 +38,15 @@ pub fn compares(e: &Expr) -> bool {
     }
 }
 
-/// Evaluates `rule` over an object and what it was.
+/// Evaluates `rule` over an object and what it was; `maybe`: the old value is an optional one.
 #[must_use]
-pub fn check(rule: &str, own: &Value, old: Option<&Value>) -> Verdict {
+pub fn check(rule: &str, own: &Value, old: Option<&Value>, maybe: bool) -> Verdict {
     let Ok(e) = parse(rule) else { return Verdict::Holds };
-    if compares(&e) && old.is_none() {
+    if compares(&e) && old.is_none() && !maybe {
         return Verdict::Holds;
     }
-    match Scope::new(own, old).eval(&e) {
+    let before = if maybe { Some(library::maybe(old)) } else { old.cloned() };
+    match Scope::new(own, before.as_ref()).eval(&e) {
         Ok(Value::Bool(true)) => Verdict::Holds,
         Ok(Value::Bool(false)) => Verdict::Broken(None),
         Ok(_) => Verdict::Holds,
@@ -103,14 +107,44 @@ mod tests {
             (r"self.name.matches(r'^abc-\d$')", true),
         ] {
             let want = if want { Verdict::Holds } else { Verdict::Broken(None) };
-            assert_eq!(check(rule, &own, None), want, "{rule}");
+            assert_eq!(check(rule, &own, None, false), want, "{rule}");
         }
-        assert_eq!(check("self.gone == 1", &own, None), Verdict::Broken(Some("no such key: gone".into())));
+        assert_eq!(check("self.gone == 1", &own, None, false), Verdict::Broken(Some("no such key: gone".into())));
         // transition rules wait for a change
-        assert_eq!(check("self == oldSelf", &json!(1), None), Verdict::Holds);
-        assert_eq!(check("self == oldSelf", &json!(1), Some(&json!(2))), Verdict::Broken(None));
+        assert_eq!(check("self == oldSelf", &json!(1), None, false), Verdict::Holds);
+        assert_eq!(check("self == oldSelf", &json!(1), Some(&json!(2)), false), Verdict::Broken(None));
         assert_eq!(text("'max is ' + string(self.max)", &own, None).as_deref(), Some("max is 3"));
         // what is not known here is not judged
-        assert_eq!(check("timestamp(self.name) == self.max", &own, None), Verdict::Holds);
+        assert_eq!(check("self.name.unheardOf()", &own, None, false), Verdict::Holds);
+        let why = "type conversion error from 'string' to 'google.protobuf.Timestamp'";
+        let broken = Verdict::Broken(Some(why.into()));
+        assert_eq!(check("timestamp(self.name) == timestamp(self.name)", &own, None, false), broken);
+    }
+
+    #[test]
+    fn libraries_are_worked_out() {
+        let own = json!({"map": {"k": "v"}});
+        for rule in [
+            "timestamp('2026-01-02T03:04:05Z').getFullYear() == 2026 && timestamp('2026-01-02T03:04:05Z') > timestamp('2025-01-01T00:00:00Z')",
+            "duration('90m').getHours() == 1 && duration('1h') + duration('30m') == duration('90m')",
+            "timestamp('2026-01-01T00:00:00Z') + duration('24h') == timestamp('2026-01-02T00:00:00Z')",
+            "timestamp('2026-01-02T03:04:05Z').getDayOfWeek() == 5 && timestamp('2026-01-02T03:04:05Z').getMonth() == 0",
+            "timestamp('2026-01-02T00:00:00Z') - timestamp('2026-01-01T00:00:00Z') == duration('24h') && string(duration('90m')) == '5400s'",
+            "url('https://example.com:8080/a/b?q=1&q=2#f').getPort() == '8080' && isURL('https://x') && !isURL('x y')",
+            "url('https://h:1/p?q=1').getQuery()['q'] == ['1'] && url('https://h:1/p%20x').getEscapedPath() == '/p%20x'",
+            "ip('192.168.0.1').family() == 4 && ip('::1').isLoopback() && !isIP('x') && ip.isCanonical('127.0.0.1')",
+            "cidr('192.168.0.0/24').containsIP('192.168.0.9') && cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16')",
+            "cidr('10.0.0.5/8').masked() == cidr('10.0.0.0/8') && cidr('10.0.0.0/8').ip() == ip('10.0.0.0')",
+            "quantity('1').add(quantity('2')) == quantity('3') && quantity('5').sub(2) == quantity('3')",
+            "semver('1.2.3').isLessThan(semver('1.10.0')) && !isSemver('v1') && semver('v1.0', true).minor() == 0",
+            "!format.dns1123Label().validate('ok').hasValue() && format.named('dns1123Subdomain').value().validate('A_').hasValue()",
+            "{'a':1}.transformList(k, v, v) == [1] && {'a':1}.transformMap(k, v, v + 1) == {'a':2} && [1,2].all(i, v, v > i)",
+            "[1,2,3].map(x, x > 1, x) == [2,3] && cel.bind(x, 5, x + 1) == 6 && type('a') == string",
+            "self.map[?'k'].orValue('') == 'v' && !optional.ofNonZeroValue('').hasValue() && 0x1F == 31 && 1e3 == 1000.0",
+            "Object{metadata: Object.metadata{labels: {'x': 'y'}}}.metadata.labels.x == 'y'",
+        ] {
+            let found = evaluate(rule, &Scope::new(&own, None));
+            assert_eq!(found, Ok(true.into()), "{rule}");
+        }
     }
 }

@@ -65,6 +65,19 @@ fn quoted(text: &str, quote: char) -> Option<(String, usize)> {
 }
 
 fn number(text: &str) -> Option<(Value, usize)> {
+    if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        let end = digits.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(digits.len());
+        return Some((json!(i64::from_str_radix(&digits[..end], 16).ok()?), end + 2));
+    }
+    let plain = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    if let Some(power) = text[plain..].strip_prefix(['e', 'E']) {
+        let signed = power.trim_start_matches(['+', '-']);
+        let digits = signed.find(|c: char| !c.is_ascii_digit()).unwrap_or(signed.len());
+        let all = plain + 1 + (power.len() - signed.len()) + digits;
+        if digits > 0 {
+            return Some((json!(text[..all].parse::<f64>().ok()?), all));
+        }
+    }
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let fraction = text[end..].strip_prefix('.').filter(|r| r.starts_with(|c: char| c.is_ascii_digit()));
     match fraction {
@@ -149,6 +162,15 @@ fn unescaped(name: &str) -> String {
     }
 }
 
+/// Whether an expression is the name of a message: `Object.spec`, `JSONPatch`.
+fn message(e: &Expr) -> bool {
+    match e {
+        Expr::Name(n) => n == "Object" || n == "JSONPatch",
+        Expr::Field(of, _) => message(of),
+        _ => false,
+    }
+}
+
 impl Reader {
     fn is(&mut self, sign: &str) -> bool {
         let yes = matches!(self.tokens.get(self.at), Some(Token::Sign(s)) if *s == sign);
@@ -212,13 +234,39 @@ impl Reader {
                     Expr::Field(Box::new(e), unescaped(&name))
                 };
             } else if self.is("[") {
+                // an index that need not be there
+                let maybe = self.is("?");
                 let i = self.expression()?;
                 self.must("]")?;
-                e = Expr::Index(Box::new(e), Box::new(i));
+                e = match i {
+                    Expr::Literal(Value::String(name)) if maybe => Expr::Maybe(Box::new(e), name),
+                    _ if maybe => return Err(Unreadable),
+                    i => Expr::Index(Box::new(e), Box::new(i)),
+                };
+            } else if message(&e) && self.is("{") {
+                e = Expr::Map(self.fields()?);
             } else {
                 return Ok(e);
             }
         }
+    }
+
+    /// The fields of a message, behind its `{`.
+    fn fields(&mut self) -> Read<Vec<(Expr, Expr)>> {
+        let mut out = Vec::new();
+        while !self.is("}") {
+            if !out.is_empty() {
+                self.must(",")?;
+                if self.is("}") {
+                    break;
+                }
+            }
+            let Some(Token::Word(name)) = self.tokens.get(self.at).cloned() else { return Err(Unreadable) };
+            self.at += 1;
+            self.must(":")?;
+            out.push((Expr::Literal(unescaped(&name).into()), self.expression()?));
+        }
+        Ok(out)
     }
 
     fn list(&mut self, end: &str) -> Read<Vec<Expr>> {
