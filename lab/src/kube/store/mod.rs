@@ -7,6 +7,7 @@ pub mod event;
 pub mod failure;
 pub mod fields;
 mod history;
+mod incoming;
 pub mod index;
 pub mod labels;
 mod lastapplied;

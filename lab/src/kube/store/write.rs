@@ -7,7 +7,7 @@ use super::{Failure, Store, admission, managers, meta};
 use crate::kube::api::auth::User;
 use crate::kube::api::escalation;
 use crate::kube::dynamic::{self, Attributes};
-use crate::kube::schema::{Kind, defaults, resized, typed, validate};
+use crate::kube::schema::{Kind, defaults, resized, validate};
 
 /// How an API client writes.
 #[derive(Debug, Clone, Default)]
@@ -40,9 +40,6 @@ pub struct Written {
     /// What policies have to say to the client.
     pub warnings: Vec<String>,
 }
-
-/// Most characters of a generated name's beginning that are kept.
-const GENERATED: usize = 58;
 
 /// Metadata a client cannot change.
 const FIXED: &[&str] = &["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"];
@@ -79,18 +76,7 @@ impl Store {
         if o.check {
             self.accepts(kind)?;
         }
-        if meta::name(&obj).is_empty() {
-            let prefix = meta::text(&obj, "generateName").to_owned();
-            if prefix.is_empty() && !o.check {
-                let cause = super::Cause::required("metadata.name", "name or generateName is required");
-                return Err(Failure::invalid(kind, "", &[cause]));
-            }
-            if !prefix.is_empty() {
-                let start: String = prefix.chars().take(GENERATED).collect();
-                let name = format!("{start}{}", self.suffix(5));
-                meta::edit(&mut obj, |m| m.insert("name".into(), name.into()));
-            }
-        }
+        self.call(kind, &mut obj, o)?;
         let ns = if kind.namespaced { meta::namespace(&obj).to_owned() } else { String::new() };
         let name = meta::name(&obj).to_owned();
         self.admit(kind, &ns, &name)?;
@@ -122,6 +108,7 @@ impl Store {
             self.noted(kind, &mut obj, plain, o, &bare);
         }
         admission::fill(self, kind, &ns, &mut obj);
+        self.mutate(kind, (&ns, &name), &mut obj, None, o)?;
         let user = o.user.as_ref();
         let attributes = |user| Attributes {
             kind,
@@ -135,10 +122,6 @@ impl Store {
             dry_run: o.dry_run,
         };
         if let Some(user) = user {
-            if let Some(new) = dynamic::mutated(self, &Attributes { object: Some(&obj), ..attributes(user) })? {
-                obj = new;
-                defaults::apply(self, kind, &mut obj, None);
-            }
             dynamic::mutating(self, &Attributes { object: Some(&obj), ..attributes(user) })?;
             escalation::check(self, user, kind, &obj, None)?;
         }
@@ -179,42 +162,6 @@ impl Store {
         f.message = "create not allowed while custom resource definition is terminating".to_owned();
         f.details = Some(serde_json::json!({"group": kind.group, "kind": kind.plural}));
         Err(f)
-    }
-
-    /// Lets the cluster's policies change an object on its way in.
-    fn mutate(
-        &mut self,
-        kind: &Kind,
-        (namespace, name): (&str, &str),
-        new: &mut Value,
-        old: &Value,
-        o: &WriteOptions,
-    ) -> Result<(), Failure> {
-        let Some(user) = &o.user else { return Ok(()) };
-        let a = Attributes {
-            kind,
-            operation: "UPDATE",
-            namespace,
-            name,
-            subresource: &o.subresource,
-            object: Some(new),
-            old: Some(old),
-            user,
-            dry_run: o.dry_run,
-        };
-        if let Some(changed) = dynamic::mutated(self, &a)? {
-            *new = changed;
-            defaults::apply(self, kind, new, Some(old));
-        }
-        Ok(())
-    }
-
-    /// Drops what the version that a custom object is kept in does not declare.
-    fn as_stored(&self, kind: &Kind, obj: &mut Value) {
-        if kind.custom && kind.several && kind.version != kind.stored {
-            let stored = self.kind_at(&kind.group, &kind.stored, &kind.plural);
-            stored.iter().for_each(|k| typed::declared(k, obj));
-        }
     }
 
     /// Notes who manages what of a new object: nobody what admission fills in.
@@ -306,7 +253,7 @@ impl Store {
         let plain = new.get("stringData").cloned();
         defaults::apply(self, kind, &mut new, Some(&old));
         self.as_stored(kind, &mut new);
-        self.mutate(kind, (ns, name), &mut new, &old, o)?;
+        self.mutate(kind, (ns, name), &mut new, Some(&old), o)?;
         let attributes = |user, object| Attributes {
             kind,
             operation: "UPDATE",
