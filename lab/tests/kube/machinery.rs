@@ -57,11 +57,8 @@ async fn custom_objects_obey_limits_and_rules() {
         (json!({"size": 1, "fixed": "abcde"}), "spec.fixed: Too long: may not be more than 4 bytes"),
         (json!({"size": 1, "fixed": "A1"}), "spec.fixed in body should match '^[a-z]+$'"),
         (json!({"size": 1, "tags": ["xa", "xb", "xc"]}), "spec.tags: Too many: 3: must have at most 2 items"),
-        (
-            json!({"size": 1, "tags": ["a"]}),
-            "spec.tags: Invalid value: \"array\": failed rule: self.all(t, t.startsWith('x'))",
-        ),
-        (json!({"size": 6}), "spec: Invalid value: \"object\": size must not exceed most"),
+        (json!({"size": 1, "tags": ["a"]}), "spec.tags: Invalid value: failed rule: self.all(t, t.startsWith('x'))"),
+        (json!({"size": 6}), "spec: Invalid value: size must not exceed most"),
     ] {
         let a = bed.post(at, make(spec.clone())).await;
         assert_eq!(a.code, 422, "{spec}: {}", a.text);
@@ -71,10 +68,7 @@ async fn custom_objects_obey_limits_and_rules() {
     assert_eq!((made.code, &made.body["spec"]["most"]), (201, &json!(5)), "{}", made.text);
     let one = format!("{at}/w");
     let a = bed.patch("merge", &one, json!({"spec": {"fixed": "cd"}})).await;
-    assert_eq!(
-        (a.code, a.message()),
-        (422, "Widget.ex.io \"w\" is invalid: spec: Invalid value: \"object\": fixed was ab")
-    );
+    assert_eq!((a.code, a.message()), (422, "Widget.ex.io \"w\" is invalid: spec: Invalid value: fixed was ab"));
     assert_eq!(bed.patch("merge", &one, json!({"spec": {"size": 4}})).await.code, 200);
 }
 
@@ -330,7 +324,7 @@ async fn built_in_kinds_obey_their_rules() {
             json!({"metadata": {"name": "r"}, "rules": [{"verbs": [], "apiGroups": [""], "resources": ["pods"]}]}),
             "rules[0].verbs: Required value: verbs must contain at least one value",
         ),
-        (&crds, crd(Value::Null), "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required"),
+        (&crds, crd(Value::Null), "spec.versions[0].schema.openAPIV3Schema: Required value"),
         (
             &crds,
             crd(json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": {}}}})),

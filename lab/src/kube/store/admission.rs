@@ -62,7 +62,7 @@ pub(super) fn untold(kind: &Kind, obj: &Value) -> Vec<&'static str> {
                 "/spec/priority",
                 "/spec/preemptionPolicy",
             ];
-            fields.into_iter().filter(|p| !told(p) && !(named && *p == "/spec/serviceAccount")).collect()
+            fields.into_iter().filter(|p| !(told(p) || named && *p == "/spec/serviceAccount")).collect()
         }
         "Job" => generated(obj).into_iter().filter(|p| !told(p)).collect(),
         "Ingress" => ["/spec/ingressClassName"].into_iter().filter(|p| !told(p)).collect(),
