@@ -11,18 +11,6 @@ use crate::{Lab, guest};
 
 const DOWN: &str = "Kubelet stopped posting node status.";
 
-/// Container images of the distribution, per node.
-fn containerd(version: &str) -> &'static str {
-    match version.split('.').nth(1).and_then(|m| m.parse::<u32>().ok()).unwrap_or(34) {
-        0..=31 => "containerd://1.7.23-k3s2",
-        32 | 33 => "containerd://2.0.5-k3s2",
-        34 => "containerd://2.1.5-k3s1",
-        35 => "containerd://2.2.1-k3s1",
-        36 => "containerd://2.2.4-k3s1",
-        _ => "containerd://2.3.4-k3s1",
-    }
-}
-
 /// The kubelet registers its node, or says that the known node is back.
 pub fn register(lab: &Lab, w: &mut World, vmid: u32) {
     let Some(p) = w.k3s.get(&vmid).cloned() else { return };
@@ -220,7 +208,7 @@ fn refresh(cx: &mut Cx, vmid: u32, p: &Process, ip: &str) {
         n["status"]["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": 10250}});
         n["status"]["nodeInfo"] = json!({
             "architecture": "amd64", "bootID": boot_id, "systemUUID": uuid, "machineID": uuid.replace('-', ""),
-            "containerRuntimeVersion": containerd(&p.start.version), "kernelVersion": kernel,
+            "containerRuntimeVersion": super::release::containerd(&p.start.version), "kernelVersion": kernel,
             "kubeProxyVersion": "", "kubeletVersion": p.start.version, "operatingSystem": "linux",
             "osImage": "Debian GNU/Linux 12 (bookworm)",
         });
