@@ -149,10 +149,12 @@ fn daemonset(cx: &Cx, svc: &Value) -> Value {
     let name = name_of(svc);
     let named = json!({"app": name, NAME: svc["metadata"]["name"], NAMESPACE: svc["metadata"]["namespace"]});
     let chosen = cx.list("nodes").iter().any(|n| !n["metadata"]["labels"][ENABLED].is_null());
-    let mut tolerations = vec![
-        json!({"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}),
-        json!({"key": "CriticalAddonsOnly", "operator": "Exists"}),
-    ];
+    let old = crate::kube::k3s::node::minor(&cx.c.version) < 34;
+    let roles = if old { &["master", "control-plane"][..] } else { &["control-plane"] };
+    let role =
+        |r: &&str| json!({"key": format!("node-role.kubernetes.io/{r}"), "operator": "Exists", "effect": "NoSchedule"});
+    let mut tolerations: Vec<Value> = roles.iter().map(role).collect();
+    tolerations.push(json!({"key": "CriticalAddonsOnly", "operator": "Exists"}));
     let notes = &svc["metadata"]["annotations"];
     if let Some(text) = notes["svccontroller.k3s.cattle.io/tolerations"].as_str() {
         tolerations.extend(super::super::objects::parse_yaml(text).as_array().cloned().unwrap_or_default());

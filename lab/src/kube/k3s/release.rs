@@ -162,8 +162,9 @@ fn minor_patch(version: &str) -> (u32, u32) {
     gpuhost_stdlib::wire::k3s::minor_patch(version).unwrap_or((34, 0))
 }
 
-/// The round that a version belongs to.
-fn round(version: &str) -> usize {
+/// The round of releases that a version belongs to, counted from summer 2025.
+#[must_use]
+pub fn round(version: &str) -> usize {
     let (minor, patch) = minor_patch(version);
     // the first patch of each minor came so many rounds after the first row
     let at = match minor {
@@ -181,6 +182,12 @@ fn round(version: &str) -> usize {
 #[must_use]
 pub fn parts_of(version: &str) -> &'static Parts {
     &ROUNDS[round(version)]
+}
+
+/// The image of pods' sandboxes.
+#[must_use]
+pub fn pause(version: &str) -> &'static str {
+    if round(version) >= 10 { "3.10.2" } else { "3.6" }
 }
 
 /// Containerd, as a node tells it.

@@ -26,12 +26,7 @@ pub(super) fn coredns(f: &Filled) -> Vec<Value> {
         right,
         bound,
         config,
-        deployment(
-            "coredns",
-            named,
-            json!({"k8s-app": "kube-dns"}),
-            pod(&f.image("mirrored-coredns-coredns", f.parts.coredns)),
-        ),
+        deployment("coredns", named, json!({"k8s-app": "kube-dns"}), pod(f)),
         service(&f.dns),
     ]
 }
@@ -58,7 +53,7 @@ fn corefile(domain: &str) -> String {
     .concat()
 }
 
-fn pod(image: &str) -> Value {
+fn pod(f: &Filled) -> Value {
     let port =
         |name: &str, number: u16, protocol: &str| json!({"containerPort": number, "name": name, "protocol": protocol});
     let spread = |key: &str, otherwise: &str| {
@@ -67,12 +62,12 @@ fn pod(image: &str) -> Value {
     };
     let key = |k: &str| json!({"key": k, "path": k});
     json!({
-        "priorityClassName": "system-cluster-critical", "serviceAccountName": "coredns", "tolerations": tolerations(),
+        "priorityClassName": "system-cluster-critical", "serviceAccountName": "coredns", "tolerations": tolerations(f),
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "topologySpreadConstraints": [spread("kubernetes.io/hostname", "DoNotSchedule"),
             spread("topology.kubernetes.io/zone", "ScheduleAnyway")],
         "containers": [{
-            "name": "coredns", "image": image, "imagePullPolicy": "IfNotPresent",
+            "name": "coredns", "image": f.image("mirrored-coredns-coredns", f.parts.coredns), "imagePullPolicy": "IfNotPresent",
             "resources": {"limits": {"memory": "170Mi"}, "requests": {"cpu": "100m", "memory": "70Mi"}},
             "args": ["-conf", "/etc/coredns/Corefile"],
             "volumeMounts": [{"name": "config-volume", "mountPath": "/etc/coredns", "readOnly": true},

@@ -55,7 +55,7 @@ fn pod(f: &Filled) -> Value {
         .collect::<Vec<_>>()
         .join(",");
     json!({
-        "priorityClassName": "system-node-critical", "serviceAccountName": NAME, "tolerations": tolerations(),
+        "priorityClassName": "system-node-critical", "serviceAccountName": NAME, "tolerations": tolerations(f),
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "volumes": [{"name": "tmp-dir", "emptyDir": {}}],
         "containers": [{

@@ -45,6 +45,7 @@ struct Filled<'a> {
     dns: Vec<String>,
     storage: String,
     config: &'a Value,
+    minor: u32,
 }
 
 impl Filled<'_> {
@@ -81,6 +82,7 @@ pub fn all(cx: &Cx, config: &Value) -> Vec<Manifest> {
         dns: if told.is_empty() { vec![super::packaged::service_address(cx, 10)] } else { told },
         storage: or("/default-local-storage-path", "/var/lib/rancher/k3s/storage"),
         config,
+        minor: super::node::minor(&cx.c.version),
     };
     let file = |file: &'static str, objects: Vec<Value>| Manifest { file, objects };
     let mut out = vec![
@@ -128,10 +130,14 @@ fn holder(name: &str) -> Value {
     json!({"kind": "ServiceAccount", "name": name, "namespace": "kube-system"})
 }
 
-/// What the pods of K3s' own parts tolerate.
-fn tolerations() -> Value {
-    json!([{"key": "CriticalAddonsOnly", "operator": "Exists"},
-        {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}])
+/// What the pods of K3s' own parts tolerate; until 1.33 the control plane had two names.
+fn tolerations(f: &Filled) -> Value {
+    let taint = |role: &str| json!({"key": format!("node-role.kubernetes.io/{role}"), "operator": "Exists", "effect": "NoSchedule"});
+    let mut out = vec![json!({"key": "CriticalAddonsOnly", "operator": "Exists"}), taint("control-plane")];
+    if f.minor < 34 {
+        out.push(taint("master"));
+    }
+    Value::Array(out)
 }
 
 /// A probe as the manifests write it: over HTTP, all its times told.
@@ -180,13 +186,17 @@ fn traefik(f: &Filled) -> Vec<Value> {
         true => "  spec:\n    ipFamilyPolicy: \"PreferDualStack\"",
         false => "  ipFamilyPolicy: \"PreferDualStack\"",
     };
+    let old = match f.minor < 34 {
+        true => "- key: \"node-role.kubernetes.io/master\"\n  operator: \"Exists\"\n  effect: \"NoSchedule\"\n",
+        false => "",
+    };
     main["spec"]["valuesContent"] = format!(
         "deployment:\n  podAnnotations:\n    prometheus.io/port: \"8082\"\n    prometheus.io/scrape: \"true\"\n\
          providers:\n  kubernetesIngress:\n    publishedService:\n      enabled: true\n\
          priorityClassName: \"system-cluster-critical\"\nimage:\n  repository: \"rancher/mirrored-library-traefik\"\n  \
          tag: \"{}\"\ntolerations:\n- key: \"CriticalAddonsOnly\"\n  operator: \"Exists\"\n\
          - key: \"node-role.kubernetes.io/control-plane\"\n  operator: \"Exists\"\n  effect: \"NoSchedule\"\n\
-         service:\n{service}",
+         {old}service:\n{service}",
         f.parts.traefik
     )
     .into();

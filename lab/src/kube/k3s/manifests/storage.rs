@@ -18,7 +18,7 @@ pub(super) fn local(f: &Filled) -> Vec<Value> {
         ]),
     );
     let pod = json!({
-        "priorityClassName": "system-node-critical", "serviceAccountName": ACCOUNT, "tolerations": tolerations(),
+        "priorityClassName": "system-node-critical", "serviceAccountName": ACCOUNT, "tolerations": tolerations(f),
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "containers": [{
             "name": "local-path-provisioner", "image": f.image("local-path-provisioner", f.parts.local_path),
