@@ -2,7 +2,6 @@
 use gpuhost_lab::kube::bare;
 use gpuhost_lab::kube::cx::with_cluster;
 use gpuhost_lab::kube::k3s::packaged;
-use gpuhost_lab::kube::state::Member;
 use serde_json::{Value, json};
 
 use crate::bed::Bed;
@@ -13,7 +12,6 @@ async fn server(config: Value) -> Bed {
     let bed = Bed::running().await;
     bed.lab.with(|w| {
         with_cluster(&bed.lab, w, &bed.cluster, |cx| {
-            cx.c.members.insert(9, Member { vmid: 9, node: "n1".into(), ip: "10.0.0.11".into(), learner: false });
             cx.c.config = config.clone();
             packaged::birth(cx);
         });
@@ -62,7 +60,7 @@ async fn a_load_balancer_has_the_addresses_of_the_nodes() {
     let made = bed.post("/api/v1/namespaces/default/services", service).await.body;
     let set = format!("svclb-web-{}", &made["metadata"]["uid"].as_str().unwrap()[..8]);
     let sets = "/apis/apps/v1/namespaces/kube-system/daemonsets";
-    let of = bed.get(&format!("{sets}/{set}")).await.body;
+    let of = until(&bed, &format!("{sets}/{set}"), "made", |o| o["kind"] == "DaemonSet").await;
     let container = &of["spec"]["template"]["spec"]["containers"][0];
     assert_eq!((&container["name"], &container["ports"][0]["hostPort"]), (&json!("lb-tcp-8080"), &json!(8080)));
     assert_eq!(container["image"], "rancher/klipper-lb:v0.4.17");
@@ -76,8 +74,9 @@ async fn a_load_balancer_has_the_addresses_of_the_nodes() {
     let ips = json!([{"ip": "10.0.0.12", "ipMode": "VIP"}]);
     until(&bed, web, "the labelled node", |o| o["status"]["loadBalancer"]["ingress"] == ips).await;
     bed.delete(web, Value::Null).await;
-    assert_eq!(bed.get(web).await.code, 404);
-    assert_eq!(bed.get(&format!("{sets}/{set}")).await.code, 404);
+    for path in [web, &format!("{sets}/{set}")] {
+        until(&bed, path, "gone", |o| o["code"] == 404).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,7 +87,8 @@ async fn the_job_of_a_chart() {
             "targetNamespace": "certs", "createNamespace": true, "valuesContent": "a: 1", "set": {"b": "x,y"}}});
     let at = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts";
     assert_eq!(bed.post(at, chart).await.code, 201);
-    let job = bed.get("/apis/batch/v1/namespaces/kube-system/jobs/helm-install-cm").await.body;
+    let job = "/apis/batch/v1/namespaces/kube-system/jobs/helm-install-cm";
+    let job = until(&bed, job, "made", |o| o["kind"] == "Job").await;
     let pod = &job["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     let args =

@@ -27,10 +27,12 @@ pub fn of_pod(pod: &Value) -> Option<(String, String)> {
     Some((label(NAMESPACE)?, label(NAME)?))
 }
 
-/// Whether the cluster's servers run it.
+/// Whether the cluster's servers run it: they are of K3s, and it is not switched off.
 fn runs(cx: &Cx) -> bool {
     let off = config::list(&cx.c.config, "disable").iter().any(|d| d == "servicelb");
-    !cx.c.members.is_empty() && !off && !config::on(&cx.c.config, "disable-cloud-controller")
+    cx.c.store.kind_for("addons.k3s.cattle.io").is_some()
+        && !off
+        && !config::on(&cx.c.config, "disable-cloud-controller")
 }
 
 /// Name of a Service's DaemonSet.

@@ -5,7 +5,7 @@ use sha2::Digest;
 use super::super::controllers;
 use super::super::cx::{Cx, set_condition, with_cluster};
 use super::super::state::{Process, Role, UnitState};
-use super::super::text::{b64, s, sha256, shown};
+use super::super::text::{arr, b64, s, sha256, shown};
 use super::{Stage, config, files, go, log, wait};
 use crate::world::World;
 use crate::{Lab, guest};
@@ -299,11 +299,12 @@ pub fn ready(lab: &Lab, w: &mut World, vmid: u32) {
         cx.update("nodes", "", &p.node, |n| {
             set_condition(n, &stamp, "Ready", "True", "KubeletReady", "kubelet is posting ready status");
             beat(n, &stamp);
-            if let Some(t) = n["spec"]["taints"].as_array_mut() {
+            if let Some(t) = n.pointer_mut("/spec/taints").and_then(Value::as_array_mut) {
                 let own = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
                 t.retain(|x| !own.contains(&s(x, "/key")));
             }
-            if n["spec"]["taints"].as_array().is_some_and(Vec::is_empty)
+            // an empty list is left out
+            if arr(n, "/spec/taints").is_empty()
                 && let Some(spec) = n["spec"].as_object_mut()
             {
                 spec.shift_remove("taints");
