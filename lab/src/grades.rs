@@ -150,6 +150,8 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("kube/controllers/release", "Helm releases", Recorded, "releases that helm 3 and 4 have written"),
     row("kube/controllers/scheduler", "scheduler", Docs, KUBE_DOCS),
     row("kube/k3s", "K3s: joining, etcd members, certificates, packaged parts", Source, "K3s"),
+    row("kube/objectset", "marks of Rancher's controllers on what they make", Source, "wrangler"),
+    row("kube/controllers/servicelb", "K3s' load balancer for Services", Source, "K3s, klipper-lb"),
     row("kube/schema", "schemas of built-in kinds", Source, "k8s-openapi, generated from Kubernetes"),
     row("kube/store", "server-side apply, patches, versions, owners", Recorded, REST),
     row("card", "graphics cards", Estimate, "no card was measured"),

@@ -5,6 +5,8 @@ use crate::guest;
 use crate::spec::PciSpec;
 use crate::world::World;
 
+/// The CUDA version that the driver brings.
+pub const CUDA: &str = "13.0";
 const EDGE: &str = "+-----------------------------------------------------------------------------------------+";
 const RULE: &str = "+-----------------------------------------+------------------------+----------------------+";
 const HEAD: &str = "\
@@ -186,7 +188,7 @@ impl Smi {
     fn table(&self, chosen: &[(usize, &Gpu)]) -> String {
         let driver = self.driver.as_deref().unwrap_or_default();
         let mut out =
-            format!("{EDGE}\n| NVIDIA-SMI {driver:<23}Driver Version: {driver:<15}CUDA Version: 13.0     |\n{HEAD}\n");
+            format!("{EDGE}\n| NVIDIA-SMI {driver:<23}Driver Version: {driver:<15}CUDA Version: {CUDA:<8} |\n{HEAD}\n");
         for (i, g) in chosen {
             let mode = if g.state.exclusive { "E. Process" } else { "Default" };
             let mig = if g.state.mig { "Enabled" } else { "Disabled" };

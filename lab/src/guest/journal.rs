@@ -32,6 +32,15 @@ pub fn civil(secs: u64) -> (i64, u32, u32, u32, u32, u32, u32, u32) {
     (year, month, day, rest / 3600, rest / 60 % 60, rest % 60, ((days + 4).rem_euclid(7)) as u32, yday)
 }
 
+/// `Mon Nov  3 04:05:06 2026`, the form in which helm tells times.
+#[must_use]
+pub fn ansic(secs: u64) -> String {
+    let (y, month, d, h, m, s, weekday, _) = civil(secs);
+    let month = MONTHS[month as usize - 1].get(..3).unwrap_or_default();
+    let day = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"][weekday as usize % 7];
+    format!("{day} {month} {d:2} {h:02}:{m:02}:{s:02} {y}")
+}
+
 /// Seconds since 1970 of a time in UTC.
 #[must_use]
 pub fn epoch(year: i64, month: u32, day: u32, hour: u32, minute: u32, second: u32) -> i64 {

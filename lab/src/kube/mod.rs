@@ -9,6 +9,7 @@ pub mod dynamic;
 pub mod hooks;
 pub mod k3s;
 pub mod objects;
+pub mod objectset;
 pub mod podmap;
 pub mod schema;
 pub mod state;

@@ -1,6 +1,7 @@
 //! The charts that the lab's repositories hold, and the objects they make. Grade: source (chart values), estimate (timings).
 mod platform;
 mod system;
+mod traefik;
 mod values;
 
 use gpuhost_stdlib::wire::blind;
@@ -110,12 +111,12 @@ fn minor(version: &str) -> u32 {
 /// Helm's own words: unknown repository, chart, version, or Kubernetes version.
 pub fn render(w: &Wanted) -> Result<Chart, String> {
     if w.chart.contains("%{KUBERNETES_API}%") {
-        let name = w.release.clone();
+        let (crds, objects) = traefik::packaged(w);
         return Ok(Chart {
-            objects: system::packaged(w),
-            name,
-            version: "37.1.1".to_owned(),
-            crds: Vec::new(),
+            objects,
+            name: w.release.clone(),
+            version: traefik::version(w),
+            crds,
             kube: String::new(),
             values: Value::Null,
             notes: String::new(),

@@ -1,8 +1,8 @@
-//! Charts below the platform: storage driver, GPU operator, what K3s packages.
+//! Charts below the platform: storage driver, GPU operator.
 use serde_json::{Value, json};
 
 use super::Wanted;
-use crate::kube::objects::{Container, Workload, service};
+use crate::kube::objects::{Container, Workload};
 
 fn tolerations(w: &Wanted, path: &str) -> Value {
     w.values.pointer(path).cloned().unwrap_or(Value::Null)
@@ -85,29 +85,4 @@ pub(super) fn gpu_operator(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
     }
     out.push(json!({"apiVersion": "nvidia.com/v1", "kind": "ClusterPolicy", "metadata": {"name": "cluster-policy"}, "spec": spec}));
     (vec!["clusterpolicies.nvidia.com"], out)
-}
-
-/// The charts that K3s serves itself.
-pub(super) fn packaged(w: &Wanted) -> Vec<Value> {
-    if w.release != "traefik" {
-        return Vec::new();
-    }
-    let mut out = Workload::deployment("kube-system", "traefik")
-        .label("app.kubernetes.io/name", "traefik")
-        .container(Container::new("traefik", "rancher/mirrored-library-traefik:3.5.1"))
-        .spec(
-            "tolerations",
-            json!([{"key": "CriticalAddonsOnly", "operator": "Exists"},
-            {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}]),
-        )
-        .objects();
-    out.push(service(
-        "kube-system",
-        "traefik",
-        &json!({"app.kubernetes.io/name": "traefik"}),
-        &[("web", 80), ("websecure", 443)],
-    ));
-    out.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "traefik",
-        "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}}, "spec": {"controller": "traefik.io/ingress-controller"}}));
-    out
 }

@@ -3,14 +3,18 @@ use gpuhost_stdlib::wire::blind;
 use serde_json::{Value, json};
 
 use super::super::charts::{self, Chart};
-use super::super::cx::{Cx, is_true, key, owner_ref, resource_of};
+use super::super::cx::{Cx, is_true, key, resource_of};
+use super::super::k3s::release::parts_of;
 use super::super::objects::parse_yaml;
-use super::super::text::{arr, s, sha256, unb64};
+use super::super::objectset::Set;
+use super::super::text::{arr, s, unb64};
 use super::behaviour::Run;
-use super::release;
+use super::helmjob::{self, target};
+use super::{helmlog, release};
 
 const CHARTS: &str = "helmcharts.helm.cattle.io";
-const HASH: &str = "helmcharts.helm.cattle.io/configHash";
+const CONTROLLER: &str = "helm-controller";
+const MANAGED: &str = "helmcharts.cattle.io/managed-by";
 /// Keeps a HelmChart until its release is uninstalled.
 const FINALIZER: &str = "wrangler.cattle.io/on-helm-chart-remove";
 
@@ -49,14 +53,6 @@ fn values(cx: &Cx, chart: &Value) -> Value {
     out
 }
 
-/// Namespace a chart is installed into.
-fn target(chart: &Value) -> String {
-    match s(chart, "/spec/targetNamespace") {
-        "" => s(chart, "/metadata/namespace").to_owned(),
-        ns => ns.to_owned(),
-    }
-}
-
 /// A Secret changed: charts that take values from it look again, unless they ignore updates.
 pub fn secret_changed(cx: &mut Cx, ns: &str, name: &str) {
     let takes = |chart: &&Value| {
@@ -72,85 +68,117 @@ pub fn secret_changed(cx: &mut Cx, ns: &str, name: &str) {
 /// A HelmChart, or the HelmChartConfig of that name, changed. Without a HelmChart there is nothing to do.
 pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let Some(chart) = cx.get(CHARTS, ns, name).cloned() else { return };
-    if !chart["metadata"]["annotations"]["helmcharts.helm.cattle.io/unmanaged"].is_null() {
+    let notes = &chart["metadata"]["annotations"];
+    let empty = s(&chart, "/spec/chart").is_empty() && s(&chart, "/spec/chartContent").is_empty();
+    if empty || !notes["helmcharts.helm.cattle.io/unmanaged"].is_null() {
         return;
     }
-    if !chart["metadata"]["deletionTimestamp"].is_null() {
-        return removal(cx, &chart);
+    if notes[MANAGED].as_str().is_some_and(|m| m != CONTROLLER) {
+        return;
     }
-    if !arr(&chart, "/metadata/finalizers").iter().any(|f| f == FINALIZER) {
-        cx.update(CHARTS, ns, name, |o| {
+    cx.writing(CONTROLLER, |cx| {
+        if chart["metadata"]["deletionTimestamp"].is_null() {
+            claim(cx, ns, name);
+            install(cx, ns, name);
+        } else {
+            removal(cx, &chart);
+        }
+    });
+}
+
+/// The controller calls a chart its own and keeps it until its release is uninstalled.
+fn claim(cx: &mut Cx, ns: &str, name: &str) {
+    let Some(chart) = cx.get(CHARTS, ns, name) else { return };
+    let held = arr(chart, "/metadata/finalizers").iter().any(|f| f == FINALIZER);
+    if held && !chart["metadata"]["annotations"][MANAGED].is_null() {
+        return;
+    }
+    cx.update(CHARTS, ns, name, |o| {
+        o["metadata"]["annotations"][MANAGED] = json!(CONTROLLER);
+        if !held {
             let mut list = o["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
             list.push(json!(FINALIZER));
             o["metadata"]["finalizers"] = Value::Array(list);
-        });
+        }
+    });
+}
+
+/// Makes the job that installs or upgrades, unless it is there already and nothing has changed.
+fn install(cx: &mut Cx, ns: &str, name: &str) {
+    let Some(chart) = cx.get(CHARTS, ns, name).cloned() else { return };
+    let version = s(&chart, "/spec/helmVersion").to_owned();
+    if !matches!(version.as_str(), "" | "v3") {
+        let text = format!("Unsupported Helm version {version}: only v3 charts are supported");
+        cx.event(&chart, false, "UnsupportedVersion", &text, CONTROLLER);
+        let why = ("Unsupported version", "Only Helm v3 charts are supported");
+        return conditions(cx, &chart, None, Some(why));
     }
-    let values = values(cx, &chart);
-    let hash = format!("SHA256={}", sha256(&format!("{}{values}", chart["spec"])).to_uppercase());
-    let job = format!("helm-install-{name}");
+    let config = cx.get("helmchartconfigs.helm.cattle.io", ns, name).cloned();
+    let revision = release::newest(cx, &target(&chart), name);
+    let mut objects = helmjob::objects(cx, &chart, config.as_ref(), revision);
+    let job = helmjob::name(&chart);
+    let hash = |o: &Value| o["spec"]["template"]["metadata"]["annotations"][helmjob::HASH].clone();
+    let wanted = objects.last().map(hash).unwrap_or_default();
     match cx.get("jobs.batch", ns, &job) {
-        Some(j) if j["metadata"]["annotations"][HASH] == hash.as_str() => {
+        Some(j) if hash(j) == wanted => {
             let failed = is_true(j, "Failed");
-            return verdict(cx, ns, name, failed);
+            return verdict(cx, &chart, &job, failed);
         }
         Some(_) => cx.delete("jobs.batch", ns, &job),
-        // A finished job may have been removed; the chart is only installed again when it changed.
-        None if chart["metadata"]["annotations"][HASH] == hash.as_str()
-            && release::current(cx, &target(&chart), name).is_some() =>
-        {
-            return;
-        }
         None => {}
     }
-    rights(cx, ns, name);
-    let mut made = job_object(&chart, &job, "install");
-    made["metadata"]["annotations"] = json!({HASH: hash});
-    cx.create(made);
-    cx.update(CHARTS, ns, name, |o| {
-        o["metadata"]["annotations"][HASH] = json!(hash);
-        o["status"]["jobName"] = json!(job);
-    });
-    cx.condition(
-        (CHARTS, ns, name),
-        "JobCreated",
-        "True",
-        "Job created",
-        &format!("Applying HelmChart using Job {ns}/{job}"),
-    );
+    conditions(cx, &chart, Some(&job), None);
+    let text = format!("Applying HelmChart from {} using Job {ns}/{job} ", helmjob::source(&chart));
+    cx.event(&chart, true, "ApplyJob", &text, CONTROLLER);
+    apply(cx, &chart, "helm-controller-chart-registration", &mut objects);
 }
 
-/// The account that helm jobs run as.
-fn rights(cx: &mut Cx, ns: &str, name: &str) {
-    let sa = format!("helm-{name}");
-    cx.ensure(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": sa, "namespace": ns}}));
-    cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": {"name": format!("helm-{ns}-{name}")},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-        "subjects": [{"kind": "ServiceAccount", "name": sa, "namespace": ns}]}));
+/// Applies what a chart needs, as its own.
+fn apply(cx: &mut Cx, chart: &Value, set: &str, objects: &mut [Value]) {
+    let set = Set::of(set, chart);
+    for o in objects {
+        set.mark(o);
+        if !o["metadata"]["namespace"].is_null() {
+            o["metadata"]["ownerReferences"] = json!([{"apiVersion": chart["apiVersion"], "kind": chart["kind"],
+                "name": chart["metadata"]["name"], "uid": chart["metadata"]["uid"],
+                "controller": false, "blockOwnerDeletion": false}]);
+        }
+        match s(o, "/kind") {
+            "Job" => drop(cx.create(o.clone())),
+            _ => cx.ensure(o.clone()),
+        }
+    }
 }
 
-fn job_object(chart: &Value, job: &str, command: &str) -> Value {
+/// Says on the chart what has become of it.
+fn conditions(cx: &mut Cx, chart: &Value, job: Option<&str>, failed: Option<(&str, &str)>) {
     let (ns, name) = key(chart);
-    let labels = json!({"helmcharts.helm.cattle.io/chart": name});
-    json!({"apiVersion": "batch/v1", "kind": "Job",
-        "metadata": {"name": job, "namespace": ns, "labels": labels, "ownerReferences": owner_ref(chart)},
-        "spec": {"backoffLimit": chart["spec"]["backOffLimit"].as_i64().unwrap_or(1000), "completions": 1, "parallelism": 1,
-            "template": {"metadata": {"labels": labels}, "spec": {"restartPolicy": "OnFailure",
-                "serviceAccountName": format!("helm-{name}"),
-                "tolerations": [{"operator": "Exists"}], "nodeSelector": {"kubernetes.io/os": "linux"},
-                "containers": [{"name": "helm", "image": "rancher/klipper-helm:v0.9.10-build20251111", "args": [command],
-                    "env": [{"name": "NAME", "value": name}, {"name": "VERSION", "value": s(chart, "/spec/version")},
-                        {"name": "CHART", "value": s(chart, "/spec/chart")}, {"name": "REPO", "value": s(chart, "/spec/repo")}]}]}}}})
+    let mut created = json!({"type": "JobCreated", "status": "False"});
+    if let Some(job) = job {
+        created = json!({"type": "JobCreated", "status": "True", "reason": "Job created",
+            "message": format!("Applying HelmChart using Job {ns}/{job}")});
+    }
+    let mut bad = json!({"type": "Failed", "status": "False"});
+    if let Some((reason, message)) = failed {
+        bad = json!({"type": "Failed", "status": "True", "reason": reason, "message": message});
+    }
+    let list = json!([created, bad]);
+    cx.update(CHARTS, &ns, &name, |o| {
+        if let Some(job) = job {
+            o["status"]["jobName"] = json!(job);
+        }
+        if o["status"]["conditions"] != list {
+            o["status"]["conditions"] = list;
+        }
+    });
 }
 
-/// The controller says on the chart whether its job failed for good.
-fn verdict(cx: &mut Cx, ns: &str, name: &str, failed: bool) {
-    let now = cx.get(CHARTS, ns, name).is_some_and(|c| is_true(c, "Failed"));
-    if failed && !now {
-        let text = format!("Job {ns}/helm-install-{name} failed");
-        cx.condition((CHARTS, ns, name), "Failed", "True", "Job failed", &text);
-    } else if !failed && now {
-        cx.condition((CHARTS, ns, name), "Failed", "False", "", "");
+/// Newer controllers say on the chart that its job failed for good.
+fn verdict(cx: &mut Cx, chart: &Value, job: &str, failed: bool) {
+    const GIVEN_UP: &str = "Job has reached configured number of retries without succeeding";
+    if failed && !is_true(chart, "Failed") && parts_of(&cx.c.version).helm_controller >= (17, 6) {
+        cx.event(chart, false, "JobFailed", GIVEN_UP, CONTROLLER);
+        conditions(cx, chart, Some(job), Some(("Job failed", GIVEN_UP)));
     }
 }
 
@@ -160,16 +188,18 @@ fn removal(cx: &mut Cx, chart: &Value) {
     if !arr(chart, "/metadata/finalizers").iter().any(|f| f == FINALIZER) {
         return;
     }
-    let job = format!("helm-delete-{name}");
+    let job = helmjob::name(chart);
     if cx.get("jobs.batch", &ns, &job).is_none() {
-        rights(cx, &ns, &name);
-        cx.create(job_object(chart, &job, "delete"));
+        let revision = release::newest(cx, &target(chart), &name);
+        let mut objects = helmjob::objects(cx, chart, None, revision);
+        apply(cx, chart, "helm-chart-registration", &mut objects);
+        cx.update(CHARTS, &ns, &name, |o| o["status"]["jobName"] = json!(job));
     }
 }
 
 /// The HelmChart that a job's pod works for.
 fn chart_of(cx: &Cx, pod: &Value) -> Option<Value> {
-    let name = s(pod, "/metadata/labels/helmcharts.helm.cattle.io~1chart");
+    let name = pod["metadata"]["labels"][helmjob::CHART].as_str().unwrap_or_default();
     cx.get(CHARTS, s(pod, "/metadata/namespace"), name).cloned()
 }
 
@@ -208,23 +238,13 @@ fn deletes(pod: &Value) -> bool {
 /// What the helm job's pod does.
 pub fn run_of(cx: &mut Cx, pod: &Value) -> Run {
     let Some(chart) = chart_of(cx, pod) else { return Run::Exit { code: 0, after_ms: 1000, log: String::new() } };
-    let name = s(&chart, "/metadata/name");
+    let now = helmlog::Now::of(cx, pod, &target(&chart), s(&chart, "/metadata/name"));
     if deletes(pod) {
-        let log =
-            format!("+ helm_v3 uninstall --namespace {} {name}\nrelease \"{name}\" uninstalled\n", target(&chart));
-        return Run::Exit { code: 0, after_ms: 4000, log };
+        return Run::Exit { code: 0, after_ms: 4000, log: helmlog::log(&now, Ok(None)) };
     }
     match render(cx, &chart) {
-        Ok(c) => Run::Exit {
-            code: 0,
-            after_ms: 6000,
-            log: format!(
-                "+ helm_v3 install --namespace {} --version {} {name} {name}\nNAME: {name}\nSTATUS: deployed\n",
-                target(&chart),
-                c.version
-            ),
-        },
-        Err(text) => Run::Exit { code: 1, after_ms: 3000, log: format!("+ helm_v3 install {name}\n{text}\n") },
+        Ok(c) => Run::Exit { code: 0, after_ms: 6000, log: helmlog::log(&now, Ok(Some(&c))) },
+        Err(text) => Run::Exit { code: 1, after_ms: 3000, log: helmlog::log(&now, Err(&text)) },
     }
 }
 
@@ -306,8 +326,15 @@ fn uninstall(cx: &mut Cx, chart: &Value) {
         }
     });
     cx.remove(CHARTS, &home, &name);
-    for job in [format!("helm-install-{name}"), format!("helm-delete-{name}")] {
-        cx.delete("jobs.batch", &home, &job);
+    let text = format!("Uninstalled HelmChart using Job {home}/helm-delete-{name}, removing resources");
+    cx.event(chart, true, "RemoveJob", &text, CONTROLLER);
+    for (resource, owned) in [
+        ("jobs.batch", format!("helm-install-{name}")),
+        ("jobs.batch", format!("helm-delete-{name}")),
+        ("secrets", format!("chart-values-{name}")),
+        ("configmaps", format!("chart-content-{name}")),
+    ] {
+        cx.delete(resource, &home, &owned);
     }
     cx.delete("serviceaccounts", &home, &format!("helm-{name}"));
     cx.delete("clusterrolebindings.rbac.authorization.k8s.io", "", &format!("helm-{home}-{name}"));

@@ -15,6 +15,8 @@ pub mod ephemeral;
 pub mod fleet;
 pub mod gpu;
 pub mod helm;
+mod helmjob;
+mod helmlog;
 pub mod hub;
 pub mod images;
 pub mod jobs;
@@ -38,6 +40,7 @@ pub mod replicasets;
 pub mod revisions;
 mod rooms;
 pub mod scheduler;
+pub mod servicelb;
 pub mod shell;
 pub mod statefulsets;
 pub mod statics;
@@ -294,6 +297,7 @@ fn pod(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
     let leaves = "/metadata/deletionTimestamp";
     if c.op == Op::Deleted || moved("/status/conditions") || moved("/status/phase") || moved(leaves) {
         work.insert(Work::Endpoints(ns));
+        work.extend(servicelb::of_pod(&c.object).map(|(ns, name)| Work::Service(ns, name)));
         if matches!(s(&c.object, "/status/phase"), "Succeeded" | "Failed") {
             work.insert(Work::Schedule);
         }
@@ -304,9 +308,16 @@ fn node(c: &Change, work: &mut BTreeSet<Work>) {
     let before = c.before.as_deref();
     let moved = |p: &str| before.is_none_or(|b| b.pointer(p) != c.object.pointer(p));
     if c.op == Op::Modified
-        && !["/spec", "/metadata/labels", "/metadata/annotations", "/status/allocatable", "/status/conditions"]
-            .iter()
-            .any(|p| moved(p))
+        && ![
+            "/spec",
+            "/metadata/labels",
+            "/metadata/annotations",
+            "/status/addresses",
+            "/status/allocatable",
+            "/status/conditions",
+        ]
+        .iter()
+        .any(|p| moved(p))
     {
         return;
     }
@@ -383,7 +394,10 @@ fn run(cx: &mut Cx, work: Work) {
         }
         Work::Job(ns, name) => jobs::reconcile(cx, &ns, &name),
         Work::Cron(ns, name) => cronjobs::reconcile(cx, &ns, &name),
-        Work::Service(ns, name) => endpoints::service(cx, &ns, &name),
+        Work::Service(ns, name) => {
+            endpoints::service(cx, &ns, &name);
+            servicelb::reconcile(cx, &ns, &name);
+        }
         Work::Claims => claims::reconcile(cx),
         Work::Schedule => scheduler::schedule(cx),
         Work::Stray(ns, name) => adopt::pod(cx, &ns, &name),
@@ -406,6 +420,8 @@ fn run(cx: &mut Cx, work: Work) {
         Work::Addresses => super::k3s::vip::look(cx),
         Work::Node(name) => {
             super::k3s::membership::node(cx, &name);
+            super::k3s::hosts::look(cx);
+            servicelb::all(cx);
             misc::node(cx, &name);
         }
     }

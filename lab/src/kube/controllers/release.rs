@@ -27,6 +27,12 @@ pub fn current(cx: &Cx, ns: &str, name: &str) -> Option<Value> {
     secrets(cx, ns, name).into_iter().rfind(|o| s(o, "/metadata/labels/status") == "deployed")
 }
 
+/// Number of the newest revision, whatever became of it; 0 when there is none.
+#[must_use]
+pub fn newest(cx: &Cx, ns: &str, name: &str) -> u64 {
+    secrets(cx, ns, name).last().map_or(0, number)
+}
+
 /// Objects of the newest deployed revision's manifest.
 #[must_use]
 pub fn objects(cx: &Cx, ns: &str, name: &str) -> Vec<Value> {

@@ -4,10 +4,13 @@ pub mod certificates;
 pub mod config;
 pub mod files;
 pub mod flow;
+pub mod hosts;
 pub mod join;
+pub mod manifests;
 pub mod membership;
 pub mod node;
 pub mod packaged;
+pub mod release;
 pub mod reset;
 pub mod roles;
 pub mod serve;
@@ -235,12 +238,11 @@ fn detect_runtimes(lab: &Lab, w: &mut World, vmid: u32) {
     let mut found = Vec::new();
     for name in ["nvidia-container-runtime", "nvidia-container-runtime.cdi"] {
         let places = [format!("/usr/local/nvidia/toolkit/{name}"), format!("/usr/bin/{name}")];
-        if places.iter().any(|p| guest::has_file(lab, w, vmid, p)) {
-            found.push(if name.ends_with("cdi") { "nvidia-cdi".to_owned() } else { "nvidia".to_owned() });
+        if let Some(place) = places.iter().find(|p| guest::has_file(lab, w, vmid, p)) {
+            let runtime = if name.ends_with("cdi") { "nvidia-cdi" } else { "nvidia" };
+            log(w, vmid, "info", &format!("Found {runtime} container runtime at {place}"));
+            found.push(runtime.to_owned());
         }
-    }
-    for name in &found {
-        log(w, vmid, "info", &format!("Found nvidia container runtime at /usr/local/nvidia/toolkit ({name})"));
     }
     files::containerd_config(lab, w, vmid, &found);
     if let Some(p) = w.k3s.get_mut(&vmid) {

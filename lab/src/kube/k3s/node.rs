@@ -1,27 +1,16 @@
 //! Node objects: registration, conditions, heartbeats, silence.
 use serde_json::{Value, json};
+use sha2::Digest;
 
 use super::super::controllers;
 use super::super::cx::{Cx, set_condition, with_cluster};
 use super::super::state::{Process, Role, UnitState};
-use super::super::text::{b64, s, sha256};
+use super::super::text::{arr, b64, s, sha256, shown};
 use super::{Stage, config, files, go, log, wait};
 use crate::world::World;
 use crate::{Lab, guest};
 
 const DOWN: &str = "Kubelet stopped posting node status.";
-
-/// Container images of the distribution, per node.
-fn containerd(version: &str) -> &'static str {
-    match version.split('.').nth(1).and_then(|m| m.parse::<u32>().ok()).unwrap_or(34) {
-        0..=31 => "containerd://1.7.23-k3s2",
-        32 | 33 => "containerd://2.0.5-k3s2",
-        34 => "containerd://2.1.5-k3s1",
-        35 => "containerd://2.2.1-k3s1",
-        36 => "containerd://2.2.4-k3s1",
-        _ => "containerd://2.3.4-k3s1",
-    }
-}
 
 /// The kubelet registers its node, or says that the known node is back.
 pub fn register(lab: &Lab, w: &mut World, vmid: u32) {
@@ -84,9 +73,14 @@ fn password_hash(node: &str, password: &str) -> String {
     b64(format!("$1:{}:15:8:1:{}", &sha256(node)[..16], &sha256(password)[..43]).as_bytes())
 }
 
+/// Since autumn 2025 such Secrets have a type of their own.
+fn password_type(version: &str) -> &'static str {
+    if super::release::round(version) >= 2 { "k3s.cattle.io/node-password" } else { "Opaque" }
+}
+
 fn password_secret(cx: &mut Cx, node: &str, password: &str) {
     cx.create(json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "immutable": true,
+        "apiVersion": "v1", "kind": "Secret", "type": password_type(&cx.c.version), "immutable": true,
         "metadata": {"name": password_name(node), "namespace": "kube-system"},
         "data": {"hash": password_hash(node, password)},
     }));
@@ -131,6 +125,9 @@ fn new_node(cx: &Cx, vmid: u32, p: &Process, ip: &str) -> Value {
         if minor(&p.start.version) < 34 {
             labels["node-role.kubernetes.io/master"] = json!("true");
         }
+        if config::on(&cx.c.config, "embedded-registry") {
+            labels["p2p.k3s.cattle.io/enabled"] = json!("true");
+        }
     }
     for l in config::list(&p.start.config, "node-label") {
         if let Some((k, v)) = l.split_once('=') {
@@ -160,6 +157,7 @@ fn new_node(cx: &Cx, vmid: u32, p: &Process, ip: &str) -> Value {
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": p.node, "labels": labels, "annotations": {
             "alpha.kubernetes.io/provided-node-ip": ip,
+            "flannel.alpha.coreos.com/backend-data": json!({"VNI": 1, "VtepMAC": tunnel(&p.node)}).to_string(),
             "flannel.alpha.coreos.com/backend-type": "vxlan",
             "flannel.alpha.coreos.com/kube-subnet-manager": "true",
             "flannel.alpha.coreos.com/public-ip": ip,
@@ -170,6 +168,14 @@ fn new_node(cx: &Cx, vmid: u32, p: &Process, ip: &str) -> Value {
         "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr], "providerID": format!("k3s://{}", p.node), "taints": taints},
         "status": capacity(cx, vmid, p),
     })
+}
+
+/// Hardware address of a node's end of the pod network.
+fn tunnel(node: &str) -> String {
+    let sum = sha2::Sha256::digest(node);
+    // a locally administered address of one machine
+    let first = (sum[0] | 2) & !1;
+    format!("{first:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", sum[1], sum[2], sum[3], sum[4], sum[5])
 }
 
 pub(in crate::kube) fn minor(version: &str) -> u32 {
@@ -201,14 +207,17 @@ fn refresh(cx: &mut Cx, vmid: u32, p: &Process, ip: &str) {
     let (uuid, boot_id) = guest.map(|g| (g.spec.uuid.clone(), g.boot_id.clone())).unwrap_or_default();
     let kernel = guest.map_or(crate::guest::hw::KERNEL, crate::guest::hw::running_kernel).to_owned();
     let handlers = runtime_handlers(&p.runtimes);
-    let args = json!([if p.start.role == Role::Server { "server" } else { "agent" }]).to_string();
-    let hash = sha256(&p.start.config.to_string()).to_uppercase();
+    let (args, env) = (node_args(p), json!({"K3S_DATA_DIR": super::files::data_dir(&p.start.version)}).to_string());
+    let hash = base32(&sha2::Sha256::digest(format!("{args}{env}")));
+    // all servers have the same keys
+    let keys = sha256(&cx.c.id);
     let encrypted = p.start.role == Role::Server && config::on(&p.start.config, "secrets-encryption");
     cx.update("nodes", "", &p.node, |n| {
         n["metadata"]["annotations"]["k3s.io/node-args"] = json!(args);
-        n["metadata"]["annotations"]["k3s.io/node-config-hash"] = json!(format!("{hash}===="));
+        n["metadata"]["annotations"]["k3s.io/node-config-hash"] = json!(hash);
+        n["metadata"]["annotations"]["k3s.io/node-env"] = json!(env);
         if encrypted {
-            n["metadata"]["annotations"]["k3s.io/encryption-config-hash"] = json!(format!("start-{}", hash.to_lowercase()));
+            n["metadata"]["annotations"]["k3s.io/encryption-config-hash"] = json!(format!("start-{keys}"));
         }
         for part in ["capacity", "allocatable"] {
             for (k, v) in fresh[part].as_object().into_iter().flatten() {
@@ -220,7 +229,7 @@ fn refresh(cx: &mut Cx, vmid: u32, p: &Process, ip: &str) {
         n["status"]["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": 10250}});
         n["status"]["nodeInfo"] = json!({
             "architecture": "amd64", "bootID": boot_id, "systemUUID": uuid, "machineID": uuid.replace('-', ""),
-            "containerRuntimeVersion": containerd(&p.start.version), "kernelVersion": kernel,
+            "containerRuntimeVersion": super::release::containerd(&p.start.version), "kernelVersion": kernel,
             "kubeProxyVersion": "", "kubeletVersion": p.start.version, "operatingSystem": "linux",
             "osImage": "Debian GNU/Linux 12 (bookworm)",
         });
@@ -235,6 +244,35 @@ fn refresh(cx: &mut Cx, vmid: u32, p: &Process, ip: &str) {
         set_condition(n, &stamp, "Ready", "False", "KubeletNotReady", "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized");
         beat(n, &stamp);
     });
+}
+
+/// The command line and the configuration of the process, as the node tells them.
+fn node_args(p: &Process) -> String {
+    const SECRET: [&str; 4] = ["token", "agent-token", "datastore-endpoint", "vpn-auth"];
+    let role = if p.start.role == Role::Server { "server" } else { "agent" };
+    let mut words = vec![role.to_owned()];
+    for (k, v) in p.start.config.as_object().into_iter().flatten() {
+        let values = v.as_array().cloned().unwrap_or_else(|| vec![v.clone()]);
+        for v in values {
+            let hidden = SECRET.contains(&k.as_str()) || k.starts_with("etcd-s3-") && k.ends_with("-key");
+            words.push(format!("--{k}"));
+            words.push(if hidden { "********".to_owned() } else { shown(&v) });
+        }
+    }
+    json!(words).to_string()
+}
+
+/// RFC 4648, with its padding.
+fn base32(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let mut out = String::new();
+    for chunk in bytes.chunks(5) {
+        let whole = chunk.iter().fold(0u64, |n, b| n << 8 | u64::from(*b)) << (8 * (5 - chunk.len()));
+        let letters = (chunk.len() * 8).div_ceil(5);
+        out.extend((0..letters).map(|i| char::from(LETTERS[(whole >> (35 - 5 * i) & 31) as usize])));
+        out.extend(std::iter::repeat_n('=', 8 - letters));
+    }
+    out
 }
 
 fn runtime_handlers(found: &[String]) -> Value {
@@ -257,13 +295,22 @@ pub fn ready(lab: &Lab, w: &mut World, vmid: u32) {
     let Some(p) = w.k3s.get(&vmid).cloned() else { return };
     let Some(id) = p.cluster.clone() else { return };
     with_cluster(lab, w, &id, |cx| {
-        let stamp = cx.stamp();
+        let (stamp, etcd) = (cx.stamp(), cx.c.etcd);
         cx.update("nodes", "", &p.node, |n| {
             set_condition(n, &stamp, "Ready", "True", "KubeletReady", "kubelet is posting ready status");
             beat(n, &stamp);
-            if let Some(t) = n["spec"]["taints"].as_array_mut() {
+            if let Some(t) = n.pointer_mut("/spec/taints").and_then(Value::as_array_mut) {
                 let own = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
                 t.retain(|x| !own.contains(&s(x, "/key")));
+            }
+            // an empty list is left out
+            if arr(n, "/spec/taints").is_empty()
+                && let Some(spec) = n["spec"].as_object_mut()
+            {
+                spec.shift_remove("taints");
+            }
+            if p.start.role == Role::Server && etcd {
+                n["metadata"]["annotations"]["etcd.k3s.cattle.io/local-snapshots-timestamp"] = json!(stamp);
             }
         });
         let node = cx.get("nodes", "", &p.node).cloned().unwrap_or_default();
@@ -356,5 +403,16 @@ pub fn heartbeats(w: &mut World, id: &str) {
         let _ = c.store.patch_with("leases.coordination.k8s.io", "kube-node-lease", &node, |l| {
             l["spec"]["renewTime"] = json!(renew);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_as_the_node_shows_them() {
+        assert_eq!((base32(b"foobar").as_str(), base32(b"foob").as_str()), ("MZXW6YTBOI======", "MZXW6YQ="));
+        assert!(base32(&[7; 32]).ends_with("===="));
     }
 }

@@ -107,18 +107,26 @@ pub fn save(lab: &Lab, w: &mut World, vmid: u32, name: &str) -> Result<String, S
     }
     with_cluster(lab, w, &id, |cx| {
         let stamp = cx.stamp();
-        let object = format!("local-{name}-{}", &sha256(&path)[..6]).to_lowercase();
+        let object = object_name(&name, &node, &path);
         cx.create(json!({"apiVersion": "k3s.cattle.io/v1", "kind": "ETCDSnapshotFile",
             "metadata": {"name": object, "labels": {"etcd.k3s.cattle.io/snapshot-storage-node": node},
                 "annotations": {"etcd.k3s.cattle.io/snapshot-token-hash": &sha256(&cx.c.token)[..12]}},
             "spec": {"snapshotName": name, "nodeName": node, "location": format!("file://{path}")},
             "status": {"size": bytes.len().to_string(), "creationTime": stamp, "readyToUse": true}}));
+        let made = cx.get("etcdsnapshotfiles.k3s.cattle.io", "", &object).cloned().unwrap_or_default();
+        cx.event(&made, true, "ETCDSnapshotCreated", &format!("Snapshot {name} saved on {node}"), "k3s-supervisor");
         // the main resource does not take a status
         cx.update("etcdsnapshotfiles.k3s.cattle.io", "", &object, |o| {
             o["status"] = json!({"size": bytes.len().to_string(), "creationTime": stamp, "readyToUse": true});
         });
     });
     Ok(name)
+}
+
+/// Name of a snapshot's object.
+#[must_use]
+pub fn object_name(snapshot: &str, node: &str, path: &str) -> String {
+    format!("local-{}-{}", snapshot.to_lowercase(), &sha256(&format!("{node}file://{path}"))[..6])
 }
 
 /// Snapshots on the disk of a guest.
@@ -153,6 +161,8 @@ pub fn delete(lab: &Lab, w: &mut World, vmid: u32, name: &str) -> bool {
                 .map(|o| s(o, "/metadata/name").to_owned())
                 .collect();
             for object in mine {
+                let gone = cx.get("etcdsnapshotfiles.k3s.cattle.io", "", &object).cloned().unwrap_or_default();
+                cx.event(&gone, true, "ETCDSnapshotDeleted", &format!("Snapshot {name} deleted"), "k3s-supervisor");
                 cx.delete("etcdsnapshotfiles.k3s.cattle.io", "", &object);
             }
         });

@@ -29,6 +29,10 @@ const fn row(group: &'static str, version: &'static str, kind: &'static str, plu
 const AGE: (&str, &str, &str) = ("Age", "date", ".metadata.creationTimestamp");
 const READY: (&str, &str, &str) = ("Ready", "string", ".status.conditions[?(@.type==\"Ready\")].status");
 
+const HOSTS: &[(&str, &str, &str)] = &[("Hostnames", "string", ".spec.hostnames"), AGE];
+/// Columns that only `-o wide` shows.
+const WIDE: &[(&str, &str)] = &[("HelmChart", "Job")];
+
 const ROWS: &[Row] = &[
     Row {
         columns: &[("Source", "string", ".spec.source"), ("Checksum", "string", ".spec.checksum")],
@@ -54,7 +58,7 @@ const ROWS: &[Row] = &[
             ("Version", "string", ".spec.version"),
             ("TargetNamespace", "string", ".spec.targetNamespace"),
             ("Bootstrap", "boolean", ".spec.bootstrap"),
-            ("Failed", "string", ".status.conditions[?(@.type=='Failed')].reason"),
+            ("Failed", "string", ".status.conditions[?(@.type=='Failed')].status"),
             ("Job", "string", ".status.jobName"),
         ],
         ..row("helm.cattle.io", "v1", "HelmChart", "helmcharts")
@@ -164,6 +168,48 @@ const ROWS: &[Row] = &[
         ],
         ..row("upgrade.cattle.io", "v1", "Plan", "plans")
     },
+    row("traefik.io", "v1alpha1", "IngressRoute", "ingressroutes"),
+    row("traefik.io", "v1alpha1", "IngressRouteTCP", "ingressroutetcps"),
+    row("traefik.io", "v1alpha1", "IngressRouteUDP", "ingressrouteudps"),
+    row("traefik.io", "v1alpha1", "Middleware", "middlewares"),
+    row("traefik.io", "v1alpha1", "MiddlewareTCP", "middlewaretcps"),
+    row("traefik.io", "v1alpha1", "ServersTransport", "serverstransports"),
+    row("traefik.io", "v1alpha1", "ServersTransportTCP", "serverstransporttcps"),
+    row("traefik.io", "v1alpha1", "TLSOption", "tlsoptions"),
+    row("traefik.io", "v1alpha1", "TLSStore", "tlsstores"),
+    row("traefik.io", "v1alpha1", "TraefikService", "traefikservices"),
+    Row {
+        namespaced: false,
+        short: &["gc"],
+        columns: &[
+            ("Controller", "string", ".spec.controllerName"),
+            ("Accepted", "string", ".status.conditions[?(@.type==\"Accepted\")].status"),
+            AGE,
+        ],
+        ..row("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses")
+    },
+    Row {
+        short: &["gtw"],
+        columns: &[
+            ("Class", "string", ".spec.gatewayClassName"),
+            ("Address", "string", ".status.addresses[*].value"),
+            ("Programmed", "string", ".status.conditions[?(@.type==\"Programmed\")].status"),
+            AGE,
+        ],
+        ..row("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
+    },
+    Row { columns: HOSTS, ..row("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes") },
+    Row { columns: HOSTS, ..row("gateway.networking.k8s.io", "v1", "GRPCRoute", "grpcroutes") },
+    Row {
+        short: &["refgrant"],
+        columns: &[AGE],
+        ..row("gateway.networking.k8s.io", "v1beta1", "ReferenceGrant", "referencegrants")
+    },
+    Row {
+        short: &["btlspolicy"],
+        columns: &[AGE],
+        ..row("gateway.networking.k8s.io", "v1", "BackendTLSPolicy", "backendtlspolicies")
+    },
     Row { namespaced: false, ..row("management.cattle.io", "v3", "Setting", "settings") },
     Row { namespaced: false, ..row("management.cattle.io", "v3", "Cluster", "clusters") },
 ];
@@ -191,13 +237,12 @@ fn chart_spec() -> Value {
         "version": text("Helm Chart version."),
         "targetNamespace": text("Helm Chart target namespace."),
         "createNamespace": flag("Create target namespace if not present."),
-        "releaseName": text("Helm Chart release name."),
         "values": json!({"x-kubernetes-preserve-unknown-fields": true, "description": "Override complex Chart values via structured YAML."}),
         "valuesContent": text("Override complex Chart values via inline YAML content."),
         "valuesSecrets": {"type": "array", "items": any()},
         "set": {"type": "object", "additionalProperties": {"x-kubernetes-int-or-string": true},
                 "description": "Override simple Chart values."},
-        "failurePolicy": {"type": "string", "enum": ["abort", "reinstall", "retry"], "description": "Configures handling of failed chart installation or upgrades."},
+        "failurePolicy": {"type": "string", "default": "reinstall", "enum": ["abort", "reinstall", "retry"], "description": "Configures handling of failed chart installation or upgrades."},
         "driver": {"type": "string", "default": "secret", "enum": ["secret", "configmap"], "description": "Storage driver of releases."},
         "bootstrap": flag("Set to True if this chart is needed to bootstrap the cluster."),
         "helmVersion": text("DEPRECATED. Helm version to use."),
@@ -212,7 +257,7 @@ fn chart_spec() -> Value {
         "plainHTTP": flag("Use insecure HTTP connections for the chart download."),
         "takeOwnership": flag("Set to True if helm should take ownership of existing resources when installing/upgrading the chart."),
         "forceConflicts": flag("Force server-side apply changes against conflicts."),
-        "serverSideApply": text("Whether helm applies on the server."),
+        "serverSide": {"type": "string", "enum": ["true", "false", "auto"], "description": "Whether helm applies on the server."},
         "podSecurityContext": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": pod},
         "securityContext": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "description": pod},
     }})
@@ -226,7 +271,9 @@ fn spec_of(name: &str) -> Value {
             "valuesContent": text("Override complex Chart values via inline YAML content."),
             "values": {"x-kubernetes-preserve-unknown-fields": true},
             "valuesSecrets": {"type": "array", "items": any()},
-            "failurePolicy": {"type": "string", "enum": ["abort", "reinstall", "retry"]},
+            "failurePolicy": {"type": "string", "default": "reinstall", "enum": ["abort", "reinstall", "retry"]},
+            "serverSide": {"type": "string", "enum": ["true", "false", "auto"]},
+            "forceConflicts": flag("Force server-side apply changes against conflicts."),
         }}),
         "Addon" => json!({"type": "object", "properties": {
             "source": text("Path of the manifest on the node."), "checksum": text("Checksum of the manifest."),
@@ -242,7 +289,14 @@ fn spec_of(name: &str) -> Value {
 #[must_use]
 pub fn crd(name: &str) -> Option<Value> {
     let r = ROWS.iter().find(|r| name == format!("{}.{}", r.plural, r.group))?;
-    let columns: Vec<Value> = r.columns.iter().map(|(n, t, p)| json!({"name": n, "type": t, "jsonPath": p})).collect();
+    let column = |(n, t, p): &(&str, &str, &str)| {
+        let mut out = json!({"name": n, "type": t, "jsonPath": p});
+        if WIDE.contains(&(r.kind, n)) {
+            out["priority"] = json!(10);
+        }
+        out
+    };
+    let columns: Vec<Value> = r.columns.iter().map(column).collect();
     let mut version = json!({
         "name": r.version, "served": true, "storage": true,
         "schema": {"openAPIV3Schema": {"type": "object", "properties": {

@@ -79,10 +79,65 @@ pub fn toolkit_came(lab: &Lab, w: &mut World, vmid: u32) {
     });
 }
 
-/// Node feature discovery says whether the guest has an NVIDIA device, and takes the label back when it has none.
-fn features(cx: &mut Cx, node: &str, vmid: u32) {
+const FEATURE: &str = "feature.node.kubernetes.io/";
+
+/// What node feature discovery finds on every machine of the lab, with the operator's configuration of it.
+const FEATURES: &[(&str, &str)] = &[
+    ("cpu-cpuid.ADX", "true"),
+    ("cpu-cpuid.AESNI", "true"),
+    ("cpu-cpuid.AVX", "true"),
+    ("cpu-cpuid.AVX2", "true"),
+    ("cpu-cpuid.FMA3", "true"),
+    ("cpu-cpuid.FXSR", "true"),
+    ("cpu-cpuid.FXSROPT", "true"),
+    ("cpu-cpuid.HYPERVISOR", "true"),
+    ("cpu-cpuid.MOVBE", "true"),
+    ("cpu-cpuid.OSXSAVE", "true"),
+    ("cpu-cpuid.SHA", "true"),
+    ("cpu-cpuid.SSE4A", "true"),
+    ("cpu-cpuid.VAES", "true"),
+    ("cpu-cpuid.VPCLMULQDQ", "true"),
+    ("cpu-cpuid.XSAVE", "true"),
+    ("cpu-hardware_multithreading", "false"),
+    ("cpu-model.family", "25"),
+    ("cpu-model.id", "1"),
+    ("cpu-model.vendor_id", "AMD"),
+    ("pci-1234.present", "true"),
+    ("pci-1af4.present", "true"),
+    ("storage-nonrotationaldisk", "true"),
+    ("system-os_release.ID", "debian"),
+    ("system-os_release.VERSION_ID", "12"),
+    ("system-os_release.VERSION_ID.major", "12"),
+];
+
+/// The features of a machine, by the ends of their labels.
+fn found(cx: &Cx, vmid: u32) -> Vec<(String, String)> {
+    let kernel = cx.w.guests.get(&vmid).map_or(guest::hw::KERNEL, guest::hw::running_kernel).to_owned();
+    let mut out: Vec<(String, String)> = FEATURES.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let numbers = kernel.split(['.', '-']).map(str::to_owned);
+    out.extend(["major", "minor", "revision"].iter().zip(numbers).map(|(k, n)| (format!("kernel-version.{k}"), n)));
+    out.push(("kernel-version.full".to_owned(), kernel));
     if !guest::gpus(cx.w, vmid).is_empty() {
-        return label(cx, node, &[(DEVICE, "true")]);
+        out.push(("pci-10de.present".to_owned(), "true".to_owned()));
+    }
+    out.sort();
+    out
+}
+
+/// Node feature discovery says what the guest has, whether that is an NVIDIA device, and takes the label back when it
+/// has none.
+fn features(cx: &mut Cx, node: &str, vmid: u32) {
+    let found = found(cx, vmid);
+    let labels: Vec<(String, &str)> = found.iter().map(|(k, v)| (format!("{FEATURE}{k}"), v.as_str())).collect();
+    let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+    label(cx, node, &labels);
+    let names: Vec<&str> = found.iter().map(|(k, _)| k.as_str()).collect();
+    let (note, names) = ("nfd.node.kubernetes.io/feature-labels", names.join(","));
+    if cx.get("nodes", "", node).is_some_and(|n| n["metadata"]["annotations"][note] != names.as_str()) {
+        cx.update("nodes", "", node, |o| o["metadata"]["annotations"][note] = json!(names));
+    }
+    if !guest::gpus(cx.w, vmid).is_empty() {
+        return;
     }
     let labelled = cx.get("nodes", "", node).is_some_and(|n| !n["metadata"]["labels"][DEVICE].is_null());
     if labelled {

@@ -135,10 +135,29 @@ pub fn discover(cx: &mut Cx, node: &str, vmid: u32) {
     };
     let driver = cx.c.nodes.get(node).and_then(|n| n.driver.clone()).unwrap_or_default();
     let count = count.to_string();
-    label(
+    let mut parts = driver.splitn(3, '.');
+    let (major, minor, rev) =
+        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (cuda, cuda_minor) = crate::smi::CUDA.split_once('.').unwrap_or((crate::smi::CUDA, "0"));
+    let mps = if strategy == "mps" { "true" } else { "false" };
+    stamped(
         cx,
         node,
         &[
+            ("nvidia.com/cuda.driver.major", major),
+            ("nvidia.com/cuda.driver.minor", minor),
+            ("nvidia.com/cuda.driver.rev", rev),
+            ("nvidia.com/cuda.driver-version.major", major),
+            ("nvidia.com/cuda.driver-version.minor", minor),
+            ("nvidia.com/cuda.driver-version.revision", rev),
+            ("nvidia.com/cuda.runtime.major", cuda),
+            ("nvidia.com/cuda.runtime.minor", cuda_minor),
+            ("nvidia.com/cuda.runtime-version.major", cuda),
+            ("nvidia.com/cuda.runtime-version.minor", cuda_minor),
+            ("nvidia.com/cuda.runtime-version.full", crate::smi::CUDA),
+            ("nvidia.com/gpu.machine", "Standard-PC-Q35-ICH9-2009"),
+            ("nvidia.com/gpu.mode", "compute"),
+            ("nvidia.com/mps.capable", mps),
             ("nvidia.com/gpu.count", &count),
             ("nvidia.com/gpu.product", &name),
             ("nvidia.com/gpu.memory", memory),
@@ -152,6 +171,21 @@ pub fn discover(cx: &mut Cx, node: &str, vmid: u32) {
             ("nvidia.com/mig.strategy", "single"),
         ],
     );
+}
+
+/// Labels of feature discovery, with the time when one of them changed last.
+fn stamped(cx: &mut Cx, node: &str, labels: &[(&str, &str)]) {
+    const AT: &str = "nvidia.com/gfd.timestamp";
+    let known = cx.get("nodes", "", node).is_some_and(|n| {
+        let l = &n["metadata"]["labels"];
+        !l[AT].is_null() && labels.iter().all(|(k, v)| l[*k] == *v)
+    });
+    if !known {
+        let now = (cx.now() / 1000).to_string();
+        let mut all = labels.to_vec();
+        all.push((AT, now.as_str()));
+        label(cx, node, &all);
+    }
 }
 
 /// The MIG manager follows the label `nvidia.com/mig.config` of its node.

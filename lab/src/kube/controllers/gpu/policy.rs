@@ -36,7 +36,9 @@ pub fn node(cx: &mut Cx, name: &str) {
         ("nvidia.com/gpu.deploy.container-toolkit", "true"),
         ("nvidia.com/gpu.deploy.device-plugin", "true"),
         ("nvidia.com/gpu.deploy.gpu-feature-discovery", "true"),
+        ("nvidia.com/gpu.deploy.dcgm", "true"),
         ("nvidia.com/gpu.deploy.dcgm-exporter", "true"),
+        ("nvidia.com/gpu.deploy.node-status-exporter", "true"),
         ("nvidia.com/gpu.deploy.operator-validator", "true"),
         ("nvidia.com/gpu.deploy.mig-manager", "true"),
     ];
@@ -55,14 +57,14 @@ const OPERANDS: &[Operand] = &[
     (
         "nvidia-container-toolkit-daemonset",
         "container-toolkit",
-        "nvcr.io/nvidia/k8s/container-toolkit:v1.18.1",
+        "nvcr.io/nvidia/k8s/container-toolkit:v1.19.1",
         false,
         true,
     ),
-    ("nvidia-device-plugin-daemonset", "device-plugin", "nvcr.io/nvidia/k8s-device-plugin:v0.18.1", true, true),
-    ("gpu-feature-discovery", "gpu-feature-discovery", "nvcr.io/nvidia/k8s-device-plugin:v0.18.1", true, true),
-    ("nvidia-dcgm-exporter", "dcgm-exporter", "nvcr.io/nvidia/k8s/dcgm-exporter:4.4.2", true, true),
-    ("nvidia-mig-manager", "mig-manager", "nvcr.io/nvidia/cloud-native/k8s-mig-manager:v0.13.1", true, true),
+    ("nvidia-device-plugin-daemonset", "device-plugin", "nvcr.io/nvidia/k8s-device-plugin:v0.19.3", true, true),
+    ("gpu-feature-discovery", "gpu-feature-discovery", "nvcr.io/nvidia/k8s-device-plugin:v0.19.3", true, true),
+    ("nvidia-dcgm-exporter", "dcgm-exporter", "nvcr.io/nvidia/k8s/dcgm-exporter:4.5.3-4.8.2-distroless", true, true),
+    ("nvidia-mig-manager", "mig-manager", "nvcr.io/nvidia/cloud-native/k8s-mig-manager:v0.14.2", true, true),
     ("nvidia-operator-validator", "operator-validator", "nvcr.io/nvidia/gpu-operator-validator:v26.3.3", true, true),
 ];
 
@@ -74,10 +76,25 @@ fn image_of(default: &str, version: &Value) -> String {
     }
 }
 
+/// What the container of an operand is called.
+fn container_of<'a>(deploy: &str, name: &'a str) -> &'a str {
+    match deploy {
+        "container-toolkit" => "nvidia-container-toolkit-ctr",
+        "device-plugin" => "nvidia-device-plugin",
+        _ => name,
+    }
+}
+
+/// The account of an operand.
+fn account_of(name: &str) -> String {
+    let short = name.trim_end_matches("-daemonset");
+    if short.starts_with("nvidia-") { short.to_owned() } else { format!("nvidia-{short}") }
+}
+
 fn operand(policy: &Value, o: &Operand) -> Option<Value> {
     let (name, deploy, image, runtime, waits) = *o;
     let spec = &policy["spec"];
-    let mut main = Container::new(name, image);
+    let mut main = Container::new(container_of(deploy, name), image);
     let mut volumes = Value::Null;
     match deploy {
         "driver" => {
@@ -89,7 +106,7 @@ fn operand(policy: &Value, o: &Operand) -> Option<Value> {
         }
         "container-toolkit" => {
             let image = image_of(image, &spec["toolkit"]["version"]);
-            main = Container::new(name, &image).set("env", spec["toolkit"]["env"].clone());
+            main = Container::new(container_of(deploy, name), &image).set("env", spec["toolkit"]["env"].clone());
         }
         "device-plugin" | "gpu-feature-discovery" => {
             if let Some(map) = spec["devicePlugin"]["config"]["name"].as_str().filter(|n| !n.is_empty()) {
@@ -105,6 +122,7 @@ fn operand(policy: &Value, o: &Operand) -> Option<Value> {
         .container(main)
         .spec("nodeSelector", json!({format!("nvidia.com/gpu.deploy.{deploy}"): "true"}))
         .spec("tolerations", spec["daemonsets"]["tolerations"].clone())
+        .spec("serviceAccountName", json!(account_of(name)))
         .spec("priorityClassName", json!("system-node-critical"));
     if waits {
         let first = if deploy == "container-toolkit" { "driver-validation" } else { "toolkit-validation" };
@@ -141,8 +159,7 @@ pub fn reconcile(cx: &mut Cx) {
         let (ns, name) = key(&ds);
         if cx.get("daemonsets.apps", &ns, &name).is_none_or(|old| old["metadata"]["annotations"][HASH] != hash.as_str())
         {
-            let account =
-                json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": ns}});
+            let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account_of(&name), "namespace": ns}});
             cx.writing("gpu-operator", |cx| {
                 cx.create(account);
                 cx.ensure(ds);
@@ -153,15 +170,36 @@ pub fn reconcile(cx: &mut Cx) {
     state(cx, s(&policy, "/metadata/name"));
 }
 
+/// The state of the operator that an operand is made in, as the policy's conditions name it.
+fn stage(deploy: &str) -> String {
+    match deploy {
+        "gpu-feature-discovery" => deploy.to_owned(),
+        "operator-validator" => "state-operator-validation".to_owned(),
+        _ => format!("state-{deploy}"),
+    }
+}
+
+/// The order in which the operator goes through its states.
+const ORDER: &[&str] = &[
+    "driver",
+    "container-toolkit",
+    "operator-validator",
+    "device-plugin",
+    "dcgm-exporter",
+    "gpu-feature-discovery",
+    "mig-manager",
+];
+
 fn state(cx: &mut Cx, name: &str) {
     let mut waits = Vec::new();
     let mut any = false;
-    for (operand, ..) in OPERANDS {
+    for deploy in ORDER {
+        let Some((operand, ..)) = OPERANDS.iter().find(|o| o.1 == *deploy) else { continue };
         let Some(ds) = cx.get("daemonsets.apps", NS, operand) else { continue };
         let n = |f: &str| ds["status"][f].as_i64().unwrap_or(0);
         any |= n("desiredNumberScheduled") > 0;
         if n("numberReady") < n("desiredNumberScheduled") {
-            waits.push(*operand);
+            waits.push(stage(deploy));
         }
     }
     let (state, reason, text) = match (any, waits.is_empty()) {
@@ -186,11 +224,19 @@ fn state(cx: &mut Cx, name: &str) {
         return;
     }
     let stamp = cx.stamp();
-    let is = if state == "ready" { "True" } else { "False" };
     cx.update(POLICY, "", name, |o| {
         o["status"]["state"] = json!(state);
         o["status"]["namespace"] = json!(NS);
-        set_condition(o, &stamp, "Ready", is, reason, &text);
-        set_condition(o, &stamp, "Error", "False", "Ready", "");
+        let conditions = match reason {
+            "OperandNotReady" => [("Ready", "False", "Error", ""), ("Error", "True", reason, text.as_str())],
+            _ => [("Ready", "True", reason, text.as_str()), ("Error", "False", "Ready", "")],
+        };
+        for (kind, status, reason, text) in conditions {
+            set_condition(o, &stamp, kind, status, reason, text);
+        }
+        // these are metav1.Conditions: their message is there even when it is empty
+        for c in o["status"]["conditions"].as_array_mut().into_iter().flatten().filter(|c| c["message"].is_null()) {
+            c["message"] = json!("");
+        }
     });
 }

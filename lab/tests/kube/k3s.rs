@@ -1,0 +1,118 @@
+//! What K3s makes beside Kubernetes: manifests with their addons, load balancers, jobs of HelmCharts.
+use gpuhost_lab::kube::bare;
+use gpuhost_lab::kube::cx::with_cluster;
+use gpuhost_lab::kube::k3s::packaged;
+use serde_json::{Value, json};
+
+use crate::bed::Bed;
+use crate::controllers::until;
+
+/// A cluster of one server, whose K3s has applied its manifests.
+async fn server(config: Value) -> Bed {
+    let bed = Bed::running().await;
+    bed.lab.with(|w| {
+        with_cluster(&bed.lab, w, &bed.cluster, |cx| {
+            cx.c.config = config.clone();
+            packaged::birth(cx);
+        });
+    });
+    for (name, ip) in [("n1", "10.0.0.11"), ("n2", "10.0.0.12")] {
+        bare::node(&bed.lab, &bed.cluster, name);
+        let told = json!({"status": {"addresses": [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}]}});
+        let a = bed.patch("merge", &format!("/api/v1/nodes/{name}/status"), told).await;
+        assert_eq!(a.code, 200, "{}", a.text);
+    }
+    bed.lab.with(|w| with_cluster(&bed.lab, w, &bed.cluster, |cx| packaged::server_started(cx, 9, &config)));
+    bed
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manifests_of_a_server() {
+    let bed = server(json!({"disable": ["traefik"]})).await;
+    let addons = bed.get("/apis/k3s.cattle.io/v1/namespaces/kube-system/addons").await.body;
+    let wanted = "aggregated-metrics-reader auth-delegator auth-reader ccm coredns local-storage metrics-apiservice \
+                  metrics-server-deployment metrics-server-service resource-reader rolebindings runtimes";
+    assert_eq!(names(&addons).join(" "), wanted);
+    let coredns = bed.get("/apis/apps/v1/namespaces/kube-system/deployments/coredns").await.body;
+    let meta = &coredns["metadata"];
+    assert_eq!(meta["labels"]["objectset.rio.cattle.io/hash"], "bce283298811743a0386ab510f2f67ef74240c57");
+    assert_eq!(meta["annotations"]["objectset.rio.cattle.io/owner-name"], "coredns");
+    let image = &coredns["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, "rancher/mirrored-coredns-coredns:1.14.4");
+    let map = bed.get("/api/v1/namespaces/kube-system/configmaps/coredns").await.body;
+    assert_eq!(map["data"]["NodeHosts"], "10.0.0.11 n1\n10.0.0.12 n2\n");
+    let classes = bed.get("/apis/node.k8s.io/v1/runtimeclasses").await.body;
+    assert!(names(&classes).contains(&"nvidia") && !names(&classes).contains(&"nvidia-cdi"), "{:?}", names(&classes));
+    let events = bed.get("/api/v1/namespaces/kube-system/events?fieldSelector=involvedObject.kind=Addon").await.body;
+    let said: Vec<&str> = events["items"].as_array().unwrap().iter().map(|e| e["message"].as_str().unwrap()).collect();
+    assert!(said.contains(&"Applied manifest at \"/var/lib/rancher/k3s/server/manifests/coredns.yaml\""), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_balancer_has_the_addresses_of_the_nodes() {
+    let bed = server(json!({})).await;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"type": "LoadBalancer", "selector": {"app": "web"},
+        "ports": [{"port": 8080, "targetPort": 80}]}});
+    let made = bed.post("/api/v1/namespaces/default/services", service).await.body;
+    let set = format!("svclb-web-{}", &made["metadata"]["uid"].as_str().unwrap()[..8]);
+    let sets = "/apis/apps/v1/namespaces/kube-system/daemonsets";
+    let of = until(&bed, &format!("{sets}/{set}"), "made", |o| o["kind"] == "DaemonSet").await;
+    let container = &of["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!((&container["name"], &container["ports"][0]["hostPort"]), (&json!("lb-tcp-8080"), &json!(8080)));
+    assert_eq!(container["image"], "rancher/klipper-lb:v0.4.17");
+    assert_eq!(of["metadata"]["annotations"]["objectset.rio.cattle.io/owner-gvk"], "/v1, Kind=Service");
+    let web = "/api/v1/namespaces/default/services/web";
+    let ips = json!([{"ip": "10.0.0.11", "ipMode": "VIP"}, {"ip": "10.0.0.12", "ipMode": "VIP"}]);
+    until(&bed, web, "both nodes", |o| o["status"]["loadBalancer"]["ingress"] == ips).await;
+    // a labelled node is the only one from then on
+    let label = json!({"metadata": {"labels": {"svccontroller.k3s.cattle.io/enablelb": "true"}}});
+    assert_eq!(bed.patch("merge", "/api/v1/nodes/n2", label).await.code, 200);
+    let ips = json!([{"ip": "10.0.0.12", "ipMode": "VIP"}]);
+    until(&bed, web, "the labelled node", |o| o["status"]["loadBalancer"]["ingress"] == ips).await;
+    bed.delete(web, Value::Null).await;
+    for path in [web, &format!("{sets}/{set}")] {
+        until(&bed, path, "gone", |o| o["code"] == 404).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_job_of_a_chart() {
+    let bed = server(json!({"disable": ["traefik"]})).await;
+    let chart = json!({"apiVersion": "helm.cattle.io/v1", "kind": "HelmChart", "metadata": {"name": "cm"},
+        "spec": {"repo": "https://charts.jetstack.io", "chart": "cert-manager", "version": "1.20.2",
+            "targetNamespace": "certs", "createNamespace": true, "valuesContent": "a: 1", "set": {"b": "x,y"}}});
+    let at = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts";
+    assert_eq!(bed.post(at, chart).await.code, 201);
+    let job = "/apis/batch/v1/namespaces/kube-system/jobs/helm-install-cm";
+    let job = until(&bed, job, "made", |o| o["kind"] == "Job").await;
+    let pod = &job["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let args =
+        ["install", "--namespace", "certs", "--create-namespace", "--version", "1.20.2", "--set-string", "b=x\\,y"];
+    assert_eq!(container["args"], json!(args));
+    let env =
+        |name: &str| container["env"].as_array().unwrap().iter().find(|e| e["name"] == name).unwrap()["value"].clone();
+    assert_eq!((env("CHART"), env("TARGET_NAMESPACE")), (json!("cm/cert-manager"), json!("certs")));
+    assert_eq!((env("FAILURE_POLICY"), env("REPO")), (json!("reinstall"), json!("https://charts.jetstack.io")));
+    assert_eq!(pod["volumes"][4]["projected"]["sources"][0]["secret"]["name"], "chart-values-cm");
+    assert_eq!(job["metadata"]["ownerReferences"][0]["controller"], false);
+    assert_eq!(
+        bed.get("/api/v1/namespaces/kube-system/secrets/chart-values-cm").await.body["data"]["HelmChartValuesContent"],
+        "YTogMQ=="
+    );
+    let live = bed.get(&format!("{at}/cm")).await.body;
+    assert_eq!(live["metadata"]["annotations"]["helmcharts.cattle.io/managed-by"], "helm-controller");
+    assert_eq!(live["status"]["conditions"][1], json!({"type": "Failed", "status": "False"}));
+    let there = |o: &Value| o["kind"] == "Deployment";
+    until(&bed, "/apis/apps/v1/namespaces/certs/deployments/cert-manager", "installed", there).await;
+    bed.delete(&format!("{at}/cm"), Value::Null).await;
+    until(&bed, &format!("{at}/cm"), "gone", |o| o["code"] == 404).await;
+    for job in ["helm-install-cm", "helm-delete-cm"] {
+        let path = format!("/apis/batch/v1/namespaces/kube-system/jobs/{job}");
+        until(&bed, &path, "gone with its chart", |o| o["code"] == 404).await;
+    }
+}
