@@ -415,7 +415,7 @@ async fn tables_of_accounts_and_scales_have_their_columns() {
             table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap().into()).collect();
         (heads.join(" "), table["rows"][0]["cells"].clone())
     };
-    assert_eq!(columns(&format!("{CORE}/serviceaccounts")).await.0, "Name Age");
+    assert_eq!(columns(&format!("{CORE}/serviceaccounts")).await.0, "Name Secrets Age");
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let set = json!({"metadata": {"name": "d"},
         "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}, "template": template}});

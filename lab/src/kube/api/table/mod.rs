@@ -192,9 +192,18 @@ mod tests {
     #[test]
     fn every_row_has_a_cell_for_each_column() {
         for kind in crate::kube::schema::kinds::builtin() {
-            let l = layout(kind, 36);
-            let cells = (l.cells)(&Row { o: &json!({"metadata": {"name": "a"}}), now: 0 });
-            assert_eq!(cells.len(), l.columns.len(), "{}", kind.kind);
+            for minor in [34, 36] {
+                let l = layout(kind, minor);
+                let cells = (l.cells)(&Row { o: &json!({"metadata": {"name": "a"}}), now: 0 });
+                assert_eq!(cells.len(), l.columns.len(), "{}", kind.kind);
+            }
         }
+    }
+
+    #[test]
+    fn accounts_have_no_column_of_secrets_since_kubernetes_1_35() {
+        let kind = crate::kube::schema::kinds::builtin().iter().find(|k| k.kind == "ServiceAccount").unwrap();
+        let count = |minor| layout(kind, minor).columns.len();
+        assert_eq!((count(34), count(35)), (3, 2));
     }
 }
