@@ -378,3 +378,48 @@ async fn templates_and_metadata_are_looked_at_everywhere() {
         a.text
     );
 }
+
+#[tokio::test]
+async fn published_schemas_say_what_explain_reads() {
+    let bed = Bed::still().await;
+    let schema = async |place: &str, name: &str| {
+        bed.get(&format!("/openapi/v3/{place}")).await.body["components"]["schemas"][name].clone()
+    };
+    let pod = schema("api/v1", "io.k8s.api.core.v1.Pod").await;
+    assert_eq!(pod.get("required"), None, "metadata may be left out");
+    let key = schema("api/v1", "io.k8s.api.core.v1.SecretKeySelector").await;
+    assert_eq!(key["required"], json!(["key"]));
+    let container = schema("api/v1", "io.k8s.api.core.v1.Container").await;
+    assert_eq!(container["properties"]["imagePullPolicy"]["enum"], json!(["Always", "IfNotPresent", "Never"]));
+    let claim = schema("api/v1", "io.k8s.api.core.v1.PersistentVolumeClaimSpec").await;
+    assert_eq!(claim["properties"]["accessModes"]["items"]["enum"][3], "ReadWriteOncePod");
+    let definition = json!({"metadata": {"name": "ws.x.org"}, "spec": {"group": "x.org", "scope": "Namespaced",
+        "names": {"plural": "ws", "kind": "W"}, "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object"}}}}}]}});
+    bed.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    let own = schema("apis/x.org/v1", "org.x.v1.W").await;
+    assert_eq!(own["properties"]["kind"]["type"], "string");
+    let meta = own["properties"]["metadata"].to_string();
+    assert!(meta.contains("#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"), "{meta}");
+    let meta = schema("apis/x.org/v1", "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").await;
+    assert!(meta["properties"]["labels"].is_object());
+}
+
+#[tokio::test]
+async fn tables_of_accounts_and_scales_have_their_columns() {
+    let bed = Bed::still().await;
+    let columns = async |path: &str| {
+        let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+        let table = bed.send("GET", path, "", Vec::new(), &accept).await.body;
+        let heads: Vec<String> =
+            table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap().into()).collect();
+        (heads.join(" "), table["rows"][0]["cells"].clone())
+    };
+    assert_eq!(columns(&format!("{CORE}/serviceaccounts")).await.0, "Name Secrets Age");
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let set = json!({"metadata": {"name": "d"},
+        "spec": {"replicas": 3, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    bed.post("/apis/apps/v1/namespaces/default/deployments", set).await;
+    let (heads, cells) = columns("/apis/apps/v1/namespaces/default/deployments/d/scale").await;
+    assert_eq!((heads.as_str(), &cells[0], &cells[1]), ("Name Desired Available Age", &json!("d"), &json!(3)));
+}

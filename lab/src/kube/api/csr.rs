@@ -2,7 +2,7 @@
 //! signers issue what was approved. Grade: source.
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 
 use super::auth::User;
@@ -98,12 +98,36 @@ fn has(obj: &Value, kind: &str) -> bool {
     obj["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True")
 }
 
+/// Why the signer of clients of the API does not sign for these usages.
+fn refused(signer: &str, usages: &[&str]) -> Option<String> {
+    if signer != SIGNERS[0] {
+        return None;
+    }
+    let known = |u: &&&str| matches!(**u, "digital signature" | "key encipherment" | "client auth");
+    match usages.iter().find(|u| !known(u)) {
+        Some(odd) => Some(format!("invalid usage for client certificate: {odd}")),
+        None if usages.contains(&"client auth") => None,
+        None => Some("missing required usage for client certificate: client auth".to_owned()),
+    }
+}
+
 /// A certificate for a request, in PEM.
-fn signed(ca: &Pair, pem: &str) -> Option<String> {
+fn signed(ca: &Pair, pem: &str, usages: &[&str]) -> Option<String> {
     let mut wanted = CertificateSigningRequestParams::from_pem(pem).ok()?;
     wanted.params.not_before = rcgen::date_time_ymd(2020, 1, 1);
     wanted.params.not_after = rcgen::date_time_ymd(2046, 11, 1);
-    wanted.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    wanted.params.is_ca = IsCa::ExplicitNoCa;
+    let (mut keys, mut extended) = (Vec::new(), Vec::new());
+    for usage in usages {
+        match *usage {
+            "digital signature" => keys.push(KeyUsagePurpose::DigitalSignature),
+            "key encipherment" => keys.push(KeyUsagePurpose::KeyEncipherment),
+            "client auth" => extended.push(ExtendedKeyUsagePurpose::ClientAuth),
+            "server auth" => extended.push(ExtendedKeyUsagePurpose::ServerAuth),
+            _ => {}
+        }
+    }
+    (wanted.params.key_usages, wanted.params.extended_key_usages) = (keys, extended);
     wanted.params.use_authority_key_identifier_extension = true;
     let issuer = Issuer::from_ca_cert_pem(&ca.cert, KeyPair::from_pem(&ca.key).ok()?).ok()?;
     Some(wanted.signed_by(&issuer).ok()?.pem())
@@ -117,12 +141,16 @@ fn issue(s: &mut Store, name: &str, ca: &Pair) {
     if done || !has(&obj, "Approved") || !SIGNERS.contains(&signer) {
         return;
     }
-    let made = request_of(&obj).ok().and_then(|pem| signed(ca, &pem));
+    let usages: Vec<&str> = obj["spec"]["usages"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let unread = || "the request's key or signature cannot be read".to_owned();
+    let made = match refused(signer, &usages) {
+        Some(why) => Err(why),
+        None => request_of(&obj).ok().and_then(|pem| signed(ca, &pem, &usages)).ok_or_else(unread),
+    };
     let stamp = meta::time(s.now_ms());
     let _ = s.patch_with(RESOURCE, "", name, |o| match made {
-        Some(pem) => o["status"]["certificate"] = STANDARD.encode(pem).into(),
-        None => {
-            let why = "the request's key or signature cannot be read";
+        Ok(pem) => o["status"]["certificate"] = STANDARD.encode(pem).into(),
+        Err(why) => {
             let failed = json!({"type": "Failed", "status": "True", "reason": "SignerValidationFailure", "message": why,
                 "lastUpdateTime": stamp, "lastTransitionTime": stamp});
             if let Some(list) = o["status"]["conditions"].as_array_mut() {

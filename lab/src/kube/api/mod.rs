@@ -21,6 +21,7 @@ pub mod options;
 pub mod patch;
 pub mod proto;
 pub mod proxy;
+mod published;
 pub mod rbac;
 pub mod read;
 pub mod resize;
@@ -32,6 +33,7 @@ pub mod sub;
 pub mod table;
 mod tokenkey;
 pub mod watch;
+mod words;
 pub mod write;
 
 use std::sync::Arc;
@@ -97,6 +99,14 @@ pub struct Call<'a> {
     pub user: User,
     /// What is asked.
     pub req: &'a Request,
+}
+
+impl Call<'_> {
+    /// The minor version of the cluster's Kubernetes.
+    #[must_use]
+    pub fn minor(&self) -> u32 {
+        self.lab.with(|w| w.clusters.get(self.cluster).map_or(0, |c| super::k3s::node::minor(&c.version)))
+    }
 }
 
 /// An answer before it becomes bytes.

@@ -6,7 +6,7 @@ use http::Response;
 use serde_json::{Map, Value, json};
 
 use super::finish::{self, hash, tagged};
-use super::{Body, Call, gnostic, json as reply, line, no_page, text};
+use super::{Body, Call, gnostic, json as reply, line, no_page, published, text};
 use crate::kube::schema::{Kind, builtin};
 
 /// Serves `/openapi/v3` and the documents below it.
@@ -116,10 +116,15 @@ fn schema_of(k: &Kind, prefix: &str, out: &mut Map<String, Value>) -> String {
     } else {
         k.type_name.clone()
     };
+    let mut seen = BTreeSet::new();
     if let Some(schema) = &k.schema {
-        out.insert(name.clone(), (**schema).clone());
+        let mut schema = (**schema).clone();
+        published::with_what_all_have(&mut schema);
+        let mut names = Vec::new();
+        out.insert(name.clone(), rewrite(&schema, prefix, &mut names));
+        names.iter().for_each(|n| collect(n, prefix, out, &mut seen));
     } else {
-        collect(&name, prefix, out, &mut BTreeSet::new());
+        collect(&name, prefix, out, &mut seen);
     }
     if let Some(s) = out.get_mut(&name) {
         s["x-kubernetes-group-version-kind"] = json!([gvk(k)]);
@@ -160,7 +165,7 @@ fn collect(name: &str, prefix: &str, out: &mut Map<String, Value>, seen: &mut BT
     let Some(def) = builtin::definition(name) else { return };
     let mut names = Vec::new();
     let def = rewrite(def, prefix, &mut names);
-    out.insert(name.to_owned(), def);
+    out.insert(name.to_owned(), published::of(name, def));
     for n in names {
         collect(&n, prefix, out, seen);
     }

@@ -119,7 +119,7 @@ fn one(call: &Call<'_>, kind: &Kind, form: Form, o: &Arc<Value>, rv: &str, now: 
             "you requested PartialObjectMetadataList, but the requested object is not a list ({})",
             go_type(kind, "")
         ))),
-        Form::Table => Ok(table::of(kind, std::slice::from_ref(o), rv, now, &table::Shape::of(call.req))),
+        Form::Table => Ok(table::of(kind, std::slice::from_ref(o), rv, now, &table::Shape::of(call))),
     }
 }
 
@@ -346,7 +346,7 @@ pub fn listed(
         }
         Form::Table => {
             let rv = meta["resourceVersion"].as_str().unwrap_or_default();
-            let mut table = table::of(kind, items, rv, now, &table::Shape::of(call.req));
+            let mut table = table::of(kind, items, rv, now, &table::Shape::of(call));
             table["metadata"] = meta;
             table
         }

@@ -78,8 +78,19 @@ fn decode_patch(call: &Call<'_>) -> Result<Value, Failure> {
 /// 400, 404, 409, 422.
 pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     let old = sub::target(call, kind, t)?;
+    let at = pointer(kind, "specReplicasPath", ".spec.replicas");
+    if kind.custom && call.req.method == "GET" && old.pointer(&at).is_none_or(Value::is_null) {
+        let path = at.replace('/', ".");
+        let why = format!("the spec replicas field \"{path}\" does not exist");
+        let details = json!({"causes": [{"message": why}]});
+        let refused = Failure::new(500, "InternalError", format!("Internal error occurred: {why}"));
+        return Err(Failure { details: Some(details), ..refused });
+    }
     if call.req.method == "GET" {
-        return Ok(Answer::ok(of(kind, &old)));
+        let mut scale = of(kind, &old);
+        let form = read::form(call.req)?;
+        read::shaped(call, &sub::taken("autoscaling/v1", "Scale", kind.namespaced), form, &mut scale)?;
+        return Ok(Answer::ok(scale));
     }
     if !matches!(call.req.method.as_str(), "PUT" | "PATCH") {
         return Err(Failure::not_allowed());
@@ -105,7 +116,6 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
         return Err(Failure::modified(kind, name));
     }
     let mut new = old.clone();
-    let at = pointer(kind, "specReplicasPath", ".spec.replicas");
     match new.pointer_mut(&at) {
         Some(v) => *v = json!(n),
         None => new["spec"]["replicas"] = json!(n),

@@ -155,7 +155,7 @@ fn token(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
         _ => Some("may not specify a duration larger than 2^32 seconds"),
     };
     if let Some(why) = wrong {
-        return Err(Failure::invalid(&request, meta::name(&sa), &[Cause::invalid(at, &seconds.into(), why)]));
+        return Err(Failure::invalid(&request, meta::name(&body), &[Cause::invalid(at, &seconds.into(), why)]));
     }
     let seconds = u64::try_from(seconds).unwrap_or(3600);
     let asked: Vec<&str> =
@@ -171,6 +171,9 @@ fn token(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     let token = auth::make_token(&key, &sa, now, seconds, audiences, (&id, bound));
     let mut out = json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": body["spec"],
         "metadata": {"name": meta::name(&sa), "namespace": t.namespace, "creationTimestamp": meta::time(now)}});
+    if call.minor() >= 34 {
+        out["metadata"]["uid"] = sa["metadata"]["uid"].clone();
+    }
     out["spec"]["audiences"] = json!(audiences);
     out["spec"]["expirationSeconds"] = json!(seconds);
     if out["spec"].get("boundObjectRef").is_none() {

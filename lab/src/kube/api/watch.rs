@@ -81,7 +81,7 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target, lens: Option<Lens>) -> Re
         form,
         bookmarks: q.flag("allowWatchBookmarks"),
         seen: from.filter(|_| initial != Some(true)).unwrap_or(version),
-        shape: table::Shape::of(call.req),
+        shape: table::Shape::of(call),
         lens,
     };
     let mut first = Vec::new();

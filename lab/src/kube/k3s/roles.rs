@@ -1,119 +1,92 @@
-//! The roles that every cluster has from birth. Grade: docs (the user-facing roles of Kubernetes).
+//! The roles and bindings that every cluster has from birth. Grade: recorded (kube-apiserver 1.36.2).
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::super::cx::Cx;
 
-const READ: &[&str] = &["get", "list", "watch"];
-const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
+/// A role's line is its name, and behind `>` the role that gathers its rules. Its lines below begin with a blank: `=`
+/// and the kind and name of a subject that it is bound to (nothing: a binding without subjects), or verbs, groups,
+/// resources and `#` names, or verbs and paths.
+const ROLES: &str = include_str!("roles.txt");
 
-/// What `view` shows and `edit` changes, by group.
-const USUAL: &[(&str, &[&str])] = &[
-    (
-        "",
-        &[
-            "configmaps",
-            "endpoints",
-            "persistentvolumeclaims",
-            "pods",
-            "replicationcontrollers",
-            "replicationcontrollers/scale",
-            "serviceaccounts",
-            "services",
-        ],
-    ),
-    (
-        "apps",
-        &[
-            "daemonsets",
-            "deployments",
-            "deployments/scale",
-            "replicasets",
-            "replicasets/scale",
-            "statefulsets",
-            "statefulsets/scale",
-        ],
-    ),
-    ("autoscaling", &["horizontalpodautoscalers"]),
-    ("batch", &["cronjobs", "jobs"]),
-    ("networking.k8s.io", &["ingresses", "networkpolicies"]),
-    ("policy", &["poddisruptionbudgets"]),
-];
+/// Roles that gather the rules of others: name, and the one that gathers theirs.
+const GATHERING: [(&str, &str); 3] = [("admin", ""), ("edit", "admin"), ("view", "edit")];
 
-/// What is only looked at.
-const SHOWN: &[(&str, &[&str])] = &[
-    (
-        "",
-        &[
-            "bindings",
-            "events",
-            "limitranges",
-            "namespaces",
-            "namespaces/status",
-            "persistentvolumeclaims/status",
-            "pods/log",
-            "pods/status",
-            "resourcequotas",
-            "resourcequotas/status",
-            "services/status",
-        ],
-    ),
-    (
-        "apps",
-        &[
-            "controllerrevisions",
-            "daemonsets/status",
-            "deployments/status",
-            "replicasets/status",
-            "statefulsets/status",
-        ],
-    ),
-    ("batch", &["cronjobs/status", "jobs/status"]),
-    ("discovery.k8s.io", &["endpointslices"]),
-    ("metrics.k8s.io", &["pods", "nodes"]),
-];
-
-fn rule((group, resources): &(&str, &[&str]), verbs: &[&str]) -> Value {
-    json!({"apiGroups": [group], "resources": resources, "verbs": verbs})
-}
-
-fn view() -> Vec<Value> {
-    USUAL.iter().chain(SHOWN).map(|r| rule(r, READ)).collect()
-}
-
-/// What `edit` has beside `view`.
-fn changes() -> Vec<Value> {
-    let mut out: Vec<Value> = USUAL.iter().map(|r| rule(r, WRITE)).collect();
-    out.push(json!({"apiGroups": [""], "resources": ["pods/attach", "pods/exec", "pods/portforward", "pods/proxy",
-        "secrets", "services/proxy"], "verbs": READ}));
-    out.push(json!({"apiGroups": [""], "resources": ["pods/attach", "pods/eviction", "pods/exec", "pods/portforward",
-        "pods/proxy", "secrets", "serviceaccounts/token", "services/proxy"], "verbs": WRITE}));
-    out.push(json!({"apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["impersonate"]}));
-    out
-}
-
-fn edit() -> Vec<Value> {
-    changes().into_iter().chain(view()).collect()
-}
-
-/// What `admin` has beside `edit`.
-fn rights() -> Vec<Value> {
-    let all: Vec<&str> = READ.iter().chain(WRITE).copied().collect();
-    vec![
-        json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["rolebindings", "roles"], "verbs": all}),
-        json!({"apiGroups": ["authorization.k8s.io"], "resources": ["localsubjectaccessreviews"], "verbs": ["create"]}),
-    ]
-}
-
-fn admin() -> Vec<Value> {
-    edit().into_iter().chain(rights()).collect()
-}
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Metadata of what the server makes itself; `gathered`: the role that has the rules of this one too.
 fn own(name: &str, gathered: &str) -> Value {
     let mut out = json!({"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
         "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}});
     if !gathered.is_empty() {
-        out["labels"][format!("rbac.authorization.k8s.io/aggregate-to-{gathered}")] = json!("true");
+        out["labels"][aggregated(gathered)] = json!("true");
+    }
+    out
+}
+
+/// The label of what a role gathers.
+fn aggregated(role: &str) -> String {
+    format!("{RBAC}/aggregate-to-{role}")
+}
+
+/// A rule of its line.
+fn rule(line: &str) -> Value {
+    let mut words = line.split_whitespace();
+    let verbs: Vec<&str> = words.next().unwrap_or_default().split(',').collect();
+    let rest: Vec<&str> = words.collect();
+    if rest.first().is_some_and(|w| w.starts_with('/')) || rest == ["*"] {
+        return json!({"nonResourceURLs": rest, "verbs": verbs});
+    }
+    let Some((groups, what)) = rest.split_first() else { return Value::Null };
+    let groups: Vec<&str> = groups.split(',').map(|g| if g == "core" { "" } else { g }).collect();
+    let (names, resources): (Vec<&str>, Vec<&str>) = what.iter().partition(|w| w.starts_with('#'));
+    let mut out = json!({"apiGroups": groups, "resources": resources, "verbs": verbs});
+    if !names.is_empty() {
+        out["resourceNames"] = names.iter().map(|n| n.trim_start_matches('#')).collect();
+    }
+    out
+}
+
+/// A subject of its line (`G system:masters`); nothing for a binding without one.
+fn subject(words: &str) -> Option<Value> {
+    let (kind, name) = words.trim().split_once(' ')?;
+    Some(match kind {
+        "S" => {
+            let (ns, name) = name.split_once('/')?;
+            json!({"kind": "ServiceAccount", "name": name, "namespace": ns})
+        }
+        "G" => json!({"apiGroup": RBAC, "kind": "Group", "name": name}),
+        _ => json!({"apiGroup": RBAC, "kind": "User", "name": name}),
+    })
+}
+
+/// A role as its lines tell it.
+#[derive(Default)]
+struct Told<'a> {
+    gathered: &'a str,
+    rules: Vec<Value>,
+    subjects: Option<Vec<Value>>,
+}
+
+fn told() -> BTreeMap<&'static str, Told<'static>> {
+    let mut out: BTreeMap<&str, Told<'_>> = BTreeMap::new();
+    let mut name = "";
+    for line in ROLES.lines() {
+        match line.strip_prefix(' ') {
+            None => {
+                let gathered;
+                (name, gathered) = line.split_once(" > ").unwrap_or((line, ""));
+                out.entry(name).or_default().gathered = gathered;
+            }
+            Some(below) => {
+                let role = out.entry(name).or_default();
+                match below.strip_prefix('=') {
+                    Some(words) => role.subjects.get_or_insert_default().extend(subject(words)),
+                    None => role.rules.push(rule(below)),
+                }
+            }
+        }
     }
     out
 }
@@ -140,51 +113,50 @@ fn priorities(cx: &mut Cx) {
 /// Makes the roles, the bindings and the priority classes that everybody has.
 pub fn birth(cx: &mut Cx) {
     priorities(cx);
-    let everything =
-        json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]}]);
-    let discovery = json!([{"nonResourceURLs": ["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi",
-        "/openapi/*", "/readyz", "/version", "/version/"], "verbs": ["get"]}]);
-    let public =
-        json!([{"nonResourceURLs": ["/healthz", "/livez", "/readyz", "/version", "/version/"], "verbs": ["get"]}]);
-    let issuer = json!([{"nonResourceURLs": ["/.well-known/openid-configuration", "/.well-known/openid-configuration/",
-        "/openid/v1/jwks", "/openid/v1/jwks/"], "verbs": ["get"]}]);
-    let oneself = json!([
-        {"apiGroups": ["authorization.k8s.io"], "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-            "verbs": ["create"]},
-        {"apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"], "verbs": ["create"]},
-    ]);
-    for (name, rules) in [
-        ("cluster-admin", everything),
-        ("system:basic-user", oneself),
-        ("system:discovery", discovery),
-        ("system:public-info-viewer", public),
-        ("system:service-account-issuer-discovery", issuer),
-    ] {
-        cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-            "metadata": own(name, ""), "rules": rules}));
+    let mut roles = told();
+    // what the aggregation finds in a moment: the rules of all labelled roles in the order of their names
+    for (name, gathered) in GATHERING.into_iter().rev() {
+        let mut rules: Vec<Value> = Vec::new();
+        for rule in roles.values().filter(|r| r.gathered == name).flat_map(|r| &r.rules) {
+            if !rules.contains(rule) {
+                rules.push(rule.clone());
+            }
+        }
+        roles.insert(name, Told { gathered, rules, subjects: None });
     }
-    // the roles of people gather the rules that are labelled for them
-    for (name, whole, part, next) in
-        [("view", view(), view(), "edit"), ("edit", edit(), changes(), "admin"), ("admin", admin(), rights(), "")]
-    {
-        let label = format!("rbac.authorization.k8s.io/aggregate-to-{name}");
-        cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-            "metadata": own(&format!("system:aggregate-to-{name}"), name), "rules": part}));
-        cx.create(
-            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": own(name, next),
-            "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {label: "true"}}]}, "rules": whole}),
-        );
+    for (name, role) in &roles {
+        let mut object = json!({"apiVersion": format!("{RBAC}/v1"), "kind": "ClusterRole",
+            "metadata": own(name, role.gathered), "rules": role.rules});
+        if GATHERING.iter().any(|(n, _)| n == name) {
+            object["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {aggregated(name): "true"}}]});
+        }
+        cx.create(object);
     }
-    for (name, group) in [
-        ("cluster-admin", "system:masters"),
-        ("system:basic-user", "system:authenticated"),
-        ("system:discovery", "system:authenticated"),
-        ("system:public-info-viewer", "system:authenticated"),
-        ("system:service-account-issuer-discovery", "system:serviceaccounts"),
-    ] {
-        cx.create(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-            "metadata": own(name, ""),
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}]}));
+    for (name, role) in &roles {
+        let Some(subjects) = &role.subjects else { continue };
+        let mut object = json!({"apiVersion": format!("{RBAC}/v1"), "kind": "ClusterRoleBinding", "metadata": own(name, ""),
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name}});
+        if !subjects.is_empty() {
+            object["subjects"] = json!(subjects);
+        }
+        cx.create(object);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read() {
+        let roles = told();
+        assert_eq!(roles["cluster-admin"].rules[0], json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}));
+        assert_eq!(roles["cluster-admin"].rules[1], json!({"nonResourceURLs": ["*"], "verbs": ["*"]}));
+        assert_eq!(roles["system:aggregate-to-view"].gathered, "view");
+        assert_eq!(roles["system:node"].subjects, Some(Vec::new()));
+        let approver = &roles["system:certificates.k8s.io:kubelet-serving-approver"].rules[0];
+        assert_eq!(approver["resourceNames"], json!(["kubernetes.io/kubelet-serving"]));
+        let bound = roles["system:controller:job-controller"].subjects.as_ref().unwrap();
+        assert_eq!(bound[0]["namespace"], "kube-system");
     }
 }

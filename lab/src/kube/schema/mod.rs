@@ -7,6 +7,7 @@ mod custom;
 pub mod defaults;
 pub mod definition;
 mod formats;
+mod gotime;
 mod ips;
 mod jobs;
 mod kindfill;

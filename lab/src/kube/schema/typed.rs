@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Kind;
 use super::defaults::canonical;
+use super::gotime;
 use super::node::{Field, Node};
 use crate::kube::text::shown;
 
@@ -110,10 +111,10 @@ impl Place<'_> {
         }
         match (node.kind(), &mut *v) {
             (Some("array"), Value::Array(list)) => self.list(node, path, list),
-            (Some("string"), Value::String(text)) => {
-                let exact = self.stack.last().is_some_and(|f| EXACT.contains(&f.as_str()));
-                if exact && node.format() == Some("date-time") { micro(text) } else { scalar(node.format(), text) }
+            (Some("string"), Value::String(text)) if node.type_name().is_some_and(|n| n.ends_with("MicroTime")) => {
+                gotime::read(text, true)
             }
+            (Some("string"), Value::String(text)) => scalar(node.format(), text),
             (Some("boolean"), Value::Bool(_)) => Ok(()),
             (Some("integer"), Value::Number(n)) => {
                 let fits = n.as_i64().is_some_and(|n| node.format() != Some("int32") || i32::try_from(n).is_ok());
@@ -146,6 +147,11 @@ impl Place<'_> {
                     self.unknown.push(sub);
                     map.shift_remove(&k);
                 }
+                // an entry of a map stays, with the value that Go gives to what is not told
+                Field::Entry(n) if map[&k].is_null() && n.quantity() => drop(map.insert(k, "0".into())),
+                Field::Entry(n) if map[&k].is_null() && n.kind() == Some("string") && n.format().is_none() => {
+                    map.insert(k, "".into());
+                }
                 Field::Known(_) | Field::Entry(_) if map.get(&k).is_some_and(Value::is_null) => {
                     map.shift_remove(&k);
                 }
@@ -164,33 +170,10 @@ impl Place<'_> {
 
 const QUANTITY: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
-/// Times that are written with six digits of a second.
-const EXACT: &[&str] = &["acquireTime", "renewTime", "eventTime", "lastObservedTime"];
-
-fn micro(text: &str) -> Result<(), String> {
-    let wrong = |rest: &str, want: &str| {
-        Err(format!(
-            "parsing time \"{text}\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse \"{rest}\" as \"{want}\""
-        ))
-    };
-    if crate::kube::store::meta::parse_time(text).is_none() {
-        return wrong(text, "2006");
-    }
-    let rest = text.get(19..).unwrap_or_default();
-    let digits = rest.strip_prefix('.').map_or(0, |r| r.bytes().take_while(u8::is_ascii_digit).count());
-    match digits {
-        6 => Ok(()),
-        7.. => wrong(&rest[7..], "Z07:00"),
-        _ => wrong(rest, ".000000"),
-    }
-}
-
 fn scalar(format: Option<&str>, text: &str) -> Result<(), String> {
     match format {
         Some("byte") => base64_text(text),
-        Some("date-time") if crate::kube::store::meta::parse_time(text).is_none() => Err(format!(
-            "parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\""
-        )),
+        Some("date-time") => gotime::read(text, false),
         _ => Ok(()),
     }
 }
@@ -281,6 +264,11 @@ fn always(kind: &str) -> Value {
         "EndpointSlice" => json!({"endpoints": null, "ports": null}),
         "Role" | "ClusterRole" => json!({"rules": null}),
         "Pod" | "Job" | "PersistentVolume" | "ResourceQuota" => json!({"status": {}}),
+        "ResourceClaim" => json!({"spec": {"devices": {}}, "status": {}}),
+        "ResourceClaimTemplate" => json!({"spec": {"metadata": {}, "spec": {"devices": {}}}}),
+        "CertificateSigningRequest" | "PriorityLevelConfiguration" | "FlowSchema" | "APIService" => {
+            json!({"status": {}})
+        }
         "PersistentVolumeClaim" => json!({"spec": {"resources": {}}, "status": {}}),
         "Service" | "Ingress" => json!({"status": {"loadBalancer": {}}}),
         "PodDisruptionBudget" => json!({"status": {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0,

@@ -154,33 +154,24 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), Failure> {
         ));
     };
     for op in ops {
-        let text = |f: &str| op[f].as_str().map(str::to_owned);
-        let path = text("path").ok_or_else(|| invalid("missing path".into()))?;
+        let text = |f: &str| op[f].as_str().unwrap_or_default().to_owned();
+        let path = op["path"].as_str().ok_or_else(|| invalid("missing path".into()))?;
         match op["op"].as_str() {
             Some("test") => {
-                let have = target.pointer(&path).unwrap_or(&Value::Null);
-                if *have != op["value"] {
+                if *get(target, path)? != op["value"] {
                     return Err(invalid(format!("testing value {path} failed: test failed")));
                 }
             }
-            Some("add") => add(target, &path, op["value"].clone())?,
-            Some("replace") => {
-                let at = target.pointer_mut(&path).ok_or_else(|| {
-                    invalid(format!("replace operation does not apply: doc is missing path: {path}: missing value"))
-                })?;
-                *at = op["value"].clone();
-            }
-            Some("remove") => drop(remove(target, &path)?),
+            Some("add") => add(target, path, op["value"].clone())?,
+            Some("replace") => replace(target, path, op["value"].clone())?,
+            Some("remove") => drop(remove(target, path)?),
             Some("move") => {
-                let v = remove(target, &text("from").unwrap_or_default())?;
-                add(target, &path, v)?;
+                let v = remove(target, &text("from"))?;
+                add(target, path, v)?;
             }
             Some("copy") => {
-                let from = text("from").unwrap_or_default();
-                let v = target.pointer(&from).cloned().ok_or_else(|| {
-                    invalid(format!("copy operation does not apply: doc is missing from path: {from}: missing value"))
-                })?;
-                add(target, &path, v)?;
+                let v = get(target, &text("from"))?.clone();
+                add(target, path, v)?;
             }
             other => return Err(invalid(format!("Unexpected kind: {}", other.unwrap_or("unknown")))),
         }
@@ -188,43 +179,113 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
-fn split(path: &str) -> Option<(&str, String)> {
-    let (parent, last) = path.rsplit_once('/')?;
-    Some((parent, last.replace("~1", "/").replace("~0", "~")))
+/// The place of a word in a list of so many; from its end for one below 0.
+fn index(word: &str, length: usize) -> Option<usize> {
+    let i: i64 = word.parse().ok()?;
+    let i = if i < 0 { i + i64::try_from(length).ok()? } else { i };
+    usize::try_from(i).ok()
+}
+
+/// The object or list that a path's last word is in, and that word. What stands before the first `/` counts for nothing.
+fn parent<'a>(target: &'a mut Value, path: &str) -> Result<(&'a mut Value, String), Failure> {
+    let missing = || invalid(format!("doc is missing path: \"{path}\": missing value"));
+    let plain = |word: &str| word.replace("~1", "/").replace("~0", "~");
+    let mut words = path.split('/').skip(1).map(plain).collect::<Vec<_>>();
+    let last = words.pop().ok_or_else(missing)?;
+    let mut at = target;
+    for word in words {
+        let next = match at {
+            Value::Object(m) => m.get_mut(&word),
+            Value::Array(a) => index(&word, a.len()).and_then(|i| a.get_mut(i)),
+            _ => None,
+        };
+        at = next.filter(|v| v.is_object() || v.is_array()).ok_or_else(missing)?;
+    }
+    Ok((at, last))
+}
+
+/// A value; null for a key that an object does not have.
+fn get<'a>(target: &'a mut Value, path: &str) -> Result<&'a Value, Failure> {
+    if path.is_empty() {
+        return Ok(target);
+    }
+    match parent(target, path)? {
+        (Value::Object(m), key) => Ok(m.get(&key).unwrap_or(&Value::Null)),
+        (Value::Array(a), key) => index(&key, a.len()).and_then(|i| a.get(i)).ok_or_else(|| no_index(&key)),
+        _ => Ok(&Value::Null),
+    }
+}
+
+fn no_index(word: &str) -> Failure {
+    invalid(format!("Unable to access invalid index: {word}"))
 }
 
 fn add(target: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
-    let missing = || invalid(format!("add operation does not apply: doc is missing path: \"{path}\": missing value"));
+    match parent(target, path)? {
+        (Value::Object(m), key) => drop(m.insert(key, value)),
+        (Value::Array(a), key) if key == "-" => a.push(value),
+        (Value::Array(a), key) => {
+            let i = index(&key, a.len() + 1).filter(|i| *i <= a.len()).ok_or_else(|| no_index(&key))?;
+            a.insert(i, value);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Of objects it is as good as an addition: nothing asks whether the key was there.
+fn replace(target: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
     if path.is_empty() {
         *target = value;
         return Ok(());
     }
-    let (parent, last) = split(path).ok_or_else(missing)?;
-    match target.pointer_mut(parent) {
-        Some(Value::Object(m)) => drop(m.insert(last, value)),
-        Some(Value::Array(a)) if last == "-" => a.push(value),
-        Some(Value::Array(a)) => {
-            let i: usize = last.parse().map_err(|_| missing())?;
-            if i > a.len() {
-                return Err(missing());
-            }
-            a.insert(i, value);
+    match parent(target, path)? {
+        (Value::Object(m), key) => drop(m.insert(key, value)),
+        (Value::Array(a), key) => {
+            let at = index(&key, a.len()).and_then(|i| a.get_mut(i));
+            *at.ok_or_else(|| no_index(&key))? = value;
         }
-        _ => return Err(missing()),
+        _ => {}
     }
     Ok(())
 }
 
 fn remove(target: &mut Value, path: &str) -> Result<Value, Failure> {
-    let missing =
-        || invalid(format!("remove operation does not apply: doc is missing path: \"{path}\": missing value"));
-    let (parent, last) = split(path).ok_or_else(missing)?;
-    match target.pointer_mut(parent) {
-        Some(Value::Object(m)) => m.shift_remove(&last).ok_or_else(missing),
-        Some(Value::Array(a)) => {
-            let i: usize = last.parse().map_err(|_| missing())?;
-            if i < a.len() { Ok(a.remove(i)) } else { Err(missing()) }
+    match parent(target, path)? {
+        (Value::Object(m), key) => {
+            m.shift_remove(&key).ok_or_else(|| invalid(format!("Unable to remove nonexistent key: {key}")))
         }
-        _ => Err(missing()),
+        (Value::Array(a), key) => match index(&key, a.len()).filter(|i| *i < a.len()) {
+            Some(i) => Ok(a.remove(i)),
+            None => Err(no_index(&key)),
+        },
+        _ => Ok(Value::Null),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_json_patch_is_as_lenient_as_the_servers() {
+        let after = |op: Value| {
+            let mut o = json!({"a": {"b": 1}, "l": [1, 2, 3]});
+            json(&mut o, &json!([op])).map(|()| o)
+        };
+        let value = |op: &str, path: &str| json!({"op": op, "path": path, "value": 9});
+        assert_eq!(after(value("replace", "/a/none")).unwrap()["a"], json!({"b": 1, "none": 9}));
+        assert_eq!(after(value("replace", "/l/-1")).unwrap()["l"], json!([1, 2, 9]));
+        assert_eq!(after(value("add", "/l/-1")).unwrap()["l"], json!([1, 2, 3, 9]));
+        assert_eq!(after(value("add", "a/c")).unwrap()["c"], 9);
+        assert_eq!(after(json!({"op": "test", "path": "/a/none"})).unwrap()["a"]["b"], 1);
+        assert_eq!(after(json!({"op": "copy", "from": "/a/none", "path": "/c"})).unwrap()["c"], Value::Null);
+        for wrong in [value("add", ""), value("replace", "/none/c"), value("replace", "/l/3"), value("test", "/a/none")]
+        {
+            assert!(after(wrong.clone()).is_err(), "{wrong}");
+        }
+        assert!(after(json!({"op": "remove", "path": "/a/none"})).is_err());
     }
 }

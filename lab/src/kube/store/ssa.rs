@@ -167,7 +167,8 @@ fn named(e: &Entry) -> String {
 }
 
 fn conflict(clashes: &[(String, Set)]) -> Failure {
-    let each: Vec<(&String, Vec<String>)> = clashes.iter().map(|(who, fields)| (who, fields.paths())).collect();
+    let mut each: Vec<(&String, Vec<String>)> = clashes.iter().map(|(who, fields)| (who, fields.paths())).collect();
+    each.sort();
     let cause = |who: &str, path: &str| json!({"reason": "FieldManagerConflict", "message": format!("conflict with {who}"), "field": path});
     let causes: Vec<Value> = each.iter().flat_map(|(who, paths)| paths.iter().map(|p| cause(who, p))).collect();
     let message = match each.as_slice() {

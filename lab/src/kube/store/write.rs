@@ -195,7 +195,12 @@ impl Store {
             None => Err(Failure::not_found(&namespaces, ns)),
             Some(n) if meta::deleting(n) && !matches!(kind.kind.as_str(), "Event") => {
                 let why = format!("unable to create new content in namespace {ns} because it is being terminated");
-                Err(Failure::forbidden(kind, name, &why))
+                let mut refused = Failure::forbidden(kind, name, &why);
+                if let Some(details) = &mut refused.details {
+                    details["causes"] = serde_json::json!([{"reason": "NamespaceTerminating",
+                        "message": format!("namespace {ns} is being terminated"), "field": "metadata.namespace"}]);
+                }
+                Err(refused)
             }
             Some(_) => Ok(()),
         }

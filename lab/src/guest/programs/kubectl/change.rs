@@ -6,22 +6,23 @@ use super::super::Call;
 use super::items::{Item, named};
 use super::output::{Dry, said, speaks};
 use super::request::{At, Change, Form, refused};
+use super::settings;
 use super::words::Words;
 
 const SELECT: &str = "selector/l= all all-namespaces/A output/o= dry-run overwrite";
 
 /// A patch, and how kubectl tells of it.
-struct Patch<'a> {
-    form: Form,
-    body: &'a Value,
+pub(super) struct Patch<'a> {
+    pub form: Form,
+    pub body: &'a Value,
     /// What it says when something changed, and when nothing did.
-    done: [&'a str; 2],
+    pub done: [&'a str; 2],
     /// The name that the fields are written under.
-    by: &'a str,
+    pub by: &'a str,
 }
 
 /// Sends a patch and says what became of it; nothing changed is `same`.
-async fn patched(c: &mut Call, at: &At, w: &Words, item: &Item, p: Patch<'_>) -> i32 {
+pub(super) async fn patched(c: &mut Call, at: &At, w: &Words, item: &Item, p: Patch<'_>) -> i32 {
     let Some(dry) = Dry::of(w) else { return c.fail(1, "error: invalid dry-run value") };
     let before = match item.read(c, at).await {
         Ok(v) => v,
@@ -44,7 +45,7 @@ async fn patched(c: &mut Call, at: &At, w: &Words, item: &Item, p: Patch<'_>) ->
 }
 
 /// Patch of a custom kind: it has no strategic one.
-fn natural(item: &Item) -> Form {
+pub(super) fn natural(item: &Item) -> Form {
     if item.kind.custom { Form::Merge } else { Form::Strategic }
 }
 
@@ -306,7 +307,13 @@ pub(super) async fn patch(c: &mut Call, at: &At, words: &[String]) -> Option<i32
 /// `set image TYPE/NAME CONTAINER=IMAGE…`.
 pub(super) async fn set(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
     let (what, words) = words.split_first()?;
-    let w = Words::read(words, SELECT).filter(|_| what == "image")?;
+    match what.as_str() {
+        "image" => {}
+        "env" => return settings::env(c, at, words).await,
+        "resources" => return settings::resources(c, at, words).await,
+        _ => return None,
+    }
+    let w = Words::read(words, SELECT)?;
     let split = w.bare.iter().position(|t| t.contains('=')).unwrap_or(w.bare.len());
     let (objects, images) = w.bare.split_at(split);
     if images.is_empty() {

@@ -3,6 +3,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::super::Call;
+use super::account;
 use super::apply::{self, Way};
 use super::items::{Item, kind_of, named, path_of};
 use super::output::{Dry, said, speaks};
@@ -20,6 +21,9 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
         return apply::run(c, at, words, Way::Create).await;
     }
     let (what, rest) = words.split_first()?;
+    if what == "token" {
+        return account::token(c, at, rest).await;
+    }
     let (what, rest) =
         if what == "secret" { ("secret", rest.strip_prefix(&["generic".to_owned()])?) } else { (what.as_str(), rest) };
     let w = Words::read(rest, OPTIONS)?;

@@ -75,7 +75,12 @@ fn found<'a>(v: &'a Value, path: &str) -> Vec<&'a Value> {
 }
 
 fn shown(v: &Value) -> String {
-    v.as_str().map_or_else(|| v.to_string(), str::to_owned)
+    let sorted = || {
+        let mut v = v.clone();
+        v.sort_all_objects();
+        v.to_string()
+    };
+    v.as_str().map_or_else(sorted, str::to_owned)
 }
 
 #[cfg(test)]

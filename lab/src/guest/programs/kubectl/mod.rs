@@ -1,11 +1,14 @@
 //! `kubectl` on a node: what it asks of the cluster's API, and how it prints the answers. What the words ask for beyond
 //! that is not simulated, and says so.
+mod account;
 mod apply;
 mod change;
 mod create;
 mod delete;
 mod describe;
+mod discovery;
 mod drain;
+mod events;
 mod files;
 mod get;
 mod items;
@@ -13,7 +16,9 @@ mod jsonpath;
 mod output;
 mod pods;
 mod request;
+mod revisions;
 mod rollout;
+mod settings;
 mod table;
 mod threeway;
 mod top;
@@ -22,61 +27,69 @@ mod version;
 mod wait;
 mod words;
 
-use apply::Way;
+use futures::future::BoxFuture;
 
 use super::Call;
 use crate::guest::fs::Who;
 use crate::guest::k3s::version_of;
+use apply::Way;
+use request::At;
 
 pub(super) use request::{ask, cluster};
 pub(super) use table::columns;
+
+/// A command that talks to the server; nothing when its words ask for more than the lab's kubectl does.
+type Run = for<'a> fn(&'a mut Call, &'a At, &'a [String]) -> BoxFuture<'a, Option<i32>>;
+
+/// The commands that talk to the server.
+const COMMANDS: &[(&str, Run)] = &[
+    ("get", |c, at, w| Box::pin(get::run(c, at, w))),
+    ("describe", |c, at, w| Box::pin(describe::run(c, at, w))),
+    ("logs", |c, at, w| Box::pin(pods::logs(c, at, w))),
+    ("log", |c, at, w| Box::pin(pods::logs(c, at, w))),
+    ("exec", |c, at, w| Box::pin(pods::exec(c, at, w))),
+    ("apply", |c, at, w| Box::pin(apply::run(c, at, w, Way::Apply))),
+    ("create", |c, at, w| Box::pin(create::run(c, at, w))),
+    ("replace", |c, at, w| Box::pin(apply::run(c, at, w, Way::Replace))),
+    ("delete", |c, at, w| Box::pin(delete::run(c, at, w))),
+    ("label", |c, at, w| Box::pin(change::marks(c, at, w, "labels"))),
+    ("annotate", |c, at, w| Box::pin(change::marks(c, at, w, "annotations"))),
+    ("taint", |c, at, w| Box::pin(change::taint(c, at, w))),
+    ("cordon", |c, at, w| Box::pin(change::cordon(c, at, w, true))),
+    ("uncordon", |c, at, w| Box::pin(change::cordon(c, at, w, false))),
+    ("drain", |c, at, w| Box::pin(drain::run(c, at, w))),
+    ("scale", |c, at, w| Box::pin(change::scale(c, at, w))),
+    ("autoscale", |c, at, w| Box::pin(settings::autoscale(c, at, w))),
+    ("patch", |c, at, w| Box::pin(change::patch(c, at, w))),
+    ("set", |c, at, w| Box::pin(change::set(c, at, w))),
+    ("run", |c, at, w| Box::pin(create::pod(c, at, w))),
+    ("expose", |c, at, w| Box::pin(create::expose(c, at, w))),
+    ("rollout", |c, at, w| Box::pin(rollout::run(c, at, w))),
+    ("wait", |c, at, w| Box::pin(wait::run(c, at, w))),
+    ("top", |c, at, w| Box::pin(top::run(c, at, w))),
+    ("events", |c, at, w| Box::pin(events::run(c, at, w))),
+    ("api-resources", |c, at, w| Box::pin(discovery::kinds(c, at, w))),
+    ("api-versions", |c, at, w| Box::pin(discovery::versions(c, at, w))),
+    ("cluster-info", |c, at, w| Box::pin(discovery::cluster(c, at, w))),
+    ("auth", |c, at, w| Box::pin(account::auth(c, at, w))),
+];
 
 /// Runs the command; `None` when the words ask for more than the lab's kubectl does.
 pub(super) async fn run(c: &mut Call, words: &[String]) -> Option<i32> {
     let words = words::command_first(words);
     let (verb, rest) = words.split_first()?;
-    if verb == "version" {
-        return version::run(c, rest).await;
+    match verb.as_str() {
+        "version" => return version::run(c, rest).await,
+        "config" => return account::config(c, rest),
+        _ if unknown::is(verb) => return Some(c.fail(1, &unknown::told(verb))),
+        _ => {}
     }
-    if unknown::is(verb) {
-        return Some(c.fail(1, &unknown::told(verb)));
-    }
-    let known = [
-        "get", "describe", "logs", "log", "exec", "apply", "create", "replace", "delete", "label", "annotate", "taint",
-        "cordon", "uncordon", "drain", "scale", "patch", "set", "run", "expose", "rollout", "wait", "top",
-    ];
-    if !known.contains(&verb.as_str()) {
-        return None;
-    }
+    let (_, does) = COMMANDS.iter().find(|(name, _)| name == verb)?;
     let at = match request::server(c) {
         Ok(at) => at,
         Err(code) => return Some(code),
     };
-    let at = &at;
-    match verb.as_str() {
-        "get" => get::run(c, at, rest).await,
-        "describe" => describe::run(c, at, rest).await,
-        "logs" | "log" => pods::logs(c, at, rest).await,
-        "exec" => pods::exec(c, at, rest).await,
-        "apply" => apply::run(c, at, rest, Way::Apply).await,
-        "create" => create::run(c, at, rest).await,
-        "replace" => apply::run(c, at, rest, Way::Replace).await,
-        "delete" => delete::run(c, at, rest).await,
-        "label" => change::marks(c, at, rest, "labels").await,
-        "annotate" => change::marks(c, at, rest, "annotations").await,
-        "taint" => change::taint(c, at, rest).await,
-        "cordon" => change::cordon(c, at, rest, true).await,
-        "uncordon" => change::cordon(c, at, rest, false).await,
-        "drain" => drain::run(c, at, rest).await,
-        "scale" => change::scale(c, at, rest).await,
-        "patch" => change::patch(c, at, rest).await,
-        "set" => change::set(c, at, rest).await,
-        "run" => create::pod(c, at, rest).await,
-        "expose" => create::expose(c, at, rest).await,
-        "rollout" => rollout::run(c, at, rest).await,
-        "wait" => wait::run(c, at, rest).await,
-        _ => top::run(c, at, rest).await,
-    }
+    does(c, &at, rest).await
 }
 
 /// The version of the `k3s` of this machine.

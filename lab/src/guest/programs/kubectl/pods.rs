@@ -7,8 +7,12 @@ use super::items::encoded;
 use super::request::{At, JSON, ask, fetch, refused};
 use super::words::Words;
 use crate::guest::shell::Chunk;
-use crate::kube::container::{enter, shell};
+use crate::kube::api::stream::terminal;
+use crate::kube::container::{Inside, enter, shell};
 use crate::kube::cx::with_cluster;
+
+/// The channel of a stream that carries what is written to standard error.
+const STDERR: u8 = 2;
 
 /// What the words ask for.
 struct Wish {
@@ -174,9 +178,6 @@ pub(super) async fn exec(c: &mut Call, at: &At, words: &[String]) -> Option<i32>
         };
         return Some(c.fail(1, text));
     }
-    if shell::is_shell(&w.argv) && w.tty {
-        return Some(c.unsimulated("exec -it with a shell (from a machine; it works from outside)"));
-    }
     let pod = match pod(c, at, &w, false).await {
         Ok(p) => p,
         Err(code) => return Some(code),
@@ -190,6 +191,14 @@ pub(super) async fn exec(c: &mut Call, at: &At, words: &[String]) -> Option<i32>
     }
     let lab = c.m.lab.clone();
     let inside = lab.with(|world| with_cluster(&lab, world, &at.0, |cx| enter(cx, &pod, &name))).flatten()?;
+    let tty = w.tty && w.stdin && c.tty;
+    if w.tty && w.stdin && !c.tty {
+        c.complain("Unable to use a TTY - input is not a terminal or the right kind of file");
+    }
+    if shell::is_shell(&w.argv) && w.stdin {
+        let code = talk(c, &inside, tty).await;
+        return Some(ended(c, code));
+    }
     let program = w.argv[0].clone();
     if !shell::is_in(&program, inside.gpus.is_some()) {
         let answer = crate::kube::api::stream::exec::missing(&program);
@@ -213,10 +222,44 @@ pub(super) async fn exec(c: &mut Call, at: &At, words: &[String]) -> Option<i32>
     };
     let work = async move { shell::run(&inside, &w.argv, shell::Input::Bytes(input), &tx).await };
     let (code, ()) = tokio::join!(work, pass);
+    Some(ended(c, code))
+}
+
+/// Says that a command has failed.
+fn ended(c: &mut Call, code: i32) -> i32 {
     if code != 0 {
         c.complain(&format!("command terminated with exit code {code}"));
     }
-    Some(code)
+    code
+}
+
+/// A shell of the container that reads what comes on standard input.
+async fn talk(c: &mut Call, inside: &Inside, tty: bool) -> i32 {
+    let _ = c.flush().await;
+    let ((lines, rx), (say, mut said)) = (mpsc::channel(64), mpsc::channel::<(u8, Vec<u8>)>(64));
+    let (input, (out, err)) = (c.input(), c.outputs());
+    let read = async move {
+        while let Ok(Some(b)) = input.read_chunk().await {
+            if lines.send(b.to_vec()).await.is_err() {
+                return;
+            }
+        }
+    };
+    let write = async move {
+        while let Some((channel, b)) = said.recv().await {
+            // The session's own terminal ends lines.
+            let text = if tty { String::from_utf8_lossy(&b).replace("\r\n", "\n").into_bytes() } else { b };
+            let to = if channel == STDERR { &err } else { &out };
+            if to.write_all(&text).await.is_err() {
+                return;
+            }
+        }
+    };
+    let work = async move { terminal::serve(inside, rx, &say, tty).await.0 };
+    tokio::select! { biased;
+        (code, ()) = async { tokio::join!(work, write) } => code,
+        () = async { read.await; std::future::pending().await } => 0,
+    }
 }
 
 #[cfg(test)]

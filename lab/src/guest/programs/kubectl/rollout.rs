@@ -1,4 +1,4 @@
-//! `kubectl rollout restart` and `status`.
+//! `kubectl rollout`: restart and status; `revisions` has what is about former states.
 use http::Method;
 use serde_json::{Value, json};
 
@@ -6,16 +6,17 @@ use super::super::Call;
 use super::items::{Item, named};
 use super::output::{Dry, said};
 use super::request::{At, Change, Form, refused};
+use super::revisions;
 use super::words::Words;
 use crate::kube::store::meta::time;
 
 /// Runs it; `None` when the words ask for more than it does.
 pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
     let (what, words) = words.split_first()?;
-    if !matches!(what.as_str(), "restart" | "status") {
+    if !matches!(what.as_str(), "restart" | "status" | "history" | "undo" | "pause" | "resume") {
         return None;
     }
-    let w = Words::read(words, "selector/l= timeout= watch/w output/o=")?;
+    let w = Words::read(words, "selector/l= timeout= watch/w output/o= revision= to-revision= dry-run")?;
     let timeout = w.wait_ms("timeout", 0)?;
     let items = match named(c, at, &w, &w.bare).await {
         Ok(items) => items,
@@ -23,15 +24,28 @@ pub(super) async fn run(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
     };
     let mut code = 0;
     for item in items {
+        if matches!(what.as_str(), "pause" | "resume") {
+            code = code.max(revisions::pause(c, at, &w, &item, what == "pause").await);
+            continue;
+        }
         if !matches!(item.kind.kind.as_str(), "Deployment" | "DaemonSet" | "StatefulSet") {
             let text = match what.as_str() {
                 "restart" => format!("error: {} \"{}\" restarting is not supported", item.kind.plural, item.name),
+                "history" => revisions::unsupported("history", &item),
+                "undo" => {
+                    revisions::remark(c, at, &item).await;
+                    revisions::unsupported("rollbacker", &item)
+                }
                 _ => format!("error: no status viewer has been implemented for {}", item.kind.kind),
             };
             return Some(c.fail(1, &text));
         }
-        let done =
-            if what == "restart" { restart(c, at, &w, &item).await } else { status(c, at, &w, &item, timeout).await };
+        let done = match what.as_str() {
+            "restart" => restart(c, at, &w, &item).await,
+            "history" => revisions::history(c, at, &w, &item).await?,
+            "undo" => revisions::undo(c, at, &w, &item).await?,
+            _ => status(c, at, &w, &item, timeout).await,
+        };
         code = code.max(done);
     }
     Some(code)

@@ -94,7 +94,7 @@ impl Lines<'_> {
 }
 
 /// Serves a shell; its last status, and whether it ended by itself or with its input.
-pub(super) async fn serve(inside: &Inside, rx: mpsc::Receiver<Vec<u8>>, say: &Say, tty: bool) -> (i32, bool) {
+pub async fn serve(inside: &Inside, rx: mpsc::Receiver<Vec<u8>>, say: &Say, tty: bool) -> (i32, bool) {
     let mut shell = Shell::new(inside);
     let mut lines = Lines { rx, pending: std::collections::VecDeque::new(), say, tty };
     let (mut status, mut text) = (0, String::new());

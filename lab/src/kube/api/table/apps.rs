@@ -7,6 +7,10 @@ use crate::kube::store::meta;
 
 pub(super) fn layout(kind: &Kind) -> Option<Layout> {
     Some(match (kind.group.as_str(), kind.plural.as_str()) {
+        _ if kind.kind == "Scale" => Layout {
+            columns: vec![NAME, number("Desired"), number("Available"), AGE],
+            cells: |r| vec![r.name(), json!(r.n("/spec/replicas")), json!(r.n("/status/replicas")), r.age()],
+        },
         ("apps", "deployments") => Layout {
             columns: vec![
                 NAME,

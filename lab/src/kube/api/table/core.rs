@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::{AGE, Layout, NAME, Row, number, text, wide};
 use crate::kube::schema::Kind;
 
-pub(super) fn layout(kind: &Kind) -> Option<Layout> {
+pub(super) fn layout(kind: &Kind, minor: u32) -> Option<Layout> {
     if !(kind.group.is_empty() || kind.group == "storage.k8s.io") {
         return None;
     }
@@ -95,6 +95,7 @@ pub(super) fn layout(kind: &Kind) -> Option<Layout> {
                 vec![r.name(), json!(r.or("/type", "Opaque")), json!(n), r.age()]
             },
         },
+        "serviceaccounts" if minor >= 35 => Layout { columns: vec![NAME, AGE], cells: |r| vec![r.name(), r.age()] },
         "serviceaccounts" => Layout {
             columns: vec![NAME, number("Secrets"), AGE],
             cells: |r| vec![r.name(), json!(r.list("/secrets").len()), r.age()],

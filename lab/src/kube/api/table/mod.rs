@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 pub(crate) use custom::{closing, find};
 
-use super::Request;
+use super::Call;
 use super::read::partial;
 use crate::kube::schema::Kind;
 use crate::kube::store::meta;
@@ -111,9 +111,11 @@ const fn number(name: &'static str) -> Column {
     (name, "integer", 0)
 }
 
-fn layout(kind: &Kind) -> Layout {
-    let found =
-        pods::layout(kind).or_else(|| core::layout(kind)).or_else(|| apps::layout(kind)).or_else(|| rest::layout(kind));
+fn layout(kind: &Kind, minor: u32) -> Layout {
+    let found = pods::layout(kind)
+        .or_else(|| core::layout(kind, minor))
+        .or_else(|| apps::layout(kind))
+        .or_else(|| rest::layout(kind));
     found.unwrap_or(Layout {
         columns: vec![NAME, ("Created At", "date", 0)],
         cells: |r| vec![r.name(), json!(r.text("/metadata/creationTimestamp"))],
@@ -132,6 +134,7 @@ pub struct Shape {
     /// With column definitions.
     pub headed: bool,
     include: Include,
+    minor: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -144,20 +147,20 @@ enum Include {
 impl Shape {
     /// As a request wants it.
     #[must_use]
-    pub fn of(req: &Request) -> Shape {
-        let include = match req.query.text("includeObject") {
+    pub fn of(call: &Call<'_>) -> Shape {
+        let include = match call.req.query.text("includeObject") {
             Some("None") => Include::None,
             Some("Object") => Include::Object,
             _ => Include::Metadata,
         };
-        Shape { headed: true, include }
+        Shape { headed: true, include, minor: call.minor() }
     }
 }
 
 /// A Table of these objects.
 #[must_use]
 pub fn of(kind: &Kind, items: &[Arc<Value>], rv: &str, now: u64, shape: &Shape) -> Value {
-    let layout = layout(kind);
+    let layout = layout(kind, shape.minor);
     let heads = if kind.custom { custom::heads(kind) } else { layout.columns.iter().map(head).collect() };
     let rows: Vec<Value> = items
         .iter()
@@ -189,9 +192,18 @@ mod tests {
     #[test]
     fn every_row_has_a_cell_for_each_column() {
         for kind in crate::kube::schema::kinds::builtin() {
-            let l = layout(kind);
-            let cells = (l.cells)(&Row { o: &json!({"metadata": {"name": "a"}}), now: 0 });
-            assert_eq!(cells.len(), l.columns.len(), "{}", kind.kind);
+            for minor in [34, 36] {
+                let l = layout(kind, minor);
+                let cells = (l.cells)(&Row { o: &json!({"metadata": {"name": "a"}}), now: 0 });
+                assert_eq!(cells.len(), l.columns.len(), "{}", kind.kind);
+            }
         }
+    }
+
+    #[test]
+    fn accounts_have_no_column_of_secrets_since_kubernetes_1_35() {
+        let kind = crate::kube::schema::kinds::builtin().iter().find(|k| k.kind == "ServiceAccount").unwrap();
+        let count = |minor| layout(kind, minor).columns.len();
+        assert_eq!((count(34), count(35)), (3, 2));
     }
 }

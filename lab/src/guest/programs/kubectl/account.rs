@@ -1,0 +1,182 @@
+//! Who asks and what they may: `kubectl auth whoami`, `auth can-i`, `create token`, and `config` of the machine's own
+//! kubeconfig. Grade: source.
+use http::Method;
+use serde_json::{Value, json};
+
+use super::super::Call;
+use super::items::kind;
+use super::output::{object, speaks};
+use super::request::{At, Change, Form, refused};
+use super::table::columns;
+use super::words::Words;
+
+async fn post(c: &mut Call, at: &At, path: &str, body: &Value) -> Result<Value, Value> {
+    Change { method: Method::POST, path, query: "", form: Form::Plain, body }.send(c, at).await
+}
+
+/// `auth whoami` and `auth can-i VERB KIND`; `None` when the words ask for more than it does.
+pub(super) async fn auth(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
+    let (what, words) = words.split_first()?;
+    match what.as_str() {
+        "whoami" => whoami(c, at, words).await,
+        "can-i" => may(c, at, words).await,
+        _ => None,
+    }
+}
+
+async fn whoami(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
+    let w = Words::read(words, "output/o=").filter(|w| w.bare.is_empty() && speaks(w))?;
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let answer = match post(c, at, "/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).await {
+        Ok(v) => v,
+        Err(v) => return Some(refused(c, &v)),
+    };
+    if let Some(form) = w.value("output") {
+        let text = object(form, &answer)?;
+        c.line(&text);
+        return Some(0);
+    }
+    let user = &answer["status"]["userInfo"];
+    let groups: Vec<&str> = user["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let rows = [
+        ["ATTRIBUTE".to_owned(), "VALUE".to_owned()].to_vec(),
+        vec!["Username".to_owned(), user["username"].as_str().unwrap_or_default().to_owned()],
+        vec!["Groups".to_owned(), format!("[{}]", groups.join(" "))],
+    ];
+    for l in columns(&rows) {
+        c.line(&l);
+    }
+    Some(0)
+}
+
+async fn may(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
+    let w = Words::read(words, "all-namespaces/A subresource= quiet/q no-headers")?;
+    let [verb, what, name @ ..] = &w.bare[..] else {
+        let text = "error: you must specify two arguments: verb resource or verb resource/resourceName.\nSee 'kubectl auth can-i -h' for help and examples.";
+        return Some(c.fail(1, text));
+    };
+    let namespace = if w.on("all-namespaces") { String::new() } else { w.namespace() };
+    let attributes = if what.starts_with('/') {
+        json!({"nonResourceAttributes": {"path": what, "verb": verb}})
+    } else {
+        let (word, inner) = what.split_once('/').map_or((what.as_str(), ""), |(k, n)| (k, n));
+        let known = kind(c, &at.0, word);
+        if known.is_none() && word != "*" {
+            c.complain(&format!("Warning: the server doesn't have a resource type '{word}'\n"));
+        }
+        let (group, plural) = known.as_ref().map_or(("", word), |k| (k.group.as_str(), k.plural.as_str()));
+        if known.as_ref().is_some_and(|k| !k.namespaced) {
+            let group = if group.is_empty() { String::new() } else { format!(" in group '{group}'") };
+            c.complain(&format!("Warning: resource '{plural}' is not namespace scoped{group}\n"));
+        }
+        let group = if word == "*" { "*" } else { group };
+        json!({"resourceAttributes": {"namespace": namespace, "verb": verb, "group": group, "resource": plural,
+            "subresource": w.value("subresource").unwrap_or_default(),
+            "name": name.first().map_or(inner, String::as_str)}})
+    };
+    let review =
+        json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": attributes});
+    let answer = match post(c, at, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await {
+        Ok(v) => v,
+        Err(v) => return Some(refused(c, &v)),
+    };
+    let allowed = answer["status"]["allowed"] == true;
+    if !w.on("quiet") {
+        c.line(if allowed { "yes" } else { "no" });
+    }
+    Some(i32::from(!allowed))
+}
+
+/// `create token ACCOUNT`.
+pub(super) async fn token(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
+    let w = Words::read(words, "duration= audience= output/o=").filter(speaks)?;
+    let [name] = &w.bare[..] else {
+        let text = format!(
+            "error: exactly one NAME is required, got {}\nSee 'kubectl create token -h' for help and examples",
+            w.bare.len()
+        );
+        return Some(c.fail(1, &text));
+    };
+    let mut spec = json!({"audiences": w.all("audience").collect::<Vec<_>>()});
+    if w.value("duration").is_some() {
+        spec["expirationSeconds"] = json!(w.wait_ms("duration", 0)? / 1000);
+    }
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+    let path = format!("/api/v1/namespaces/{}/serviceaccounts/{name}/token", w.namespace());
+    let answer = match post(c, at, &path, &request).await {
+        Ok(v) => v,
+        Err(v) => {
+            let text = format!("error: failed to create token: {}", v["message"].as_str().unwrap_or_default());
+            return Some(c.fail(1, &text));
+        }
+    };
+    let text = match w.value("output") {
+        Some(form) => object(form, &answer)?,
+        None => answer["status"]["token"].as_str().unwrap_or_default().to_owned(),
+    };
+    c.line(&text);
+    Some(0)
+}
+
+/// `config view`, `current-context` and the lists of the machine's kubeconfig; `None` for what would change it.
+pub(super) fn config(c: &mut Call, words: &[String]) -> Option<i32> {
+    let (what, words) = words.split_first()?;
+    let w = Words::read(words, "raw minify output/o= no-headers")?;
+    let file = match super::request::kubeconfig(c) {
+        Ok(file) => file,
+        Err(code) => return Some(code),
+    };
+    let named = |list: &str| -> Vec<String> {
+        let all = file[list].as_array().into_iter().flatten();
+        all.filter_map(|e| e["name"].as_str().map(str::to_owned)).collect()
+    };
+    let current = file["current-context"].as_str().unwrap_or_default();
+    match what.as_str() {
+        "current-context" => c.line(current),
+        "get-clusters" | "get-users" => {
+            c.line("NAME");
+            for name in named(what.trim_start_matches("get-")) {
+                c.line(&name);
+            }
+        }
+        "get-contexts" if w.value("output") == Some("name") => named("contexts").iter().for_each(|n| c.line(n)),
+        "get-contexts" => {
+            let mut rows: Vec<Vec<String>> = Vec::new();
+            if !w.on("no-headers") {
+                rows.push(["CURRENT", "NAME", "CLUSTER", "AUTHINFO", "NAMESPACE"].map(str::to_owned).to_vec());
+            }
+            for e in file["contexts"].as_array().into_iter().flatten() {
+                let part = |f: &str| e["context"][f].as_str().unwrap_or_default().to_owned();
+                let name = e["name"].as_str().unwrap_or_default().to_owned();
+                let mark = if name == current { "*" } else { "" };
+                rows.push(vec![mark.to_owned(), name, part("cluster"), part("user"), part("namespace")]);
+            }
+            for l in columns(&rows) {
+                c.line(&l);
+            }
+        }
+        "view" => {
+            let mut shown = file.clone();
+            if !w.on("raw") {
+                hidden(&mut shown);
+            }
+            let text = object(w.value("output").unwrap_or("yaml"), &shown)?;
+            c.line(&text);
+        }
+        _ => return None,
+    }
+    Some(0)
+}
+
+/// Puts words in the place of certificates, keys and tokens.
+fn hidden(v: &mut Value) {
+    match v {
+        Value::Object(m) => m.iter_mut().for_each(|(k, v)| match k.as_str() {
+            k if k.ends_with("-data") => *v = "DATA+OMITTED".into(),
+            "token" | "password" => *v = "REDACTED".into(),
+            _ => hidden(v),
+        }),
+        Value::Array(a) => a.iter_mut().for_each(hidden),
+        _ => {}
+    }
+}
