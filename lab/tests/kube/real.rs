@@ -8,11 +8,7 @@ use serde_json::Value;
 use crate::bed::{Answer, Bed};
 
 /// Rows that the lab answers in another way on purpose: file, row (its `do`, or the start of it), and why.
-const DIFFERENT: &[(&str, &str, &str)] = &[(
-    "clients",
-    "POST /apis/apiextensions.k8s.io",
-    "the lab accepts a definition's names at once, not a moment later",
-)];
+const DIFFERENT: &[(&str, &str, &str)] = &[];
 
 fn files() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kube/real");

@@ -45,18 +45,24 @@ impl Resource {
     }
 }
 
-/// The resources of all groups in their preferred versions.
+/// The resources of all groups, each in its group's preferred version if it is there, else in the first that has it.
 async fn resources(c: &Call, at: &At) -> Vec<Resource> {
     let (_, groups) = ask(c, at, "/apis", "", JSON).await;
-    let preferred = |g: &Value| (text(&g["name"]).to_owned(), text(&g["preferredVersion"]["groupVersion"]).to_owned());
     let mut places = vec![(String::new(), "v1".to_owned())];
-    places.extend(groups["groups"].as_array().into_iter().flatten().map(preferred));
-    let mut out = Vec::new();
+    for g in groups["groups"].as_array().into_iter().flatten() {
+        let version = |v: &Value| (text(&g["name"]).to_owned(), text(&v["groupVersion"]).to_owned());
+        let first = version(&g["preferredVersion"]);
+        let others = g["versions"].as_array().into_iter().flatten().map(version).filter(|v| *v != first);
+        places.extend(std::iter::once(first.clone()).chain(others));
+    }
+    let mut out: Vec<Resource> = Vec::new();
     for (group, version) in places {
         let path = if group.is_empty() { "/api/v1".to_owned() } else { format!("/apis/{version}") };
         let (_, list) = ask(c, at, &path, "", JSON).await;
         for told in list["resources"].as_array().into_iter().flatten().filter(|r| !text(&r["name"]).contains('/')) {
-            out.push(Resource { group: group.clone(), version: version.clone(), told: told.clone() });
+            if !out.iter().any(|r| r.group == group && r.told["name"] == told["name"]) {
+                out.push(Resource { group: group.clone(), version: version.clone(), told: told.clone() });
+            }
         }
     }
     out
