@@ -285,14 +285,7 @@ async fn claims(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
                 if users.is_empty() { "nobody".to_owned() } else { users.join(", ") }
             );
             let fix = "copy its data to another claim before its last pod stops: with that pod the claim is gone";
-            s.add(finding(
-                "claim-terminating",
-                &at,
-                cause,
-                &evidence,
-                fix,
-                describe("pvc", ns, claim),
-            ));
+            s.add(finding("claim-terminating", &at, cause, &evidence, fix, describe("pvc", ns, claim)));
             continue;
         }
         if c["status"]["phase"] != "Pending" {

@@ -98,7 +98,8 @@ impl Cluster {
         for kind in ["pod", "deployment", "statefulset", "daemonset", "job", "cronjob"] {
             for o in self.list_in(ctx, kind, "").await? {
                 let ns = o["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-                let spec = ["/spec/volumes", "/spec/template/spec/volumes", "/spec/jobTemplate/spec/template/spec/volumes"];
+                let spec =
+                    ["/spec/volumes", "/spec/template/spec/volumes", "/spec/jobTemplate/spec/template/spec/volumes"];
                 let volumes = spec.iter().filter_map(|p| o.pointer(p)?.as_array()).flatten();
                 let claims = volumes.filter_map(|v| v["persistentVolumeClaim"]["claimName"].as_str());
                 named.extend(claims.map(|c| format!("{ns}/{c}")));
@@ -140,7 +141,8 @@ impl Cluster {
             let young = epoch_seconds(text("/metadata/creationTimestamp")).is_none_or(|t| now - t < STUCK_SECONDS);
             let named = |p: &Value| {
                 let volumes = p["spec"]["volumes"].as_array().into_iter().flatten();
-                p["metadata"]["namespace"] == ns && volumes.clone().any(|v| v["persistentVolumeClaim"]["claimName"] == name)
+                p["metadata"]["namespace"] == ns
+                    && volumes.clone().any(|v| v["persistentVolumeClaim"]["claimName"] == name)
             };
             let for_pod = class["volumeBindingMode"] == "WaitForFirstConsumer" && !pods.iter().any(named);
             if young || for_pod || !c["metadata"]["deletionTimestamp"].is_null() {

@@ -24,10 +24,9 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
                 let set = [("namespace", b.namespace.as_str()), ("name", &name), ("replicas", &n.to_string())];
                 ("one more pod, and one may go", script("scale", &set))
             }
-            None => (
-                "let it say `maxUnavailable: 1`, or fewer in `minAvailable`",
-                shown_as("pdb", &b.namespace, &b.name),
-            ),
+            None => {
+                ("let it say `maxUnavailable: 1`, or fewer in `minAvailable`", shown_as("pdb", &b.namespace, &b.name))
+            }
         };
         s.add(finding("budget-blocks-drain", at, cause, &b.seen, fix, next));
     }
