@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::controllers::pods;
 use super::hooks::{ServiceAnswer, ServiceRequest, service_http};
 use super::k3s::config;
+use super::store::meta::parse_time;
 use super::text::{arr, s};
 use crate::Lab;
 use crate::world::World;
@@ -41,8 +42,7 @@ pub fn request(lab: &Lab, w: &mut World, vmid: u32, host: &str, mut req: Service
     let Some((ingress, rule)) = rule else {
         return Entry::Answer(plain(404, "404 page not found\n"), (w.now_ms, w.now_ms + 365 * DAY_MS));
     };
-    let made = gpuhost_stdlib::kubernetes::epoch_seconds(s(&ingress, "/metadata/creationTimestamp")).unwrap_or(0);
-    let made = u64::try_from(made).unwrap_or(0) * 1000;
+    let made = parse_time(s(&ingress, "/metadata/creationTimestamp")).unwrap_or(w.now_ms);
     let made = made + w.now_ms.saturating_sub(made) / RENEWED_MS * RENEWED_MS;
     let backend = backend(&rule);
     req.namespace = s(&ingress, "/metadata/namespace").to_owned();
