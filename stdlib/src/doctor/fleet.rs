@@ -124,7 +124,8 @@ async fn repo_trouble(s: &Scene, cluster: &Cluster, repo: &Value) -> OpResult<Op
             DEPLOY.into(),
         )));
     }
-    stale(s, cluster, repo).await
+    // a gitjob that moves away from a broken node is explained there
+    if s.down.is_empty() { stale(s, cluster, repo).await } else { Ok(None) }
 }
 
 /// Seconds since the last poll when that is longer than three intervals.
