@@ -83,6 +83,7 @@ pub fn watch_run(rt: &tokio::runtime::Handle, screen: Arc<Screen>, stop: Stop) {
         if counted {
             signals.next().await;
         }
+        stop.flight.left().iter().for_each(|left| screen.err(left));
         screen.err("stopped at once; the journal says what was under way: `gpuhost runs show`");
         std::process::exit(i32::from(Exit::Interrupted.code()));
     });

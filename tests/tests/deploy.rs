@@ -46,7 +46,7 @@ fn the_default_site_comes_up_is_proven_and_leaves_nothing() {
 
     let verify = run(&b, "recipes/verify.rhai", &[]).expect(0);
     let proofs: Vec<Value> = verify.events().into_iter().filter(|e| e["event"] == "proved").collect();
-    assert_eq!(proofs.len(), 15, "{proofs:#?}");
+    assert_eq!(proofs.len(), 16, "{proofs:#?}");
     assert_eq!(run(&b, DEPLOY, &[]).expect(0).finished()["changed"], 0, "verify leaves nothing behind");
 
     let cleanup = run(&b, "recipes/cleanup.rhai", &["--yes", "--set", "delete_data=true"]).expect(0);

@@ -133,3 +133,30 @@ fn a_holder_that_slept_past_its_lease_stops_before_the_next_effect() {
     let seen = Ran::of(&bed.command("seen", seen, &[]).output().unwrap()).expect(0);
     assert!(seen.stdout.contains("alpha") && !seen.stdout.contains("omega"), "{}", seen.stdout);
 }
+
+/// What a proof throws away goes when the run is interrupted, too.
+#[test]
+fn an_interrupted_proof_takes_its_namespace_away() {
+    let desk = Desk::new("recipes/site.toml", &["--start", "deployed", "--speed", "1"]);
+    let text = "k3s::connect(site().hosts(\"server\")).check_storage_class(\"nfs-client\");";
+    let run = until(desk.command(&desk.recipe("probe", text), &[]), "\"intent\"");
+    signal(&run.child, "INT");
+    let (code, said) = run.end();
+    assert_eq!(code, 130, "{said}");
+    assert!(said.contains("removal of namespace gpuhost-verify-") || said.contains("has ended; stopping"), "{said}");
+    let seen = "for n in k3s::connect(site().hosts(\"server\")).list(\"namespace\") {\n\
+        if n.metadata.name.starts_with(\"gpuhost-\") && !(\"deletionTimestamp\" in n.metadata) { print(`left ${n.metadata.name}`); }\n}\n";
+    let seen = Ran::of(&desk.command(&desk.recipe("seen", seen), &[]).output().unwrap()).expect(0);
+    assert!(!seen.stdout.contains("left gpuhost-"), "{}", seen.stdout);
+
+    // What a script notes is told with the command that removes it.
+    let text = "note_leftover(\"a notebook\", \"gpuhost run scripts/remove-test-notebook.rhai\");\nprint(\"noted\");\n\
+        sleep(300.seconds);\n";
+    let run = until(desk.command(&desk.recipe("note", text), &[]), "noted");
+    signal(&run.child, "INT");
+    let mut run = run;
+    let mut told = String::new();
+    assert!(comes(&mut run.out, "a notebook is left behind; to remove it", &mut told), "{told}");
+    let (code, said) = run.end();
+    assert_eq!(code, 130, "{said}");
+}

@@ -86,6 +86,11 @@ const ROWS: &[(&str, &str)] = &[
     ("cert-webhook-down", "cert-webhook-down@cert-manager-webhook"),
     ("budget-blocks-drain", "budget-blocks-drain@default/inference"),
     ("env-twice", "env-twice@default/trainer"),
+    ("hub-proxy-down", "hub-proxy-down@proxy"),
+    ("ingress-down", "ingress-down@kube-system/traefik"),
+    ("dns-down", "dns-down@kube-system/coredns"),
+    ("metrics-down", "metrics-down@kube-system/metrics-server"),
+    ("operator-down", "operator-down@gpu-operator/gpu-operator"),
     ("claim-terminating", "claim-terminating@default/models"),
 ];
 
@@ -231,6 +236,26 @@ fn every_fault_has_its_row() {
     assert!(all.len() >= 40, "{}", all.len());
     let missing: Vec<_> = all.iter().filter(|(n, _)| !ROWS.iter().any(|r| name_of(r.0) == n)).collect();
     assert!(missing.is_empty(), "faults without a row: {missing:?}");
+}
+
+/// What cannot go wrong on a target is refused, with the targets that make sense.
+#[test]
+fn faults_refuse_targets_on_which_nothing_would_happen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, err) = gpuhost(dir.path(), &["lab", "reset", "--start", "deployed", "--site", "recipes/site.toml"]);
+    assert_eq!(code, 0, "{out}{err}");
+    for (fault, sense) in [
+        ("gpu-taint@k3s-cp1", "k3s-gpu1, k3s-gpu2"),
+        ("mig-waits@k3s-cp1", "k3s-gpu1, k3s-gpu2"),
+        ("nfs-stopped@k3s-cp1", "nfs1"),
+        ("hub-open@rancher", "jupyterhub"),
+        ("scratch-path@nfs-client", "fast-scratch"),
+        ("port-taken@k3s-gpu1", "k3s-cp1, k3s-cp2"),
+    ] {
+        let (code, out, err) = gpuhost(dir.path(), &["lab", "fault", fault]);
+        let said = format!("{out}{err}");
+        assert!(code != 0 && said.contains(&format!("it happens to {sense}")), "{fault}: {code} {said}");
+    }
 }
 
 #[test]

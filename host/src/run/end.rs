@@ -80,7 +80,9 @@ impl Job {
             end.on_hardware = Some(on_hardware.clone());
             (closing, on_hardware)
         });
-        if let Err(e) = Ctx::new(run.clone()).emit(&Event::RunFinished(json!(end))) {
+        let ctx = Ctx::new(run.clone());
+        run.flight.left().into_iter().for_each(|left| ctx.message("warn", left));
+        if let Err(e) = ctx.emit(&Event::RunFinished(json!(end))) {
             show_error(&self.screen, &e, None);
         }
         if let Some(e) = error.as_ref().filter(|_| self.show != Show::Silent) {

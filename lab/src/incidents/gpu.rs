@@ -12,7 +12,7 @@ const TS: &str = "seed troubleshooting guide, GPU chapter";
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "nouveau-loaded",
-        on: On::Node,
+        on: On::GpuNode,
         what: "the open nouveau driver holds the cards, the driver container restarted",
         source: "issue NVIDIA/gpu-operator#974; text of nvidia-installer",
         make: |lab, w, t| {
@@ -26,7 +26,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "kernel-without-headers",
-        on: On::Node,
+        on: On::GpuNode,
         what: "the machine runs a kernel whose headers are no longer in the package mirror",
         source: "NVIDIA driver container, nvidia-driver script: Could not resolve Linux kernel version",
         make: |lab, w, t| {
@@ -40,7 +40,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "driver-in-use",
-        on: On::Node,
+        on: On::GpuNode,
         what: "a service of the machine holds the driver while its container is replaced",
         source: "seed troubleshooting guide: driver is currently in use",
         make: |lab, w, t| {
@@ -59,7 +59,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "secure-boot",
-        on: On::Node,
+        on: On::GpuNode,
         what: "the VM's firmware was made with Microsoft's keys and Secure Boot refuses the module",
         source: "issue NVIDIA/gpu-operator#497; kernel text: Required key not available",
         make: |lab, w, t| {
@@ -75,7 +75,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "driver-mismatch",
-        on: On::Node,
+        on: On::GpuNode,
         what: "an old kernel module stays loaded under the new driver's libraries",
         source: "NVML: Driver/library version mismatch; issue NVIDIA/gpu-operator#2150",
         make: |lab, w, t| {
@@ -89,7 +89,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "card-not-initialising",
-        on: On::Node,
+        on: On::GpuNode,
         what: "a card no longer initialises in its guest",
         source: "issue NVIDIA/gpu-operator#1146: RmInitAdapter failed",
         make: |lab, w, t| {
@@ -101,7 +101,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "card-off-bus",
-        on: On::Node,
+        on: On::GpuNode,
         what: "a card has fallen off the bus (Xid 79)",
         source: "NVIDIA XID documentation, 79; k8s-device-plugin health check",
         make: |lab, w, t| xid(lab, w, t, 79),
@@ -109,7 +109,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "card-memory-errors",
-        on: On::Node,
+        on: On::GpuNode,
         what: "a card reports memory errors that it cannot remap (Xid 64)",
         source: "NVIDIA XID documentation, 64: row remapping failure; GPU memory error management guide",
         make: |lab, w, t| xid(lab, w, t, 64),
@@ -117,7 +117,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "compute-exclusive",
-        on: On::Node,
+        on: On::GpuNode,
         what: "the cards were left in compute mode EXCLUSIVE_PROCESS after MPS",
         source: "seed troubleshooting guide 2026-07-22: Exclusive_Process against MPS",
         make: |lab, w, t| {
@@ -129,7 +129,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "mig-waits",
-        on: On::Node,
+        on: On::GpuNode,
         what: "MIG was switched off, but the cards keep their mode until the VM is stopped and started",
         source: TS,
         make: |lab, w, t| {
@@ -150,7 +150,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "runtime-undetected",
-        on: On::Node,
+        on: On::GpuNode,
         what: "K3s started before the toolkit was there and does not know the nvidia runtime",
         source: "issues NVIDIA/gpu-operator#413, #432, #730; K3s sources, pkg/agent/containerd",
         make: |lab, w, t| {
@@ -170,7 +170,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "plugin-not-registered",
-        on: On::Node,
+        on: On::GpuNode,
         what: "the kubelet forgot the device plugin, which runs on without noticing",
         source: "k8s-device-plugin issues: allocatable is 0 after a kubelet restart until the plugin restarts",
         make: |lab, w, t| {

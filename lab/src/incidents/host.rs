@@ -9,7 +9,7 @@ const PCI_PM: &str = "qemu-server, PVE/QemuServer/PCI.pm: the messages of prepar
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "vm-off",
-        on: On::Node,
+        on: On::Machine,
         what: "the machine lost power and was not started again",
         source: "K3s and Kubernetes documentation: node controller, NodeStatusUnknown after 40 s",
         make: |lab, w, t| power_off(lab, w, t).map(drop),
@@ -32,7 +32,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "group-shared",
-        on: On::Node,
+        on: On::GpuNode,
         what: "after a firmware update a card of the machine shares its IOMMU group with the host's network card",
         source: "pve-docs, qm-pci-passthrough: groups; QEMU's text `group N is not viable` (forum threads)",
         make: |lab, w, t| {
@@ -54,7 +54,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "host-driver-holds-card",
-        on: On::Node,
+        on: On::GpuNode,
         what: "the hypervisor's own driver holds a card of the machine",
         source: PCI_PM,
         make: |lab, w, t| {
@@ -76,7 +76,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "card-taken",
-        on: On::Node,
+        on: On::GpuNode,
         what: "somebody else's machine was started with the cards of this one",
         source: PCI_PM,
         make: |lab, w, t| {
@@ -115,7 +115,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "card-missing",
-        on: On::Node,
+        on: On::GpuNode,
         what: "the VM configuration lost one of its cards and was restarted",
         source: "ladder rung 8: capacity below what was declared; seed troubleshooting guide",
         make: |lab, w, t| {

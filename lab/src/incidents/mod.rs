@@ -8,6 +8,7 @@ mod node;
 mod operator;
 mod platform;
 mod storage;
+mod targets;
 mod tools;
 mod workloads;
 
@@ -21,16 +22,22 @@ pub enum On {
     PveNode,
     /// A PCI resource mapping.
     Mapping,
+    /// Any machine of the site.
+    Machine,
     /// A machine of the site that is a Kubernetes node.
     Node,
+    /// A machine that has cards passed through.
+    GpuNode,
     /// A K3s server.
     Server,
     /// The NFS server.
     Nfs,
-    /// A Helm release.
-    Release,
+    /// This Helm release.
+    Release(&'static str),
     /// A storage class.
     Class,
+    /// A storage class with a provisioner of the site's own.
+    ScratchClass,
     /// A Fleet repository.
     Repo,
     /// The whole cluster.
@@ -44,11 +51,14 @@ impl On {
         match self {
             On::PveNode => "PVE-NODE",
             On::Mapping => "MAPPING",
+            On::Machine => "MACHINE",
             On::Node => "NODE",
+            On::GpuNode => "GPU-NODE",
             On::Server => "SERVER",
             On::Nfs => "NFS-SERVER",
-            On::Release => "RELEASE",
+            On::Release(name) => name,
             On::Class => "CLASS",
+            On::ScratchClass => "SCRATCH-CLASS",
             On::Repo => "REPO",
             On::Cluster => "CLUSTER",
         }
@@ -112,7 +122,10 @@ pub fn find(text: &str) -> Result<(&'static Fault, String), String> {
 /// Why it cannot be done.
 pub fn make(lab: &Lab, text: &str) -> Result<&'static Fault, String> {
     let (fault, target) = find(text)?;
-    lab.with(|w| (fault.make)(lab, w, &target))?;
+    lab.with(|w| {
+        targets::check(fault, w, &target)?;
+        (fault.make)(lab, w, &target)
+    })?;
     Ok(fault)
 }
 

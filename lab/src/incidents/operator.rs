@@ -1,13 +1,13 @@
 //! Faults of the GPU operator's release: values that do not fit K3s, taints that nothing tolerates.
 use serde_json::json;
 
-use super::tools::{cluster, restart_operand, values};
+use super::tools::{cluster, restart_operand, scale, values};
 use super::{Fault, On};
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "toolkit-socket",
-        on: On::Release,
+        on: On::Release("gpu-operator"),
         what: "the toolkit's values lost the path of K3s' containerd socket",
         source: "K3s pull request #11065; seed commit 2025-11-07 `Fix GPU operator toolkit configuration`",
         make: |lab, w, t| {
@@ -21,7 +21,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "toolkit-too-old",
-        on: On::Release,
+        on: On::Release("gpu-operator"),
         what: "the values pin a toolkit that cannot read containerd's configuration",
         source: "issue NVIDIA/gpu-operator#2060: unsupported config version: 3",
         make: |lab, w, t| {
@@ -31,7 +31,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "driver-image-missing",
-        on: On::Release,
+        on: On::Release("gpu-operator"),
         what: "the values ask for a driver version for which there is no image",
         source: "containerd: failed to pull and unpack image, not found; NGC catalogue",
         make: |lab, w, t| {
@@ -44,7 +44,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "sharing-config-missing",
-        on: On::Release,
+        on: On::Release("gpu-operator"),
         what: "the values name a sharing configuration whose ConfigMap does not exist",
         source: "kubelet: MountVolume.SetUp failed, configmap not found; operator documentation, time slicing",
         make: |lab, w, t| {
@@ -58,7 +58,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "gpu-taint",
-        on: On::Node,
+        on: On::GpuNode,
         what: "the node got a taint that the operator's daemon sets do not tolerate",
         source: "seed troubleshooting guide: daemonsets never scheduling",
         make: |lab, w, t| {
@@ -84,7 +84,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "operator-missing",
-        on: On::Release,
+        on: On::Release("gpu-operator"),
         what: "somebody deleted the operator's HelmChart",
         source: "helm-controller: deleting a HelmChart uninstalls its release",
         make: |lab, w, t| {
@@ -93,6 +93,14 @@ pub(super) const FAULTS: &[Fault] = &[
                 Ok(())
             })
         },
+        hands: None,
+    },
+    Fault {
+        name: "operator-down",
+        on: On::Cluster,
+        what: "the operator's deployment was scaled to nothing: what runs goes on, nothing new is made ready",
+        source: "GPU operator documentation: the controller reconciles the operands",
+        make: |lab, w, _| cluster(lab, w, |cx| scale(cx, "gpu-operator", "gpu-operator", 0)),
         hands: None,
     },
 ];

@@ -17,7 +17,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "hub-token",
-        on: On::Release,
+        on: On::Release("jupyterhub"),
         what: "the hub's service token is not the one that verify has",
         source: "JupyterHub REST API: 403 Missing or invalid credentials",
         make: |lab, w, t| {
@@ -29,7 +29,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "hub-open",
-        on: On::Release,
+        on: On::Release("jupyterhub"),
         what: "the hub's authenticator is the dummy: anybody logs in",
         source: "Zero to JupyterHub documentation: the default authenticator is dummy",
         make: |lab, w, t| {
@@ -41,7 +41,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "spawn-image",
-        on: On::Release,
+        on: On::Release("jupyterhub"),
         what: "the GPU profile's image was removed from its registry",
         source: "seed: removed Docker Hub images; kubelet: ImagePullBackOff",
         make: |lab, w, t| {
@@ -55,7 +55,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "spawn-gpus",
-        on: On::Release,
+        on: On::Release("jupyterhub"),
         what: "the GPU profile asks for more GPUs than any node has",
         source: "kube-scheduler: Insufficient nvidia.com/gpu",
         make: |lab, w, t| {
@@ -67,7 +67,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "spawn-class",
-        on: On::Release,
+        on: On::Release("jupyterhub"),
         what: "the users' volumes ask for a storage class that does not exist",
         source: Z2JH,
         make: |lab, w, t| {
@@ -87,7 +87,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "rancher-hostname",
-        on: On::Release,
+        on: On::Release("rancher"),
         what: "Rancher's host name is not that of the site file: its address answers 404",
         source: "Rancher documentation: hostname; ingress default backend 404",
         make: |lab, w, t| cluster(lab, w, |cx| values(cx, t, |v| v["hostname"] = json!("rancher.old.example"))),
@@ -99,6 +99,38 @@ pub(super) const FAULTS: &[Fault] = &[
         what: "cert-manager's webhook was scaled to nothing: certificates cannot be made",
         source: "cert-manager documentation, troubleshooting the webhook",
         make: |lab, w, _| cluster(lab, w, |cx| scale(cx, "cert-manager", "cert-manager-webhook", 0)),
+        hands: None,
+    },
+    Fault {
+        name: "hub-proxy-down",
+        on: On::Cluster,
+        what: "the hub's proxy was scaled to nothing: nobody reaches the hub",
+        source: "Zero to JupyterHub documentation: the proxy routes all requests; Service without endpoints refuses",
+        make: |lab, w, _| cluster(lab, w, |cx| scale(cx, "jupyterhub", "proxy", 0)),
+        hands: None,
+    },
+    Fault {
+        name: "ingress-down",
+        on: On::Cluster,
+        what: "Traefik was scaled to nothing: no host name is served",
+        source: "K3s documentation, networking services: Traefik and ServiceLB; kube-proxy rejects a Service without endpoints",
+        make: |lab, w, _| cluster(lab, w, |cx| scale(cx, "kube-system", "traefik", 0)),
+        hands: None,
+    },
+    Fault {
+        name: "dns-down",
+        on: On::Cluster,
+        what: "CoreDNS was scaled to nothing: pods resolve no names",
+        source: "Kubernetes documentation, debugging DNS resolution; K3s packaged components",
+        make: |lab, w, _| cluster(lab, w, |cx| scale(cx, "kube-system", "coredns", 0)),
+        hands: None,
+    },
+    Fault {
+        name: "metrics-down",
+        on: On::Cluster,
+        what: "metrics-server was scaled to nothing",
+        source: "metrics-server FAQ: Metrics API not available; K3s packaged components",
+        make: |lab, w, _| cluster(lab, w, |cx| scale(cx, "kube-system", "metrics-server", 0)),
         hands: None,
     },
 ];

@@ -31,6 +31,9 @@ pub(super) const FAULTS: &[Fault] = &[
         source: "seed, ansible 03-storage.yml: nfs-client default while local-path is too",
         make: |lab, w, t| {
             cluster(lab, w, |cx| {
+                if cx.get(SC, "", t).is_some_and(|c| c["metadata"]["annotations"][DEFAULT] == "true") {
+                    return Err(format!("`{t}` is the default class already: name another one"));
+                }
                 let there = cx.update(SC, "", t, |o| o["metadata"]["annotations"][DEFAULT] = json!("true"));
                 there.then_some(()).ok_or_else(|| format!("there is no class `{t}`"))
             })
@@ -39,7 +42,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "scratch-path",
-        on: On::Class,
+        on: On::ScratchClass,
         what: "the provisioner's configuration lost the path that the class hands out",
         source: "seed: SC nodePath not in nodePathMap, dead for months; local-path-provisioner sources",
         make: |lab, w, t| {

@@ -7,6 +7,7 @@ pub mod controllers;
 pub mod cx;
 pub mod dynamic;
 pub mod hooks;
+pub mod ingress;
 pub mod k3s;
 pub mod objects;
 pub mod objectset;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 struct Inner {
     hard: CancellationToken,
     list: Mutex<(u64, BTreeMap<u64, String>)>,
+    left: Mutex<BTreeMap<String, String>>,
 }
 
 /// All effects of a run that are under way, and the token that ends even them.
@@ -32,6 +33,23 @@ impl Flight {
     #[must_use]
     pub fn is_aborted(&self) -> bool {
         self.0.hard.is_cancelled()
+    }
+
+    /// Notes something that stays behind if the run ends now, and the command that takes it away.
+    pub fn leaves(&self, what: &str, next: &str) {
+        self.0.left.lock().unwrap_or_else(PoisonError::into_inner).insert(what.to_owned(), next.to_owned());
+    }
+
+    /// What was noted with [`Flight::leaves`] is gone.
+    pub fn took_away(&self, what: &str) {
+        self.0.left.lock().unwrap_or_else(PoisonError::into_inner).remove(what);
+    }
+
+    /// What stays behind, each with the command that takes it away.
+    #[must_use]
+    pub fn left(&self) -> Vec<String> {
+        let left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.iter().map(|(what, next)| format!("{what} is left behind; to remove it: {next}")).collect()
     }
 
     fn add(&self, what: String) -> u64 {

@@ -154,15 +154,32 @@ impl OpScope {
         Ok(out)
     }
 
-    /// Something that is taken away again whatever happens, such as the pods of a proof: in the journal before it begins,
-    /// and no change. It asks for no lock, and no plan names it.
+    /// Something that is taken away again by `clean` whatever happens, such as the pods of a proof: in the journal before
+    /// it begins, and no change. It asks for no lock, and no plan names it. An interruption ends `work` and finds `clean`
+    /// under way.
     ///
     /// # Errors
-    /// What `work` failed with; when the run was cancelled or the journal could not be written.
-    pub async fn probe<T>(&self, marker: impl Into<String>, work: impl Future<Output = OpResult<T>>) -> OpResult<T> {
+    /// What `work` failed with, then what `clean` did; when the run was cancelled or the journal could not be written.
+    pub async fn probe<T>(
+        &self,
+        marker: impl Into<String>,
+        work: impl Future<Output = OpResult<T>>,
+        clean: impl Future<Output = OpResult<()>>,
+    ) -> OpResult<T> {
+        let marker = marker.into();
+        let begun = self.ctx.effects.begin(&self.ctx.flight, format!("removal of {marker}"));
         self.ctx.check_cancelled()?;
-        self.begin(marker.into(), Vec::new())?;
-        Box::pin(work).await
+        self.begin(marker, Vec::new())?;
+        let worked = tokio::select! { biased;
+            () = self.ctx.cancel.cancelled() => Err(OpError::interrupted()),
+            // On the heap, as in `act`.
+            out = Box::pin(work) => out,
+        };
+        let cleaned = Box::pin(clean).await;
+        drop(begun);
+        let out = worked?;
+        cleaned?;
+        Ok(out)
     }
 
     fn begin(&self, marker: String, changes: Vec<Change>) -> OpResult<()> {

@@ -43,6 +43,12 @@ pub fn script(name: &str, set: &[(&str, &str)]) -> String {
     format!("gpuhost run scripts/{name}.rhai{sets}")
 }
 
+/// The command that shows an object of the cluster: its state, its events, its pods.
+#[must_use]
+pub fn describe(kind: &str, namespace: &str, name: &str) -> String {
+    script("describe", &[("kind", kind), ("namespace", namespace), ("name", name)])
+}
+
 /// A command for one machine, as one types it. A lab's machine has its address only inside the lab.
 #[must_use]
 pub fn on_machine(lab: bool, site: &Site, node: &Node, command: &str) -> String {

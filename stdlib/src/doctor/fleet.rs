@@ -1,7 +1,7 @@
 //! Fleet: its controllers, the repositories that it follows, and every bundle that is not applied.
 use serde_json::Value;
 
-use super::finding::{DEPLOY, Finding, line, script};
+use super::finding::{DEPLOY, Finding, describe, line, script};
 use super::scene::Scene;
 use crate::core::error::OpResult;
 use crate::kubernetes::{Cluster, condition, epoch_seconds};
@@ -124,7 +124,8 @@ async fn repo_trouble(s: &Scene, cluster: &Cluster, repo: &Value) -> OpResult<Op
             DEPLOY.into(),
         )));
     }
-    stale(s, cluster, repo).await
+    // a gitjob that moves away from a broken node is explained there
+    if s.down.is_empty() { stale(s, cluster, repo).await } else { Ok(None) }
 }
 
 /// Seconds since the last poll when that is longer than three intervals.
@@ -162,7 +163,7 @@ fn bundle_trouble(b: &Value) -> Option<Finding> {
     let bad = b["status"]["summary"]["nonReadyResources"].as_array()?.first()?;
     let (state, message) = (text(bad, "/bundleState"), text(bad, "/message"));
     let shown = format!("{state}: {message}");
-    let describe = format!("kubectl -n {NS} describe bundle {name}");
+    let shows = describe("bundles.fleet.cattle.io", NS, name);
     let commit = "correct the folder in Git and push; the other bundles go on";
     Some(match state {
         "ErrApplied" if message.contains("invalid ownership metadata") => finding(
@@ -171,7 +172,7 @@ fn bundle_trouble(b: &Value) -> Option<Finding> {
             format!("bundle {name} brings an object that another release owns"),
             &shown,
             "give the bundle another `releaseName` or take the object out of one of the two",
-            describe,
+            shows,
         ),
         "ErrApplied" if message.contains("no matches for kind") => finding(
             "bundle-kind-unknown",
@@ -179,7 +180,7 @@ fn bundle_trouble(b: &Value) -> Option<Finding> {
             format!("bundle {name} brings a kind that the cluster does not know"),
             &shown,
             "install its CRDs first (`dependsOn`), or take it out of Git",
-            describe,
+            shows,
         ),
         "ErrApplied" if message.contains("chart") || message.contains("INSTALLATION FAILED") => finding(
             "bundle-chart-missing",
@@ -187,10 +188,10 @@ fn bundle_trouble(b: &Value) -> Option<Finding> {
             format!("the chart of bundle {name} cannot be had"),
             &shown,
             commit,
-            describe,
+            shows,
         ),
         "ErrApplied" => {
-            finding("bundle-not-applied", name, format!("bundle {name} cannot be applied"), &shown, commit, describe)
+            finding("bundle-not-applied", name, format!("bundle {name} cannot be applied"), &shown, commit, shows)
         }
         "Modified" => finding(
             "bundle-modified",
@@ -206,7 +207,7 @@ fn bundle_trouble(b: &Value) -> Option<Finding> {
             format!("bundle {name} is not applied yet"),
             &shown,
             "wait, or look at fleet-agent",
-            describe,
+            shows,
         ),
         _ => finding(
             "bundle-not-ready",
@@ -214,7 +215,7 @@ fn bundle_trouble(b: &Value) -> Option<Finding> {
             format!("bundle {name} is not ready"),
             &shown,
             "look at the workload that it names",
-            describe,
+            shows,
         ),
     })
 }

@@ -11,7 +11,7 @@ use crate::kubernetes::rest::{Request, escape};
 const REPOS: &str = "/apis/fleet.cattle.io/v1alpha1/namespaces/fleet-local/gitrepos";
 
 impl Cluster {
-    /// A deployment has so many replicas.
+    /// A Deployment, or the StatefulSet of that name, has so many replicas.
     ///
     /// # Errors
     /// `not_found`; what the API server refused.
@@ -21,14 +21,21 @@ impl Cluster {
         }
         let op = Op::write("doctor", "ensure_replicas", format!("{namespace}/{name}")).args(&n);
         ctx.run_op(op, |s| async move {
-            let live = self.get_object(s.ctx(), "deployment", namespace, name).await?;
+            let set = match self.find_object(s.ctx(), "deployment", namespace, name).await? {
+                Some(_) => None,
+                None => self.find_object(s.ctx(), "statefulset", namespace, name).await?,
+            };
+            let (plural, live) = match set {
+                Some(live) => ("statefulsets", live),
+                None => ("deployments", self.get_object(s.ctx(), "deployment", namespace, name).await?),
+            };
             let has = live["spec"]["replicas"].as_i64().unwrap_or(1);
             if has == n {
                 return Ok(false);
             }
             let change =
                 Change::new(self.name(), format!("replicas of {namespace}/{name}"), Some(has.into()), Some(n.into()));
-            let path = format!("/apis/apps/v1/namespaces/{}/deployments/{}", escape(namespace), escape(name));
+            let path = format!("/apis/apps/v1/namespaces/{}/{plural}/{}", escape(namespace), escape(name));
             s.act(name.to_owned(), vec![change], async {
                 self.demand(s.ctx(), name, &Request::merge(path, &json!({"spec": {"replicas": n}}))).await
             })

@@ -5,6 +5,7 @@ mod machines;
 mod mend;
 mod nodes;
 mod platform;
+mod replicas;
 mod scene;
 mod script;
 mod storage;
@@ -16,7 +17,7 @@ use crate::core::error::OpResult;
 use crate::core::module::ModuleDef;
 use crate::core::op::Op;
 
-pub use finding::{DEPLOY, Finding, line, on_machine, script};
+pub use finding::{DEPLOY, Finding, describe, line, on_machine, script};
 pub use machines::has_secure_boot;
 pub use scene::Scene;
 
@@ -84,6 +85,9 @@ pub async fn diagnose(ctx: &Ctx, part: Part) -> OpResult<Vec<Finding>> {
         }
         if matches!(part, Part::All | Part::Platform) {
             platform::diagnose(&mut s).await?;
+        }
+        if part == Part::All {
+            replicas::diagnose(&mut s).await?;
         }
         Ok(s.found)
     })

@@ -88,7 +88,6 @@ pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
         let id = JOINS.iter().find(|(part, _)| e.cause.contains(part)).map_or("k3s-failed", |(_, id)| *id);
         let next = match id {
             "node-password" => script("forget-node-password", &[("node", name)]),
-            "server-settings-differ" => on_machine(s.ctx.lab, &s.site, node, "sudo cat /etc/rancher/k3s/config.yaml"),
             "no-default-route" => script("reboot-node", &[("node", name)]),
             "port-taken" => on_machine(
                 s.ctx.lab,

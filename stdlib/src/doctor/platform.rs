@@ -1,7 +1,7 @@
 //! JupyterHub, Rancher and cert-manager: their workloads, settings that lock users out, and why notebooks do not spawn.
 use serde_json::Value;
 
-use super::finding::{DEPLOY, Finding, line, script};
+use super::finding::{DEPLOY, Finding, describe, line, script};
 use super::scene::Scene;
 use crate::core::error::OpResult;
 use crate::core::units::Secret;
@@ -60,7 +60,7 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
                 format!("deployment {ns}/{name} is scaled to 0"),
                 script("scale", &[("namespace", ns), ("name", name), ("replicas", replicas)]),
             ),
-            Some(_) => (why(s, &cluster, ns, name).await?, format!("kubectl -n {ns} get pods")),
+            Some(_) => (why(s, &cluster, ns, name).await?, describe("deployment", ns, name)),
         };
         // a pod that waits for its claim or its node is explained there
         if zero || found.is_none() || !s.found.iter().any(|f| matches!(f.area, "storage" | "machine" | "node")) {

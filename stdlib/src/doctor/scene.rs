@@ -47,10 +47,7 @@ impl Scene {
     }
 
     /// Notes a finding.
-    pub fn add(&mut self, mut f: Finding) {
-        if let Some(rest) = f.next.strip_prefix("kubectl ") {
-            f.next = format!("kubectl --kubeconfig {} {rest}", self.ctx.state_file("kubeconfig").display());
-        }
+    pub fn add(&mut self, f: Finding) {
         if !self.found.iter().any(|o| o.id == f.id && o.target == f.target) {
             self.found.push(f);
         }

@@ -183,6 +183,33 @@ mod api {
         call(&ncc, |ctx| async move { Ok(c.orphans(&ctx).await?.into_iter().map(Dynamic::from).collect()) })
     }
 
+    /// Claims that no pod and no workload names, with size and class. A hub's claims wait for their users.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for claim in cluster.list_idle_claims() { print(claim); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn list_idle_claims(ncc: NativeCallContext, cluster: &mut Cluster) -> RhaiResultOf<Array> {
+        let c = cluster.clone();
+        call(&ncc, |ctx| async move { Ok(c.idle_claims(&ctx).await?.into_iter().map(Dynamic::from).collect()) })
+    }
+
+    /// Claims that have waited for a volume for ten minutes, each with its newest warning.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in cluster.list_stuck_claims() { warn(line); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn list_stuck_claims(ncc: NativeCallContext, cluster: &mut Cluster) -> RhaiResultOf<Array> {
+        let c = cluster.clone();
+        call(&ncc, |ctx| async move {
+            let all = c.stuck_claims(&ctx).await?.into_iter();
+            Ok(all.map(|(at, said)| Dynamic::from(format!("claim {at} gets no volume: {said}"))).collect())
+        })
+    }
+
     /// Says that Fleet has not polled a repository for three intervals.
     ///
     /// An empty text when it has.

@@ -1,7 +1,7 @@
 //! Storage: NFS server and exports, classes, provisioners, scratch disks, claims that wait or cannot go.
 use serde_json::Value;
 
-use super::finding::{DEPLOY, Finding, line, script};
+use super::finding::{DEPLOY, Finding, describe, line, script};
 use super::scene::Scene;
 use crate::core::error::OpResult;
 use crate::kubernetes::Cluster;
@@ -62,7 +62,17 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         classes(s, &cluster).await?;
         provisioners(s, &cluster, server_ok).await?;
     }
-    claims(s, &cluster).await
+    claims(s, &cluster).await?;
+    if s.found.is_empty() {
+        // what no broken part explains
+        for (at, said) in cluster.stuck_claims(&s.ctx).await? {
+            let cause = format!("claim {at} gets no volume");
+            let (ns, claim) = at.split_once('/').unwrap_or(("", &at));
+            let next = describe("pvc", ns, claim);
+            s.add(finding("claim-pending", &at, cause, &said, "look at what its provisioner says", next));
+        }
+    }
+    Ok(())
 }
 
 /// The NFS server's service and data disk; whether clients can be expected to mount.
@@ -275,14 +285,7 @@ async fn claims(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
                 if users.is_empty() { "nobody".to_owned() } else { users.join(", ") }
             );
             let fix = "copy its data to another claim before its last pod stops: with that pod the claim is gone";
-            s.add(finding(
-                "claim-terminating",
-                &at,
-                cause,
-                &evidence,
-                fix,
-                format!("kubectl -n {ns} describe pvc {claim}"),
-            ));
+            s.add(finding("claim-terminating", &at, cause, &evidence, fix, describe("pvc", ns, claim)));
             continue;
         }
         if c["status"]["phase"] != "Pending" {
@@ -300,7 +303,7 @@ async fn claims(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
                 cause,
                 &said,
                 fix,
-                format!("kubectl -n {ns} delete pvc {claim}"),
+                script("delete-object", &[("kind", "pvc"), ("namespace", ns), ("name", claim)]),
             ));
         }
     }

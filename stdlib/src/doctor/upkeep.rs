@@ -9,6 +9,9 @@ use crate::core::error::{OpError, OpResult};
 use crate::core::op::Op;
 use crate::kubernetes::{Cluster, epoch_seconds};
 
+/// A claim that waits longer than this does not only wait for its volume to be made.
+const STUCK_SECONDS: i64 = 600;
+
 /// `notAfter` of a certificate (PEM) in seconds since 1970.
 #[must_use]
 pub fn not_after(pem: &[u8]) -> Option<i64> {
@@ -83,6 +86,72 @@ impl Cluster {
                 format!("{name} ({size}, was {}/{})", text(&r["namespace"]), text(&r["name"]))
             })
             .collect())
+    }
+
+    /// Claims that no pod and no workload names, with their class and size. A hub's claims wait for their users.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn idle_claims(&self, ctx: &Ctx) -> OpResult<Vec<String>> {
+        let mut named = std::collections::BTreeSet::new();
+        let mut templates = Vec::new();
+        for kind in ["pod", "deployment", "statefulset", "daemonset", "job", "cronjob"] {
+            for o in self.list_in(ctx, kind, "").await? {
+                let ns = o["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+                let spec =
+                    ["/spec/volumes", "/spec/template/spec/volumes", "/spec/jobTemplate/spec/template/spec/volumes"];
+                let volumes = spec.iter().filter_map(|p| o.pointer(p)?.as_array()).flatten();
+                let claims = volumes.filter_map(|v| v["persistentVolumeClaim"]["claimName"].as_str());
+                named.extend(claims.map(|c| format!("{ns}/{c}")));
+                for t in o["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten() {
+                    let (t, set) = (&t["metadata"]["name"], &o["metadata"]["name"]);
+                    let (Some(t), Some(set)) = (t.as_str(), set.as_str()) else { continue };
+                    templates.push(format!("{ns}/{t}-{set}-"));
+                }
+            }
+        }
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let claims = self.list_in(ctx, "pvc", "").await?;
+        let idle = claims.iter().filter(|c| c["status"]["phase"] == "Bound").filter_map(|c| {
+            let (meta, spec) = (&c["metadata"], &c["spec"]);
+            let at = format!("{}/{}", text(&meta["namespace"]), text(&meta["name"]));
+            let of_user = meta["labels"]["component"] == "singleuser-storage" || at.starts_with("jupyterhub/claim-");
+            let used = named.contains(&at) || templates.iter().any(|t| at.starts_with(t.as_str()));
+            let size = text(&c["status"]["capacity"]["storage"]);
+            (!used && !of_user).then(|| format!("{at} ({size}, {})", text(&spec["storageClassName"])))
+        });
+        Ok(idle.collect())
+    }
+
+    /// Claims that have waited for a volume for ten minutes, with their newest warning. One that waits for its first pod
+    /// is in order.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn stuck_claims(&self, ctx: &Ctx) -> OpResult<Vec<(String, String)>> {
+        let Some(now) = self.server_seconds(ctx).await? else { return Ok(Vec::new()) };
+        let classes = self.list_in(ctx, "storageclass", "").await?;
+        let pods = self.list_in(ctx, "pod", "").await?;
+        let mut out = Vec::new();
+        for c in self.list_in(ctx, "pvc", "").await? {
+            let text = |path: &str| c.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            let (ns, name) = (text("/metadata/namespace"), text("/metadata/name"));
+            let class = classes.iter().find(|k| k["metadata"]["name"] == text("/spec/storageClassName"));
+            let (Some(class), "Pending") = (class, text("/status/phase")) else { continue };
+            let young = epoch_seconds(text("/metadata/creationTimestamp")).is_none_or(|t| now - t < STUCK_SECONDS);
+            let named = |p: &Value| {
+                let volumes = p["spec"]["volumes"].as_array().into_iter().flatten();
+                p["metadata"]["namespace"] == ns
+                    && volumes.clone().any(|v| v["persistentVolumeClaim"]["claimName"] == name)
+            };
+            let for_pod = class["volumeBindingMode"] == "WaitForFirstConsumer" && !pods.iter().any(named);
+            if young || for_pod || !c["metadata"]["deletionTimestamp"].is_null() {
+                continue;
+            }
+            let said = self.last_warning(ctx, "pvc", ns, name).await?.unwrap_or_else(|| "no event says why".to_owned());
+            out.push((format!("{ns}/{name}"), said));
+        }
+        Ok(out)
     }
 
     /// Says that a repository of Fleet was not polled for three of its intervals; empty when it was.

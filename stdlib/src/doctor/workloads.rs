@@ -1,7 +1,7 @@
 //! Workloads that work today and break tomorrow: budgets that no drain gets past, variables declared twice.
 use serde_json::Value;
 
-use super::finding::{Finding, line, script};
+use super::finding::{Finding, describe as shown_as, line, script};
 use super::scene::Scene;
 use crate::core::error::OpResult;
 use crate::kubernetes::{Blocking, Cluster, describe};
@@ -24,10 +24,9 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
                 let set = [("namespace", b.namespace.as_str()), ("name", &name), ("replicas", &n.to_string())];
                 ("one more pod, and one may go", script("scale", &set))
             }
-            None => (
-                "let it say `maxUnavailable: 1`, or fewer in `minAvailable`",
-                format!("kubectl -n {} edit pdb {}", b.namespace, b.name),
-            ),
+            None => {
+                ("let it say `maxUnavailable: 1`, or fewer in `minAvailable`", shown_as("pdb", &b.namespace, &b.name))
+            }
         };
         s.add(finding("budget-blocks-drain", at, cause, &b.seen, fix, next));
     }
@@ -37,7 +36,7 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         let cause =
             format!("{} declares {name} twice: a patch by name changes one of the two or drops both", describe(&o));
         let seen = format!("container {container}: two entries named {name} in env");
-        let next = format!("kubectl -n {ns} edit {kind} {own}");
+        let next = shown_as(&kind, &ns, &own);
         s.add(finding(
             "env-twice",
             format!("{ns}/{own}"),

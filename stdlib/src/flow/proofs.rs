@@ -19,7 +19,8 @@ options! {
     }
 }
 
-type Sink = Option<Arc<Mutex<Vec<String>>>>;
+/// Warnings of a proof, each with the next thing to type where there is one.
+type Sink = Option<Arc<Mutex<Vec<(String, Option<String>)>>>>;
 
 thread_local! {
     static WARNINGS: RefCell<Sink> = const { RefCell::new(None) };
@@ -122,7 +123,9 @@ mod api {
                 Proof { name: name.to_owned(), verdict: Verdict::Fail, text: "it does not hold".to_owned(), next }
             }
             Ok(_) if !warned.is_empty() => {
-                Proof { name: name.to_owned(), verdict: Verdict::Warn, text: warned.join("; "), next: None }
+                let texts: Vec<String> = warned.iter().map(|w| w.0.clone()).collect();
+                let next = warned.into_iter().find_map(|w| w.1);
+                Proof { name: name.to_owned(), verdict: Verdict::Warn, text: texts.join("; "), next }
             }
             Ok(v) => {
                 let text = if v.is_string() { v.to_string() } else { String::new() };
@@ -144,9 +147,50 @@ mod api {
     #[rhai_fn(return_raw)]
     pub fn warn(ncc: NativeCallContext, text: &str) -> RhaiResultOf<()> {
         match sink() {
-            Some(s) => s.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned()),
+            Some(s) => s.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), None)),
             None => Ctx::of(&ncc)?.message("warn", text),
         }
+        Ok(())
+    }
+
+    /// A warning for the user with the next thing to type; inside `prove` it makes the verdict WARN.
+    ///
+    /// # Example
+    /// ```rhai
+    /// warn("the newest snapshot is 30 hours old", "gpuhost run recipes/backup.rhai");
+    /// ```
+    #[rhai_fn(name = "warn", return_raw)]
+    pub fn warn_with(ncc: NativeCallContext, text: &str, next: &str) -> RhaiResultOf<()> {
+        match sink() {
+            Some(s) => s.lock().unwrap_or_else(PoisonError::into_inner).push((text.to_owned(), Some(next.to_owned()))),
+            None => Ctx::of(&ncc)?.message("warn", format!("{text}; next: {next}")),
+        }
+        Ok(())
+    }
+
+    /// Notes something that stays behind if the run ends now, and the command that takes it away.
+    ///
+    /// A run that is interrupted says it at its end. `forget_leftover` takes the note back.
+    ///
+    /// # Example
+    /// ```rhai
+    /// note_leftover("the test notebook", "gpuhost run scripts/remove-test-notebook.rhai");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn note_leftover(ncc: NativeCallContext, what: &str, next: &str) -> RhaiResultOf<()> {
+        Ctx::of(&ncc)?.flight.leaves(what, next);
+        Ok(())
+    }
+
+    /// What was noted with `note_leftover` is gone.
+    ///
+    /// # Example
+    /// ```rhai
+    /// forget_leftover("the test notebook");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn forget_leftover(ncc: NativeCallContext, what: &str) -> RhaiResultOf<()> {
+        Ctx::of(&ncc)?.flight.took_away(what);
         Ok(())
     }
 

@@ -77,14 +77,12 @@ pub async fn run_test(ctx: &Ctx, cluster: &Cluster, o: &TestOptions) -> OpResult
     let op = Op::run("gpu", "run_test", cluster.name()).class(crate::core::event::Class::Repeatable).args(&o.image);
     ctx.run_op(op, |s| async move {
         // not counted as changes: the namespace goes away with everything in it
-        s.probe(format!("namespace {namespace}"), async {
+        let work = async {
             cluster.make_namespace(s.ctx(), &namespace, true).await?;
             let tests = nodes.iter().map(|n| test_node(&s, cluster, &namespace, n, o)).collect();
-            let results = s.ctx().clock.join_all(tests).await;
-            cluster.drop_namespace(&s, &namespace).await?;
-            Ok(results)
-        })
-        .await
+            Ok(s.ctx().clock.join_all(tests).await)
+        };
+        s.probe(format!("namespace {namespace}"), work, cluster.drop_namespace(&s, &namespace)).await
     })
     .await
 }
@@ -117,7 +115,8 @@ async fn test_node(
         }
         Ok(end) => result("failed", free, format!("pod {}: {}", end.phase, end.log.lines().last().unwrap_or("no log"))),
         Err(e) => {
-            result("failed", free, e.last.clone().map_or_else(|| e.message.clone(), |l| format!("{}: {l}", e.message)))
+            let seen = e.last.clone().into_iter().chain(e.causes.iter().cloned());
+            result("failed", free, std::iter::once(e.message.clone()).chain(seen).collect::<Vec<_>>().join(": "))
         }
     }
 }
@@ -158,9 +157,15 @@ impl Cluster {
         self.demand(ctx, name, &request).await.map(drop)
     }
 
-    /// Removes a throw-away namespace with all that is in it.
+    /// Removes a throw-away namespace with all that is in it. An interrupted run asks for it and does not wait.
     pub(crate) async fn drop_namespace(&self, s: &crate::core::op::OpScope, name: &str) -> OpResult<()> {
-        self.delete_now(s.ctx(), "namespace", "", name).await?;
+        match self.delete_now(s.ctx(), "namespace", "", name).await {
+            Err(e) if e.is(crate::core::error::Kind::NotFound) => return Ok(()),
+            other => other?,
+        }
+        if s.ctx().cancel.is_cancelled() {
+            return Ok(());
+        }
         let what = format!("removal of namespace {name}");
         s.wait_for(&what, Duration::from_secs(3), Duration::from_secs(180), || async {
             let found = self.find_object(s.ctx(), "namespace", "", name).await?;

@@ -147,6 +147,27 @@ impl Release {
     }
 }
 
+impl crate::kubernetes::Cluster {
+    /// Replicas that the newest revision of a release wants of a workload; `None` when its manifest has no such workload.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn release_wants(
+        &self,
+        ctx: &Ctx,
+        namespace: &str,
+        release: &str,
+        kind: &str,
+        name: &str,
+    ) -> OpResult<Option<i64>> {
+        let release = Release { cluster: self.clone(), name: release.to_owned(), namespace: namespace.to_owned() };
+        let Some(newest) = release.stored(ctx).await?.pop() else { return Ok(None) };
+        let objects = parse_yaml(newest.body["manifest"].as_str().unwrap_or_default())?;
+        let found = objects.iter().find(|o| o["kind"] == kind && o["metadata"]["name"] == name);
+        Ok(found.map(|o| o["spec"]["replicas"].as_i64().unwrap_or(1)))
+    }
+}
+
 /// What helm itself writes on the objects of a release: it stands on them and not in the manifest.
 const MARKS: [(&str, &str); 3] = [
     ("labels", "app.kubernetes.io/managed-by"),

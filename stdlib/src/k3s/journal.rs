@@ -36,7 +36,7 @@ const PATTERNS: &[(&str, &str, &str, bool)] = &[
     (
         "critical configuration value mismatch",
         "a value that must be equal on all servers differs",
-        "compare /etc/rancher/k3s/config.yaml of the servers; the line names the key",
+        "deploy writes the file again when this server alone differs from the site file; the line names the key",
         true,
     ),
     ("too many learner members", "another server is still joining etcd", "join servers one at a time", false),

@@ -1,6 +1,8 @@
 //! The servers: who is a member already, then one at a time until each votes.
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::config::{Identity, Part, Start, critical_differences, kube_vip, registries, server_config};
 use super::connect::{PORT, join_from, make_cluster, rewrite_kubeconfig, server_kubeconfig};
 use super::node::{Found, Wanted, look};
@@ -230,6 +232,12 @@ impl<'a> Plan<'a> {
         )))
     }
 
+    /// Configurations of the other members that run.
+    fn others(&self, i: usize) -> impl Iterator<Item = &Value> {
+        let others = self.found.iter().enumerate().filter(move |(j, f)| *j != i && f.member && f.active == "active");
+        others.map(|(_, f)| &f.config).filter(|c| c.is_object())
+    }
+
     /// What may not change on a member.
     fn check(&self, i: usize) -> OpResult<()> {
         let (host, found) = (&self.hosts[i], &self.found[i]);
@@ -241,7 +249,13 @@ impl<'a> Plan<'a> {
         }
         let wanted = self.wanted(i, false, "", "");
         let mut e = OpError::refused("the cluster was made with other settings than the site file has").on(host.name());
+        let others: Vec<&Value> = self.others(i).collect();
         for (key, theirs, ours) in critical_differences(&found.config, &wanted.config) {
+            // a file that alone differs from the site file and from the other members was edited: it is written again
+            let alone = |o: &&Value| critical_differences(o, &wanted.config).iter().all(|d| d.0 != key);
+            if !others.is_empty() && others.iter().all(alone) {
+                continue;
+            }
             e = e.because(format!("{key}: the cluster has {theirs}, the site file {ours}"));
         }
         if e.causes.is_empty() {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Cluster;
 use super::nodes::node_row;
-use super::wait::{condition, node_trouble};
+use super::wait::{condition, is_true, node_trouble};
 use crate::core::ctx::Ctx;
 use crate::core::error::OpResult;
 
@@ -65,13 +65,23 @@ pub fn node_problems(nodes: &[Value], leases: &[Value], names: &[String], versio
     out
 }
 
+/// Names of the nodes that vote in etcd.
+#[must_use]
+pub fn voters(nodes: &[Value]) -> Vec<String> {
+    let votes = nodes.iter().filter(|n| is_true(n, "EtcdIsVoter"));
+    votes.filter_map(|n| n["metadata"]["name"].as_str().map(str::to_owned)).collect()
+}
+
 /// What is wrong with the named servers as etcd members.
 #[must_use]
 pub fn server_problems(nodes: &[Value], names: &[String]) -> Vec<String> {
     let nodes = by_name(nodes);
     let mut out = Vec::new();
     for name in names {
-        let Some(node) = nodes.get(name.as_str()) else { continue };
+        let Some(node) = nodes.get(name.as_str()) else {
+            out.push(format!("{name} is not in the cluster"));
+            continue;
+        };
         for role in ["control-plane", "etcd"] {
             if node["metadata"]["labels"][format!("node-role.kubernetes.io/{role}")] != "true" {
                 out.push(format!("{name} has no role {role}"));
@@ -97,7 +107,15 @@ impl Cluster {
         Ok(node_problems(&nodes, &leases, names, version))
     }
 
-    /// Problems of the servers: roles, votes, and what each API server says of itself.
+    /// Names of the nodes that vote in etcd, as the cluster has them.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn etcd_voters(&self, ctx: &Ctx) -> OpResult<Vec<String>> {
+        Ok(voters(&self.list_in(ctx, "node", "").await?))
+    }
+
+    /// Problems of the servers: absent ones, roles, votes, and what each API server says of itself.
     ///
     /// # Errors
     /// `unreachable`, `denied`.
@@ -143,6 +161,14 @@ mod tests {
         assert!(p.iter().any(|l| l.contains("b: its lease is 240 s older")), "{p:?}");
         assert!(p.iter().any(|l| l == "a runs v1, the site file says v2"), "{p:?}");
         assert!(p.iter().any(|l| l.contains("x")), "{p:?}");
-        assert!(server_problems(&[node("a")], &names).iter().any(|l| l.contains("no etcd membership")));
+        let p = server_problems(&[node("a")], &names);
+        assert!(p.iter().any(|l| l.contains("a reports no etcd membership")), "{p:?}");
+        assert!(p.iter().any(|l| l == "b is not in the cluster"), "{p:?}");
+    }
+
+    #[test]
+    fn only_nodes_that_vote_are_voters() {
+        let member = |name: &str, votes: &str| json!({"metadata": {"name": name}, "status": {"conditions": [{"type": "EtcdIsVoter", "status": votes}]}});
+        assert_eq!(voters(&[member("a", "True"), member("b", "False"), node("c")]), ["a"]);
     }
 }

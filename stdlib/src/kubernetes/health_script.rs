@@ -85,6 +85,57 @@ mod api {
         call(&ncc, |ctx| async move { Ok(lines(cluster.check_servers(&ctx, &names).await?)) })
     }
 
+    /// Names of the nodes that vote in etcd, as the cluster has them.
+    ///
+    /// # Example
+    /// ```rhai
+    /// print(`${cluster.list_voters().len()} servers vote`);
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn list_voters(ncc: NativeCallContext, cluster: &mut Cluster) -> RhaiResultOf<Array> {
+        let cluster = cluster.clone();
+        call(&ncc, |ctx| async move { Ok(lines(cluster.etcd_voters(&ctx).await?)) })
+    }
+
+    /// Says which workloads that releases and K3s brought have not the replicas they want; an empty list when all have.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in cluster.check_replicas() { warn(line); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_replicas(ncc: NativeCallContext, cluster: &mut Cluster) -> RhaiResultOf<Array> {
+        let cluster = cluster.clone();
+        call(&ncc, |ctx| async move {
+            Ok(lines(cluster.short_workloads(&ctx).await?.iter().map(ToString::to_string).collect()))
+        })
+    }
+
+    /// A request to a host name through the cluster's ingress at `address`, sent by a machine of the site.
+    ///
+    /// Gives `#{ status, body, days }`: how long the certificate that was shown is still valid. The certificate's issuer
+    /// is not judged: it may be the cluster's own.
+    ///
+    /// # Example
+    /// ```rhai
+    /// let host = site().hosts("server")[0];
+    /// print(kubernetes::request_ingress(host, host.address, "rancher.lab.example", "/ping").body);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn request_ingress(
+        ncc: NativeCallContext,
+        host: Host,
+        address: &str,
+        name: &str,
+        path: &str,
+    ) -> RhaiResultOf<Dynamic> {
+        let (address, name, path) = (address.to_owned(), name.to_owned(), path.to_owned());
+        call(&ncc, |ctx| async move {
+            let a = super::super::ingress::request(&ctx, &host, &address, &name, &path).await?;
+            to_script(&json!({"status": a.status, "body": a.body, "days": a.days}))
+        })
+    }
+
     /// A request from a node to a Service (`namespace/name:port`): `#{ status, body }`.
     ///
     /// # Example

@@ -229,15 +229,16 @@ impl Cluster {
         let op = Op::run("nfs", "check_storage_class", name).class(crate::core::event::Class::Repeatable);
         let namespace = format!("gpuhost-verify-{}", crate::gpu::short_id());
         ctx.run_op(op, |s| async move {
-            s.probe(format!("namespace {namespace}"), async {
+            let work = async {
                 self.make_namespace(s.ctx(), &namespace, false).await?;
-                let result = self.probe_class(&s, &namespace, name, o).await;
+                self.probe_class(&s, &namespace, name, o).await
+            };
+            let clean = async {
                 // the volume of a class that retains would stay behind
                 self.release_volumes(s.ctx(), &namespace, None).await?;
-                self.drop_namespace(&s, &namespace).await?;
-                result
-            })
-            .await
+                self.drop_namespace(&s, &namespace).await
+            };
+            s.probe(format!("namespace {namespace}"), work, clean).await
         })
         .await
     }
@@ -291,12 +292,12 @@ impl Cluster {
         let op =
             Op::run("nfs", "remove_probe_claim", format!("{ns}/{name}")).class(crate::core::event::Class::Repeatable);
         ctx.run_op(op, |s| async move {
-            s.probe(format!("claim {ns}/{name}"), async {
+            let clean = async {
                 self.release_volumes(s.ctx(), ns, Some(name)).await?;
                 s.waiting(format!("removal of claim {ns}/{name}"));
                 self.delete_now(s.ctx(), "pvc", ns, name).await
-            })
-            .await
+            };
+            s.probe(format!("claim {ns}/{name}"), async { Ok(()) }, clean).await
         })
         .await
     }

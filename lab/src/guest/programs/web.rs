@@ -13,6 +13,8 @@ pub(super) const PROGRAMS: &[Program] = &[later("/usr/bin/curl", curl), later("/
 /// What a URL gives.
 enum Answer {
     Body(u16, Vec<u8>),
+    /// Through a cluster's ingress, with the validity of the certificate that it showed.
+    Shown(u16, Vec<u8>, (u64, u64)),
     /// Could not connect: curl's exit status and text.
     Failed(i32, String),
 }
@@ -23,6 +25,8 @@ struct Sent {
     method: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    /// `--resolve`: `host:port:address`.
+    resolve: Option<String>,
 }
 
 /// A line of curl's configuration: `name = "value"` with backslashes.
@@ -65,7 +69,7 @@ async fn sent(c: &mut Call) -> Sent {
         .filter_map(|l| l.split_once(':'))
         .map(|(k, v)| (k.trim().to_lowercase(), v.trim().to_owned()))
         .collect();
-    Sent { method, headers, body }
+    Sent { method, headers, body, resolve: c.value(&["--resolve"]) }
 }
 
 const CHANNELS: &str = "https://update.k3s.io/v1-release/channels/";
@@ -144,7 +148,8 @@ fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
         .map_or((authority, if scheme == "https" { 443 } else { 80 }), |(h, p)| (h, p.parse().unwrap_or(0)));
     let m = c.m.clone();
     c.world(|w| {
-        let Some(ip) = query::name_to_ip(w, &m, host) else {
+        let told = sent.resolve.as_deref().and_then(|r| r.strip_prefix(&format!("{host}:{port}:")));
+        let Some(ip) = told.map(str::to_owned).or_else(|| query::name_to_ip(w, &m, host)) else {
             w.not_rehearsed.insert(missing(&format!("download of {scheme}://{authority}"), "guest/programs/web"));
             return Answer::Failed(6, format!("curl: (6) Could not resolve host: {host}"));
         };
@@ -175,6 +180,20 @@ fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
                 ),
             );
         };
+        if matches!((scheme, port), ("http", 80) | ("https", 443)) {
+            let request = crate::kube::hooks::ServiceRequest {
+                method: sent.method.clone(),
+                path: format!("/{path}"),
+                headers: sent.headers.clone(),
+                body: sent.body.clone(),
+                ..Default::default()
+            };
+            if let crate::kube::ingress::Entry::Answer(a, valid) =
+                crate::kube::ingress::request(&m.lab, w, vmid, host, request)
+            {
+                return Answer::Shown(a.status, a.body, valid);
+            }
+        }
         if port == 6443 && path == "v1-k3s/token" {
             return rotate(&m.lab, w, vmid, sent);
         }
@@ -253,6 +272,12 @@ fn value_options() -> &'static [&'static str] {
     ]
 }
 
+/// What `curl -v` says of a certificate. Grade: document.
+fn certificate((from, to): (u64, u64)) -> String {
+    let day = |ms: u64| super::date::show("%b %e %H:%M:%S %Y GMT", ms / 1000, 0);
+    format!("* Server certificate:\n*  start date: {}\n*  expire date: {}", day(from), day(to))
+}
+
 fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
     Box::pin(async move {
         let joined: Vec<String> = c
@@ -291,6 +316,13 @@ fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
                 return if quiet { code } else { c.fail(code, &text) };
             }
             Answer::Body(s, b) => (s, b),
+            Answer::Shown(s, b, valid) => {
+                if url.starts_with("https:") && (flags.contains('v') || c.has(&["--verbose"])) {
+                    let text = certificate(valid);
+                    c.complain(&text);
+                }
+                (s, b)
+            }
         };
         c.pause(if body.len() > 4000 { 3000 } else { 120 }).await;
         if status >= 400 && (flags.contains('f') || c.has(&["--fail"])) {
@@ -341,7 +373,7 @@ fn wget(c: &mut Call) -> BoxFuture<'_, i32> {
             .value(&["-O", "--output-document", "-qO"])
             .unwrap_or_else(|| url.rsplit('/').next().unwrap_or("index.html").to_owned());
         match fetch(c, &url, &Sent { method: "GET".to_owned(), ..Sent::default() }) {
-            Answer::Body(200, b) => {
+            Answer::Body(200, b) | Answer::Shown(200, b, _) => {
                 c.pause(if b.len() > 4000 { 3000 } else { 120 }).await;
                 if output == "-" || flags.contains("O-") {
                     c.bytes(&b);
@@ -356,7 +388,7 @@ fn wget(c: &mut Call) -> BoxFuture<'_, i32> {
                     }
                 }
             }
-            Answer::Body(s, _) => c.fail(8, &format!("ERROR {s}.")),
+            Answer::Body(s, _) | Answer::Shown(s, ..) => c.fail(8, &format!("ERROR {s}.")),
             Answer::Failed(6, t) => {
                 c.fail(4, &t.replace("curl: (6) Could not resolve host: ", "wget: unable to resolve host address "))
             }

@@ -1,0 +1,58 @@
+//! Host names of a cluster as clients outside of it see them: the load balancer of K3s on every node, Traefik behind it.
+//! What Traefik and ServiceLB do follows their documentation.
+use serde_json::Value;
+
+use super::controllers::pods;
+use super::hooks::{ServiceAnswer, ServiceRequest, service_http};
+use super::k3s::config;
+use super::store::meta::parse_time;
+use super::text::{arr, s};
+use crate::Lab;
+use crate::world::World;
+
+/// How long cert-manager's certificates are valid, and when it makes them anew: its defaults.
+const VALID_MS: u64 = 90 * DAY_MS;
+const RENEWED_MS: u64 = 60 * DAY_MS;
+const DAY_MS: u64 = 86_400_000;
+
+/// What is behind ports 80 and 443 of a node.
+pub enum Entry {
+    /// Traefik answers; for TLS, when the certificate that it shows was made and when it ends.
+    Answer(ServiceAnswer, (u64, u64)),
+    /// Nothing listens, or a Service without endpoints rejects it.
+    Refused,
+}
+
+/// A request for `host` to port 80 or 443 of the machine `vmid`.
+pub fn request(lab: &Lab, w: &mut World, vmid: u32, host: &str, mut req: ServiceRequest) -> Entry {
+    let found = w.clusters.iter().find(|(_, c)| c.nodes.values().any(|n| n.vmid == vmid));
+    let Some((id, c)) = found.map(|(id, c)| (id.clone(), c)) else { return Entry::Refused };
+    if config::list(&c.config, "disable").iter().any(|d| d == "servicelb" || d == "traefik") {
+        return Entry::Refused;
+    }
+    let traefik = serde_json::json!({"matchLabels": {"app.kubernetes.io/name": "traefik"}});
+    if !c.store.select("pods", "kube-system", &traefik).into_iter().any(pods::is_ready) {
+        return Entry::Refused;
+    }
+    let plain = |status, body: &str| ServiceAnswer { status, content_type: "text/plain".into(), body: body.into() };
+    let rule = c.store.all("ingresses.networking.k8s.io", "").find_map(|i| {
+        let rule = arr(i, "/spec/rules").iter().find(|r| r["host"] == host)?;
+        Some((i.clone(), rule.clone()))
+    });
+    let Some((ingress, rule)) = rule else {
+        return Entry::Answer(plain(404, "404 page not found\n"), (w.now_ms, w.now_ms + 365 * DAY_MS));
+    };
+    let made = parse_time(s(&ingress, "/metadata/creationTimestamp")).unwrap_or(w.now_ms);
+    let made = made + w.now_ms.saturating_sub(made) / RENEWED_MS * RENEWED_MS;
+    let backend = backend(&rule);
+    req.namespace = s(&ingress, "/metadata/namespace").to_owned();
+    req.service = s(&backend, "/service/name").to_owned();
+    req.port = backend["service"]["port"]["number"].as_u64().map_or_else(String::new, |n| n.to_string());
+    let answer = service_http(lab, w, &id, &req);
+    let answer = if answer.status == 503 { plain(503, "no available server\n") } else { answer };
+    Entry::Answer(answer, (made, made + VALID_MS))
+}
+
+fn backend(rule: &Value) -> Value {
+    arr(rule, "/http/paths").first().map(|p| p["backend"].clone()).unwrap_or_default()
+}
