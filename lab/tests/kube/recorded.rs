@@ -37,6 +37,10 @@ const DIFFERENT: &[(&str, &str)] = &[
         "between the recorded rows the selector was changed, which is immutable in a full API server",
     ),
     ("json patch copy and move", "the same"),
+    ("create namespace", "a full API server counts no generations of namespaces"),
+    ("secret with stringData", "a full API server notes `data`, which `stringData` has become"),
+    ("secret read", "the same"),
+    ("delete with options body", "a full API server answers with the pod that it has deleted"),
     ("custom resources as Table", "the recording was cut to the first cell"),
     ("delete with wrong rv precondition", "the resourceVersion that the text names is another"),
 ];

@@ -82,7 +82,7 @@ async fn metadata() {
         ),
         (
             json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]}}),
-            &["metadata.ownerReferences[0].uid: Required value: must not be empty"],
+            &["metadata.ownerReferences.uid: Invalid value: \"\": must not be empty"],
         ),
         (
             json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "A", "name": "p", "uid": "1", "controller": true},
@@ -213,7 +213,7 @@ async fn pods() {
         (
             spec(json!({"dnsPolicy": "x"})),
             &[
-                "spec.dnsPolicy: Unsupported value: \"x\": supported values: \"ClusterFirst\", \"ClusterFirstWithHostNet\", \"Default\", \"None\"",
+                "spec.dnsPolicy: Unsupported value: \"x\": supported values: \"ClusterFirstWithHostNet\", \"ClusterFirst\", \"Default\", \"None\"",
             ],
         ),
         (
@@ -244,7 +244,9 @@ async fn pods() {
         ),
         (
             with(json!({"ports": [{"containerPort": 80, "name": "much-too-long-name"}]})),
-            &[&format!("{at}.ports[0].name: Invalid value: \"much-too-long-name\": must be no more than 15 bytes")],
+            &[&format!(
+                "{at}.ports[0].name: Invalid value: \"much-too-long-name\": must be no more than 15 characters"
+            )],
         ),
         (
             with(json!({"ports": [{"containerPort": 70_000}]})),

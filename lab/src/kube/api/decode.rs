@@ -158,6 +158,12 @@ pub fn object(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Value, Vec<St
     if kind.kind == "HorizontalPodAutoscaler" && older {
         hpa::raise(&mut obj);
     }
+    if let Some(v) = obj.get("metadata").filter(|v| !v.is_object() && !v.is_null()) {
+        let word = typed::word(v);
+        let into = format!("Go struct field {}.metadata of type v1.ObjectMeta", kind.kind);
+        let why = format!("json: cannot unmarshal {word} into {into}");
+        return Err(refuse(&kind.api_version(), &kind.kind, &why));
+    }
     fits(call, kind, t, &mut obj, refuse)?;
     let unknown = typed::read(kind, &mut obj).map_err(|e| refuse(&kind.api_version(), &kind.kind, &e))?;
     let found = repeated.into_iter().chain(remarks(&duplicates, &unknown)).collect();

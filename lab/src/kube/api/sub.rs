@@ -157,6 +157,12 @@ fn token(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     if let Some(why) = wrong {
         return Err(Failure::invalid(&request, meta::name(&body), &[Cause::invalid(at, &seconds.into(), why)]));
     }
+    let named = meta::name(&body);
+    if !named.is_empty() && named != meta::name(&sa) {
+        let why = "must match the service account name if specified";
+        let cause = Cause::invalid("metadata.name", &body["metadata"]["name"], why);
+        return Err(Failure::invalid(&request, meta::name(&sa), &[cause]));
+    }
     let seconds = u64::try_from(seconds).unwrap_or(3600);
     let asked: Vec<&str> =
         body["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();

@@ -22,7 +22,7 @@ pub fn started(cx: &mut Cx) {
         cx.c.store.install_crd(now, crd);
         super::misc::definition(cx);
     }
-    let anywhere = json!([{"operator": "Exists"}]);
+    let anywhere = json!([{"operator": "Exists", "effect": "NoSchedule"}]);
     for (ns, name, image) in [
         ("cattle-fleet-system", "fleet-controller", "rancher/fleet:v0.14.1"),
         ("cattle-fleet-system", "gitjob", "rancher/fleet:v0.14.1"),

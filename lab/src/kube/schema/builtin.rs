@@ -109,6 +109,9 @@ const ATOMIC_MAPS: &[(&str, &str)] = &[
     ("node.v1.Scheduling", "nodeSelector"),
 ];
 
+/// Structs that are merged although their type is replaced as a whole elsewhere.
+const GRANULAR: &[(&str, &str)] = &[("core.v1.PersistentVolumeSpec", "claimRef")];
+
 fn generate() -> Map<String, Value> {
     let mut defs = gpuhost_stdlib::wire::schema::definitions().clone();
     mutating(&mut defs);
@@ -173,6 +176,9 @@ fn annotate(name: &str, def: &mut Value) {
     for (field, p) in props {
         if ATOMIC_MAPS.iter().any(|(t, f)| name.ends_with(t) && f == field) {
             p["x-kubernetes-map-type"] = "atomic".into();
+        }
+        if GRANULAR.iter().any(|(t, f)| name.ends_with(t) && f == field) {
+            p["x-kubernetes-map-type"] = "granular".into();
         }
         if p["type"] != "array" {
             continue;

@@ -3,9 +3,9 @@ use base64::Engine;
 use serde_json::{Value, json};
 
 use super::node::Node;
-use super::{Kind, kindfill, podfill, typed};
+use super::{Kind, kindfill, podfill, services, typed};
 use crate::kube::store::{Store, meta};
-use crate::kube::text::{arr, s, shown};
+use crate::kube::text::shown;
 
 /// Fills in defaults; `old` is the object as it was, for values that are given out once.
 pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value>) {
@@ -17,7 +17,7 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
     quantities(Node::of(kind), obj);
     match kind.kind.as_str() {
         _ if kind.group == "admissionregistration.k8s.io" => crate::kube::dynamic::defaults(kind, obj),
-        "Pod" => pod(store, obj, old),
+        "Pod" => pod(obj),
         "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => {
             workload(&kind.kind, obj);
             if kind.kind == "DaemonSet" {
@@ -26,23 +26,19 @@ pub fn apply(store: &mut Store, kind: &Kind, obj: &mut Value, old: Option<&Value
         }
         "Job" => job(obj, old),
         "CronJob" => cron(obj),
-        "Service" => service(store, obj, old),
+        "Service" => service(obj),
         "Secret" => secret(obj),
         "Namespace" => {
             let name = meta::name(obj).to_owned();
-            if old.is_none() {
-                set(&mut obj["spec"], "finalizers", json!(["kubernetes"]));
-            }
             set(&mut obj["status"], "phase", "Active".into());
             obj["metadata"]["labels"]["kubernetes.io/metadata.name"] = name.into();
         }
-        "PersistentVolumeClaim" => claim(store, obj, old.is_none()),
+        "PersistentVolumeClaim" => claim(obj),
         "PersistentVolume" => {
             set(&mut obj["spec"], "persistentVolumeReclaimPolicy", "Retain".into());
             set(&mut obj["spec"], "volumeMode", "Filesystem".into());
             podfill::sources(&mut obj["spec"]);
             set(&mut obj["status"], "phase", "Pending".into());
-            protect(obj, "kubernetes.io/pv-protection", old.is_none());
         }
         "StorageClass" => {
             set(obj, "reclaimPolicy", "Delete".into());
@@ -119,6 +115,9 @@ pub fn canonical(text: &str) -> Option<String> {
     let at = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '-' || c == '+')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(at);
     let value: f64 = number.parse().ok()?;
+    if let Some(power) = suffix.strip_prefix(['e', 'E']).and_then(|p| p.parse::<i32>().ok()) {
+        return Some(exponent(value, power));
+    }
     const BINARY: &[&str] = &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     const DECIMAL: &[&str] = &["n", "u", "m", "", "k", "M", "G", "T", "P", "E"];
     if let Some(mut i) = BINARY.iter().position(|s| *s == suffix && !s.is_empty()) {
@@ -150,44 +149,29 @@ pub fn canonical(text: &str) -> Option<String> {
     Some(format!("{v}{}", DECIMAL[i]))
 }
 
-fn pod(store: &Store, obj: &mut Value, old: Option<&Value>) {
-    podfill::spec(&mut obj["spec"]);
-    podfill::own(&mut obj["spec"]);
-    set(&mut obj["spec"], "serviceAccountName", "default".into());
-    let sa = obj["spec"]["serviceAccountName"].clone();
-    set(&mut obj["spec"], "serviceAccount", sa);
-    set(&mut obj["spec"], "enableServiceLinks", true.into());
-    set(&mut obj["spec"], "preemptionPolicy", "PreemptLowerPriority".into());
-    let mut class = obj["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
-    let classes = "priorityclasses.scheduling.k8s.io";
-    if class.is_empty() && old.is_none() {
-        let common = store.all(classes, "").filter(|c| c["globalDefault"] == true);
-        if let Some(c) = common.min_by_key(|c| c["value"].as_i64()) {
-            class = meta::name(c).to_owned();
-            obj["spec"]["priorityClassName"] = class.as_str().into();
-        }
+/// A number with a power of ten, as quantities show it: in thousands.
+fn exponent(value: f64, power: i32) -> String {
+    let (mut v, mut p) = (value, power);
+    while p % 3 != 0 {
+        v *= 10.0;
+        p -= 1;
     }
-    let priority = store.get(classes, "", &class).and_then(|c| c["value"].as_i64()).unwrap_or(0);
-    set(&mut obj["spec"], "priority", priority.into());
-    if old.is_none() {
-        set(&mut obj["status"], "phase", "Pending".into());
-        let qos = qos(&obj["spec"]);
-        set(&mut obj["status"], "qosClass", qos.into());
-        let evicts = |t: &Value| matches!(s(t, "/effect"), "" | "NoExecute");
-        let list: Vec<Value> = obj["spec"]["tolerations"].as_array().into_iter().flatten().cloned().collect();
-        let has = |key: &str| list.iter().any(|t| evicts(t) && (s(t, "/key").is_empty() || s(t, "/key") == key));
-        let want: Vec<Value> = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
-            .iter()
-            .filter(|k| !has(k))
-            .map(|k| json!({"key": k, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}))
-            .collect();
-        if !obj["spec"]["tolerations"].is_array() {
-            obj["spec"]["tolerations"] = json!([]);
-        }
-        if let Some(t) = obj["spec"]["tolerations"].as_array_mut() {
-            t.extend(want);
-        }
+    while v != 0.0 && v % 1000.0 == 0.0 {
+        v /= 1000.0;
+        p += 3;
     }
+    if p == 0 || v == 0.0 { format!("{v}") } else { format!("{v}e{p}") }
+}
+
+fn pod(obj: &mut Value) {
+    let spec = &mut obj["spec"];
+    podfill::spec(spec);
+    podfill::own(spec);
+    set(spec, "enableServiceLinks", true.into());
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|n| n < 0) {
+        spec["terminationGracePeriodSeconds"] = 1.into();
+    }
+    tidy(spec);
 }
 
 /// Quality of service of a pod.
@@ -197,14 +181,17 @@ pub fn quality(pod: &Value) -> &'static str {
 }
 
 fn qos(spec: &Value) -> &'static str {
-    let res: Vec<&Value> = spec["containers"].as_array().into_iter().flatten().map(|c| &c["resources"]).collect();
-    let any = res
-        .iter()
-        .any(|r| ["requests", "limits"].iter().any(|k| !r[*k]["cpu"].is_null() || !r[*k]["memory"].is_null()));
+    let own = &spec["resources"];
+    let told = |r: &Value| ["requests", "limits"].iter().any(|k| r[*k].as_object().is_some_and(|m| !m.is_empty()));
+    let lists = ["containers", "initContainers"].into_iter().flat_map(|l| spec[l].as_array().into_iter().flatten());
+    let res: Vec<&Value> = if told(own) { vec![own] } else { lists.map(|c| &c["resources"]).collect() };
+    let zero = |v: &Value| crate::kube::text::milli(v) <= 0;
+    let any =
+        res.iter().any(|r| ["requests", "limits"].iter().any(|k| ["cpu", "memory"].iter().any(|n| !zero(&r[*k][*n]))));
     let all = res.iter().all(|r| {
-        ["cpu", "memory"].iter().all(|k| {
-            !r["limits"][*k].is_null() && (r["requests"][*k].is_null() || r["requests"][*k] == r["limits"][*k])
-        })
+        ["cpu", "memory"]
+            .iter()
+            .all(|k| !zero(&r["limits"][*k]) && (r["requests"][*k].is_null() || r["requests"][*k] == r["limits"][*k]))
     });
     match (any, all) {
         (false, _) => "BestEffort",
@@ -363,59 +350,52 @@ fn cron(obj: &mut Value) {
     tidy(spec);
 }
 
-fn service(store: &mut Store, obj: &mut Value, old: Option<&Value>) {
-    if let Some(old) = old {
-        for f in ["clusterIP", "clusterIPs"] {
-            if let Some(v) = old["spec"].get(f) {
-                set(&mut obj["spec"], f, v.clone());
-            }
-        }
-    }
+fn service(obj: &mut Value) {
+    let outside = services::is_outside;
     set(&mut obj["spec"], "type", "ClusterIP".into());
-    let kind = obj["spec"]["type"].as_str().unwrap_or_default().to_owned();
-    set(&mut obj["spec"], "sessionAffinity", "None".into());
-    match obj["spec"]["sessionAffinity"].as_str() {
-        Some("None") => drop(obj["spec"].as_object_mut().and_then(|m| m.shift_remove("sessionAffinityConfig"))),
+    let spec = &mut obj["spec"];
+    set(spec, "sessionAffinity", "None".into());
+    match spec["sessionAffinity"].as_str() {
+        Some("None") => spec["sessionAffinityConfig"] = Value::Null,
         Some("ClientIP") => {
-            set(&mut obj["spec"], "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10_800}}))
+            set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10_800}}));
+            set(&mut spec["sessionAffinityConfig"], "clientIP", json!({"timeoutSeconds": 10_800}));
+            set(&mut spec["sessionAffinityConfig"]["clientIP"], "timeoutSeconds", 10_800.into());
         }
         _ => {}
     }
-    if kind != "ExternalName" {
-        set(&mut obj["spec"], "internalTrafficPolicy", "Cluster".into());
+    if spec["type"] != "ExternalName" {
+        set(spec, "internalTrafficPolicy", "Cluster".into());
     }
-    let outside = matches!(kind.as_str(), "NodePort" | "LoadBalancer");
-    if outside || kind == "ClusterIP" && !arr(obj, "/spec/externalIPs").is_empty() {
-        set(&mut obj["spec"], "externalTrafficPolicy", "Cluster".into());
+    if outside(spec) && crate::kube::text::s(spec, "/externalTrafficPolicy").is_empty() {
+        spec["externalTrafficPolicy"] = "Cluster".into();
     }
-    let n = store.draw_port();
-    if kind == "LoadBalancer" {
-        set(&mut obj["spec"], "allocateLoadBalancerNodePorts", true.into());
-        if obj["spec"]["externalTrafficPolicy"] == "Local" {
-            let was = old.map(|o| o["spec"]["healthCheckNodePort"].clone()).filter(|p| !p.is_null());
-            set(&mut obj["spec"], "healthCheckNodePort", was.unwrap_or_else(|| (30_000 + (n + 1381) % 2768).into()));
-        }
+    if spec["type"] == "LoadBalancer" {
+        set(spec, "allocateLoadBalancerNodePorts", true.into());
     }
-    for (i, p) in obj["spec"]["ports"].as_array_mut().into_iter().flatten().enumerate() {
+    for p in podfill::each(spec, "/ports") {
         set(p, "protocol", "TCP".into());
+        // Go takes zero and nothing for the same
+        if matches!(&p["targetPort"], Value::Number(n) if n.as_i64() == Some(0)) || p["targetPort"] == "" {
+            p["targetPort"] = Value::Null;
+        }
+        if p["nodePort"] == 0 {
+            p["nodePort"] = Value::Null;
+        }
         let port = p["port"].clone();
-        set(p, "targetPort", port.clone());
-        let was = old
-            .and_then(|o| o["spec"]["ports"].as_array()?.iter().find(|q| q["port"] == port)?.get("nodePort").cloned());
-        if outside && p["nodePort"].is_null() {
-            p["nodePort"] = was.unwrap_or_else(|| (30_000 + (n + i as u64 * 7) % 2768).into());
-        }
+        set(p, "targetPort", port);
     }
-    if kind != "ExternalName" {
-        if obj["spec"]["clusterIP"].is_null() {
-            obj["spec"]["clusterIP"] = super::addresses::free(store, n).into();
+    for f in ["clusterIP", "externalName", "loadBalancerIP"] {
+        if spec[f] == "" {
+            spec[f] = Value::Null;
         }
-        let ip = obj["spec"]["clusterIP"].clone();
-        set(&mut obj["spec"], "clusterIPs", json!([ip]));
-        set(&mut obj["spec"], "ipFamilies", json!(["IPv4"]));
-        set(&mut obj["spec"], "ipFamilyPolicy", "SingleStack".into());
     }
     set(&mut obj["status"], "loadBalancer", json!({}));
+    for i in podfill::each(obj, "/status/loadBalancer/ingress") {
+        if i["ip"].is_string() {
+            set(i, "ipMode", "VIP".into());
+        }
+    }
     tidy(obj);
 }
 
@@ -428,27 +408,9 @@ fn secret(obj: &mut Value) {
     }
 }
 
-/// Admission StorageObjectInUseProtection: new objects get a finalizer, which the controller takes off again.
-fn protect(obj: &mut Value, finalizer: &str, is_new: bool) {
-    if is_new && !meta::finalizers(obj).contains(&finalizer) {
-        let mut all = obj["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-        all.push(finalizer.into());
-        obj["metadata"]["finalizers"] = all.into();
-    }
-}
-
-fn claim(store: &Store, obj: &mut Value, is_new: bool) {
+fn claim(obj: &mut Value) {
     set(&mut obj["spec"], "volumeMode", "Filesystem".into());
     set(&mut obj["status"], "phase", "Pending".into());
-    if obj["spec"].get("storageClassName").is_none_or(Value::is_null) {
-        let default = store
-            .all("storageclasses.storage.k8s.io", "")
-            .find(|c| meta::annotation(c, "storageclass.kubernetes.io/is-default-class") == Some("true"))
-            .map(|c| meta::name(c).to_owned());
-        if let Some(name) = default {
-            obj["spec"]["storageClassName"] = name.into();
-        }
-    }
     // either way of naming where the data is from says the same
     let (from, by) = (obj["spec"]["dataSource"].clone(), obj["spec"]["dataSourceRef"].clone());
     match (from.is_object(), by.is_object()) {
@@ -456,10 +418,7 @@ fn claim(store: &Store, obj: &mut Value, is_new: bool) {
         (false, true) if by["namespace"].is_null() => obj["spec"]["dataSource"] = by,
         _ => {}
     }
-    protect(obj, "kubernetes.io/pvc-protection", is_new);
-    if let Some(m) = obj["spec"].as_object_mut() {
-        m.retain(|_, v| !v.is_null());
-    }
+    tidy(&mut obj["spec"]);
 }
 
 fn definition(store: &Store, obj: &mut Value) {

@@ -2,6 +2,8 @@
 //! (the IP validation of apimachinery).
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::kube::store::Cause;
+
 const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
@@ -71,6 +73,48 @@ pub(super) fn range(text: &str, one_form: bool) -> Vec<String> {
         out.push(format!("must be in canonical form (\"{form}\")"));
     }
     out
+}
+
+/// Whether a text is an address of the sixth version.
+#[must_use]
+pub fn is_six(text: &str) -> bool {
+    text.contains(':')
+}
+
+/// Checks an address in any form.
+pub(super) fn sound(at: &str, text: &str, out: &mut Vec<Cause>) {
+    out.extend(address(text, false).iter().map(|why| Cause::invalid(at, &text.into(), why)));
+}
+
+/// Checks a range in any form.
+pub(super) fn sound_range(at: &str, text: &str, out: &mut Vec<Cause>) {
+    out.extend(range(text, false).iter().map(|why| Cause::invalid(at, &text.into(), why)));
+}
+
+/// Addresses that no endpoint has.
+pub(super) fn reachable(at: &str, text: &str, out: &mut Vec<Cause>) {
+    let mut say = |why: &str| out.push(Cause::invalid(at, &text.into(), why));
+    let Ok(ip) = text.parse::<IpAddr>() else { return };
+    if ip.is_unspecified() {
+        say(&format!("may not be unspecified ({text})"));
+    }
+    if ip.is_loopback() {
+        say("may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    }
+    let link = match ip {
+        IpAddr::V4(v) => v.is_link_local(),
+        IpAddr::V6(v) => v.segments()[0] & 0xffc0 == 0xfe80,
+    };
+    if link {
+        say("may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    }
+    let local = match ip {
+        IpAddr::V4(v) => v.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(v) => v.segments()[0] == 0xff02,
+    };
+    if local {
+        say("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+    }
 }
 
 #[cfg(test)]

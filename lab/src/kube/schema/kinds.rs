@@ -71,7 +71,11 @@ impl Kind {
     /// Whether a deletion answers with the object even when it is gone at once.
     #[must_use]
     pub fn returned(&self) -> bool {
-        matches!(self.group.as_str(), "storage.k8s.io" | "resource.k8s.io") && self.plural != "csistoragecapacities"
+        match self.group.as_str() {
+            "storage.k8s.io" | "resource.k8s.io" => self.plural != "csistoragecapacities",
+            "" => SHOWN.contains(&self.plural.as_str()),
+            _ => false,
+        }
     }
 
     /// `apps/v1`, `v1`.
@@ -103,9 +107,20 @@ impl Kind {
     }
 }
 
+/// Core resources that a deletion answers with.
+const SHOWN: &[&str] = &[
+    "namespaces",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "resourcequotas",
+    "serviceaccounts",
+    "services",
+];
+
 /// Kinds whose strategy counts generations; claims of devices, autoscalers and many others have none.
 const COUNTED: &[&str] = &[
-    "Namespace",
     "Pod",
     "PodTemplate",
     "ReplicationController",

@@ -225,7 +225,7 @@ pub(super) fn runtime(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     labels(&obj["scheduling"]["nodeSelector"], "scheduling.nodeSelector", out);
     let tolerated = arr(obj, "/scheduling/tolerations");
     for (i, t) in tolerated.iter().enumerate() {
-        super::podspec::toleration(t, &format!("scheduling.tolerations[{i}]"), out);
+        super::podplace::toleration(t, &format!("scheduling.tolerations[{i}]"), out);
     }
     for (i, t) in tolerated.iter().enumerate().filter(|(i, t)| tolerated[..*i].contains(t)) {
         let shown = serde_json::json!({"Key": s(t, "/key"), "Operator": s(t, "/operator"), "Value": s(t, "/value"),

@@ -114,7 +114,7 @@ pub fn segment(s: &str) -> Vec<String> {
 /// The name of a port.
 #[must_use]
 pub fn port(s: &str) -> Vec<String> {
-    let mut out = at_most(s, 15);
+    let mut out = if s.len() > 15 { vec!["must be no more than 15 characters".to_owned()] } else { Vec::new() };
     let mut say = |wrong: bool, why: &str| out.extend(wrong.then(|| why.to_owned()));
     say(
         s.is_empty() || !s.chars().all(|c| low(c) || c == '-'),

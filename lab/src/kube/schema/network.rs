@@ -1,95 +1,13 @@
-//! Rules of services, ingresses and network policies. Grade: source (the validation packages of kube-apiserver).
+//! Rules of ingresses and network policies. Grade: source (the validation packages of kube-apiserver).
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::rules::{domain_path, duplicate, forbidden, immutable, one_of, port, too_long};
+use super::rules::{domain_path, forbidden, immutable, one_of, port, too_long};
 use super::validate::{judged, selector};
 use super::{ips, names};
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
-
-/// Checks a Service.
-pub(super) fn service(obj: &Value, out: &mut Vec<Cause>) {
-    let spec = &obj["spec"];
-    one_of("spec.type".into(), &spec["type"], &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], out);
-    one_of("spec.sessionAffinity".into(), &spec["sessionAffinity"], &["ClientIP", "None"], out);
-    one_of("spec.internalTrafficPolicy".into(), &spec["internalTrafficPolicy"], &["Cluster", "Local"], out);
-    let kind = s(spec, "/type");
-    let outside = matches!(kind, "NodePort" | "LoadBalancer");
-    if outside || kind == "ClusterIP" && !arr(spec, "/externalIPs").is_empty() {
-        one_of("spec.externalTrafficPolicy".into(), &spec["externalTrafficPolicy"], &["Cluster", "Local"], out);
-        if outside && spec["clusterIP"] == "None" {
-            let why = format!("may not be set to 'None' for {kind} services");
-            out.push(Cause::invalid("spec.clusterIPs[0]", &"None".into(), &why));
-        }
-    } else if spec["externalTrafficPolicy"].as_str().is_some_and(|t| !t.is_empty()) {
-        let why = "may only be set for externally-accessible services";
-        out.push(Cause::invalid("spec.externalTrafficPolicy", &spec["externalTrafficPolicy"], why));
-    }
-    if kind == "ExternalName" {
-        match s(spec, "/externalName") {
-            "" => out.push(Cause::required("spec.externalName", "")),
-            name => judged("spec.externalName", name.strip_suffix('.').unwrap_or(name), names::subdomain, out),
-        }
-    }
-    for (k, v) in spec["selector"].as_object().into_iter().flatten() {
-        judged("spec.selector", k, names::key, out);
-        judged("spec.selector", v.as_str().unwrap_or_default(), names::value, out);
-    }
-    let timeout = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
-    if timeout.as_i64().is_some_and(|n| !(1..=86_400).contains(&n)) {
-        let at = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-        out.push(Cause::invalid(at, timeout, "must be greater than 0 and less than 86400"));
-    }
-    if spec["sessionAffinity"] == "None" && !spec["sessionAffinityConfig"].is_null() {
-        out.push(forbidden("spec.sessionAffinityConfig", "must not be set when session affinity is None"));
-    }
-    service_ports(spec, kind, out);
-}
-
-fn service_ports(spec: &Value, kind: &str, out: &mut Vec<Cause>) {
-    let ports = arr(spec, "/ports");
-    let mut named: Vec<&Value> = Vec::new();
-    let mut seen: Vec<(&Value, &Value)> = Vec::new();
-    for (i, p) in ports.iter().enumerate() {
-        let at = format!("spec.ports[{i}]");
-        match s(p, "/name") {
-            "" if ports.len() > 1 => out.push(Cause::required(format!("{at}.name"), "")),
-            "" => {}
-            name => {
-                judged(format!("{at}.name"), name, names::label, out);
-                if named.contains(&&p["name"]) {
-                    out.push(duplicate(format!("{at}.name"), &p["name"]));
-                }
-                named.push(&p["name"]);
-            }
-        }
-        port(format!("{at}.port"), &p["port"], out);
-        one_of(format!("{at}.protocol"), &p["protocol"], &["SCTP", "TCP", "UDP"], out);
-        match p["targetPort"].as_str() {
-            Some(name) => judged(format!("{at}.targetPort"), name, names::port, out),
-            None if p["targetPort"] != p["port"] => port(format!("{at}.targetPort"), &p["targetPort"], out),
-            None => {}
-        }
-        if let Some(protocol) = p["appProtocol"].as_str() {
-            judged(format!("{at}.appProtocol"), protocol, names::key, out);
-        }
-        let node = p["nodePort"].as_i64().unwrap_or(0);
-        if node != 0 && kind == "ClusterIP" {
-            out.push(forbidden(&format!("{at}.nodePort"), "may not be used when `type` is 'ClusterIP'"));
-        } else if node != 0 && !(30_000..=32_767).contains(&node) {
-            let why = "provided port is not in the valid range. The range of valid ports is 30000-32767";
-            out.push(Cause::invalid(format!("{at}.nodePort"), &p["nodePort"], why));
-        }
-        if seen.contains(&(&p["port"], &p["protocol"])) {
-            let shown = json!({"Name": "", "Protocol": p["protocol"], "AppProtocol": null, "Port": p["port"],
-                "TargetPort": 0, "NodePort": 0});
-            out.push(duplicate(at, &shown));
-        }
-        seen.push((&p["port"], &p["protocol"]));
-    }
-}
 
 /// Checks an Ingress; a new one has one class, whichever way it is named.
 pub(super) fn ingress(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {

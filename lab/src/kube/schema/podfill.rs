@@ -35,8 +35,16 @@ pub(super) fn spec(spec: &mut Value) {
     set(spec, "dnsPolicy", "ClusterFirst".into());
     set(spec, "securityContext", json!({}));
     set(spec, "schedulerName", "default-scheduler".into());
-    if let Some(sa) = spec.get("serviceAccountName").cloned() {
-        set(spec, "serviceAccount", sa);
+    // two names for one account
+    let named = |f: &str, spec: &Value| spec[f].as_str().is_some_and(|n| !n.is_empty());
+    if !named("serviceAccountName", spec) {
+        spec["serviceAccountName"] = spec["serviceAccount"].clone();
+    }
+    spec["serviceAccount"] = spec["serviceAccountName"].clone();
+    for f in ["hostNetwork", "hostPID", "hostIPC"] {
+        if spec[f] == false {
+            spec[f] = Value::Null;
+        }
     }
     for list in CONTAINERS {
         each(spec, &format!("/{list}")).for_each(container);
@@ -53,6 +61,16 @@ pub(super) fn spec(spec: &mut Value) {
 /// Defaults that pods have and templates have not.
 pub(super) fn own(spec: &mut Value) {
     let host = spec["hostNetwork"] == true;
+    let whole = spec["resources"]["limits"].as_object().cloned().unwrap_or_default();
+    for (k, v) in whole {
+        if !matches!(k.as_str(), "cpu" | "memory") && !k.starts_with("hugepages-") {
+            continue;
+        }
+        let own = |c: &Value| !c["resources"]["requests"][&k].is_null() || !c["resources"]["limits"][&k].is_null();
+        if !spec["containers"].as_array().into_iter().flatten().any(own) {
+            set(&mut spec["resources"]["requests"], &k, v);
+        }
+    }
     for list in ["/containers", "/initContainers"] {
         for c in each(spec, list) {
             let limits = c["resources"].get("limits").cloned().unwrap_or_default();
@@ -74,7 +92,13 @@ fn container(c: &mut Value) {
     set(c, "terminationMessagePolicy", "File".into());
     set(c, "resources", json!({}));
     each(c, "/ports").for_each(|p| set(p, "protocol", "TCP".into()));
-    each(c, "/env").for_each(|e| fill(e, "/valueFrom/fieldRef", &[("apiVersion", "v1".into())]));
+    for e in each(c, "/env") {
+        fill(e, "/valueFrom/fieldRef", &[("apiVersion", "v1".into())]);
+        fill(e, "/valueFrom/resourceFieldRef", &[("divisor", "0".into())]);
+        if e["value"] == "" {
+            e["value"] = Value::Null;
+        }
+    }
     let get = [("path", "/".into()), ("scheme", "HTTP".into())];
     for probe in ["/livenessProbe", "/readinessProbe", "/startupProbe"] {
         let numbers = [
@@ -85,6 +109,9 @@ fn container(c: &mut Value) {
         ];
         fill(c, probe, &numbers);
         fill(c, &format!("{probe}/httpGet"), &get);
+        if let Some(path) = c.pointer_mut(&format!("{probe}/httpGet/path")).filter(|p| **p == "") {
+            *path = "/".into();
+        }
         fill(c, &format!("{probe}/grpc"), &[("service", "".into())]);
     }
     for hook in ["postStart", "preStop"] {
@@ -97,7 +124,11 @@ fn volume(v: &mut Value) {
         fill(v, source, &[("defaultMode", 420.into())]);
     }
     let reference = [("apiVersion", "v1".into())];
-    each(v, "/downwardAPI/items").for_each(|i| fill(i, "/fieldRef", &reference));
+    let divisor = [("divisor", "0".into())];
+    for i in each(v, "/downwardAPI/items") {
+        fill(i, "/fieldRef", &reference);
+        fill(i, "/resourceFieldRef", &divisor);
+    }
     for s in each(v, "/projected/sources") {
         fill(s, "/serviceAccountToken", &[("expirationSeconds", 3600.into())]);
         each(s, "/downwardAPI/items").for_each(|i| fill(i, "/fieldRef", &reference));
@@ -105,6 +136,7 @@ fn volume(v: &mut Value) {
     if let Some(policy) = v.pointer("/image/reference").and_then(Value::as_str).map(pull) {
         fill(v, "/image", &[("pullPolicy", policy.into())]);
     }
+    fill(v, "/ephemeral/volumeClaimTemplate", &[("metadata", json!({})), ("spec", json!({}))]);
     fill(v, "/ephemeral/volumeClaimTemplate/spec", &[("volumeMode", "Filesystem".into()), ("resources", json!({}))]);
     sources(v);
     if let Some(m) = v.as_object_mut() {

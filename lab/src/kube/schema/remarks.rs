@@ -69,6 +69,23 @@ pub fn of(kind: &Kind, obj: &Value, old: Option<&Value>) -> Vec<String> {
         dotted(kind, obj, &mut out);
     }
     own(kind, obj, old, &mut out);
+    match (kind.group.as_str(), kind.kind.as_str()) {
+        ("", "Service") => service(&obj["spec"], &mut out),
+        ("", "Secret") if old.is_none() => tls(obj, &mut out),
+        ("", "PersistentVolume") if obj["spec"]["persistentVolumeReclaimPolicy"] == "Recycle" => {
+            out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into());
+        }
+        ("", "PersistentVolumeClaim") => {
+            let v = &obj["spec"]["resources"]["requests"]["storage"];
+            if !v.is_null() && milli(v) % 1000 != 0 {
+                out.push(format!(
+                    "spec.resources.requests[storage]: fractional byte value {:?} is invalid, must be an integer",
+                    shown(v)
+                ));
+            }
+        }
+        _ => {}
+    }
     let (Some(at), Some(spec)) = (template(kind), pod_spec(kind, obj)) else { return out };
     let above = obj.pointer(&format!("/{}metadata/annotations", at.replace('.', "/"))).unwrap_or(&Value::Null);
     for (key, why) in OLD_NOTES.iter().filter(|(k, _)| !above[*k].is_null()) {
@@ -108,6 +125,36 @@ fn own(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<String>) {
             }
         }
         _ => {}
+    }
+}
+
+/// A certificate that is none.
+fn tls(obj: &Value, out: &mut Vec<String>) {
+    if obj["type"] != "kubernetes.io/tls" {
+        return;
+    }
+    let plain = s(obj, "/stringData/tls.crt").to_owned();
+    let coded = crate::kube::text::unb64(s(obj, "/data/tls.crt")).unwrap_or_default();
+    let text = if plain.is_empty() { String::from_utf8_lossy(&coded).into_owned() } else { plain };
+    if !text.is_empty() && !text.contains("-----BEGIN") {
+        out.push("tls: failed to find any PEM data in certificate input".into());
+    }
+}
+
+fn service(spec: &Value, out: &mut Vec<String>) {
+    if spec["externalName"].is_string() && spec["type"] != "ExternalName" {
+        out.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".into());
+    }
+    if spec["clusterIP"] == "None" {
+        if !s(spec, "/loadBalancerIP").is_empty() {
+            out.push("spec.loadBalancerIP is ignored for headless services".into());
+        }
+        if !arr(spec, "/externalIPs").is_empty() {
+            out.push("spec.externalIPs is ignored for headless services".into());
+        }
+        if spec["sessionAffinity"].as_str().is_some_and(|a| a != "None") {
+            out.push("spec.SessionAffinity is ignored for headless services".into());
+        }
     }
 }
 
@@ -165,7 +212,8 @@ fn pod(spec: &Value, at: &str, out: &mut Vec<String>) {
     for (i, _) in arr(spec, "/imagePullSecrets").iter().enumerate().filter(|(_, v)| s(v, "/name").is_empty()) {
         out.push(format!("{at}.imagePullSecrets[{i}].name: invalid empty name \"\""));
     }
-    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|n| n < 0) {
+    // a pod's own is mended before anybody looks
+    if at != "spec" && spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|n| n < 0) {
         out.push(format!(
             "{at}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
         ));
@@ -217,6 +265,13 @@ fn ports(spec: &Value, at: &str, out: &mut Vec<String>) {
                     } else if host(o) == 0 || host(p) == 0 {
                         out.push(format!("{here}: overlapping port definition with {other}"));
                     }
+                }
+                if let Some((other, _)) = seen.iter().find(|(_, o)| !s(p, "/name").is_empty() && o["name"] == p["name"])
+                {
+                    out.push(format!(
+                        "{here}: duplicate port name {} with {other}, services and probes that select ports by name will use {other}",
+                        p["name"]
+                    ));
                 }
                 seen.push((here, p));
             }

@@ -79,7 +79,10 @@ pub(super) fn domain_path(at: &str, text: &str, out: &mut Vec<Cause>) {
 pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     let spec = &obj["spec"];
     match kind.kind.as_str() {
-        "Pod" => podspec::check(spec, "spec", &[], out),
+        "Pod" => {
+            podspec::check(spec, "spec", &[], out);
+            pod(obj, old, out);
+        }
         "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" => {
             if let Some(old) = old.filter(|_| kind.kind == "DaemonSet") {
                 immutable("spec.selector", &spec["selector"], Some(&old["spec"]["selector"]), out);
@@ -88,7 +91,7 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
         }
         "Job" => jobs::check(obj, out),
         "CronJob" => jobs::cron(spec, old.map(|o| &o["spec"]), out),
-        "Service" => network::service(obj, out),
+        "Service" => super::services::check(obj, old, out),
         "Ingress" => network::ingress(obj, old, out),
         "IngressClass" => network::class(spec, old, out),
         "NetworkPolicy" => network::policy(spec, out),
@@ -100,7 +103,7 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
         "ServiceCIDR" => network::ranges(spec, old.map(|o| &o["spec"]), out),
         _ if kind.group == "storage.k8s.io" => storage::check(kind, obj, old, out),
         "Lease" => limits::lease(spec, out),
-        "PersistentVolumeClaim" => volumes::claim(spec, out),
+        "PersistentVolumeClaim" => volumes::claim(spec, "spec", out),
         "PersistentVolume" => volumes::volume(spec, out),
         "EndpointSlice" => slices::slice(obj, old, out),
         "Endpoints" => slices::endpoints(obj, out),
@@ -118,6 +121,23 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
         "CustomResourceDefinition" => super::definition::check(obj, old, out),
         _ if kind.group == "admissionregistration.k8s.io" => crate::kube::dynamic::check(kind, obj, out),
         _ => {}
+    }
+}
+
+/// What only a pod, not a template, is told.
+fn pod(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    let placed = !s(obj, "/spec/nodeName").is_empty();
+    if old.is_none() && placed && !arr(obj, "/spec/schedulingGates").is_empty() {
+        out.push(forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared"));
+    }
+    if old.is_none() && !arr(obj, "/spec/ephemeralContainers").is_empty() {
+        out.push(forbidden("spec.ephemeralContainers", "cannot be set on create"));
+    }
+    let mirror = &obj["metadata"]["annotations"][MIRROR];
+    if !mirror.is_null() && !placed {
+        let why = "must set spec.nodeName if mirror pod annotation is set";
+        out.push(Cause::invalid(format!("metadata.annotations[{MIRROR}]"), mirror, why));
     }
 }
 

@@ -2,6 +2,7 @@
 use base64::Engine;
 use serde_json::Value;
 
+use super::validate::judged;
 use crate::kube::api::gojson;
 use crate::kube::store::Cause;
 
@@ -10,21 +11,26 @@ const KEY: &str = "a valid config key must consist of alphanumeric characters, '
 /// Most bytes of all values together.
 const LIMIT: usize = 1024 * 1024;
 
+/// What is wrong with a key of configuration.
+pub(super) fn key(k: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if k.len() > 253 {
+        out.push("must be no more than 253 bytes".to_owned());
+    }
+    if k.is_empty() || !k.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        out.push(KEY.to_owned());
+    } else if k == "." || k == ".." {
+        out.push(format!("must not be '{k}'"));
+    } else if k.starts_with("..") {
+        out.push("must not start with '..'".to_owned());
+    }
+    out
+}
+
 /// Checks the keys of a Secret's or ConfigMap's data.
 pub(super) fn keys(obj: &Value, part: &str, out: &mut Vec<Cause>) {
     for k in obj[part].as_object().into_iter().flat_map(|m| m.keys()) {
-        let at = format!("{part}[{k}]");
-        let shown = Value::from(k.as_str());
-        if k.len() > 253 {
-            out.push(Cause::invalid(at.as_str(), &shown, "must be no more than 253 bytes"));
-        }
-        if k.is_empty() || !k.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            out.push(Cause::invalid(at, &shown, KEY));
-        } else if k == "." || k == ".." {
-            out.push(Cause::invalid(at, &shown, &format!("must not be '{k}'")));
-        } else if k.starts_with("..") {
-            out.push(Cause::invalid(at, &shown, "must not start with '..'"));
-        }
+        judged(format!("{part}[{k}]"), k, key, out);
     }
 }
 

@@ -67,7 +67,8 @@ fn go_type(node: Node<'_>) -> String {
     }
 }
 
-fn word(v: &Value) -> &'static str {
+/// What Go calls the sort of a value.
+pub fn word(v: &Value) -> &'static str {
     match v {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -225,14 +226,45 @@ fn prune(node: Node<'_>, path: &str, v: &mut Value, unknown: &mut Vec<String>) {
     }
 }
 
-/// Times that Go writes as null while they are not set: (kind, fields of a condition).
-const TIMES: &[(&str, [&str; 2])] = &[
-    ("Pod", ["lastProbeTime", "lastTransitionTime"]),
-    ("PersistentVolumeClaim", ["lastProbeTime", "lastTransitionTime"]),
-    ("Node", ["lastHeartbeatTime", "lastTransitionTime"]),
-    ("Deployment", ["lastUpdateTime", "lastTransitionTime"]),
-    ("Job", ["lastProbeTime", "lastTransitionTime"]),
-];
+/// What Go always writes of an item of a list: (kind, list, fields).
+fn items(kind: &str) -> Vec<(&'static str, Value)> {
+    match kind {
+        "Pod" => {
+            let probed = json!({"lastProbeTime": null, "lastTransitionTime": null});
+            let status =
+                json!({"state": {}, "lastState": {}, "ready": false, "restartCount": 0, "image": "", "imageID": ""});
+            vec![
+                ("/status/conditions", probed),
+                ("/status/containerStatuses", status.clone()),
+                ("/status/initContainerStatuses", status.clone()),
+                ("/status/ephemeralContainerStatuses", status),
+            ]
+        }
+        "PersistentVolumeClaim" => {
+            vec![("/status/conditions", json!({"lastProbeTime": null, "lastTransitionTime": null}))]
+        }
+        "Deployment" => vec![("/status/conditions", json!({"lastUpdateTime": null, "lastTransitionTime": null}))],
+        "Job" => vec![("/status/conditions", json!({"lastProbeTime": null, "lastTransitionTime": null}))],
+        "Node" => vec![("/status/conditions", json!({"lastHeartbeatTime": null, "lastTransitionTime": null}))],
+        "Namespace" | "ReplicationController" => vec![("/status/conditions", json!({"lastTransitionTime": null}))],
+        "Service" => {
+            vec![("/status/conditions", json!({"lastTransitionTime": null, "reason": "", "message": ""}))]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What Go always writes of the state of a container.
+fn state(v: &mut Value) {
+    for (sort, fields) in [
+        ("running", json!({"startedAt": null})),
+        ("terminated", json!({"exitCode": 0, "startedAt": null, "finishedAt": null})),
+    ] {
+        if let Some(at) = v.get_mut(sort).filter(|v| v.is_object()) {
+            fill(at, &fields);
+        }
+    }
+}
 
 /// What a Go struct of the kind always writes, set or not.
 fn always(kind: &str) -> Value {
@@ -338,11 +370,12 @@ pub fn complete(kind: &Kind, obj: &mut Value) {
     }
     lean(Node::of(kind), obj);
     fill(obj, &always(&kind.kind));
-    let Some((_, fields)) = TIMES.iter().find(|(k, _)| *k == kind.kind) else { return };
-    let conditions = obj.get_mut("status").and_then(|s| s.get_mut("conditions")).and_then(Value::as_array_mut);
-    for c in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
-        for f in fields {
-            c.entry(*f).or_insert(Value::Null);
+    for (list, fields) in items(&kind.kind) {
+        for item in obj.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            fill(item, &fields);
+            for part in ["state", "lastState"] {
+                item.get_mut(part).into_iter().for_each(state);
+            }
         }
     }
 }

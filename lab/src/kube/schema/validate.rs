@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::names::{self, Judge};
 use super::node::{Field, Node};
-use super::{Kind, builtin, custom, jobs, limits, podupdate, rules, states, workloads};
-use crate::kube::store::{Cause, Failure, Store, meta};
+use super::{Kind, custom, jobs, limits, podupdate, rules, states, statuses, workloads};
+use crate::kube::store::{Cause, Failure, meta};
 
 /// Most bytes of all annotations of an object together.
 const NOTES: usize = 256 * 1024;
@@ -150,20 +150,21 @@ pub(super) fn annotations(v: &Value, path: &str, out: &mut Vec<Cause>) {
     }
 }
 
+const OWNERS: &str = "metadata.ownerReferences";
+
 fn owners(list: &Value, out: &mut Vec<Cause>) {
     let mut controller: Option<String> = None;
-    for (i, r) in list.as_array().into_iter().flatten().enumerate() {
-        let at = format!("metadata.ownerReferences[{i}]");
+    for r in list.as_array().into_iter().flatten() {
         let text = |f: &str| r[f].as_str().unwrap_or_default();
-        for f in ["apiVersion", "kind", "name", "uid"].into_iter().filter(|f| text(f).is_empty()) {
-            out.push(Cause::required(format!("{at}.{f}"), "must not be empty"));
+        let version = text("apiVersion");
+        if version.is_empty() || version.matches('/').count() > 1 || version.ends_with('/') {
+            out.push(Cause::invalid(format!("{OWNERS}.apiVersion"), &version.into(), "version must not be empty"));
         }
-        if text("apiVersion").matches('/').count() > 1 || text("apiVersion").ends_with('/') {
-            let why = "must be <group>/<version> or <version>";
-            out.push(Cause::invalid(format!("{at}.apiVersion"), &r["apiVersion"], why));
+        for f in ["kind", "name", "uid"].into_iter().filter(|f| text(f).is_empty()) {
+            out.push(Cause::invalid(format!("{OWNERS}.{f}"), &"".into(), "must not be empty"));
         }
-        if text("apiVersion") == "v1" && text("kind") == "Event" {
-            out.push(Cause::invalid(at, r, "/v1, Kind=Event is disallowed from being an owner"));
+        if version == "v1" && text("kind") == "Event" {
+            out.push(Cause::invalid(OWNERS, r, "/v1, Kind=Event is disallowed from being an owner"));
         }
         if r["controller"] != true {
             continue;
@@ -175,7 +176,7 @@ fn owners(list: &Value, out: &mut Vec<Cause>) {
                 let why = format!(
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                 );
-                out.push(Cause::invalid("metadata.ownerReferences", list, &why));
+                out.push(Cause::invalid(OWNERS, list, &why));
             }
         }
     }
@@ -189,16 +190,12 @@ fn finish(kind: &Kind, obj: &Value, causes: &[Cause]) -> Result<(), Failure> {
 ///
 /// # Errors
 /// 422 with every cause.
-pub fn create(store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
+pub fn create(kind: &Kind, obj: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
     name(kind, obj, &mut causes);
     metadata(obj, &mut causes);
     finalizers(kind, obj, &mut causes);
     body(kind, obj, None, &mut causes);
-    // addresses and ports are given out last
-    if kind.group.is_empty() && kind.kind == "Service" && causes.is_empty() {
-        causes.extend(super::addresses::trouble(store, obj));
-    }
     finish(kind, obj, &causes)
 }
 
@@ -206,7 +203,7 @@ pub fn create(store: &Store, kind: &Kind, obj: &Value) -> Result<(), Failure> {
 ///
 /// # Errors
 /// 422 with every cause.
-pub fn update(_store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
+pub fn update(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
     metadata(new, &mut causes);
     changed(old, new, &mut causes);
@@ -221,15 +218,20 @@ pub fn update(_store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(
 ///
 /// # Errors
 /// 422 with every cause.
-pub fn status(store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
-    if kind.custom || !states::known(kind) {
-        return update(store, kind, old, new);
+pub fn status(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
+    let core = statuses::known(kind);
+    if !core && (kind.custom || !states::known(kind)) {
+        return update(kind, old, new);
     }
     let mut causes = Vec::new();
     metadata(new, &mut causes);
     changed(old, new, &mut causes);
     changed(old, new, &mut causes);
-    states::check(kind, old, new, &mut causes);
+    if core {
+        statuses::check(kind, old, new, &mut causes);
+    } else {
+        states::check(kind, old, new, &mut causes);
+    }
     finish(kind, new, &causes)
 }
 
@@ -270,14 +272,6 @@ fn immutable(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>) {
         "PersistentVolume" => limits::volume_update(old, new, out),
         _ => {}
     }
-    if kind.kind == "Service"
-        && old["spec"]["clusterIP"] != new["spec"]["clusterIP"]
-        && old["spec"]["clusterIP"].is_string()
-        && new["spec"]["type"] != "ExternalName"
-    {
-        let shown = serde_json::json!([new["spec"]["clusterIP"]]);
-        out.push(Cause::invalid("spec.clusterIPs[0]", &shown, "may not change once set"));
-    }
     if matches!(kind.kind.as_str(), "ConfigMap" | "Secret") && old["immutable"] == true {
         for f in ["immutable", "data", "binaryData"].into_iter().filter(|f| old[*f] != new[*f]) {
             out.push(rules::forbidden(f, "field is immutable when `immutable` is set"));
@@ -295,31 +289,13 @@ fn body(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
         // their own rules tell what is missing, each at its place
     } else if let Some(spec) = obj.get("spec") {
         required(node.down("spec"), "spec", spec, out);
-    } else if matches!(kind.kind.as_str(), "Pod" | "Deployment" | "DaemonSet" | "StatefulSet" | "Job" | "CronJob") {
+    } else if matches!(kind.kind.as_str(), "Deployment" | "DaemonSet" | "StatefulSet" | "Job" | "CronJob") {
         out.push(Cause::required("spec", ""));
     }
     if kind.kind == "CustomResourceDefinition" && old.is_none() {
         named(obj, out);
     }
     rules::check(kind, obj, old, out);
-    match kind.kind.as_str() {
-        "Service"
-            if !matches!(obj["spec"]["clusterIP"].as_str(), Some("None")) && obj["spec"]["type"] != "ExternalName" =>
-        {
-            if obj["spec"]["ports"].as_array().is_none_or(Vec::is_empty) {
-                out.push(Cause::required("spec.ports", ""));
-            }
-        }
-        "PersistentVolumeClaim" => {
-            if obj["spec"]["accessModes"].as_array().is_none_or(Vec::is_empty) {
-                out.push(Cause::required("spec.accessModes", "at least 1 access mode is required"));
-            }
-            if obj["spec"]["resources"]["requests"]["storage"].is_null() {
-                out.push(Cause::required("spec.resources[storage]", ""));
-            }
-        }
-        _ => {}
-    }
 }
 
 /// A definition is called as its objects.
@@ -340,6 +316,8 @@ fn named(obj: &Value, out: &mut Vec<Cause>) {
 
 /// Kinds whose own rules tell of every required field.
 const OWN: &[&str] = &[
+    "Pod",
+    "Service",
     "Deployment",
     "ReplicaSet",
     "StatefulSet",
@@ -355,13 +333,6 @@ const OWN: &[&str] = &[
     "CustomResourceDefinition",
     "MutatingAdmissionPolicy",
 ];
-
-/// Required fields of a pod's spec.
-pub(super) fn pod_required(spec: &Value, path: &str, out: &mut Vec<Cause>) {
-    if let Some(schema) = builtin::definition("io.k8s.api.core.v1.PodSpec") {
-        required(Node::new(schema), path, spec, out);
-    }
-}
 
 /// Required fields that rules of their own look at, or that Go has a value for without being told.
 const CHECKED: &[&str] = &[
@@ -379,6 +350,10 @@ const CHECKED: &[&str] = &[
 
 /// Required fields of built-in types.
 fn required(node: Node<'_>, path: &str, v: &Value, out: &mut Vec<Cause>) {
+    // rules of their own look at these
+    if node.type_name().is_some_and(|t| t.ends_with("core.v1.PodSpec")) {
+        return;
+    }
     match v {
         Value::Object(m) => {
             for r in node.required() {

@@ -34,14 +34,14 @@ const SOURCES: &[&str] = &[
     "csi",
 ];
 
-fn modes(spec: &Value, out: &mut Vec<Cause>) {
+fn modes(spec: &Value, at: &str, out: &mut Vec<Cause>) {
     let list = arr(spec, "/accessModes");
-    list.iter().for_each(|m| one_of("spec.accessModes".into(), m, MODES, out));
+    let field = format!("{at}.accessModes");
+    list.iter().for_each(|m| one_of(field.clone(), m, MODES, out));
     let lone = |m: &Value| m == "ReadWriteOncePod";
-    if list.iter().any(lone) && !list.iter().all(lone) {
-        out.push(forbidden("spec.accessModes", "may not use ReadWriteOncePod with other access modes"));
+    if list.len() > 1 && list.iter().any(lone) {
+        out.push(forbidden(&field, "may not use ReadWriteOncePod with other access modes"));
     }
-    one_of("spec.volumeMode".into(), &spec["volumeMode"], &["Block", "Filesystem"], out);
 }
 
 fn class(spec: &Value, out: &mut Vec<Cause>) {
@@ -62,11 +62,17 @@ pub(super) fn volume(spec: &Value, out: &mut Vec<Cause>) {
     if arr(spec, "/accessModes").is_empty() {
         out.push(Cause::required("spec.accessModes", ""));
     }
-    modes(spec, out);
+    modes(spec, "spec", out);
     match spec["capacity"].as_object().filter(|c| !c.is_empty()) {
-        None => out.push(Cause::required("spec.capacity", "")),
-        Some(c) if c.len() > 1 || !c.contains_key("storage") => {
+        None => {
+            out.push(Cause::required("spec.capacity", ""));
             out.push(Cause::unsupported("spec.capacity", &spec["capacity"], &["storage".to_owned()]));
+        }
+        Some(c) if c.len() > 1 || !c.contains_key("storage") => {
+            let mut keys: Vec<_> = c.iter().collect();
+            keys.sort_by_key(|e| e.0);
+            let shown = keys.into_iter().map(|(k, v)| (k.clone(), v.clone())).collect::<serde_json::Map<_, _>>();
+            out.push(Cause::unsupported("spec.capacity", &shown.into(), &["storage".to_owned()]));
         }
         Some(c) => c.iter().for_each(|(k, v)| positive(format!("spec.capacity[{k}]"), v, out)),
     }
@@ -76,9 +82,8 @@ pub(super) fn volume(spec: &Value, out: &mut Vec<Cause>) {
         let at = "spec.nodeAffinity.required";
         if !spec["nodeAffinity"]["required"].is_object() {
             out.push(Cause::required(at, "must specify required node constraints"));
-        } else if arr(spec, "/nodeAffinity/required/nodeSelectorTerms").is_empty() {
-            let why = "must have at least one node selector term";
-            out.push(Cause::required(format!("{at}.nodeSelectorTerms"), why));
+        } else {
+            super::podplace::node_selector(&spec["nodeAffinity"]["required"], at, out);
         }
     }
     let sources: Vec<&str> = SOURCES.iter().copied().filter(|k| spec[*k].is_object()).collect();
@@ -90,6 +95,10 @@ pub(super) fn volume(spec: &Value, out: &mut Vec<Cause>) {
         Some(k) => source(k, spec, out),
     }
     class(spec, out);
+    one_of("spec.volumeMode".into(), &spec["volumeMode"], &["Block", "Filesystem"], out);
+    if spec["volumeAttributesClassName"].is_string() && !spec["csi"].is_object() {
+        out.push(Cause::required("spec.csi", "has to be specified when using volumeAttributesClassName"));
+    }
 }
 
 fn source(k: &str, spec: &Value, out: &mut Vec<Cause>) {
@@ -113,16 +122,29 @@ fn source(k: &str, spec: &Value, out: &mut Vec<Cause>) {
 }
 
 /// Checks a claim.
-pub(super) fn claim(spec: &Value, out: &mut Vec<Cause>) {
-    modes(spec, out);
-    positive("spec.resources[storage]".to_owned(), &spec["resources"]["requests"]["storage"], out);
-    class(spec, out);
+pub(super) fn claim(spec: &Value, at: &str, out: &mut Vec<Cause>) {
+    super::validate::selector(&spec["selector"], &format!("{at}.selector"), out);
+    if arr(spec, "/accessModes").is_empty() {
+        out.push(Cause::required(format!("{at}.accessModes"), "at least 1 access mode is required"));
+    }
+    modes(spec, at, out);
+    let (field, size) = (format!("{at}.resources[storage]"), &spec["resources"]["requests"]["storage"]);
+    if size.is_null() {
+        out.push(Cause::required(field, ""));
+    } else {
+        positive(field, size, out);
+    }
+    match s(spec, "/storageClassName") {
+        "" => {}
+        name => judged(format!("{at}.storageClassName"), name, names::subdomain, out),
+    }
+    one_of(format!("{at}.volumeMode"), &spec["volumeMode"], &["Block", "Filesystem"], out);
     for field in ["dataSource", "dataSourceRef"] {
         for f in ["name", "kind"]
             .into_iter()
             .filter(|f| spec[field].is_object() && s(&spec[field], &format!("/{f}")).is_empty())
         {
-            out.push(Cause::required(format!("spec.{field}.{f}"), ""));
+            out.push(Cause::required(format!("{at}.{field}.{f}"), ""));
         }
     }
 }

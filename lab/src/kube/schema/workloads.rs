@@ -167,7 +167,6 @@ pub(super) fn pods(template: &Value, at: &str, claims: &[&str], out: &mut Vec<Ca
     labels(&template["metadata"]["labels"], &format!("{at}.labels"), out);
     annotations(&template["metadata"]["annotations"], &format!("{at}.annotations"), out);
     let spec = &template["spec"];
-    super::validate::pod_required(spec, &format!("{at}.spec"), out);
     podspec::check(spec, &format!("{at}.spec"), claims, out);
     if !arr(spec, "/ephemeralContainers").is_empty() {
         let why = "ephemeral containers not allowed in pod template";

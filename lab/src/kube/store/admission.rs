@@ -1,17 +1,17 @@
 //! Admission beyond validation: service accounts, priority and runtime classes that pods name, LimitRanges, the Pod
 //! Security Standards of a namespace, namespaces that stay. Grade: source (plugin/pkg/admission, pod-security-admission).
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Failure, Store, meta};
 use crate::kube::schema::Kind;
-use crate::kube::text::{arr, hash_name, milli, s, shown};
+use crate::kube::text::{arr, milli, s, shown};
 
 const LIMITS: &str = "limitranges";
 
 /// Namespaces that nobody deletes.
 const KEPT: &[&str] = &["default", "kube-system", "kube-public"];
 
-fn is_pod(kind: &Kind) -> bool {
+pub(super) fn is_pod(kind: &Kind) -> bool {
     kind.group.is_empty() && kind.kind == "Pod"
 }
 
@@ -49,21 +49,10 @@ pub(super) fn growth(store: &Store, kind: &Kind, old: &Value, new: &Value) -> Re
     Err(Failure::forbidden(kind, meta::name(new), why))
 }
 
-/// What is added to a new pod or Job that does not say it itself, after it is noted who manages what: pointers.
+/// What is added to a new Job or Ingress that does not say it itself, after it is noted who manages what: pointers.
 pub(super) fn untold(kind: &Kind, obj: &Value) -> Vec<&'static str> {
     let told = |p: &str| obj.pointer(p).is_some_and(|v| !v.is_null());
     match kind.kind.as_str() {
-        _ if is_pod(kind) => {
-            let named = told("/spec/serviceAccountName");
-            let fields = [
-                "/spec/serviceAccountName",
-                "/spec/serviceAccount",
-                "/spec/tolerations",
-                "/spec/priority",
-                "/spec/preemptionPolicy",
-            ];
-            fields.into_iter().filter(|p| !(told(p) || named && *p == "/spec/serviceAccount")).collect()
-        }
         "Job" => generated(obj).into_iter().filter(|p| !told(p)).collect(),
         "Ingress" => ["/spec/ingressClassName"].into_iter().filter(|p| !told(p)).collect(),
         "VolumeAttributesClass" => vec!["/metadata/finalizers"],
@@ -128,121 +117,16 @@ pub(super) fn one_default(store: &Store, kind: &Kind, obj: &Value) -> Result<(),
     }
 }
 
-/// Fills in what LimitRanges of the namespace give to containers that say nothing.
-pub(super) fn fill(store: &Store, kind: &Kind, ns: &str, obj: &mut Value) {
+/// Fills in the class of a new Ingress.
+pub(super) fn fill(store: &Store, kind: &Kind, obj: &mut Value) {
     if kind.kind == "Ingress" && kind.group == "networking.k8s.io" {
         ingress_class(store, obj);
     }
-    if !is_pod(kind) {
-        return;
-    }
-    let rules: Vec<Value> = container_rules(store, ns);
-    for rule in &rules {
-        for list in ["containers", "initContainers"] {
-            for c in obj["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-                defaults(rule, c);
-            }
-        }
-    }
-    if !rules.is_empty() {
-        obj["status"]["qosClass"] = crate::kube::schema::defaults::quality(obj).into();
-    }
-    token(store, ns, obj);
 }
 
-/// Where the token of a pod's service account is mounted.
-const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
-/// Gives a pod the volume with the token of its service account, unless somebody does not want it.
-fn token(store: &Store, ns: &str, pod: &mut Value) {
-    let account = store.get("serviceaccounts", ns, s(pod, "/spec/serviceAccountName"));
-    let wanted = pod["spec"]["automountServiceAccountToken"].as_bool();
-    let told = wanted.or_else(|| account?["automountServiceAccountToken"].as_bool());
-    if account.is_none() || told == Some(false) {
-        return;
-    }
-    let name = format!("kube-api-access-{}", hash_name(meta::uid(pod), 5));
-    let mut mounted = false;
-    for list in ["initContainers", "containers"] {
-        for c in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            if arr(c, "/volumeMounts").iter().any(|m| m["mountPath"] == TOKEN_PATH) {
-                continue;
-            }
-            let mount = json!({"name": name, "readOnly": true, "mountPath": TOKEN_PATH});
-            match c["volumeMounts"].as_array_mut() {
-                Some(all) => all.push(mount),
-                None => c["volumeMounts"] = json!([mount]),
-            }
-            mounted = true;
-        }
-    }
-    if !mounted {
-        return;
-    }
-    let own = json!({"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}});
-    let volume = json!({"name": name, "projected": {"defaultMode": 420, "sources": [
-        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {"downwardAPI": {"items": [own]}}]}});
-    match pod["spec"]["volumes"].as_array_mut() {
-        Some(all) => all.push(volume),
-        None => pod["spec"]["volumes"] = json!([volume]),
-    }
-}
-
-fn container_rules(store: &Store, ns: &str) -> Vec<Value> {
+pub(super) fn container_rules(store: &Store, ns: &str) -> Vec<Value> {
     let all = store.all(LIMITS, ns).flat_map(|l| arr(l, "/spec/limits"));
     all.filter(|r| r["type"] == "Container").cloned().collect()
-}
-
-fn defaults(rule: &Value, c: &mut Value) {
-    if !c["resources"].is_object() {
-        c["resources"] = json!({});
-    }
-    for (part, from) in [("limits", "default"), ("requests", "defaultRequest")] {
-        for (k, v) in rule[from].as_object().into_iter().flatten() {
-            // what a container limits and does not request is requested in full
-            let told = !c["resources"][part][k].is_null()
-                || part == "requests" && !c["resources"]["limits"][k].is_null() && rule["default"][k].is_null();
-            if !told {
-                c["resources"][part][k] = v.clone();
-            }
-        }
-    }
-    for (k, v) in rule["default"].as_object().into_iter().flatten() {
-        if c["resources"]["requests"][k].is_null() {
-            let limit = c["resources"]["limits"][k].clone();
-            c["resources"]["requests"][k] = if limit.is_null() { v.clone() } else { limit };
-        }
-    }
-}
-
-/// Refuses a new pod of a client that names what is not there.
-///
-/// # Errors
-/// 403 in the words of the plugin.
-pub(super) fn naming(store: &Store, kind: &Kind, ns: &str, obj: &Value) -> Result<(), Failure> {
-    let refuse = |why: String| Err(Failure::forbidden(kind, meta::name(obj), &why));
-    if is_pod(kind) {
-        let account = s(obj, "/spec/serviceAccountName");
-        if !account.is_empty() && store.get("serviceaccounts", ns, account).is_none() {
-            return refuse(format!(
-                "error looking up service account {ns}/{account}: serviceaccount \"{account}\" not found"
-            ));
-        }
-        let class = s(obj, "/spec/priorityClassName");
-        if !class.is_empty()
-            && !class.starts_with("system-")
-            && store.get("priorityclasses.scheduling.k8s.io", "", class).is_none()
-        {
-            return refuse(format!("no PriorityClass with name {class} was found"));
-        }
-        let class = s(obj, "/spec/runtimeClassName");
-        if !class.is_empty() && store.get("runtimeclasses.node.k8s.io", "", class).is_none() {
-            return refuse(format!("pod rejected: RuntimeClass \"{class}\" not found"));
-        }
-    }
-    Ok(())
 }
 
 /// Refuses a new pod that leaves its LimitRanges or violates its namespace's standard.

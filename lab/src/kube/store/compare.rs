@@ -135,34 +135,36 @@ fn step(element: &str, node: Node<'_>, old: Option<&Value>, new: Option<&Value>,
             d.modified.put(element.to_owned(), sub.modified);
             d.removed.put(element.to_owned(), sub.removed);
         }
-        (None, Some(n)) => put_all(element, node, n, &mut d.added),
-        (Some(o), None) => put_all(element, node, o, &mut d.removed),
+        (None, Some(n)) => put_all(element, node, n, false, &mut d.added),
+        (Some(o), None) => put_all(element, node, o, false, &mut d.removed),
         (None, None) => {}
     }
 }
 
-/// Adds `v` and everything below to `set`, members at every level.
-fn put_all(element: &str, node: Node<'_>, v: &Value, set: &mut Set) {
-    let below = if leaf(node, v) { Set::default() } else { everything(node, v) };
-    let implied = ALWAYS.contains(&element) && !node.open() && !node.custom();
+/// Adds `v` and everything below to `set`, members at every level; `listed` is what is below an item of a list, where
+/// nothing is there without being told.
+fn put_all(element: &str, node: Node<'_>, v: &Value, listed: bool, set: &mut Set) {
+    let listed = listed || element.starts_with("k:");
+    let below = if leaf(node, v) { Set::default() } else { everything(node, v, listed) };
+    let implied = !listed && ALWAYS.contains(&element) && !node.open() && !node.custom();
     if below.is_empty() || !implied {
         set.members.insert(element.to_owned());
     }
     set.put(element.to_owned(), below);
 }
 
-fn everything(node: Node<'_>, v: &Value) -> Set {
+fn everything(node: Node<'_>, v: &Value, listed: bool) -> Set {
     let mut out = Set::default();
     match v {
         Value::Object(m) => {
             for (k, v) in m.iter().filter(|(k, v)| !v.is_null() || k.ends_with("Time")) {
-                put_all(&format!("f:{k}"), node.down(k), v, &mut out);
+                put_all(&format!("f:{k}"), node.down(k), v, listed, &mut out);
             }
         }
         Value::Array(a) => {
             for (k, v) in keyed(node, a).unwrap_or_default() {
                 match v.as_slice() {
-                    [one] => put_all(&k, node.items(), one, &mut out),
+                    [one] => put_all(&k, node.items(), one, listed, &mut out),
                     _ => drop(out.members.insert(k)),
                 }
             }

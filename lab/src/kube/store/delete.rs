@@ -75,9 +75,6 @@ impl Store {
         let old = self.arc(&kind.resource(), ns, name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         check(kind, name, &old, o)?;
         super::admission::deletion(kind, name)?;
-        if o.dry_run {
-            return Ok(Deleted::Gone(old));
-        }
         let namespace = kind.group.is_empty() && kind.kind == "Namespace";
         let grace = self.grace(kind, &old, o.grace);
         let mut holders: Vec<String> = meta::finalizers(&old).into_iter().map(str::to_owned).collect();
@@ -91,9 +88,15 @@ impl Store {
         if definition && !has(&holders, CLEANUP) && !meta::deleting(&old) {
             holders.push(CLEANUP.into());
         }
-        if holders.is_empty() && grace == 0 && !namespace {
-            self.finish(kind, ns, name, &old);
-            return Ok(Deleted::Gone(old));
+        let pod = kind.group.is_empty() && kind.kind == "Pod";
+        if o.dry_run || holders.is_empty() && grace == 0 && !namespace {
+            // what is shown of a pod says that it has ended, others are shown as they were
+            let stays = !holders.is_empty() || namespace || grace > 0;
+            let last = if pod || stays { Arc::new(self.marked(kind, &old, &holders, grace)) } else { old.clone() };
+            if !o.dry_run {
+                self.finish(kind, ns, name, &old);
+            }
+            return Ok(if stays { Deleted::Marked(last) } else { Deleted::Gone(last) });
         }
         let marked = self.mark(kind, ns, name, &old, &holders, grace);
         if has(&holders, FOREGROUND) {
@@ -135,7 +138,13 @@ impl Store {
         {
             return old.clone();
         }
-        let mut new = (**old).clone();
+        let new = self.marked(kind, old, holders, grace);
+        self.commit(kind, ns, name, Some(new))
+    }
+
+    /// An object that is to end.
+    fn marked(&self, kind: &Kind, old: &Value, holders: &[String], grace: u64) -> Value {
+        let mut new = old.clone();
         let at = self.now_ms + grace * 1000;
         meta::edit(&mut new, |m| {
             m.insert("deletionTimestamp".into(), meta::time(at).into());
@@ -143,7 +152,7 @@ impl Store {
             if !holders.is_empty() {
                 m.insert("finalizers".into(), json!(holders));
             }
-            if let Some(g) = m.get("generation").and_then(Value::as_u64) {
+            if let Some(g) = m.get("generation").and_then(Value::as_u64).filter(|_| !meta::deleting(old)) {
                 m.insert("generation".into(), (g + 1).into());
             }
         });
@@ -157,7 +166,7 @@ impl Store {
             let now = meta::time(self.now_ms);
             set_condition(&mut new["status"], &now, ("Terminating", "True", "InstanceDeletionPending", why));
         }
-        self.commit(kind, ns, name, Some(new))
+        new
     }
 
     /// Whether the object is a pod a kubelet still has to end.

@@ -36,7 +36,11 @@ impl Cause {
 
     /// A value breaks a rule; `value` is shown as JSON.
     pub fn invalid(field: impl Into<String>, value: &Value, why: &str) -> Cause {
-        Cause { reason: "FieldValueInvalid", field: field.into(), message: format!("Invalid value: {value}: {why}") }
+        Cause {
+            reason: "FieldValueInvalid",
+            field: field.into(),
+            message: format!("Invalid value: {}: {why}", quoted(value)),
+        }
     }
 
     /// A rule is broken by values that are not shown.
@@ -50,6 +54,12 @@ impl Cause {
         let message = format!("Unsupported value: {value}: supported values: {list}");
         Cause { reason: "FieldValueNotSupported", field: field.into(), message }
     }
+}
+
+/// A value as Go shows it: text with its control characters by their bytes.
+fn quoted(v: &Value) -> String {
+    let text = v.to_string();
+    if v.is_string() { text.replace("\\u00", "\\x") } else { text }
 }
 
 /// Causes as one text: each once, in brackets when there are several.

@@ -9,8 +9,8 @@ use super::compare::{Diff, compare};
 use super::fields::{Set, strip};
 use super::meta;
 use super::write::WriteOptions;
-use crate::kube::schema::Kind;
 use crate::kube::schema::node::Node;
+use crate::kube::schema::{Kind, typed};
 
 /// Entries of updates that are kept; the oldest beyond them become one.
 const UPDATERS: usize = 10;
@@ -89,39 +89,6 @@ pub(super) fn set_entries(obj: &mut Value, mut list: Vec<Entry>) {
     });
 }
 
-/// The same for a Secret whose `stringData` has become data: the manager owns what it sent.
-pub(super) fn track_as_sent(
-    kind: &Kind,
-    old: Option<&Value>,
-    new: &mut Value,
-    plain: Option<Value>,
-    o: &WriteOptions,
-    now_ms: u64,
-) {
-    let Some(Value::Object(sent)) = plain else { return track(kind, old, new, o, now_ms) };
-    let mut as_sent = new.clone();
-    for k in sent.keys() {
-        let before = old.and_then(|o| o["data"].get(k)).cloned();
-        match (before, as_sent["data"].as_object_mut()) {
-            (Some(v), Some(data)) => drop(data.insert(k.clone(), v)),
-            (None, Some(data)) => drop(data.shift_remove(k)),
-            _ => {}
-        }
-    }
-    if as_sent["data"].as_object().is_some_and(Map::is_empty)
-        && let Some(m) = as_sent.as_object_mut()
-    {
-        m.shift_remove("data");
-    }
-    as_sent["stringData"] = Value::Object(sent);
-    track(kind, old, &mut as_sent, o, now_ms);
-    let fields = as_sent["metadata"].get("managedFields").cloned();
-    meta::edit(new, |m| match fields {
-        Some(f) => drop(m.insert("managedFields".into(), f)),
-        None => drop(m.shift_remove("managedFields")),
-    });
-}
-
 /// Whether a client asks for managedFields to be forgotten: by an empty list, or by one empty entry.
 fn is_reset(new: &Value) -> bool {
     match new["metadata"]["managedFields"].as_array().map(Vec::as_slice) {
@@ -131,15 +98,23 @@ fn is_reset(new: &Value) -> bool {
     }
 }
 
+/// Whether nobody manages anything of an object that is there: updates leave it so, until somebody applies.
+fn is_untold(old: Option<&Value>) -> bool {
+    old.is_some_and(|o| o["metadata"]["managedFields"].as_array().is_none_or(Vec::is_empty))
+}
+
 /// Updates managedFields of `new` after an update by `o.manager`.
 pub(super) fn track(kind: &Kind, old: Option<&Value>, new: &mut Value, o: &WriteOptions, now_ms: u64) {
-    let blank = crate::kube::schema::typed::blank(kind);
-    let base = old.unwrap_or(&blank);
+    let empty = typed::blank(kind);
+    let base = old.unwrap_or(&empty);
     if o.subresource.is_empty() && old.is_some() && is_reset(new) {
         return set_entries(new, Vec::new());
     }
     // A client may send a list of its own; one that sends none keeps what was.
     let sent = if o.subresource.is_empty() { entries(new) } else { Vec::new() };
+    if sent.is_empty() && is_untold(old) {
+        return set_entries(new, Vec::new());
+    }
     let [main, status] = changes(kind, base, new);
     let diff = if o.subresource == "status" { join(main, status) } else { main };
     let mut list = if sent.is_empty() { entries(base) } else { sent };
@@ -149,10 +124,10 @@ pub(super) fn track(kind: &Kind, old: Option<&Value>, new: &mut Value, o: &Write
 
 /// Notes what the control plane itself has written: the object in one entry, its status in another.
 pub(super) fn record(kind: &Kind, old: Option<&Value>, new: &mut Value, manager: &str, now_ms: u64) {
-    if old == Some(&*new) {
+    if old == Some(&*new) || is_untold(old) {
         return;
     }
-    let empty = Value::Object(Map::new());
+    let empty = typed::blank(kind);
     let mut parts = changes(kind, old.unwrap_or(&empty), new);
     // The status that an object begins with is nobody's, but for nodes, which their kubelets make with one.
     if old.is_none() && kind.kind != "Node" {

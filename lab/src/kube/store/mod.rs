@@ -1,6 +1,7 @@
 //! The objects of a cluster: one ordered store with versions, a bounded log of changes and the
 //! rules every write obeys. Pure data, no sockets; the API and the controllers write through it.
 pub mod admission;
+mod admitted;
 pub mod compare;
 pub mod delete;
 pub mod event;

@@ -110,6 +110,7 @@ fn strategic_list(node: Node<'_>, target: &mut Value, patch: &[Value]) {
         *target = Value::Array(plain());
         return;
     };
+    let was = list.clone();
     if let Some(key) = node.merge_key() {
         for p in patch {
             let at = list.iter().position(|x| x[key] == p[key]);
@@ -126,12 +127,37 @@ fn strategic_list(node: Node<'_>, target: &mut Value, patch: &[Value]) {
                 }
             }
         }
+        in_order(list, &was, patch, |a, b| a[key] == b[key]);
     } else if node.merges_scalars() {
         for p in patch.iter().filter(|p| !list.contains(p)).cloned().collect::<Vec<_>>() {
             list.push(p);
         }
+        in_order(list, &was, patch, |a, b| a == b);
     } else {
         *target = Value::Array(plain());
+    }
+}
+
+/// Puts a merged list in order: what the patch names comes as there, the rest as it was, and what is new goes first.
+fn in_order(list: &mut Vec<Value>, was: &[Value], patch: &[Value], same: impl Fn(&Value, &Value) -> bool) {
+    let place = |all: &[Value], v: &Value| all.iter().position(|x| same(x, v));
+    let (mut named, rest): (Vec<Value>, Vec<Value>) =
+        std::mem::take(list).into_iter().partition(|v| place(patch, v).is_some());
+    named.sort_by_key(|v| place(patch, v));
+    let (mut named, mut rest) = (named.into_iter().peekable(), rest.into_iter().peekable());
+    loop {
+        let next = match (rest.peek(), named.peek()) {
+            (Some(r), Some(n)) => {
+                let before = matches!((place(was, r), place(was, n)), (Some(r), Some(n)) if r < n);
+                if before { rest.next() } else { named.next() }
+            }
+            (Some(_), None) => rest.next(),
+            (None, _) => named.next(),
+        };
+        match next {
+            Some(v) => list.push(v),
+            None => return,
+        }
     }
 }
 

@@ -3,11 +3,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Failure, Store, admission, managers, meta};
+use super::{Failure, Store, admission, admitted, managers, meta};
 use crate::kube::api::auth::User;
 use crate::kube::api::escalation;
 use crate::kube::dynamic::{self, Attributes};
-use crate::kube::schema::{Kind, defaults, resized, validate};
+use crate::kube::schema::{Kind, defaults, prepare, resized, validate};
 
 /// How an API client writes.
 #[derive(Debug, Clone, Default)]
@@ -84,7 +84,7 @@ impl Store {
         let stamp = meta::time(self.now_ms);
         let generation = kind.generations();
         meta::edit(&mut obj, |m| {
-            for f in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation", "resourceVersion"] {
+            for f in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
                 m.shift_remove(f);
             }
             m.insert("uid".into(), uid.into());
@@ -97,17 +97,21 @@ impl Store {
             }
             m.retain(|_, v| !v.is_null());
         });
-        let plain = obj.get("stringData").cloned();
-        if kind.custom && kind.status && o.check {
-            obj.as_object_mut().map(|m| m.shift_remove("status"));
+        if o.check {
+            prepare::unasked(kind, &mut obj);
         }
         let bare = admission::untold(kind, &obj);
         defaults::apply(self, kind, &mut obj, None);
         self.as_stored(kind, &mut obj);
         if !o.quiet {
-            self.noted(kind, &mut obj, plain, o, &bare);
+            self.noted(kind, None, &mut obj, o, &bare);
         }
-        admission::fill(self, kind, &ns, &mut obj);
+        let refused = admitted::fill(self, kind, &ns, &mut obj);
+        let unfit = prepare::created(self, kind, &mut obj);
+        if o.check {
+            refused.and(unfit)?;
+        }
+        admission::fill(self, kind, &mut obj);
         self.mutate(kind, (&ns, &name), &mut obj, None, o)?;
         let user = o.user.as_ref();
         let attributes = |user| Attributes {
@@ -127,9 +131,8 @@ impl Store {
         }
         // Controllers are trusted to write what is valid.
         if o.check {
-            admission::naming(self, kind, &ns, &obj)?;
             admission::one_default(self, kind, &obj)?;
-            validate::create(self, kind, &obj)?;
+            validate::create(kind, &obj)?;
         }
         let exists = self.get(&kind.resource(), &ns, &name).is_some();
         if exists && !o.check {
@@ -164,22 +167,22 @@ impl Store {
         Err(f)
     }
 
-    /// Notes who manages what of a new object: nobody what admission fills in.
-    fn noted(&self, kind: &Kind, obj: &mut Value, plain: Option<Value>, o: &WriteOptions, bare: &[&str]) {
+    /// Notes who manages what of an object before admission and strategies add to it: that is nobody's.
+    fn noted(&self, kind: &Kind, old: Option<&Value>, new: &mut Value, o: &WriteOptions, bare: &[&str]) {
         let kept: Vec<(&str, &str, Option<Value>)> = bare
             .iter()
             .map(|pointer| {
                 let (place, field) = pointer.rsplit_once('/').unwrap_or(("", pointer));
-                let part = obj.pointer_mut(place).and_then(Value::as_object_mut);
+                let part = new.pointer_mut(place).and_then(Value::as_object_mut);
                 (place, field, part.and_then(|m| m.shift_remove(field)))
             })
             .collect();
         match o.manager.as_str() {
-            "" => managers::record(kind, None, obj, &self.writer(), self.now_ms),
-            _ => managers::track_as_sent(kind, None, obj, plain, o, self.now_ms),
+            "" => managers::record(kind, old, new, &self.writer(), self.now_ms),
+            _ => managers::track(kind, old, new, o, self.now_ms),
         }
         for (place, field, v) in kept {
-            if let (Some(v), Some(part)) = (v, obj.pointer_mut(place)) {
+            if let (Some(v), Some(part)) = (v, new.pointer_mut(place)) {
                 part[field] = v;
             }
         }
@@ -255,9 +258,15 @@ impl Store {
         new["apiVersion"] = kind.kept_version().into();
         new["kind"] = kind.kind.as_str().into();
         self.keep(kind, &old, &mut new, &o.subresource);
-        let plain = new.get("stringData").cloned();
         defaults::apply(self, kind, &mut new, Some(&old));
         self.as_stored(kind, &mut new);
+        if !o.quiet {
+            self.noted(kind, Some(&old), &mut new, o, &[]);
+        }
+        let unfit = prepare::updated(self, kind, &old, &mut new, &o.subresource);
+        if o.check {
+            unfit?;
+        }
         self.mutate(kind, (ns, name), &mut new, Some(&old), o)?;
         let attributes = |user, object| Attributes {
             kind,
@@ -277,8 +286,8 @@ impl Store {
         match o.subresource.as_str() {
             _ if !o.check => {}
             "resize" => resized::check(kind, &old, &new)?,
-            "status" => validate::status(self, kind, &old, &new)?,
-            _ => validate::update(self, kind, &old, &new)?,
+            "status" => validate::status(kind, &old, &new)?,
+            _ => validate::update(kind, &old, &new)?,
         }
         if o.check {
             admission::growth(self, kind, &old, &new)?;
@@ -288,12 +297,6 @@ impl Store {
             Some(user) => dynamic::validating(self, &attributes(user, &new))?,
             None => Vec::new(),
         };
-        if !o.quiet {
-            match o.manager.as_str() {
-                "" => managers::record(kind, Some(&old), &mut new, &self.writer(), self.now_ms),
-                _ => managers::track_as_sent(kind, Some(&old), &mut new, plain, o, self.now_ms),
-            }
-        }
         Ok(Written { warnings, ..self.store_update(kind, ns, name, &old, new, o.dry_run) })
     }
 
@@ -301,14 +304,23 @@ impl Store {
     fn keep(&self, kind: &Kind, old: &Value, new: &mut Value, subresource: &str) {
         if subresource == "status" {
             let status = new.get("status").cloned();
-            let managed = new["metadata"].get("managedFields").cloned();
+            let own = new["metadata"].clone();
+            let labels = own.get("labels").filter(|_| kind.kind != "Deployment").cloned();
             *new = old.clone();
             match status {
                 Some(s) => new["status"] = s,
                 None => drop(new.as_object_mut().and_then(|o| o.shift_remove("status"))),
             }
-            if let Some(m) = managed {
-                new["metadata"]["managedFields"] = m;
+            let free: &[&str] =
+                if keeps_metadata(kind) { &[] } else { &["annotations", "finalizers", "ownerReferences"] };
+            for f in free.iter().filter(|f| !(kind.kind == "Pod" && **f == "ownerReferences")) {
+                put(new, f, own.get(*f).cloned());
+            }
+            if !free.is_empty() && kind.kind != "Deployment" {
+                put(new, "labels", labels);
+            }
+            if let Some(m) = own.get("managedFields") {
+                new["metadata"]["managedFields"] = m.clone();
             }
         } else if subresource == "approval" {
             let asked = new["status"].get("conditions").cloned().unwrap_or_default();
@@ -526,6 +538,28 @@ pub fn set_condition(status: &mut Value, now: &str, (kind, value, reason, messag
             c[field] = text.into();
         }
     }
+}
+
+/// Kinds of which a write to the status leaves the metadata alone, beside the custom ones.
+const APART: &[&str] = &[
+    "CustomResourceDefinition",
+    "DeviceTaintRule",
+    "ResourceClaim",
+    "ServiceCIDR",
+    "ValidatingAdmissionPolicy",
+    "VolumeAttachment",
+];
+
+fn keeps_metadata(kind: &Kind) -> bool {
+    kind.custom || APART.contains(&kind.kind.as_str())
+}
+
+/// Sets a field of metadata, or takes it away.
+fn put(obj: &mut Value, field: &str, v: Option<Value>) {
+    meta::edit(obj, |m| match v {
+        Some(v) => drop(m.insert(field.into(), v)),
+        None => drop(m.shift_remove(field)),
+    });
 }
 
 /// Equal but for the times in managedFields.

@@ -82,14 +82,14 @@ pub(super) fn layout(kind: &Kind, minor: u32) -> Option<Layout> {
             cells: |r| vec![r.name(), json!(r.or("/status/phase", "Active")), r.age()],
         },
         "configmaps" => Layout {
-            columns: vec![NAME, number("Data"), AGE],
+            columns: vec![NAME, text("Data"), AGE],
             cells: |r| {
                 let n = |p| r.at(p).as_object().map_or(0, serde_json::Map::len);
                 vec![r.name(), json!(n("/data") + n("/binaryData")), r.age()]
             },
         },
         "secrets" => Layout {
-            columns: vec![NAME, text("Type"), number("Data"), AGE],
+            columns: vec![NAME, text("Type"), text("Data"), AGE],
             cells: |r| {
                 let n = r.at("/data").as_object().map_or(0, serde_json::Map::len);
                 vec![r.name(), json!(r.or("/type", "Opaque")), json!(n), r.age()]
