@@ -26,8 +26,19 @@ pub struct Broken {
     pub restart: bool,
 }
 
-fn pod_of<'a>(pods: &'a [Value], node: &str, app: &str) -> Option<&'a Value> {
+/// The pod of an operand on a node.
+pub(super) fn pod_of<'a>(pods: &'a [Value], node: &str, app: &str) -> Option<&'a Value> {
     pods.iter().find(|p| p["spec"]["nodeName"] == node && p["metadata"]["labels"]["app"] == app)
+}
+
+/// The operand of a rung, as its pods are labelled.
+pub(super) fn operand_of(rung: u8) -> Option<&'static str> {
+    match rung {
+        3 => Some("nvidia-driver-daemonset"),
+        4 => Some("nvidia-container-toolkit-daemonset"),
+        6 | 7 | 9 => Some("nvidia-device-plugin-daemonset"),
+        _ => None,
+    }
 }
 
 struct Node<'a> {
@@ -88,7 +99,7 @@ pub fn first_broken(node: &Value, pods: &[Value], want: i64, driver_container: b
             9,
             "mig-waits",
             "the cards have not taken their MIG mode over",
-            format!("mig.config.state={}", gpus.mig),
+            format!("mig.config={}, mig.config.state={}", gpus.mig_config, gpus.mig),
             "a mode change of a passed-through card needs the VM stopped and started",
             Mend::RestartVm,
         );
