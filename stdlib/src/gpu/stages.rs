@@ -68,8 +68,29 @@ impl Node<'_> {
         })
     }
 
-    /// A daemon set without a pod here: its selector or its tolerations.
+    /// A daemon set without a pod here: its tolerations, its selector, or the whole set.
     fn no_pod(&self, what: &str) -> Option<Broken> {
+        let labels = &self.object["metadata"]["labels"];
+        if what == "driver" && labels["nvidia.com/gpu.deploy.driver"] == "pre-installed" {
+            return self.broken(
+                3,
+                "driver-in-guest",
+                "the guest has a driver of its own: the operator's keeps away from the node",
+                "label nvidia.com/gpu.deploy.driver=pre-installed".to_owned(),
+                "write `preinstalled` for the driver's version in the site file; or purge the guest's driver, take the label away and reboot",
+                Mend::Hands("sudo apt-get purge 'nvidia-*' in the guest; kubectl label node NODE nvidia.com/gpu.deploy.driver-; reboot"),
+            );
+        }
+        if self.object["spec"]["taints"].as_array().is_none_or(Vec::is_empty) {
+            return self.broken(
+                2,
+                "operand-missing",
+                &format!("the {what} has no pod on the node, and no taint keeps it away"),
+                taints(self.object),
+                "its daemon set is gone, or selects other labels: look at `kubectl -n gpu-operator get daemonset`",
+                Mend::Deploy,
+            );
+        }
         let seen = taints(self.object);
         self.broken(
             2,
@@ -224,10 +245,15 @@ mod tests {
     #[test]
     fn rungs_in_order() {
         let mut node = json!({"metadata":{"name":"g","labels":{}},"spec":{},"status":{}});
-        assert_eq!(first_broken(&node, &[], 2, true).unwrap().rung, 2);
+        assert_eq!(first_broken(&node, &[], 2, true).unwrap().id, "operand-missing");
+        node["spec"]["taints"] = json!([{"key": "gpu-pool", "value": "a100", "effect": "NoSchedule"}]);
+        assert_eq!(first_broken(&node, &[], 2, true).unwrap().id, "gpu-taint");
+        node["spec"]["taints"] = json!([]);
         let nfd = json!({"metadata":{"name":"gpu-operator-node-feature-discovery-worker-x"},"spec":{"nodeName":"g"},"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}});
         assert_eq!(first_broken(&node, &[nfd], 2, true).unwrap().rung, 1);
         node["metadata"]["labels"]["feature.node.kubernetes.io/pci-10de.present"] = "true".into();
+        node["metadata"]["labels"]["nvidia.com/gpu.deploy.driver"] = "pre-installed".into();
+        assert_eq!(first_broken(&node, &[], 2, true).unwrap().id, "driver-in-guest");
         let mut pods = vec![ready("nvidia-driver-daemonset"), ready("nvidia-container-toolkit-daemonset")];
         let mut plugin = ready("nvidia-device-plugin-daemonset");
         plugin["status"] = json!({"phase":"Pending"});
