@@ -48,7 +48,8 @@ fn cards_are_shared_cut_and_made_whole_again() {
     comes_up(&b, &[(DRIVER, &format!("{DRIVER}\ntime_slicing = 4"))], "8 GPUs allocatable in 32 parts");
     comes_up(&b, &[], "8 GPUs allocatable");
 
-    let mode = |mig: &str| run(&b, "scripts/gpu-mode.rhai", &[], &["--set", "node=k3s-gpu2", "--set", &format!("mig={mig}")]);
+    let mode =
+        |mig: &str| run(&b, "scripts/gpu-mode.rhai", &[], &["--set", "node=k3s-gpu2", "--set", &format!("mig={mig}")]);
     ends(mode("all-9g.5gb"), &["no configuration `all-9g.5gb`", "did you mean `all-1g.5gb`?"]);
     ends(mode("all-1g.12gb"), &["is not for the cards of k3s-gpu2"]);
     let cut = mode("all-3g.20gb").expect(0);
@@ -59,7 +60,8 @@ fn cards_are_shared_cut_and_made_whole_again() {
     let gpu = format!("{DRIVER}\nmig_strategy = \"mixed\"");
     let node = format!("{GPU1}\nmig = \"all-1g.5gb\"");
     comes_up(&b, &[(DRIVER, &gpu), (GPU1, &node)], "8 GPUs allocatable in 22 parts");
-    let names = run(&b, "scripts/gpu-mode.rhai", &[(DRIVER, &gpu)], &["--set", "node=k3s-gpu1", "--set", "mig=all-disabled"]);
+    let names =
+        run(&b, "scripts/gpu-mode.rhai", &[(DRIVER, &gpu)], &["--set", "node=k3s-gpu1", "--set", "mig=all-disabled"]);
     let names = names.expect(0);
     assert!(names.stdout.contains("k3s-gpu1 offers 2 nvidia.com/gpu on 2 cards"), "{}", names.stdout);
     assert!(!names.stdout.contains("nvidia.com/mig-1g.5gb"), "instances are gone: {}", names.stdout);

@@ -141,7 +141,8 @@ async fn refined(
     match b.rung {
         4 if !driver_container && s.ask(node, OWN_DRIVER).await.trim().is_empty() => {
             b.id = "driver-not-installed";
-            b.cause = "no NVIDIA driver is installed in the guests, and the operator is told not to bring one".to_owned();
+            b.cause =
+                "no NVIDIA driver is installed in the guests, and the operator is told not to bring one".to_owned();
             b.evidence = format!("driver.enabled is false, {} has no nvidia-smi; {}", b.node, b.evidence);
             b.fix = "give the driver's version in the site file and deploy, or install it in the machines".to_owned();
             (b.mend, release) = (Mend::Deploy, true);

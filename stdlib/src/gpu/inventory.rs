@@ -321,7 +321,9 @@ mod tests {
     }
 
     fn node(labels: Value, amounts: Value) -> NodeGpus {
-        read_node(&json!({"metadata": {"name": "g", "labels": labels}, "status": {"capacity": amounts, "allocatable": amounts}}))
+        read_node(
+            &json!({"metadata": {"name": "g", "labels": labels}, "status": {"capacity": amounts, "allocatable": amounts}}),
+        )
     }
 
     #[test]
@@ -334,7 +336,10 @@ mod tests {
         assert_eq!((g.count, g.cards, g.devices_of(2), g.cut()), (2, 2, 14, true));
         let mixed = json!({"nvidia.com/gpu.count":"2","nvidia.com/gpu.product":"NVIDIA-A100-PCIE-40GB",
             "nvidia.com/mig-1g.5gb.count":"4","nvidia.com/mig-2g.10gb.count":"2","nvidia.com/mig-3g.20gb.count":"2"});
-        let g = node(mixed, json!({"nvidia.com/gpu":"0","nvidia.com/mig-1g.5gb":"4","nvidia.com/mig-2g.10gb":"2","nvidia.com/mig-3g.20gb":"2"}));
+        let g = node(
+            mixed,
+            json!({"nvidia.com/gpu":"0","nvidia.com/mig-1g.5gb":"4","nvidia.com/mig-2g.10gb":"2","nvidia.com/mig-3g.20gb":"2"}),
+        );
         assert_eq!((g.count, g.cards, g.allocatable, g.devices_of(2), g.resources.len()), (2, 2, 8, 8, 3));
     }
 

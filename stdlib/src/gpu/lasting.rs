@@ -91,9 +91,8 @@ fn images(pod: &Value) -> impl Iterator<Item = &str> {
 
 /// The image that a container waits for, and what is said of it.
 fn missing_image(pod: &Value) -> Option<(String, String)> {
-    let c = statuses(pod).find(|c| {
-        matches!(c["state"]["waiting"]["reason"].as_str(), Some("ErrImagePull" | "ImagePullBackOff"))
-    })?;
+    let c = statuses(pod)
+        .find(|c| matches!(c["state"]["waiting"]["reason"].as_str(), Some("ErrImagePull" | "ImagePullBackOff")))?;
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     Some((text(&c["image"]), text(&c["state"]["waiting"]["message"])))
 }

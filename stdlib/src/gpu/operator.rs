@@ -115,7 +115,8 @@ async fn own_drivers(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &OperatorO
     if without.is_empty() {
         return Ok(());
     }
-    let text = format!("no NVIDIA driver is installed in {}, and the operator is told not to bring one", without.join(", "));
+    let text =
+        format!("no NVIDIA driver is installed in {}, and the operator is told not to bring one", without.join(", "));
     Err(OpError::failed(text)
         .on(cluster.name())
         .hint("install it in the machines (the template's image), or write a driver version for `preinstalled`"))

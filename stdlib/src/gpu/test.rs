@@ -106,7 +106,8 @@ async fn test_node(
     o: &TestOptions,
 ) -> TestResult {
     let shared = n.replicas > 1;
-    let mut all = TestResult { node: n.node.clone(), result: "busy", gpus: 0, untested: 0, shared, text: String::new() };
+    let mut all =
+        TestResult { node: n.node.clone(), result: "busy", gpus: 0, untested: 0, shared, text: String::new() };
     if n.allocatable == 0 {
         return TestResult { result: "failed", text: "the node offers no GPU".to_owned(), ..all };
     }
@@ -155,9 +156,7 @@ async fn test_resource(
             };
             (asked, "passed", format!("Test PASSED with {asked} {what}{note}"))
         }
-        Ok(end) => {
-            (asked, "failed", format!("pod {}: {}", end.phase, end.log.lines().last().unwrap_or("no log")))
-        }
+        Ok(end) => (asked, "failed", format!("pod {}: {}", end.phase, end.log.lines().last().unwrap_or("no log"))),
         Err(e) => {
             (asked, "failed", e.last.clone().map_or_else(|| e.message.clone(), |l| format!("{}: {l}", e.message)))
         }
