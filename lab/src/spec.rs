@@ -73,7 +73,7 @@ pub struct NodeSpec {
 }
 
 /// One PCI device.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PciSpec {
     /// `0000:41:00.0`.
     pub address: String,

@@ -133,6 +133,7 @@ pub(super) const FAULTS: &[Fault] = &[
         what: "MIG was switched off, but the cards keep their mode until the VM is stopped and started",
         source: TS,
         make: |lab, w, t| {
+            first_card(lab, w, t)?;
             let m = machine(lab, w, t)?;
             w.change_cards_of(m.vmid, |c| {
                 c.mig = true;
@@ -144,6 +145,47 @@ pub(super) const FAULTS: &[Fault] = &[
                 });
                 restart_operand(cx, t, "nvidia-device-plugin-daemonset");
                 Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "mig-layouts-differ",
+        on: On::Node,
+        what: "the node runs in MIG mode, and somebody cut one of its cards into other instances by hand",
+        source: "issue NVIDIA/gpu-operator#460: More than one MIG device type present on node; k8s-device-plugin sources, device_map",
+        make: |lab, w, t| {
+            let m = machine(lab, w, t)?;
+            let (node, first) = first_card(lab, w, t)?;
+            w.change_cards_of(m.vmid, |c| {
+                (c.mig, c.mig_next) = (true, true);
+                c.profile = Some("1g.5gb".to_owned());
+            });
+            w.change_card(&node, &first, |c| c.profile = Some("3g.20gb".to_owned()));
+            cluster(lab, w, |cx| {
+                cx.node_rt(t).mig = Some("all-1g.5gb".to_owned());
+                cx.update("nodes", "", t, |n| {
+                    n["metadata"]["labels"]["nvidia.com/mig.config"] = "all-1g.5gb".into();
+                    n["metadata"]["labels"]["nvidia.com/mig.config.state"] = "success".into();
+                });
+                restart_operand(cx, t, "nvidia-device-plugin-daemonset");
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "mig-config-unknown",
+        on: On::Node,
+        what: "the node was labelled with a MIG configuration that the manager does not have",
+        source: "GPU Operator documentation, MIG: mig.config.state=failed; nvidia-mig-parted: selected mig-config not present",
+        make: |lab, w, t| {
+            first_card(lab, w, t)?;
+            cluster(lab, w, |cx| {
+                let there = cx.update("nodes", "", t, |n| {
+                    n["metadata"]["labels"]["nvidia.com/mig.config"] = "all-9g.5gb".into();
+                });
+                there.then_some(()).ok_or_else(|| format!("the cluster has no node `{t}`"))
             })
         },
         hands: None,

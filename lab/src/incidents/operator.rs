@@ -83,6 +83,27 @@ pub(super) const FAULTS: &[Fault] = &[
         hands: None,
     },
     Fault {
+        name: "driver-not-installed",
+        on: On::Release,
+        what: "the values say that the machines bring the driver, and they do not",
+        source: "cozystack/cozystack#863: failed to validate the driver, retrying after 5 seconds; GPU Operator documentation, pre-installed drivers",
+        make: |lab, w, t| cluster(lab, w, |cx| values(cx, t, |v| v["driver"] = json!({"enabled": false}))),
+        hands: None,
+    },
+    Fault {
+        name: "runtime-class-missing",
+        on: On::Cluster,
+        what: "somebody deleted the RuntimeClass that pods with GPUs name",
+        source: "API server, admission plugin RuntimeClass: pod rejected: RuntimeClass \"nvidia\" not found; K3s sources, manifests/runtimes.yaml",
+        make: |lab, w, _| {
+            cluster(lab, w, |cx| {
+                cx.delete("runtimeclasses.node.k8s.io", "", "nvidia");
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
         name: "operator-missing",
         on: On::Release("gpu-operator"),
         what: "somebody deleted the operator's HelmChart",

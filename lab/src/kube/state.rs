@@ -89,6 +89,8 @@ pub struct NodeRt {
     pub images: BTreeSet<String>,
     /// NVIDIA driver that the driver container has loaded.
     pub driver: Option<String>,
+    /// MIG configuration that the manager has acted on.
+    pub mig: Option<String>,
     /// The toolkit is installed.
     pub toolkit: bool,
     /// The device plugin has registered.

@@ -1,9 +1,10 @@
 //! From the hypervisor to the scheduler: the first broken rung of every GPU node, and its fix as a command.
 use serde_json::Value;
 
-use super::operator::{NAMESPACE, RELEASE, operator_pods, wanted};
+use super::mig::configurations;
+use super::operator::{NAMESPACE, OWN_DRIVER, RELEASE, operator_pods, wanted};
 use super::patterns::{Mend, explain_log, explain_trouble};
-use super::stages::{Broken, first_broken};
+use super::stages::{Broken, first_broken, operand_of, pod_of};
 use crate::core::ctx::Ctx;
 use crate::core::error::OpResult;
 use crate::doctor::{DEPLOY, Finding, Scene, line, on_machine, script};
@@ -48,6 +49,20 @@ pub async fn examine(s: &mut Scene) -> OpResult<()> {
         });
         return Ok(());
     };
+    if cluster.find_object(&s.ctx, "runtimeclass", "", "nvidia").await?.is_none() {
+        let servers = s.site.nodes_of(crate::site::RoleKind::Server);
+        let server = servers.map(|n| n.name.clone()).find(|n| !s.down.contains(n)).unwrap_or_default();
+        s.add(Finding {
+            id: "runtime-class-missing",
+            area: "gpu",
+            target: "nvidia".to_owned(),
+            cause: "the RuntimeClass of NVIDIA's runtime is gone: pods that name it are refused".to_owned(),
+            evidence: "RuntimeClass \"nvidia\" not found".to_owned(),
+            fix: "a server of K3s makes its RuntimeClasses again when it starts".to_owned(),
+            next: script("restart-agent", &[("node", &server)]),
+        });
+        return Ok(());
+    }
     let driver_container = policy["spec"]["driver"]["enabled"] != false;
     let nodes = cluster.list_in(&s.ctx, "node", "").await?;
     let pods = operator_pods(&s.ctx, &cluster).await?;
@@ -59,7 +74,7 @@ pub async fn examine(s: &mut Scene) -> OpResult<()> {
         let want = wanted(&s.ctx, object);
         match first_broken(object, &pods, want, driver_container) {
             Some(b) => {
-                let f = refined(s, &cluster, &pods, &node, b).await?;
+                let f = refined(s, &cluster, (&pods, driver_container), &node, b).await?;
                 s.add(f);
             }
             None => {
@@ -77,6 +92,7 @@ fn command(s: &Scene, node: &Node, mend: Mend) -> String {
     match mend {
         Mend::Deploy => DEPLOY.to_owned(),
         Mend::RestartVm => script("restart-vm", &[("node", &node.name)]),
+        Mend::Whole => script("gpu-mode", &[("node", &node.name), ("mig", "all-disabled")]),
         Mend::Reboot => script("reboot-node", &[("node", &node.name)]),
         Mend::RestartAgent => script("restart-agent", &[("node", &node.name)]),
         Mend::Operand(app) => script("restart-pods", &[("namespace", NAMESPACE), ("app", app), ("node", &node.name)]),
@@ -97,20 +113,15 @@ fn finding(s: &Scene, node: &Node, b: &Broken, release: bool) -> Finding {
     }
 }
 
-const OPERANDS: &[(u8, &str)] = &[
-    (3, "nvidia-driver-daemonset"),
-    (4, "nvidia-container-toolkit-daemonset"),
-    (6, "nvidia-device-plugin-daemonset"),
-    (7, "nvidia-device-plugin-daemonset"),
-    (9, "nvidia-device-plugin-daemonset"),
-];
-
 /// Adds what the log of the broken operand, its events or the kernel of the node say.
-async fn refined(s: &Scene, cluster: &Cluster, pods: &[Value], node: &Node, mut b: Broken) -> OpResult<Finding> {
-    let app = OPERANDS.iter().find(|(r, _)| *r == b.rung).map(|(_, a)| *a);
-    let pod = app.and_then(|app| {
-        pods.iter().find(|p| p["spec"]["nodeName"] == b.node.as_str() && p["metadata"]["labels"]["app"] == app)
-    });
+async fn refined(
+    s: &Scene,
+    cluster: &Cluster,
+    (pods, driver_container): (&[Value], bool),
+    node: &Node,
+    mut b: Broken,
+) -> OpResult<Finding> {
+    let pod = operand_of(b.rung).and_then(|app| pod_of(pods, &b.node, app));
     let mut release = false;
     if let Some(name) = pod.and_then(|p| p["metadata"]["name"].as_str()) {
         let o = LogOptions { namespace: NAMESPACE.to_owned(), container: String::new(), tail: 100 };
@@ -127,10 +138,34 @@ async fn refined(s: &Scene, cluster: &Cluster, pods: &[Value], node: &Node, mut 
             }
         }
     }
-    if b.rung == 7 {
-        from_kernel(s, node, &mut b).await;
+    match b.rung {
+        4 if !driver_container && s.ask(node, OWN_DRIVER).await.trim().is_empty() => {
+            b.id = "driver-not-installed";
+            b.cause =
+                "no NVIDIA driver is installed in the guests, and the operator is told not to bring one".to_owned();
+            b.evidence = format!("driver.enabled is false, {} has no nvidia-smi; {}", b.node, b.evidence);
+            b.fix = "give the driver's version in the site file and deploy, or install it in the machines".to_owned();
+            (b.mend, release) = (Mend::Deploy, true);
+        }
+        7 => from_kernel(s, node, &mut b).await,
+        9 => unknown_config(s, cluster, &mut b).await?,
+        _ => {}
     }
     Ok(finding(s, node, &b, release))
+}
+
+/// A label that names a configuration which the MIG manager does not have.
+async fn unknown_config(s: &Scene, cluster: &Cluster, b: &mut Broken) -> OpResult<()> {
+    let label = b.evidence.split(['=', ',']).nth(1).unwrap_or_default().to_owned();
+    let names = configurations(&s.ctx, cluster).await?.unwrap_or_default();
+    if names.is_empty() || names.contains(&label) {
+        return Ok(());
+    }
+    b.id = "mig-config-unknown";
+    b.cause = format!("the node's label asks for the MIG configuration `{label}`, which does not exist");
+    b.fix = "label it with one that exists: the script sets the label and what it needs".to_owned();
+    b.mend = Mend::Whole;
+    Ok(())
 }
 
 /// The newest Xid of the node's kernel log.

@@ -7,8 +7,27 @@ use crate::core::ctx::Ctx;
 use crate::core::error::OpResult;
 use crate::kubernetes::{Cluster, quantity};
 
-/// The resource of whole GPUs.
+/// The resource of whole GPUs, and of instances under the MIG strategy `single`.
 pub const RESOURCE: &str = "nvidia.com/gpu";
+/// What the resources of instances begin with under the strategy `mixed`.
+const INSTANCE: &str = "nvidia.com/mig-";
+
+/// Whether a resource is a GPU or an instance of one.
+#[must_use]
+pub fn is_gpu(resource: &str) -> bool {
+    resource == RESOURCE || resource.starts_with(INSTANCE)
+}
+
+/// One resource of a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// What the device plugin registered.
+    pub capacity: i64,
+    /// What pods may use.
+    pub allocatable: i64,
+    /// What running pods asked for.
+    pub requested: i64,
+}
 
 /// GPUs of one node.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,10 +52,93 @@ pub struct NodeGpus {
     pub requested: i64,
     /// Pods that may share one card.
     pub replicas: i64,
+    /// Whole cards behind what pods may use.
+    pub cards: i64,
+    /// Devices that one card gives: instances, times the pods that share one.
+    pub per_card: i64,
+    /// Instances that the labels of the strategy `mixed` count.
+    pub instances: i64,
+    /// The same amounts by resource; those that offer nothing are left out.
+    pub resources: BTreeMap<String, Amounts>,
+    /// MIG strategy, when there is one.
+    pub strategy: String,
+    /// MIG configuration that the node's label asks for.
+    pub mig_config: String,
     /// MIG state, when there is one.
     pub mig: String,
     /// Container runtimes of the node; `None` when it does not report them.
     pub runtimes: Option<Vec<String>>,
+}
+
+impl NodeGpus {
+    /// Devices that so many cards give, as the node's cards are cut and shared now.
+    #[must_use]
+    pub fn devices_of(&self, cards: i64) -> i64 {
+        if self.instances > 0 { self.instances * cards / self.count.max(1) } else { cards * self.per_card }
+    }
+
+    /// Whether the labels speak of instances.
+    #[must_use]
+    pub fn cut(&self) -> bool {
+        self.instances > 0 || self.product.contains(MIG)
+    }
+}
+
+/// Stands between product and profile where every card is cut alike.
+const MIG: &str = "-MIG-";
+
+/// Memory of a card in GB, as its product's name says it.
+fn memory_gb(product: &str) -> Option<f64> {
+    product.split(['-', ' ']).find_map(|w| w.strip_suffix("GB")?.parse().ok())
+}
+
+/// Slices of compute and of memory that a profile (`1g.5gb`) takes of a card; of memory `None` where the card's is not
+/// known. A card has seven slices of compute and eight of memory.
+fn slices(product: &str, profile: &str) -> Option<(i64, Option<f64>)> {
+    let (compute, rest) = profile.split_once("g.")?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    let memory: f64 = digits.parse().ok()?;
+    Some((compute.parse().ok()?, memory_gb(product).map(|all| memory * 8.0 / all)))
+}
+
+/// Instances of a profile that fill a card.
+fn instances_per_card(product: &str, profile: &str) -> i64 {
+    let Some((compute, memory)) = slices(product, profile) else { return 1 };
+    let by_compute = 7 / compute.max(1);
+    let by_memory = memory.map_or(7, |m| (8.0 / m.round().max(1.0)) as i64);
+    // one engine of media belongs to one instance
+    let most = if profile.contains("me") { 1 } else { 7 };
+    by_compute.min(by_memory).clamp(1, most)
+}
+
+/// Whether a card can have instances of a profile at all; true where its memory is not known.
+#[must_use]
+pub(super) fn fits(product: &str, profile: &str) -> bool {
+    match slices(product, profile) {
+        Some((1..=7, Some(m))) => (m - m.round()).abs() < 0.12 && [1.0, 2.0, 4.0, 8.0].contains(&m.round()),
+        Some((compute, None)) => (1..=7).contains(&compute),
+        _ => false,
+    }
+}
+
+/// Cards and devices per card, from the labels.
+fn cards_of(labels: &Value, product: &str, labelled: i64, replicas: i64) -> (i64, i64, i64) {
+    let counts = labels.as_object().into_iter().flatten();
+    let instances: i64 =
+        counts.filter(|(k, _)| k.starts_with(INSTANCE) && k.ends_with(".count")).map(|(_, v)| quantity(v)).sum();
+    let Some((card, rest)) = product.split_once(MIG) else { return (labelled, replicas, instances) };
+    let n = instances_per_card(card, rest.trim_end_matches("-SHARED"));
+    (labelled / n, n * replicas, instances)
+}
+
+/// What a node offers, by resource.
+fn amounts(status: &Value) -> BTreeMap<String, Amounts> {
+    let names = status["capacity"].as_object().into_iter().flatten().map(|(k, _)| k).filter(|k| is_gpu(k));
+    let read = names.map(|k| {
+        let of = |part: &str| quantity(&status[part][k]);
+        (k.clone(), Amounts { capacity: of("capacity"), allocatable: of("allocatable"), requested: 0 })
+    });
+    read.filter(|(_, a)| a.capacity > 0).collect()
 }
 
 /// Whether NFD saw an NVIDIA device on a node.
@@ -65,38 +167,63 @@ pub fn read_node(node: &Value) -> NodeGpus {
     let runtimes = node["status"]["runtimeHandlers"]
         .as_array()
         .map(|l| l.iter().filter_map(|h| h["name"].as_str()).filter(|n| !n.is_empty()).map(str::to_owned).collect());
+    let (product, replicas) = (text("gpu.product"), number("gpu.replicas").max(1));
+    let (count, per_card, instances) = cards_of(labels, &product, number("gpu.count"), replicas);
+    let resources = amounts(&node["status"]);
+    let sum = |f: fn(&Amounts) -> i64| resources.values().map(f).sum::<i64>();
+    let (capacity, allocatable) = (sum(|a| a.capacity), sum(|a| a.allocatable));
+    let cards = if instances > 0 { allocatable * count / capacity.max(1) } else { allocatable / per_card };
     NodeGpus {
         node: node["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
         present: has_device(node),
-        count: number("gpu.count"),
-        product: text("gpu.product"),
+        count,
+        product,
         memory_mib: number("gpu.memory"),
         driver,
-        capacity: quantity(&node["status"]["capacity"][RESOURCE]),
-        allocatable: quantity(&node["status"]["allocatable"][RESOURCE]),
+        capacity,
+        allocatable,
         requested: 0,
-        replicas: number("gpu.replicas").max(1),
+        replicas,
+        cards,
+        per_card,
+        instances,
+        resources,
+        strategy: text("mig.strategy"),
+        mig_config: text("mig.config"),
         mig: text("mig.config.state"),
         runtimes,
     }
 }
 
-/// GPUs that a pod asks for while it holds them.
+/// GPUs and instances that a pod asks for while it holds them, by resource.
 #[must_use]
-pub fn requested(pod: &Value) -> i64 {
+pub fn requests(pod: &Value) -> BTreeMap<String, i64> {
+    let mut out: BTreeMap<String, i64> = BTreeMap::new();
     if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
-        return 0;
+        return out;
     }
-    let sum = |list: &Value| -> Vec<i64> {
-        let all = list.as_array().into_iter().flatten();
-        all.map(|c| {
-            let r = &c["resources"];
-            quantity(&r["requests"][RESOURCE]).max(quantity(&r["limits"][RESOURCE]))
-        })
-        .collect()
-    };
-    let main: i64 = sum(&pod["spec"]["containers"]).iter().sum();
-    main.max(sum(&pod["spec"]["initContainers"]).into_iter().max().unwrap_or(0))
+    for c in pod["spec"]["containers"].as_array().into_iter().flatten() {
+        asked(c).for_each(|(r, n)| *out.entry(r).or_default() += n);
+    }
+    for c in pod["spec"]["initContainers"].as_array().into_iter().flatten() {
+        asked(c).for_each(|(r, n)| {
+            let most = out.entry(r).or_default();
+            *most = n.max(*most);
+        });
+    }
+    out
+}
+
+/// What one container asks for.
+fn asked(c: &Value) -> impl Iterator<Item = (String, i64)> {
+    let mut out: BTreeMap<String, i64> = BTreeMap::new();
+    for part in ["requests", "limits"] {
+        for (r, n) in c["resources"][part].as_object().into_iter().flatten().filter(|(r, _)| is_gpu(r)) {
+            let most = out.entry(r.clone()).or_default();
+            *most = quantity(n).max(*most);
+        }
+    }
+    out.into_iter().filter(|(_, n)| *n > 0)
 }
 
 /// The whole inventory.
@@ -128,7 +255,8 @@ impl Inventory {
                     "node": n.node, "count": n.count, "product": n.product, "memory_mib": n.memory_mib,
                     "driver": n.driver, "capacity": n.capacity, "allocatable": n.allocatable,
                     "requested": n.requested, "free": (n.allocatable - n.requested).max(0),
-                    "replicas": n.replicas, "mig": n.mig,
+                    "replicas": n.replicas, "cards": n.cards, "mig": n.mig, "mig_config": n.mig_config,
+                    "strategy": n.strategy, "resources": resources(n),
                 })
             })
             .collect();
@@ -136,9 +264,16 @@ impl Inventory {
             self.holders.iter().map(|(node, pod, n)| json!({"node": node, "pod": pod, "gpus": n})).collect();
         json!({
             "nodes": nodes, "holders": holders, "count": sum(|n| n.count), "capacity": sum(|n| n.capacity),
-            "allocatable": sum(|n| n.allocatable), "requested": sum(|n| n.requested),
+            "allocatable": sum(|n| n.allocatable), "requested": sum(|n| n.requested), "cards": sum(|n| n.cards),
         })
     }
+}
+
+fn resources(n: &NodeGpus) -> Value {
+    let one = |(r, a): (&String, &Amounts)| {
+        (r.clone(), json!({"capacity": a.capacity, "allocatable": a.allocatable, "requested": a.requested}))
+    };
+    Value::Object(n.resources.iter().map(one).collect())
 }
 
 /// Reads the inventory.
@@ -147,19 +282,22 @@ impl Inventory {
 /// `unreachable`, `denied`.
 pub async fn inventory(ctx: &Ctx, cluster: &Cluster) -> OpResult<Inventory> {
     let nodes = cluster.list_in(ctx, "node", "").await?;
-    let mut by_node: BTreeMap<String, i64> = BTreeMap::new();
+    let mut all: Vec<_> = nodes.iter().map(read_node).filter(|n| n.present || n.count > 0 || n.capacity > 0).collect();
     let mut holders = Vec::new();
     for pod in cluster.list_in(ctx, "pod", "").await? {
-        let n = requested(&pod);
-        if let (Some(node), true) = (pod["spec"]["nodeName"].as_str(), n > 0) {
-            *by_node.entry(node.to_owned()).or_default() += n;
-            let text = |k: &str| pod["metadata"][k].as_str().unwrap_or_default().to_owned();
-            holders.push((node.to_owned(), format!("{}/{}", text("namespace"), text("name")), n));
+        let (Some(node), held) = (pod["spec"]["nodeName"].as_str(), requests(&pod)) else { continue };
+        if held.is_empty() {
+            continue;
         }
-    }
-    let mut all: Vec<_> = nodes.iter().map(read_node).filter(|n| n.present || n.count > 0 || n.capacity > 0).collect();
-    for n in &mut all {
-        n.requested = by_node.get(&n.node).copied().unwrap_or(0);
+        let text = |k: &str| pod["metadata"][k].as_str().unwrap_or_default().to_owned();
+        let total: i64 = held.values().sum();
+        holders.push((node.to_owned(), format!("{}/{}", text("namespace"), text("name")), total));
+        if let Some(n) = all.iter_mut().find(|n| n.node == node) {
+            n.requested += total;
+            for (r, count) in held {
+                n.resources.entry(r).or_default().requested += count;
+            }
+        }
     }
     all.sort_by(|a, b| a.node.cmp(&b.node));
     Ok(Inventory { nodes: all, holders })
@@ -177,6 +315,48 @@ mod tests {
         assert_eq!((g.count, g.capacity, g.allocatable, g.present), (2, 2, 1, true));
         assert_eq!(g.runtimes, Some(vec!["nvidia".to_owned()]));
         let p = json!({"spec":{"containers":[{"resources":{"limits":{"nvidia.com/gpu":"1"}}},{"resources":{"limits":{"nvidia.com/gpu":1}}}]}});
-        assert_eq!(requested(&p), 2);
+        assert_eq!(requests(&p)[RESOURCE], 2);
+        let p = json!({"spec":{"containers":[{"resources":{"limits":{"nvidia.com/mig-1g.5gb":"2","cpu":"1"}}}]}});
+        assert_eq!(requests(&p), BTreeMap::from([("nvidia.com/mig-1g.5gb".to_owned(), 2)]));
+    }
+
+    fn node(labels: Value, amounts: Value) -> NodeGpus {
+        read_node(
+            &json!({"metadata": {"name": "g", "labels": labels}, "status": {"capacity": amounts, "allocatable": amounts}}),
+        )
+    }
+
+    #[test]
+    fn shares_and_instances_are_counted_as_cards() {
+        let shared = json!({"nvidia.com/gpu.count":"2","nvidia.com/gpu.replicas":"4","nvidia.com/gpu.product":"NVIDIA-A100-PCIE-40GB-SHARED"});
+        let g = node(shared, json!({"nvidia.com/gpu":"8"}));
+        assert_eq!((g.count, g.cards, g.allocatable, g.devices_of(2), g.cut()), (2, 2, 8, 8, false));
+        let single = json!({"nvidia.com/gpu.count":"14","nvidia.com/gpu.replicas":"1","nvidia.com/gpu.product":"NVIDIA-A100-PCIE-40GB-MIG-1g.5gb"});
+        let g = node(single, json!({"nvidia.com/gpu":"14"}));
+        assert_eq!((g.count, g.cards, g.devices_of(2), g.cut()), (2, 2, 14, true));
+        let mixed = json!({"nvidia.com/gpu.count":"2","nvidia.com/gpu.product":"NVIDIA-A100-PCIE-40GB",
+            "nvidia.com/mig-1g.5gb.count":"4","nvidia.com/mig-2g.10gb.count":"2","nvidia.com/mig-3g.20gb.count":"2"});
+        let g = node(
+            mixed,
+            json!({"nvidia.com/gpu":"0","nvidia.com/mig-1g.5gb":"4","nvidia.com/mig-2g.10gb":"2","nvidia.com/mig-3g.20gb":"2"}),
+        );
+        assert_eq!((g.count, g.cards, g.allocatable, g.devices_of(2), g.resources.len()), (2, 2, 8, 8, 3));
+    }
+
+    #[test]
+    fn profiles_fill_cards_as_nvidia_lists_them() {
+        for (product, profile, n) in [
+            ("NVIDIA-A100-PCIE-40GB", "1g.5gb", 7),
+            ("NVIDIA-A100-PCIE-40GB", "1g.10gb", 4),
+            ("NVIDIA-A100-PCIE-40GB", "2g.10gb", 3),
+            ("NVIDIA-A100-80GB-PCIe", "3g.40gb", 2),
+            ("NVIDIA-A100-80GB-PCIe", "1g.10gb.me", 1),
+            ("NVIDIA-A30-24GB", "2g.12gb", 2),
+            ("NVIDIA-H100-NVL", "2g.24gb", 3),
+        ] {
+            assert_eq!(instances_per_card(product, profile), n, "{product} {profile}");
+            assert!(fits(product, profile), "{product} {profile}");
+        }
+        assert!(!fits("NVIDIA-A100-PCIE-40GB", "1g.12gb") && !fits("NVIDIA-A100-PCIE-40GB", "9g.5gb"));
     }
 }

@@ -1,6 +1,7 @@
 //! `gpu`: passthrough checks, the operator on K3s, inventory, test and diagnosis.
 mod diagnose;
 mod inventory;
+mod lasting;
 mod mig;
 mod operator;
 mod passthrough;
@@ -14,7 +15,7 @@ mod values;
 use crate::core::module::{ModuleDef, fn_options};
 
 pub use diagnose::{diagnose, examine};
-pub use inventory::{Inventory, NodeGpus, RESOURCE, inventory};
+pub use inventory::{Amounts, Inventory, NodeGpus, RESOURCE, inventory};
 pub use mig::{MigOptions, check_config, ensure_mig};
 pub use operator::{OperatorOptions, ensure_operator, policy_trouble};
 pub use passthrough::{device_problems, mapping_entries, passthrough_report, read_devices};

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::stages::{Broken, first_broken};
+use super::inventory::{has_device, read_node};
+use super::lasting::{Lasting, lasting};
+use super::patterns::Mend;
+use super::stages::{Broken, first_broken, pod_of};
 use super::values::{Fit, Sharing, as_map, check_driver, check_values, operator_values};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
@@ -63,6 +66,7 @@ pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &O
         o.mps,
     ));
     ctx.run_op(op, |s| async move {
+        own_drivers(s.ctx(), cluster, hosts, o).await?;
         ask_for_sessions(s.ctx(), cluster, o).await?;
         // the driver's pods are privileged: the namespace says so before the first one starts
         let labels = json!({"pod-security.kubernetes.io/enforce": "privileged"});
@@ -73,20 +77,53 @@ pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &O
         cluster.write_planned(&s, planned).await?;
         let extra = (!o.values.is_null()).then_some(&o.values);
         let k3s = version_of(s.ctx(), cluster).await?;
+        let values = operator_values(&Fit { k3s: &k3s, driver: &o.driver, mig: &o.mig, sharing }, extra);
         let release = ReleaseOptions {
             chart: "gpu-operator".to_owned(),
             repo: REPO.to_owned(),
             version: o.version.clone(),
             namespace: NAMESPACE.to_owned(),
-            values: as_map(&operator_values(&Fit { k3s: &k3s, driver: &o.driver, mig: &o.mig, sharing }, extra)),
+            values: as_map(&values),
             timeout: crate::core::units::Duration::minutes(15),
             wait: false,
         };
         cluster.ensure_release_in(&s, RELEASE, &release).await?;
-        follow(&s, cluster, hosts, o).await
+        let version = values["driver"]["version"].as_str().unwrap_or_default();
+        follow(&s, cluster, hosts, o, version).await
     })
     .await
 }
+
+/// A driver that is said to be there already: each node is asked before anything waits for it.
+async fn own_drivers(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &OperatorOptions) -> OpResult<()> {
+    if o.driver != "preinstalled" {
+        return Ok(());
+    }
+    let nodes = cluster.list_in(ctx, "node", "").await?;
+    let pods = operator_pods(ctx, cluster).await?;
+    let named = |n: &&Value| o.nodes.iter().any(|x| n["metadata"]["name"] == x.as_str());
+    let mut without = Vec::new();
+    for node in nodes.iter().filter(|n| if o.nodes.is_empty() { has_device(n) } else { named(n) }) {
+        let name = node["metadata"]["name"].as_str().unwrap_or_default();
+        let Some(host) = hosts.iter().find(|h| h.name() == name) else { continue };
+        // a driver container brings its own driver, which goes with it
+        let container = pod_of(&pods, name, "nvidia-driver-daemonset").is_some();
+        if container || host.look_raw(ctx, OWN_DRIVER).await?.stdout.trim().is_empty() {
+            without.push(name.to_owned());
+        }
+    }
+    if without.is_empty() {
+        return Ok(());
+    }
+    let text =
+        format!("no NVIDIA driver is installed in {}, and the operator is told not to bring one", without.join(", "));
+    Err(OpError::failed(text)
+        .on(cluster.name())
+        .hint("install it in the machines (the template's image), or write a driver version for `preinstalled`"))
+}
+
+/// Says something on a machine that has a driver of its own.
+pub(super) const OWN_DRIVER: &str = "command -v nvidia-smi || ls /proc/driver/nvidia/version 2>/dev/null";
 
 /// Another driver ends what runs on the cards: whoever holds one is named and asked for first.
 async fn ask_for_sessions(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<()> {
@@ -117,22 +154,18 @@ async fn version_of(ctx: &Ctx, cluster: &Cluster) -> OpResult<String> {
     Ok(v["gitVersion"].as_str().unwrap_or_default().to_owned())
 }
 
-/// GPUs each node should have: from the site, else from its physical count, else one.
+/// GPUs each node should have: from the site, else from its physical count, else one; as they are cut and shared.
 pub(super) fn wanted(ctx: &Ctx, node: &Value) -> i64 {
     let name = node["metadata"]["name"].as_str().unwrap_or_default();
     let declared =
         ctx.site.as_ref().and_then(|s| s.nodes.iter().find(|n| n.name == name)).map(|n| i64::from(n.shape.gpu_count()));
-    let counted = crate::kubernetes::quantity(&node["metadata"]["labels"]["nvidia.com/gpu.count"]);
-    declared.filter(|n| *n > 0).unwrap_or(counted.max(1)) * shared(node)
+    let gpus = read_node(node);
+    gpus.devices_of(declared.filter(|n| *n > 0).unwrap_or(gpus.count.max(1)))
 }
 
-/// Pods per card, as the node's label says.
-fn shared(node: &Value) -> i64 {
-    crate::kubernetes::quantity(&node["metadata"]["labels"]["nvidia.com/gpu.replicas"]).max(1)
-}
-
-async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOptions) -> OpResult<()> {
+async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOptions, version: &str) -> OpResult<()> {
     let limit = o.timeout.0;
+    let finals = Lasting::default();
     let restarted: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let every = Duration::from_secs(5);
     s.wait_for("GPUs allocatable", every, limit, || async {
@@ -151,6 +184,12 @@ async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOpti
                     Duration::from_secs(300),
                 )
                 .await?;
+        }
+        for b in &broken {
+            let seen = lasting(s.ctx(), cluster, b, version).await?;
+            if let Some(e) = finals.borne(&b.node, seen, s.ctx().clock.now_ms().await) {
+                return Err(e);
+            }
         }
         let list: Vec<_> = broken.iter().map(|b| format!("{}: {} ({})", b.node, b.cause, b.evidence)).collect();
         Ok(match (list.is_empty(), policy) {
@@ -176,7 +215,7 @@ async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Ve
     let mut broken = Vec::new();
     let names: BTreeMap<_, _> = nodes.iter().filter_map(|n| Some((n["metadata"]["name"].as_str()?, n))).collect();
     let listed: Vec<&str> = if o.nodes.is_empty() {
-        names.iter().filter(|(_, n)| super::inventory::has_device(n)).map(|(n, _)| *n).collect()
+        names.iter().filter(|(_, n)| has_device(n)).map(|(n, _)| *n).collect()
     } else {
         o.nodes.iter().map(String::as_str).collect()
     };
@@ -184,12 +223,51 @@ async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Ve
         match names.get(name) {
             None => return Err(OpError::not_found(format!("the cluster has no node `{name}`")).on(name)),
             Some(node) => {
-                let declared = wanted(ctx, node) / shared(node) * o.time_slicing.max(o.mps).max(shared(node));
-                broken.extend(first_broken(node, &pods, declared, o.driver != "preinstalled"));
+                let found = first_broken(node, &pods, wanted(ctx, node), o.driver != "preinstalled");
+                broken.extend(found.or_else(|| old_sharing(node, o)));
             }
         }
     }
-    Ok((broken, policy_trouble(ctx, cluster).await?))
+    let policy = policy_trouble(ctx, cluster).await?;
+    Ok((broken, if policy.is_some() { policy } else { rolling(ctx, cluster).await? }))
+}
+
+/// An operand whose pods are still being replaced; drivers are replaced one node after another, when they may.
+async fn rolling(ctx: &Ctx, cluster: &Cluster) -> OpResult<Option<String>> {
+    let sets = cluster.list_in(ctx, "daemonset", NAMESPACE).await?;
+    Ok(sets.iter().filter(|s| s["spec"]["updateStrategy"]["type"] != "OnDelete").find_map(|s| {
+        let n = |k: &str| s["status"][k].as_i64().unwrap_or(0);
+        let want = n("desiredNumberScheduled");
+        let old = s["metadata"]["generation"].as_i64().is_some_and(|g| n("observedGeneration") < g);
+        let name = s["metadata"]["name"].as_str().unwrap_or_default();
+        (old || n("updatedNumberScheduled") < want || n("numberAvailable") < want)
+            .then(|| format!("is ready, but {} of {want} pods of {name} are new", n("updatedNumberScheduled")))
+    }))
+}
+
+/// A node whose cards are still shared or named as before.
+fn old_sharing(node: &Value, o: &OperatorOptions) -> Option<Broken> {
+    let gpus = read_node(node);
+    let want = o.time_slicing.max(o.mps);
+    // instances with a resource of their own are not shared
+    let named = o.mig == "none" || gpus.strategy.is_empty() || gpus.strategy == o.mig;
+    let (cause, evidence) = if gpus.instances == 0 && gpus.replicas != want {
+        ("the device plugin has not taken the sharing over", format!("{} pods per card, {want} wanted", gpus.replicas))
+    } else if !named {
+        ("feature discovery has not taken the MIG strategy over", format!("{}, {} wanted", gpus.strategy, o.mig))
+    } else {
+        return None;
+    };
+    Some(Broken {
+        rung: 8,
+        id: "sharing-waits",
+        node: gpus.node,
+        cause: cause.to_owned(),
+        evidence,
+        fix: "restart the device plugin's pod".to_owned(),
+        mend: Mend::Operand("nvidia-device-plugin-daemonset"),
+        restart: false,
+    })
 }
 
 /// Why the ClusterPolicy is not ready; `None` when it is.

@@ -9,6 +9,8 @@ pub enum Mend {
     RestartVm,
     /// Reboot the guest.
     Reboot,
+    /// Take the cards' MIG mode away.
+    Whole,
     /// Restart K3s on the node.
     RestartAgent,
     /// Restart the pod of this operand on the node.
@@ -107,18 +109,32 @@ pub const PATTERNS: &[Pattern] = &[
         Mend::Reboot,
     ),
     on_node(
-        "Incompatible strategy",
+        "more than one MIG device type present",
+        "mig-layouts-differ",
+        "the cards are cut into instances of several sizes, which the strategy `single` does not know",
+        "have the MIG manager cut them again as the node's label says; for several sizes take mig_strategy = \"mixed\"",
+        Mend::Operand("nvidia-mig-manager"),
+    ),
+    on_node(
+        "configured with the same migEnabled value",
+        "mig-layouts-differ",
+        "some cards are cut into instances and others are whole, which the strategy `single` does not know",
+        "have the MIG manager cut them again as the node's label says; for both take mig_strategy = \"mixed\"",
+        Mend::Operand("nvidia-mig-manager"),
+    ),
+    on_node(
+        "migEnabled=true was not configured correctly",
         "mig-waits",
         "the cards are in MIG mode, but have no instances",
         "a mode change of a passed-through card needs the VM stopped and started",
         Mend::RestartVm,
     ),
     on_node(
-        "No devices found",
-        "mig-waits",
-        "the device plugin sees no device: MIG mode without instances, or no runtime class",
-        "a mode change of a passed-through card needs the VM stopped and started",
-        Mend::RestartVm,
+        "Incompatible strategy",
+        "plugin-without-runtime",
+        "the device plugin was started without NVIDIA's runtime and sees no card",
+        "restart K3s on the node, then the device plugin",
+        Mend::RestartAgent,
     ),
     of_release(
         "config file for",

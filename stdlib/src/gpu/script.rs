@@ -79,7 +79,10 @@ mod api {
             let results = super::super::test::run_test(&ctx, &cluster, &TestOptions::read(&options)?).await?;
             results
                 .iter()
-                .map(|r| to_script(&json!({"node": r.node, "result": r.result, "gpus": r.gpus, "text": r.text})))
+                .map(|r| {
+                    to_script(&json!({"node": r.node, "result": r.result, "gpus": r.gpus, "untested": r.untested,
+                        "shared": r.shared, "text": r.text}))
+                })
                 .collect()
         })
     }

@@ -26,8 +26,19 @@ pub struct Broken {
     pub restart: bool,
 }
 
-fn pod_of<'a>(pods: &'a [Value], node: &str, app: &str) -> Option<&'a Value> {
+/// The pod of an operand on a node.
+pub(super) fn pod_of<'a>(pods: &'a [Value], node: &str, app: &str) -> Option<&'a Value> {
     pods.iter().find(|p| p["spec"]["nodeName"] == node && p["metadata"]["labels"]["app"] == app)
+}
+
+/// The operand of a rung, as its pods are labelled.
+pub(super) fn operand_of(rung: u8) -> Option<&'static str> {
+    match rung {
+        3 => Some("nvidia-driver-daemonset"),
+        4 => Some("nvidia-container-toolkit-daemonset"),
+        6 | 7 | 9 => Some("nvidia-device-plugin-daemonset"),
+        _ => None,
+    }
 }
 
 struct Node<'a> {
@@ -57,8 +68,29 @@ impl Node<'_> {
         })
     }
 
-    /// A daemon set without a pod here: its selector or its tolerations.
+    /// A daemon set without a pod here: its tolerations, its selector, or the whole set.
     fn no_pod(&self, what: &str) -> Option<Broken> {
+        let labels = &self.object["metadata"]["labels"];
+        if what == "driver" && labels["nvidia.com/gpu.deploy.driver"] == "pre-installed" {
+            return self.broken(
+                3,
+                "driver-in-guest",
+                "the guest has a driver of its own: the operator's keeps away from the node",
+                "label nvidia.com/gpu.deploy.driver=pre-installed".to_owned(),
+                "write `preinstalled` for the driver's version in the site file; or purge the guest's driver, take the label away and reboot",
+                Mend::Hands("sudo apt-get purge 'nvidia-*' in the guest; kubectl label node NODE nvidia.com/gpu.deploy.driver-; reboot"),
+            );
+        }
+        if self.object["spec"]["taints"].as_array().is_none_or(Vec::is_empty) {
+            return self.broken(
+                2,
+                "operand-missing",
+                &format!("the {what} has no pod on the node, and no taint keeps it away"),
+                taints(self.object),
+                "its daemon set is gone, or selects other labels: look at `kubectl -n gpu-operator get daemonset`",
+                Mend::Deploy,
+            );
+        }
         let seen = taints(self.object);
         self.broken(
             2,
@@ -88,7 +120,7 @@ pub fn first_broken(node: &Value, pods: &[Value], want: i64, driver_container: b
             9,
             "mig-waits",
             "the cards have not taken their MIG mode over",
-            format!("mig.config.state={}", gpus.mig),
+            format!("mig.config={}, mig.config.state={}", gpus.mig_config, gpus.mig),
             "a mode change of a passed-through card needs the VM stopped and started",
             Mend::RestartVm,
         );
@@ -213,10 +245,15 @@ mod tests {
     #[test]
     fn rungs_in_order() {
         let mut node = json!({"metadata":{"name":"g","labels":{}},"spec":{},"status":{}});
-        assert_eq!(first_broken(&node, &[], 2, true).unwrap().rung, 2);
+        assert_eq!(first_broken(&node, &[], 2, true).unwrap().id, "operand-missing");
+        node["spec"]["taints"] = json!([{"key": "gpu-pool", "value": "a100", "effect": "NoSchedule"}]);
+        assert_eq!(first_broken(&node, &[], 2, true).unwrap().id, "gpu-taint");
+        node["spec"]["taints"] = json!([]);
         let nfd = json!({"metadata":{"name":"gpu-operator-node-feature-discovery-worker-x"},"spec":{"nodeName":"g"},"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}});
         assert_eq!(first_broken(&node, &[nfd], 2, true).unwrap().rung, 1);
         node["metadata"]["labels"]["feature.node.kubernetes.io/pci-10de.present"] = "true".into();
+        node["metadata"]["labels"]["nvidia.com/gpu.deploy.driver"] = "pre-installed".into();
+        assert_eq!(first_broken(&node, &[], 2, true).unwrap().id, "driver-in-guest");
         let mut pods = vec![ready("nvidia-driver-daemonset"), ready("nvidia-container-toolkit-daemonset")];
         let mut plugin = ready("nvidia-device-plugin-daemonset");
         plugin["status"] = json!({"phase":"Pending"});

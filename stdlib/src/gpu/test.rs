@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::inventory::{NodeGpus, RESOURCE, inventory};
+use super::inventory::{Amounts, NodeGpus, RESOURCE, inventory};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::op::Op;
@@ -32,25 +32,33 @@ pub struct TestResult {
     pub node: String,
     /// `passed`, `failed` or `busy`.
     pub result: &'static str,
-    /// GPUs used.
+    /// GPUs, instances or shares used.
     pub gpus: i64,
+    /// GPUs and instances that others hold: they were not tested.
+    pub untested: i64,
+    /// Whether pods share the cards: one share is tested then.
+    pub shared: bool,
     /// Why.
     pub text: String,
 }
 
-/// The pod of one node. Affinity by name leaves the accounting of GPUs to the scheduler.
+/// The pod of one node for one resource. Affinity by name leaves the accounting of GPUs to the scheduler.
 #[must_use]
-pub fn test_pod(namespace: &str, node: &str, gpus: i64, image: &str) -> Value {
+pub fn test_pod(namespace: &str, node: &str, (resource, gpus): (&str, i64), image: &str) -> Value {
+    let name = match resource.strip_prefix("nvidia.com/mig-") {
+        Some(profile) => format!("cuda-{node}-{}", profile.replace(['.', '+'], "-")),
+        None => format!("cuda-{node}"),
+    };
     let term = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]});
     json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": format!("cuda-{node}"), "namespace": namespace,
+        "metadata": {"name": name, "namespace": namespace,
             "labels": {"app.kubernetes.io/managed-by": "gpuhost", "app.kubernetes.io/name": "cuda-test"}},
         "spec": {
             "restartPolicy": "Never", "runtimeClassName": "nvidia",
             "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}},
             "tolerations": [{"operator": "Exists"}],
-            "containers": [{"name": "cuda", "image": image, "resources": {"limits": {RESOURCE: gpus.to_string()}}}],
+            "containers": [{"name": "cuda", "image": image, "resources": {"limits": {resource: gpus.to_string()}}}],
         },
     })
 }
@@ -87,6 +95,7 @@ pub async fn run_test(ctx: &Ctx, cluster: &Cluster, o: &TestOptions) -> OpResult
     .await
 }
 
+/// Tests a node: one pod for each of its resources, as one container can use one kind of instance only.
 async fn test_node(
     s: &crate::core::op::OpScope,
     cluster: &Cluster,
@@ -94,29 +103,61 @@ async fn test_node(
     n: &NodeGpus,
     o: &TestOptions,
 ) -> TestResult {
-    let free = n.allocatable - n.requested;
-    let result = |result, gpus, text: String| TestResult { node: n.node.clone(), result, gpus, text };
+    let shared = n.replicas > 1;
+    let mut all =
+        TestResult { node: n.node.clone(), result: "busy", gpus: 0, untested: 0, shared, text: String::new() };
     if n.allocatable == 0 {
-        return result("failed", 0, "the node offers no GPU".to_owned());
+        return TestResult { result: "failed", text: "the node offers no GPU".to_owned(), ..all };
     }
+    let mut texts = Vec::new();
+    for (resource, amounts) in n.resources.iter().filter(|(_, a)| a.allocatable > 0) {
+        let shared = shared && resource == RESOURCE;
+        let (asked, result, text) = test_resource(s, cluster, ns, (n, resource, amounts, shared), o).await;
+        all.gpus += asked;
+        all.untested += if shared { 0 } else { amounts.allocatable - asked };
+        all.result = match (all.result, result) {
+            ("failed", _) | (_, "failed") => "failed",
+            ("passed", _) | (_, "passed") => "passed",
+            _ => "busy",
+        };
+        texts.push(text);
+    }
+    all.text = texts.join("; ");
+    all
+}
+
+/// How many devices of a resource were asked for, what came of it, and why.
+async fn test_resource(
+    s: &crate::core::op::OpScope,
+    cluster: &Cluster,
+    ns: &str,
+    (n, resource, amounts, shared): (&NodeGpus, &str, &Amounts, bool),
+    o: &TestOptions,
+) -> (i64, &'static str, String) {
+    let what = match resource.strip_prefix("nvidia.com/mig-") {
+        Some(profile) => format!("instances {profile}"),
+        None if shared => "shares".to_owned(),
+        None => "GPUs".to_owned(),
+    };
+    let free = amounts.allocatable - amounts.requested;
     if free <= 0 {
-        return result("busy", 0, format!("all {} GPUs are in use", n.allocatable));
+        return (0, "busy", format!("all {} {what} are in use", amounts.allocatable));
     }
     // a shared card gives a pod one share: the plugin refuses more
-    let free = if n.replicas > 1 { 1 } else { free };
-    match cluster.run_to_end(s, &test_pod(ns, &n.node, free, &o.image), o.timeout.0).await {
+    let asked = if shared { 1 } else { free };
+    match cluster.run_to_end(s, &test_pod(ns, &n.node, (resource, asked), &o.image), o.timeout.0).await {
         Ok(end) if end.phase == "Succeeded" && end.log.contains("Test PASSED") => {
-            let note = if free < n.allocatable {
-                format!(" ({} of {} busy)", n.requested, n.allocatable)
-            } else {
-                String::new()
+            let note = match (shared, amounts.requested) {
+                (true, _) => format!(" of {}", amounts.allocatable),
+                (_, 0) => String::new(),
+                (_, busy) => format!(" ({busy} of {} busy)", amounts.allocatable),
             };
-            result("passed", free, format!("Test PASSED with {free} GPUs{note}"))
+            (asked, "passed", format!("Test PASSED with {asked} {what}{note}"))
         }
-        Ok(end) => result("failed", free, format!("pod {}: {}", end.phase, end.log.lines().last().unwrap_or("no log"))),
+        Ok(end) => (asked, "failed", format!("pod {}: {}", end.phase, end.log.lines().last().unwrap_or("no log"))),
         Err(e) => {
             let seen = e.last.clone().into_iter().chain(e.causes.iter().cloned());
-            result("failed", free, std::iter::once(e.message.clone()).chain(seen).collect::<Vec<_>>().join(": "))
+            (asked, "failed", std::iter::once(e.message.clone()).chain(seen).collect::<Vec<_>>().join(": "))
         }
     }
 }
@@ -199,9 +240,11 @@ mod tests {
 
     #[test]
     fn pods_ask_for_all_gpus_of_one_node() {
-        let p = test_pod("ns", "g1", 2, IMAGE);
+        let p = test_pod("ns", "g1", (RESOURCE, 2), IMAGE);
         assert_eq!(p["spec"]["containers"][0]["resources"]["limits"][RESOURCE], "2");
-        assert_eq!(super::super::inventory::requested(&p), 2);
+        assert_eq!(super::super::inventory::requests(&p)[RESOURCE], 2);
+        let p = test_pod("ns", "g1", ("nvidia.com/mig-1g.5gb", 7), IMAGE);
+        assert_eq!(p["metadata"]["name"], "cuda-g1-1g-5gb");
         assert_eq!(short_id().len(), 8);
     }
 }

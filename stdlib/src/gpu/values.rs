@@ -170,14 +170,28 @@ pub fn check_values(extra: &Value) -> OpResult<()> {
     Ok(())
 }
 
+/// `b` over `a`. Lists of environment variables are joined by name: one that is added does not take ours away.
 fn merge(a: &mut Value, b: &Value) {
     match (a, b) {
         (Value::Object(x), Value::Object(y)) => {
             for (k, v) in y {
-                merge(x.entry(k.clone()).or_insert(Value::Null), v);
+                let old = x.entry(k.clone()).or_insert(Value::Null);
+                match (old.as_array_mut(), v.as_array()) {
+                    (Some(ours), Some(theirs)) if k == "env" => join_env(ours, theirs),
+                    _ => merge(old, v),
+                }
             }
         }
         (a, b) => *a = b.clone(),
+    }
+}
+
+fn join_env(ours: &mut Vec<Value>, theirs: &[Value]) {
+    for v in theirs {
+        match ours.iter_mut().find(|o| o["name"] == v["name"]) {
+            Some(o) => *o = v.clone(),
+            None => ours.push(v.clone()),
+        }
     }
 }
 
@@ -226,6 +240,14 @@ mod tests {
         assert_eq!((v["driver"]["enabled"].as_bool(), v["mig"]["strategy"].as_str()), (Some(false), Some("mixed")));
         assert_eq!(v["devicePlugin"]["config"]["name"], SHARING);
         assert!(v.to_string().contains("config-v3.toml.d/99-nvidia.toml"));
+        let more = json!({"toolkit": {"env": [{"name": "X", "value": "1"}, {"name": "CONTAINERD_SET_AS_DEFAULT", "value": "true"}]}});
+        let v = operator_values(&fit("v1.34.9+k3s1", "580.126.09", Sharing::None), Some(&more));
+        let env = |name: &str| {
+            let all = v["toolkit"]["env"].as_array().unwrap().iter();
+            all.filter(|e| e["name"] == name).map(|e| e["value"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!((env("CONTAINERD_SOCKET"), env("X")), (vec![SOCKET.to_owned()], vec!["1".to_owned()]));
+        assert_eq!(env("CONTAINERD_SET_AS_DEFAULT"), ["true"]);
         assert!(check_driver("580.126.09").is_ok() && check_driver("v580").is_err());
         assert!(!as_map(&v).is_empty());
     }

@@ -64,6 +64,7 @@ impl Shape {
             data,
             gpus,
             gpu_mapping,
+            mig,
             disk_storage,
             scratch_storage,
             data_storage,

@@ -25,6 +25,12 @@ pub const SHAPE: &[Field] = &[
     f("data", "Size", NONE, "Data disk: cleanup keeps it."),
     f("gpus", "int", Some("0"), "GPUs passed through."),
     f("gpu_mapping", "string", Some("gpu.mapping"), "PCI mapping the GPUs come from."),
+    f(
+        "mig",
+        "string",
+        NONE,
+        "MIG configuration of its cards, for example `all-1g.5gb` or `all-disabled`; without it deploy leaves them as they are.",
+    ),
     f("disk_storage", "string", Some("proxmox.storage"), "Storage of the system disk."),
     f("scratch_storage", "string", Some("proxmox.storage"), "Storage of the scratch disk."),
     f("data_storage", "string", Some("proxmox.storage"), "Storage of the data disk."),
@@ -166,6 +172,14 @@ pub const SECTIONS: &[Section] = &[
             f("device", "string", None, "`vendor:device` of the cards."),
             f("operator", "string", None, "Version of the gpu-operator chart."),
             f("driver", "string", None, "Driver version, or `preinstalled`."),
+            f(
+                "mig_strategy",
+                "string",
+                Some("single"),
+                "How MIG instances are named: `single` (each is a `nvidia.com/gpu`), `mixed` (`nvidia.com/mig-1g.5gb`), `none`.",
+            ),
+            f("time_slicing", "int", Some("1"), "Pods that take turns on one card."),
+            f("mps", "int", Some("1"), "Pods that share one card at the same time through MPS."),
         ],
     },
     Section {

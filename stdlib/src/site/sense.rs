@@ -16,11 +16,39 @@ pub(super) fn check(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     detours(src, site, out);
     super::marks::check(src, site, out);
     super::settings::check(src, site, out);
+    sharing(src, site, out);
     if let Some(device) = site.gpu.get("device").and_then(toml::Value::as_str) {
         let id = |s: &str| s.len() == 4 && s.bytes().all(|b| b.is_ascii_hexdigit());
         if !device.split_once(':').is_some_and(|(vendor, device)| id(vendor) && id(device)) {
             let hint = "for example `10de:20f1`; `lspci -nn` on the hypervisor shows it in brackets".to_owned();
             out.push(src.value("gpu.device", format!("`{device}` is not of the form `vendor:device`"), Some(hint)));
+        }
+    }
+}
+
+/// How cards are cut and shared: values that exist, and that go together.
+fn sharing(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    let number = |key: &str| site.gpu.get(key).and_then(toml::Value::as_integer).unwrap_or(1);
+    if let Err(e) = crate::gpu::Sharing::of(number("time_slicing"), number("mps")) {
+        out.push(src.value("gpu", e.message.replace("options ", "keys "), e.hint));
+    }
+    if let Some(v) = site.gpu.get("mig_strategy").and_then(toml::Value::as_str)
+        && !["single", "mixed", "none"].contains(&v)
+    {
+        let hint = Some("single, mixed or none".to_owned());
+        out.push(src.value("gpu.mig_strategy", format!("`{v}` is no MIG strategy"), hint));
+    }
+    for node in &site.nodes {
+        let Some(config) = &node.shape.mig else { continue };
+        let text = match crate::gpu::check_config(config) {
+            Err(e) => Some((e.message, e.hint)),
+            Ok(()) if config != "all-disabled" && number("mps") > 1 => {
+                Some((format!("node `{}`: MPS does not share cards that MIG cuts", node.name), None))
+            }
+            Ok(()) => None,
+        };
+        if let Some((text, hint)) = text {
+            out.push(src.value("nodes", text, hint));
         }
     }
 }

@@ -194,6 +194,9 @@ pub struct Shape {
     /// PCI mapping of the GPUs; default: `gpu.mapping`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_mapping: Option<String>,
+    /// MIG configuration of its cards; without it they stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig: Option<String>,
     /// Storage of the system disk; default: `proxmox.storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_storage: Option<String>,

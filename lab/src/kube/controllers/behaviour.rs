@@ -145,7 +145,7 @@ fn unsaid(c: &Value, counts: &str) -> String {
 
 /// NVIDIA's vectorAdd sample.
 fn cuda(cx: &Cx, pod: &Value, node: &str) -> Run {
-    let asked = scheduler::requested(pod, "nvidia.com/gpu");
+    let asked: i64 = scheduler::requests(pod).iter().filter(|(r, _)| gpu::is_gpu(r)).map(|(_, n)| *n).sum();
     let driver = cx.c.nodes.get(node).and_then(|n| n.driver.clone());
     let runtime = s(pod, "/spec/runtimeClassName").starts_with("nvidia");
     if asked == 0 || driver.is_none() || !runtime {

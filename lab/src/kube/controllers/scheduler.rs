@@ -89,12 +89,6 @@ fn probed(p: &mut Value, own: bool) {
     }
 }
 
-/// Number of a resource that a pod requests.
-#[must_use]
-pub fn requested(pod: &Value, resource: &str) -> i64 {
-    requests(pod).get(resource).copied().unwrap_or(0) / 1000
-}
-
 /// Whether a toleration of `spec` tolerates `taint`.
 #[must_use]
 pub fn tolerates(spec: &Value, taint: &Value) -> bool {

@@ -150,7 +150,9 @@ impl Place<'_> {
                 }
                 // an entry of a map stays, with the value that Go gives to what is not told
                 Field::Entry(n) if map[&k].is_null() && n.quantity() => drop(map.insert(k, "0".into())),
-                Field::Entry(n) if map[&k].is_null() && n.kind() == Some("string") && n.format() != Some("date-time") => {
+                Field::Entry(n)
+                    if map[&k].is_null() && n.kind() == Some("string") && n.format() != Some("date-time") =>
+                {
                     map.insert(k, "".into());
                 }
                 Field::Known(_) | Field::Entry(_) if map.get(&k).is_some_and(Value::is_null) => {

@@ -26,12 +26,24 @@ pub struct Given {
     pub cards: Vec<usize>,
 }
 
-/// How many GPUs a container asks for.
+/// How many GPUs and instances a container asks for.
 fn asked(c: &Value) -> usize {
     let r = &c["resources"];
-    let n = if r["limits"][GPU].is_null() { &r["requests"][GPU] } else { &r["limits"][GPU] };
-    let n = n.as_str().map_or_else(|| n.as_u64(), |t| t.parse().ok());
-    n.and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
+    let both = [&r["limits"], &r["requests"]];
+    let mut names: Vec<&String> = both.iter().flat_map(|v| v.as_object().into_iter().flatten()).map(|x| x.0).collect();
+    names.sort_unstable();
+    names.dedup();
+    let amount = |name: &str| {
+        let v = both.iter().map(|v| &v[name]).find(|v| !v.is_null())?;
+        let n = v.as_str().map_or_else(|| v.as_u64(), |t| t.parse().ok());
+        n.and_then(|n| usize::try_from(n).ok())
+    };
+    names.into_iter().filter(|n| is_gpu(n)).filter_map(|n| amount(n)).sum()
+}
+
+/// Whether a resource is a GPU or an instance of one.
+pub fn is_gpu(resource: &str) -> bool {
+    resource == GPU || resource.starts_with("nvidia.com/mig-")
 }
 
 /// The cards that container `c` of `pod` sees; `None` when the driver is not put into it.

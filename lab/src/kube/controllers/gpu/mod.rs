@@ -1,5 +1,6 @@
 //! The GPU chain: feature discovery, driver, toolkit, device plugin, and the operator that ties them together.
 mod given;
+mod mig;
 mod operands;
 mod plugin;
 mod policy;
@@ -13,7 +14,7 @@ use crate::Lab;
 use crate::guest;
 use crate::world::World;
 
-pub use given::{Given, given};
+pub use given::{Given, given, is_gpu};
 pub use operands::run_of;
 pub use plugin::{refresh, withdraw};
 pub use policy::{node, reconcile};
@@ -41,14 +42,14 @@ pub fn ready(cx: &mut Cx, pod: &Value, node: &str) {
         "nvidia-container-toolkit-daemonset" => {
             cx.node_rt(node).toolkit = true;
             install_runtimes(cx.lab, cx.w, vmid);
-            plugin::mig(cx, node);
+            mig::apply(cx, node);
         }
         "nvidia-device-plugin-daemonset" => {
             cx.node_rt(node).plugin = true;
             plugin::offer(cx, node, vmid);
         }
         "gpu-feature-discovery" => plugin::discover(cx, node, vmid),
-        "nvidia-mig-manager" => plugin::mig(cx, node),
+        "nvidia-mig-manager" => mig::apply(cx, node),
         _ => {}
     }
 }

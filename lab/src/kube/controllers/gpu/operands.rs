@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::super::behaviour::Run;
-use super::plugin;
+use super::{mig, plugin};
 use crate::kube::cx::Cx;
 use crate::kube::state::NodeRt;
 use crate::kube::text::{arr, s};
@@ -161,12 +161,10 @@ fn device_plugin(cx: &Cx, rt: &NodeRt) -> Run {
     if let Some(text) = plugin::config_error(cx) {
         return crash(text);
     }
-    let cards = cx.w.cards_of(rt.vmid);
-    if cards.iter().any(|(_, c)| c.mig && c.profile.is_none()) {
-        return Run::Forever {
-            ready_ms: 3000,
-            log: "Incompatible strategy detected auto\nNo devices found. Waiting indefinitely.".to_owned(),
-        };
+    if let Some(why) = mig::invalid(&plugin::strategy(cx), &cx.w.cards_of(rt.vmid)) {
+        return crash(format!(
+            "error starting plugins: error getting plugins: unable to create plugins: failed to construct NVML resource managers: error building device map: error building device map from config.resources: invalid MIG configuration: {why}"
+        ));
     }
     Run::Forever {
         ready_ms: 3000,

@@ -1,11 +1,13 @@
 //! What a node offers: whole cards, shared cards, MIG instances; and the labels that say so.
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
-use super::{GPU, NS, POLICY, label};
-use crate::guest;
+use super::{GPU, NS, POLICY, label, mig};
+use crate::card::Card;
 use crate::kube::cx::Cx;
 use crate::kube::objects::parse_yaml;
-use crate::kube::text::s;
+use crate::spec::PciSpec;
 
 /// The sharing that the device plugin's configuration asks for: how, and how many per card.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,124 +55,149 @@ pub fn sharing(cx: &Cx) -> Option<Sharing> {
     })
 }
 
-/// Instances of one A100 40GB by MIG profile.
-#[must_use]
-pub fn instances(profile: &str) -> Option<usize> {
-    Some(match profile {
-        "1g.5gb" | "1g.10gb" => 7,
-        "2g.10gb" | "2g.20gb" => 3,
-        "3g.20gb" | "3g.40gb" => 2,
-        "4g.20gb" | "4g.40gb" | "7g.40gb" | "7g.80gb" => 1,
-        _ => return None,
-    })
+/// How instances are named: `single`, `mixed` or `none`.
+pub(super) fn strategy(cx: &Cx) -> String {
+    let policy = cx.list(POLICY).first().map(|p| (*p).clone()).unwrap_or_default();
+    policy["spec"]["mig"]["strategy"].as_str().filter(|s| !s.is_empty()).unwrap_or("single").to_owned()
 }
 
-/// Devices of a node: all of them, and those that are healthy.
-fn devices(cx: &Cx, vmid: u32) -> (usize, usize) {
+/// Devices of a node by resource: all of them, and those that are healthy.
+fn devices(cx: &Cx, vmid: u32) -> BTreeMap<String, (usize, usize)> {
     let replicas = sharing(cx).map_or(1, |s| s.replicas);
-    let (mut all, mut healthy) = (0, 0);
-    for (_, card) in cx.w.cards_of(vmid) {
-        let n = match (&card.profile, card.mig) {
-            (Some(p), true) => instances(p).unwrap_or(0),
-            (None, true) => 0,
-            _ => 1,
-        } * replicas;
-        all += n;
-        healthy += if card.xid.is_some() { 0 } else { n };
+    let strategy = strategy(cx);
+    let mut out: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for (p, card) in cx.w.cards_of(vmid) {
+        for (resource, n) in mig::offers(&strategy, &p, &card) {
+            let n = if resource == GPU { n * replicas } else { n };
+            let (all, healthy) = out.entry(resource).or_default();
+            *all += n;
+            *healthy += if card.xid.is_some() { 0 } else { n };
+        }
     }
-    (all, healthy)
+    out
 }
 
-/// The device plugin has registered: the node offers its GPUs.
+/// The device plugin has registered: the node offers its GPUs. What an earlier plugin offered stays with nothing left.
 pub fn offer(cx: &mut Cx, node: &str, vmid: u32) {
-    let (all, healthy) = devices(cx, vmid);
-    let (all, healthy) = (json!(all.to_string()), json!(healthy.to_string()));
-    let same = cx
-        .get("nodes", "", node)
-        .is_some_and(|n| n["status"]["capacity"][GPU] == all && n["status"]["allocatable"][GPU] == healthy);
+    let Some(status) = cx.get("nodes", "", node).map(|n| n["status"].clone()) else { return };
+    let mut want = devices(cx, vmid);
+    for gone in resources(&status["capacity"]) {
+        want.entry(gone).or_default();
+    }
+    let same = want.iter().all(|(r, (all, healthy))| {
+        status["capacity"][r] == all.to_string().as_str() && status["allocatable"][r] == healthy.to_string().as_str()
+    });
     if !same {
         cx.update("nodes", "", node, |o| {
-            o["status"]["capacity"][GPU] = all;
-            o["status"]["allocatable"][GPU] = healthy;
+            for (r, (all, healthy)) in &want {
+                o["status"]["capacity"][r] = json!(all.to_string());
+                o["status"]["allocatable"][r] = json!(healthy.to_string());
+            }
         });
     }
 }
 
+/// NVIDIA's resources among these.
+fn resources(amounts: &Value) -> Vec<String> {
+    amounts.as_object().into_iter().flatten().map(|(k, _)| k.clone()).filter(|k| k.starts_with("nvidia.com/")).collect()
+}
+
 /// The node's devices are gone with its plugin or its guest.
 pub fn withdraw(cx: &mut Cx, node: &str) {
-    let offers = cx.get("nodes", "", node).is_some_and(|n| {
-        let a = &n["status"]["allocatable"][GPU];
-        !a.is_null() && *a != "0"
-    });
-    if offers {
-        cx.update("nodes", "", node, |o| o["status"]["allocatable"][GPU] = json!("0"));
+    let Some(allocatable) = cx.get("nodes", "", node).map(|n| n["status"]["allocatable"].clone()) else { return };
+    let offered: Vec<String> = resources(&allocatable).into_iter().filter(|r| allocatable[r] != "0").collect();
+    if !offered.is_empty() {
+        cx.update("nodes", "", node, |o| {
+            for r in &offered {
+                o["status"]["allocatable"][r] = json!("0");
+            }
+        });
     }
 }
 
-/// GPU feature discovery labels the node.
+/// GPU feature discovery labels the node; labels of instances that are no more go.
 pub fn discover(cx: &mut Cx, node: &str, vmid: u32) {
-    let gpus = guest::gpus(cx.w, vmid);
-    let Some(first) = gpus.first() else { return };
+    let cards = cx.w.cards_of(vmid);
+    let Some((first, _)) = cards.first() else { return };
     let (product, memory) = match first.device.trim_start_matches("0x") {
-        "20f1" => ("NVIDIA-A100-PCIE-40GB", "40960"),
-        "20b5" => ("NVIDIA-A100-80GB-PCIe", "81920"),
-        _ => ("NVIDIA-GPU", "16384"),
+        "20f1" => ("NVIDIA-A100-PCIE-40GB", 40_960),
+        "20b5" => ("NVIDIA-A100-80GB-PCIe", 81_920),
+        _ => ("NVIDIA-GPU", 16_384),
     };
+    let strategy = strategy(cx);
     let share = sharing(cx);
-    let card = cx.w.cards_of(vmid).into_iter().map(|(_, c)| c).next().unwrap_or_default();
-    let mut name = product.to_owned();
-    let mut count = gpus.len();
-    if let Some(profile) = card.profile.as_ref().filter(|_| card.mig) {
-        name = format!("{product}-MIG-{profile}");
-        count *= instances(profile).unwrap_or(1);
+    let mut labels: BTreeMap<String, String> = BTreeMap::new();
+    let mut put = |k: &str, v: &str| drop(labels.insert(format!("nvidia.com/{k}"), v.to_owned()));
+    // cards that are cut are not shared as wholes
+    let whole = strategy == "none" || cards.iter().any(|(_, c)| !c.mig);
+    resource(&mut put, "gpu", product, cards.len(), memory, share.as_ref().filter(|_| whole));
+    let cut = instances(&cards);
+    match strategy.as_str() {
+        "single" if mig::invalid(&strategy, &cards).is_some() => {
+            let share = Sharing { mode: "", replicas: 0 };
+            resource(&mut put, "gpu", &format!("{product}-MIG-INVALID"), 0, 0, Some(&share));
+        }
+        "single" => {
+            for (profile, n) in &cut {
+                let product = format!("{product}-MIG-{profile}");
+                resource(&mut put, "gpu", &product, *n, mig::memory(profile), share.as_ref());
+            }
+        }
+        "mixed" => {
+            for (profile, n) in &cut {
+                let product = format!("{product}-MIG-{profile}");
+                resource(&mut put, &format!("mig-{profile}"), &product, *n, mig::memory(profile), None);
+                let slices = profile.split('g').next().unwrap_or_default();
+                put(&format!("mig-{profile}.slices.gi"), slices);
+                put(&format!("mig-{profile}.slices.ci"), slices);
+            }
+        }
+        _ => {}
     }
-    if share.is_some() {
-        name.push_str("-SHARED");
+    if strategy != "none" {
+        put("mig.strategy", &strategy);
     }
-    let replicas = share.as_ref().map_or(1, |s| s.replicas).to_string();
-    let strategy = match share.as_ref().map(|s| s.mode) {
-        Some("timeSlicing") => "time-slicing",
-        Some(_) => "mps",
-        None => "none",
-    };
     let driver = cx.c.nodes.get(node).and_then(|n| n.driver.clone()).unwrap_or_default();
-    let count = count.to_string();
     let mut parts = driver.splitn(3, '.');
     let (major, minor, rev) =
         (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let (cuda, cuda_minor) = crate::smi::CUDA.split_once('.').unwrap_or((crate::smi::CUDA, "0"));
-    let mps = if strategy == "mps" { "true" } else { "false" };
-    stamped(
-        cx,
-        node,
-        &[
-            ("nvidia.com/cuda.driver.major", major),
-            ("nvidia.com/cuda.driver.minor", minor),
-            ("nvidia.com/cuda.driver.rev", rev),
-            ("nvidia.com/cuda.driver-version.major", major),
-            ("nvidia.com/cuda.driver-version.minor", minor),
-            ("nvidia.com/cuda.driver-version.revision", rev),
-            ("nvidia.com/cuda.runtime.major", cuda),
-            ("nvidia.com/cuda.runtime.minor", cuda_minor),
-            ("nvidia.com/cuda.runtime-version.major", cuda),
-            ("nvidia.com/cuda.runtime-version.minor", cuda_minor),
-            ("nvidia.com/cuda.runtime-version.full", crate::smi::CUDA),
-            ("nvidia.com/gpu.machine", "Standard-PC-Q35-ICH9-2009"),
-            ("nvidia.com/gpu.mode", "compute"),
-            ("nvidia.com/mps.capable", mps),
-            ("nvidia.com/gpu.count", &count),
-            ("nvidia.com/gpu.product", &name),
-            ("nvidia.com/gpu.memory", memory),
-            ("nvidia.com/gpu.family", "ampere"),
-            ("nvidia.com/gpu.replicas", &replicas),
-            ("nvidia.com/gpu.sharing-strategy", strategy),
-            ("nvidia.com/gpu.compute.major", "8"),
-            ("nvidia.com/gpu.compute.minor", "0"),
-            ("nvidia.com/cuda.driver-version.full", &driver),
-            ("nvidia.com/mig.capable", "true"),
-            ("nvidia.com/mig.strategy", "single"),
-        ],
-    );
+    let mps = if share.as_ref().is_some_and(|s| s.mode == "mps") { "true" } else { "false" };
+    for (k, v) in [
+        ("cuda.driver.major", major),
+        ("cuda.driver.minor", minor),
+        ("cuda.driver.rev", rev),
+        ("cuda.driver-version.major", major),
+        ("cuda.driver-version.minor", minor),
+        ("cuda.driver-version.revision", rev),
+        ("cuda.driver-version.full", driver.as_str()),
+        ("cuda.runtime.major", cuda),
+        ("cuda.runtime.minor", cuda_minor),
+        ("cuda.runtime-version.major", cuda),
+        ("cuda.runtime-version.minor", cuda_minor),
+        ("cuda.runtime-version.full", crate::smi::CUDA),
+        ("gpu.machine", "Standard-PC-Q35-ICH9-2009"),
+        ("gpu.mode", "compute"),
+        ("gpu.family", "ampere"),
+        ("gpu.compute.major", "8"),
+        ("gpu.compute.minor", "0"),
+        ("mps.capable", mps),
+        ("mig.capable", "true"),
+    ] {
+        put(k, v);
+    }
+    let own = |k: &str| k.starts_with("nvidia.com/mig-") || k == "nvidia.com/mig.strategy";
+    let stale = |k: &str| own(k) && !labels.contains_key(k);
+    let old = cx.get("nodes", "", node).map(|n| n["metadata"]["labels"].clone()).unwrap_or_default();
+    if old.as_object().into_iter().flatten().any(|(k, _)| stale(k)) {
+        cx.update("nodes", "", node, |o| {
+            if let Some(l) = o["metadata"]["labels"].as_object_mut() {
+                l.retain(|k, _| !stale(k));
+            }
+        });
+    }
+    let pairs: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    stamped(cx, node, &pairs);
 }
 
 /// Labels of feature discovery, with the time when one of them changed last.
@@ -188,40 +215,34 @@ fn stamped(cx: &mut Cx, node: &str, labels: &[(&str, &str)]) {
     }
 }
 
-/// The MIG manager follows the label `nvidia.com/mig.config` of its node.
-pub fn mig(cx: &mut Cx, node: &str) {
-    let Some(n) = cx.get("nodes", "", node).cloned() else { return };
-    let labels = &n["metadata"]["labels"];
-    let Some(wanted) = labels["nvidia.com/mig.config"].as_str().map(str::to_owned) else { return };
-    let vmid = cx.c.nodes.get(node).map_or(0, |n| n.vmid);
-    let ready = cx.c.nodes.get(node).is_some_and(|n| n.driver.is_some() && n.toolkit);
-    if !ready || cx.w.cards_of(vmid).is_empty() {
-        return;
+/// Instances of all cards by profile.
+fn instances(cards: &[(PciSpec, Card)]) -> BTreeMap<&'static str, usize> {
+    let mut out = BTreeMap::new();
+    for (profile, n) in cards.iter().flat_map(|(p, c)| mig::instances(p, c)) {
+        *out.entry(profile).or_default() += n;
     }
-    let profile = wanted.strip_prefix("all-").filter(|p| instances(p).is_some()).map(str::to_owned);
-    let on = match (wanted.as_str(), &profile) {
-        ("all-disabled", _) => false,
-        (_, Some(_)) => true,
-        // a name that the manager's configuration does not have
-        _ => return set_state(cx, node, s(&n, "/metadata/labels/nvidia.com~1mig.config.state"), "failed"),
-    };
-    cx.w.change_cards_of(vmid, |c| c.mig_next = on);
-    let applied = cx.w.cards_of(vmid).iter().all(|(_, c)| c.mig == on);
-    if applied {
-        cx.w.change_cards_of(vmid, |c| c.profile = profile.clone());
-    }
-    let state = if applied { "success" } else { "failed" };
-    set_state(cx, node, s(&n, "/metadata/labels/nvidia.com~1mig.config.state"), state);
-    if cx.c.nodes.get(node).is_some_and(|n| n.plugin) {
-        offer(cx, node, vmid);
-        discover(cx, node, vmid);
-    }
+    out
 }
 
-fn set_state(cx: &mut Cx, node: &str, was: &str, state: &str) {
-    if was != state {
-        label(cx, node, &[("nvidia.com/mig.config.state", state)]);
-    }
+/// The labels of one resource.
+fn resource(
+    put: &mut impl FnMut(&str, &str),
+    name: &str,
+    product: &str,
+    count: usize,
+    memory: u32,
+    share: Option<&Sharing>,
+) {
+    let (suffix, how) = match share.map(|s| s.mode) {
+        Some("timeSlicing") => ("-SHARED", "time-slicing"),
+        Some("mps") => ("-SHARED", "mps"),
+        _ => ("", "none"),
+    };
+    put(&format!("{name}.product"), &format!("{product}{suffix}"));
+    put(&format!("{name}.count"), &count.to_string());
+    put(&format!("{name}.memory"), &memory.to_string());
+    put(&format!("{name}.replicas"), &share.map_or(1, |s| s.replicas).to_string());
+    put(&format!("{name}.sharing-strategy"), how);
 }
 
 /// Every node that offers GPUs looks again at what it has: the configuration or a card changed.

@@ -46,7 +46,7 @@ pub fn node(cx: &mut Cx, name: &str) {
         labels.push(("nvidia.com/mig.config", "all-disabled"));
     }
     label(cx, name, &labels);
-    super::plugin::mig(cx, name);
+    super::mig::follow(cx, name);
 }
 
 /// Name, deploy label, image, whether it needs the runtime class, whether it waits in an init container.
@@ -109,6 +109,8 @@ fn operand(policy: &Value, o: &Operand) -> Option<Value> {
             main = Container::new(container_of(deploy, name), &image).set("env", spec["toolkit"]["env"].clone());
         }
         "device-plugin" | "gpu-feature-discovery" => {
+            let strategy = spec["mig"]["strategy"].as_str().unwrap_or("single");
+            main = main.set("env", json!([{"name": "MIG_STRATEGY", "value": strategy}]));
             if let Some(map) = spec["devicePlugin"]["config"]["name"].as_str().filter(|n| !n.is_empty()) {
                 volumes = json!([{"name": "device-plugin-config", "configMap": {"name": map}}]);
             }
@@ -148,6 +150,11 @@ pub fn reconcile(cx: &mut Cx) {
         node(cx, &n);
     }
     let owner = owner_ref(&policy);
+    if policy["spec"]["migManager"]["enabled"] != false && cx.get("configmaps", NS, super::mig::CONFIGS).is_none() {
+        let mut map = super::mig::configurations();
+        map["metadata"]["ownerReferences"] = owner.clone();
+        cx.writing("gpu-operator", |cx| cx.create(map));
+    }
     for o in OPERANDS {
         let Some(mut ds) = operand(&policy, o) else {
             cx.delete("daemonsets.apps", NS, o.0);

@@ -1,0 +1,77 @@
+//! How cards are cut and shared on the lab: by the site file and `deploy`, by the script, back again; and what is refused
+//! before anything is drained. One cluster, one after the other: each deploy costs seconds.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
+use gpuhost_tests::{Bench, Ran};
+
+const DEPLOY: &str = "recipes/deploy.rhai";
+const DRIVER: &str = "driver = \"580.126.09\"";
+const GPU1: &str = "ip = \"10.0.0.21\"";
+
+/// Runs a recipe with the default site, changed like this.
+fn run(b: &Bench, recipe: &str, changes: &[(&str, &str)], more: &[&str]) -> Ran {
+    let mut text = std::fs::read_to_string(gpuhost_tests::root().join("recipes/site.toml")).unwrap();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    let path = b.path("site.toml");
+    std::fs::write(&path, text).unwrap();
+    let mut args = vec!["run", recipe, "--lab", "--json", "--yes", "--site", path.to_str().unwrap()];
+    args.extend_from_slice(more);
+    b.run(&args)
+}
+
+/// Deploys, looks for the words at its end, deploys again without a change, and has everything proven without a warning.
+fn comes_up(b: &Bench, changes: &[(&str, &str)], words: &str) {
+    let first = run(b, DEPLOY, changes, &[]).expect(0);
+    assert!(first.stdout.contains(words), "{words}: {}", first.stdout);
+    assert_eq!(run(b, DEPLOY, changes, &[]).expect(0).finished()["changed"], 0, "{words}: a second deploy");
+    let verify = run(b, "recipes/verify.rhai", changes, &[]).expect(0);
+    let proofs: Vec<_> = verify.events().into_iter().filter(|e| e["event"] == "proved").collect();
+    let gpu = proofs.iter().filter(|e| e.to_string().contains("GPU") || e.to_string().contains("CUDA"));
+    for proof in gpu {
+        assert_eq!(proof["verdict"].as_str().unwrap().to_lowercase(), "pass", "{words}: {proof}");
+    }
+}
+
+/// The run ends with an error that says all of these words.
+fn ends(ran: Ran, words: &[&str]) {
+    let end = ran.expect(1).finished();
+    for word in words {
+        assert!(end["error"].to_string().contains(word), "{word}: {:#}", end["error"]);
+    }
+}
+
+#[test]
+fn cards_are_shared_cut_and_made_whole_again() {
+    let b = Bench::new();
+    comes_up(&b, &[(DRIVER, &format!("{DRIVER}\ntime_slicing = 4"))], "8 GPUs allocatable in 32 parts");
+    comes_up(&b, &[], "8 GPUs allocatable");
+
+    let mode =
+        |mig: &str| run(&b, "scripts/gpu-mode.rhai", &[], &["--set", "node=k3s-gpu2", "--set", &format!("mig={mig}")]);
+    ends(mode("all-9g.5gb"), &["no configuration `all-9g.5gb`", "did you mean `all-1g.5gb`?"]);
+    ends(mode("all-1g.12gb"), &["is not for the cards of k3s-gpu2"]);
+    let cut = mode("all-3g.20gb").expect(0);
+    assert!(cut.stdout.contains("k3s-gpu2 offers 4 nvidia.com/gpu on 2 cards"), "{}", cut.stdout);
+    // deploy leaves what the site file does not speak of
+    comes_up(&b, &[], "8 GPUs allocatable in 10 parts");
+
+    let gpu = format!("{DRIVER}\nmig_strategy = \"mixed\"");
+    let node = format!("{GPU1}\nmig = \"all-1g.5gb\"");
+    comes_up(&b, &[(DRIVER, &gpu), (GPU1, &node)], "8 GPUs allocatable in 22 parts");
+    let names =
+        run(&b, "scripts/gpu-mode.rhai", &[(DRIVER, &gpu)], &["--set", "node=k3s-gpu1", "--set", "mig=all-disabled"]);
+    let names = names.expect(0);
+    assert!(names.stdout.contains("k3s-gpu1 offers 2 nvidia.com/gpu on 2 cards"), "{}", names.stdout);
+    assert!(!names.stdout.contains("nvidia.com/mig-1g.5gb"), "instances are gone: {}", names.stdout);
+}
+
+#[test]
+fn drivers_that_do_not_come_are_told_early() {
+    let b = Bench::new();
+    let preinstalled = [(DRIVER, "driver = \"preinstalled\"")];
+    ends(run(&b, DEPLOY, &preinstalled, &[]), &["no NVIDIA driver is installed in k3s-gpu1, k3s-gpu2"]);
+    let missing = run(&b, DEPLOY, &[(DRIVER, "driver = \"999.10.01\"")], &[]);
+    ends(missing, &["there is no image nvcr.io/nvidia/driver:999.10.01", "not found"]);
+}
