@@ -10,6 +10,7 @@ mod filled;
 mod groups;
 mod machinery;
 mod networks;
+mod placing;
 mod policies;
 mod real;
 mod recorded;

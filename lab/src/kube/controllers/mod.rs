@@ -38,6 +38,7 @@ pub mod replicasets;
 pub mod revisions;
 mod rooms;
 pub mod scheduler;
+mod scores;
 pub mod shell;
 pub mod statefulsets;
 pub mod statics;
