@@ -130,15 +130,15 @@ async fn claims_and_volumes_say_who_brought_them_together() {
     for name in ["none", "named"] {
         until(&bed, &format!("{CLAIMS}/{name}"), "waits", |c| c["status"]["phase"] == "Pending").await;
     }
-    let all = bed.get("/api/v1/namespaces/default/events").await.body;
-    let told: Vec<(&Value, &Value, &Value)> = all["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|e| e["involvedObject"]["kind"] == "PersistentVolumeClaim")
-        .map(|e| (&e["involvedObject"]["name"], &e["type"], &e["reason"]))
-        .collect();
-    assert_eq!(told, [(&json!("none"), &json!("Normal"), &json!("FailedBinding"))]);
+    let about = |l: &Value| -> Vec<(String, String)> {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let all = l["items"].as_array().into_iter().flatten();
+        all.filter(|e| e["involvedObject"]["kind"] == "PersistentVolumeClaim")
+            .map(|e| (text(&e["involvedObject"]["name"]), format!("{} {}", text(&e["type"]), text(&e["reason"]))))
+            .collect()
+    };
+    let l = until(&bed, "/api/v1/namespaces/default/events", "told", |l| !about(l).is_empty()).await;
+    assert_eq!(about(&l), [("none".to_owned(), "Normal FailedBinding".to_owned())]);
     bed.delete(&format!("{CLAIMS}/c"), json!({})).await;
     until(&bed, &format!("{VOLUMES}/a"), "released", |v| v["status"]["phase"] == "Released").await;
 }

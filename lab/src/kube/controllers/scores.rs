@@ -2,7 +2,7 @@
 //! their default weights).
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::cx::Cx;
 use super::super::store::index::Requests;
@@ -228,6 +228,8 @@ fn company(cx: &Cx, pod: &Value, hall: &Hall, nodes: &[&Value]) -> Vec<i64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
