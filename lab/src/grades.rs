@@ -151,6 +151,7 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("kube/controllers/quotas", "quotas", Source, "Kubernetes"),
     row("kube/controllers/rancher", "Rancher", Estimate, "documentation of Rancher"),
     row("kube/controllers/release", "Helm releases", Recorded, "releases that helm 3 and 4 have written"),
+    row("kube/controllers/scores", "which node the scheduler likes best", Source, "kube-scheduler"),
     row("kube/controllers/scheduler", "scheduler", Docs, KUBE_DOCS),
     row("kube/ingress", "host names from outside: ServiceLB and Traefik", Docs, "documentation of K3s and Traefik"),
     row("kube/k3s", "K3s: joining, etcd members, certificates, packaged parts", Source, "K3s"),

@@ -11,6 +11,7 @@ mod groups;
 mod k3s;
 mod machinery;
 mod networks;
+mod placing;
 mod policies;
 mod real;
 mod recorded;

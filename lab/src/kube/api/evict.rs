@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::route::Target;
 use super::{Answer, Call, decode, options, read, sub, write};
+use crate::kube::controllers::pods;
 use crate::kube::schema::Kind;
 use crate::kube::store::{Failure, meta};
 
@@ -84,6 +85,18 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
                 })
             });
         }
+    }
+    let meets = o.uid.as_deref().is_none_or(|u| u == meta::uid(&pod))
+        && o.version.as_deref().is_none_or(|v| pod["metadata"]["resourceVersion"] == v);
+    if !o.dry_run && !going && meets {
+        o.version = None;
+        let stamp = call.lab.with(|w| meta::time(w.now_ms));
+        read::store(call, "pods", |s| {
+            s.patch_with("pods", &t.namespace, name, |p| {
+                let why = ("EvictionByEvictionAPI", "Eviction API: evicting");
+                pods::disrupted(p, &stamp, why.0, why.1);
+            })
+        })?;
     }
     read::store(call, "pods", |s| s.delete_as(kind, &t.namespace, name, &o))?;
     write::ring(call);

@@ -196,11 +196,17 @@ fn provision(cx: &mut Cx, claim: &Value) {
     }
     let class_name = s(claim, "/spec/storageClassName").to_owned();
     let Some(class) = cx.get(SC, "", &class_name).cloned() else {
-        let text = if class_name.is_empty() {
-            "no persistent volumes available for this claim and no storage class is set".to_owned()
-        } else {
-            format!("storageclass.storage.k8s.io \"{class_name}\" not found")
-        };
+        // One that names its volume waits for it in silence.
+        if !s(claim, "/spec/volumeName").is_empty() {
+            let (ns, name) = key(claim);
+            cx.update(PVC, &ns, &name, |o| o["status"]["phase"] = json!("Pending"));
+            return;
+        }
+        if class_name.is_empty() {
+            let text = "no persistent volumes available for this claim and no storage class is set";
+            return pending(cx, claim, true, "FailedBinding", text, "persistentvolume-controller");
+        }
+        let text = format!("storageclass.storage.k8s.io \"{class_name}\" not found");
         return pending(cx, claim, false, "ProvisioningFailed", &text, "persistentvolume-controller");
     };
     let node = s(claim, &format!("/metadata/annotations/{}", SELECTED.replace('/', "~1"))).to_owned();
@@ -277,7 +283,8 @@ fn bind(cx: &mut Cx, claim: &Value, class: &Value, source: Value) {
     let mut spec = json!({
         "capacity": {"storage": capacity}, "accessModes": claim["spec"]["accessModes"], "storageClassName": class["metadata"]["name"],
         "persistentVolumeReclaimPolicy": class["reclaimPolicy"].as_str().unwrap_or("Delete"), "volumeMode": "Filesystem",
-        "claimRef": {"kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": ns, "name": name, "uid": uid},
+        "claimRef": {"kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": ns, "name": name, "uid": uid,
+            "resourceVersion": claim["metadata"]["resourceVersion"]},
     });
     for (k, v) in source.as_object().into_iter().flatten() {
         if !v.is_null() {
@@ -288,9 +295,13 @@ fn bind(cx: &mut Cx, claim: &Value, class: &Value, source: Value) {
     let made = json!({"apiVersion": "v1", "kind": "PersistentVolume", "spec": spec,
         "metadata": {"name": volume, "annotations": {"pv.kubernetes.io/provisioned-by": class["provisioner"]}}});
     cx.writing(by, |cx| cx.create(made));
-    cx.update(PV, "", &volume, |o| o["status"] = json!({"phase": "Bound"}));
+    statics::enters(cx, &volume, "Bound");
     cx.update(PVC, &ns, &name, |o| {
         o["spec"]["volumeName"] = json!(volume);
+        for key in ["volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/storage-provisioner"] {
+            o["metadata"]["annotations"][key] = class["provisioner"].clone();
+        }
+        o["metadata"]["annotations"][statics::BY_CONTROLLER] = json!("yes");
         o["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = json!("yes");
         o["status"] =
             json!({"phase": "Bound", "accessModes": o["spec"]["accessModes"], "capacity": {"storage": capacity}});
@@ -322,7 +333,7 @@ fn reclaim(cx: &mut Cx) {
             cx.remove(PV, "", &name);
             cx.c.volumes.remove(&name);
         } else if cx.get(PV, "", &name).is_some_and(|v| s(v, "/status/phase") != "Released") {
-            cx.update(PV, "", &name, |o| o["status"] = json!({"phase": "Released"}));
+            statics::enters(cx, &name, "Released");
         }
     }
 }

@@ -13,6 +13,7 @@ use super::logs::{append, repeat, rotate};
 use super::probes::{self, Verdict};
 use super::status::{self, is_sidecar};
 use super::{effects, images, kubelet, needs, pods, shell};
+use crate::kube::k3s::node::minor;
 
 /// The longest pause before a container is started again, and how long it has to run for the pause to be short again.
 const LONGEST_MS: u64 = 300_000;
@@ -74,6 +75,16 @@ pub fn due(cx: &mut Cx, uid: &str, name: &str, run: u64, due: &Due) {
     }
 }
 
+/// A container was created or started, in the words of the minor.
+pub(super) fn told(cx: &mut Cx, pod: &Value, name: &str, what: &str) {
+    let text = match (minor(&cx.c.version), what) {
+        (35.., _) => format!("Container {}", what.to_lowercase()),
+        (_, "Created") => format!("Created container: {name}"),
+        _ => format!("{what} container {name}"),
+    };
+    cx.container_event(pod, name, true, what, &text);
+}
+
 /// Starts containers whose images are there.
 pub(super) fn start(cx: &mut Cx, uid: &str, pod: &Value, list: &[Value], node: &str) {
     let (ns, pod_name) = key(pod);
@@ -93,13 +104,13 @@ pub(super) fn start(cx: &mut Cx, uid: &str, pod: &Value, list: &[Value], node: &
             None => {
                 rotate(cx, uid, name);
                 cx.lab.kube().containers.end(uid, name);
-                cx.container_event(pod, name, true, "Created", &format!("Created container: {name}"));
+                told(cx, pod, name, "Created");
                 let run = behaviour::run_of(cx, pod, c, node);
                 if let Run::Missing(program) = &run {
                     unstarted.push((name, program.clone()));
                     continue;
                 }
-                cx.container_event(pod, name, true, "Started", &format!("Started container {name}"));
+                told(cx, pod, name, "Started");
                 // What ends by itself is ready while it runs; servers take their time.
                 let ready = matches!(run, Run::Exit { .. }) && c["readinessProbe"].is_null();
                 going.push((c, run, ready));
@@ -470,7 +481,9 @@ pub(super) fn pulled(cx: &mut Cx, pod: &Value, c: &Value, node: &str, ms: u64) {
         let size = images::mib(&image) * 1_048_576;
         format!("Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {size} bytes.")
     } else {
-        format!("Container image \"{image}\" already present on machine")
+        // since 1.35 the kubelet looks whether the pod may use what another one has pulled
+        let may = if minor(&cx.c.version) >= 35 { " and can be accessed by the pod" } else { "" };
+        format!("Container image \"{image}\" already present on machine{may}")
     };
     cx.container_event(pod, s(c, "/name"), true, "Pulled", &text);
 }

@@ -169,7 +169,7 @@ fn put(cx: &mut Cx, resource: &str, mut all: Value, changed: Option<&str>) {
     for field in ["subsets", "endpoints", "ports"] {
         if field == "subsets" && all[field] == json!([]) {
             o.as_object_mut().and_then(|m| m.shift_remove(field));
-        } else if !all[field].is_null() || field == "ports" && o[field].is_array() {
+        } else if !all[field].is_null() || field != "subsets" && o[field].is_array() {
             o[field] = all[field].take();
         }
     }
@@ -211,10 +211,12 @@ fn port(cx: &Cx, ns: &str, selector: &Value, p: &Value) -> Option<Value> {
 /// The EndpointSlice of a Service.
 fn slice(cx: &mut Cx, svc: &Value, (ns, name): (&str, &str), ports: &[Value], ends: &[Value], changed: Option<&str>) {
     let slice = format!("{name}-{}", super::super::text::hash_name(s(svc, "/metadata/uid"), 5));
-    // None at all are no list.
-    let listed = if ports.is_empty() { Value::Null } else { ports.iter().cloned().map(sliced).collect() };
+    // None at all are no list, and nobody has no ports.
+    let none = ports.is_empty() || ends.is_empty();
+    let listed = if none { Value::Null } else { ports.iter().cloned().map(sliced).collect() };
+    let ends = if ends.is_empty() { Value::Null } else { json!(ends) };
     let have = cx.get(SLICES, ns, &slice);
-    if have.is_some_and(|e| e["endpoints"] == json!(ends) && e["ports"] == listed) {
+    if have.is_some_and(|e| e["endpoints"] == ends && e["ports"] == listed) {
         return;
     }
     let own = json!({"kubernetes.io/service-name": name,

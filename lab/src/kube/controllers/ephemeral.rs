@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::super::cx::{Cx, key};
 use super::super::text::{arr, s, sha256};
 use super::behaviour::{self, Run};
-use super::shell;
+use super::{containers, shell};
 
 const STATUSES: &str = "ephemeralContainerStatuses";
 
@@ -28,8 +28,8 @@ pub fn start(cx: &mut Cx, pod: &Value) {
             Some(list) => list.push(entry),
             None => p["status"][STATUSES] = json!([entry]),
         });
-        cx.container_event(pod, &container, true, "Created", &format!("Created container: {container}"));
-        cx.container_event(pod, &container, true, "Started", &format!("Started container {container}"));
+        containers::told(cx, pod, &container, "Created");
+        containers::told(cx, pod, &container, "Started");
         let Some(live) = cx.get("pods", &ns, &name).cloned() else { return };
         match behaviour::scripted(cx, &live, &c) {
             Some(Run::Shell(argv)) => shell::start(cx, &uid, &live, &container, argv),

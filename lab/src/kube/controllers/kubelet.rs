@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::super::KubeEvent;
 use super::super::cx::{Cx, key};
 use super::super::state::{PodRt, PodStage};
+use super::super::store::delete::DeleteOptions;
 use super::super::text::{arr, s};
 use super::needs::{references, runtime};
 use super::{claims, containers, effects, ephemeral, images, status};
@@ -170,8 +171,12 @@ fn stopped(cx: &mut Cx, uid: &str, pod: &Value) {
         .map(|st| (s(st, "/name").to_owned(), if images::web(s(st, "/image")) { 0 } else { 137 }))
         .collect();
     status::edit(cx, &ns, &name, |e| running.iter().for_each(|(c, code)| e.end(c, *code)));
-    cx.update("pods", &ns, &name, |p| p["metadata"]["deletionGracePeriodSeconds"] = 0.into());
     stay(cx, uid, PodStage::Done);
+    // It needs no more time: whoever lets it go last ends it.
+    if let Some(kind) = cx.c.store.kind_for("pods") {
+        let at_once = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
+        cx.c.store.delete_as(&kind, &ns, &name, &at_once).ok();
+    }
 }
 
 /// Volumes, referenced objects, runtime class; then the first image.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::KubeEvent;
-use super::super::cx::{Cx, is_true, key, set_condition};
+use super::super::cx::{Cx, is_true, key};
 use super::super::state::{Life, PodRt, PodStage};
 use super::super::text::{arr, s};
 use super::{containers, effects, kubelet, pods, scheduler, status};
@@ -37,10 +37,18 @@ pub fn guest_gone(cx: &mut Cx, node: &str) {
 /// 40 s of silence: the pods of the node are no longer ready.
 pub fn node_silent(cx: &mut Cx, node: &str) {
     let stamp = cx.stamp();
-    let here: Vec<(String, String)> =
-        cx.list("pods").into_iter().filter(|p| s(p, "/spec/nodeName") == node && pods::is_active(p)).map(key).collect();
-    for (ns, name) in here {
-        cx.update("pods", &ns, &name, |p| set_condition(p, &stamp, "Ready", "False", "NodeNotReady", ""));
+    let here: Vec<Value> =
+        cx.list("pods").into_iter().filter(|p| s(p, "/spec/nodeName") == node && pods::is_active(p)).cloned().collect();
+    for p in here.iter().filter(|p| is_true(p, "Ready")) {
+        let (ns, name) = key(p);
+        cx.update("pods", &ns, &name, |p| {
+            let all = p["status"]["conditions"].as_array_mut().into_iter().flatten();
+            for c in all.filter(|c| c["type"] == "Ready") {
+                c["status"] = "False".into();
+                c["lastTransitionTime"] = stamp.as_str().into();
+            }
+        });
+        cx.event(p, false, "NodeNotReady", "Node is not ready", "node-controller");
     }
     // Whoever says nothing bears it for five minutes.
     let mut pauses = BTreeSet::from([300_000]);
@@ -72,15 +80,7 @@ pub fn evict(cx: &mut Cx, node: &str) {
         // Times are written in whole seconds.
         let due = patience(&p["spec"], &unreachable()).is_some_and(|ms| ms <= silent + 1000);
         if due && !daemon {
-            let (ns, name) = key(&p);
-            cx.event(
-                &p,
-                true,
-                "TaintManagerEviction",
-                &format!("Marking for deletion Pod {ns}/{name}"),
-                "taint-eviction-controller",
-            );
-            cx.delete("pods", &ns, &name);
+            drive_off(cx, &p);
         }
     }
 }
@@ -189,7 +189,7 @@ fn drive_off(cx: &mut Cx, p: &Value) {
     cx.event(p, true, "TaintManagerEviction", &text, "taint-eviction-controller");
     let why = "Taint manager: deleting due to NoExecute taint";
     cx.update("pods", &ns, &name, |p| {
-        set_condition(p, &stamp, "DisruptionTarget", "True", "DeletionByTaintManager", why);
+        pods::disrupted(p, &stamp, "DeletionByTaintManager", why);
     });
     cx.delete("pods", &ns, &name);
 }

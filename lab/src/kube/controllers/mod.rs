@@ -41,6 +41,7 @@ pub mod replicasets;
 pub mod revisions;
 mod rooms;
 pub mod scheduler;
+mod scores;
 pub mod servicelb;
 pub mod shell;
 pub mod statefulsets;

@@ -46,7 +46,7 @@ fn terms<'a>(pod: &'a Value, kind: &str) -> &'a [Value] {
 }
 
 /// Whether an affinity term of a pod in `ns` means `other`.
-fn means(cx: &Cx, ns: &str, term: &Value, other: &Value) -> bool {
+pub(super) fn means(cx: &Cx, ns: &str, term: &Value, other: &Value) -> bool {
     let theirs = meta::namespace(other);
     let named = arr(term, "/namespaces");
     let chosen = term["namespaceSelector"].is_object()
@@ -71,7 +71,7 @@ fn host_ports(pod: &Value) -> Vec<(u64, String)> {
 }
 
 /// The domain of a node.
-fn domain<'a>(node: &'a Value, key: &str) -> Option<&'a str> {
+pub(super) fn domain<'a>(node: &'a Value, key: &str) -> Option<&'a str> {
     node["metadata"]["labels"][key].as_str()
 }
 

@@ -2,7 +2,7 @@
 use serde_json::{Value, json};
 
 use super::super::KubeEvent;
-use super::super::cx::{Cx, is_true, owner_ref};
+use super::super::cx::{Cx, is_true, owner_ref, set_condition};
 use super::super::store::meta::parse_time;
 use super::super::text::{arr, s};
 
@@ -45,6 +45,17 @@ pub fn has_ended(pod: &Value) -> bool {
 #[must_use]
 pub fn is_active(pod: &Value) -> bool {
     pod["metadata"]["deletionTimestamp"].is_null() && !has_ended(pod)
+}
+
+/// Says why a pod is about to go.
+pub fn disrupted(pod: &mut Value, stamp: &str, reason: &str, why: &str) {
+    const TARGET: &str = "DisruptionTarget";
+    set_condition(pod, stamp, TARGET, "True", reason, why);
+    let generation = pod["metadata"]["generation"].clone();
+    for c in pod["status"]["conditions"].as_array_mut().into_iter().flatten().filter(|c| c["type"] == TARGET) {
+        c["lastProbeTime"] = Value::Null;
+        c["observedGeneration"] = generation.clone();
+    }
 }
 
 /// Condition Ready.

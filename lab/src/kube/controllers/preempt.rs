@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::super::cx::{Cx, key, set_condition};
+use super::super::cx::{Cx, key};
 use super::super::store::index::Requests;
 use super::super::text::s;
+use super::pods;
 use super::rooms::Hall;
 use super::scheduler::{Why, priority, requests, tell};
 use crate::kube::k3s::node::minor;
@@ -125,7 +126,7 @@ fn evict(cx: &mut Cx, pod: &Value, node: &str, victims: &[Value]) {
         let (ns, name) = key(v);
         let text = "default-scheduler: preempting to accommodate a higher priority pod";
         cx.update("pods", &ns, &name, |p| {
-            set_condition(p, &stamp, "DisruptionTarget", "True", "PreemptionByScheduler", text);
+            pods::disrupted(p, &stamp, "PreemptionByScheduler", text);
         });
         let text = format!("Preempted by pod {} on node {node}", s(pod, "/metadata/uid"));
         tell(cx, v, Some(pod), ("Normal", "Preempted", "Preempting"), &text);

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::super::cx::Cx;
 use super::super::store::index::Requests;
-use super::super::text::{milli, s};
+use super::super::text::{arr, milli, s};
+use super::pods;
 use super::scheduler::{Why, fits_node};
 
 /// What one node has and what its pods have taken, in thousandths.
@@ -44,14 +45,18 @@ impl Room {
         Room { has: self.has.clone(), taken }
     }
 
-    /// How full it is.
-    pub(super) fn load(&self) -> i64 {
-        let taken = |r: &str| self.taken.get(r).copied().unwrap_or(0);
-        taken("cpu") * 1000 / self.has.get("cpu").copied().unwrap_or(0).max(1) + taken("pods") / 100
+    /// What its pods have of a resource, and how much there is of it.
+    pub(super) fn share(&self, resource: &str) -> (i64, i64) {
+        (self.taken.get(resource).copied().unwrap_or(0), self.has.get(resource).copied().unwrap_or(0))
+    }
+
+    /// How many pods there are.
+    pub(super) fn count(&self) -> i64 {
+        self.share("pods").0 / 1000
     }
 
     /// A pod goes there.
-    pub(super) fn take(&mut self, wants: &Requests) {
+    fn take(&mut self, wants: &Requests) {
         for (k, v) in wants {
             *self.taken.entry(k.clone()).or_default() += v;
         }
@@ -66,6 +71,8 @@ pub(super) struct Hall<'a> {
     /// Selector, affinity and tolerations that the verdicts are for.
     asked: [Value; 3],
     verdicts: Vec<Option<Option<Why>>>,
+    /// How many pods of an owner there are on each node.
+    spread: HashMap<String, HashMap<String, i64>>,
     /// Minor version of the cluster.
     minor: u32,
 }
@@ -83,6 +90,7 @@ impl<'a> Hall<'a> {
             names: nodes.iter().enumerate().map(|(i, n)| (s(n, "/metadata/name"), i)).collect(),
             asked: Default::default(),
             verdicts: vec![None; nodes.len()],
+            spread: HashMap::new(),
             minor,
         }
     }
@@ -109,5 +117,28 @@ impl<'a> Hall<'a> {
     /// What is left on a node.
     pub(super) fn room(&mut self, cx: &Cx, i: usize) -> &mut Room {
         self.rooms[i].get_or_insert_with(|| Room::of(cx, &self.nodes[i]))
+    }
+
+    /// How many pods of an owner there are on each node.
+    pub(super) fn spread_of(&mut self, cx: &Cx, ns: &str, owner: &str) -> &HashMap<String, i64> {
+        if !self.spread.contains_key(owner) {
+            let mut counts: HashMap<String, i64> = HashMap::new();
+            for p in pods::owned(cx, ns, owner).into_iter().filter(|p| pods::is_active(p)) {
+                *counts.entry(s(p, "/spec/nodeName").to_owned()).or_default() += 1;
+            }
+            self.spread.insert(owner.to_owned(), counts);
+        }
+        &self.spread[owner]
+    }
+
+    /// A pod goes to a node.
+    pub(super) fn placed(&mut self, cx: &Cx, pod: &Value, i: usize, wants: &Requests) {
+        self.room(cx, i).take(wants);
+        let node = s(&self.nodes[i], "/metadata/name").to_owned();
+        for o in arr(pod, "/metadata/ownerReferences") {
+            if let Some(counts) = self.spread.get_mut(s(o, "/uid")) {
+                *counts.entry(node.clone()).or_default() += 1;
+            }
+        }
     }
 }

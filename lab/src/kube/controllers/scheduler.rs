@@ -9,7 +9,7 @@ pub use super::super::store::index::requests;
 use super::super::text::{arr, expression, s};
 use super::places::Places;
 use super::rooms::Hall;
-use super::{claims, preempt};
+use super::{claims, preempt, scores};
 use crate::kube::k3s::node::minor;
 
 const UNLIKE: &str = "node(s) didn't match Pod's node affinity/selector";
@@ -178,8 +178,7 @@ fn place(cx: &mut Cx, pod: &Value, hall: &mut Hall, turn: usize) {
     let wants = requests(pod);
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     let mut failed: Vec<(usize, Why)> = Vec::new();
-    let mut best: Option<(i64, usize)> = None;
-    let mut fitting = 0;
+    let mut fit: Vec<usize> = Vec::new();
     let only = meant_for(pod);
     let places = Places::of(cx, pod, hall.nodes, &|n: &str| hall.named(n));
     // Small clusters are looked at from their first node; in large ones every pod begins elsewhere.
@@ -209,17 +208,12 @@ fn place(cx: &mut Cx, pod: &Value, hall: &mut Hall, turn: usize) {
             failed.push((i, why));
             continue;
         }
-        let score = preference(pod, node) - hall.room(cx, i).load();
-        // Of equals the last one.
-        if best.is_none_or(|b| score >= b.0) {
-            best = Some((score, i));
-        }
-        fitting += 1;
-        if fitting >= ENOUGH {
+        fit.push(i);
+        if fit.len() >= ENOUGH {
             break;
         }
     }
-    let Some((_, chosen)) = best else {
+    let Some(chosen) = scores::best(cx, pod, &wants, hall, &fit) else {
         if preempt::waits(cx, pod) {
             return;
         }
@@ -231,21 +225,8 @@ fn place(cx: &mut Cx, pod: &Value, hall: &mut Hall, turn: usize) {
     if claims::await_binding(cx, &volumes, &node) {
         return;
     }
-    hall.room(cx, chosen).take(&wants);
+    hall.placed(cx, pod, chosen, &wants);
     bind(cx, pod, &node);
-}
-
-/// How much a pod prefers a node.
-fn preference(pod: &Value, node: &Value) -> i64 {
-    arr(pod, "/spec/affinity/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution")
-        .iter()
-        .filter(|t| {
-            arr(t, "/preference/matchExpressions")
-                .iter()
-                .all(|e| expression(e, |k| node["metadata"]["labels"].get(k).and_then(Value::as_str)))
-        })
-        .map(|t| t["weight"].as_i64().unwrap_or(1) * 10)
-        .sum()
 }
 
 fn no_node(total: usize, reasons: &BTreeMap<String, usize>, end: &str) -> String {

@@ -105,7 +105,7 @@ fn keep_claims(cx: &mut Cx, set: &Value, ns: &str) {
 
 fn reference(version: &str, kind: &str, o: &Value) -> Value {
     json!({"apiVersion": version, "kind": kind, "name": o["metadata"]["name"], "uid": o["metadata"]["uid"],
-        "controller": true})
+        "controller": true, "blockOwnerDeletion": true})
 }
 
 fn ordinal(pod: &str) -> Option<i64> {
@@ -161,8 +161,14 @@ fn create(cx: &mut Cx, set: &Value, ns: &str, pod_name: &str, i: i64, plan: &Pla
     for t in arr(set, "/spec/volumeClaimTemplates") {
         let claim = format!("{}-{pod_name}", s(t, "/metadata/name"));
         if cx.get("persistentvolumeclaims", ns, &claim).is_none() {
-            cx.create(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-                "metadata": {"name": claim, "namespace": ns, "labels": set["spec"]["selector"]["matchLabels"]}, "spec": t["spec"]}));
+            let mut meta = t["metadata"].clone();
+            (meta["name"], meta["namespace"]) = (json!(claim), json!(ns));
+            for (k, v) in set["spec"]["selector"]["matchLabels"].as_object().into_iter().flatten() {
+                meta["labels"][k] = v.clone();
+            }
+            cx.create(
+                json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": t["spec"]}),
+            );
             let owner = s(set, "/metadata/name");
             let create = cx.verb("create");
             let text = format!("{create} Claim {claim} Pod {pod_name} in StatefulSet {owner} success");

@@ -6,6 +6,8 @@ use super::super::text::{arr, milli, s, selects};
 
 const PVC: &str = "persistentvolumeclaims";
 const PV: &str = "persistentvolumes";
+/// The controller chose what is bound, nobody else.
+pub(super) const BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
 /// New volumes without a claim become available.
 pub(super) fn offer(cx: &mut Cx) {
@@ -16,8 +18,18 @@ pub(super) fn offer(cx: &mut Cx) {
         .map(|v| s(v, "/metadata/name").to_owned())
         .collect();
     for name in fresh {
-        cx.update(PV, "", &name, |o| o["status"] = json!({"phase": "Available"}));
+        enters(cx, &name, "Available");
     }
+}
+
+/// A volume enters a phase; it says since when.
+pub(super) fn enters(cx: &mut Cx, volume: &str, phase: &str) {
+    let stamp = cx.stamp();
+    cx.update(PV, "", volume, |o| {
+        if o["status"]["phase"] != phase {
+            o["status"] = json!({"phase": phase, "lastPhaseTransitionTime": stamp});
+        }
+    });
 }
 
 fn fits(claim: &Value, v: &Value) -> bool {
@@ -58,12 +70,20 @@ pub(super) fn bind(cx: &mut Cx, claim: &Value) -> bool {
     let (ns, name) = key(claim);
     let volume = s(&v, "/metadata/name").to_owned();
     let reference = json!({"kind": "PersistentVolumeClaim", "apiVersion": "v1", "namespace": ns, "name": name,
-        "uid": claim["metadata"]["uid"]});
+        "uid": claim["metadata"]["uid"], "resourceVersion": claim["metadata"]["resourceVersion"]});
+    let named = !s(claim, "/spec/volumeName").is_empty();
     cx.update(PV, "", &volume, |o| {
+        // Whoever chose says so.
+        if o["spec"]["claimRef"].is_null() {
+            o["metadata"]["annotations"][BY_CONTROLLER] = json!("yes");
+        }
         o["spec"]["claimRef"] = reference;
-        o["status"] = json!({"phase": "Bound"});
     });
+    enters(cx, &volume, "Bound");
     cx.update(PVC, &ns, &name, |o| {
+        if !named {
+            o["metadata"]["annotations"][BY_CONTROLLER] = json!("yes");
+        }
         o["spec"]["volumeName"] = json!(volume);
         o["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = json!("yes");
         o["status"] =

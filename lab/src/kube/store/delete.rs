@@ -133,7 +133,7 @@ impl Store {
         // Asking again changes nothing unless it leaves a pod less time.
         let had = old["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0);
         if meta::deleting(old)
-            && (grace == 0 || grace >= had || !self.graceful(kind, old))
+            && (grace >= had || !self.graceful(kind, old))
             && meta::finalizers(old).len() == holders.len()
         {
             return old.clone();
