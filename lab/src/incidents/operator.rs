@@ -84,7 +84,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "driver-not-installed",
-        on: On::Release,
+        on: On::Release("gpu-operator"),
         what: "the values say that the machines bring the driver, and they do not",
         source: "cozystack/cozystack#863: failed to validate the driver, retrying after 5 seconds; GPU Operator documentation, pre-installed drivers",
         make: |lab, w, t| cluster(lab, w, |cx| values(cx, t, |v| v["driver"] = json!({"enabled": false}))),
