@@ -16,11 +16,6 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ),
     (
         "core-config",
-        "GET /api/v1/namespaces/t/serviceaccounts/a?timeout=1s",
-        "the lab's version has a column for secrets",
-    ),
-    (
-        "core-config",
         "POST /api/v1/namespaces/t/serviceaccounts/a/token?timeout=1s",
         "a request for a token is not kept, and nobody manages it",
     ),
