@@ -141,6 +141,7 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("kube/controllers/claims", "provisioners of volumes", Docs, "csi-driver-nfs, local-path-provisioner"),
     row("kube/controllers/fleet", "Fleet", Docs, "documentation of Fleet 0.14"),
     row("kube/controllers/gpu", "NVIDIA GPU Operator", Docs, "documentation and issues of the GPU Operator"),
+    row("kube/controllers/helmpacked", "charts that come as an archive", Source, "Helm renders them itself"),
     row("kube/controllers/helm", "helm-controller and its jobs", Source, "helm-controller, klipper-helm"),
     row("kube/controllers/hub", "JupyterHub", Docs, "documentation of JupyterHub and zero-to-jupyterhub"),
     row("kube/controllers/images", "image pulls", Estimate, "no registry was measured"),

@@ -260,6 +260,97 @@ fn charts_are_rendered_linted_and_listed() {
     }
 }
 
+/// What comes of a chart at hand where there is a helm that renders it.
+const RENDERED: &str = r#"
+let c = k3s::connect(site().hosts("server"));
+let o = #{ chart: "demo-1.2.3.tgz", version: "1.2.3", namespace: "NAME", values: #{ extra: true, greeting: "no" }, set: #{ greeting: "hi" } };
+let r = c.ensure_release("NAME", o);
+require(r.status().chart == "demo" && r.status().version == "1.2.3" && r.status().app_version == "9", `${r.status()}`);
+require(r.values().greeting == "hi", `${r.values()}`);
+require(c.get("configmap", "NAME", #{ namespace: "NAME" }).data.greeting == "hi", "its object with its values");
+require(c.find("configmap", "NAME-extra", #{ namespace: "NAME" }) != (), "what a value brings");
+require(c.get("configmap", "NAME-before", #{ namespace: "NAME" }).data.kind == "install", "a hook of the installation");
+require(r.manifest().contains("NAME-extra") && !r.manifest().contains("NAME-before"), r.manifest());
+require(r.check_drift().len() == 0, `drift: ${r.check_drift()}`);
+o.values.extra = false;
+c.ensure_release("NAME", o);
+require(c.find("configmap", "NAME-extra", #{ namespace: "NAME" }) == (), "an upgrade takes away what is no longer made");
+require(c.get("configmap", "NAME-before", #{ namespace: "NAME" }).data.kind == "upgrade", "a hook of the upgrade");
+require(r.history().len() == 2 && r.history()[0].status == "superseded", `${r.history()}`);
+try { c.ensure_release("NAME", #{ chart: "broken-0.1.0.tgz", version: "0.1.0", namespace: "NAME", timeout: 2.minutes }); throw "replaced"; } catch (err) {
+    require(err != "replaced" && err.kind == "denied" && err.message.contains("another chart"), `${err}`);
+}
+try { c.ensure_release("NAME-bad", #{ chart: "broken-0.1.0.tgz", version: "0.1.0", namespace: "NAME", timeout: 5.minutes }); throw "installed"; } catch (err) {
+    require(err != "installed" && `${err.causes}${err.last}`.contains("nil pointer"), `${err}: ${err.causes} ${err.last}`);
+}
+"#;
+
+/// And where there is none: the release is recorded, and it is said that nothing runs for it.
+const RECORDED: &str = r#"
+let c = k3s::connect(site().hosts("server"));
+let r = c.ensure_release("plain", #{ chart: "demo-1.2.3.tgz", version: "1.2.3", namespace: "plain", values: #{ greeting: "hi" } });
+require(r.status().chart == "demo" && r.values().greeting == "hi", `${r.status()}`);
+require(c.find("configmap", "plain", #{ namespace: "plain" }) == () && r.manifest().trim() == "", r.manifest());
+"#;
+
+#[test]
+fn charts_at_hand_are_rendered_where_there_is_a_helm() {
+    let b = Bench::new();
+    let mut deployed = false;
+    for name in ["helm-v31", "helm-v37"] {
+        let Some(helm) = peer(name) else { continue };
+        let bin = b.path(&format!("bin-{name}"));
+        std::fs::create_dir_all(&bin).unwrap();
+        std::os::unix::fs::symlink(helm, bin.join("helm")).unwrap();
+        let start = |text: &str, helm: bool, yes: bool| {
+            std::fs::write(b.path("step.rhai"), text.replace("NAME", name)).unwrap();
+            let step = b.path("step.rhai").display().to_string();
+            let mut args = vec!["run", step.as_str(), "--lab", "--json", "--site", SITE];
+            args.extend(yes.then_some("--yes"));
+            let empty = b.path("no-programs");
+            let ran = gpuhost_tests::Ran::of(
+                &b.command(&args).env("PATH", if helm { &bin } else { &empty }).output().unwrap(),
+            );
+            (ran.code, format!("{:#}\n{}", ran.finished(), ran.stderr))
+        };
+        if !deployed {
+            archives(&b, &bin);
+            let _ = b.run(&["run", "recipes/deploy.rhai", "--lab", "--json", "--yes", "--site", SITE]).expect(0);
+            let (code, said) = start(RECORDED, false, true);
+            assert_eq!(code, 0, "{said}");
+            assert!(said.contains("the workload of chart `demo`"), "the run's remark: {said}");
+            deployed = true;
+        }
+        let (code, said) = start(RENDERED, true, true);
+        assert_eq!(code, 0, "{name}: {said}");
+        let delete =
+            "k3s::connect(site().hosts(\"server\")).delete(\"helmchart\", \"NAME\", #{ namespace: \"kube-system\" });";
+        let (code, said) = start(delete, true, false);
+        assert_eq!(code, 4, "{said}");
+        let claim = said.find(&format!("PersistentVolumeClaim {name}/{name}-data"));
+        let release = said.find(&format!("release {name}/{name} (demo 1.2.3)"));
+        assert!(claim.is_some() && claim < release, "the question names the claim first, then the release: {said}");
+    }
+}
+
+/// A chart with a claim and hooks, and one that cannot be rendered, packed.
+fn archives(b: &Bench, bin: &Path) {
+    let dir = chart(b);
+    let home = dir.parent().unwrap();
+    std::fs::write(
+        dir.join("templates/more.yaml"),
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: {{ .Release.Name }}-data}\nspec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}-before\n  annotations: {helm.sh/hook: 'pre-install,pre-upgrade'}\ndata: {kind: {{ if .Release.IsUpgrade }}upgrade{{ else }}install{{ end }}}\n",
+    )
+    .unwrap();
+    std::fs::create_dir_all(home.join("broken/templates")).unwrap();
+    std::fs::write(home.join("broken/Chart.yaml"), "apiVersion: v2\nname: broken\nversion: 0.1.0\n").unwrap();
+    std::fs::write(home.join("broken/templates/x.yaml"), "{{ .Values.a.b.c }}\n").unwrap();
+    for name in ["demo", "broken"] {
+        let out = Command::new(bin.join("helm")).args(["package", name]).current_dir(home).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
 #[test]
 fn a_helm_program_is_the_second_driver() {
     for name in ["helm-v31", "helm-v37"] {

@@ -123,6 +123,10 @@ cluster.ensure_release("cert-manager", #{ chart: "cert-manager", repo: "https://
     namespace: "cert-manager", values: #{ crds: #{ enabled: true } } });
 cluster.ensure_release("rancher", #{ chart: "rancher", repo: "https://releases.rancher.com/server-charts/stable", version: "2.13.6",
     namespace: "cattle-system", values: #{ hostname: "rancher.attic.lan", replicas: 1 }, wait: false });
+// The kinds of a chart are checked by their definitions.
+let certificate = |spec| #{ apiVersion: "cert-manager.io/v1", kind: "Certificate", metadata: #{ name: "web" }, spec: spec };
+let err = failed("a misspelt field", || cluster.apply(certificate.call(#{ secretNam: "web", issuerRef: #{ name: "ca" } })));
+require(err.kind == "invalid" && `${err.message}${err.causes}`.contains("spec.secretNam"), `${err}: ${err.causes}`);
 require(cluster.check_charts("v1.34.9+k3s1").len() == 0, "this minor is fine");
 let found = cluster.check_charts("v1.36.3+k3s1");
 require(found.len() == 1 && found[0].contains("`rancher` 2.13.6") && found[0].contains("< 1.35"), `${found}`);
@@ -249,6 +253,18 @@ fn the_cluster_and_its_data_are_safe() {
     assert_eq!(small.recipe("recipes/deploy.rhai", &["--yes"]).expect(0).finished()["changed"], 0);
 
     small.good("a chart that excludes a Kubernetes is named before an upgrade", CHARTS);
+
+    // A release's name stands for its chart. Rule 10: what goes with a HelmChart is named.
+    small.refused(
+        "a release of another chart",
+        "cluster.ensure_release(\"rancher\", #{ chart: \"cert-manager\", repo: \"https://charts.jetstack.io\", version: \"1.20.2\", namespace: \"cattle-system\" });\n",
+        "of another chart",
+    );
+    small.refused(
+        "rule 10: a HelmChart",
+        "cluster.delete(\"helmchart\", \"rancher\", #{ namespace: \"kube-system\" });\n",
+        "release cattle-system/rancher",
+    );
 
     // Rule 12: what was fixed at birth is refused before any write, never "fixed".
     let site = small.b.path("site.toml");

@@ -28,6 +28,16 @@ chart.spec = #{ chrt: "a" };
 let err = failed("crd", || cluster.apply(chart));
 require(err.message.contains("spec.chrt"), `crd: ${err.message}`);
 
+// A kind that is not there is told with the one that is meant, also where something is deleted.
+let err = failed("kind", || cluster.list("podz"));
+require(err.hint.contains("`pods`"), `kind: ${err.hint}`);
+require(failed("kind", || cluster.delete("podz", "x")).kind == "not_found", "a misspelt deletion is not done");
+let of = |api, kind| #{ apiVersion: api, kind: kind, metadata: #{ name: "x" } };
+let err = failed("kind", || cluster.apply(of.call("v1", "Deployment")));
+require(err.hint.contains("`apps/v1`"), `kind: ${err.hint}`);
+let err = failed("kind", || cluster.apply(of.call("apps/v1", "Deploymnt")));
+require(err.hint.contains("`Deployment`"), `kind: ${err.hint}`);
+
 // Sets: what left the set goes, claims stay.
 let a = #{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "a" }, data: #{ x: "1" } };
 let b = #{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "b" }, data: #{ x: "1" } };
@@ -79,7 +89,13 @@ cluster.wait("deploy", "one", "condition=Available", 5.minutes);
 let err = failed("drain", || cluster.drain(node, 30.seconds));
 require(err.kind == "timeout" && err.last.contains("disruption budget"), `drain: ${err.last}`);
 cluster.uncordon(node);
+
+// So does the eviction of one pod; without a budget the pod goes.
+let pod = cluster.list("pod", #{ labels: #{ app: "one" } })[0].metadata.name;
+let err = failed("evict", || cluster.evict(pod, #{ timeout: 20.seconds }));
+require(err.kind == "timeout" && err.last.contains("disruption budget") && err.last.contains("one"), `evict: ${err.last}`);
 cluster.delete("pdb", "one");
+require(cluster.evict(pod) && cluster.find("pod", pod) == () && !cluster.evict("nobody"), "evicted");
 cluster.delete("deploy", "one");
 
 // What tolerates everything comes right back to a cordoned node: the drain sees off those it found, and ends.

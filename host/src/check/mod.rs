@@ -5,13 +5,17 @@ pub mod closures;
 pub mod command;
 pub mod literals;
 pub mod objects;
+pub mod sources;
 pub mod types;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use binders::Binder;
 use gpuhost_stdlib::core::options::closest;
 use gpuhost_stdlib::site::Finding;
 use rhai::{AST, ASTNode, Engine, Expr, OptimizationLevel, Position, Stmt};
+use sources::Changes;
 
 use crate::engine::resolver;
 use crate::reference::Reference;
@@ -90,9 +94,23 @@ pub struct Scene<'a> {
     pub keys: BTreeSet<String>,
     /// Imported files by alias; `None` when they could not be read.
     pub imports: BTreeMap<String, Option<Exports>>,
+    /// Where its names are bound; read once.
+    bound: OnceCell<BTreeMap<String, Vec<Binder>>>,
+    /// What it does to its variables; read once.
+    changes: OnceCell<Changes>,
 }
 
 impl Scene<'_> {
+    /// Where names are bound to values.
+    fn bound(&self) -> &BTreeMap<String, Vec<Binder>> {
+        self.bound.get_or_init(|| binders::names(self))
+    }
+
+    /// What is done to variables after that.
+    fn changes(&self) -> &Changes {
+        self.changes.get_or_init(|| Changes::of(self))
+    }
+
     /// A finding at `pos`.
     #[must_use]
     pub fn at(&self, pos: Position, message: impl Into<String>, hint: Option<String>) -> Finding {
@@ -169,6 +187,8 @@ impl Checker {
             variables,
             keys,
             imports,
+            bound: OnceCell::new(),
+            changes: OnceCell::new(),
         };
         let mut found = Vec::new();
         let mut params = Vec::new();
@@ -411,8 +431,42 @@ mod tests {
             "let c = k3s::connect([]);\nc.apply(\"{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {container: []}}\");",
         );
         assert!(f[0].contains("spec.container: there is no such field | did you mean `containers`?"), "{f:?}");
+        let f = findings(
+            "let c = k3s::connect([]);\nc.apply(#{ apiVersion: \"fleet.cattle.io/v1alpha1\", kind: \"GitRepo\", metadata: #{ name: \"a\" }, spec: #{ repo: \"x\", pollIntervall: \"1m\" } });",
+        );
+        assert!(f[0].contains("spec.pollIntervall: there is no such field"), "{f:?}");
+        let f = findings(
+            "let c = k3s::connect([]);\nc.apply(#{ apiVersion: \"v1\", kind: \"Deployment\", metadata: #{ name: \"a\" } });",
+        );
+        assert!(f[0].contains("`v1` has no kind `Deployment` | it is of `apps/v1`"), "{f:?}");
         let good = "let c = k3s::connect([]); let n = 2;\nc.apply(#{ apiVersion: \"apps/v1\", kind: \"Deployment\", metadata: #{ name: `a${n}` }, spec: n });";
         assert_eq!(findings(good), Vec::<String>::new());
+    }
+
+    #[test]
+    fn objects_are_checked_where_they_come_from() {
+        let pod =
+            |extra: &str| format!("#{{ apiVersion: \"v1\", kind: \"Pod\", metadata: #{{ name: \"a\" }}, {extra} }}");
+        let bad = pod("spec: #{ containrs: [] }");
+        let start = "let c = k3s::connect([]);";
+        for text in [
+            format!("{start} let d = {bad}; c.apply(d);"),
+            format!("{start} let l = []; l.push({bad}); c.apply(l);"),
+            format!("{start} let l = []; l += {bad}; c.apply(l);"),
+            format!("fn web(n) {{ {bad} }} {start} c.apply(web(1)); c.apply([web(2)]);"),
+            format!("fn web(n) {{ if n > 1 {{ return {bad}; }} {bad} }} {start} let d = web(1); c.apply(d);"),
+            format!("{start} c.apply([1, 2].map(|n| {bad}));"),
+            format!("{start} for d in [{bad}] {{ c.apply(d); }}"),
+        ] {
+            let f = findings(&text);
+            assert!(f.iter().any(|f| f.contains("spec.containrs: there is no such field")), "{text}: {f:?}");
+        }
+        // what is added to it later is not missing
+        let text = format!("{start} let d = {}; d.spec = #{{ containers: [] }}; c.apply(d);", pod("spec: #{}"));
+        assert_eq!(findings(&text), Vec::<String>::new());
+        // a map of that name that is no object
+        let text = format!("{start} let d = #{{ a: 1 }}; c.apply(d.text);");
+        assert_eq!(findings(&text), Vec::<String>::new());
     }
 
     #[test]

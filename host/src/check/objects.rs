@@ -1,19 +1,18 @@
 //! Kubernetes objects that a recipe writes out: maps and YAML texts of `apply` against the compiled-in schemas.
 use gpuhost_stdlib::kubernetes::parse_yaml;
-use gpuhost_stdlib::kubernetes::validate::{ANYTHING, Fault, Step, check_object};
+use gpuhost_stdlib::kubernetes::validate::{ANYTHING, Fault, MISSING, NO_FIELD, Step, check_builtin, check_object};
 use gpuhost_stdlib::site::Finding;
 use rhai::{Expr, Position};
 use serde_json::{Value, json};
 
 use super::Scene;
+use super::sources::{self, Source};
 
 /// Checks the first argument of a call of `cluster.apply`.
 pub fn check(scene: &Scene<'_>, arg: &Expr, out: &mut Vec<Finding>) {
     match arg {
         Expr::StringConstant(text, pos) => yaml(scene, text, *pos, out),
-        Expr::Map(..) => object(scene, arg, out),
-        Expr::Array(list, _) => list.iter().filter(|e| matches!(e, Expr::Map(..))).for_each(|e| object(scene, e, out)),
-        _ => {}
+        _ => sources::of(scene, arg).iter().for_each(|s| object(scene, s, out)),
     }
 }
 
@@ -28,17 +27,27 @@ fn yaml(scene: &Scene<'_>, text: &str, pos: Position, out: &mut Vec<Finding>) {
     }
 }
 
-fn object(scene: &Scene<'_>, expr: &Expr, out: &mut Vec<Finding>) {
-    let value = value(expr);
+fn object(scene: &Scene<'_>, source: &Source, out: &mut Vec<Finding>) {
+    let value = value(&source.expr);
+    // a map behind a name may be something else than an object
+    if !source.direct && value["apiVersion"].is_null() && value["kind"].is_null() {
+        return;
+    }
     for f in check_object(&value) {
-        let pos = place(expr, &f.path);
+        if source.grows && f.message.ends_with(MISSING) {
+            continue;
+        }
+        let pos = place(&source.expr, &f.path);
         out.push(finding(scene, &value, &f, pos));
     }
 }
 
 fn finding(scene: &Scene<'_>, object: &Value, fault: &Fault, pos: Position) -> Finding {
     let kind = object["kind"].as_str().unwrap_or("object");
-    scene.at(pos, format!("{kind}: {fault}"), fault.hint.clone())
+    let mut f = scene.at(pos, format!("{kind}: {fault}"), fault.hint.clone());
+    // the chart may be newer than what is known of its kinds
+    f.warning = fault.message == NO_FIELD && fault.hint.is_none() && check_builtin(object).is_none();
+    f
 }
 
 /// The literal parts of an expression; whatever has to be computed may be anything.

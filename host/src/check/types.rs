@@ -7,7 +7,7 @@ use gpuhost_stdlib::site::Finding;
 use gpuhost_stdlib::site::schema::SECTIONS;
 use rhai::{ASTNode, Expr, FnCallExpr, Position};
 
-use super::binders::{self, Binder};
+use super::binders::Binder;
 use super::literals::closure;
 use super::{Scene, module_path};
 use crate::reference::{Form, Function};
@@ -66,7 +66,7 @@ const EACH: &[&str] = &["map", "filter", "for_each", "all", "some", "find", "fin
 impl<'a> Types<'a> {
     fn of(scene: &'a Scene<'a>) -> Self {
         let mut types = Types { scene, known: BTreeMap::new(), called: RefCell::default() };
-        let names = binders::names(scene);
+        let names = scene.bound();
         // What a name holds may follow from another one's type.
         for _ in 0..4 {
             types.called.borrow_mut().clear();

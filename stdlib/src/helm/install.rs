@@ -4,15 +4,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::release::{Release, Revision};
-use super::values::split;
+use super::release::Release;
+use super::values::{set_value, split};
 use crate::core::ctx::Ctx;
-use crate::core::error::{Kind, OpError, OpResult};
+use crate::core::error::{OpError, OpResult};
 use crate::core::event::{Change, Class};
 use crate::core::op::{Look, Op, OpScope};
 use crate::core::options::{Field, refuse_unknown};
 use crate::k3s::config::to_yaml;
-use crate::kubernetes::diff::{MANAGED_BY, MANAGER, is_ours};
+use crate::kubernetes::diff::{MANAGED_BY, MANAGER};
 use crate::kubernetes::{ApplyOptions, Cluster, EVERY, LogOptions, condition, is_true, pod_trouble, seen, waits_on};
 use crate::options;
 use crate::wire::blind;
@@ -52,10 +52,18 @@ options! {
     }
 }
 
+options! {
+    /// Values that are given one by one.
+    pub struct SetOptions {
+        /// Single values by their path, over `values`, for example `#{ "image.tag": "1.2" }`.
+        set: rhai::Map = rhai::Map::new(),
+    }
+}
+
 /// What `ensure_release` takes: the release, and who installs it.
 pub const RELEASE_FIELDS: &[Field] = &{
-    let (a, b) = (ReleaseOptions::FIELDS, Driving::FIELDS);
-    [a[0], a[1], a[2], a[3], a[4], a[5], a[6], b[0], b[1]]
+    let (a, b, c) = (ReleaseOptions::FIELDS, Driving::FIELDS, SetOptions::FIELDS);
+    [a[0], a[1], a[2], a[3], a[4], c[0], a[5], a[6], b[0], b[1]]
 };
 
 impl Driving {
@@ -77,7 +85,11 @@ impl Driving {
                 .map(|(k, v)| (k.clone(), v.clone()))
                 .collect()
         };
-        Ok((ReleaseOptions::read(&part(ReleaseOptions::FIELDS))?, Driving::read(&part(Driving::FIELDS))?))
+        let mut o = ReleaseOptions::read(&part(ReleaseOptions::FIELDS))?;
+        for (path, value) in SetOptions::read(&part(SetOptions::FIELDS))?.set {
+            set_value(&mut o.values, &path, value)?;
+        }
+        Ok((o, Driving::read(&part(Driving::FIELDS))?))
     }
 }
 
@@ -167,6 +179,9 @@ impl Cluster {
         let live = self.find_object(s.ctx(), "helmchart", HOME, name).await?;
         self.check_owner(s.ctx(), name, o, by, live.as_ref(), &before).await?;
         let archive = super::known::local(s.ctx(), &o.chart)?;
+        if !by.take_over {
+            super::owner::same_chart(name, o, archive.as_deref(), &before)?;
+        }
         let known = super::known::Known::of(&release, s.ctx(), o, archive.as_deref()).await?;
         known.check(self, s.ctx(), name, o).await?;
         match by.driver.as_str() {
@@ -225,61 +240,6 @@ impl Cluster {
             Ok(Look::Pending("its job runs".to_owned()))
         })
         .await
-    }
-
-    /// Only our own HelmChart objects, and only releases that came from one.
-    async fn check_owner(
-        &self,
-        ctx: &Ctx,
-        name: &str,
-        o: &ReleaseOptions,
-        by: &Driving,
-        live: Option<&Value>,
-        before: &[Revision],
-    ) -> OpResult<()> {
-        match live {
-            Some(chart) if chart["spec"]["targetNamespace"].as_str().is_some_and(|n| n != o.namespace) => {
-                let other = chart["spec"]["targetNamespace"].as_str().unwrap_or("?");
-                return Err(OpError::refused(format!("namespace `{other}` has a release `{name}` already"))
-                    .on(name)
-                    .hint("a HelmChart's name is its release's: use another name, or remove that release first"));
-            }
-            _ if by.take_over => {}
-            Some(chart) if !is_ours(chart) => {
-                return Err(OpError::refused(format!("a HelmChart `{name}` exists that gpuhost did not make"))
-                    .on(name)
-                    .hint("K3s' packaged charts are configured by a HelmChartConfig; or use another release name"));
-            }
-            None if !before.is_empty() && by.driver != "cli" => {
-                return Err(OpError::refused(format!(
-                    "namespace `{}` has a release `{name}` of another owner",
-                    o.namespace
-                ))
-                .on(name)
-                .because("it has no HelmChart object: helm or Fleet installed it")
-                .hint(
-                    "one owner per release: remove it there, use another name, or hand it over: `#{ take_over: true }`",
-                ));
-            }
-            _ => {}
-        }
-        self.refuse_fleet(ctx, name, &o.namespace).await
-    }
-
-    /// Refuses a release that a Fleet bundle deploys.
-    pub(super) async fn refuse_fleet(&self, ctx: &Ctx, name: &str, namespace: &str) -> OpResult<()> {
-        let elsewhere = self.list_if_known(ctx, "bundledeployments.fleet.cattle.io", "").await?;
-        let fleet = elsewhere.iter().find(|b| {
-            b["spec"]["options"]["helm"]["releaseName"] == name
-                && b["spec"]["options"]["defaultNamespace"].as_str().is_none_or(|n| n == namespace)
-        });
-        match fleet {
-            Some(b) => Err(OpError::refused(format!("Fleet owns the release `{name}`"))
-                .on(name)
-                .because(format!("bundle deployment `{}`", b["metadata"]["name"].as_str().unwrap_or("?")))
-                .hint("change it in the Git repository that Fleet follows")),
-            None => Ok(()),
-        }
     }
 
     /// An unchanged chart whose job failed for good is tried again: the controller makes a new job.
@@ -426,49 +386,6 @@ impl Cluster {
             out.push(format!("pod {pod}: {why}"));
         }
         Ok(out)
-    }
-
-    /// Removes a release; its claims are listed first.
-    ///
-    /// # Errors
-    /// `denied` when declined; `refused` for a release of another owner.
-    pub async fn remove_release(&self, ctx: &Ctx, name: &str) -> OpResult<bool> {
-        let Some(chart) = self.find_object(ctx, "helmchart", HOME, name).await? else { return Ok(false) };
-        if !is_ours(&chart) {
-            return Err(OpError::refused("the HelmChart is not gpuhost's").on(name));
-        }
-        let ns = chart["spec"]["targetNamespace"].as_str().unwrap_or("default").to_owned();
-        let op = Op::destroy("helm", "remove_release", name);
-        ctx.run_op(op, |s| async move {
-            let mut changes =
-                vec![Change::new(self.name(), format!("release {ns}/{name}"), Some("present".into()), None)];
-            for claim in self.list_in(s.ctx(), "pvc", &ns).await? {
-                if claim["metadata"]["annotations"]["meta.helm.sh/release-name"] == name {
-                    let claim = claim["metadata"]["name"].as_str().unwrap_or("?").to_owned();
-                    changes.push(Change::new(self.name(), format!("claim {ns}/{claim}"), Some("present".into()), None));
-                }
-            }
-            s.act(format!("helmchart {name}"), changes, async {
-                self.delete_now(s.ctx(), "helmchart", HOME, name).await?;
-                s.wait_for(&format!("removal of {name}"), EVERY, Duration::from_secs(600), || async {
-                    let left = self.release_revisions(s.ctx(), &ns, name).await?;
-                    let chart = self.find_object(s.ctx(), "helmchart", HOME, name).await?;
-                    Ok(if left.is_empty() && chart.is_none() {
-                        Look::Ready(())
-                    } else {
-                        Look::Pending(format!("{} revisions left", left.len()))
-                    })
-                })
-                .await?;
-                match self.delete_now(s.ctx(), "secret", HOME, &format!("gpuhost-values-{name}")).await {
-                    Err(e) if e.is(Kind::NotFound) => Ok(()),
-                    other => other,
-                }
-            })
-            .await?;
-            Ok(true)
-        })
-        .await
     }
 }
 

@@ -15,6 +15,38 @@ pub fn split(values: &Map) -> OpResult<(Value, Option<Value>)> {
     Ok((plain, secret.as_object().is_some_and(|m| !m.is_empty()).then_some(secret)))
 }
 
+/// Puts one value at its path (`image.tag`), over what is there.
+///
+/// # Errors
+/// `invalid` for a path through something that is no map, or into a list.
+pub fn set_value(values: &mut Map, path: &str, value: Dynamic) -> OpResult<()> {
+    let bad = |why: &str| {
+        OpError::invalid(format!("option `set`: `{path}` {why}"))
+            .hint("a path names keys, with dots between them; lists are given whole in `values`")
+    };
+    let dotted = path.replace("\\.", "\0");
+    let keys: Vec<String> = dotted.split('.').map(|k| k.replace('\0', ".")).collect();
+    if keys.iter().any(|k| k.is_empty() || k.contains('[')) {
+        return Err(bad("is no path"));
+    }
+    put(values, &keys, value).ok_or_else(|| bad("leads through a value that is no map"))
+}
+
+fn put(values: &mut Map, keys: &[String], value: Dynamic) -> Option<()> {
+    let (first, rest) = keys.split_first()?;
+    if rest.is_empty() {
+        values.insert(first.as_str().into(), value);
+        return Some(());
+    }
+    let mut below = match values.get(first.as_str()) {
+        None => Map::new(),
+        Some(v) => v.clone().flatten().try_cast::<Map>()?,
+    };
+    put(&mut below, rest, value)?;
+    values.insert(first.as_str().into(), below.into());
+    Some(())
+}
+
 fn plain_map(map: &Map, secret: &mut Value) -> OpResult<Value> {
     let mut out = serde_json::Map::new();
     for (k, v) in map {
@@ -77,6 +109,13 @@ mod tests {
         let (plain, secret) = split(&v).unwrap();
         assert_eq!(plain, json!({"hub": {"port": 1}, "wait": "120s"}));
         assert_eq!(secret, Some(json!({"hub": {"token": "hunter2"}})));
+        let mut v = map(&[("image", map(&[("tag", "1".into())]).into())]);
+        set_value(&mut v, "image.tag", "2".into()).unwrap();
+        set_value(&mut v, "notes.a\\.b", 3_i64.into()).unwrap();
+        assert_eq!(split(&v).unwrap().0, json!({"image": {"tag": "2"}, "notes": {"a.b": 3}}));
+        assert!(
+            set_value(&mut v, "image.tag.x", 1_i64.into()).is_err() && set_value(&mut v, "l[0]", 1_i64.into()).is_err()
+        );
         let list = map(&[("l", Dynamic::from(vec![Dynamic::from(Secret::new("x"))]))]);
         assert!(split(&list).is_err());
     }

@@ -18,6 +18,7 @@ mod rotate;
 mod route;
 mod script;
 mod servers;
+pub mod settings;
 mod snapshot;
 mod snapshot_claims;
 mod snapshot_token;

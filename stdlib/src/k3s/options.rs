@@ -2,13 +2,13 @@
 use std::collections::BTreeMap;
 
 use rhai::Dynamic;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::settings::{key_slip, slips};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::units::{Duration, Secret};
 use crate::options;
-use crate::wire::k3s::{Known, known};
 
 options! {
     /// The servers of a cluster: the keys of `[k3s]` in the site file.
@@ -89,6 +89,11 @@ impl ServerOptions {
             return Err(OpError::invalid("option `vip` needs `address`: the virtual IP"));
         }
         check_keys(&self.config, &self.version, true)?;
+        let given = json!({"snapshot_cron": self.snapshot_cron, "tls_san": self.tls_san, "disable": self.disable,
+            "registries": self.registries});
+        if let Some(slip) = slips(&given).into_iter().find(|s| !s.warning) {
+            return Err(OpError::invalid(format!("option `{}`: {}", slip.path, slip.message)).hint(slip.hint));
+        }
         Airgap::of(self).map(drop)
     }
 
@@ -126,26 +131,10 @@ pub fn check_keys(config: &Value, version: &str, server: bool) -> OpResult<()> {
         OpError::invalid("option `config`: expected a map of K3s' config.yaml keys")
             .hint("`#{ \"kubelet-arg\": [\"max-pods=250\"] }`")
     })?;
-    for key in map.keys() {
-        let name = key.replace('_', "-");
-        let e = match known(&name, version, server) {
-            Known::Yes => continue,
-            Known::ServerOnly => OpError::invalid(format!("`{key}` is an option of servers, not of agents"))
-                .hint("put it into `config` of the servers"),
-            Known::Later(since) => OpError::invalid(format!("K3s {version} does not know `{key}` yet"))
-                .hint(format!("it comes with {since}")),
-            Known::No => {
-                let e = OpError::invalid(format!("K3s has no option `{key}`"));
-                let near = crate::core::options::closest(name.trim_end_matches('+'), crate::wire::k3s::options());
-                match near {
-                    Some(k) => e.hint(format!("did you mean `{k}`?")),
-                    None => e.hint("K3s would skip it without an error: see `k3s server --help`"),
-                }
-            }
-        };
-        return Err(e);
+    match map.keys().find_map(|key| key_slip(key, version, server)) {
+        Some(slip) => Err(OpError::invalid(slip.message).hint(slip.hint)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Files that are brought to the nodes instead of downloads.

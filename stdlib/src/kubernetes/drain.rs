@@ -151,7 +151,7 @@ impl Cluster {
     }
 
     /// Asks for the eviction of a pod; what keeps it otherwise.
-    async fn evict(&self, ctx: &Ctx, pod: &Value) -> OpResult<String> {
+    pub(super) async fn evict(&self, ctx: &Ctx, pod: &Value) -> OpResult<String> {
         let text = |k: &str| pod["metadata"][k].as_str().unwrap_or_default().to_owned();
         let (ns, name) = (text("namespace"), text("name"));
         if !pod["metadata"]["deletionTimestamp"].is_null() {

@@ -123,6 +123,13 @@ pub fn read_resources(group: &str, version: &str, list: &Value) -> Vec<Kind> {
         .collect()
 }
 
+/// The name of a kind, plural or singular, that `name` is a misspelling of.
+fn nearest(name: &str, known: &[Kind]) -> Option<String> {
+    let name = name.to_ascii_lowercase();
+    let names: Vec<String> = known.iter().flat_map(|k| [k.plural.clone(), k.kind.to_ascii_lowercase()]).collect();
+    closest(&name, names.iter().map(String::as_str)).map(str::to_owned)
+}
+
 impl Cluster {
     /// The kind that `name` means (`node`, `deploy`, `HelmChart`, `gitrepos.fleet.cattle.io`).
     ///
@@ -135,11 +142,10 @@ impl Cluster {
         self.discover(ctx).await?;
         self.known_kind(|k| k.answers_to(name)).ok_or_else(|| {
             let e = OpError::not_found(format!("the cluster has no kind `{name}`")).on(self.name());
-            let known = self.known_kinds();
-            match closest(name, known.iter().map(|k| k.kind.as_str())) {
-                Some(k) => e.hint(format!("did you mean `{k}`?")),
-                None => e.hint("a kind of a chart is known once its CRD is installed: apply the chart first"),
-            }
+            e.hint(match nearest(name, &self.known_kinds()) {
+                Some(k) => format!("did you mean `{k}`?"),
+                None => "a kind of a chart is known once its CRD is installed: apply the chart first".to_owned(),
+            })
         })
     }
 
@@ -160,9 +166,12 @@ impl Cluster {
         let (group, version) = api.split_once('/').unwrap_or(("", api));
         self.discover_group(ctx, group, version).await?;
         self.known_kind(fits).ok_or_else(|| {
+            let of_group: Vec<Kind> = self.known_kinds().into_iter().filter(|k| k.api_version() == api).collect();
+            let near = closest(kind, of_group.iter().map(|k| k.kind.as_str())).map(|k| format!("did you mean `{k}`?"));
+            let hint = near.or_else(|| super::validate::unknown_kind(object)?.hint);
             OpError::not_found(format!("the cluster has no kind `{kind}` in `{api}`"))
                 .on(self.name())
-                .hint("install the chart that brings its CRD first")
+                .hint(hint.unwrap_or_else(|| "install the chart that brings its CRD first".to_owned()))
         })
     }
 

@@ -7,12 +7,14 @@ mod classes;
 mod cluster;
 pub mod diff;
 mod drain;
+mod evict;
 mod exec;
 mod forward;
 mod health;
 mod health_script;
 pub(crate) mod hidden;
 pub mod kinds;
+mod losses;
 mod nodes;
 mod objects;
 mod pods;
@@ -36,11 +38,12 @@ pub use classes::ClassOptions;
 pub use cluster::Cluster;
 pub(crate) use drain::take_back;
 pub use drain::{eviction_words, gpus_of};
+pub use evict::EvictOptions;
 pub use exec::{ExecEnd, ExecOptions};
 pub use health::{epoch_seconds, node_problems, server_problems};
 pub use nodes::{Taint, label_changes, node_row, quantity, taint_changes};
 pub use objects::{DeleteOptions, ListOptions, ObjectOptions, describe};
-pub use pods::{LogOptions, PodEnd, pod_trouble};
+pub use pods::{LogOptions, LogRange, PodEnd, pod_trouble};
 pub use prune::{SET, leftovers};
 pub use via::ServiceRequestOptions;
 
@@ -75,7 +78,8 @@ pub fn def() -> ModuleDef {
             fn_options("wait", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("events", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("request_service", "options", "ServiceRequestOptions", ServiceRequestOptions::FIELDS),
-            fn_options("logs", "options", "LogOptions", LogOptions::FIELDS),
+            fn_options("logs", "options", "LogOptions", pods::LOG_FIELDS),
+            fn_options("evict", "options", "EvictOptions", EvictOptions::FIELDS),
         ],
     }
 }

@@ -195,7 +195,10 @@ impl Cluster {
                     .hint("remove it where its owner keeps it, or pass `#{ take_over: true }`"));
             }
             let uid = found["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-            let mut changes = self.data_below(&ctx, &found).await?;
+            if found["kind"] == "Node" {
+                self.keep_quorum(&ctx, &name).await?;
+            }
+            let mut changes = self.losses(&ctx, &found).await?;
             changes.push(Change::new(self.name(), describe(&found), Some("present".into()), None));
             s.act(uid.clone(), changes, async {
                 self.delete_now(&ctx, &kind, &ns, &name).await?;
@@ -205,40 +208,6 @@ impl Cluster {
             Ok(true)
         })
         .await
-    }
-
-    /// Claims and custom objects that go when this object goes, as changes: they come first in every question.
-    async fn data_below(&self, ctx: &Ctx, object: &Value) -> OpResult<Vec<Change>> {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let claims = match object["kind"].as_str() {
-            Some("Namespace") => self.list_in(ctx, "pvc", name).await?,
-            Some("PersistentVolumeClaim") => vec![object.clone()],
-            Some("CustomResourceDefinition") => {
-                let group = object["spec"]["group"].as_str().unwrap_or_default();
-                let plural = object["spec"]["names"]["plural"].as_str().unwrap_or_default();
-                let all = self.list_if_known(ctx, &format!("{plural}.{group}"), "").await?;
-                let gone = |o: &Value| Change::new(self.name(), describe(o), Some("present".into()), None);
-                return Ok(all.iter().map(gone).collect());
-            }
-            _ => return Ok(Vec::new()),
-        };
-        let mut out = Vec::new();
-        for claim in claims {
-            let volume = claim["spec"]["volumeName"].as_str().unwrap_or_default();
-            let kept = match volume {
-                "" => "no volume yet".to_owned(),
-                v => match self.find_object(ctx, "pv", "", v).await? {
-                    Some(pv) if pv["spec"]["persistentVolumeReclaimPolicy"] == "Delete" => {
-                        format!("its data on {v} is deleted")
-                    }
-                    _ => format!("its data stays on {v}"),
-                },
-            };
-            let size = claim["status"]["capacity"]["storage"].as_str().unwrap_or("?");
-            let subject = format!("{} ({size}, {kept})", describe(&claim));
-            out.push(Change::new(self.name(), subject, Some("data".into()), None));
-        }
-        Ok(out)
     }
 
     /// Sends the delete, without consent or journal: for what the same op made.

@@ -5,9 +5,10 @@ use rhai::{Array, Dynamic, FnPtr, Map};
 use serde_json::{Value, json};
 
 use super::exec::ExecOptions;
+use super::pods::log_options;
 use super::script::to_script;
 use super::watch::{Target, Watch};
-use super::{Cluster, LogOptions, ObjectOptions, pod_trouble, seen, waits_on};
+use super::{Cluster, EvictOptions, ObjectOptions, pod_trouble, seen, waits_on};
 use crate::core::ctx::{Ctx, RhaiResultOf, call};
 use crate::core::error::{Kind, OpError};
 use crate::core::units::Duration;
@@ -278,16 +279,42 @@ mod api {
         logs_with(ncc, cluster, pod, Map::new())
     }
 
-    /// The log of a pod.
+    /// The log of a pod, or a part of it.
     ///
     /// # Example
     /// ```rhai
-    /// print(cluster.logs("web", #{ namespace: "shop", tail: 20 }));
+    /// print(cluster.logs("web", #{ namespace: "shop", tail: 20, since: 10.minutes }));
     /// ```
     #[rhai_fn(global, name = "logs", return_raw, pure)]
     pub fn logs_with(ncc: NativeCallContext, cluster: &mut Cluster, pod: &str, options: Map) -> RhaiResultOf<String> {
         let (cluster, pod) = (cluster.clone(), pod.to_owned());
-        call(&ncc, |ctx| async move { cluster.pod_log(&ctx, &pod, &LogOptions::read(&options)?).await })
+        call(&ncc, |ctx| async move {
+            let (o, part) = log_options(&options)?;
+            cluster.pod_log_of(&ctx, &pod, &o, &part).await
+        })
+    }
+
+    /// Evicts a pod of namespace `default`; `false` when there is none. Asks first.
+    ///
+    /// # Example
+    /// ```rhai,check
+    /// cluster.evict("web");
+    /// ```
+    #[rhai_fn(global, name = "evict", return_raw, pure)]
+    pub fn evict(ncc: NativeCallContext, cluster: &mut Cluster, pod: &str) -> RhaiResultOf<bool> {
+        evict_with(ncc, cluster, pod, Map::new())
+    }
+
+    /// Evicts a pod as a drain does: a disruption budget may keep it, and then the error says which pods it misses.
+    ///
+    /// # Example
+    /// ```rhai,check
+    /// cluster.evict("web", #{ namespace: "shop", timeout: 2.minutes });
+    /// ```
+    #[rhai_fn(global, name = "evict", return_raw, pure)]
+    pub fn evict_with(ncc: NativeCallContext, cluster: &mut Cluster, pod: &str, options: Map) -> RhaiResultOf<bool> {
+        let (cluster, pod) = (cluster.clone(), pod.to_owned());
+        call(&ncc, |ctx| async move { cluster.evict_pod(&ctx, &pod, &EvictOptions::read(&options)?).await })
     }
 
     /// Why a pod does not run, or `()` when it does.

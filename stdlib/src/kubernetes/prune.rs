@@ -63,8 +63,11 @@ impl Cluster {
             if gone.is_empty() {
                 return Ok(Vec::new());
             }
-            let changes: Vec<_> =
-                gone.iter().map(|o| Change::new(self.name(), describe(o), Some("present".into()), None)).collect();
+            let mut changes = Vec::new();
+            for o in &gone {
+                changes.extend(self.losses(s.ctx(), o).await?);
+            }
+            changes.extend(gone.iter().map(|o| Change::new(self.name(), describe(o), Some("present".into()), None)));
             s.act(format!("set {id}"), changes, async {
                 for o in &gone {
                     let meta = &o["metadata"];

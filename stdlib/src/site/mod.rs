@@ -5,6 +5,7 @@ pub mod schema;
 mod script;
 mod secrets;
 mod sense;
+mod settings;
 mod source;
 #[cfg(test)]
 mod tests;

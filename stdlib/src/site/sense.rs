@@ -15,6 +15,7 @@ pub(super) fn check(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     classes(src, site, out);
     detours(src, site, out);
     super::marks::check(src, site, out);
+    super::settings::check(src, site, out);
     if let Some(device) = site.gpu.get("device").and_then(toml::Value::as_str) {
         let id = |s: &str| s.len() == 4 && s.bytes().all(|b| b.is_ascii_hexdigit());
         if !device.split_once(':').is_some_and(|(vendor, device)| id(vendor) && id(device)) {

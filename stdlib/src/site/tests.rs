@@ -153,3 +153,24 @@ fn a_node_overrides_its_role() {
     assert_eq!(site.node("k3s-gpu2").unwrap().shape.memory, Some(crate::core::units::Size::gib(64)));
     assert_eq!(site.node("k3s-gpu2").unwrap().shape.gpu_count(), 2);
 }
+
+#[test]
+fn values_that_k3s_and_the_operator_do_not_take_are_found() {
+    let more = "[k3s]\nconfig = { \"kubelt-arg\" = [] }\nsnapshot_cron = \"every day\"\ntls_san = [\"k8s lab\"]\nregistries = { \"docker.io\" = \"mirror\" }";
+    let text = DEFAULT
+        .replacen("\n[k3s]", &format!("\n{more}"), 1)
+        .replacen("disable = [\"servicelb\"", "disable = [\"servicelbb\"", 1)
+        .replacen("driver = \"580.126.09\"", "driver = \"prebuilt\"", 1);
+    let f = findings(&text);
+    for (part, said) in [
+        ("kubelt-arg", "K3s has no option `kubelt-arg` | did you mean `kubelet-arg`?"),
+        ("every day", "`snapshot_cron` is no schedule"),
+        ("k8s lab", "`k8s lab` is neither a host name nor an address"),
+        ("\"mirror\"", "`mirror` is no URL of a registry"),
+        ("servicelbb", "K3s has no packaged component `servicelbb` | did you mean `servicelb`?"),
+        ("prebuilt", "`prebuilt` is not a driver version"),
+    ] {
+        let at = format!("{}: ", line_of(&text, part));
+        assert!(f.iter().any(|l| l.starts_with(&at) && l.contains(said)), "{said}: {f:?}");
+    }
+}

@@ -129,6 +129,9 @@ const BOTH: &[&str] = &[
     "with-node-id",
 ];
 
+/// Packaged components that `disable` switches off.
+pub const COMPONENTS: &[&str] = &["coredns", "servicelb", "traefik", "local-storage", "metrics-server", "runtimes"];
+
 /// Options that came later: name, and the first patch of each minor that has it.
 const SINCE: &[(&str, &[(u32, u32)])] =
     &[("helm-controller-arg", &[(33, 13), (34, 10), (35, 7), (36, 3), (37, 0)]), ("write-kubeconfig-name", &[(37, 0)])];

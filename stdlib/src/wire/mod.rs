@@ -2,6 +2,8 @@
 pub mod blind;
 pub mod calendar;
 pub mod charts;
+pub mod crds;
+pub mod cron;
 pub mod fleet;
 pub mod k3s;
 pub mod pve;

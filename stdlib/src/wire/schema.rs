@@ -61,6 +61,8 @@ pub fn type_name(api_version: &str, kind: &str) -> String {
         "apiextensions.k8s.io" => format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.{version}.{kind}"),
         "apiregistration.k8s.io" => format!("io.k8s.kube-aggregator.pkg.apis.apiregistration.{version}.{kind}"),
         "" => format!("io.k8s.api.core.{version}.{kind}"),
+        // a custom group may begin like one of Kubernetes' own: `apps.kruise.io`
+        g if g.contains('.') && !g.ends_with(".k8s.io") => format!("{g}.{version}.{kind}"),
         g => format!("io.k8s.api.{}.{version}.{kind}", g.split('.').next().unwrap_or(g)),
     }
 }
@@ -81,5 +83,6 @@ mod tests {
         ] {
             assert!(definitions().contains_key(&type_name(api, kind)), "{api} {kind}");
         }
+        assert!(!definitions().contains_key(&type_name("apps.kruise.io/v1", "StatefulSet")));
     }
 }

@@ -26,8 +26,21 @@ pub struct Wanted {
     pub values: Value,
 }
 
-/// A rendered chart.
+/// An object that Helm makes at a moment of a release's life, beside the release's own.
 #[derive(Debug, Clone)]
+pub struct Hook {
+    /// File in the chart.
+    pub path: String,
+    /// Its YAML.
+    pub text: String,
+    /// When it is made: `pre-install`, `post-upgrade` …
+    pub events: Vec<String>,
+    /// The object.
+    pub object: Value,
+}
+
+/// A rendered chart.
+#[derive(Debug, Clone, Default)]
 pub struct Chart {
     /// Chart name.
     pub name: String,
@@ -41,6 +54,16 @@ pub struct Chart {
     pub kube: String,
     /// The chart's own values, as far as they are known.
     pub values: Value,
+    /// `Chart.yaml`, where it is at hand.
+    pub metadata: Value,
+    /// The chart's schema of its values, where it is at hand.
+    pub schema: Value,
+    /// Definitions that are made before everything else and stay.
+    pub definitions: Vec<Value>,
+    /// Hooks.
+    pub hooks: Vec<Hook>,
+    /// The manifest as helm rendered it; empty: written from the objects.
+    pub manifest: String,
     /// What the release's notes say; for a chart that is not in the catalogue, that its workload is not simulated.
     pub notes: String,
 }
@@ -112,15 +135,7 @@ fn minor(version: &str) -> u32 {
 pub fn render(w: &Wanted) -> Result<Chart, String> {
     if w.chart.contains("%{KUBERNETES_API}%") {
         let (crds, objects) = traefik::packaged(w);
-        return Ok(Chart {
-            objects,
-            name: w.release.clone(),
-            version: traefik::version(w),
-            crds,
-            kube: String::new(),
-            values: Value::Null,
-            notes: String::new(),
-        });
+        return Ok(Chart { objects, name: w.release.clone(), version: traefik::version(w), crds, ..Chart::default() });
     }
     let of = if w.repo.is_empty() { &w.chart } else { &w.repo };
     let host = of.trim_start_matches("https://").trim_start_matches("oci://").trim_end_matches('/');
@@ -172,7 +187,7 @@ pub fn render(w: &Wanted) -> Result<Chart, String> {
         kube,
         objects,
         values: values::of(e.name),
-        notes: String::new(),
+        ..Chart::default()
     })
 }
 
@@ -181,12 +196,9 @@ fn foreign(w: &Wanted) -> Chart {
     let name = w.chart.trim_end_matches(".tgz").rsplit('/').next().unwrap_or_default().to_owned();
     Chart {
         version: if w.version.is_empty() { "0.0.0".to_owned() } else { w.version.clone() },
-        crds: Vec::new(),
-        kube: String::new(),
-        objects: Vec::new(),
-        values: Value::Null,
         notes: format!("{} is {}", blind::chart(&name), blind::NOT_SIMULATED),
         name,
+        ..Chart::default()
     }
 }
 

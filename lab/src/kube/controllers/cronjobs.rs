@@ -1,4 +1,5 @@
 //! CronJobs: a Job whenever the schedule says so, by lab time.
+use gpuhost_stdlib::wire::cron::parse;
 use serde_json::{Value, json};
 
 use super::super::KubeEvent;
@@ -8,109 +9,6 @@ use super::super::text::{arr, s};
 
 const CRONS: &str = "cronjobs.batch";
 const JOBS: &str = "jobs.batch";
-
-/// A number of a schedule, or one of the names for it.
-fn number(text: &str, low: u64, names: &[&str]) -> Result<u64, String> {
-    if let Some(i) = names.iter().position(|n| n.eq_ignore_ascii_case(text)) {
-        return Ok(i as u64 + low);
-    }
-    match text.parse::<i64>() {
-        Ok(n) => u64::try_from(n).map_err(|_| format!("negative number ({n}) not allowed: {text}")),
-        Err(_) => Err(format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax")),
-    }
-}
-
-/// One field of a schedule as the set of its values.
-fn field(text: &str, low: u64, high: u64, names: &[&str]) -> Result<Vec<u64>, String> {
-    let mut out = Vec::new();
-    for part in text.split(',').filter(|p| !p.is_empty()) {
-        let (range, step) = part.split_once('/').map_or((part, None), |(r, n)| (r, Some(n)));
-        let (from, mut to) = match range.split('-').collect::<Vec<_>>()[..] {
-            ["*" | "?"] => (low, high),
-            [one] => number(one, low, names).map(|n| (n, n))?,
-            [a, b] => (number(a, low, names)?, number(b, low, names)?),
-            _ => return Err(format!("too many hyphens: {part}")),
-        };
-        let step = match step {
-            Some(n) if n.contains('/') => return Err(format!("too many slashes: {part}")),
-            Some(n) => number(n, 0, &[])?,
-            None => 1,
-        };
-        if part.contains('/') && !range.contains('-') {
-            to = high;
-        }
-        if from < low {
-            return Err(format!("beginning of range ({from}) below minimum ({low}): {part}"));
-        }
-        if to > high {
-            return Err(format!("end of range ({to}) above maximum ({high}): {part}"));
-        }
-        if from > to {
-            return Err(format!("beginning of range ({from}) beyond end of range ({to}): {part}"));
-        }
-        if step == 0 {
-            return Err(format!("step of range should be a positive number: {part}"));
-        }
-        out.extend((from..=to).step_by(usize::try_from(step).unwrap_or(usize::MAX)));
-    }
-    Ok(out)
-}
-
-/// Minutes, hours, days, months, weekdays; or why it is no schedule, in the words of the parser that Kubernetes has.
-fn parse(schedule: &str) -> Result<[Vec<u64>; 5], String> {
-    let text = match schedule.trim() {
-        "@hourly" => "0 * * * *",
-        "@daily" | "@midnight" => "0 0 * * *",
-        "@weekly" => "0 0 * * 0",
-        "@monthly" => "0 0 1 * *",
-        "@yearly" | "@annually" => "0 0 1 1 *",
-        other if other.starts_with('@') => return Err(format!("unrecognized descriptor: {other}")),
-        other => other,
-    };
-    let parts: Vec<&str> = text.split_whitespace().collect();
-    let [m, h, d, mo, w] = parts[..] else {
-        return Err(format!("expected exactly 5 fields, found {}: [{}]", parts.len(), parts.join(" ")));
-    };
-    let months = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
-    let days = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
-    Ok([
-        field(m, 0, 59, &[])?,
-        field(h, 0, 23, &[])?,
-        field(d, 1, 31, &[])?,
-        field(mo, 1, 12, &months)?,
-        field(w, 0, 6, &days)?,
-    ])
-}
-
-/// Why a text is no schedule.
-#[must_use]
-pub fn trouble(schedule: &str) -> Option<String> {
-    let zoned = schedule.starts_with("TZ=") || schedule.starts_with("CRON_TZ=");
-    let text = if zoned { schedule.split_once(' ').map_or("", |(_, rest)| rest) } else { schedule };
-    match text.strip_prefix("@every ") {
-        Some(every) if lasts(every) => None,
-        Some(every) => Some(format!("failed to parse duration {text}: time: invalid duration {every:?}")),
-        None => parse(text).err(),
-    }
-}
-
-/// Whether a text is a duration as Go writes them: `1h30m`.
-fn lasts(text: &str) -> bool {
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let mut parts = 0;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(rest.len());
-        let Some(unit) = ["ns", "us", "µs", "ms", "s", "m", "h"].iter().find(|u| rest[end..].starts_with(**u)) else {
-            return rest == "0" && parts == 0;
-        };
-        if end == 0 || rest[..end].parse::<f64>().is_err() {
-            return false;
-        }
-        rest = &rest[end + unit.len()..];
-        parts += 1;
-    }
-    parts > 0
-}
 
 /// The first minute after `after_ms` that the schedule names.
 #[must_use]
@@ -294,20 +192,6 @@ mod tests {
             ("@weekly", "2026-11-29T00:00:00Z"),
         ] {
             assert_eq!(next(schedule, from).map(meta::time).as_deref(), Some(want), "{schedule}");
-        }
-        for (text, why) in [
-            ("61 * * * *", "end of range (61) above maximum (59): 61"),
-            ("* * * * 7", "end of range (7) above maximum (6): 7"),
-            ("* * *", "expected exactly 5 fields, found 3: [* * *]"),
-            ("a * * * *", "failed to parse int from a: strconv.Atoi: parsing \"a\": invalid syntax"),
-            ("5-2 * * * *", "beginning of range (5) beyond end of range (2): 5-2"),
-            ("*/0 * * * *", "step of range should be a positive number: */0"),
-            ("@often", "unrecognized descriptor: @often"),
-        ] {
-            assert_eq!(trouble(text).as_deref(), Some(why));
-        }
-        for text in ["TZ=UTC 0 0 * * *", "@every 1h", "0-30/10,45 * ? JAN-MAR Mon"] {
-            assert_eq!(trouble(text), None);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::super::objectset::Set;
 use super::super::text::{arr, s, unb64};
 use super::behaviour::Run;
 use super::helmjob::{self, target};
+use super::helmpacked::Order;
 use super::{helmlog, release};
 
 const CHARTS: &str = "helmcharts.helm.cattle.io";
@@ -203,7 +204,21 @@ fn chart_of(cx: &Cx, pod: &Value) -> Option<Value> {
     cx.get(CHARTS, s(pod, "/metadata/namespace"), name).cloned()
 }
 
+/// What is rendered when a chart comes as an archive.
+fn packed(cx: &Cx, chart: &Value) -> Option<Order> {
+    if s(chart, "/spec/chartContent").is_empty() {
+        return None;
+    }
+    let ns = target(chart);
+    let upgrade = release::current(cx, &ns, s(chart, "/metadata/name")).is_some();
+    Some(Order::of(cx, chart, &ns, upgrade, values(cx, chart)))
+}
+
 fn render(cx: &Cx, chart: &Value) -> Result<Chart, String> {
+    if let Some(order) = packed(cx, chart) {
+        let made = order.made(cx)?;
+        return known(cx, made);
+    }
     let c = charts::Wanted {
         release: s(chart, "/metadata/name").to_owned(),
         namespace: target(chart),
@@ -213,7 +228,11 @@ fn render(cx: &Cx, chart: &Value) -> Result<Chart, String> {
         kubernetes: cx.c.version.clone(),
         values: values(cx, chart),
     };
-    let made = charts::render(&c)?;
+    known(cx, charts::render(&c)?)
+}
+
+/// Refuses objects of kinds that nobody defines.
+fn known(cx: &Cx, made: Chart) -> Result<Chart, String> {
     match made.objects.iter().find(|o| !is_known(cx, &made, o)) {
         Some(o) => Err(format!(
             "Error: INSTALLATION FAILED: unable to build kubernetes objects from release manifest: resource mapping not found for name: \"{}\" namespace: \"{}\" from \"\": no matches for kind \"{}\" in version \"{}\"\nensure CRDs are installed first",
@@ -228,7 +247,17 @@ fn render(cx: &Cx, chart: &Value) -> Result<Chart, String> {
 
 /// Whether the API server knows an object's kind, or the chart brings its definition.
 fn is_known(cx: &Cx, made: &Chart, o: &Value) -> bool {
-    made.crds.contains(&resource_of(o).as_str()) || cx.c.store.kind_of(s(o, "/apiVersion"), s(o, "/kind")).is_some()
+    let defined = |d: &Value| {
+        let spec = &d["spec"];
+        spec["names"]["kind"] == o["kind"]
+            && arr(spec, "/versions")
+                .iter()
+                .any(|v| format!("{}/{}", s(spec, "/group"), s(v, "/name")) == s(o, "/apiVersion"))
+    };
+    let brings = made.definitions.iter().chain(&made.objects);
+    brings.filter(|d| d["kind"] == "CustomResourceDefinition").any(defined)
+        || made.crds.contains(&resource_of(o).as_str())
+        || cx.c.store.kind_of(s(o, "/apiVersion"), s(o, "/kind")).is_some()
 }
 
 fn deletes(pod: &Value) -> bool {
@@ -241,6 +270,9 @@ pub fn run_of(cx: &mut Cx, pod: &Value) -> Run {
     let now = helmlog::Now::of(cx, pod, &target(&chart), s(&chart, "/metadata/name"));
     if deletes(pod) {
         return Run::Exit { code: 0, after_ms: 4000, log: helmlog::log(&now, Ok(None)) };
+    }
+    if let Some(order) = packed(cx, &chart) {
+        order.begin(cx);
     }
     match render(cx, &chart) {
         Ok(c) => Run::Exit { code: 0, after_ms: 6000, log: helmlog::log(&now, Ok(Some(&c))) },
@@ -272,6 +304,12 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
         }
         super::misc::definition(cx);
     }
+    let upgrade = release::current(cx, &ns, &name).is_some();
+    for definition in c.definitions.clone() {
+        cx.writing("helm", |cx| cx.create(definition));
+        super::misc::definition(cx);
+    }
+    hooks(cx, &ns, &c, if upgrade { "pre-upgrade" } else { "pre-install" });
     for mut obj in c.objects.clone() {
         obj["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(name);
         obj["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(ns);
@@ -291,9 +329,27 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
             cx.delete(&resource_of(&old), &at, &n);
         }
     }
+    hooks(cx, &ns, &c, if upgrade { "post-upgrade" } else { "post-install" });
     let values = values(cx, &chart);
     cx.c.apps.insert(format!("values/{name}"), values.clone());
     cx.writing("helm", |cx| release::record(cx, &ns, &name, &c, &values));
+}
+
+/// Makes a chart's hooks of one moment, by weight; an older one of that name goes first. Nothing waits for their end.
+fn hooks(cx: &mut Cx, ns: &str, c: &Chart, event: &str) {
+    let weight =
+        |o: &Value| o["metadata"]["annotations"]["helm.sh/hook-weight"].as_str().and_then(|w| w.parse::<i64>().ok());
+    let mut due: Vec<Value> =
+        c.hooks.iter().filter(|h| h.events.iter().any(|e| e == event)).map(|h| h.object.clone()).collect();
+    due.sort_by_key(|o| weight(o).unwrap_or_default());
+    for mut o in due {
+        if o["metadata"]["namespace"].is_null() && cx.namespaced(&o) {
+            o["metadata"]["namespace"] = json!(ns);
+        }
+        let (at, name) = key(&o);
+        cx.delete(&resource_of(&o), &at, &name);
+        cx.writing("helm", |cx| cx.create(o));
+    }
 }
 
 /// Removes a release and lets its chart go. Claims that a StatefulSet made have no such annotation and stay.
@@ -310,7 +366,6 @@ fn uninstall(cx: &mut Cx, chart: &Value) {
                 note("meta.helm.sh/release-name") == Some(&name)
                     && note("meta.helm.sh/release-namespace").is_none_or(|n| n == ns)
                     && note("helm.sh/resource-policy") != Some("keep")
-                    && s(o, "/kind") != "PersistentVolumeClaim"
             })
             .cloned()
             .collect();

@@ -14,6 +14,8 @@ pub struct Now {
     release: String,
     namespace: String,
     chart: String,
+    /// The chart came with its HelmChart.
+    packed: bool,
     repo: String,
     args: Vec<String>,
     values: Vec<String>,
@@ -40,10 +42,13 @@ impl Now {
         let deployed =
             release::current(cx, namespace, release).map(|_| (number, format!("{release}-{}", env("VERSION"))));
         let api = super::super::k3s::packaged::service_address(cx, 1);
+        let packed = env("CHART").is_empty();
+        let chart = env("CHART").replace("%{KUBERNETES_API}%", &format!("{api}:443"));
         Now {
             release: release.to_owned(),
             namespace: namespace.to_owned(),
-            chart: env("CHART").replace("%{KUBERNETES_API}%", &format!("{api}:443")),
+            chart: if packed { format!("/tmp/{release}.tgz") } else { chart },
+            packed,
             repo: env("REPO"),
             args: arr(c, "/args").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
             values: files,
@@ -170,11 +175,14 @@ pub fn log(now: &Now, made: Result<Option<&Chart>, &str>) -> String {
     ]);
     let name = &now.release;
     say(&[&format!("+ ENC_CHART_PATH=/chart/{name}.tgz.base64"), &format!("+ CHART_PATH=/tmp/{name}.tgz")]);
-    say(&[
-        &format!("+ [[ ! -f /chart/{name}.tgz.base64 ]]"),
-        "+ return",
-        &format!("+ [[ {verb} != \\d\\e\\l\\e\\t\\e ]]"),
-    ]);
+    say(&[&format!("+ [[ ! -f /chart/{name}.tgz.base64 ]]")]);
+    match now.packed && verb != "delete" {
+        true => {
+            say(&[&format!("+ base64 -d /chart/{name}.tgz.base64"), &format!("+ CHART=/tmp/{name}.tgz"), "+ set +e"])
+        }
+        false => say(&["+ return"]),
+    }
+    say(&[&format!("+ [[ {verb} != \\d\\e\\l\\e\\t\\e ]]")]);
     if verb != "delete" {
         say(&["+ helm_repo_init"]);
         out.extend(now.fetched());

@@ -17,6 +17,7 @@ pub mod gpu;
 pub mod helm;
 mod helmjob;
 mod helmlog;
+mod helmpacked;
 pub mod hub;
 pub mod images;
 pub mod jobs;

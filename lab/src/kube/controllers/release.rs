@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::charts::Chart;
 use super::super::cx::{Cx, key};
 use super::super::objects;
-use super::super::text::s;
+use super::super::text::{b64, s};
 
 /// Revisions that Helm keeps.
 const HISTORY: usize = 10;
@@ -54,7 +54,32 @@ fn mark(cx: &mut Cx, secret: &Value, status: &str) {
     });
 }
 
+/// Hooks as Helm keeps them with a revision.
+fn hooks(c: &Chart) -> Value {
+    let words = |o: &Value, note: &str| -> Vec<String> {
+        let text = o["metadata"]["annotations"][note].as_str().unwrap_or_default();
+        text.split(',').map(|w| w.trim().to_owned()).filter(|w| !w.is_empty()).collect()
+    };
+    let weight = |o: &Value| s(o, "/metadata/annotations/helm.sh~1hook-weight").parse::<i64>().unwrap_or(0);
+    c.hooks
+        .iter()
+        .map(|h| {
+            let mut out = json!({"name": h.object["metadata"]["name"], "kind": h.object["kind"], "path": h.path,
+                "manifest": h.text, "events": h.events, "last_run": {"started_at": "", "completed_at": "", "phase": ""},
+                "weight": weight(&h.object)});
+            let policies = words(&h.object, "helm.sh/hook-delete-policy");
+            if !policies.is_empty() {
+                out["delete_policies"] = json!(policies);
+            }
+            out
+        })
+        .collect()
+}
+
 fn manifest(c: &Chart) -> String {
+    if !c.manifest.is_empty() {
+        return c.manifest.clone();
+    }
     let doc = |o: &Value| {
         let file = s(o, "/kind").to_lowercase();
         format!(
@@ -82,8 +107,14 @@ pub fn record(cx: &mut Cx, ns: &str, name: &str, c: &Chart, values: &Value) {
             "description": if version == 1 { "Install complete" } else { "Upgrade complete" }},
         "chart": {"metadata": {"name": c.name, "version": c.version, "appVersion": c.version, "apiVersion": "v2"},
             "lock": null, "templates": [], "values": c.values, "schema": null, "files": []},
-        "manifest": manifest(c), "hooks": [],
+        "manifest": manifest(c), "hooks": hooks(c),
     });
+    if c.metadata.is_object() {
+        body["chart"]["metadata"] = c.metadata.clone();
+    }
+    if c.schema.is_object() {
+        body["chart"]["schema"] = json!(b64(c.schema.to_string().as_bytes()));
+    }
     if !c.kube.is_empty() {
         body["chart"]["metadata"]["kubeVersion"] = json!(c.kube);
     }

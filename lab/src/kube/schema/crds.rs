@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions of K3s and of the charts the lab knows, in compact form: names and
 //! printer columns are theirs, fields are declared where gpuhost or the lab reads them.
+use gpuhost_stdlib::wire;
 use serde_json::{Value, json};
 
 /// What K3s installs at its first start.
@@ -297,16 +298,22 @@ pub fn crd(name: &str) -> Option<Value> {
         out
     };
     let columns: Vec<Value> = r.columns.iter().map(column).collect();
+    let known = wire::crds::schema(&format!("{}/{}", r.group, r.version), r.kind);
     let mut version = json!({
         "name": r.version, "served": true, "storage": true,
         "schema": {"openAPIV3Schema": {"type": "object", "properties": {
             "apiVersion": text("APIVersion defines the versioned schema of this representation of an object."),
             "kind": text("Kind is a string value representing the REST resource this object represents."),
             "metadata": {"type": "object"},
-            "spec": spec_of(r.kind),
+            "spec": known.map_or_else(|| spec_of(r.kind), |k| k["properties"]["spec"].clone()),
             "status": if r.kind == "ClusterPolicy" { super::policy::status() } else { any() },
         }}},
     });
+    for key in ["description", "required"] {
+        if let Some(v) = known.and_then(|k| k.get(key)) {
+            version["schema"]["openAPIV3Schema"][key] = v.clone();
+        }
+    }
     if r.status {
         version["subresources"] = json!({"status": {}});
     }

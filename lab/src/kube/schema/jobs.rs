@@ -8,9 +8,9 @@ use super::rules::{domain_path, duplicate, one_of, too_long, too_many, words};
 use super::validate::{judged, selector};
 use super::workloads::{self, counted, mismatch};
 use super::zones;
-use crate::kube::controllers::cronjobs;
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
+use gpuhost_stdlib::wire::cron;
 
 /// Checks the spec of a Job; one that a CronJob makes gets its selector later.
 pub(super) fn check(obj: &Value, out: &mut Vec<Cause>) {
@@ -378,7 +378,7 @@ pub(super) fn cron(spec: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     if text.is_empty() {
         out.push(Cause::required("spec.schedule", ""));
     } else {
-        out.extend(cronjobs::trouble(text).map(|why| Cause::invalid("spec.schedule", &text.into(), &why)));
+        out.extend(cron::trouble(text).map(|why| Cause::invalid("spec.schedule", &text.into(), &why)));
         if text.contains("TZ") {
             let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
             out.push(Cause::invalid("spec.schedule", &text.into(), why));

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Fault, Schemas, check, check_builtin, fault_error, identity};
+use super::{Closed, Fault, Schemas, check, check_builtin, fault_error, identity};
 use crate::core::ctx::Ctx;
 use crate::core::error::OpResult;
 use crate::kubernetes::Cluster;
@@ -16,15 +16,6 @@ struct Document(Arc<Value>);
 impl Schemas for Document {
     fn definition(&self, name: &str) -> Option<&Value> {
         self.0["components"]["schemas"].get(name)
-    }
-}
-
-/// A CRD's schema has no references.
-struct Closed;
-
-impl Schemas for Closed {
-    fn definition(&self, _: &str) -> Option<&Value> {
-        None
     }
 }
 

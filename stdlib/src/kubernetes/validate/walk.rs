@@ -8,6 +8,12 @@ use crate::core::options::closest;
 /// A value that is not known yet (an expression of a recipe): it fits everywhere.
 pub const ANYTHING: &str = "\u{0}anything";
 
+/// What is said of a field that its kind does not have.
+pub const NO_FIELD: &str = "there is no such field";
+
+/// How it ends that a needed field is absent.
+pub const MISSING: &str = "is missing";
+
 /// Where references lead.
 pub trait Schemas {
     /// A definition by its name.
@@ -226,7 +232,7 @@ impl<'a> Walk<'a> {
             // the server fills these in, or they are checked with the identity
             let filled = matches!(r, "apiVersion" | "kind" | "metadata" | "status");
             if !filled && m.get(r).is_none_or(Value::is_null) {
-                let mut f = Fault::at(path, format!("`{r}` is missing"));
+                let mut f = Fault::at(path, format!("`{r}` {MISSING}"));
                 f.hint =
                     s["properties"][r]["description"].as_str().and_then(first_sentence).map(|d| format!("{r}: {d}"));
                 self.out.push(f);
@@ -236,7 +242,7 @@ impl<'a> Walk<'a> {
 
     fn unknown_field(&self, fields: Option<&serde_json::Map<String, Value>>, key: &str, path: &[Step]) -> Fault {
         let names = fields.into_iter().flatten().map(|(k, _)| k.as_str());
-        let fault = Fault::at(path, "there is no such field");
+        let fault = Fault::at(path, NO_FIELD);
         if let Some(near) = closest(key, names) {
             return fault.hint(format!("did you mean `{near}`?"));
         }

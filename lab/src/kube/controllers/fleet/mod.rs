@@ -196,10 +196,15 @@ fn apply(cx: &mut Cx, repo: &Value, b: &Bundle, commit: &str, here: bool, change
     let ns = s(repo, "/metadata/namespace").to_owned();
     let repo_name = s(repo, "/metadata/name").to_owned();
     if cx.get(BUNDLES, &ns, &b.name).is_none_or(|o| o["metadata"]["labels"]["fleet.cattle.io/commit"] != commit) {
+        let mut spec = json!({"targets": [{"clusterName": "local"}]});
+        for key in ["defaultNamespace", "helm", "keepResources"] {
+            if !b.fleet[key].is_null() {
+                spec[key] = b.fleet[key].clone();
+            }
+        }
         cx.ensure(json!({"apiVersion": "fleet.cattle.io/v1alpha1", "kind": "Bundle",
             "metadata": {"name": b.name, "namespace": ns, "labels": {"fleet.cattle.io/repo-name": repo_name, "fleet.cattle.io/commit": commit}},
-            "spec": {"defaultNamespace": b.fleet["defaultNamespace"], "helm": b.fleet["helm"], "keepResources": b.fleet["keepResources"],
-                "targets": [{"clusterName": "local"}]}}));
+            "spec": spec}));
     }
     let agent = ready_pod(cx, "app", "fleet-agent").is_some();
     let st = match (here, agent) {
