@@ -16,7 +16,7 @@ mod values;
 use crate::core::module::{ModuleDef, fn_options};
 use crate::kubernetes::ObjectOptions;
 
-pub use archive::{Archive, inert_keys, read as read_archive};
+pub use archive::{Archive, inert_keys};
 pub use body::{Stored, value_differences};
 pub use constraint::satisfies;
 pub use install::{Driving, RELEASE_FIELDS, ReleaseOptions, chart_objects, workload_trouble};

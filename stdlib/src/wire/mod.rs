@@ -1,6 +1,7 @@
 //! Types and text formats of the wire, shared by the clients and the lab. No I/O.
 pub mod blind;
 pub mod calendar;
+pub mod chart;
 pub mod charts;
 pub mod crds;
 pub mod cron;

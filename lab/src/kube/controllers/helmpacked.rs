@@ -5,8 +5,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use gpuhost_stdlib::core::clock::Clock;
-use gpuhost_stdlib::helm::{Archive, read_archive};
 use gpuhost_stdlib::wire::blind;
+use gpuhost_stdlib::wire::chart::{Archive, read};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
@@ -152,8 +152,7 @@ impl Order {
     /// # Errors
     /// Helm's own words.
     pub fn made(&self, cx: &Cx) -> Result<Chart, String> {
-        let archive = read_archive(&self.archive)
-            .map_err(|e| format!("Error: INSTALLATION FAILED: {}", e.causes.first().unwrap_or(&e.message)))?;
+        let archive = read(&self.archive).map_err(|why| format!("Error: INSTALLATION FAILED: {why}"))?;
         let known = cx.c.apps.get(&self.place()).filter(|known| known["hash"] == *self.hash());
         if let Some(text) = known.and_then(|k| k["error"].as_str()) {
             return Err(text.to_owned());
