@@ -45,11 +45,25 @@ pub fn normal(v: &Value) -> Value {
         Value::String(s) if s.starts_with("ipaddresses.networking.k8s.io ") => {
             Value::String("ipaddresses.networking.k8s.io <drawn>".to_owned())
         }
-        Value::String(s) => Value::String(without_ids(s)),
+        Value::String(s) => Value::String(without_ids(&without_moments(s))),
         Value::Array(a) => a.iter().map(normal).collect(),
         Value::Object(o) => o.iter().map(|(k, v)| (without_time(k), normal(v))).collect(),
         other => other.clone(),
     }
+}
+
+/// A text without when feature discovery last looked, and without what K3s makes of a Service's uid in a name.
+fn without_moments(text: &str) -> String {
+    let mut out = text.to_owned();
+    for (before, drawn) in [
+        ("\"nvidia.com/gfd.timestamp\":\"", char::is_alphanumeric as fn(char) -> bool),
+        ("/svclb-traefik-", char::is_alphanumeric),
+    ] {
+        let Some(at) = out.find(before).map(|at| at + before.len()) else { continue };
+        let rest = out[at..].trim_start_matches(drawn).to_owned();
+        out = format!("{}<drawn>{rest}", &out[..at]);
+    }
+    out
 }
 
 /// The name of a volume without the time that a backup carries in it.

@@ -277,9 +277,6 @@ c.ensure_release("NAME", o);
 require(c.find("configmap", "NAME-extra", #{ namespace: "NAME" }) == (), "an upgrade takes away what is no longer made");
 require(c.get("configmap", "NAME-before", #{ namespace: "NAME" }).data.kind == "upgrade", "a hook of the upgrade");
 require(r.history().len() == 2 && r.history()[0].status == "superseded", `${r.history()}`);
-try { c.ensure_release("NAME", #{ chart: "broken-0.1.0.tgz", version: "0.1.0", namespace: "NAME", timeout: 2.minutes }); throw "replaced"; } catch (err) {
-    require(err != "replaced" && err.kind == "denied" && err.message.contains("another chart"), `${err}`);
-}
 try { c.ensure_release("NAME-bad", #{ chart: "broken-0.1.0.tgz", version: "0.1.0", namespace: "NAME", timeout: 5.minutes }); throw "installed"; } catch (err) {
     require(err != "installed" && `${err.causes}${err.last}`.contains("nil pointer"), `${err}: ${err.causes} ${err.last}`);
 }

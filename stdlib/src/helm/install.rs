@@ -1,4 +1,5 @@
 //! Releases through the helm-controller that K3s brings: a HelmChart object, then its job, then its workloads.
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -99,6 +100,18 @@ struct Was {
     revision: i64,
     job: String,
     until: u64,
+    heard: Mutex<Vec<String>>,
+}
+
+impl Was {
+    /// What a job says; what it said last once its pods are gone, as they are when it has failed for good.
+    fn heard(&self, said: Vec<String>) -> Vec<String> {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if !said.is_empty() {
+            *heard = said;
+        }
+        heard.clone()
+    }
 }
 
 /// The HelmChart object, and the Secret of its secret values.
@@ -205,7 +218,7 @@ impl Cluster {
         let deployed = before.last().is_some_and(|r| r.status == "deployed" && wants(o, &r.version));
         let mut was = Was::default();
         if !planned.is_empty() {
-            was = Was { revision: newest, job: newest_job(self, s.ctx(), name).await?, until: 0 };
+            was = Was { revision: newest, job: newest_job(self, s.ctx(), name).await?, until: 0, ..Was::default() };
             self.write_planned(s, planned).await?;
             // the controller replaces its job for a changed chart, but not at once
             was.until = s.ctx().clock.now_ms().await + 60_000;
@@ -297,6 +310,7 @@ impl Cluster {
         if let Some(e) = super::missing::chart(name, o, &said, attempts) {
             return Err(e);
         }
+        let said = was.heard(said);
         if is_true(&live, "Failed") {
             let mut e = OpError::failed(format!("Helm could not install `{name}` {}", o.version)).on(name);
             e.causes = said;

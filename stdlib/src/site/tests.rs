@@ -127,7 +127,7 @@ fn an_address_that_nobody_has_is_a_warning() {
 
 #[test]
 fn two_default_storage_classes_are_a_warning() {
-    let text = DEFAULT.replacen(", \"local-storage\"]", "]", 1);
+    let text = DEFAULT.replacen("[\"local-storage\"]", "[]", 1);
     let (_, list) = super::load_with_warnings(Path::new("site.toml"), &text).unwrap();
     assert!(list.len() == 1 && list[0].warning && list[0].message.contains("two default storage classes"), "{list:?}");
 }
@@ -159,7 +159,7 @@ fn values_that_k3s_and_the_operator_do_not_take_are_found() {
     let more = "[k3s]\nconfig = { \"kubelt-arg\" = [] }\nsnapshot_cron = \"every day\"\ntls_san = [\"k8s lab\"]\nregistries = { \"docker.io\" = \"mirror\" }";
     let text = DEFAULT
         .replacen("\n[k3s]", &format!("\n{more}"), 1)
-        .replacen("disable = [\"servicelb\"", "disable = [\"servicelbb\"", 1)
+        .replacen("disable = [\"local-storage\"", "disable = [\"servicelbb\", \"local-storage\"", 1)
         .replacen("driver = \"580.126.09\"", "driver = \"prebuilt\"", 1);
     let f = findings(&text);
     for (part, said) in [

@@ -95,6 +95,7 @@ pub(super) const ROWS: &[Row] = &[
         .before("cluster.cordon(\"k3s-gpu1\");\n")
         .shows(NODES),
     row("kubernetes.drain", "cluster.drain(\"k3s-gpu1\", 10.minutes);\n", Continues).shows(NODES),
+    row("kubernetes.evict", "cluster.evict(\"web\");\n", Continues).before(POD),
     row("kubernetes.ensure_label", "cluster.ensure_label(\"k3s-gpu1\", #{ \"gpuhost/pool\": \"gpu\" });\n", Converges),
     row("kubernetes.ensure_taint", "cluster.ensure_taint(\"k3s-gpu1\", \"team=a:NoSchedule\");\n", Converges)
         .shows("print(cluster.get(\"node\", \"k3s-gpu1\").spec.taints);\n"),

@@ -142,7 +142,10 @@ impl Order {
             return Ok(Some(String::from_utf8_lossy(&out.stdout).into_owned()));
         }
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        let line = said.lines().find_map(|l| l.strip_prefix("Error: ")).unwrap_or(said.trim());
+        let words =
+            said.lines().skip_while(|l| !l.starts_with("Error: ")).take_while(|l| !l.starts_with("Use --debug"));
+        let words: String = words.collect::<Vec<_>>().join("\n");
+        let line = words.strip_prefix("Error: ").unwrap_or(said.trim());
         let verb = if self.upgrade { "UPGRADE" } else { "INSTALLATION" };
         Err(format!("Error: {verb} FAILED: {}", line.replace(&file.display().to_string(), &self.release)))
     }

@@ -49,7 +49,9 @@ fn host_part(part: &str) -> bool {
 }
 
 fn date(text: &str) -> bool {
-    text.len() == 10 && meta::parse_time(&format!("{text}T00:00:00Z")).is_some()
+    let begin = format!("{text}T00:00:00Z");
+    // only a day of the calendar reads back as it was written
+    text.len() == 10 && meta::parse_time(&begin).is_some_and(|ms| meta::time(ms) == begin)
 }
 
 fn email(text: &str) -> bool {

@@ -262,7 +262,7 @@ fn no_word_of_any_key_is_taken_by_a_shell() {
     let mut rng = rand::rng();
     let (mut taken, mut ran) = (Vec::new(), 0);
     for field in EnsureOptions::FIELDS {
-        for _ in 0..4 {
+        for _ in 0..8 {
             let wanted: Map = [(field.name.into(), value(field.name, &mut rng))].into_iter().collect();
             // What no tool takes as it is, is refused before any shell sees it.
             let Ok(w) = Wanted::read(&wanted, 22) else { continue };
