@@ -183,7 +183,9 @@ mod api {
         call(&ncc, |ctx| async move { Ok(c.orphans(&ctx).await?.into_iter().map(Dynamic::from).collect()) })
     }
 
-    /// Claims that no pod and no workload names, with size and class. A hub's claims wait for their users.
+    /// Claims that no pod and no workload names, with size and class.
+    ///
+    /// A hub's claims wait for their users.
     ///
     /// # Example
     /// ```rhai

@@ -153,7 +153,7 @@ mod api {
         Ok(())
     }
 
-    /// A warning for the user with the next thing to type; inside `prove` it makes the verdict WARN.
+    /// A warning with the next thing to type; inside `prove` it makes the verdict WARN.
     ///
     /// # Example
     /// ```rhai

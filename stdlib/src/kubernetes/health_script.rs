@@ -97,7 +97,9 @@ mod api {
         call(&ncc, |ctx| async move { Ok(lines(cluster.etcd_voters(&ctx).await?)) })
     }
 
-    /// Says which workloads that releases and K3s brought have not the replicas they want; an empty list when all have.
+    /// Which workloads of releases and of K3s lack replicas that they want.
+    ///
+    /// An empty list when all have them.
     ///
     /// # Example
     /// ```rhai
@@ -111,27 +113,21 @@ mod api {
         })
     }
 
-    /// A request to a host name through the cluster's ingress at `address`, sent by a machine of the site.
+    /// A request to a URL through the cluster's ingress at `address`, sent by a machine of the site.
     ///
-    /// Gives `#{ status, body, days }`: how long the certificate that was shown is still valid. The certificate's issuer
+    /// The URL is `https://NAME/PATH`. Gives `#{ status, body, days }`: how long the certificate that was shown is still valid. The certificate's issuer
     /// is not judged: it may be the cluster's own.
     ///
     /// # Example
     /// ```rhai
     /// let host = site().hosts("server")[0];
-    /// print(kubernetes::request_ingress(host, host.address, "rancher.lab.example", "/ping").body);
+    /// print(kubernetes::request_ingress(host, host.address, "https://rancher.lab.example/ping").body);
     /// ```
     #[rhai_fn(return_raw)]
-    pub fn request_ingress(
-        ncc: NativeCallContext,
-        host: Host,
-        address: &str,
-        name: &str,
-        path: &str,
-    ) -> RhaiResultOf<Dynamic> {
-        let (address, name, path) = (address.to_owned(), name.to_owned(), path.to_owned());
+    pub fn request_ingress(ncc: NativeCallContext, host: Host, address: &str, url: &str) -> RhaiResultOf<Dynamic> {
+        let (address, url) = (address.to_owned(), url.to_owned());
         call(&ncc, |ctx| async move {
-            let a = super::super::ingress::request(&ctx, &host, &address, &name, &path).await?;
+            let a = super::super::ingress::request(&ctx, &host, &address, &url).await?;
             to_script(&json!({"status": a.status, "body": a.body, "days": a.days}))
         })
     }

@@ -34,19 +34,23 @@ fn days(said: &str) -> Option<i64> {
     Some((seconds(end)? - now).div_euclid(86_400))
 }
 
-/// GET `https://name/path` at `address`, from `host`.
+/// GET `url` (`https://name/path`) at `address`, from `host`.
 ///
 /// # Errors
-/// `unreachable` with curl's words.
-pub async fn request(ctx: &Ctx, host: &Host, address: &str, name: &str, path: &str) -> OpResult<Answer> {
-    let url = format!("https://{name}{path}");
+/// `invalid` for another sort of URL; `unreachable` with curl's words.
+pub async fn request(ctx: &Ctx, host: &Host, address: &str, url: &str) -> OpResult<Answer> {
+    let name = url.strip_prefix("https://").and_then(|r| r.split('/').next()).filter(|n| !n.is_empty());
+    let Some(name) = name else {
+        return Err(OpError::invalid(format!("`{url}` is no URL of an ingress"))
+            .hint("for example `https://rancher.lab.example/ping`"));
+    };
     let resolve = format!("{name}:443:{address}");
     let script = format!(
         "curl -sSkv -m 20 -w '\\n%{{http_code}}' --resolve {} {}; code=$?; date +%s >&2; exit $code",
         quote(&resolve),
-        quote(&url)
+        quote(url)
     );
-    let op = Op::read("kubernetes", "request_ingress", url.clone());
+    let op = Op::read("kubernetes", "request_ingress", url);
     ctx.run_op(op, |s| async move {
         let out = host.exec_raw(s.ctx(), &script, b"").await.map_err(|e| e.on(host.name()))?;
         if out.code != 0 {

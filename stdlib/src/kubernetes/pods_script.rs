@@ -305,7 +305,9 @@ mod api {
         evict_with(ncc, cluster, pod, Map::new())
     }
 
-    /// Evicts a pod as a drain does: a disruption budget may keep it, and then the error says which pods it misses.
+    /// Evicts a pod as a drain does; `false` when there is none.
+    ///
+    /// A disruption budget may keep it: then the error says which pods it misses.
     ///
     /// # Example
     /// ```rhai,check
