@@ -113,7 +113,7 @@ mod api {
         })
     }
 
-    /// A request to a URL through the cluster's ingress at `address`, sent by a machine of the site.
+    /// A request to a URL through the ingress at `address`, sent by a machine of the site.
     ///
     /// The URL is `https://NAME/PATH`. Gives `#{ status, body, days }`: how long the certificate that was shown is still valid. The certificate's issuer
     /// is not judged: it may be the cluster's own.
