@@ -22,7 +22,8 @@ pub fn started(cx: &mut Cx) {
         cx.c.store.install_crd(now, crd);
         super::misc::definition(cx);
     }
-    let anywhere = json!([{"operator": "Exists", "effect": "NoSchedule"}]);
+    // Rancher's and Fleet's charts tolerate this taint of mixed clusters and no other.
+    let linux = json!([{"key": "cattle.io/os", "operator": "Equal", "value": "linux", "effect": "NoSchedule"}]);
     for (ns, name, image) in [
         ("cattle-fleet-system", "fleet-controller", "rancher/fleet:v0.14.1"),
         ("cattle-fleet-system", "gitjob", "rancher/fleet:v0.14.1"),
@@ -32,7 +33,7 @@ pub fn started(cx: &mut Cx) {
         let w = Workload::deployment(ns, name)
             .label("app", name)
             .container(Container::new(name, image))
-            .spec("tolerations", anywhere.clone());
+            .spec("tolerations", linux.clone());
         for o in w.objects() {
             let resource = super::super::cx::resource_of(&o);
             if cx.get(&resource, ns, name).is_none() {
