@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::args::{Common, RunArgs, Start};
 use crate::errors::show_error;
 use crate::exit::Exit;
-use crate::labs::folder::{Folder, Locked};
+use crate::labs::folder::Folder;
 use crate::labs::start::Filling;
 use crate::record::read;
 use crate::run::{Place, Show};
@@ -145,7 +145,7 @@ impl Drill<'_> {
 
     /// Fills the lab of `dir` for the recipe; a filled one is kept for the next seeds.
     fn begin(&self, dir: &Path) -> OpResult<()> {
-        let folder = self.folder(dir)?;
+        let folder = Folder::lock_mine(dir, &self.site)?;
         let filling = Filling {
             rt: self.rt,
             screen: self.screen,
@@ -156,16 +156,9 @@ impl Drill<'_> {
         filling.fill(folder, &crate::labs::world::born(&self.site)?, &self.text.text).map(drop)
     }
 
-    fn folder(&self, dir: &Path) -> OpResult<Folder> {
-        match Folder::lock(dir, &self.site)? {
-            Locked::Mine(f) => Ok(f),
-            Locked::Elsewhere(f) => Err(f.busy()),
-        }
-    }
-
     /// One run in the lab of `dir`.
     fn once(&self, dir: &Path, faults: Option<String>) -> OpResult<Ended> {
-        let (far, here) = crate::labs::open_folder(self.rt, self.folder(dir)?, &self.site)?;
+        let (far, here) = crate::labs::open_folder(self.rt, Folder::lock_mine(dir, &self.site)?, &self.site)?;
         crate::labs::faults::set(faults.as_deref(), Some(&here))?;
         let mut args = RunArgs::of_lab(&self.recipe.name, &self.args.set, Some(dir.to_owned()));
         args.site.clone_from(&self.args.site);

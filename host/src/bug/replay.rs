@@ -12,7 +12,7 @@ use super::command::ReplayArgs;
 use crate::args::RunArgs;
 use crate::embed;
 use crate::exit::Exit;
-use crate::labs::folder::{Folder, Locked};
+use crate::labs::folder::Folder;
 use crate::plan::rehearse::Stage;
 use crate::record::read::{self, Past};
 use crate::run::{Place, Show};
@@ -57,10 +57,7 @@ pub fn run(args: &ReplayArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>)
             return Ok(Exit::Usage);
         }
     };
-    let folder = match Folder::lock(stage.dir(), &site)? {
-        Locked::Mine(f) => f,
-        Locked::Elsewhere(f) => return Err(f.busy()),
-    };
+    let folder = Folder::lock_mine(stage.dir(), &site)?;
     let mut born = crate::labs::world::born(&site)?;
     born.seed = bundle.seed.unwrap_or(born.seed);
     folder.save(&serde_json::to_value(&born).map_err(|e| OpError::failed(e.to_string()))?)?;

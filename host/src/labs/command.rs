@@ -125,13 +125,6 @@ fn grades(args: &GradesArgs, screen: &Screen) -> OpResult<Exit> {
     Ok(Exit::Done)
 }
 
-fn mine(state_dir: &Path, site: &Site) -> OpResult<Folder> {
-    match Folder::lock(state_dir, site)? {
-        Locked::Mine(f) => Ok(f),
-        Locked::Elsewhere(f) => Err(f.busy()),
-    }
-}
-
 fn reset(
     rt: &tokio::runtime::Handle,
     screen: &Arc<Screen>,
@@ -141,7 +134,7 @@ fn reset(
 ) -> OpResult<Exit> {
     let Some((site, text)) = site(screen, site_file)? else { return Ok(Exit::Usage) };
     let state_dir = crate::statedir::resolve(state)?;
-    let folder = mine(&state_dir, &site)?;
+    let folder = Folder::lock_mine(&state_dir, &site)?;
     start::Filling { rt, screen, site: &site, state_dir: &state_dir, start: from }.fill(
         folder,
         &super::world::born(&site)?,
@@ -155,7 +148,7 @@ fn serve(args: &ServeArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
     let Some((site, text)) = site(screen, args.site.as_deref())? else { return Ok(Exit::Usage) };
     let state_dir = crate::statedir::resolve(args.common.state_dir.as_deref())?;
     super::serve::pace(args.speed.as_deref())?;
-    let folder = mine(&state_dir, &site)?;
+    let folder = Folder::lock_mine(&state_dir, &site)?;
     let folder = match args.start {
         Some(from) => start::Filling { rt, screen, site: &site, state_dir: &state_dir, start: from }.fill(
             folder,

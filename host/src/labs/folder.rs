@@ -107,6 +107,17 @@ impl Folder {
         }
     }
 
+    /// Locks the folder for this process alone.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, and when another process has it.
+    pub fn lock_mine(state_dir: &Path, site: &Site) -> OpResult<Folder> {
+        match Self::lock(state_dir, site)? {
+            Locked::Mine(f) => Ok(f),
+            Locked::Elsewhere(f) => Err(f.busy()),
+        }
+    }
+
     /// The refusal when another process has the world and does not serve it.
     #[must_use]
     pub fn busy(&self) -> OpError {

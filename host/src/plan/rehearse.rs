@@ -138,10 +138,7 @@ impl Rehearsal<'_> {
                 camera.take((**far).clone(), &stage.0)?
             }
         };
-        let folder = match Folder::lock(&stage.0, &self.site)? {
-            Locked::Mine(f) => f,
-            Locked::Elsewhere(f) => return Err(f.busy()),
-        };
+        let folder = Folder::lock_mine(&stage.0, &self.site)?;
         let (far, here) = crate::labs::open_folder(self.rt, folder, &self.site)?;
         let args = RunArgs::of_lab(&self.recipe.name, &self.set, Some(stage.0.clone()));
         let stop = Stop::default();

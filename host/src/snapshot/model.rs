@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::hypervisor::Seen;
 use super::{Camera, Notes};
 use crate::args::Start;
-use crate::labs::folder::{Folder, Locked};
+use crate::labs::folder::Folder;
 use crate::labs::start;
 use crate::labs::{self, InProcess};
 use crate::session::Far;
@@ -29,10 +29,7 @@ pub fn public_key(site: &Site, state_dir: &Path) -> Option<String> {
 /// When the recipe cannot deploy the site in the lab.
 pub fn make(camera: &Camera<'_>, stage: &Path, seen: &Seen) -> OpResult<(Far, InProcess)> {
     let site = camera.site;
-    let folder = match Folder::lock(stage, site)? {
-        Locked::Mine(f) => f,
-        Locked::Elsewhere(f) => return Err(f.busy()),
-    };
+    let folder = Folder::lock_mine(stage, site)?;
     let start = match (seen.machines(site), seen.has_template(site)) {
         (true, _) => Start::Deployed,
         (false, true) => Start::Template,

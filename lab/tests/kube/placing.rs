@@ -4,17 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::bed::Bed;
+use crate::bed::{Bed, made};
 use crate::controllers::{until, with_nodes};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 const VOLUMES: &str = "/api/v1/persistentvolumes";
-
-async fn made(bed: &Bed, path: &str, body: Value) {
-    let a = bed.post(path, body).await;
-    assert_eq!(a.code, 201, "{}", a.text);
-}
 
 async fn label(bed: &Bed, node: &str, labels: Value) {
     let a = bed.patch("merge", &format!("/api/v1/nodes/{node}"), json!({"metadata": {"labels": labels}})).await;

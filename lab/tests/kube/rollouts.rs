@@ -2,19 +2,13 @@
 //! that are gone, what stands behind Services, who tells what.
 use serde_json::{Value, json};
 
-use crate::bed::Bed;
+use crate::bed::{Bed, made};
 use crate::controllers::{held, until, with_nodes};
 
 const APPS: &str = "/apis/apps/v1/namespaces/default";
 const CORE: &str = "/api/v1/namespaces/default";
 const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-
-async fn made(bed: &Bed, path: &str, body: Value) -> Value {
-    let a = bed.post(path, body).await;
-    assert_eq!(a.code, 201, "{}", a.text);
-    a.body
-}
 
 fn template(app: &str, image: &str) -> Value {
     json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [{"name": "c", "image": image}]}})

@@ -2,7 +2,7 @@
 //! bodies, and what an update of an object may not do.
 use serde_json::{Value, json};
 
-use crate::bed::{Answer, Bed};
+use crate::bed::{Answer, Bed, made};
 use crate::refused::{CORE, causes, refuses};
 
 const APPS: &str = "/apis/apps/v1/namespaces/default";
@@ -14,11 +14,6 @@ fn pod(name: &str) -> Value {
 fn deployment(name: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"app": "x"}}, "template": {
         "metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "nginx:1.27"}]}}}})
-}
-
-async fn made(bed: &Bed, path: &str, body: Value) {
-    let a = bed.post(path, body).await;
-    assert_eq!(a.code, 201, "{path}: {}", a.text);
 }
 
 fn said(a: &Answer) -> (u16, &str) {

@@ -5,18 +5,12 @@ use gpuhost_lab::kube::controllers::kubelet;
 use gpuhost_lab::kube::cx::with_cluster;
 use serde_json::{Value, json};
 
-use crate::bed::Bed;
+use crate::bed::{Bed, made};
 use crate::controllers::{held, until, with_nodes};
 
 const APPS: &str = "/apis/apps/v1/namespaces/default";
 const BATCH: &str = "/apis/batch/v1/namespaces/default";
 const PODS: &str = "/api/v1/namespaces/default/pods";
-
-async fn made(bed: &Bed, path: &str, body: Value) -> Value {
-    let a = bed.post(path, body).await;
-    assert_eq!(a.code, 201, "{}", a.text);
-    a.body
-}
 
 fn pod(name: &str, spec: Value) -> Value {
     json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec})

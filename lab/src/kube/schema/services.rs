@@ -56,8 +56,9 @@ pub(super) fn check(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
         if !had.contains(ip) {
             ips::sound(&at, ip.as_str().unwrap_or_default(), out);
         }
-        if before == out.len() {
-            ips::reachable(&at, ip.as_str().unwrap_or_default(), out);
+        let text = ip.as_str().unwrap_or_default();
+        if let (true, Ok(ip)) = (before == out.len(), text.parse()) {
+            ips::reachable(&at, text, ip, text, out);
         }
     }
     let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];

@@ -11,30 +11,8 @@ use crate::kube::text::{arr, s};
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
-/// Addresses that no endpoint has.
-fn reachable(at: &str, text: &str, ip: IpAddr, out: &mut Vec<Cause>) {
-    let mut say = |why: &str| out.push(Cause::invalid(at, &text.into(), why));
-    if ip.is_unspecified() {
-        say("may not be unspecified (0.0.0.0 or ::)");
-    }
-    if ip.is_loopback() {
-        say("may not be in the loopback range (127.0.0.0/8, ::1/128)");
-    }
-    let link = match ip {
-        IpAddr::V4(v) => v.is_link_local(),
-        IpAddr::V6(v) => v.segments()[0] & 0xffc0 == 0xfe80,
-    };
-    if link {
-        say("may not be in the link-local range (169.254.0.0/16, fe80::/10)");
-    }
-    let local = match ip {
-        IpAddr::V4(v) => v.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(v) => v.segments()[0] == 0xff02,
-    };
-    if local {
-        say("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
-    }
-}
+/// The words of endpoints and slices for unspecified addresses.
+const BLANK: &str = "0.0.0.0 or ::";
 
 /// Checks an EndpointSlice.
 pub(super) fn slice(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
@@ -88,7 +66,7 @@ fn endpoint(e: &Value, sort: &str, at: &str, out: &mut Vec<Cause>) {
                 let why = format!("must be an {sort} address");
                 out.push(Cause::invalid(format!("{at}.addresses"), a, &why));
             }
-            Ok(ip) => reachable(&place, text, ip, out),
+            Ok(ip) => ips::reachable(&place, text, ip, BLANK, out),
             Err(_) => {}
         }
     }
@@ -119,7 +97,7 @@ pub(super) fn endpoints(obj: &Value, out: &mut Vec<Cause>) {
             for (j, a) in arr(subset, &format!("/{list}")).iter().enumerate() {
                 let (at, text) = (format!("{at}.{list}[{j}].ip"), s(a, "/ip"));
                 match text.parse::<IpAddr>() {
-                    Ok(ip) => reachable(&at, text, ip, out),
+                    Ok(ip) => ips::reachable(&at, text, ip, BLANK, out),
                     Err(_) => {
                         let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
                         out.push(Cause::invalid(at, &text.into(), why));
