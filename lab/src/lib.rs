@@ -103,6 +103,9 @@ impl Lab {
     pub fn with<T>(&self, f: impl FnOnce(&mut World) -> T) -> T {
         let mut w = self.inner.world.lock().unwrap_or_else(PoisonError::into_inner);
         w.now_ms = self.inner.clock.now_ms();
+        if w.snapshots_ms <= w.now_ms {
+            kube::k3s::schedule::catch_up(self, &mut w);
+        }
         let out = f(&mut w);
         if std::mem::take(&mut w.dirty_alarm) {
             self.inner.clock.set_alarm(w.next_due());

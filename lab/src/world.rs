@@ -63,6 +63,9 @@ pub struct World {
     /// Keys of the simulated behaviours that were met (see [`crate::grades`]).
     #[serde(default)]
     pub met: std::collections::BTreeSet<String>,
+    /// When the first scheduled etcd snapshot is due; nobody knows yet: 0.
+    #[serde(default)]
+    pub snapshots_ms: u64,
     /// Earliest due time, for the clock's alarm. Not saved.
     #[serde(skip)]
     pub(crate) dirty_alarm: bool,

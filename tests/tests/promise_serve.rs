@@ -110,7 +110,7 @@ fn clients(ready: &Value) {
             ("sudo kubectl uncordon muscle-a", &["node/muscle-a uncordoned\n"]),
             ("sudo k3s secrets-encrypt status", &["Encryption Status: "]),
             ("echo given | sudo kubectl exec -i -n kube-system deploy/coredns -- cat", &["given\n"]),
-            ("sudo k3s certificate check", &["EXPIRES", "OK"]),
+            ("sudo k3s certificate check --output table", &["EXPIRES", "OK"]),
             ("curl -sk https://127.0.0.1:6443/readyz", &["Unauthorized"]),
             (
                 "sudo openssl x509 -in /var/lib/rancher/k3s/server/tls/server-ca.crt -noout -subject -enddate -checkend 60",

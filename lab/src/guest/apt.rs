@@ -8,6 +8,7 @@ use super::live::Machine;
 use super::state::Guest;
 use super::{accounts, programs, units};
 use crate::Lab;
+use crate::world::World;
 
 /// A package that can be installed: name, version, what it needs, programs it brings that are not simulated.
 pub struct Package {
@@ -286,6 +287,11 @@ fn unknown(name: &str) -> String {
 
 /// Puts the files of a package in place and starts its services.
 fn put(lab: &Lab, m: &Machine, x: &Package) {
+    lab.with(|w| bring(lab, w, m, x));
+}
+
+/// The same, while the world is held.
+pub fn bring(lab: &Lab, w: &mut World, m: &Machine, x: &Package) {
     let root = Who::root();
     for prog in programs::table().iter().filter(|t| t.package == x.name) {
         let _ = m.files.mkdir(&root, parent(prog.path), true, 0o755);
@@ -303,16 +309,13 @@ fn put(lab: &Lab, m: &Machine, x: &Package) {
         }
     }
     extras(m, x.name);
-    let log =
-        format!("{} install {}:amd64 <none> {}\n", super::journal::stamp(lab.clock().now_ms()), x.name, x.version);
+    let log = format!("{} install {}:amd64 <none> {}\n", super::journal::stamp(w.now_ms), x.name, x.version);
     let _ = m.files.write(&root, "/var/log/dpkg.log", log.as_bytes(), true, 0o644);
-    lab.with(|w| {
-        if let Some(g) = w.guests.get_mut(&m.vmid) {
-            g.facts.packages.insert(x.name.to_owned(), x.version.to_owned());
-            g.facts.removed.remove(x.name);
-        }
-        units::package_installed(lab, w, m, x.name);
-    });
+    if let Some(g) = w.guests.get_mut(&m.vmid) {
+        g.facts.packages.insert(x.name.to_owned(), x.version.to_owned());
+        g.facts.removed.remove(x.name);
+    }
+    units::package_installed(lab, w, m, x.name);
 }
 
 fn file_bytes(name: &str) -> Vec<u8> {

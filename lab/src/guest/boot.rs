@@ -55,6 +55,7 @@ pub fn power_on(lab: &Lab, w: &mut World, spec: BootSpec) {
         dpkg_lock: None,
         exports: Vec::new(),
         last_pid: 400,
+        cmdline: String::new(),
         spec,
     };
     if let Some(v) = w.volumes.get_mut(&guest.system) {
@@ -183,6 +184,7 @@ fn kernel(lab: &Lab, w: &mut World, g: &Guest) {
     let modules = wanted_modules(&m);
     if let Some(g) = w.guests.get_mut(&vmid) {
         g.hostname = name;
+        g.cmdline = super::programs::boot_arguments(&m);
         for module in hw::AT_BOOT.iter().map(|s| (*s).to_owned()).chain(modules) {
             hw::load_module(g, &module);
         }

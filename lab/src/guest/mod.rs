@@ -4,6 +4,7 @@ pub mod agent;
 pub mod apt;
 pub mod boot;
 pub mod cloudinit;
+pub mod firewall;
 pub mod fs;
 pub mod hostkeys;
 pub mod hw;

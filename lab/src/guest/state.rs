@@ -259,6 +259,9 @@ pub struct Guest {
     /// Last process id given out.
     #[serde(default)]
     pub last_pid: u32,
+    /// What the boot loader's configuration gave to the kernel; empty: what the image has.
+    #[serde(default)]
+    pub cmdline: String,
 }
 
 /// One export of an NFS server to one client.

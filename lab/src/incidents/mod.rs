@@ -4,12 +4,14 @@ mod cluster;
 mod fleet;
 mod gpu;
 mod host;
+mod join;
 mod node;
 mod operator;
 mod platform;
 mod storage;
 mod targets;
 mod tools;
+mod upkeep;
 mod workloads;
 
 use crate::Lab;
@@ -30,6 +32,8 @@ pub enum On {
     GpuNode,
     /// A K3s server.
     Server,
+    /// A machine that is a Kubernetes node and no server.
+    Agent,
     /// The NFS server.
     Nfs,
     /// This Helm release.
@@ -55,6 +59,7 @@ impl On {
             On::Node => "NODE",
             On::GpuNode => "GPU-NODE",
             On::Server => "SERVER",
+            On::Agent => "AGENT",
             On::Nfs => "NFS-SERVER",
             On::Release(name) => name,
             On::Class => "CLASS",
@@ -89,6 +94,8 @@ pub fn catalogue() -> impl Iterator<Item = &'static Fault> {
     [
         host::FAULTS,
         node::FAULTS,
+        join::FAULTS,
+        upkeep::FAULTS,
         cluster::FAULTS,
         gpu::FAULTS,
         operator::FAULTS,

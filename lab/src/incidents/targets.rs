@@ -23,6 +23,12 @@ fn names(on: On, w: &World) -> Option<Vec<String>> {
         On::Node => cluster.into_iter().flat_map(|c| c.nodes.keys().cloned()).collect(),
         On::GpuNode => machines(&|_, v| v.conf.keys().any(|k| k.starts_with("hostpci"))),
         On::Server => cluster.into_iter().flat_map(|c| c.members.values().map(|m| m.node.clone())).collect(),
+        On::Agent => cluster
+            .into_iter()
+            .flat_map(|c| {
+                c.nodes.iter().filter(|(_, n)| !c.members.contains_key(&n.vmid)).map(|(name, _)| name.clone())
+            })
+            .collect(),
         On::Nfs => machines(&|id, _| w.guests.get(&id).is_some_and(|g| !g.exports.is_empty())),
         On::Release(name) => vec![name.to_owned()],
         On::Class => objects("storageclasses.storage.k8s.io", |_| true),

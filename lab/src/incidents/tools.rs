@@ -6,12 +6,13 @@ use serde_json::Value;
 use crate::Lab;
 use crate::guest::live::Machine;
 use crate::guest::units;
+use crate::kube::KubeEvent;
 use crate::kube::cx::{Cx, key, with_cluster};
 use crate::kube::objects::parse_yaml;
 use crate::kube::text::s;
 use crate::pve::acl::Who;
 use crate::pve::task::{self, Job};
-use crate::world::World;
+use crate::world::{Event, World};
 
 /// The id of a machine by its name.
 pub fn vmid(w: &World, name: &str) -> Result<u32, String> {
@@ -79,6 +80,18 @@ pub fn restart_k3s(lab: &Lab, w: &mut World, name: &str) -> Result<(), String> {
     let unit = k3s_unit(lab, w, name)?;
     stop_unit(lab, w, name, unit)?;
     start_unit(lab, w, name, unit)
+}
+
+/// The start of K3s on a machine is over: it happened a while ago.
+pub fn settle_start(lab: &Lab, w: &mut World, name: &str) -> Result<(), String> {
+    let id = machine(lab, w, name)?.vmid;
+    let mine = |e: &Event| matches!(e, Event::Kube(KubeEvent::Start { vmid, .. }) if *vmid == id);
+    while let Some(key) = w.queue.iter().find(|(_, e)| mine(e)).map(|(k, _)| *k) {
+        if let Some(Event::Kube(e)) = w.queue.remove(&key) {
+            crate::kube::handle(lab, w, e);
+        }
+    }
+    Ok(())
 }
 
 /// A file of a running machine, changed by `f`.

@@ -37,7 +37,8 @@ pub fn serve(lab: &Lab, cluster: &str, addr: &str) -> std::io::Result<String> {
     let ip = addr.rsplit_once(':').map_or(addr, |(ip, _)| ip).to_owned();
     let leaf = tls::make_leaf(&c.ca, "kube-apiserver", None, &["127.0.0.1".to_owned(), ip])?;
     api::listen(lab, cluster, 1, &[addr.to_owned()], &leaf, &c.client_ca.cert)?;
-    files::kubeconfig(&c)
+    let admin = tls::make_leaf(&c.client_ca, "system:admin", Some("system:masters"), &[])?;
+    Ok(files::kubeconfig(&c, &admin))
 }
 
 /// Adds a node that is Ready, has a GPU and runs what it is given.

@@ -104,6 +104,9 @@ pub fn before_read(lab: &Lab, w: &mut World, cluster: &str, resource: &str) {
     if resource.starts_with("leases") {
         super::k3s::node::heartbeats(w, cluster);
     }
+    if resource.starts_with("nodes") {
+        super::k3s::node::look_at_networks(lab, w, cluster);
+    }
     if resource.starts_with("gitrepos") {
         with_cluster(lab, w, cluster, super::controllers::fleet::heartbeat);
     }

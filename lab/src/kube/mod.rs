@@ -23,6 +23,7 @@ use crate::Lab;
 use crate::world::{Event, World};
 use cx::{with_cluster, with_pods};
 
+pub use k3s::reach::filter_changed;
 pub use k3s::{guest_down, k3s_journal, k3s_refused, k3s_start, k3s_stop, k3s_uninstalled, k3s_unit};
 pub use state::{K3sProcess, Role, UnitState};
 
@@ -115,6 +116,13 @@ pub enum KubeEvent {
         /// Cluster id.
         cluster: String,
     },
+    /// An etcd learner has made no progress for five minutes.
+    Stalled {
+        /// Cluster id.
+        cluster: String,
+        /// Guest that it lives in.
+        vmid: u32,
+    },
     /// A node has been silent for five minutes more.
     Evict {
         /// Cluster id.
@@ -205,6 +213,7 @@ pub fn handle(lab: &Lab, w: &mut World, e: KubeEvent) {
         KubeEvent::Poll { cluster } => {
             with_cluster(lab, w, &cluster, controllers::fleet::reconcile);
         }
+        KubeEvent::Stalled { cluster, vmid } => k3s::join::stalled(lab, w, &cluster, vmid),
         KubeEvent::NodeSilent { cluster, node } => k3s::node::silent(lab, w, &cluster, &node),
         KubeEvent::Evict { cluster, node } => {
             with_cluster(lab, w, &cluster, |cx| kubelet::evict(cx, &node));

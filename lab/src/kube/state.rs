@@ -62,6 +62,12 @@ pub struct Process {
     /// When its leaf certificates were issued.
     #[serde(default)]
     pub certificates_ms: u64,
+    /// When its next scheduled etcd snapshot is due; 0 when it saves none.
+    #[serde(default)]
+    pub snapshot_ms: u64,
+    /// A packet filter keeps it off every server.
+    #[serde(default)]
+    pub cut_off: bool,
 }
 
 /// An etcd member.
@@ -101,6 +107,8 @@ pub struct NodeRt {
     pub csi: BTreeSet<String>,
     /// The kubelet posts its status.
     pub posting: bool,
+    /// K3s has configured its network plugin.
+    pub network: bool,
 }
 
 /// How far a pod is on its node.

@@ -41,6 +41,7 @@ impl World {
             lan: crate::lan::Lan::default(),
             not_rehearsed: BTreeSet::new(),
             met: BTreeSet::new(),
+            snapshots_ms: 0,
             dirty_alarm: false,
         };
         w.pve = Pve {

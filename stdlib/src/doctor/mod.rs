@@ -1,6 +1,7 @@
 //! `doctor`: from what does not work to its one cause, from the hypervisor up to the notebook.
 mod finding;
 mod fleet;
+mod late;
 mod machines;
 mod mend;
 mod nodes;
@@ -8,6 +9,7 @@ mod platform;
 mod replicas;
 mod scene;
 mod script;
+mod servers;
 mod storage;
 mod upkeep;
 mod workloads;
@@ -73,6 +75,7 @@ pub async fn diagnose(ctx: &Ctx, part: Part) -> OpResult<Vec<Finding>> {
         diagnose_machines(&mut s).await;
         nodes::reach(&mut s).await?;
         nodes::diagnose(&mut s).await?;
+        servers::diagnose(&mut s).await?;
         if matches!(part, Part::All | Part::Storage) {
             storage::diagnose(&mut s).await?;
         }

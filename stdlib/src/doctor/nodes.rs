@@ -9,6 +9,10 @@ use crate::k3s::{connect, version_numbers};
 use crate::kubernetes::{condition, is_true, node_trouble};
 use crate::site::{Node, RoleKind};
 
+/// Takes the switch out of the boot loader's configuration and boots anew.
+const MEMORY_CGROUP: &str =
+    "sudo sed -i s/cgroup_disable=memory//g /etc/default/grub && sudo update-grub && sudo systemctl reboot";
+
 /// What a machine says of its K3s.
 #[derive(Debug, Clone, Default)]
 pub struct Unit {
@@ -48,6 +52,7 @@ const JOINS: &[(&str, &str)] = &[
     ("holds port 6443", "port-taken"),
     ("still has a member", "member-left-behind"),
     ("protect-kernel-defaults", "kernel-settings"),
+    ("did not answer in time", "port-6443-blocked"),
 ];
 
 /// Why K3s of a machine is of no use, from its unit and its journal.
@@ -87,6 +92,8 @@ pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
     {
         let id = JOINS.iter().find(|(part, _)| e.cause.contains(part)).map_or("k3s-failed", |(_, id)| *id);
         let next = match id {
+            "member-left-behind" => script("forget-etcd-member", &[("node", name)]),
+            "no-memory-cgroup" => on_machine(s.ctx.lab, &s.site, node, MEMORY_CGROUP),
             "node-password" => script("forget-node-password", &[("node", name)]),
             "no-default-route" => script("reboot-node", &[("node", name)]),
             "port-taken" => on_machine(
@@ -98,6 +105,16 @@ pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
             _ => DEPLOY.into(),
         };
         return finding(id, name, format!("{} cannot join: {}", name, e.cause), e.line, e.hint, next);
+    }
+    if seen.contains("cni plugin not initialized") && u.state == "active" {
+        return finding(
+            "network-plugin-missing",
+            name,
+            format!("{name} has no network for its pods: its network plugin is not configured"),
+            seen.to_owned(),
+            "K3s writes /var/lib/rancher/k3s/agent/etc/cni/net.d at its start",
+            script("restart-agent", &[("node", name)]),
+        );
     }
     if u.state == "active" {
         let cause = format!("{name} is not Ready");
@@ -131,6 +148,43 @@ pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
         "start it; deploy does it, too",
         script("restart-agent", &[("node", name)]),
     )
+}
+
+/// The first rule of a ruleset that drops packets to port 6443, with its table.
+fn dropping(ruleset: &str) -> Option<(&str, &str)> {
+    let mut table = "";
+    for l in ruleset.lines().map(str::trim) {
+        table = l.strip_prefix("table ").map_or(table, |t| t.trim_end_matches('{').trim());
+        if l.contains("dport") && l.contains("6443") && (l.contains(" drop") || l.contains(" reject")) {
+            return Some((table, l));
+        }
+    }
+    None
+}
+
+/// Where packets to port 6443 are dropped: on the machine that cannot join, or on a server.
+async fn firewall(s: &Scene, node: &Node, f: Finding) -> Finding {
+    let servers = s.site.nodes_of(RoleKind::Server).filter(|n| n.name != node.name);
+    for at in std::iter::once(node).chain(servers) {
+        let rules = s.ask(at, "nft list ruleset 2>/dev/null").await;
+        let Some((table, rule)) = dropping(&rules) else { continue };
+        let cause = match at.name == node.name {
+            true => format!("a firewall on {} drops what it sends to port 6443 of the servers", at.name),
+            false => format!("a firewall on {} drops what {} sends to its port 6443", at.name, node.name),
+        };
+        let fix = "the nodes need TCP 6443 of every server: take the rule out, and out of the file it came from";
+        let command = format!("sudo nft delete table {table}");
+        let next = on_machine(s.ctx.lab, &s.site, at, &command);
+        return finding(f.id, &at.name, cause, format!("table {table}: {rule}"), fix, next);
+    }
+    f
+}
+
+/// As [`explain`]; what the journal cannot tell is looked up.
+async fn explained(s: &Scene, node: &Node, seen: &str) -> Finding {
+    let u = unit(s, node).await;
+    let f = explain(s, node, &u, seen);
+    if f.id == "port-6443-blocked" { firewall(s, node, f).await } else { f }
 }
 
 /// Connects to the cluster; without it, says why no server answers.
@@ -213,8 +267,7 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
     for node in s.nodes().into_iter().filter(Node::in_cluster) {
         let object = objects.iter().find(|o| o["metadata"]["name"] == node.name.as_str());
         let Some(o) = object else {
-            let u = unit(s, &node).await;
-            let f = explain(s, &node, &u, "the cluster has no such node");
+            let f = explained(s, &node, "the cluster has no such node").await;
             s.lost(&node.name, f);
             continue;
         };
@@ -297,13 +350,19 @@ async fn trouble(s: &Scene, node: &Node, object: &Value) -> Option<Finding> {
         (None, true) => "it does not vote in etcd".to_owned(),
         (None, false) => return None,
     };
-    let u = unit(s, node).await;
-    Some(explain(s, node, &u, &seen))
+    Some(explained(s, node, &seen).await)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_that_drops_6443_is_found_with_its_table() {
+        let rules = "table inet a {\n\tchain input {\n\t\ttcp dport 6443 accept\n\t}\n}\ntable ip b {\n\tchain x {\n\t\ttcp dport { 80, 6443 } drop\n\t}\n}\n";
+        assert_eq!(dropping(rules), Some(("ip b", "tcp dport { 80, 6443 } drop")));
+        assert_eq!(dropping("table inet a {\n\ttcp dport 6443 accept\n}"), None);
+    }
 
     #[test]
     fn newer_nodes_are_one_finding_and_the_file_follows_the_newest() {

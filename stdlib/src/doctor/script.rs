@@ -146,6 +146,8 @@ mod api {
 
     /// Days that the cluster's certificates are still valid: a list of `#{ name, days }`.
     ///
+    /// Those of the kubeconfig, and the one that each server shows at port 6443.
+    ///
     /// # Example
     /// ```rhai
     /// for c in cluster.check_certificates() { print(`${c.name}: ${c.days} days`); }
@@ -155,11 +157,13 @@ mod api {
         let c = cluster.clone();
         call(&ncc, |ctx| async move {
             let all = c.certificates(&ctx).await?;
-            all.iter().map(|(name, days)| to_script(&json!({"name": name, "days": days}))).collect()
+            all.iter().map(|c| to_script(&json!({"name": c.name, "days": c.days}))).collect()
         })
     }
 
-    /// Age of the newest etcd snapshot: `#{ newest, hours, failed, cluster_hours }`.
+    /// Age of the newest etcd snapshot: `#{ newest, hours, failed, late, cluster_hours }`.
+    ///
+    /// `late` says which servers saved none for two periods of their schedule, or were told to save none.
     ///
     /// # Example
     /// ```rhai

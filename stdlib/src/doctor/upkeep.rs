@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::op::Op;
-use crate::kubernetes::{Cluster, epoch_seconds};
+use crate::k3s::server_kubeconfig;
+use crate::kubernetes::{Cluster, epoch_seconds, node_row};
+use crate::site::RoleKind;
+use crate::ssh::Host;
 
 /// A claim that waits longer than this does not only wait for its volume to be made.
 const STUCK_SECONDS: i64 = 600;
@@ -20,39 +23,83 @@ pub fn not_after(pem: &[u8]) -> Option<i64> {
     Some(cert.validity().not_after.timestamp())
 }
 
+/// Where a kubeconfig keeps its client certificate.
+const CLIENT: &str = "/users/0/user/client-certificate-data";
+
+/// `notAfter` of a certificate in a kubeconfig.
+fn end_in(kubeconfig: &Value, place: &str) -> Option<i64> {
+    let pem = base64::engine::general_purpose::STANDARD.decode(kubeconfig.pointer(place)?.as_str()?).ok()?;
+    not_after(&pem)
+}
+
+/// The administrator's certificates on the site's servers: K3s renews all of a machine's at once. Servers that cannot be
+/// asked are left out.
+async fn of_servers(ctx: &Ctx, now: i64) -> Vec<Left> {
+    let Some(site) = ctx.site.clone() else { return Vec::new() };
+    let mut out = Vec::new();
+    for node in site.nodes_of(RoleKind::Server) {
+        let Ok(text) = server_kubeconfig(ctx, &Host::for_node(&site, node)).await else { continue };
+        let Some(end) = serde_saphyr::from_str(&text).ok().and_then(|k: Value| end_in(&k, CLIENT)) else { continue };
+        let (name, server) = (format!("client certificate of {}", node.name), Some(node.name.clone()));
+        out.push(Left { name, server, days: (end - now).div_euclid(86_400) });
+    }
+    out
+}
+
+/// Certificates that end in less than so many days are a cause.
+pub const ENDING_DAYS: i64 = 7;
+
+/// How long a certificate is still valid.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// What it is.
+    pub name: String,
+    /// Node of the server that shows it.
+    pub server: Option<String>,
+    /// Whole days; below 0 when it has ended.
+    pub days: i64,
+}
+
 impl Cluster {
     /// Time of the servers: no clock of ours is compared with their stamps.
-    async fn server_seconds(&self, ctx: &Ctx) -> OpResult<Option<i64>> {
+    pub(super) async fn server_seconds(&self, ctx: &Ctx) -> OpResult<Option<i64>> {
         let leases = self.list_in(ctx, "lease", "kube-node-lease").await?;
         Ok(leases.iter().filter_map(|l| epoch_seconds(l["spec"]["renewTime"].as_str()?)).max())
     }
 
-    /// Days that the certificates of the kubeconfig are still valid.
+    /// Days that the certificates of the kubeconfig, and those that the servers show, are still valid.
     ///
     /// # Errors
     /// `unreachable`; `failed` for a kubeconfig without certificates and for a cluster without node leases.
-    pub async fn certificates(&self, ctx: &Ctx) -> OpResult<Vec<(&'static str, i64)>> {
+    pub async fn certificates(&self, ctx: &Ctx) -> OpResult<Vec<Left>> {
         let bad = |what: &str| OpError::failed(what.to_owned()).on(self.name());
         let k: Value = serde_saphyr::from_str(self.kubeconfig().reveal())
             .map_err(|e| bad("the kubeconfig is not YAML").because(e.to_string()))?;
         let now = self.server_seconds(ctx).await?;
         let now = now.ok_or_else(|| bad("no node has a lease: the servers' time is not known"))?;
-        let parts = [
-            ("client certificate", &k["users"][0]["user"]["client-certificate-data"]),
-            ("cluster's CA", &k["clusters"][0]["cluster"]["certificate-authority-data"]),
-        ];
+        let parts =
+            [("client certificate", CLIENT), ("cluster's CA", "/clusters/0/cluster/certificate-authority-data")];
         let mut out = Vec::new();
-        for (name, data) in parts {
-            let text = data.as_str().ok_or_else(|| bad(&format!("the kubeconfig has no {name}")))?;
-            let pem = base64::engine::general_purpose::STANDARD.decode(text).ok();
-            let end = pem.as_deref().and_then(not_after);
+        for (name, place) in parts {
+            if k.pointer(place).is_none_or(|d| !d.is_string()) {
+                return Err(bad(&format!("the kubeconfig has no {name}")));
+            }
+            let end = end_in(&k, place);
             let end = end.ok_or_else(|| bad(&format!("the {name} of the kubeconfig cannot be read")))?;
-            out.push((name, (end - now).div_euclid(86_400)));
+            out.push(Left { name: name.to_owned(), server: None, days: (end - now).div_euclid(86_400) });
+        }
+        out.extend(of_servers(ctx, now).await);
+        let nodes = self.list_in(ctx, "node", "").await?;
+        for (host, end) in self.served_ends(ctx).await {
+            let at = nodes.iter().find(|n| node_row(n)["address"] == host.as_str());
+            let Some(node) = at.and_then(|n| n["metadata"]["name"].as_str()) else { continue };
+            let days = (end - now).div_euclid(86_400);
+            out.push(Left { name: format!("certificate of {node}"), server: Some(node.to_owned()), days });
         }
         Ok(out)
     }
 
-    /// The newest etcd snapshot and the failed ones, in hours of the servers' clock.
+    /// The newest etcd snapshot, the failed ones and servers that are late, in hours of the servers' clock.
     ///
     /// # Errors
     /// `unreachable`, `denied`.
@@ -65,9 +112,9 @@ impl Cluster {
         let nodes = self.list_in(ctx, "node", "").await?;
         let born = nodes.iter().filter_map(|n| epoch_seconds(n["metadata"]["creationTimestamp"].as_str()?)).min();
         let hours = |t: Option<i64>| t.map(|t| (now - t) / 3600);
-        Ok(
-            json!({"newest": newest, "hours": hours(newest), "failed": failed, "cluster_hours": hours(born).unwrap_or(0)}),
-        )
+        let late: Vec<String> = self.late_snapshots(ctx).await?.into_iter().map(|l| l.text).collect();
+        Ok(json!({"newest": newest, "hours": hours(newest), "failed": failed, "late": late,
+            "cluster_hours": hours(born).unwrap_or(0)}))
     }
 
     /// Volumes whose claim is gone, with their class and size.

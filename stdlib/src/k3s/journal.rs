@@ -49,7 +49,7 @@ const PATTERNS: &[(&str, &str, &str, bool)] = &[
     (
         "x509: certificate is valid for",
         "the API server's certificate does not have the address it is called by",
-        "add the address to `tls_san` in the [k3s] section",
+        "deploy writes the address of the site file again; to join by this one, add it to `tls_san` in the [k3s] section",
         true,
     ),
     (
@@ -82,6 +82,12 @@ const PATTERNS: &[(&str, &str, &str, bool)] = &[
         "the server did not accept the token",
         "compare the token with /var/lib/rancher/k3s/server/token of a server",
         true,
+    ),
+    (
+        ":6443: i/o timeout",
+        "the server at port 6443 did not answer in time",
+        "look whether a firewall drops 6443 between the nodes",
+        false,
     ),
     (
         "context deadline exceeded",

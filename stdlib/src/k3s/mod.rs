@@ -28,6 +28,7 @@ mod upgrade;
 
 use crate::core::module::{ModuleDef, fn_options};
 
+pub(crate) use connect::server_kubeconfig;
 pub use connect::{connect, context_name, rewrite_kubeconfig};
 pub use join::Join;
 pub use kubeconfig::{KubeconfigOptions, merged};

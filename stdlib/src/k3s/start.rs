@@ -1,5 +1,5 @@
 //! Waiting for a K3s unit, with what its journal says.
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::time::Duration;
 
 use super::config::Part;
@@ -24,6 +24,8 @@ fn status_script(unit: &str) -> String {
 pub async fn wait_unit(s: &OpScope, host: &Host, part: Part, limit: Duration) -> OpResult<()> {
     let script = status_script(part.unit());
     let fatal = Cell::new(0);
+    // what the journal ended with before: each start says its own, with its own time
+    let before: OnceCell<String> = OnceCell::new();
     let what = format!("start of {} on {}", part.unit(), host.name());
     let result = s
         .wait_for(&what, EVERY, limit, || async {
@@ -36,8 +38,9 @@ pub async fn wait_unit(s: &OpScope, host: &Host, part: Part, limit: Duration) ->
                 return Ok(Look::Ready(()));
             }
             let known = explain(journal);
+            let old = before.get_or_init(|| known.as_ref().map(|k| k.line.clone()).unwrap_or_default());
             match &known {
-                Some(k) if k.fatal => fatal.set(fatal.get() + 1),
+                Some(k) if k.fatal && k.line != *old => fatal.set(fatal.get() + 1),
                 _ => fatal.set(0),
             }
             if let Some(k) = known.as_ref().filter(|_| fatal.get() >= CONVINCED || state.trim() == "failed") {

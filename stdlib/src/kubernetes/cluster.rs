@@ -67,6 +67,11 @@ impl Cluster {
         self.0.kubeconfig.clone()
     }
 
+    /// Hosts and ports of its API servers.
+    pub(super) fn servers(&self) -> &[(String, u16)] {
+        &self.0.servers
+    }
+
     /// What a node needs to join.
     #[must_use]
     pub fn join(&self) -> Option<Arc<crate::k3s::Join>> {

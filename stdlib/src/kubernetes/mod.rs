@@ -25,6 +25,7 @@ mod replicas;
 pub mod rest;
 mod rollout;
 mod script;
+mod served;
 pub mod validate;
 mod via;
 pub(crate) use script::{shown, to_script};

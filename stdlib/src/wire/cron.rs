@@ -1,5 +1,7 @@
 //! Schedules in cron's form as Kubernetes' parser (robfig/cron) reads them. No I/O.
 
+use crate::core::stamp::iso;
+
 /// A number of a schedule, or one of the names for it.
 fn number(text: &str, low: u64, names: &[&str]) -> Result<u64, String> {
     if let Some(i) = names.iter().position(|n| n.eq_ignore_ascii_case(text)) {
@@ -74,6 +76,35 @@ pub fn parse(schedule: &str) -> Result<[Vec<u64>; 5], String> {
         field(mo, 1, 12, &months)?,
         field(w, 0, 6, &days)?,
     ])
+}
+
+/// The first minute after `after_ms` that the schedule names.
+#[must_use]
+pub fn next(schedule: &str, after_ms: u64) -> Option<u64> {
+    let [minutes, hours, days, months, weekdays] = parse(schedule).ok()?;
+    let both = days.len() < 31 && weekdays.len() < 7;
+    let mut at = after_ms / 60_000 + 1;
+    // Four years have every weekday on every date.
+    for _ in 0..4 * 366 * 24 * 60 {
+        let time = iso(at * 60_000);
+        let n = |a: usize, b: usize| time.get(a..b).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
+        let weekday = (at / 1440 + 4) % 7;
+        let day = if both {
+            days.contains(&n(8, 10)) || weekdays.contains(&weekday)
+        } else {
+            days.contains(&n(8, 10)) && weekdays.contains(&weekday)
+        };
+        if !months.contains(&n(5, 7)) || !day {
+            at = (at / 1440 + 1) * 1440;
+        } else if !hours.contains(&n(11, 13)) {
+            at = (at / 60 + 1) * 60;
+        } else if !minutes.contains(&n(14, 16)) {
+            at += 1;
+        } else {
+            return Some(at * 60_000);
+        }
+    }
+    None
 }
 
 /// Why a text is no schedule.

@@ -228,7 +228,11 @@ fn proc(b: &mut Builder, w: &World, g: &Guest) {
     b.line("/proc/loadavg", "0.08 0.03 0.01 1/142 1204");
     let kernel = running_kernel(g);
     b.line("/proc/version", &format!("Linux version {kernel} (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40) {KERNEL_VERSION}"));
-    b.line("/proc/cmdline", &format!("BOOT_IMAGE=/boot/vmlinuz-{kernel} root=PARTUUID=5a1c3d20 ro console=tty0 console=ttyS0,115200 earlyprintk=ttyS0,115200 consoleblank=0"));
+    let arguments = match g.cmdline.as_str() {
+        "" => "console=tty0 console=ttyS0,115200 earlyprintk=ttyS0,115200 consoleblank=0",
+        own => own,
+    };
+    b.line("/proc/cmdline", &format!("BOOT_IMAGE=/boot/vmlinuz-{kernel} root=PARTUUID=5a1c3d20 ro {arguments}"));
     b.file(
         "/proc/filesystems",
         "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\nnodev\toverlay\n\text4\n\tvfat\n\txfs\n",

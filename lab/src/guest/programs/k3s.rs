@@ -1,7 +1,7 @@
 //! The `k3s` binary and its uninstall scripts, as far as they are used by hand.
 use futures::future::BoxFuture;
 
-use super::{Body, Call, NOT_SIMULATED, Program, crictl, k3s_admin, kubectl};
+use super::{Body, Call, NOT_SIMULATED, Program, crictl, k3s_admin, k3s_check, k3s_token, kubectl};
 use crate::guest::fs::Who;
 use crate::guest::k3s::version_of;
 use crate::guest::units;
@@ -30,7 +30,7 @@ fn k3s(c: &mut Call) -> BoxFuture<'_, i32> {
         match c.args.first().map(String::as_str) {
             Some("etcd-snapshot") => k3s_admin::etcd_snapshot(c).await,
             Some("server") => k3s_admin::server(c).await,
-            Some("token") => k3s_admin::token(c).await,
+            Some("token") => k3s_token::token(c).await,
             Some("certificate") => k3s_admin::certificate(c).await,
             Some("secrets-encrypt") => k3s_admin::secrets_encrypt(c),
             other => {
@@ -64,7 +64,7 @@ fn looks(c: &mut Call) -> Option<i32> {
             let hash = &crate::kube::text::sha256(&version)[..8];
             c.line(&format!("k3s version {version} ({hash})\ngo version go1.24.9"));
         }
-        Some("check-config") => c.line("STATUS: pass"),
+        Some("check-config") => return Some(k3s_check::config(c, &version)),
         Some("kubectl" | "crictl") => {
             let text = super::not_simulated(&c.m, &format!("k3s {}", args.join(" ")));
             return Some(c.fail(NOT_SIMULATED, &text));

@@ -1,17 +1,17 @@
 //! What administrators do with the `k3s` binary: snapshots, cluster reset, tokens, certificates.
 use serde_json::{Value, json};
 
-use super::Call;
+use super::{Call, k3s_check};
 use crate::guest::k3s::by_hand;
-use crate::kube::k3s::{certificates, files, reset, snapshot, tokens};
+use crate::kube::k3s::{certificates, files, reset, snapshot};
 
-fn say(c: &mut Call, level: &str, text: &str) {
+pub(super) fn say(c: &mut Call, level: &str, text: &str) {
     let now = c.world(|w| w.now_ms);
     let line = format!("time=\"{}\" level={level} msg={text:?}", crate::kube::text::stamp(now));
     c.complain(&line);
 }
 
-fn fatal(c: &mut Call, text: &str) -> i32 {
+pub(super) fn fatal(c: &mut Call, text: &str) -> i32 {
     say(c, "fatal", text);
     1
 }
@@ -111,60 +111,41 @@ pub(super) async fn server(c: &mut Call) -> i32 {
     }
 }
 
-/// `k3s token …`.
-pub(super) async fn token(c: &mut Call) -> i32 {
-    match c.args.get(1).map(String::as_str) {
-        Some("rotate") => {
-            let old = c.value(&["--token", "-t"]).or_else(|| c.env.get("K3S_TOKEN").cloned()).unwrap_or_default();
-            let new = c.value(&["--new-token"]).unwrap_or_default();
-            c.pause(1500).await;
-            let (lab, vmid) = (c.m.lab.clone(), c.m.vmid);
-            match lab.with(|w| tokens::rotate(&lab, w, vmid, &old, &new)) {
-                Ok(()) => {
-                    c.line("WARNING: Recommended to keep a record of the old token. If restoring from a snapshot, you must use the token associated with that snapshot.");
-                    c.line("Token rotated, restart k3s nodes with new token");
-                    0
-                }
-                Err(e) => fatal(c, &e),
-            }
-        }
-        other => {
-            let what = format!("token {}", other.unwrap_or_default());
-            c.unsimulated(&what)
-        }
+fn detected(server: bool, doing: &str) -> String {
+    match server {
+        true => format!("Server detected, {doing} agent and server certificates"),
+        false => format!("Agent detected, {doing} agent certificates"),
     }
 }
 
 /// `k3s certificate …`.
 pub(super) async fn certificate(c: &mut Call) -> i32 {
-    let vmid = c.m.vmid;
+    let (lab, vmid) = (c.m.lab.clone(), c.m.vmid);
     match c.args.get(1).map(String::as_str) {
         Some("rotate") => {
-            say(c, "info", "Rotating certificates for all services");
+            let server = certificates::is_server(&lab, vmid);
+            say(c, "info", &detected(server, "rotating"));
             c.pause(400).await;
-            c.world(|w| certificates::rotate(w, vmid));
-            say(
-                c,
-                "info",
-                "Successfully backed up certificates, please restart k3s server or agent to rotate certificates",
+            let (services, backup) = c.world(|w| certificates::rotate(&lab, w, vmid));
+            if server {
+                say(c, "info", "Rotating dynamic listener certificate");
+            }
+            for service in services {
+                say(c, "info", &format!("Rotating certificates for {service}"));
+            }
+            let done = format!(
+                "Successfully backed up certificates to {backup}, please restart k3s server or agent to rotate certificates"
             );
+            say(c, "info", &done);
             0
         }
         Some("check") => {
-            let rows = c.world(|w| certificates::rows(w, vmid));
-            if c.value(&["-o", "--output"]).as_deref() == Some("json") {
-                c.line(&Value::Array(rows).to_string());
-                return 0;
-            }
-            c.line("FILENAME SUBJECT USAGES EXPIRES RESIDUAL TIME STATUS");
-            for r in rows {
-                let cells: Vec<&str> = ["filename", "subject", "usages", "expiryTime", "residualTime", "status"]
-                    .iter()
-                    .map(|k| r[*k].as_str().unwrap_or_default())
-                    .collect();
-                c.line(&cells.join(" "));
-            }
-            0
+            say(c, "info", &detected(certificates::is_server(&lab, vmid), "checking"));
+            let (seen, now, version) = c.world(|w| {
+                let version = w.k3s.get(&vmid).map(|p| p.start.version.clone()).unwrap_or_default();
+                (certificates::seen(&lab, w, vmid), w.now_ms / 1000, version)
+            });
+            k3s_check::certificates(c, &seen, now, certificates::window(&version))
         }
         other => {
             let what = format!("certificate {}", other.unwrap_or_default());

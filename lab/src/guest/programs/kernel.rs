@@ -19,7 +19,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/bin/fallocate", fallocate),
     now("/usr/bin/dmesg", dmesg),
     now("/usr/sbin/update-initramfs", |_| 0),
-    now("/usr/sbin/update-grub", |_| 0),
+    now("/usr/sbin/update-grub", update_grub),
     now("/usr/bin/udevadm", |_| 0),
     now("/usr/bin/update-alternatives", |_| 0),
     now("/usr/sbin/update-ca-certificates", |_| 0),
@@ -318,6 +318,40 @@ fn mkswap(c: &mut Call) -> i32 {
     let _ = c.m.files.write(&c.who, &path, format!("SWAPSPACE2 {kib}\n").as_bytes(), false, 0o600);
     c.line(&format!("Setting up swapspace version 1, size = {} MiB", kib / 1024));
     0
+}
+
+const GRUB: &str = "/boot/grub/grub.cfg";
+
+/// `update-grub`: what `/etc/default/grub` says goes into the configuration that the next boot reads.
+fn update_grub(c: &mut Call) -> i32 {
+    if !c.must_be_root("grub-mkconfig: You must run this as root") {
+        return 1;
+    }
+    let kernel = c.guest(|g| hw::running_kernel(g).to_owned()).unwrap_or_default();
+    write_boot_arguments(&c.m, &kernel);
+    c.complain(&format!("Generating grub configuration file ...\nFound linux image: /boot/vmlinuz-{kernel}\ndone"));
+    0
+}
+
+/// Writes what the next boot reads, from `/etc/default/grub`.
+pub fn write_boot_arguments(m: &Machine, kernel: &str) {
+    let text = m.files.text("/etc/default/grub");
+    let value = |key: &str| {
+        let line = text.lines().rev().find_map(|l| l.trim().strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
+    };
+    let all = format!("{} {}", value("GRUB_CMDLINE_LINUX"), value("GRUB_CMDLINE_LINUX_DEFAULT"));
+    let all = all.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = format!("linux /boot/vmlinuz-{kernel} root=PARTUUID=5a1c3d20 ro {all}\n");
+    m.files.place_file(GRUB, line.as_bytes(), 0o644);
+}
+
+/// What the boot loader gives to the kernel; empty when nobody has made its configuration anew.
+#[must_use]
+pub fn boot_arguments(m: &Machine) -> String {
+    let text = m.files.text(GRUB);
+    let line = text.lines().find(|l| l.trim_start().starts_with("linux "));
+    line.and_then(|l| l.split_once(" ro ")).map(|(_, a)| a.trim().to_owned()).unwrap_or_default()
 }
 
 /// The kernel's own messages: milliseconds since it started, and the text.

@@ -13,6 +13,8 @@ mod hosts;
 mod journalctl;
 mod k3s;
 mod k3s_admin;
+mod k3s_check;
+mod k3s_token;
 mod kernel;
 mod kubectl;
 mod ls;
@@ -126,7 +128,7 @@ pub fn table() -> Vec<Program> {
 }
 
 pub(crate) use date::show as show_date;
-pub(crate) use kernel::apply_sysctl_files;
+pub(crate) use kernel::{apply_sysctl_files, boot_arguments, write_boot_arguments};
 pub(crate) use timing::duration;
 
 /// A program with the file that simulates it.

@@ -1,4 +1,4 @@
-//! `nft`: tables are loaded from files and listed. Packets are not filtered.
+//! `nft`: tables are loaded from files and listed. Of the rules only those in [`crate::guest::firewall`] filter.
 use futures::future::BoxFuture;
 
 use super::{Call, Program, later, of};
@@ -138,6 +138,8 @@ fn load(c: &mut Call, text: &str) -> i32 {
     }
     if !c.has(&["-c", "--check"]) {
         c.guest(|g| g.nft = tables);
+        let (lab, vmid) = (c.m.lab.clone(), c.m.vmid);
+        c.world(|w| crate::kube::filter_changed(&lab, w, vmid));
     }
     0
 }

@@ -25,10 +25,13 @@ impl User {
         self.groups.iter().any(|g| g == "system:masters")
     }
 
-    /// From a client certificate: CN is the name, every O a group.
+    /// From a client certificate: CN is the name, every O a group. One that has ended by `now_ms` is nobody's.
     #[must_use]
-    pub fn from_cert(der: &[u8]) -> Option<User> {
+    pub fn from_cert(der: &[u8], now_ms: u64) -> Option<User> {
         let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
+        if cert.validity().not_after.timestamp() < i64::try_from(now_ms / 1000).ok()? {
+            return None;
+        }
         let subject = cert.subject();
         let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
         let mut groups: Vec<String> =
@@ -239,4 +242,22 @@ pub fn make_token(
         claims["kubernetes.io"][field] = object;
     }
     jwt::signed(key, &claims)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{self, Leaf};
+
+    #[test]
+    fn a_certificate_that_has_ended_is_nobody_s() {
+        let ca = tls::make_ca("ca").unwrap();
+        let end_ms = Some(1_795_339_800_000);
+        let leaf =
+            Leaf { cn: "system:admin", org: Some("system:masters"), names: &[], end_ms, server: false, client: true };
+        let pem = tls::sign(&ca, &leaf).unwrap().cert;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let at = |ms| User::from_cert(&pem.contents, ms);
+        assert!(at(1_795_339_800_000).is_some_and(|u| u.admin()) && at(1_795_339_801_000).is_none());
+    }
 }

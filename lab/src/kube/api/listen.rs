@@ -142,7 +142,7 @@ async fn accept(
                 .1
                 .peer_certificates()
                 .and_then(|c| c.first())
-                .and_then(|c| User::from_cert(c.as_ref()));
+                .and_then(|c| User::from_cert(c.as_ref(), lab.clock().now_ms()));
             let service = hyper::service::service_fn(move |r| {
                 let (lab, cluster, cert) = (lab.clone(), cluster.clone(), cert.clone());
                 async move {

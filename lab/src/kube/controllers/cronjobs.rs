@@ -1,5 +1,5 @@
 //! CronJobs: a Job whenever the schedule says so, by lab time.
-use gpuhost_stdlib::wire::cron::parse;
+use gpuhost_stdlib::wire::cron::next;
 use serde_json::{Value, json};
 
 use super::super::KubeEvent;
@@ -9,35 +9,6 @@ use super::super::text::{arr, s};
 
 const CRONS: &str = "cronjobs.batch";
 const JOBS: &str = "jobs.batch";
-
-/// The first minute after `after_ms` that the schedule names.
-#[must_use]
-pub fn next(schedule: &str, after_ms: u64) -> Option<u64> {
-    let [minutes, hours, days, months, weekdays] = parse(schedule).ok()?;
-    let both = days.len() < 31 && weekdays.len() < 7;
-    let mut at = after_ms / 60_000 + 1;
-    // Four years have every weekday on every date.
-    for _ in 0..4 * 366 * 24 * 60 {
-        let time = meta::time(at * 60_000);
-        let n = |a: usize, b: usize| time.get(a..b).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
-        let weekday = (at / 1440 + 4) % 7;
-        let day = if both {
-            days.contains(&n(8, 10)) || weekdays.contains(&weekday)
-        } else {
-            days.contains(&n(8, 10)) && weekdays.contains(&weekday)
-        };
-        if !months.contains(&n(5, 7)) || !day {
-            at = (at / 1440 + 1) * 1440;
-        } else if !hours.contains(&n(11, 13)) {
-            at = (at / 60 + 1) * 60;
-        } else if !minutes.contains(&n(14, 16)) {
-            at += 1;
-        } else {
-            return Some(at * 60_000);
-        }
-    }
-    None
-}
 
 /// The last minute up to `now_ms` that the schedule names after `from_ms`.
 fn missed(schedule: &str, from_ms: u64, now_ms: u64) -> Option<u64> {

@@ -3,9 +3,10 @@ use serde_json::Value;
 
 use super::super::state::Cluster;
 use super::super::text::{b64, s};
-use super::config;
+use super::{certificates, config, serve};
+use crate::tls::Pair;
 use crate::world::World;
-use crate::{Lab, guest, tls};
+use crate::{Lab, guest};
 
 /// Proof on a server's disk that it belongs to a cluster.
 pub const MARK: &str = "/var/lib/rancher/k3s/server/db/etcd/name";
@@ -13,6 +14,8 @@ pub const MARK: &str = "/var/lib/rancher/k3s/server/db/etcd/name";
 pub const RESET_FLAG: &str = "/var/lib/rancher/k3s/server/db/reset-flag";
 /// Where snapshots are.
 pub const SNAPSHOTS: &str = "/var/lib/rancher/k3s/server/db/snapshots";
+/// Configuration of the network plugin; containerd watches its folder.
+pub const NETWORK_PLUGIN: &str = "/var/lib/rancher/k3s/agent/etc/cni/net.d/10-flannel.conflist";
 const SERVER: &str = "/var/lib/rancher/k3s/server";
 /// A file below K3s' server folder.
 #[must_use]
@@ -35,23 +38,22 @@ pub fn server(lab: &Lab, w: &mut World, vmid: u32, c: &Cluster, config: &Value, 
     put(&format!("{SERVER}/tls/client-ca.crt"), &c.client_ca.cert, 0o644);
     put(&format!("{SERVER}/tls/client-ca.key"), &c.client_ca.key, 0o600);
     put(MARK, node, 0o600);
-    if let Ok(text) = kubeconfig(c) {
-        put("/etc/rancher/k3s/k3s.yaml", &text, kubeconfig_mode(config));
+    let names = serve::names(w, c, vmid);
+    certificates::write(lab, w, vmid, c, &names);
+    if let Some(admin) = certificates::admin(lab, vmid) {
+        guest::put_file(lab, w, vmid, "/etc/rancher/k3s/k3s.yaml", &kubeconfig(c, &admin), kubeconfig_mode(config));
     }
 }
 
 /// The administrator's kubeconfig as K3s writes it.
-///
-/// # Errors
-/// When the CA cannot sign.
-pub fn kubeconfig(c: &Cluster) -> std::io::Result<String> {
-    let admin = tls::make_leaf(&c.client_ca, "system:admin", Some("system:masters"), &[])?;
-    Ok(format!(
+#[must_use]
+pub fn kubeconfig(c: &Cluster, admin: &Pair) -> String {
+    format!(
         "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://127.0.0.1:6443\n  name: default\ncontexts:\n- context:\n    cluster: default\n    user: default\n  name: default\ncurrent-context: default\nkind: Config\nusers:\n- name: default\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
         b64(c.ca.cert.as_bytes()),
         b64(admin.cert.as_bytes()),
         b64(admin.key.as_bytes()),
-    ))
+    )
 }
 
 /// `write-kubeconfig-mode`, 0600 by default; YAML may have read it as an octal or a decimal number.
@@ -140,6 +142,17 @@ pub fn containerd_config(lab: &Lab, w: &mut World, vmid: u32, runtimes: &[String
         &[&format!("config_path = \"{agent}/etc/containerd/certs.d\"")],
     );
     guest::put_file(lab, w, vmid, "/var/lib/rancher/k3s/agent/etc/containerd/config.toml", &text, 0o644);
+}
+
+/// The configuration of the network plugin that K3s writes once flannel runs.
+pub fn network_plugin(lab: &Lab, w: &mut World, vmid: u32) {
+    let delegate = serde_json::json!({"hairpinMode": true, "forceAddress": true, "isDefaultGateway": true});
+    let list = serde_json::json!({"name": "cbr0", "cniVersion": "1.0.0", "plugins": [
+        {"type": "flannel", "delegate": delegate},
+        {"type": "portmap", "capabilities": {"portMappings": true}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": true}},
+    ]});
+    guest::put_file(lab, w, vmid, NETWORK_PLUGIN, &format!("{list:#}\n"), 0o600);
 }
 
 /// The node's password: the one on its disk, or a new one.

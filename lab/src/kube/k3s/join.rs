@@ -3,8 +3,11 @@
 use super::super::cx::with_cluster;
 use super::super::state::{Cluster, Member, Process, Role, UnitState};
 use super::super::text::{s, sha256};
-use super::{Stage, config, fail, files, go, log, node, packaged, serve, vip, wait, wake};
-use crate::world::World;
+use super::{
+    Stage, certificates, config, fail, files, go, log, node, packaged, reach, schedule, serve, tokens, vip, wait, wake,
+};
+use crate::kube::KubeEvent;
+use crate::world::{Event, World};
 use crate::{Lab, guest, tls};
 
 fn process(w: &World, vmid: u32) -> Option<Process> {
@@ -32,7 +35,9 @@ pub fn server_boot(lab: &Lab, w: &mut World, vmid: u32) {
 
 /// A server founds a new cluster.
 fn found(lab: &Lab, w: &mut World, vmid: u32, p: &Process) {
-    let made = tls::make_ca("k3s-server-ca").and_then(|ca| Ok((ca, tls::make_ca("k3s-client-ca")?)));
+    let (born, end) = (w.now_ms / 1000, Some(w.now_ms + certificates::CA_MS));
+    let ca = |of: &str| tls::make_ca_until(&format!("k3s-{of}-ca@{born}"), end);
+    let made = ca("server").and_then(|server| Ok((server, ca("client")?)));
     let Ok((ca, client_ca)) = made else { return fail(lab, w, vmid, "cannot make the cluster's certificates") };
     let id = sha256(&ca.cert);
     let given = config::token(&p.start.config).to_owned();
@@ -69,16 +74,31 @@ fn found(lab: &Lab, w: &mut World, vmid: u32, p: &Process) {
     go(w, vmid, delay, Stage::Ready);
 }
 
-/// The guest whose running server answers at `url`.
-fn server_at(w: &World, url: &str) -> Option<(u32, String)> {
-    let host = url.strip_prefix("https://")?.split(['/', ':']).next()?;
+fn host_of(url: &str) -> &str {
+    url.trim_start_matches("https://").split(['/', ':']).next().unwrap_or_default()
+}
+
+/// The guest whose running server answers `from` at `url`.
+///
+/// # Errors
+/// What Go's client says when nobody answers.
+fn server_at(w: &World, from: u32, url: &str) -> Result<(u32, String), String> {
+    let mut silent = false;
     // A name may stand for several servers: any that answers will do.
-    w.lan.addresses(host).iter().find_map(|at| {
+    let found = w.lan.addresses(host_of(url)).iter().find_map(|at| {
         let holder = w.clusters.values().find_map(|c| c.vips.get(at).copied());
         let vmid = holder.or_else(|| guest::by_ip(w, at)).or_else(|| by_name(w, at))?;
+        if !reach::open(w, from, vmid) {
+            silent = true;
+            return None;
+        }
         let p = w.k3s.get(&vmid)?;
         let up = p.start.role == Role::Server && p.unit == Some(UnitState::Active) && guest::is_up(w, vmid);
         up.then(|| p.cluster.clone()).flatten().filter(|id| has_quorum(w, id)).map(|id| (vmid, id))
+    });
+    found.ok_or_else(|| match silent {
+        true => "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
+        false => format!("dial tcp {}: connect: connection refused", url.trim_start_matches("https://")),
     })
 }
 
@@ -110,14 +130,13 @@ pub fn quorum_of(w: &World, c: &Cluster) -> bool {
 /// A server without data asks the server in its configuration for the cluster's CA and secrets.
 fn join(lab: &Lab, w: &mut World, vmid: u32, p: &Process) {
     let url = s(&p.start.config, "/server").to_owned();
-    let Some((_, id)) = server_at(w, &url) else {
-        let host = url.trim_start_matches("https://");
-        let text =
-            format!("failed to get CA certs: Get \"{url}/cacerts\": dial tcp {host}: connect: connection refused");
-        return wait(w, vmid, &text);
+    let (holder, id) = match server_at(w, vmid, &url) {
+        Ok(found) => found,
+        Err(why) => return wait(w, vmid, &format!("failed to get CA certs: Get \"{url}/cacerts\": {why}")),
     };
     let Some(c) = w.clusters.get(&id) else { return };
     let checked = config::check_token(c, config::token(&p.start.config), Role::Server, &url)
+        .and_then(|()| serve::check_name(w, c, holder, &url, host_of(&url)))
         .and_then(|()| config::check_critical(&c.config, &p.start.config));
     let duplicate = c.members.values().find(|m| m.node == p.node && m.vmid != vmid).map(|m| m.ip.clone());
     let stale = c.members.contains_key(&vmid);
@@ -178,6 +197,31 @@ pub fn learn(lab: &Lab, w: &mut World, vmid: u32) {
     go(w, vmid, 4000, Stage::Register);
     let delay = w.between(10_000, 20_000);
     go(w, vmid, delay, Stage::Promote);
+}
+
+/// How long K3s bears a learner that makes no progress. Grade: source (K3s' etcd package).
+const STALL_MS: u64 = 300_000;
+
+/// A member's K3s has stopped: a learner makes no progress from now on.
+pub fn may_stall(w: &mut World, id: &str, vmid: u32) {
+    if w.clusters.get(id).and_then(|c| c.members.get(&vmid)).is_some_and(|m| m.learner) {
+        w.schedule(STALL_MS, Event::Kube(KubeEvent::Stalled { cluster: id.to_owned(), vmid }));
+    }
+}
+
+/// A learner that still makes no progress is taken out of etcd; the next one may join.
+pub fn stalled(lab: &Lab, w: &mut World, id: &str, vmid: u32) {
+    let runs = w.k3s.get(&vmid).is_some_and(|p| p.cluster.as_deref() == Some(id) && p.unit.is_some());
+    let learner = w.clusters.get(id).and_then(|c| c.members.get(&vmid)).is_some_and(|m| m.learner);
+    if runs || !learner || !has_quorum(w, id) {
+        return;
+    }
+    guest::remove_file(lab, vmid, files::MARK);
+    if let Some(c) = w.clusters.get_mut(id) {
+        c.members.remove(&vmid);
+        c.on_disk.remove(&vmid);
+    }
+    wake(w);
 }
 
 /// The learner has caught up.
@@ -255,6 +299,7 @@ pub fn ready(lab: &Lab, w: &mut World, vmid: u32) {
         w.clusters.insert(id.clone(), c);
     }
     serve::up(lab, w, vmid, &id);
+    schedule::started(w, vmid);
     with_cluster(lab, w, &id, |cx| {
         cx.c.version = p.start.version.clone();
         packaged::server_started(cx, vmid, &p.start.config);
@@ -276,16 +321,18 @@ pub fn agent_boot(lab: &Lab, w: &mut World, vmid: u32) {
     let known =
         w.clusters.values().find(|c| c.nodes.get(&p.node).is_some_and(|n| n.vmid == vmid)).map(|c| c.id.clone());
     // An agent that has joined knows all servers and balances over them.
-    let by_list = known.filter(|id| any_server(w, id));
-    let Some(id) = server_at(w, &url).map(|x| x.1).or(by_list) else {
-        let text = format!(
-            "failed to get CA certs: Get \"https://127.0.0.1:6444/cacerts\": dial tcp {}: connect: connection refused",
-            url.trim_start_matches("https://")
-        );
-        return wait(w, vmid, &text);
+    let by_list = known.filter(|id| any_server(w, vmid, id));
+    let id = match server_at(w, vmid, &url).map(|x| x.1).or_else(|why| by_list.ok_or(why)) {
+        Ok(id) => id,
+        Err(why) => {
+            let text = format!("failed to get CA certs: Get \"https://127.0.0.1:6444/cacerts\": {why}");
+            return wait(w, vmid, &text);
+        }
     };
     let Some(c) = w.clusters.get(&id) else { return };
-    if let Err(text) = config::check_token(c, config::token(&p.start.config), Role::Agent, &url) {
+    let token = config::token(&p.start.config);
+    let by_bootstrap = tokens::admits(c, w.now_ms, token);
+    if !by_bootstrap && let Err(text) = config::check_token(c, token, Role::Agent, &url) {
         return fail(lab, w, vmid, &text);
     }
     if newer(&p.start.version, &c.version) {
@@ -298,8 +345,13 @@ pub fn agent_boot(lab: &Lab, w: &mut World, vmid: u32) {
     go(w, vmid, delay, Stage::Register);
 }
 
-fn any_server(w: &World, id: &str) -> bool {
-    let active = |v: &u32| w.k3s.get(v).is_some_and(|p| p.unit == Some(UnitState::Active)) && guest::is_up(w, *v);
+/// Whether a server answers an agent that knows all of them.
+#[must_use]
+pub fn any_server(w: &World, from: u32, id: &str) -> bool {
+    let active = |v: &u32| {
+        let up = w.k3s.get(v).is_some_and(|p| p.unit == Some(UnitState::Active)) && guest::is_up(w, *v);
+        up && reach::open(w, from, *v)
+    };
     w.clusters.get(id).is_some_and(|c| c.members.keys().any(active)) && has_quorum(w, id)
 }
 

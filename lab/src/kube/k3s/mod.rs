@@ -10,9 +10,11 @@ pub mod manifests;
 pub mod membership;
 pub mod node;
 pub mod packaged;
+pub mod reach;
 pub mod release;
 pub mod reset;
 pub mod roles;
+pub mod schedule;
 pub mod serve;
 pub mod snapshot;
 pub mod tokens;
@@ -67,6 +69,8 @@ pub fn k3s_start(lab: &Lab, w: &mut World, vmid: u32, mut start: K3sProcess) -> 
         runtimes: Vec::new(),
         waiting: false,
         certificates_ms: certificates::renewed(w.now_ms, issued, &start_version),
+        snapshot_ms: 0,
+        cut_off: false,
     };
     let refused = config::refuse(&process.start);
     w.k3s.insert(vmid, process);
@@ -108,6 +112,7 @@ pub fn k3s_stop(lab: &Lab, w: &mut World, vmid: u32) {
     if let Some(id) = cluster {
         // The node controller notices 40 s after the last heartbeat.
         w.schedule(40_000, Event::Kube(KubeEvent::NodeSilent { cluster: id.clone(), node }));
+        join::may_stall(w, &id, vmid);
         with_cluster(lab, w, &id, |cx| {
             vip::move_away(cx, vmid);
         });
@@ -161,6 +166,9 @@ pub fn stage(lab: &Lab, w: &mut World, vmid: u32, generation: u64, stage: Stage)
 /// What of the machine keeps K3s from starting.
 fn in_the_way(w: &World, vmid: u32, role: Role) -> Option<String> {
     let g = w.guests.get(&vmid)?;
+    if g.cmdline.split_whitespace().any(|a| a == "cgroup_disable=memory") {
+        return Some("failed to find memory cgroup (v2)".to_owned());
+    }
     if g.net.as_ref().is_some_and(|n| n.gateway.is_none()) {
         return Some("no default routes found in \"/proc/net/route\" or \"/proc/net/ipv6_route\"".to_owned());
     }

@@ -10,6 +10,7 @@ use super::{Stage, config, files, go, log, wait};
 use crate::world::World;
 use crate::{Lab, guest};
 
+const NO_NETWORK: &str = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized";
 const DOWN: &str = "Kubelet stopped posting node status.";
 
 /// The kubelet registers its node, or says that the known node is back.
@@ -30,6 +31,10 @@ pub fn register(lab: &Lab, w: &mut World, vmid: u32) {
             p.node
         );
         return wait(w, vmid, &text);
+    }
+    if let Some(c) = w.clusters.remove(&id) {
+        super::certificates::write(lab, w, vmid, &c, &[p.node.clone(), ip.clone(), "127.0.0.1".to_owned()]);
+        w.clusters.insert(id.clone(), c);
     }
     log(w, vmid, "info", &format!("Running kubelet --hostname-override={} --node-ip={ip}", p.node));
     with_cluster(lab, w, &id, |cx| {
@@ -241,7 +246,7 @@ fn refresh(cx: &mut Cx, vmid: u32, p: &Process, ip: &str) {
         ] {
             set_condition(n, &stamp, kind, "False", reason, text);
         }
-        set_condition(n, &stamp, "Ready", "False", "KubeletNotReady", "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized");
+        set_condition(n, &stamp, "Ready", "False", "KubeletNotReady", NO_NETWORK);
         beat(n, &stamp);
     });
 }
@@ -294,8 +299,10 @@ fn beat(n: &mut Value, stamp: &str) {
 pub fn ready(lab: &Lab, w: &mut World, vmid: u32) {
     let Some(p) = w.k3s.get(&vmid).cloned() else { return };
     let Some(id) = p.cluster.clone() else { return };
+    files::network_plugin(lab, w, vmid);
     with_cluster(lab, w, &id, |cx| {
         let (stamp, etcd) = (cx.stamp(), cx.c.etcd);
+        cx.node_rt(&p.node).network = true;
         cx.update("nodes", "", &p.node, |n| {
             set_condition(n, &stamp, "Ready", "True", "KubeletReady", "kubelet is posting ready status");
             beat(n, &stamp);
@@ -381,7 +388,40 @@ fn runs(w: &World, id: &str, vmid: u32, p: &Process) -> bool {
     p.cluster.as_deref() == Some(id)
         && matches!(p.unit, Some(UnitState::Active | UnitState::Activating))
         && !p.waiting
+        && !p.cut_off
         && guest::is_up(w, vmid)
+}
+
+/// Nodes whose network plugin has lost its configuration are not Ready: K3s writes it at its start only. The kubelet
+/// sees it at once; it is computed when somebody looks.
+pub fn look_at_networks(lab: &Lab, w: &mut World, id: &str) {
+    let Some(c) = w.clusters.get(id) else { return };
+    let lost = |n: &super::super::state::NodeRt| {
+        n.network && n.posting && guest::is_up(w, n.vmid) && !guest::has_file(lab, w, n.vmid, files::NETWORK_PLUGIN)
+    };
+    let lost: Vec<String> = c.nodes.iter().filter(|(_, n)| lost(n)).map(|(name, _)| name.clone()).collect();
+    if lost.is_empty() {
+        return;
+    }
+    with_cluster(lab, w, id, |cx| {
+        for node in lost {
+            cx.node_rt(&node).network = false;
+            let stamp = cx.stamp();
+            cx.update("nodes", "", &node, |n| {
+                set_condition(n, &stamp, "Ready", "False", "KubeletNotReady", NO_NETWORK);
+                let mut taints = n["spec"]["taints"].as_array().cloned().unwrap_or_default();
+                taints.retain(|t| s(t, "/key") != "node.kubernetes.io/not-ready");
+                for effect in ["NoSchedule", "NoExecute"] {
+                    taints.push(json!({"key": "node.kubernetes.io/not-ready", "effect": effect, "timeAdded": stamp}));
+                }
+                n["spec"]["taints"] = Value::Array(taints);
+            });
+            let object = cx.get("nodes", "", &node).cloned().unwrap_or_default();
+            let text = format!("Node {node} status is now: NodeNotReady");
+            cx.event(&object, true, "NodeNotReady", &text, "kubelet");
+            controllers::kubelet::node_silent(cx, &node);
+        }
+    });
 }
 
 /// Renews the leases and heartbeats of all nodes whose kubelets run: they are computed when somebody looks.

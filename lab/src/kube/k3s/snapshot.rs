@@ -56,7 +56,7 @@ impl Snapshot {
     }
 
     fn pack(&self) -> std::io::Result<Vec<u8>> {
-        let mut gz = GzEncoder::new(MAGIC.to_vec(), Compression::fast());
+        let mut gz = GzEncoder::new(MAGIC.to_vec(), Compression::default());
         gz.write_all(&serde_json::to_vec(self)?)?;
         gz.finish()
     }
@@ -100,14 +100,29 @@ pub fn save(lab: &Lab, w: &mut World, vmid: u32, name: &str) -> Result<String, S
     let prefix = if name.is_empty() { "on-demand" } else { name };
     let name = format!("{prefix}-{node}-{}", w.now_ms / 1000);
     let Some(c) = w.clusters.get(&id) else { return Err("no cluster".to_owned()) };
-    let bytes = Snapshot::of(c).pack().map_err(|e| e.to_string())?;
+    let bytes = pack(c).map_err(|e| e.to_string())?;
+    write(lab, w, vmid, &id, &name, &bytes);
+    Ok(name)
+}
+
+/// What a snapshot file of a cluster holds now.
+///
+/// # Errors
+/// When it cannot be packed.
+pub fn pack(c: &Cluster) -> std::io::Result<Vec<u8>> {
+    Snapshot::of(c).pack()
+}
+
+/// Puts a snapshot on a server's disk, with its object and event.
+pub fn write(lab: &Lab, w: &mut World, vmid: u32, id: &str, name: &str, bytes: &[u8]) {
+    let node = w.k3s.get(&vmid).map(|p| p.node.clone()).unwrap_or_default();
     let path = format!("{}/{name}", files::SNAPSHOTS);
     if let Some(m) = lab.guests().get(vmid) {
-        m.files.place_file(&path, &bytes, 0o600);
+        m.files.place_file(&path, bytes, 0o600);
     }
-    with_cluster(lab, w, &id, |cx| {
+    with_cluster(lab, w, id, |cx| {
         let stamp = cx.stamp();
-        let object = object_name(&name, &node, &path);
+        let object = object_name(name, &node, &path);
         cx.create(json!({"apiVersion": "k3s.cattle.io/v1", "kind": "ETCDSnapshotFile",
             "metadata": {"name": object, "labels": {"etcd.k3s.cattle.io/snapshot-storage-node": node},
                 "annotations": {"etcd.k3s.cattle.io/snapshot-token-hash": &sha256(&cx.c.token)[..12]}},
@@ -119,8 +134,19 @@ pub fn save(lab: &Lab, w: &mut World, vmid: u32, name: &str) -> Result<String, S
         cx.update("etcdsnapshotfiles.k3s.cattle.io", "", &object, |o| {
             o["status"] = json!({"size": bytes.len().to_string(), "creationTime": stamp, "readyToUse": true});
         });
+        cx.update("nodes", "", &node, |n| {
+            n["metadata"]["annotations"]["etcd.k3s.cattle.io/local-snapshots-timestamp"] = json!(stamp);
+        });
     });
-    Ok(name)
+}
+
+/// Deletes all but the newest `keep` snapshots of a server whose names begin with `base`.
+pub fn prune(lab: &Lab, w: &mut World, vmid: u32, base: &str, keep: usize) {
+    let mut mine: Vec<Row> = list(lab, vmid).into_iter().filter(|r| r.name.starts_with(&format!("{base}-"))).collect();
+    mine.sort_by(|a, b| b.created.cmp(&a.created));
+    for old in mine.into_iter().skip(keep) {
+        delete(lab, w, vmid, &old.name);
+    }
 }
 
 /// Name of a snapshot's object.

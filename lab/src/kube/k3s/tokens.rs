@@ -1,5 +1,8 @@
-//! `k3s token rotate`: the server token changes in the datastore; each node takes it at its next start. Grade: docs.
-use super::super::state::UnitState;
+//! `k3s token rotate`: the server token changes in the datastore; each node takes it at its next start. Bootstrap tokens:
+//! Secrets of the cluster, which let agents join until they end. Grade: docs.
+use super::super::state::{Cluster, UnitState};
+use super::super::store::meta;
+use super::super::text::{b64, s, unb64};
 use super::files;
 use crate::world::World;
 use crate::{Lab, guest};
@@ -9,6 +12,29 @@ fn password(token: &str) -> &str {
         Some((_, cred)) => cred.split_once(':').map_or(cred, |(_, p)| p),
         None => token,
     }
+}
+
+/// A new bootstrap token.
+pub fn fresh(w: &mut World) -> String {
+    let text = format!("{:016x}{:016x}", w.random(), w.random());
+    format!("{}.{}", &text[..6], &text[6..22])
+}
+
+/// Id and secret of a bootstrap token.
+#[must_use]
+pub fn parts(text: &str) -> Option<(&str, &str)> {
+    let plain = |t: &str, n: usize| t.len() == n && t.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    text.split_once('.').filter(|(id, secret)| plain(id, 6) && plain(secret, 16))
+}
+
+/// Whether an agent's token is a bootstrap token of the cluster that has not ended.
+#[must_use]
+pub fn admits(c: &Cluster, now_ms: u64, given: &str) -> bool {
+    let Some((hash, rest)) = given.strip_prefix("K10").and_then(|t| t.split_once("::")) else { return false };
+    let Some((id, secret)) = parts(rest).filter(|_| hash == c.id) else { return false };
+    let Some(kept) = c.store.get("secrets", "kube-system", &format!("bootstrap-token-{id}")) else { return false };
+    let ends = unb64(s(kept, "/data/expiration")).and_then(|b| meta::parse_time(&String::from_utf8_lossy(&b)));
+    s(kept, "/data/token-secret") == b64(secret.as_bytes()) && ends.is_none_or(|t| t > now_ms)
 }
 
 /// Replaces the server token.
