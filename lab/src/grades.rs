@@ -137,6 +137,7 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("kube/controllers/progress", "what is said of Deployments", Recorded, CONTROL),
     row("kube/controllers/replicasets", "ReplicaSets and ReplicationControllers", Recorded, CONTROL),
     row("kube/controllers/tally", "pods of Jobs, each counted once", Recorded, CONTROL),
+    row("kube/controllers/taints", "taints that follow from how a node is", Source, "kube-controller-manager"),
     row("kube/controllers/behaviour", "what containers do; how long they take", Estimate, "durations are not measured"),
     row("kube/controllers/claims", "provisioners of volumes", Docs, "csi-driver-nfs, local-path-provisioner"),
     row("kube/controllers/fleet", "Fleet", Docs, "documentation of Fleet 0.14"),

@@ -36,16 +36,39 @@ pub fn milli(v: &Value) -> i64 {
 
 /// Random end of a generated name, with Kubernetes' alphabet.
 pub fn suffix(w: &mut World, len: usize) -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     (0..len).map(|_| char::from(LETTERS[(w.random() % LETTERS.len() as u64) as usize])).collect()
 }
 
-/// The same, but always equal for equal input (template hashes).
+/// The letters of generated names.
+const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// The hash of a template as names and labels have it: a number of 32 bits, each digit of it as a letter.
+#[must_use]
+pub fn template_hash(template: &Value) -> String {
+    let sum = sha2::Sha256::digest(ordered(template).as_bytes());
+    let number = u32::from_be_bytes([sum[0], sum[1], sum[2], sum[3]]);
+    number.to_string().bytes().map(|b| char::from(LETTERS[usize::from(b) % LETTERS.len()])).collect()
+}
+
+/// The same, but always equal for equal input.
 #[must_use]
 pub fn hash_name(text: &str, len: usize) -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let sum = sha2::Sha256::digest(text.as_bytes());
     sum.iter().take(len).map(|b| char::from(LETTERS[usize::from(*b) % LETTERS.len()])).collect()
+}
+
+/// A value with the keys of its maps in order.
+#[must_use]
+pub fn sorted(v: &Value) -> Value {
+    match v {
+        Value::Object(m) => {
+            let mut all: Vec<(String, Value)> = m.iter().map(|(k, v)| (k.clone(), sorted(v))).collect();
+            all.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(all.into_iter().collect())
+        }
+        Value::Array(a) => a.iter().map(sorted).collect(),
+        v => v.clone(),
+    }
 }
 
 /// JSON with its keys in order: equal for equal values, however they were written.

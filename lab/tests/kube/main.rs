@@ -11,6 +11,7 @@ mod groups;
 mod k3s;
 mod machinery;
 mod networks;
+mod nodes;
 mod placing;
 mod policies;
 mod real;

@@ -19,6 +19,7 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
         "POST /api/v1/namespaces/t/serviceaccounts/a/token?timeout=1s",
         "a request for a token is not kept, and nobody manages it",
     ),
+    ("core-cluster", "GET /api/v1/namespaces/a", "the namespace controller has taken its own hold off already"),
     (
         "core-services",
         "POST /api/v1/namespaces/t/services?timeout=1s",

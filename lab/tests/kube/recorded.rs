@@ -42,6 +42,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("secret read", "the same"),
     ("delete with options body", "a full API server answers with the pod that it has deleted"),
     ("custom resources as Table", "the recording was cut to the first cell"),
+    ("bad label value", "a full API server looks at a node's labels once more"),
     ("delete with wrong rv precondition", "the resourceVersion that the text names is another"),
 ];
 

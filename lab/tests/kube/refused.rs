@@ -546,7 +546,7 @@ async fn what_never_changes() {
     assert_eq!(
         causes(&a),
         [
-            "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+            "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n@@ -10,7 +10,7 @@\n   }\n  },\n  \"VolumeName\": \"\",\n- \"StorageClassName\": \"slow\",\n+ \"StorageClassName\": \"fast\",\n  \"VolumeMode\": \"Filesystem\",\n  \"DataSource\": null,\n  \"DataSourceRef\": null,\n"
         ]
     );
     let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "2Gi"}}});

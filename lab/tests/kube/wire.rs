@@ -41,7 +41,8 @@ async fn routes_have_their_methods() {
         ("GET", "/api/v1/namespaces/default/finalize".to_owned()),
     ] {
         let a = bed.send(method, &path, "application/json", Vec::new(), &[]).await;
-        assert_eq!(said(&a), (405, not_allowed), "{method} {path}");
+        let text = if method == "HEAD" { "" } else { not_allowed };
+        assert_eq!(said(&a), (405, text), "{method} {path}");
     }
     for path in ["/apis", "/apis/apps", "/"] {
         assert_eq!(bed.send("POST", path, "", Vec::new(), &[]).await.code, 200, "{path}");
@@ -188,7 +189,7 @@ async fn bodies_of_subresources_are_what_they_say() {
         ("tailLines=-1", "tailLines: Invalid value: -1: must be greater than or equal to 0"),
         (
             "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
-            ": Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+            "[]: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
         ),
     ] {
         let a = bed.get(&format!("{CORE}/pods/p/log?{query}")).await;

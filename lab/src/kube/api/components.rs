@@ -38,7 +38,10 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
         let some: Vec<Arc<Value>> = all.into_iter().filter(|o| labels.matches(o) && fields.matches(o)).collect();
         return read::listed(call, kind, form, &some, json!({}), now).map(Answer::ok);
     };
-    let one = all.iter().find(|o| o["metadata"]["name"] == name).ok_or_else(|| Failure::not_found(kind, name))?;
+    let one = all.iter().find(|o| o["metadata"]["name"] == name).ok_or_else(|| {
+        // called otherwise there
+        Failure::not_found(&Kind { plural: "componentstatus".into(), ..kind.clone() }, name)
+    })?;
     let mut body = (**one).clone();
     read::shaped(call, kind, form, &mut body)?;
     Ok(Answer::ok(body))

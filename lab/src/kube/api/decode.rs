@@ -31,7 +31,11 @@ fn summary(body: &[u8]) -> String {
 pub(super) fn yaml(text: &str, doing: &str) -> Result<(Value, Option<String>), Failure> {
     let lenient =
         serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins, budget: None };
-    let value = serde_saphyr::from_str_with_options(text, lenient).map_err(|e| no_yaml(doing, &e))?;
+    let refuse = |e| match doing {
+        "decoding YAML" => no_yaml("decoding YAML: error converting YAML to JSON", &e),
+        _ => no_yaml(doing, &e),
+    };
+    let value = serde_saphyr::from_str_with_options(text, lenient).map_err(refuse)?;
     let repeated = serde_saphyr::from_str_with_options::<Value>(text, serde_saphyr::options! { budget: None });
     let told = |e: serde_saphyr::Error| {
         let said = yaml_trouble(&e.to_string());
@@ -154,7 +158,7 @@ pub fn object(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Value, Vec<St
     if kind.custom {
         own_kind(kind, &obj, &call.req.body, unrecognized)?;
     }
-    let older = t.version == "v1" && obj["apiVersion"] == "autoscaling/v1";
+    let older = t.version == "v1" && (obj["apiVersion"].is_null() || obj["apiVersion"] == "autoscaling/v1");
     if kind.kind == "HorizontalPodAutoscaler" && older {
         hpa::raise(&mut obj);
     }
@@ -280,5 +284,6 @@ pub fn write_options(call: &Call<'_>, what: &'static str, sub: &str) -> Result<W
         patch: what == "PatchOptions",
         user: Some(call.user.clone()),
         quiet: false,
+        spoken: call.lens.clone(),
     })
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::Digest;
 
 use super::finish::document;
-use super::{Body, Call, json as reply, text, unserved};
+use super::{Body, Call, Request, read, spoken, text, unserved};
 use crate::guest;
 use crate::kube::schema::kinds::PRIORITIES;
 use crate::kube::schema::{Kind, definition};
@@ -35,6 +35,7 @@ fn storage_hash(k: &Kind) -> String {
         ("autoscaling", "HorizontalPodAutoscaler") => ("autoscaling", "v2"),
         ("events.k8s.io", "Event") => ("", "v1"),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => ("apiextensions.k8s.io", "v1beta1"),
+        (group, kind) if kind.starts_with("MutatingAdmissionPolicy") => (group, "v1beta1"),
         (group, _) => (group, version.as_str()),
     };
     let sum = sha2::Sha256::digest(format!("{group}/{version}/{}", k.kind).as_bytes());
@@ -214,8 +215,15 @@ fn aggregated(kinds: &[Arc<Kind>], core: bool, version: &str) -> Value {
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": version, "metadata": {}, "items": items})
 }
 
+/// Whether a client takes anything that these pages are written in.
+#[must_use]
+pub fn speaks(req: &Request) -> bool {
+    req.accept.contains("as=APIGroupDiscoveryList") || read::form(req).is_ok()
+}
+
 /// Serves a discovery path.
 pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
+    let reply = |code, body: &Value| spoken(code, body, read::yaml(&call.req.accept));
     let kinds = kinds(call);
     let parts: Vec<&str> = path.trim_matches('/').split('/').filter(|p| !p.is_empty()).collect();
     let both = call.req.accept.contains("as=APIGroupDiscoveryList").then(|| {
@@ -261,18 +269,23 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
             }
             None => unserved(g),
         },
-        ["api", v] => resources(&kinds, "", v),
-        ["apis", g, v] => resources(&kinds, g, v),
+        ["api", v] => resources(&kinds, "", v).map_or_else(|| unserved(""), |body| reply(200, &body)),
+        ["apis", g, v] => resources(&kinds, g, v).map_or_else(|| unserved(g), |body| reply(200, &body)),
         _ => text(404, "text/plain; charset=utf-8", "404 page not found\n"),
     }
 }
 
-fn resources(kinds: &[Arc<Kind>], group: &str, version: &str) -> Response<Body> {
+fn resources(kinds: &[Arc<Kind>], group: &str, version: &str) -> Option<Value> {
     let list: Vec<Value> =
         kinds.iter().filter(|k| k.group == group && k.version == version).flat_map(|k| resource(k)).collect();
     if list.is_empty() {
-        return unserved(group);
+        return None;
     }
-    let gv = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    reply(200, &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list}))
+    // the oldest group says no version of its own
+    Some(if group.is_empty() {
+        json!({"kind": "APIResourceList", "groupVersion": version, "resources": list})
+    } else {
+        let gv = format!("{group}/{version}");
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list})
+    })
 }

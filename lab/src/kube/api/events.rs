@@ -96,15 +96,19 @@ pub fn lower(o: &mut Value) {
     }
     if o.get("items").is_none() {
         renamed(o, FIELDS.iter().map(|f| (f.1, f.0)));
+        if let Some(m) = o.as_object_mut() {
+            m.retain(|k, v| !(k.starts_with("reporting") && v == ""));
+        }
     }
 }
 
-/// What an event has beside the old rules when it is made through the newer group.
+/// What an event has to say when it is made through the newer group.
 ///
 /// # Errors
 /// 422 with every cause.
 pub fn check(kind: &Kind, o: &Value) -> Result<(), Failure> {
     let mut out = Vec::new();
+    old_rules(o, "reportingController", &mut out);
     let set = |f: &str| !o[f].is_null();
     if o["series"].is_object() {
         if o["series"]["count"].as_i64().unwrap_or(0) < 2 {
@@ -168,6 +172,10 @@ pub fn unchanged(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
 
 /// The old rules of an event: where it may be, and what one with a time has to say.
 pub fn rules(o: &Value, out: &mut Vec<Cause>) {
+    old_rules(o, "reportingComponent", out);
+}
+
+fn old_rules(o: &Value, controller: &'static str, out: &mut Vec<Cause>) {
     let (own, of) = (o["metadata"]["namespace"].as_str().unwrap_or_default(), &o["involvedObject"]["namespace"]);
     let of = of.as_str().unwrap_or_default();
     let elsewhere = |out: &mut Vec<Cause>| {
@@ -182,9 +190,8 @@ pub fn rules(o: &Value, out: &mut Vec<Cause>) {
     if of.is_empty() && !matches!(own, "default" | "kube-system") {
         elsewhere(out);
     }
-    // the internal name of a field that the core group calls reportingComponent
     let names_of = [
-        ("reportingController", "reportingComponent"),
+        (controller, "reportingComponent"),
         ("reportingInstance", "reportingInstance"),
         ("action", "action"),
         ("reason", "reason"),

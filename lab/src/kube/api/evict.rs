@@ -92,9 +92,11 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
         o.version = None;
         let stamp = call.lab.with(|w| meta::time(w.now_ms));
         read::store(call, "pods", |s| {
-            s.patch_with("pods", &t.namespace, name, |p| {
+            s.patch_unnoted("pods", &t.namespace, name, |p| {
                 let why = ("EvictionByEvictionAPI", "Eviction API: evicting");
                 pods::disrupted(p, &stamp, why.0, why.1);
+                let target = p["status"]["conditions"].as_array_mut().and_then(|c| c.last_mut());
+                target.and_then(Value::as_object_mut).map(|c| c.shift_remove("observedGeneration"));
             })
         })?;
     }

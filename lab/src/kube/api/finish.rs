@@ -85,6 +85,9 @@ pub async fn complete(
         put("x-kubernetes-pf-flowschema-uid", &schema);
         put("x-kubernetes-pf-prioritylevel-uid", &level);
     }
+    if req.method == http::Method::HEAD {
+        *r.body_mut() = whole(bytes::Bytes::new());
+    }
     // whoever answers may have said better
     let careful = HeaderValue::from_static("no-cache, private");
     r.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(careful);

@@ -9,6 +9,7 @@ use crate::Lab;
 const CHECKS: &[&str] = &[
     "ping",
     "log",
+    "loopback-serving-certificate",
     "etcd",
     "etcd-readiness",
     "informer-sync",
@@ -21,22 +22,32 @@ const CHECKS: &[&str] = &[
     "poststarthook/start-apiextensions-controllers",
     "poststarthook/crd-informer-synced",
     "poststarthook/start-system-namespaces-controller",
+    "poststarthook/peer-endpoint-reconciler-controller",
     "poststarthook/start-cluster-authentication-info-controller",
     "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+    "poststarthook/storage-readiness",
     "poststarthook/start-legacy-token-tracking-controller",
     "poststarthook/start-service-ip-repair-controllers",
     "poststarthook/rbac/bootstrap-roles",
     "poststarthook/scheduling/bootstrap-system-priority-classes",
     "poststarthook/priority-and-fairness-config-producer",
     "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
     "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
     "poststarthook/apiservice-registration-controller",
     "poststarthook/apiservice-discovery-controller",
+    "poststarthook/kube-apiserver-autoregistration",
     "autoregister-completion",
     "poststarthook/apiservice-openapi-controller",
     "poststarthook/apiservice-openapiv3-controller",
     "shutdown",
 ];
+
+/// Checks of 1.36 and later.
+const NEW: &[&str] = &["poststarthook/peer-endpoint-reconciler-controller", "poststarthook/storage-readiness"];
 
 /// Pages without authentication: the CA (for joiners) and the supervisor's ping.
 #[must_use]
@@ -57,12 +68,14 @@ pub fn probe(call: &Call<'_>, kind: &str, check: &str) -> Response<Body> {
     let up = call.lab.with(|w| crate::kube::hooks::api_up(w, call.cluster, call.vmid));
     let plain = "text/plain; charset=utf-8";
     let skip: Vec<&str> = call.req.query.all("exclude").collect();
+    let minor = call.minor();
     let names: Vec<&str> = CHECKS
         .iter()
         .copied()
         .filter(|c| match *c {
             "shutdown" | "informer-sync" | "etcd-readiness" => kind == "readyz",
-            _ => true,
+            "loopback-serving-certificate" => kind != "readyz" && minor >= 36,
+            c => minor >= 36 || !NEW.contains(&c),
         })
         .collect();
     if !check.is_empty() {

@@ -32,6 +32,7 @@ pub mod stream;
 pub mod sub;
 pub mod table;
 mod tokenkey;
+mod typing;
 pub mod watch;
 mod words;
 pub mod write;
@@ -57,6 +58,8 @@ use crate::{Client, Lab};
 use auth::User;
 use route::{Query, Route};
 use watch::Lens;
+
+use crate::kube::text::sorted;
 
 /// Body of an answer.
 pub type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
@@ -99,6 +102,8 @@ pub struct Call<'a> {
     pub user: User,
     /// What is asked.
     pub req: &'a Request,
+    /// The form that the client speaks, where objects are kept in another one.
+    pub lens: Option<Lens>,
 }
 
 impl Call<'_> {
@@ -163,6 +168,7 @@ fn failed(f: &Failure) -> Response<Body> {
     if let Some(seconds) = again {
         r.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
     }
+    f.warnings.iter().for_each(|w| warn(&mut r, w));
     r
 }
 
@@ -174,12 +180,17 @@ fn warn(r: &mut Response<Body>, text: &str) {
     }
 }
 
+/// A body as JSON or, with its keys in order, as YAML.
+pub(crate) fn spoken(code: u16, body: &Value, yaml: bool) -> Response<Body> {
+    let told = || serde_json::to_value(Shown::of(body)).ok().and_then(|v| serde_saphyr::to_string(&sorted(&v)).ok());
+    match if yaml { told() } else { None } {
+        Some(yaml) => text(code, "application/yaml", yaml),
+        None => json(code, body),
+    }
+}
+
 fn answered(a: &Answer, accept: &str) -> Response<Body> {
-    let yaml = if read::yaml(accept) { serde_saphyr::to_string(&Shown::of(&a.body)).ok() } else { None };
-    let mut r = match yaml {
-        Some(yaml) => text(a.code, "application/yaml", yaml),
-        None => json(a.code, &a.body),
-    };
+    let mut r = spoken(a.code, &a.body, read::yaml(accept));
     a.warnings.iter().for_each(|w| warn(&mut r, w));
     r
 }
@@ -200,7 +211,7 @@ async fn serve(lab: &Lab, cluster: &str, vmid: u32, cert: Option<User>, req: &Re
         Ok(u) => u,
         Err(f) => return finish::complete(lab, cluster, None, req, failed(&f)).await,
     };
-    let call = Call { lab, cluster, vmid, user, req };
+    let call = Call { lab, cluster, vmid, user, req, lens: None };
     let r = routed(&call).await;
     finish::complete(lab, cluster, Some(&call.user), req, r).await
 }
@@ -232,6 +243,7 @@ async fn routed(call: &Call<'_>) -> Response<Body> {
             failed(&Failure::not_allowed())
         }
         Route::Version => json(200, &health::version(call)),
+        Route::Discovery(ref path) if !discovery::speaks(req) => failed(&read::unspoken(path)),
         Route::Unknown if req.path == "/metrics" && may_see(call, "/metrics") => counters::page(call),
         Route::OpenApi(path) => openapi::serve(call, &path),
         Route::Discovery(path) => discovery::serve(call, &path),
@@ -329,7 +341,9 @@ fn deprecated(call: &Call<'_>, t: &route::Target) -> Option<String> {
         ("", "v1", "endpoints") => {
             Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned())
         }
-        ("", "v1", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+".to_owned()),
+        ("", "v1", "componentstatuses") if call.req.method == Method::GET => {
+            Some("v1 ComponentStatus is deprecated in v1.19+".to_owned())
+        }
         _ => call
             .lab
             .with(|w| w.clusters.get(call.cluster)?.store.kind_at(&t.group, &t.version, &t.plural)?.outdated.clone()),
@@ -388,7 +402,7 @@ async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
     let reads = matches!(call.req.method.as_str(), "GET" | "HEAD");
     match (shown.namespaced, target.namespace.is_empty()) {
         (false, false) => return unserved(&target.group),
-        (true, true) if target.name.is_some() => return unserved(&target.group),
+        (true, true) if target.name.is_some() || shown.kind == "Binding" => return unserved(&target.group),
         // all namespaces together are only read
         (true, true) if !reads && shown.custom => return no_page(),
         (true, true) if !reads => return failed(&Failure::not_allowed()),
@@ -397,6 +411,9 @@ async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
     // only what is behind a proxy knows HEAD
     if call.req.method == Method::HEAD && target.sub.as_deref() != Some("proxy") {
         return failed(&Failure::not_allowed());
+    }
+    if shown.create_only && target.name.is_some() {
+        return unserved(&target.group);
     }
     if shown.create_only {
         let binding = shown.kind == "Binding" && call.req.method == Method::POST && target.name.is_none();
@@ -407,6 +424,8 @@ async fn object(call: &Call<'_>, target: &route::Target) -> Response<Body> {
         return told(components::serve(call, &shown, target));
     }
     let (kind, lens) = kept_as(call, &shown);
+    let other = lens.clone().filter(|l| l.kind.api_version() != kind.api_version());
+    let call = &Call { lens: other, ..call.clone() };
     let raised = if events::fresh(&shown) {
         events::raised(call.req)
     } else {

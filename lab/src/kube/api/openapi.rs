@@ -41,7 +41,7 @@ pub fn serve(call: &Call<'_>, path: &str) -> Response<Body> {
     };
     let mine: Vec<&Arc<Kind>> = kinds.iter().filter(|k| place(k) == want).collect();
     if mine.is_empty() {
-        return no_page();
+        return text(404, "text/plain; charset=utf-8", "");
     }
     let now = tag(&mine);
     let known = call.req.query.text("hash").map(|h| h == now);

@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 use super::options::{self, Fields};
 use super::read::{self, namespace};
 use super::route::Target;
-use super::{Answer, Call, decode, events, gojson, write};
-use crate::kube::schema::node::{ListKind, Node};
+use super::{Answer, Call, decode, events, gojson, typing, write};
+use crate::kube::schema::kinds::builtin;
+use crate::kube::schema::node::Node;
 use crate::kube::schema::{Kind, remarks, typed};
 use crate::kube::store::{Failure, managers, patch as patches};
+use crate::kube::text::s;
 
 /// Most operations of a JSON patch.
 const OPERATIONS: usize = 10_000;
@@ -27,13 +29,14 @@ fn how(call: &Call<'_>, kind: &Kind) -> Result<How, Failure> {
         "application/merge-patch+json" => Ok(How::Merge),
         "application/strategic-merge-patch+json" if !kind.custom => Ok(How::Strategic),
         "application/apply-patch+yaml" => Ok(How::Apply),
-        _ => {
-            let strategic = if kind.custom { "" } else { " application/strategic-merge-patch+json," };
-            let why = format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json,{strategic} application/apply-patch+yaml"
-            );
+        _ if kind.custom => {
+            let why = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
             Err(Failure::new(415, "UnsupportedMediaType", why))
         }
+        _ => Err(Failure {
+            details: Some(json!({})),
+            ..Failure::new(415, "UnsupportedMediaType", "415: Unsupported Media Type")
+        }),
     }
 }
 
@@ -72,9 +75,15 @@ pub(super) fn patch_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> 
         }
         let shown = || if how == How::Strategic { gojson::printed(&change) } else { new.to_string() };
         let shown = shown();
-        let unknown = typed::read(kind, &mut new).map_err(|e| Failure::invalid_patch(&shown, &e))?;
+        let wrong = if how == How::Strategic { typing::unrestored(kind, &new) } else { None };
+        let unknown = match wrong {
+            Some(e) => Err(e),
+            None => typed::read(kind, &mut new),
+        }
+        .map_err(|e| Failure::invalid_patch(&shown, &e))?;
         let found: Vec<String> = twice.iter().cloned().chain(decode::remarks(&[], &unknown)).collect();
         let mut warnings = decode::strict(mode, found, |e| Failure::invalid_patch(&shown, &e))?;
+        let read = warnings.clone();
         warnings.extend(remarks::of(kind, &new, Some(&old)));
         if how == How::Merge {
             same_kind(kind, t, &change).map_err(|e| Failure::invalid_patch(&shown, &e))?;
@@ -84,7 +93,8 @@ pub(super) fn patch_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> 
         if events::asked(t) {
             events::unchanged(kind, &old, &new)?;
         }
-        Ok((s.replace_as(kind, ns, name, new, &o)?, warnings))
+        let written = s.replace_as(kind, ns, name, new, &o).map_err(|f| f.warning(&read))?;
+        Ok((written, warnings))
     })?;
     write::ring(call);
     Ok(write::answer(&w, warnings))
@@ -97,6 +107,11 @@ fn same_kind(kind: &Kind, t: &Target, change: &Value) -> Result<(), String> {
     let (version, name) = (word("apiVersion", &asked), word("kind", &kind.kind));
     if (version == asked || version == kind.api_version()) && name == kind.kind {
         return Ok(());
+    }
+    let (group, short) = version.split_once('/').unwrap_or(("", &version));
+    if builtin().iter().any(|k| k.group == group && k.version == short && k.kind == name) {
+        let own = kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+        return Err(format!("converting ({short}.{name}) to ({own}.{}): unknown conversion", kind.kind));
     }
     let place = "scheme \"pkg/api/legacyscheme/scheme.go:30\"";
     Err(format!("no kind \"{name}\" is registered for version \"{version}\" in {place}"))
@@ -139,6 +154,7 @@ fn change(call: &Call<'_>, how: How) -> Result<(Value, Vec<String>), Failure> {
         (How::Json, Value::Null) => return Ok((json!([]), twice)),
         (How::Json, _) => return Err(wrong("[]handlers.jsonPatchOp")),
         (_, Value::Object(_)) => {}
+        (How::Merge, Value::Null) => return Err(Failure::bad_request("Invalid JSON Patch")),
         (_, Value::Null) => return Ok((json!({}), twice)),
         _ => return Err(wrong("map[string]interface {}")),
     }
@@ -179,29 +195,19 @@ fn apply(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> Result<Answer, 
     if !obj["metadata"]["managedFields"].is_null() {
         return Err(Failure::bad_request("metadata.managedFields must be nil"));
     }
+    let place = format!("{}/{}", s(&obj, "/metadata/namespace"), s(&obj, "/metadata/name"));
     decode::fits(call, kind, t, &mut obj, |_, k, why| Failure::bad_request(format!("{k}: {why}")))?;
     if obj["metadata"]["name"].is_null() {
         obj["metadata"]["name"] = json!(name);
     }
     write::named(&obj, name)?;
-    let what = {
-        let place = if ns.is_empty() { format!("/{name}") } else { format!("{ns}/{name}") };
-        format!("failed to create typed patch object ({place}; {}/{}, Kind={})", kind.group, kind.version, kind.kind)
-    };
-    let mut read_as = obj.clone();
-    let unknown = typed::read(kind, &mut read_as).map_err(|e| Failure::unforeseen(format!("{what}: {e}")))?;
-    if !unknown.is_empty() {
-        let list: Vec<String> =
-            unknown.iter().map(|p| format!(".{}: field not declared in schema", keyed(&obj, kind, p))).collect();
-        let text = if list.len() == 1 { list[0].clone() } else { format!("errors:\n  {}", list.join("\n  ")) };
-        return Err(Failure::unforeseen(format!("{what}: {text}")));
+    let what =
+        format!("failed to create typed patch object ({place}; {}/{}, Kind={})", kind.group, kind.version, kind.kind);
+    if let Some(why) = typing::misfits(kind, &obj) {
+        return Err(Failure::unforeseen(format!("{what}: {why}")));
     }
-    let mut list = Vec::new();
-    twice(Node::of(kind), &read_as, "", &mut list);
-    if !list.is_empty() {
-        let text = if list.len() == 1 { list[0].clone() } else { format!("errors:\n  {}", list.join("\n  ")) };
-        return Err(Failure::unforeseen(format!("{what}: {text}")));
-    }
+    let mut read_as = obj;
+    typed::read(kind, &mut read_as).map_err(|e| Failure::unforeseen(format!("{what}: {e}")))?;
     let mut warnings = Vec::new();
     if let Some(e) = repeated {
         match options::fields(call.req) {
@@ -214,53 +220,4 @@ fn apply(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> Result<Answer, 
     let w = read::store(call, &kind.resource(), |s| s.apply_as(kind, ns, name, read_as, &o, force))?;
     write::ring(call);
     Ok(write::answer(&w, warnings))
-}
-
-/// Entries of map-lists that have the same keys, with their paths.
-fn twice(node: Node<'_>, v: &Value, path: &str, out: &mut Vec<String>) {
-    match v {
-        Value::Object(m) => m.iter().for_each(|(k, v)| twice(node.down(k), v, &format!("{path}.{k}"), out)),
-        Value::Array(items) => {
-            let ListKind::Map(keys) = node.list() else {
-                let each = items.iter().enumerate();
-                return each.for_each(|(i, v)| twice(node.items(), v, &format!("{path}[{i}]"), out));
-            };
-            let mut seen = Vec::new();
-            for v in items {
-                let shown: Vec<String> =
-                    keys.iter().filter(|k| !v[**k].is_null()).map(|k| format!("{k}={}", v[*k])).collect();
-                let key = format!("[{}]", shown.join(","));
-                if seen.contains(&key) {
-                    out.push(format!("{path}: duplicate entries for key {key}"));
-                }
-                twice(node.items(), v, &format!("{path}{key}"), out);
-                seen.push(key);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// A path with the keys of map-lists instead of indexes (`spec.containers[name="c"].imge`).
-fn keyed(obj: &Value, kind: &Kind, path: &str) -> String {
-    let (mut node, mut v, mut out) = (Node::of(kind), obj, String::new());
-    for part in path.split('.') {
-        let (field, index) =
-            part.split_once('[').map_or((part, None), |(f, i)| (f, i.trim_end_matches(']').parse().ok()));
-        out += if out.is_empty() { "" } else { "." };
-        out += field;
-        node = node.down(field);
-        v = &v[field];
-        let Some(i): Option<usize> = index else { continue };
-        v = &v[i];
-        let keys: Vec<String> = match node.list() {
-            ListKind::Map(keys) => {
-                keys.iter().filter(|k| !v[**k].is_null()).map(|k| format!("{k}={}", v[*k])).collect()
-            }
-            _ => vec![i.to_string()],
-        };
-        out += &format!("[{}]", keys.join(","));
-        node = node.items();
-    }
-    out
 }

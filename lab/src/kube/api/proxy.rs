@@ -25,13 +25,17 @@ fn node(call: &Call<'_>, kind: &Kind, t: &Target) -> Response<Body> {
     let name = name.split_once(':').map_or(name, |(n, _)| n);
     let found = call.lab.with(|w| {
         let c = w.clusters.get(call.cluster)?;
-        c.store.get("nodes", "", name)?;
+        let node = c.store.get("nodes", "", name)?;
+        let placed = node["status"]["addresses"].as_array().is_some_and(|a| !a.is_empty());
         let posting = c.nodes.get(name).is_some_and(|n| n.posting);
         let pods: Vec<Value> =
             c.store.all("pods", "").filter(|p| p["spec"]["nodeName"] == name).map(|p| (**p).clone()).collect();
-        Some((posting, pods))
+        Some((placed, posting, pods))
     });
-    let Some((posting, pods)) = found else { return failed(&Failure::not_found(kind, name)) };
+    let Some((placed, posting, pods)) = found else { return failed(&Failure::not_found(kind, name)) };
+    if !placed && !posting {
+        return failed(&Failure::unforeseen("no preferred addresses found; known addresses: []"));
+    }
     if !posting {
         let why = format!("error trying to reach service: dial tcp {name}:10250: connect: connection refused");
         return failed(&Failure::new(503, "ServiceUnavailable", why));

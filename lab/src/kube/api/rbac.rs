@@ -222,11 +222,10 @@ pub fn demand(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(), Failure> {
     });
     let Some(said) = refused else { return Ok(()) };
     let said = said.map(|s| format!(": {s}")).unwrap_or_default();
-    let place = if t.namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace \"{}\"", t.namespace)
-    };
+    // a namespace is in itself
+    let within = if kind.group.is_empty() && kind.plural == "namespaces" { name } else { &t.namespace };
+    let place =
+        if within.is_empty() { "at the cluster scope".to_owned() } else { format!("in the namespace \"{within}\"") };
     let why = format!(
         "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{}\" {place}{said}",
         call.user.name, kind.group

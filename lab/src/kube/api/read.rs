@@ -82,6 +82,16 @@ pub fn form(req: &Request) -> Result<Form, Failure> {
     }
 }
 
+/// 406 of a page that tells what there is: the list of groups says it in other words than the rest.
+pub(super) fn unspoken(path: &str) -> Failure {
+    let kinds = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    if path == "/apis" {
+        return Failure::new(406, "NotAcceptable", format!("only the following media types are accepted: {kinds}"));
+    }
+    let why = format!("406: Not Acceptable\n\nAvailable representations: {kinds}");
+    Failure { details: Some(json!({})), ..Failure::new(406, "NotAcceptable", why) }
+}
+
 /// Whether YAML comes before JSON in `Accept`.
 #[must_use]
 pub fn yaml(accept: &str) -> bool {
@@ -292,6 +302,30 @@ fn page(call: &Call<'_>, kind: &Kind, t: &Target, limit: usize) -> Result<Page, 
     })
 }
 
+/// What a request selects of a collection, and the metadata of the list.
+///
+/// # Errors
+/// 400 for bad selectors and continue tokens, 410 for a state that is forgotten.
+pub(super) fn chosen(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Vec<Arc<Value>>, Value), Failure> {
+    let limit = call.req.query.text("limit").and_then(|l| l.parse::<usize>().ok()).unwrap_or(0);
+    let page = page(call, kind, t, limit)?;
+    let meta = described(call, &page);
+    Ok((page.items, meta))
+}
+
+/// The metadata of a list.
+fn described(call: &Call<'_>, page: &Page) -> Value {
+    let mut meta = json!({"resourceVersion": page.rv.to_string()});
+    if let (true, Some(last)) = (page.left > 0, page.items.last()) {
+        meta["continue"] = json!(token(page.rv, last));
+        // Nobody counts what a selector would leave out.
+        if !selects(call) {
+            meta["remainingItemCount"] = json!(page.left);
+        }
+    }
+    meta
+}
+
 /// A collection.
 ///
 /// # Errors
@@ -301,17 +335,10 @@ pub fn list(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure>
     options::list(call.req)?;
     let limit = call.req.query.text("limit").and_then(|l| l.parse::<usize>().ok()).unwrap_or(0);
     let page = page(call, kind, t, limit)?;
-    let mut meta = json!({"resourceVersion": page.rv.to_string()});
-    if kind.custom && form == Form::Plain {
+    let mut meta = described(call, &page);
+    if kind.custom && form == Form::Plain && meta["continue"].is_null() {
         // lists without a type of their own write it always
         meta["continue"] = json!("");
-    }
-    if let (true, Some(last)) = (page.left > 0, page.items.last()) {
-        meta["continue"] = json!(token(page.rv, last));
-        // Nobody counts what a selector would leave out.
-        if !selects(call) {
-            meta["remainingItemCount"] = json!(page.left);
-        }
     }
     listed(call, kind, form, &page.items, meta, page.now).map(Answer::ok)
 }

@@ -94,6 +94,14 @@ fn asked(kind: &Kind, spec: &Value, given: &Value, ns: &str) -> Result<(), Failu
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
         causes.push(Cause::invalid("spec.resourceAttributes", &Value::Null, why));
     }
+    for f in ["fieldSelector", "labelSelector"] {
+        let (at, raw) = (format!("spec.resourceAttributes.{f}"), &of[f]["rawSelector"]);
+        let named = of[f]["requirements"].as_array().is_some_and(|r| !r.is_empty());
+        if raw.as_str().is_some_and(|r| !r.is_empty()) && named {
+            let why = "may not specified at the same time as requirements";
+            causes.push(Cause::invalid(format!("{at}.rawSelector"), raw, why));
+        }
+    }
     let nobody = spec["user"].as_str().is_none_or(str::is_empty) && spec["groups"].as_array().is_none_or(Vec::is_empty);
     if kind.kind != "SelfSubjectAccessReview" && nobody {
         causes.push(Cause::invalid("spec.user", &json!(""), "at least one of user or group must be specified"));

@@ -148,7 +148,7 @@ pub fn parse(path: &str) -> Route {
     }
     let Some(plural) = rest.first() else { return Route::Unknown };
     t.plural = plural.clone();
-    t.name = rest.get(1).cloned();
+    t.name = rest.get(1).filter(|n| !(n.is_empty() && rest.len() == 2)).cloned();
     t.sub = rest.get(2).cloned();
     if rest.len() > 3 || (trailing && rest.len() == 3) {
         let at = count - rest.len() + 3;
@@ -176,6 +176,8 @@ mod tests {
         assert_eq!(parse("/apis/apps/v1"), Route::Discovery("/apis/apps/v1".into()));
         assert_eq!((parse("/"), parse("//api/v1")), (Route::Discovery("/".into()), Route::Unknown));
         assert_eq!(parse("/readyz/etcd"), Route::Health("readyz", "etcd".into()));
+        let Route::Object(t) = parse("/apis/apps/v1/deployments//") else { panic!() };
+        assert_eq!((t.plural.as_str(), t.name), ("deployments", None));
         let Route::Object(t) = parse("/api/v1/namespaces/a/services/s/proxy/") else { panic!() };
         assert_eq!(t.rest, "/");
     }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::route::Target;
 use super::{Answer, Call, decode, options, read, sub, write};
-use crate::kube::schema::Kind;
+use crate::kube::schema::{Kind, remarks};
 use crate::kube::store::{Cause, Failure, WriteOptions, patch as patches};
 
 /// JSON pointer of a scale path (`.spec.replicas`).
@@ -115,13 +115,28 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
     if !asked.is_empty() && old["metadata"]["resourceVersion"] != asked {
         return Err(Failure::modified(kind, name));
     }
-    let mut new = old.clone();
-    match new.pointer_mut(&at) {
-        Some(v) => *v = json!(n),
-        None => new["spec"]["replicas"] = json!(n),
-    }
     let o = WriteOptions { dry_run, ..decode::write_options(call, what, "scale")? };
-    let w = read::store(call, &kind.resource(), |s| s.replace_as(kind, read::namespace(kind, t), name, new, &o))?;
+    let mut new = old.clone();
+    put(&mut new, &at, n);
+    let warnings = remarks::of(kind, &new, Some(&old));
+    let ns = read::namespace(kind, t);
+    let w = read::store(call, &kind.resource(), |s| match call.req.content_type.as_str() {
+        "application/apply-patch+yaml" => {
+            let mut config = json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": name}});
+            put(&mut config, &at, n);
+            s.apply_as(kind, ns, name, config, &o, call.req.query.flag("force"))
+        }
+        _ => s.replace_as(kind, ns, name, new, &o),
+    })?;
     write::ring(call);
-    Ok(Answer::ok(of(kind, &w.object)))
+    Ok(Answer { warnings, ..Answer::ok(of(kind, &w.object)) })
+}
+
+/// Sets the number of replicas, at a pointer whose parts need not be there.
+fn put(obj: &mut Value, at: &str, n: i64) {
+    let mut place = obj;
+    for part in at.trim_start_matches('/').split('/') {
+        place = &mut place[part];
+    }
+    *place = json!(n);
 }

@@ -44,7 +44,7 @@ pub(super) fn target(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Value, 
 }
 
 pub(super) fn success() -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 }
 
 /// A kind that only subresources take.
@@ -91,6 +91,9 @@ pub fn bind(call: &Call<'_>, t: &Target) -> Result<Answer, Failure> {
         "" => {}
         there => return refuse(format!("pod {name} is already assigned to node \"{there}\"")),
     }
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {
+        return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
     if !dry {
         let now = meta::time(call.lab.clock().now_ms());
         read::store(call, "pods", |st| {
@@ -100,6 +103,11 @@ pub fn bind(call: &Call<'_>, t: &Target) -> Result<Answer, Failure> {
                     o["metadata"]["annotations"][k] = v.clone();
                 }
                 set_condition(&mut o["status"], &now, ("PodScheduled", "True", "", ""));
+                for c in o["status"]["conditions"].as_array_mut().into_iter().flatten() {
+                    if c["type"] == "PodScheduled" {
+                        c["lastProbeTime"] = Value::Null;
+                    }
+                }
             })
         })?;
         write::ring(call);

@@ -25,13 +25,7 @@ pub fn wanted(req: &Request, t: &Target) -> bool {
 }
 
 /// How objects of a kind are shown in another group or version than the one that they are kept in.
-#[derive(Debug, Clone)]
-pub struct Lens {
-    /// The kind as it is shown.
-    pub kind: Kind,
-    /// Rewrites an object, or the items of a list.
-    pub show: fn(&Kind, &mut Value),
-}
+pub use crate::kube::store::managers::Spoken as Lens;
 
 struct Watcher {
     lab: Lab,
@@ -107,6 +101,9 @@ async fn ended(limit: Option<Duration>) {
     }
 }
 
+/// How long before its end a watch says where it is; a shorter one does not.
+const EARLY: Duration = Duration::from_secs(2);
+
 fn stream(
     w: Watcher,
     first: Vec<u8>,
@@ -132,7 +129,7 @@ fn stream(
                     () = stop.cancelled() => return None,
                     r = bell.changed() => if r.is_err() { return None },
                     () = &mut end => {
-                        if !w.bookmarks {
+                        if !w.bookmarks || limit.is_none_or(|l| l <= EARLY) {
                             return None;
                         }
                         let seen = w.seen;

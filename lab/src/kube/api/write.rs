@@ -84,6 +84,7 @@ pub(super) fn named(obj: &Value, name: &str) -> Result<(), Failure> {
 pub fn create(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> {
     let o = decode::write_options(call, "CreateOptions", "")?;
     let (mut obj, mut warnings) = decode::object(call, kind, t)?;
+    let read = warnings.clone();
     warnings.extend(remarks::of(kind, &obj, None));
     if events::asked(t) {
         events::check(kind, &obj)?;
@@ -98,7 +99,8 @@ pub fn create(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failur
     let w = read::store(call, &kind.resource(), |s| {
         let spec = remarks::pod_spec(kind, &obj);
         warnings.extend(spec.and_then(|spec| admission::warned(s, namespace(kind, t), spec)));
-        s.create_as(kind, obj, &o)
+        // what is invalid is not spoken of
+        s.create_as(kind, obj, &o).map_err(|f| if f.code == 409 { f.warning(&warnings) } else { f.warning(&read) })
     })?;
     ring(call);
     let mut a = answer(&w, warnings);
@@ -127,6 +129,7 @@ pub(super) fn replace_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -
     let name = t.name.as_deref().unwrap_or_default();
     let o = decode::write_options(call, "UpdateOptions", sub)?;
     let (obj, mut warnings) = decode::object(call, kind, t)?;
+    let read = warnings.clone();
     named(&obj, name)?;
     let bare = matches!(meta::text(&obj, "resourceVersion"), "" | "0");
     let w = read::store(call, &kind.resource(), |s| {
@@ -145,7 +148,7 @@ pub(super) fn replace_sub(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -
         if known && bare && (kind.custom || VERSIONED.contains(&kind.kind.as_str())) {
             return Err(Failure::unversioned(kind, name));
         }
-        s.replace_as(kind, namespace(kind, t), name, obj, &o)
+        s.replace_as(kind, namespace(kind, t), name, obj, &o).map_err(|f| f.warning(&read))
     })?;
     ring(call);
     Ok(answer(&w, warnings))
@@ -170,9 +173,10 @@ fn delete_options(call: &Call<'_>) -> Result<(DeleteOptions, Value), Failure> {
     let body = if call.req.body.is_empty() { Value::Null } else { decode::body(call.req)? };
     let kind = body["kind"].as_str().unwrap_or("DeleteOptions");
     if !matches!(kind, "DeleteOptions") {
-        return Err(Failure::bad_request(format!(
-            "decoded object cannot be converted to DeleteOptions: {kind} is no kind of options"
-        )));
+        let version = body["apiVersion"].as_str().unwrap_or("v1");
+        let place = "scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\"";
+        let why = format!("no kind \"{kind}\" is registered for version \"{version}\" in {place}");
+        return Err(Failure::bad_request(why));
     }
     Ok((options::delete(call.req, &body)?, body))
 }
@@ -239,7 +243,7 @@ pub fn delete_collection(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Ans
     }
     let (o, _) = delete_options(call)?;
     options::list(call.req)?;
-    let (items, rv, _) = read::selected(call, kind, t)?;
+    let (items, meta) = read::chosen(call, kind, t)?;
     for obj in &items {
         let (ns, name) = (meta::namespace(obj).to_owned(), meta::name(obj).to_owned());
         let gone = read::store(call, &kind.resource(), |s| {
@@ -255,6 +259,6 @@ pub fn delete_collection(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Ans
     let list: Vec<Value> = items.iter().map(|o| read::bare(o, kind)).collect();
     Ok(Answer::ok(json!({
         "kind": kind.list_kind(), "apiVersion": kind.api_version(),
-        "metadata": {"resourceVersion": rv.to_string()}, "items": list,
+        "metadata": meta, "items": list,
     })))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::super::cx::Cx;
-use super::super::text::{hash_name, ordered, s};
+use super::super::text::{s, template_hash};
 use super::deployments::share;
 use super::{pods, revisions, scheduler};
 
@@ -46,7 +46,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     }
     let uid = s(&set, "/metadata/uid").to_owned();
     let template = template(&set);
-    let hash = hash_name(&ordered(&set["spec"]["template"]), 10);
+    let hash = template_hash(&set["spec"]["template"]);
     revisions::ensure(cx, &set, ns, &format!("{name}-{hash}"), ("controller-revision-hash", &hash));
     let wanted: Vec<String> = cx
         .list("nodes")

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use serde_json::{Value, json};
 
 use super::super::cx::{Cx, owner_ref};
-use super::super::text::{hash_name, ordered, s};
+use super::super::text::{s, template_hash};
 use super::replicasets::SETS;
 use super::{adopt, pods, progress};
 
@@ -115,6 +115,19 @@ impl Rollout {
     }
 }
 
+/// The hash of the set that has a Deployment's template already.
+fn known(cx: &Cx, d: &Value) -> Option<String> {
+    let of = |t: &Value| {
+        let mut t = t.clone();
+        t.pointer_mut("/metadata/labels").and_then(Value::as_object_mut).map(|m| m.shift_remove("pod-template-hash"));
+        t
+    };
+    let (want, prefix) = (of(&d["spec"]["template"]), format!("{}-", s(d, "/metadata/name")));
+    let sets = cx.c.store.owned(SETS, s(d, "/metadata/namespace"), s(d, "/metadata/uid"));
+    let same = sets.into_iter().find(|r| of(&r["spec"]["template"]) == want)?;
+    s(same, "/metadata/name").strip_prefix(&prefix).map(str::to_owned)
+}
+
 /// Brings a Deployment's ReplicaSets and status up to date.
 pub fn deployment(cx: &mut Cx, ns: &str, name: &str) {
     let Some(d) = cx.get(DEPLOYMENTS, ns, name).cloned() else { return };
@@ -122,7 +135,7 @@ pub fn deployment(cx: &mut Cx, ns: &str, name: &str) {
     if d["status"]["observedGeneration"].is_null() {
         adopt::orphans(cx, &d, SETS);
     }
-    let hash = hash_name(&ordered(&d["spec"]["template"]), 10);
+    let hash = known(cx, &d).unwrap_or_else(|| template_hash(&d["spec"]["template"]));
     let want = number(&d, "/spec/replicas", 1);
     let current = format!("{name}-{hash}");
     let r = Rollout { d, ns: ns.to_owned(), name: name.to_owned(), uid, current, hash, want };

@@ -1,4 +1,6 @@
 //! Services: addresses, and which pods stand behind them.
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::super::cx::{Cx, is_true, key, owner_ref};
@@ -120,7 +122,7 @@ fn one(cx: &mut Cx, ns: &str, name: &str) {
     } else {
         json!([subset(&up, &down, &ports)])
     };
-    slice(cx, &svc, (ns, name), &ports, &ends, changed.as_deref());
+    slices(cx, &svc, (ns, name), &ports, &ends, changed.as_deref());
     if cx.get("endpoints", ns, name).is_some_and(|e| arr(e, "/subsets") == arr(&subsets, "")) {
         return;
     }
@@ -208,14 +210,62 @@ fn port(cx: &Cx, ns: &str, selector: &Value, p: &Value) -> Option<Value> {
     Some(out)
 }
 
-/// The EndpointSlice of a Service.
-fn slice(cx: &mut Cx, svc: &Value, (ns, name): (&str, &str), ports: &[Value], ends: &[Value], changed: Option<&str>) {
-    let slice = format!("{name}-{}", super::super::text::hash_name(s(svc, "/metadata/uid"), 5));
+/// Most endpoints of a slice.
+const MOST: usize = 100;
+
+/// The name of a Service's slice.
+fn slice_name(svc: &Value, i: usize) -> String {
+    let uid = s(svc, "/metadata/uid");
+    let seed = if i == 0 { uid.to_owned() } else { format!("{uid}/{i}") };
+    format!("{}-{}", s(svc, "/metadata/name"), super::super::text::hash_name(&seed, 5))
+}
+
+/// The EndpointSlices of a Service: who is in one stays there, and who comes goes where there is room.
+fn slices(cx: &mut Cx, svc: &Value, at: (&str, &str), ports: &[Value], ends: &[Value], changed: Option<&str>) {
+    let mut rooms: Vec<Vec<Value>> = Vec::new();
+    if ends.len() <= MOST {
+        rooms.push(ends.to_vec());
+    } else {
+        let of = |e: &Value| s(e, "/targetRef/uid").to_owned();
+        let mut left = ends.to_vec();
+        while let Some(have) = cx.get(SLICES, at.0, &slice_name(svc, rooms.len())) {
+            let had: BTreeSet<String> = arr(have, "/endpoints").iter().map(of).collect();
+            let (stay, rest) = left.into_iter().partition(|e| had.contains(&of(e)));
+            rooms.push(stay);
+            left = rest;
+        }
+        for e in left {
+            match rooms.iter_mut().find(|r| r.len() < MOST) {
+                Some(room) => room.push(e),
+                None => rooms.push(vec![e]),
+            }
+        }
+        rooms.truncate(rooms.iter().rposition(|r| !r.is_empty()).map_or(1, |last| last + 1));
+    }
+    for (i, room) in rooms.iter().enumerate() {
+        slice(cx, svc, (at, &slice_name(svc, i)), ports, room, changed);
+    }
+    let mut gone = rooms.len();
+    while cx.get(SLICES, at.0, &slice_name(svc, gone)).is_some() {
+        cx.delete(SLICES, at.0, &slice_name(svc, gone));
+        gone += 1;
+    }
+}
+
+/// One EndpointSlice of a Service.
+fn slice(
+    cx: &mut Cx,
+    svc: &Value,
+    ((ns, name), slice): ((&str, &str), &str),
+    ports: &[Value],
+    ends: &[Value],
+    changed: Option<&str>,
+) {
     // None at all are no list, and nobody has no ports.
     let none = ports.is_empty() || ends.is_empty();
     let listed = if none { Value::Null } else { ports.iter().cloned().map(sliced).collect() };
     let ends = if ends.is_empty() { Value::Null } else { json!(ends) };
-    let have = cx.get(SLICES, ns, &slice);
+    let have = cx.get(SLICES, ns, slice);
     if have.is_some_and(|e| e["endpoints"] == ends && e["ports"] == listed) {
         return;
     }

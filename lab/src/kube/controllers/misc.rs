@@ -144,6 +144,7 @@ pub fn definition(cx: &mut Cx) {
 /// A node changed: what depends on its devices looks again.
 pub fn node(cx: &mut Cx, name: &str) {
     super::gpu::node(cx, name);
+    super::taints::node(cx, name);
     super::lost::tainted(cx, name);
 }
 

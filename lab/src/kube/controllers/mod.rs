@@ -47,6 +47,7 @@ pub mod shell;
 pub mod statefulsets;
 pub mod statics;
 pub mod status;
+pub mod taints;
 mod tally;
 
 use std::collections::BTreeSet;
@@ -182,6 +183,9 @@ fn everything(cx: &Cx, work: &mut BTreeSet<Work>) {
 
 fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
     let (ns, name) = key(&c.object);
+    if c.op != Op::Modified && !ns.is_empty() && store.all("resourcequotas", &ns).next().is_some() {
+        work.insert(Work::Endpoints(ns.clone()));
+    }
     if !c.object["metadata"]["annotations"][fleet::SET].is_null() {
         work.insert(Work::Repos);
     }

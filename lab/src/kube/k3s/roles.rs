@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::super::cx::Cx;
 
-/// A role's line is its name, and behind `>` the role that gathers its rules. Its lines below begin with a blank: `=`
+/// A role's line is its name, with its namespace if it has one, and behind `>` the role that gathers its rules, or the
+/// name of a namespace's binding that is called otherwise. Its lines below begin with a blank: `=`
 /// and the kind and name of a subject that it is bound to (nothing: a binding without subjects), or verbs, groups,
 /// resources and `#` names, or verbs and paths.
 const ROLES: &str = include_str!("roles.txt");
@@ -15,14 +16,10 @@ const GATHERING: [(&str, &str); 3] = [("admin", ""), ("edit", "admin"), ("view",
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// Metadata of what the server makes itself; `gathered`: the role that has the rules of this one too.
-fn own(name: &str, gathered: &str) -> Value {
-    let mut out = json!({"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}});
-    if !gathered.is_empty() {
-        out["labels"][aggregated(gathered)] = json!("true");
-    }
-    out
+/// Metadata of what the server makes itself.
+fn own(name: &str) -> Value {
+    json!({"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}})
 }
 
 /// The label of what a role gathers.
@@ -124,22 +121,40 @@ pub fn birth(cx: &mut Cx) {
         }
         roles.insert(name, Told { gathered, rules, subjects: None });
     }
-    for (name, role) in &roles {
-        let mut object = json!({"apiVersion": format!("{RBAC}/v1"), "kind": "ClusterRole",
-            "metadata": own(name, role.gathered), "rules": role.rules});
-        if GATHERING.iter().any(|(n, _)| n == name) {
-            object["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {aggregated(name): "true"}}]});
+    for (place, role) in &roles {
+        let (kind, mut meta, _) = placed(place, role);
+        if kind == "ClusterRole" && !role.gathered.is_empty() {
+            meta["labels"][aggregated(role.gathered)] = json!("true");
+        }
+        let mut object =
+            json!({"apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": meta, "rules": role.rules});
+        if GATHERING.iter().any(|(n, _)| n == place) {
+            object["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {aggregated(place): "true"}}]});
         }
         cx.create(object);
     }
-    for (name, role) in &roles {
+    for (place, role) in &roles {
         let Some(subjects) = &role.subjects else { continue };
-        let mut object = json!({"apiVersion": format!("{RBAC}/v1"), "kind": "ClusterRoleBinding", "metadata": own(name, ""),
-            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name}});
+        let (kind, mut meta, binding) = placed(place, role);
+        let name = std::mem::replace(&mut meta["name"], json!(binding));
+        let mut object = json!({"apiVersion": format!("{RBAC}/v1"), "kind": format!("{kind}Binding"), "metadata": meta,
+            "roleRef": {"apiGroup": RBAC, "kind": kind, "name": name}});
         if !subjects.is_empty() {
             object["subjects"] = json!(subjects);
         }
         cx.create(object);
+    }
+}
+
+/// Kind and metadata of a role, and the name of its binding.
+fn placed<'a>(place: &'a str, role: &Told<'a>) -> (&'static str, Value, &'a str) {
+    match place.split_once('/') {
+        None => ("ClusterRole", own(place), place),
+        Some((ns, name)) => {
+            let mut meta = own(name);
+            meta["namespace"] = json!(ns);
+            ("Role", meta, if role.gathered.is_empty() { name } else { role.gathered })
+        }
     }
 }
 
@@ -158,5 +173,9 @@ mod tests {
         assert_eq!(approver["resourceNames"], json!(["kubernetes.io/kubelet-serving"]));
         let bound = roles["system:controller:job-controller"].subjects.as_ref().unwrap();
         assert_eq!(bound[0]["namespace"], "kube-system");
+        let (place, role) = roles.get_key_value("kube-system/extension-apiserver-authentication-reader").unwrap();
+        let (kind, meta, binding) = placed(place, role);
+        assert_eq!((kind, &meta["namespace"]), ("Role", &json!("kube-system")));
+        assert_eq!(binding, "system::extension-apiserver-authentication-reader");
     }
 }

@@ -149,6 +149,16 @@ pub fn canonical(text: &str) -> Option<String> {
     Some(format!("{v}{}", DECIMAL[i]))
 }
 
+/// Thousandths as a quantity in the unit of `like`.
+#[must_use]
+pub fn told(value: i64, like: &Value) -> String {
+    let text = if value % 1000 == 0 { (value / 1000).to_string() } else { format!("{value}m") };
+    if shown(like).ends_with('i') && value % 1_048_576_000 == 0 && value > 0 {
+        return canonical(&format!("{}Mi", value / 1_048_576_000)).unwrap_or(text);
+    }
+    canonical(&text).unwrap_or(text)
+}
+
 /// A number with a power of ten, as quantities show it: in thousands.
 fn exponent(value: f64, power: i32) -> String {
     let (mut v, mut p) = (value, power);
@@ -164,6 +174,7 @@ fn exponent(value: f64, power: i32) -> String {
 }
 
 fn pod(obj: &mut Value) {
+    addresses(&mut obj["status"]);
     let spec = &mut obj["spec"];
     podfill::spec(spec);
     podfill::own(spec);
@@ -172,6 +183,17 @@ fn pod(obj: &mut Value) {
         spec["terminationGracePeriodSeconds"] = 1.into();
     }
     tidy(spec);
+}
+
+/// The first of a pod's addresses stands in two places; the single one is right.
+fn addresses(status: &mut Value) {
+    let first = status["podIPs"][0]["ip"].as_str().unwrap_or_default().to_owned();
+    let told = status["podIP"].as_str().unwrap_or_default().to_owned();
+    if !told.is_empty() && told != first {
+        status["podIPs"] = json!([{"ip": told}]);
+    } else if told.is_empty() && !first.is_empty() {
+        status["podIP"] = first.into();
+    }
 }
 
 /// Quality of service of a pod.
@@ -411,13 +433,6 @@ fn secret(obj: &mut Value) {
 fn claim(obj: &mut Value) {
     set(&mut obj["spec"], "volumeMode", "Filesystem".into());
     set(&mut obj["status"], "phase", "Pending".into());
-    // either way of naming where the data is from says the same
-    let (from, by) = (obj["spec"]["dataSource"].clone(), obj["spec"]["dataSourceRef"].clone());
-    match (from.is_object(), by.is_object()) {
-        (true, false) => obj["spec"]["dataSourceRef"] = from,
-        (false, true) if by["namespace"].is_null() => obj["spec"]["dataSource"] = by,
-        _ => {}
-    }
     tidy(&mut obj["spec"]);
 }
 

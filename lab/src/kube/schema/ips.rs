@@ -91,11 +91,11 @@ pub(super) fn sound_range(at: &str, text: &str, out: &mut Vec<Cause>) {
     out.extend(range(text, false).iter().map(|why| Cause::invalid(at, &text.into(), why)));
 }
 
-/// Addresses that no endpoint has; `blank`: which addresses the words call unspecified.
-pub(super) fn reachable(at: &str, text: &str, ip: IpAddr, blank: &str, out: &mut Vec<Cause>) {
+/// Addresses that no endpoint has.
+pub(super) fn reachable(at: &str, text: &str, ip: IpAddr, out: &mut Vec<Cause>) {
     let mut say = |why: &str| out.push(Cause::invalid(at, &text.into(), why));
     if ip.is_unspecified() {
-        say(&format!("may not be unspecified ({blank})"));
+        say(&format!("may not be unspecified ({text})"));
     }
     if ip.is_loopback() {
         say("may not be in the loopback range (127.0.0.0/8, ::1/128)");

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::defaults::tidy;
-use super::names;
 use super::rules::{domain_path, duplicate, one_of, too_long, too_many, words};
 use super::validate::{judged, selector};
 use super::workloads::{self, counted, mismatch};
 use super::zones;
+use super::{goshape, names};
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
 use gpuhost_stdlib::wire::cron;
@@ -321,12 +321,21 @@ pub(super) fn changed(old: &Value, new: &Value, out: &mut Vec<Cause>) {
             for field in UNSTARTED.iter().chain(&["/metadata/labels", "/metadata/annotations"]) {
                 t.pointer_mut(field).map(Value::take);
             }
+            for list in ["/spec/containers", "/spec/initContainers"] {
+                let all = t.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+                all.for_each(|c| c["resources"] = Value::Null);
+            }
         }
         tidy(&mut t);
         t
     };
     if rest(old) != rest(new) {
-        out.push(Cause::invalid("spec.template", &is["template"], "field is immutable"));
+        let (at, shown) = if waits {
+            ("spec.template.spec", goshape::shaped("PodSpec", &is["template"]["spec"]))
+        } else {
+            ("spec.template", goshape::template(&is["template"]))
+        };
+        out.push(Cause::invalid(at, &shown, "field is immutable"));
     }
     fixed("completionMode", was, is, &is["completionMode"], out);
     fixed("podFailurePolicy", was, is, &policy(&is["podFailurePolicy"]), out);

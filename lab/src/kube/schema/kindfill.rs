@@ -2,12 +2,15 @@
 use serde_json::{Map, Value, json};
 
 use super::defaults::set;
+use super::nodes;
 use super::podfill::{self, each};
 
 /// Fills in an object of such a kind.
 pub(super) fn apply(kind: &str, obj: &mut Value) {
     match kind {
         "ReplicationController" => replication(obj),
+        "Node" => nodes::fill(obj),
+        "LimitRange" => each(obj, "/spec/limits").filter(|l| l["type"] == "Container").for_each(limits),
         "PodTemplate" => {
             if let Some(spec) = obj.pointer_mut("/template/spec") {
                 podfill::spec(spec);
@@ -41,7 +44,6 @@ pub(super) fn apply(kind: &str, obj: &mut Value) {
         "IPAddress" => keep(&mut obj["spec"]["parentRef"], |_, v| v != ""),
         "APIService" => there(obj, "/spec/service", &[("port", 443.into())]),
         "CSIDriver" => driver(obj),
-        "LimitRange" => each(obj, "/spec/limits").filter(|l| l["type"] == "Container").for_each(limits),
         "HorizontalPodAutoscaler" => {
             set(obj, "spec", json!({}));
             autoscaler(&mut obj["spec"]);

@@ -2,9 +2,9 @@
 //! (the validation packages of kube-apiserver).
 use serde_json::Value;
 
-use super::names;
 use super::rules::{LEAST, duplicate, forbidden, immutable, one_of};
 use super::validate::{judged, labels};
+use super::{goshape, names};
 use crate::kube::store::{Cause, meta};
 use crate::kube::text::{arr, milli, s, shown};
 
@@ -33,21 +33,61 @@ pub(super) const COUNTED: &[&str] = &[
 
 /// Checks a ResourceQuota.
 pub(super) fn quota(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
-    for (k, v) in obj["spec"]["hard"].as_object().into_iter().flatten() {
-        let at = format!("spec.hard[{k}]");
-        judged(at.as_str(), k, names::key, out);
-        if !k.contains('/') && !COUNTED.contains(&k.as_str()) && !k.contains("hugepages-") {
-            for why in ["must be a standard resource type or fully qualified", "must be a standard resource for quota"]
-            {
-                out.push(Cause::invalid(at.as_str(), &k.as_str().into(), why));
-            }
-        }
-        if milli(v) < 0 {
-            out.push(Cause::invalid(at, v, LEAST));
-        }
-    }
+    amounts(&obj["spec"]["hard"], "spec.hard", out);
     scopes(&obj["spec"], out);
     immutable("spec.scopes", &obj["spec"]["scopes"], old.map(|o| &o["spec"]["scopes"]), out);
+}
+
+/// Checks the status of a ResourceQuota.
+pub(super) fn quota_status(obj: &Value, out: &mut Vec<Cause>) {
+    for f in ["hard", "used"] {
+        amounts(&obj["status"][f], &format!("status.{f}"), out);
+    }
+}
+
+fn amounts(map: &Value, at: &str, out: &mut Vec<Cause>) {
+    for (k, v) in map.as_object().into_iter().flatten() {
+        let at = format!("{at}[{k}]");
+        let known = k.contains('/') || COUNTED.contains(&k.as_str()) || k.contains("hugepages-");
+        named(&at, k, known, out);
+        if !known {
+            out.push(Cause::invalid(at.as_str(), &k.as_str().into(), "must be a standard resource for quota"));
+        }
+        counted(k, v, at, out);
+    }
+}
+
+/// The name of a resource, which is `known` or has a domain.
+fn named(at: &str, name: &str, known: bool, out: &mut Vec<Cause>) {
+    let before = out.len();
+    judged(at, name, names::key, out);
+    if !known && out.len() == before {
+        out.push(Cause::invalid(at, &name.into(), "must be a standard resource type or fully qualified"));
+    }
+}
+
+/// Resources that come in whole numbers.
+const WHOLE: &[&str] = &[
+    "pods",
+    "services",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// How much there is of a resource.
+pub(super) fn counted(name: &str, v: &Value, at: String, out: &mut Vec<Cause>) {
+    if milli(v) < 0 {
+        out.push(Cause::invalid(at.as_str(), v, LEAST));
+    }
+    let extended = name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.");
+    if (WHOLE.contains(&name) || extended) && milli(v) % 1000 != 0 {
+        out.push(Cause::invalid(at, v, "must be an integer"));
+    }
 }
 
 /// What quotas may be about.
@@ -98,7 +138,7 @@ fn scopes(spec: &Value, out: &mut Vec<Cause>) {
         }
         let only = SCOPES[..4].contains(&scope) || scope == "CrossNamespacePodAffinity";
         if only && operator != "Exists" {
-            let why = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+            let why = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
             out.push(Cause::invalid(format!("{at}.operator"), &e["operator"], why));
         }
         match operator {
@@ -122,8 +162,10 @@ pub(super) fn range(spec: &Value, out: &mut Vec<Cause>) {
     for (i, l) in arr(spec, "/limits").iter().enumerate() {
         let at = format!("spec.limits[{i}]");
         let kind = s(l, "/type");
+        let before = out.len();
         judged(format!("{at}.type"), kind, names::key, out);
-        if !kind.is_empty() && !kind.contains('/') && !matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim") {
+        let standard = kind.contains('/') || matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim");
+        if !standard && out.len() == before {
             let why = "must be a standard limit type or fully qualified";
             out.push(Cause::invalid(format!("{at}.type"), &kind.into(), why));
         }
@@ -131,18 +173,58 @@ pub(super) fn range(spec: &Value, out: &mut Vec<Cause>) {
             out.push(duplicate(format!("{at}.type"), &l["type"]));
         }
         seen.push(&l["type"]);
-        if kind == "Pod" {
-            for f in
-                ["default", "defaultRequest"].into_iter().filter(|f| l[*f].as_object().is_some_and(|m| !m.is_empty()))
-            {
-                out.push(forbidden(&format!("{at}.{f}"), "may not be specified when `type` is 'Pod'"));
+        for part in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+            if kind == "Pod" && part.starts_with("default") {
+                if l[part].as_object().is_some_and(|m| !m.is_empty()) {
+                    out.push(forbidden(&format!("{at}.{part}"), "may not be specified when `type` is 'Pod'"));
+                }
+                continue;
+            }
+            bounded(kind, &l[part], &format!("{at}.{part}"), out);
+            if part == "defaultRequest" {
+                sized(kind, l, &at, out);
             }
         }
-        if kind == "PersistentVolumeClaim" && l["min"]["storage"].is_null() && l["max"]["storage"].is_null() {
-            let why = "either minimum or maximum storage value is required, but neither was provided";
-            out.push(Cause::required(format!("{at}.limits"), why));
-        }
         ordered(l, &at, out);
+        ratios(l, &at, out);
+    }
+}
+
+/// Names of what a LimitRange bounds.
+fn bounded(kind: &str, map: &Value, at: &str, out: &mut Vec<Cause>) {
+    for (k, _) in map.as_object().into_iter().flatten() {
+        let at = format!("{at}[{k}]");
+        let container = matches!(k.as_str(), "cpu" | "memory" | "ephemeral-storage") || k.starts_with("hugepages-");
+        let known = k.contains('/') || container || k == "storage" || COUNTED.contains(&k.as_str());
+        named(&at, k, known, out);
+        if matches!(kind, "Pod" | "Container") && !container && !k.contains('/') {
+            out.push(Cause::invalid(at, &k.as_str().into(), "must be a standard resource for containers"));
+        }
+    }
+}
+
+fn sized(kind: &str, l: &Value, at: &str, out: &mut Vec<Cause>) {
+    if kind == "PersistentVolumeClaim" && l["min"]["storage"].is_null() && l["max"]["storage"].is_null() {
+        let why = "either minimum or maximum storage value is required, but neither was provided";
+        out.push(Cause::required(format!("{at}.limits"), why));
+    }
+}
+
+/// How much more than its request a limit may be.
+fn ratios(l: &Value, at: &str, out: &mut Vec<Cause>) {
+    for (k, v) in l["maxLimitRequestRatio"].as_object().into_iter().flatten() {
+        let at = format!("{at}.maxLimitRequestRatio[{k}]");
+        if milli(v) < 1000 {
+            out.push(Cause::invalid(at.as_str(), v, &format!("ratio {} is less than 1", shown(v))));
+        }
+        let (least, most) = (&l["min"][k], &l["max"][k]);
+        if !least.is_null() && !most.is_null() {
+            let bound = milli(most) as f64 / milli(least) as f64;
+            if milli(v) as f64 / 1000.0 > bound {
+                let why = format!("ratio {} is greater than max/min = {bound:.6}", shown(v));
+                out.push(Cause::invalid(at, v, &why));
+            }
+        }
     }
 }
 
@@ -260,6 +342,8 @@ const AROUND: &[&str] = &[
 
 /// Refuses to put a volume somewhere else.
 pub(super) fn volume_update(old: &Value, new: &Value, out: &mut Vec<Cause>) {
+    // a changed volume is looked at as a new one once more
+    super::volumes::volume(&new["spec"], out);
     let source = |o: &Value| {
         let mut spec = o["spec"].clone();
         if let Some(m) = spec.as_object_mut() {
@@ -268,35 +352,71 @@ pub(super) fn volume_update(old: &Value, new: &Value, out: &mut Vec<Cause>) {
         spec
     };
     if source(old) != source(new) {
-        let why = "spec.persistentvolumesource is immutable after creation";
-        out.push(forbidden("spec.persistentvolumesource", why));
+        let how = goshape::difference("PersistentVolumeSource", &old["spec"], &new["spec"]);
+        let why = format!("spec.persistentvolumesource is immutable after creation\n{how}");
+        out.push(forbidden("spec.persistentvolumesource", &why));
     }
     immutable("volumeMode", &new["spec"]["volumeMode"], Some(&old["spec"]["volumeMode"]), out);
+    let (had, has) = (&old["spec"]["nodeAffinity"], &new["spec"]["nodeAffinity"]);
+    if had.is_object() && had != has {
+        let why = "field is immutable, except for updating from beta label to GA";
+        out.push(Cause::invalid("nodeAffinity", &goshape::shaped("VolumeNodeAffinity", has), why));
+    }
+    attributes(
+        old,
+        new,
+        &old["spec"]["volumeAttributesClassName"],
+        "update from non-nil value to nil is forbidden",
+        out,
+    );
 }
 
-/// Refuses changes of a claim beside its size, its attributes and, once, its volume.
+/// Refuses to take the class of attributes away from what has one.
+fn attributes(old: &Value, new: &Value, had: &Value, why: &str, out: &mut Vec<Cause>) {
+    let at = "volumeAttributesClassName";
+    if old["spec"][at] != new["spec"][at] && had.is_string() && new["spec"][at].is_null() {
+        out.push(forbidden(&format!("spec.{at}"), why));
+    }
+}
+
+const BETA: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// Refuses changes of a claim beside its size, its attributes and, once, its volume and its class.
 pub(super) fn claim_update(old: &Value, new: &Value, out: &mut Vec<Cause>) {
-    let rest = |o: &Value| {
-        let mut spec = o["spec"].clone();
-        if let Some(m) = spec.as_object_mut() {
-            m.shift_remove("volumeAttributesClassName");
-            if s(old, "/spec/volumeName").is_empty() {
-                m.shift_remove("volumeName");
-            }
-            m.retain(|_, v| !v.is_null());
+    let (class, note) = (&new["spec"]["storageClassName"], meta::annotation(old, BETA));
+    let unclassed = old["spec"]["storageClassName"].is_null() && class.is_string();
+    let told = unclassed && note.is_none_or(|n| class == n);
+    if !(told && note.is_some()) && meta::annotation(new, BETA) != note {
+        let at = format!("metadata.annotations[{BETA}]");
+        let shown = meta::annotation(new, BETA).unwrap_or_default();
+        out.push(Cause::invalid(at, &shown.into(), "field is immutable"));
+    }
+    let bound = new["status"]["phase"] == "Bound";
+    let (mut had, mut has) = (old["spec"].clone(), new["spec"].clone());
+    if s(&had, "/volumeName").is_empty() {
+        had["volumeName"] = has["volumeName"].clone();
+    }
+    if told {
+        has["storageClassName"] = Value::Null;
+    }
+    if bound {
+        let (size, class) = ("/resources/requests/storage", "volumeAttributesClassName");
+        if let Some(now) = has.pointer_mut(size) {
+            *now = had.pointer(size).cloned().unwrap_or_default();
         }
-        if new["status"]["phase"] == "Bound" {
-            spec["resources"]["requests"]["storage"] = Value::Null;
-        }
-        spec
-    };
-    if rest(old) != rest(new) {
+        has[class] = had[class].clone();
+    }
+    let of = "PersistentVolumeClaimSpec";
+    if goshape::shaped(of, &had) != goshape::shaped(of, &has) {
         let why =
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-        out.push(forbidden("spec", why));
+        out.push(forbidden("spec", &format!("{why}\n{}", goshape::difference(of, &had, &has))));
     }
-    let (have, want) = (&old["status"]["capacity"]["storage"], &new["spec"]["resources"]["requests"]["storage"]);
-    if !have.is_null() && milli(want) < milli(have) {
+    let size = |o: &Value| milli(&o["spec"]["resources"]["requests"]["storage"]);
+    if size(new) < size(old) && size(new) <= milli(&old["status"]["capacity"]["storage"]) {
         out.push(forbidden("spec.resources.requests.storage", "field can not be less than status.capacity"));
     }
+    immutable("volumeMode", &new["spec"]["volumeMode"], Some(&old["spec"]["volumeMode"]), out);
+    let why = "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil";
+    attributes(old, new, &old["status"]["currentVolumeAttributesClassName"], why, out);
 }

@@ -145,7 +145,7 @@ fn passing(spec: &Value, path: &str, about: &About<'_>, out: &mut Vec<Cause>) {
             out.push(Cause { reason: "FieldValueNotFound", field, message });
         }
         let set = |v: &Value| !v.is_null() && v.as_object().is_none_or(|m| !m.is_empty());
-        let fields = ["lifecycle", "livenessProbe", "ports", "readinessProbe", "resources", "startupProbe"];
+        let fields = ["ports", "resources", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"];
         for f in fields.into_iter().filter(|f| set(&c[*f])) {
             out.push(forbidden(&format!("{at}.{f}"), "cannot be set for an Ephemeral Container"));
         }

@@ -1,7 +1,8 @@
 //! What of a pod changes: images, a deadline that comes nearer, more tolerations, fewer gates, further ephemeral
 //! containers. Grade: source (the validation of the core group).
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::goshape;
 use super::rules::forbidden;
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
@@ -18,8 +19,14 @@ pub(super) fn check(old: &Value, new: &Value, out: &mut Vec<Cause>) {
             out.push(forbidden(&format!("spec.{list}"), "pod updates may not add or remove containers"));
             return;
         }
-        for (i, _) in b.iter().enumerate().filter(|(_, c)| s(c, "/image").trim().is_empty()) {
-            out.push(Cause::required(format!("spec.{list}[{i}].image"), ""));
+        for (i, image) in b.iter().map(|c| s(c, "/image")).enumerate() {
+            let at = format!("spec.{list}[{i}].image");
+            if image.is_empty() {
+                out.push(Cause::required(at.as_str(), ""));
+            }
+            if image.trim() != image {
+                out.push(Cause::invalid(at, &image.into(), "must not have leading or trailing whitespace"));
+            }
         }
     }
     if !deadline(&had["activeDeadlineSeconds"], &has["activeDeadlineSeconds"], out) {
@@ -27,8 +34,9 @@ pub(super) fn check(old: &Value, new: &Value, out: &mut Vec<Cause>) {
     }
     tolerations(arr(had, "/tolerations"), arr(has, "/tolerations"), out);
     gates(arr(had, "/schedulingGates"), arr(has, "/schedulingGates"), out);
-    if frozen(had, had) != frozen(has, had) {
-        out.push(forbidden("spec", REST));
+    let now = munged(has, had, out);
+    if goshape::shaped("PodSpec", had) != goshape::shaped("PodSpec", &now) {
+        out.push(forbidden("spec", &format!("{REST}\n{}", goshape::difference("PodSpec", had, &now))));
     }
 }
 
@@ -75,41 +83,70 @@ fn ephemeral(had: &Value, has: &Value, out: &mut Vec<Cause>) {
     for c in arr(had, "/ephemeralContainers") {
         let how = match now.iter().find(|n| n["name"] == c["name"]) {
             Some(n) if n == c => continue,
-            Some(_) => "changed",
-            None => "removed",
+            Some(n) => format!("changed\n{}", goshape::difference("EphemeralContainer", c, n)),
+            None => "removed\n".to_owned(),
         };
-        let why = format!("existing ephemeral containers {} may not be {how}\n", c["name"]);
+        let why = format!("existing ephemeral containers {} may not be {how}", c["name"]);
         out.push(forbidden("spec.ephemeralContainers", &why));
     }
 }
 
-/// What of a pod's spec never changes, seen from what it was.
-fn frozen(spec: &Value, was: &Value) -> Value {
+/// A changed spec without the changes that are allowed; others are told of.
+fn munged(spec: &Value, was: &Value, out: &mut Vec<Cause>) -> Value {
     let mut spec = spec.clone();
-    let Some(m) = spec.as_object_mut() else { return spec };
     for list in ["containers", "initContainers"] {
-        for c in m.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            c["image"] = Value::Null;
-        }
+        let had = arr(was, &format!("/{list}"));
+        let now = spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        now.zip(had).for_each(|(c, h)| c["image"] = h["image"].clone());
     }
-    for free in ["activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers"] {
-        m.shift_remove(free);
-    }
-    if was["terminationGracePeriodSeconds"].as_i64().is_some_and(|n| n < 0)
-        && m.get("terminationGracePeriodSeconds") == Some(&json!(1))
-    {
-        m.insert("terminationGracePeriodSeconds".into(), was["terminationGracePeriodSeconds"].clone());
+    let mut keep = |f: &str| spec[f] = was[f].clone();
+    // of further ephemeral containers another part of the API hears
+    ["activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers"].into_iter().for_each(&mut keep);
+    let grace = "terminationGracePeriodSeconds";
+    if was[grace].as_i64().is_some_and(|n| n < 0) && spec[grace] == 1 {
+        spec[grace] = was[grace].clone();
     }
     // before the gates are open nobody has looked where the pod may go
     if !arr(was, "/schedulingGates").is_empty() {
-        m.shift_remove("affinity");
-        if let Some(kept) = was["nodeSelector"].as_object()
-            && let Some(own) = m.get_mut("nodeSelector").and_then(Value::as_object_mut)
-        {
-            own.retain(|k, _| kept.contains_key(k));
-        } else if was["nodeSelector"].is_null() {
-            m.shift_remove("nodeSelector");
-        }
+        selected(&mut spec, was, out);
+        near(&mut spec, was, out);
     }
     spec
+}
+
+fn selected(spec: &mut Value, was: &Value, out: &mut Vec<Cause>) {
+    let had = was["nodeSelector"].as_object();
+    if had.into_iter().flatten().any(|(k, v)| spec["nodeSelector"].get(k) != Some(v)) {
+        let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        out.push(Cause::invalid("spec.nodeSelector", &spec["nodeSelector"], why));
+    }
+    spec["nodeSelector"] = was["nodeSelector"].clone();
+}
+
+/// The nodes that a gated pod may go to only become fewer.
+fn near(spec: &mut Value, was: &Value, out: &mut Vec<Cause>) {
+    const TERMS: &str = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let at = format!("spec{}", TERMS.replace('/', "."));
+    let (had, has) = (arr(was, TERMS), arr(spec, TERMS));
+    if !had.is_empty() && had.len() != has.len() {
+        let shown: Vec<Value> = has.iter().map(|t| goshape::shaped("NodeSelectorTerm", t)).collect();
+        let shown = if shown.is_empty() { Value::Null } else { shown.into() };
+        let why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        out.push(Cause::invalid(at, &shown, why));
+    } else {
+        for (i, (a, b)) in had.iter().zip(has).enumerate() {
+            let lost = |p: &str| arr(a, p).iter().any(|e| !arr(b, p).contains(e));
+            if lost("/matchExpressions") || lost("/matchFields") {
+                let why = "only additions are allowed (no mutations or deletions)";
+                out.push(Cause::invalid(format!("{at}[{i}]"), &goshape::shaped("NodeSelectorTerm", b), why));
+            }
+        }
+    }
+    let own = was["affinity"]["nodeAffinity"].clone();
+    let others = ["podAffinity", "podAntiAffinity"].iter().any(|f| !spec["affinity"][*f].is_null());
+    if was["affinity"].is_null() && !others {
+        spec["affinity"] = Value::Null;
+    } else if !(own.is_null() && spec["affinity"].is_null()) {
+        spec["affinity"]["nodeAffinity"] = own;
+    }
 }

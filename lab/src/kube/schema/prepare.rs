@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::defaults::{self, set};
-use super::{Kind, allocate, typed};
+use super::{Kind, allocate, nodes, typed};
 use crate::kube::store::{Failure, Store, meta};
 use crate::kube::text::arr;
 
@@ -38,6 +38,7 @@ pub fn created(store: &mut Store, kind: &Kind, obj: &mut Value) -> Result<(), Fa
         ("", "Pod") => pod(store.now_ms(), obj),
         ("", "Service") => done = allocate::give(store, obj, None),
         ("", "PersistentVolumeClaim") => {
+            sources(obj, None);
             class(store, obj);
             protect(obj, "kubernetes.io/pvc-protection");
         }
@@ -66,6 +67,14 @@ pub fn updated(store: &mut Store, kind: &Kind, old: &Value, obj: &mut Value, sub
         return Ok(());
     }
     match kind.kind.as_str() {
+        "Namespace" => {
+            set_as(&mut obj["spec"], &old["spec"], "finalizers");
+            Ok(())
+        }
+        "PersistentVolumeClaim" => {
+            sources(obj, Some(old));
+            Ok(())
+        }
         "Service" => {
             let done = allocate::give(store, obj, Some(old));
             allocate::retyped(obj, old);
@@ -114,6 +123,43 @@ pub fn tolerances(obj: &mut Value) {
         _ if more.is_empty() => {}
         Some(all) => all.extend(more),
         None => obj["spec"]["tolerations"] = more.into(),
+    }
+}
+
+/// Lets a field be as it was.
+fn set_as(at: &mut Value, was: &Value, field: &str) {
+    match was.get(field) {
+        Some(v) => at[field] = v.clone(),
+        None => drop(at.as_object_mut().and_then(|m| m.shift_remove(field))),
+    }
+}
+
+/// Lets both ways of naming where a claim's data is from say the same; what the older one cannot name is dropped.
+fn sources(obj: &mut Value, old: Option<&Value>) {
+    let spec = &mut obj["spec"];
+    let told = |spec: &Value| ["dataSource", "dataSourceRef"].map(|f| spec[f].is_object());
+    if told(spec) == [true, false] && old.is_none_or(|o| told(&o["spec"]) == [false, false]) {
+        let of = (spec["dataSource"]["apiGroup"].as_str().unwrap_or_default(), &spec["dataSource"]["kind"]);
+        let known = [("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot")];
+        if !known.iter().any(|k| of.0 == k.0 && of.1 == k.1) {
+            spec.as_object_mut().map(|m| m.shift_remove("dataSource"));
+        }
+    }
+    let full = |r: &Value| json!({"apiGroup": r["apiGroup"], "kind": r["kind"], "name": r["name"]});
+    match told(spec) {
+        [true, false] => spec["dataSourceRef"] = full(&spec["dataSource"]),
+        [false, true] if spec["dataSourceRef"]["namespace"].as_str().is_none_or(str::is_empty) => {
+            spec["dataSource"] = full(&spec["dataSourceRef"]);
+        }
+        _ => {}
+    }
+    defaults::tidy(spec);
+}
+
+/// Keeps pods off a new node until it is seen to be ready.
+pub fn admitted(kind: &Kind, obj: &mut Value) {
+    if kind.group.is_empty() && kind.kind == "Node" {
+        nodes::tainted(obj);
     }
 }
 

@@ -75,7 +75,15 @@ pub fn of(kind: &Kind, obj: &Value, old: Option<&Value>) -> Vec<String> {
         ("", "PersistentVolume") if obj["spec"]["persistentVolumeReclaimPolicy"] == "Recycle" => {
             out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into());
         }
+        ("", "Node") if old.is_none() && !s(obj, "/spec/externalID").is_empty() => {
+            out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
+        }
         ("", "PersistentVolumeClaim") => {
+            const BETA: &str = "volume.beta.kubernetes.io/storage-class";
+            if meta::annotation(obj, BETA).is_some() {
+                let how = "deprecated since v1.8; use \"storageClassName\" attribute instead";
+                out.push(format!("metadata.annotations[{BETA}]: {how}"));
+            }
             let v = &obj["spec"]["resources"]["requests"]["storage"];
             if !v.is_null() && milli(v) % 1000 != 0 {
                 out.push(format!(
@@ -87,6 +95,12 @@ pub fn of(kind: &Kind, obj: &Value, old: Option<&Value>) -> Vec<String> {
         _ => {}
     }
     let (Some(at), Some(spec)) = (template(kind), pod_spec(kind, obj)) else { return out };
+    // of a template that stays as it is nothing is said again
+    let notes = |o: &Value| o["metadata"]["annotations"].clone();
+    let stays = |o: &Value| o["spec"] == obj["spec"] && (kind.kind != "Deployment" || notes(o) == notes(obj));
+    if kind.kind != "Pod" && old.is_some_and(stays) {
+        return out;
+    }
     let above = obj.pointer(&format!("/{}metadata/annotations", at.replace('.', "/"))).unwrap_or(&Value::Null);
     for (key, why) in OLD_NOTES.iter().filter(|(k, _)| !above[*k].is_null()) {
         out.push(format!("{at}metadata.annotations[{key}]: {why}"));

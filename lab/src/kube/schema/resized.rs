@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::{Kind, rules};
 use crate::kube::store::{Cause, Failure, meta};
+use crate::kube::text::arr;
 
 const LISTS: [&str; 2] = ["containers", "initContainers"];
 
@@ -18,6 +19,10 @@ pub fn taken(old: &Value, new: &Value) -> Value {
                     Some(r) => c["resources"] = r.clone(),
                     None => c["resources"] = Value::Object(serde_json::Map::new()),
                 }
+                match asked.get("resizePolicy") {
+                    Some(p) => c["resizePolicy"] = p.clone(),
+                    None => drop(c.as_object_mut().and_then(|m| m.shift_remove("resizePolicy"))),
+                }
             }
         }
     }
@@ -30,43 +35,49 @@ pub fn taken(old: &Value, new: &Value) -> Value {
 /// 422 with every cause.
 pub fn check(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
     let mut causes = Vec::new();
-    for list in LISTS {
-        let had = old["spec"][list].as_array().into_iter().flatten();
-        let has = new["spec"][list].as_array().into_iter().flatten();
-        for (i, (a, b)) in had.zip(has).enumerate() {
-            for part in ["limits", "requests"] {
-                parts(
-                    &format!("spec.{list}[{i}].resources"),
-                    part,
-                    &a["resources"][part],
-                    &b["resources"][part],
-                    &mut causes,
-                );
+    rules::check(kind, new, Some(old), &mut causes);
+    let class = old["status"]["qosClass"].as_str().unwrap_or_default();
+    if !class.is_empty() && class != super::defaults::quality(new) {
+        let why = "Pod QOS Class may not change as a result of resizing";
+        causes.push(Cause::invalid("spec", &class.into(), why));
+    }
+    let pairs = |list: &'static str| {
+        let of = |o: &'_ Value| arr(&o["spec"], &format!("/{list}")).to_vec();
+        of(old).into_iter().zip(of(new)).enumerate()
+    };
+    for list in ["initContainers", "containers"] {
+        for (i, (a, b)) in pairs(list) {
+            for part in ["requests", "limits"] {
+                let had = a["resources"][part].as_object().into_iter().flatten();
+                if had.into_iter().any(|(k, _)| b["resources"][part][k].is_null()) {
+                    let at = format!("spec.{list}[{i}].resources.{part}");
+                    causes.push(rules::forbidden(&at, &format!("resource {part} cannot be removed")));
+                }
             }
         }
     }
-    rules::check(kind, new, Some(old), &mut causes);
-    let class = super::defaults::quality(new);
-    if old["status"]["qosClass"].as_str().is_some_and(|c| c != class) {
-        let why = "Pod QOS Class may not change as a result of resizing";
-        causes.push(Cause::invalid("spec", &class.into(), why));
+    for _ in pairs("containers").filter(|(_, (a, b))| fixed(a) != fixed(b)) {
+        causes.push(rules::forbidden("spec", "only cpu and memory resources are mutable"));
+    }
+    for (i, (a, b)) in pairs("initContainers") {
+        if fixed(&a) != fixed(&b) {
+            let why = "only cpu and memory resources for init or sidecar containers are mutable";
+            causes.push(rules::forbidden(&format!("spec.initContainers[{i}]"), why));
+        }
     }
     if causes.is_empty() { Ok(()) } else { Err(Failure::invalid(kind, meta::name(new), &causes)) }
 }
 
-fn parts(at: &str, part: &str, had: &Value, has: &Value, out: &mut Vec<Cause>) {
-    let forbidden =
-        |field: String, why: &str| Cause { reason: "FieldValueForbidden", field, message: format!("Forbidden: {why}") };
-    let names = |v: &Value| v.as_object().map(|m| m.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
-    for name in names(had).into_iter().chain(names(has)) {
-        let (a, b) = (had.get(&name), has.get(&name));
-        if !matches!(name.as_str(), "cpu" | "memory") && a != b {
-            out.push(forbidden("spec".into(), "only cpu and memory resources are mutable"));
-            return;
-        }
-        if a.is_some() && b.is_none() {
-            out.push(forbidden(format!("{at}.{part}"), &format!("resource {part} cannot be removed")));
-            return;
+/// What of a container a resize leaves alone.
+fn fixed(c: &Value) -> Value {
+    let mut c = c.clone();
+    for part in ["requests", "limits"] {
+        if let Some(m) = c["resources"].get_mut(part).and_then(Value::as_object_mut) {
+            m.retain(|k, _| !matches!(k.as_str(), "cpu" | "memory"));
+            if m.is_empty() {
+                c["resources"].as_object_mut().map(|r| r.shift_remove(part));
+            }
         }
     }
+    c
 }

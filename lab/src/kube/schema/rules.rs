@@ -2,7 +2,7 @@
 //! Grade: source (the validation packages of kube-apiserver).
 use serde_json::Value;
 
-use super::{Kind, jobs, limits, names, network, podspec, scalers, slices, storage, volumes, workloads};
+use super::{Kind, jobs, limits, names, network, nodes, podspec, scalers, slices, storage, volumes, workloads};
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
 
@@ -103,6 +103,7 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
         "ServiceCIDR" => network::ranges(spec, old.map(|o| &o["spec"]), out),
         _ if kind.group == "storage.k8s.io" => storage::check(kind, obj, old, out),
         "Lease" => limits::lease(spec, out),
+        "Node" => nodes::check(obj, old, out),
         "PersistentVolumeClaim" => volumes::claim(spec, "spec", out),
         "PersistentVolume" => volumes::volume(spec, out),
         "EndpointSlice" => slices::slice(obj, old, out),

@@ -58,7 +58,7 @@ pub(super) fn check(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
         }
         let text = ip.as_str().unwrap_or_default();
         if let (true, Ok(ip)) = (before == out.len(), text.parse()) {
-            ips::reachable(&at, text, ip, text, out);
+            ips::reachable(&at, text, ip, out);
         }
     }
     let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];

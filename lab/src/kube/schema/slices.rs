@@ -11,9 +11,6 @@ use crate::kube::text::{arr, s};
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
-/// The words of endpoints and slices for unspecified addresses.
-const BLANK: &str = "0.0.0.0 or ::";
-
 /// Checks an EndpointSlice.
 pub(super) fn slice(obj: &Value, old: Option<&Value>, out: &mut Vec<Cause>) {
     let sort = s(obj, "/addressType");
@@ -66,7 +63,7 @@ fn endpoint(e: &Value, sort: &str, at: &str, out: &mut Vec<Cause>) {
                 let why = format!("must be an {sort} address");
                 out.push(Cause::invalid(format!("{at}.addresses"), a, &why));
             }
-            Ok(ip) => ips::reachable(&place, text, ip, BLANK, out),
+            Ok(ip) => ips::reachable(&place, text, ip, out),
             Err(_) => {}
         }
     }
@@ -95,14 +92,7 @@ pub(super) fn endpoints(obj: &Value, out: &mut Vec<Cause>) {
         }
         for list in lists {
             for (j, a) in arr(subset, &format!("/{list}")).iter().enumerate() {
-                let (at, text) = (format!("{at}.{list}[{j}].ip"), s(a, "/ip"));
-                match text.parse::<IpAddr>() {
-                    Ok(ip) => ips::reachable(&at, text, ip, BLANK, out),
-                    Err(_) => {
-                        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-                        out.push(Cause::invalid(at, &text.into(), why));
-                    }
-                }
+                address(a, &format!("{at}.{list}[{j}]"), out);
             }
         }
         let ports = arr(subset, "/ports");
@@ -116,5 +106,20 @@ pub(super) fn endpoints(obj: &Value, out: &mut Vec<Cause>) {
             port(format!("{at}.port"), &p["port"], out);
             one_of(format!("{at}.protocol"), &p["protocol"], PROTOCOLS, out);
         }
+    }
+}
+
+fn address(a: &Value, at: &str, out: &mut Vec<Cause>) {
+    let (place, text) = (format!("{at}.ip"), s(a, "/ip"));
+    ips::sound(&place, text, out);
+    for (f, judge) in [("hostname", names::label as names::Judge), ("nodeName", names::subdomain)] {
+        match s(a, &format!("/{f}")) {
+            "" => {}
+            name => judged(format!("{at}.{f}"), name, judge, out),
+        }
+    }
+    match text.parse::<IpAddr>() {
+        Ok(ip) => ips::reachable(&place, text, ip, out),
+        Err(_) => out.push(Cause::invalid(place, &text.into(), "must be a valid IP address")),
     }
 }

@@ -11,6 +11,9 @@ use crate::kube::text::{arr, s};
 /// Kind, counts, those of them that `replicas` bounds, what the number that is ready is called.
 type Counts = (&'static str, &'static [&'static str], &'static [&'static str], &'static str);
 
+/// Counts of sets of pods that their number bounds.
+const BOUNDED: &[&str] = &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+
 const COUNTS: &[Counts] = &[
     (
         "Deployment",
@@ -28,6 +31,12 @@ const COUNTS: &[Counts] = &[
         "readyReplicas",
     ),
     (
+        "ReplicationController",
+        &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"],
+        BOUNDED,
+        "readyReplicas",
+    ),
+    (
         "ReplicaSet",
         &[
             "replicas",
@@ -37,7 +46,7 @@ const COUNTS: &[Counts] = &[
             "observedGeneration",
             "terminatingReplicas",
         ],
-        &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+        BOUNDED,
         "readyReplicas",
     ),
     (

@@ -3,13 +3,17 @@ use serde_json::{Value, json};
 
 use super::rules::forbidden;
 use super::validate::judged;
-use super::{Kind, ips, names, services};
+use super::{Kind, ips, limits, names, nodes, services, volumes};
 use crate::kube::store::{Cause, meta};
 use crate::kube::text::{arr, s};
 
 /// Whether writes to the status of the kind are checked here, and its spec is not looked at.
 pub(super) fn known(kind: &Kind) -> bool {
-    kind.group.is_empty() && matches!(kind.kind.as_str(), "Namespace" | "Pod" | "Service")
+    kind.group.is_empty()
+        && matches!(
+            kind.kind.as_str(),
+            "Namespace" | "Node" | "Pod" | "Service" | "ResourceQuota" | "PersistentVolume" | "PersistentVolumeClaim"
+        )
 }
 
 /// Checks a changed status.
@@ -17,6 +21,10 @@ pub(super) fn check(kind: &Kind, old: &Value, new: &Value, out: &mut Vec<Cause>)
     match kind.kind.as_str() {
         "Namespace" => namespace(new, out),
         "Pod" => pod(old, new, out),
+        "ResourceQuota" => limits::quota_status(new, out),
+        "PersistentVolume" => {}
+        "Node" => nodes::status(new, old, out),
+        "PersistentVolumeClaim" => volumes::claim_status(new, out),
         _ => services::status(new, old, out),
     }
 }

@@ -297,7 +297,9 @@ fn always(kind: &str) -> Value {
         "ValidatingAdmissionPolicy" => json!({"status": {}}),
         "EndpointSlice" => json!({"endpoints": null, "ports": null}),
         "Role" | "ClusterRole" => json!({"rules": null}),
-        "Pod" | "Job" | "PersistentVolume" | "ResourceQuota" => json!({"status": {}}),
+        "Pod" | "Job" | "PersistentVolume" => json!({"status": {}}),
+        "ResourceQuota" => json!({"spec": {}, "status": {}}),
+        "LimitRange" => json!({"spec": {"limits": null}}),
         "ResourceClaim" => json!({"spec": {"devices": {}}, "status": {}}),
         "ResourceClaimTemplate" => json!({"spec": {"metadata": {}, "spec": {"devices": {}}}}),
         "CertificateSigningRequest" | "PriorityLevelConfiguration" | "FlowSchema" | "APIService" => {
@@ -339,11 +341,13 @@ fn lean(node: Node<'_>, v: &mut Value) {
                 let Some(v) = m.get_mut(&k) else { continue };
                 lean(sub, v);
                 let map = sub.kind() == Some("object") && matches!(sub.field("*"), Field::Entry(_)) && !sub.open();
-                let empty = match v {
-                    Value::Array(a) => a.is_empty() && sub.kind() == Some("array"),
-                    Value::Object(m) => m.is_empty() && map,
-                    _ => false,
-                };
+                // an empty list of managers is an order to forget them
+                let empty = k != "managedFields"
+                    && match v {
+                        Value::Array(a) => a.is_empty() && sub.kind() == Some("array"),
+                        Value::Object(m) => m.is_empty() && map,
+                        _ => false,
+                    };
                 if empty && needed.contains(&k.as_str()) {
                     *v = Value::Null;
                 } else if empty {
@@ -372,6 +376,9 @@ pub fn complete(kind: &Kind, obj: &mut Value) {
     }
     lean(Node::of(kind), obj);
     fill(obj, &always(&kind.kind));
+    for p in ["/spec/dataSource", "/spec/dataSourceRef"].iter().filter(|_| kind.kind == "PersistentVolumeClaim") {
+        obj.pointer_mut(p).into_iter().for_each(|r| fill(r, &json!({"apiGroup": null})));
+    }
     for (list, fields) in items(&kind.kind) {
         for item in obj.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             fill(item, &fields);

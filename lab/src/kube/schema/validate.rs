@@ -40,7 +40,7 @@ fn metadata(obj: &Value, out: &mut Vec<Cause>) {
     }
 }
 
-fn described(obj: &Value, out: &mut Vec<Cause>) {
+pub(super) fn described(obj: &Value, out: &mut Vec<Cause>) {
     labels(&obj["metadata"]["labels"], "metadata.labels", out);
     annotations(&obj["metadata"]["annotations"], "metadata.annotations", out);
     owners(&obj["metadata"]["ownerReferences"], out);
@@ -63,13 +63,38 @@ fn changed(old: &Value, new: &Value, out: &mut Vec<Cause>) {
 
 /// Built-in kinds have finalizers with a domain, or the machinery's own.
 fn finalizers(kind: &Kind, obj: &Value, out: &mut Vec<Cause>) {
-    for (i, f) in meta::finalizers(obj).into_iter().enumerate() {
-        let standard = matches!(f, "kubernetes" | "orphan" | "foregroundDeletion");
-        if !kind.custom && !f.contains('/') && !standard {
-            let why = "name is neither a standard finalizer name nor is it fully qualified";
-            out.push(Cause::invalid(format!("metadata.finalizers[{i}]"), &f.into(), why));
-        }
+    for (i, f) in meta::finalizers(obj).into_iter().enumerate().filter(|_| !kind.custom) {
+        finalizer(format!("metadata.finalizers[{i}]"), f, out);
     }
+}
+
+fn finalizer(at: String, f: &str, out: &mut Vec<Cause>) {
+    judged(at.as_str(), f, names::key, out);
+    if !f.contains('/') && !matches!(f, "kubernetes" | "orphan" | "foregroundDeletion") {
+        let why = "name is neither a standard finalizer name nor is it fully qualified";
+        out.push(Cause::invalid(at, &f.into(), why));
+    }
+}
+
+/// Checks who holds a namespace; whether each has a place of its own in the words.
+fn held(obj: &Value, placed: bool, out: &mut Vec<Cause>) {
+    for (i, f) in obj["spec"]["finalizers"].as_array().into_iter().flatten().enumerate() {
+        let at = if placed { format!("spec.finalizers[{i}]") } else { "spec.finalizers".to_owned() };
+        finalizer(at, f.as_str().unwrap_or_default(), out);
+    }
+}
+
+/// Checks the holders that are to be left of a namespace.
+///
+/// # Errors
+/// 422 with every cause.
+pub fn finalize(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
+    let mut causes = Vec::new();
+    metadata(new, &mut causes);
+    changed(old, new, &mut causes);
+    changed(old, new, &mut causes);
+    held(new, true, &mut causes);
+    finish(kind, new, &causes)
 }
 
 /// Refuses an update that says that an object ends: only a deletion does.
@@ -83,6 +108,8 @@ pub fn ends(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
             rules::immutable(&format!("metadata.{f}"), &new["metadata"][f], Some(&Value::Null), &mut causes);
         }
     }
+    // looked at by the generic rules and by those of the kind
+    causes.extend(causes.clone());
     finish(kind, new, &causes)
 }
 
@@ -195,6 +222,9 @@ pub fn create(kind: &Kind, obj: &Value) -> Result<(), Failure> {
     name(kind, obj, &mut causes);
     metadata(obj, &mut causes);
     finalizers(kind, obj, &mut causes);
+    if kind.group.is_empty() && kind.kind == "Namespace" {
+        held(obj, false, &mut causes);
+    }
     body(kind, obj, None, &mut causes);
     finish(kind, obj, &causes)
 }
@@ -325,6 +355,8 @@ const OWN: &[&str] = &[
     "Job",
     "CronJob",
     "HorizontalPodAutoscaler",
+    "Node",
+    "LimitRange",
     "IPAddress",
     "ServiceCIDR",
     "CSIDriver",

@@ -66,7 +66,8 @@ pub(super) fn volume(spec: &Value, out: &mut Vec<Cause>) {
     match spec["capacity"].as_object().filter(|c| !c.is_empty()) {
         None => {
             out.push(Cause::required("spec.capacity", ""));
-            out.push(Cause::unsupported("spec.capacity", &spec["capacity"], &["storage".to_owned()]));
+            let shown = if spec["capacity"].is_object() { &spec["capacity"] } else { &Value::Null };
+            out.push(Cause::unsupported("spec.capacity", shown, &["storage".to_owned()]));
         }
         Some(c) if c.len() > 1 || !c.contains_key("storage") => {
             let mut keys: Vec<_> = c.iter().collect();
@@ -139,12 +140,45 @@ pub(super) fn claim(spec: &Value, at: &str, out: &mut Vec<Cause>) {
         name => judged(format!("{at}.storageClassName"), name, names::subdomain, out),
     }
     one_of(format!("{at}.volumeMode"), &spec["volumeMode"], &["Block", "Filesystem"], out);
-    for field in ["dataSource", "dataSourceRef"] {
-        for f in ["name", "kind"]
-            .into_iter()
-            .filter(|f| spec[field].is_object() && s(&spec[field], &format!("/{f}")).is_empty())
-        {
-            out.push(Cause::required(format!("{at}.{field}.{f}"), ""));
+    for field in ["dataSource", "dataSourceRef"].into_iter().filter(|f| spec[*f].is_object()) {
+        source_of(&spec[field], &format!("{at}.{field}"), out);
+    }
+    let (from, by) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    if from.is_object() && by.is_object() {
+        let other = |f: &str| s(from, f) != s(by, f);
+        if !s(by, "/namespace").is_empty() {
+            let why = "may not be specified when dataSourceRef.namespace is specified";
+            out.push(Cause::invalid(at, &serde_json::json!({}), why));
+        } else if ["/apiGroup", "/kind", "/name"].iter().any(|f| other(f)) {
+            out.push(Cause::invalid(at, &serde_json::json!({}), "must match dataSourceRef"));
+        }
+    }
+    match s(spec, "/volumeAttributesClassName") {
+        "" => {}
+        name => judged(format!("{at}.volumeAttributesClassName"), name, names::subdomain, out),
+    }
+}
+
+/// Where a claim's data is from.
+fn source_of(r: &Value, at: &str, out: &mut Vec<Cause>) {
+    for f in ["name", "kind"].into_iter().filter(|f| s(r, &format!("/{f}")).is_empty()) {
+        out.push(Cause::required(format!("{at}.{f}"), ""));
+    }
+    let group = s(r, "/apiGroup");
+    if !group.is_empty() {
+        judged(format!("{at}.apiGroup"), group, names::subdomain, out);
+    } else if s(r, "/kind") != "PersistentVolumeClaim" {
+        let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        out.push(Cause::invalid(at, &s(r, "/kind").into(), why));
+    }
+}
+
+/// Checks the status of a claim.
+pub(super) fn claim_status(obj: &Value, out: &mut Vec<Cause>) {
+    for f in ["capacity", "allocatedResources"] {
+        for (k, v) in obj["status"][f].as_object().into_iter().flatten().filter(|(_, v)| milli(v) < 0) {
+            let why = "must be a valid resource quantity";
+            out.push(Cause::invalid(format!("status.{f}[{k}]"), &(milli(v) / 1000).into(), why));
         }
     }
 }

@@ -1,12 +1,10 @@
-//! Admission beyond validation: service accounts, priority and runtime classes that pods name, LimitRanges, the Pod
+//! Admission beyond validation: service accounts, priority and runtime classes that pods name, the Pod
 //! Security Standards of a namespace, namespaces that stay. Grade: source (plugin/pkg/admission, pod-security-admission).
 use serde_json::Value;
 
-use super::{Failure, Store, meta};
+use super::{Failure, Store, meta, ranges};
 use crate::kube::schema::Kind;
-use crate::kube::text::{arr, milli, s, shown};
-
-const LIMITS: &str = "limitranges";
+use crate::kube::text::{arr, milli, s};
 
 /// Namespaces that nobody deletes.
 const KEPT: &[&str] = &["default", "kube-system", "kube-public"];
@@ -29,12 +27,15 @@ pub(super) fn deletion(kind: &Kind, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses to grow a claim whose class does not allow it.
+/// Refuses to grow a claim beyond its LimitRanges, or whose class does not allow it.
 ///
 /// # Errors
 /// 403 in the words of the plugin.
 pub(super) fn growth(store: &Store, kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
     let size = |o: &Value| milli(&o["spec"]["resources"]["requests"]["storage"]);
+    if kind.resource() == "persistentvolumeclaims" {
+        ranges::check(store, kind, meta::namespace(old), new)?;
+    }
     if !kind.group.is_empty() || kind.kind != "PersistentVolumeClaim" || size(new) <= size(old) {
         return Ok(());
     }
@@ -56,6 +57,8 @@ pub(super) fn untold(kind: &Kind, obj: &Value) -> Vec<&'static str> {
         "Job" => generated(obj).into_iter().filter(|p| !told(p)).collect(),
         "Ingress" => ["/spec/ingressClassName"].into_iter().filter(|p| !told(p)).collect(),
         "VolumeAttributesClass" => vec!["/metadata/finalizers"],
+        // nobody has told the name that its label has
+        "Namespace" if told("/metadata/generateName") && !told("/metadata/labels") => vec!["/metadata/labels"],
         _ => Vec::new(),
     }
 }
@@ -124,54 +127,20 @@ pub(super) fn fill(store: &Store, kind: &Kind, obj: &mut Value) {
     }
 }
 
-pub(super) fn container_rules(store: &Store, ns: &str) -> Vec<Value> {
-    let all = store.all(LIMITS, ns).flat_map(|l| arr(l, "/spec/limits"));
-    all.filter(|r| r["type"] == "Container").cloned().collect()
-}
-
-/// Refuses a new pod that leaves its LimitRanges or violates its namespace's standard.
+/// Refuses a new pod or claim that leaves its LimitRanges, and a pod that violates its namespace's standard.
 ///
 /// # Errors
 /// 403 in the words of the plugin.
 pub(super) fn creation(store: &Store, kind: &Kind, ns: &str, obj: &Value) -> Result<(), Failure> {
+    ranges::check(store, kind, ns, obj)?;
     if !is_pod(kind) {
         return Ok(());
     }
     let refuse = |why: String| Err(Failure::forbidden(kind, meta::name(obj), &why));
-    let broken = limits(&container_rules(store, ns), obj);
-    match broken.as_slice() {
-        [] => {}
-        [one] => return refuse(one.clone()),
-        many => return refuse(format!("[{}]", many.join(", "))),
-    }
     match demanded(store, ns, "enforce").and_then(|level| violations(&level, &obj["spec"])) {
         Some(why) => refuse(format!("violates PodSecurity {why}")),
         None => Ok(()),
     }
-}
-
-/// What of the LimitRanges a pod's containers leave.
-fn limits(rules: &[Value], obj: &Value) -> Vec<String> {
-    let mut out = Vec::new();
-    for (rule, c) in rules.iter().flat_map(|r| arr(obj, "/spec/containers").iter().map(move |c| (r, c))) {
-        for (k, least) in rule["min"].as_object().into_iter().flatten() {
-            let has = &c["resources"]["requests"][k];
-            if has.is_null() {
-                out.push(format!("minimum {k} usage per Container is {}. No request is specified", shown(least)));
-            } else if milli(has) < milli(least) {
-                out.push(format!("minimum {k} usage per Container is {}, but request is {}", shown(least), shown(has)));
-            }
-        }
-        for (k, most) in rule["max"].as_object().into_iter().flatten() {
-            let has = &c["resources"]["limits"][k];
-            if has.is_null() {
-                out.push(format!("maximum {k} usage per Container is {}. No limit is specified", shown(most)));
-            } else if milli(has) > milli(most) {
-                out.push(format!("maximum {k} usage per Container is {}, but limit is {}", shown(most), shown(has)));
-            }
-        }
-    }
-    out
 }
 
 /// The standard that a namespace's label asks for, with its version.

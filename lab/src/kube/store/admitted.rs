@@ -2,8 +2,8 @@
 //! on ill nodes, what their runtime class asks for. Grade: source (plugin/pkg/admission).
 use serde_json::{Value, json};
 
-use super::admission::{container_rules, is_pod};
-use super::{Failure, Store, meta};
+use super::admission::is_pod;
+use super::{Failure, Store, meta, ranges};
 use crate::kube::schema::{Kind, prepare};
 use crate::kube::text::{arr, hash_name, s};
 
@@ -17,13 +17,7 @@ pub(super) fn fill(store: &Store, kind: &Kind, ns: &str, obj: &mut Value) -> Res
     if !is_pod(kind) {
         return Ok(());
     }
-    for rule in &container_rules(store, ns) {
-        for list in ["containers", "initContainers"] {
-            for c in obj["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-                defaults(rule, c);
-            }
-        }
-    }
+    ranges::fill(store, ns, obj);
     let account = account(store, ns, obj);
     let priority = priority(store, obj);
     prepare::tolerances(obj);
@@ -167,27 +161,5 @@ fn token(store: &Store, ns: &str, pod: &mut Value) {
     match pod["spec"]["volumes"].as_array_mut() {
         Some(all) => all.push(volume),
         None => pod["spec"]["volumes"] = json!([volume]),
-    }
-}
-
-fn defaults(rule: &Value, c: &mut Value) {
-    if !c["resources"].is_object() {
-        c["resources"] = json!({});
-    }
-    for (part, from) in [("limits", "default"), ("requests", "defaultRequest")] {
-        for (k, v) in rule[from].as_object().into_iter().flatten() {
-            // what a container limits and does not request is requested in full
-            let told = !c["resources"][part][k].is_null()
-                || part == "requests" && !c["resources"]["limits"][k].is_null() && rule["default"][k].is_null();
-            if !told {
-                c["resources"][part][k] = v.clone();
-            }
-        }
-    }
-    for (k, v) in rule["default"].as_object().into_iter().flatten() {
-        if c["resources"]["requests"][k].is_null() {
-            let limit = c["resources"]["limits"][k].clone();
-            c["resources"]["requests"][k] = if limit.is_null() { v.clone() } else { limit };
-        }
     }
 }

@@ -157,7 +157,10 @@ fn everything(node: Node<'_>, v: &Value, listed: bool) -> Set {
     let mut out = Set::default();
     match v {
         Value::Object(m) => {
+            // there the template is a pointer, and nothing of it is implied
+            let pointed = node.type_name().is_some_and(|t| t.ends_with("core.v1.ReplicationControllerSpec"));
             for (k, v) in m.iter().filter(|(k, v)| !v.is_null() || k.ends_with("Time")) {
+                let listed = listed || pointed && k == "template";
                 put_all(&format!("f:{k}"), node.down(k), v, listed, &mut out);
             }
         }

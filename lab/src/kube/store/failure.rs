@@ -14,6 +14,8 @@ pub struct Failure {
     pub message: String,
     /// `details` of the Status.
     pub details: Option<Value>,
+    /// What the client is to be warned of all the same.
+    pub warnings: Vec<String>,
 }
 
 /// One cause of an `Invalid` answer.
@@ -97,7 +99,13 @@ fn qualified(kind: &str, group: &str) -> String {
 impl Failure {
     /// A failure without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Failure {
-        Failure { code, reason, message: message.into(), details: None }
+        Failure { code, reason, message: message.into(), details: None, warnings: Vec::new() }
+    }
+
+    /// The same, with warnings.
+    #[must_use]
+    pub fn warning(self, warnings: &[String]) -> Failure {
+        Failure { warnings: warnings.to_vec(), ..self }
     }
 
     /// 404 of an object.

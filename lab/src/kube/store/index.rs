@@ -37,19 +37,30 @@ pub struct Index {
 /// What a pod requests (limits stand in where there is no request), with itself as one of `pods`.
 #[must_use]
 pub fn requests(pod: &Value) -> Requests {
-    let mut sum = BTreeMap::from([("pods".to_owned(), 1000)]);
+    let mut sum = total(pod, &asked);
+    sum.insert("pods".to_owned(), 1000);
+    for (k, v) in pod["spec"]["overhead"].as_object().into_iter().flatten() {
+        *sum.entry(k.clone()).or_default() += milli(v);
+    }
+    sum
+}
+
+/// What `of` says of the containers of a pod, as the pod as a whole has it.
+#[must_use]
+pub fn total(pod: &Value, of: &dyn Fn(&Value) -> Requests) -> Requests {
     let add = |to: &mut Requests, more: &Requests| {
         for (k, v) in more {
             *to.entry(k.clone()).or_default() += v;
         }
     };
+    let mut sum = Requests::new();
     for c in arr(pod, "/spec/containers") {
-        add(&mut sum, &asked(c));
+        add(&mut sum, &of(c));
     }
     // Sidecars run beside all that start after them; other init containers run alone, one after the other.
     let (mut beside, mut most) = (Requests::new(), Requests::new());
     for c in arr(pod, "/spec/initContainers") {
-        let mut own = asked(c);
+        let mut own = of(c);
         if s(c, "/restartPolicy") == "Always" {
             add(&mut beside, &own);
             add(&mut sum, &own);
@@ -61,10 +72,7 @@ pub fn requests(pod: &Value) -> Requests {
     }
     raise(&mut sum, most);
     // What the pod asks for as a whole stands for all its containers.
-    sum.extend(asked(&pod["spec"]));
-    for (k, v) in pod["spec"]["overhead"].as_object().into_iter().flatten() {
-        *sum.entry(k.clone()).or_default() += milli(v);
-    }
+    sum.extend(of(&pod["spec"]));
     sum
 }
 

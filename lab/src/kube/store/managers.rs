@@ -9,6 +9,7 @@ use super::compare::{Diff, compare};
 use super::fields::{Set, strip};
 use super::meta;
 use super::write::WriteOptions;
+use crate::kube::schema::kinds::builtin;
 use crate::kube::schema::node::Node;
 use crate::kube::schema::{Kind, typed};
 
@@ -42,7 +43,9 @@ impl Entry {
     /// Whether it is of a group that the kind is in: others are forgotten by the next write.
     pub(super) fn fits(&self, kind: &Kind) -> bool {
         let (group, version) = self.api_version.split_once('/').unwrap_or(("", &self.api_version));
-        !version.is_empty() && group == kind.group
+        // events are of two groups
+        let own = group == kind.group || kind.group.is_empty() && kind.kind == "Event" && group == "events.k8s.io";
+        !version.is_empty() && own
     }
 }
 
@@ -75,7 +78,9 @@ pub(super) fn set_entries(obj: &mut Value, mut list: Vec<Entry>) {
             m.insert("manager".into(), e.manager.into());
             m.insert("operation".into(), e.operation.into());
             m.insert("apiVersion".into(), e.api_version.into());
-            m.insert("time".into(), e.time.into());
+            if !e.time.is_empty() {
+                m.insert("time".into(), e.time.into());
+            }
             m.insert("fieldsType".into(), "FieldsV1".into());
             m.insert("fieldsV1".into(), e.set.text().into());
             if !e.subresource.is_empty() {
@@ -115,11 +120,65 @@ pub(super) fn track(kind: &Kind, old: Option<&Value>, new: &mut Value, o: &Write
     if sent.is_empty() && is_untold(old) {
         return set_entries(new, Vec::new());
     }
-    let [main, status] = changes(kind, base, new);
-    let diff = if o.subresource == "status" { join(main, status) } else { main };
+    let differs = |kind: &Kind, old: &Value, new: &Value| {
+        let [main, status] = changes(kind, old, new);
+        if o.subresource == "status" { join(main, status) } else { main }
+    };
+    let diff = differs(kind, base, new);
     let mut list = if sent.is_empty() { entries(base) } else { sent };
-    wrote(kind, &mut list, &diff, (&o.manager, &o.subresource), now_ms);
+    match &o.spoken {
+        None => {
+            if let Some(s) = other(kind) {
+                let lost = differs(&s.kind, &s.shown(base), &s.shown(new));
+                lose(&mut list, &lost, |e| e.api_version == s.kind.api_version());
+            }
+            wrote(kind, &mut list, &diff, (&o.manager, &o.subresource), now_ms);
+        }
+        Some(s) => {
+            let own = differs(&s.kind, &s.shown(base), &s.shown(new));
+            // what is kept under other names is no longer theirs
+            lose(&mut list, &diff, |e| e.api_version != s.kind.api_version());
+            let (kept, mut rest): (Vec<Entry>, Vec<Entry>) =
+                list.into_iter().partition(|e| e.api_version != s.kind.api_version());
+            wrote(&s.kind, &mut rest, &own, (&o.manager, &o.subresource), now_ms);
+            list = kept.into_iter().chain(rest).collect();
+        }
+    }
     set_entries(new, list);
+}
+
+/// Entries of another form than the one that is written lose what was changed, too.
+fn lose(list: &mut [Entry], diff: &Diff, of: impl Fn(&Entry) -> bool) {
+    let touched = diff.added.clone().union(&diff.modified);
+    for e in list.iter_mut().filter(|e| of(e)) {
+        e.set = std::mem::take(&mut e.set).minus(&touched).minus_below(&diff.removed);
+    }
+}
+
+/// The form besides the one that is kept which clients may have written in.
+fn other(kind: &Kind) -> Option<Spoken> {
+    if kind.group != "autoscaling" || kind.kind != "HorizontalPodAutoscaler" {
+        return None;
+    }
+    let old = builtin().iter().find(|k| crate::kube::api::hpa::old(k))?;
+    Some(Spoken { kind: (**old).clone(), show: |_, o| crate::kube::api::hpa::lower(o) })
+}
+
+/// Another form of a kind than the one that is kept, which a client speaks.
+#[derive(Debug, Clone)]
+pub struct Spoken {
+    /// The kind as it is spoken of.
+    pub kind: Kind,
+    /// Gives an object, or the items of a list, that form.
+    pub show: fn(&Kind, &mut Value),
+}
+
+impl Spoken {
+    fn shown(&self, v: &Value) -> Value {
+        let mut v = v.clone();
+        (self.show)(&self.kind, &mut v);
+        v
+    }
 }
 
 /// Notes what the control plane itself has written: the object in one entry, its status in another.
@@ -284,7 +343,26 @@ enum Place {
     Else,
 }
 
-/// An object, a list or a Table as clients see it: field sets are trees.
+/// What an object begins with as the real server writes it.
+const HEAD: &[&str] = &["kind", "apiVersion", "metadata"];
+/// The order of what is in metadata.
+const META: &[&str] = &[
+    "name",
+    "generateName",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+];
+
+/// An object, a list or a Table as clients see it: field sets are trees, and what every object has stands in its order.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'a>(&'a Value, Place);
 
@@ -314,9 +392,21 @@ impl Serialize for Shown<'_> {
                 Ok(tree) => tree.serialize(s),
                 Err(_) => text.serialize(s),
             },
-            (Value::Object(m), _) => {
+            (Value::Object(m), place) => {
+                let (first, last) = match place {
+                    Object | Objects => (HEAD, Some("status")),
+                    Metadata => (META, Some("managedFields")),
+                    _ => (&[][..], None),
+                };
                 let mut map = s.serialize_map(Some(m.len()))?;
-                for (k, v) in m {
+                for (k, v) in first.iter().filter_map(|k| m.get_key_value(*k)) {
+                    map.serialize_entry(k, &Shown(v, below(k)))?;
+                }
+                let rest = |k: &str| !first.contains(&k) && last != Some(k);
+                for (k, v) in m.iter().filter(|(k, _)| rest(k)) {
+                    map.serialize_entry(k, &Shown(v, below(k)))?;
+                }
+                for (k, v) in last.iter().filter_map(|k| m.get_key_value(*k)) {
                     map.serialize_entry(k, &Shown(v, below(k)))?;
                 }
                 map.end()

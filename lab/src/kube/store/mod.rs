@@ -2,6 +2,8 @@
 //! rules every write obeys. Pure data, no sockets; the API and the controllers write through it.
 pub mod admission;
 mod admitted;
+mod changes;
+pub mod charges;
 pub mod compare;
 pub mod delete;
 pub mod event;
@@ -17,6 +19,7 @@ mod merge;
 pub mod meta;
 pub mod patch;
 mod prune;
+mod ranges;
 pub mod selector;
 pub mod ssa;
 pub mod write;

@@ -85,6 +85,10 @@ pub fn mergeable(node: Node<'_>, patch: &Value) -> Result<(), Failure> {
                 let how = how.as_str().unwrap_or_default();
                 return Err(Failure::unforeseen(format!("unknown patch type: {how} in map: {}", printed(patch))));
             }
+            let orders = m.iter().filter_map(|(k, v)| Some((k.strip_prefix("$setElementOrder/")?, v.as_array()?)));
+            for (k, order) in orders {
+                ordered(node.down(k), m.get(k).and_then(Value::as_array).map_or(&[], Vec::as_slice), order)?;
+            }
             m.iter().filter(|(k, _)| !k.starts_with('$')).try_for_each(|(k, v)| mergeable(node.down(k), v))
         }
         Value::Array(items) => {
@@ -101,6 +105,28 @@ pub fn mergeable(node: Node<'_>, patch: &Value) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses items that stand in another order than the one that is asked for.
+fn ordered(node: Node<'_>, items: &[Value], order: &[Value]) -> Result<(), Failure> {
+    let key = node.merge_key();
+    let same = |a: &Value, b: &Value| key.map_or_else(|| a == b, |k| a[k] == b[k]);
+    let kept: Vec<&Value> = items.iter().filter(|i| i["$patch"].is_null()).collect();
+    let mut at = 0;
+    for item in &kept {
+        match order[at..].iter().position(|o| same(o, item)) {
+            Some(i) => at += i + 1,
+            None => {
+                let kept: Vec<Value> = kept.iter().map(|v| (*v).clone()).collect();
+                return Err(Failure::unforeseen(format!(
+                    "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+                    printed(&kept.into()),
+                    printed(&order.to_vec().into())
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn strategic_list(node: Node<'_>, target: &mut Value, patch: &[Value]) {

@@ -89,7 +89,13 @@ impl Fields {
     #[must_use]
     pub fn matches(&self, obj: &Value) -> bool {
         self.0.iter().all(|(path, equal, want)| {
-            let v = obj.pointer(&format!("/{}", path.replace('.', "/"))).unwrap_or(&Value::Null);
+            let at = |path: &str| obj.pointer(&format!("/{}", path.replace('.', "/"))).unwrap_or(&Value::Null);
+            let sent = at("source.component").as_str().unwrap_or_default();
+            let v = match path.as_str() {
+                "source" if !sent.is_empty() => at("source.component"),
+                "source" => at("reportingComponent"),
+                other => at(other),
+            };
             let have = match v {
                 Value::String(s) => s.clone(),
                 Value::Null if matches!(path.as_str(), "spec.unschedulable" | "spec.hostNetwork") => "false".into(),

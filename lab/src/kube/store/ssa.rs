@@ -72,7 +72,7 @@ impl Store {
         let mut touched = managed(kind, &o.subresource, diff.added.union(&diff.modified));
         strip(&mut touched);
         let clashes: Vec<(String, Set)> = others()
-            .map(|e| (named(e), recorded(e).both(&touched)))
+            .map(|e| (named(e, &o.subresource), recorded(e).both(&touched)))
             .filter(|(_, fields)| !force && !fields.is_empty())
             .collect();
         let allowed = || taken_over(node, &o.manager, &kind.api_version(), &live);
@@ -88,9 +88,12 @@ impl Store {
         for e in list.iter_mut().filter(|e| !is_mine(e)) {
             e.set = e.set.minus(&touched).minus(&diff.removed);
         }
-        let unchanged = before == mine && touched.is_empty() && diff.removed.is_empty();
+        let same = touched.is_empty() && diff.removed.is_empty();
         match list.iter_mut().find(|e| is_mine(e)) {
-            Some(_) if unchanged => {}
+            Some(_) if same && before == mine => {}
+            // an apply that changes nothing but who manages what is not noted as a new moment
+            Some(e) if same => e.set = mine,
+            None if same => list.push(Entry { time: String::new(), ..applied(kind, o, self.now_ms, mine) }),
             Some(e) => *e = applied(kind, o, self.now_ms, mine),
             None => list.push(applied(kind, o, self.now_ms, mine)),
         }
@@ -102,9 +105,11 @@ impl Store {
     }
 
     fn apply_new(&mut self, kind: &Kind, mut config: Value, mine: Set, o: &WriteOptions) -> Result<Written, Failure> {
-        if !meta::text(&config, "uid").is_empty() {
-            let why = "uid mismatch: the provided object specified uid, and no existing object was found";
-            return Err(Failure::conflict(kind, meta::name(&config), why));
+        let uid = meta::text(&config, "uid");
+        if !uid.is_empty() {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(Failure::conflict(kind, meta::name(&config), &why));
         }
         if kind.status
             && let Some(m) = config.as_object_mut()
@@ -142,7 +147,7 @@ fn unmanaged(kind: &Kind, live: &Value) -> Option<Entry> {
 fn without_identity(config: &Value) -> Value {
     let mut c = config.clone();
     meta::edit(&mut c, |m| {
-        for f in ["uid", "resourceVersion", "generation", "creationTimestamp", "selfLink"] {
+        for f in ["resourceVersion", "generation", "creationTimestamp", "selfLink"] {
             m.shift_remove(f);
         }
     });
@@ -160,9 +165,11 @@ fn recorded(e: &Entry) -> Set {
 }
 
 /// A manager as conflicts name it.
-fn named(e: &Entry) -> String {
+fn named(e: &Entry, written: &str) -> String {
     let sub = if e.subresource.is_empty() { String::new() } else { format!(" with subresource \"{}\"", e.subresource) };
-    let using = if e.operation == "Update" { format!(" using {}", e.api_version) } else { String::new() };
+    // whoever writes a scale sees all managers as such
+    let version = if written == "scale" { "autoscaling/v1" } else { &e.api_version };
+    let using = if e.operation == "Update" { format!(" using {version}") } else { String::new() };
     format!("\"{}\"{sub}{using}", e.manager)
 }
 

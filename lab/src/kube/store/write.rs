@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Failure, Store, admission, admitted, managers, meta};
+use super::changes::{is_bound, same, spec_changed};
+use super::{Failure, Store, admission, admitted, charges, managers, meta};
 use crate::kube::api::auth::User;
 use crate::kube::api::escalation;
 use crate::kube::dynamic::{self, Attributes};
@@ -26,6 +27,8 @@ pub struct WriteOptions {
     pub patch: bool,
     /// Who asks; nobody: a controller of the lab, whom no policy judges.
     pub user: Option<User>,
+    /// The form that the client speaks, if it is not the one that is kept.
+    pub spoken: Option<managers::Spoken>,
 }
 
 /// What an update came to.
@@ -110,6 +113,7 @@ impl Store {
         let unfit = prepare::created(self, kind, &mut obj);
         if o.check {
             refused.and(unfit)?;
+            prepare::admitted(kind, &mut obj);
         }
         admission::fill(self, kind, &mut obj);
         self.mutate(kind, (&ns, &name), &mut obj, None, o)?;
@@ -143,13 +147,14 @@ impl Store {
             Some(user) => dynamic::validating(self, &Attributes { object: Some(&obj), ..attributes(user) })?,
             None => Vec::new(),
         };
-        crate::kube::controllers::quotas::admit(self, kind, &ns, &obj)?;
+        let taken = charges::charge(self, kind, &ns, &obj, None)?;
         if exists {
             return Err(Failure::already_exists(kind, &name));
         }
         if o.dry_run {
             return Ok(Written { object: Arc::new(obj), created: true, changed: true, warnings });
         }
+        charges::note(self, &ns, taken);
         let object = self.commit(kind, &ns, &name, Some(obj));
         self.after_create(kind, &name);
         Ok(Written { object, created: true, changed: true, warnings })
@@ -287,17 +292,23 @@ impl Store {
             _ if !o.check => {}
             "resize" => resized::check(kind, &old, &new)?,
             "status" => validate::status(kind, &old, &new)?,
+            "finalize" => validate::finalize(kind, &old, &new)?,
             _ => validate::update(kind, &old, &new)?,
         }
         if o.check {
             admission::growth(self, kind, &old, &new)?;
             admission::one_default(self, kind, &new)?;
         }
+        let taken = if o.check { charges::grown(self, kind, &o.subresource, &old, &new)? } else { Vec::new() };
         let warnings = match &o.user {
             Some(user) => dynamic::validating(self, &attributes(user, &new))?,
             None => Vec::new(),
         };
-        Ok(Written { warnings, ..self.store_update(kind, ns, name, &old, new, o.dry_run) })
+        charges::note(self, ns, if o.dry_run { Vec::new() } else { taken });
+        // of a Deployment its annotations count, too
+        let noted = o.check && o.subresource.is_empty() && kind.kind == "Deployment" && !kind.custom;
+        let noted = noted && old["metadata"]["annotations"] != new["metadata"]["annotations"];
+        Ok(Written { warnings, ..self.store_update(kind, ns, name, &old, new, (o.dry_run, noted)) })
     }
 
     /// Takes what this writer may not write from the old object.
@@ -359,12 +370,6 @@ impl Store {
                 None => drop(new.as_object_mut().and_then(|o| o.shift_remove("status"))),
             }
         }
-        if kind.group.is_empty() && kind.kind == "Namespace" && subresource != "finalize" {
-            let held = old["spec"].get("finalizers").cloned();
-            if let Some(held) = held {
-                new["spec"]["finalizers"] = held;
-            }
-        }
         let fixed: Vec<(&str, Option<Value>)> = FIXED.iter().map(|f| (*f, old["metadata"].get(*f).cloned())).collect();
         let (name, ns) = (old["metadata"]["name"].clone(), old["metadata"].get("namespace").cloned());
         meta::edit(new, |m| {
@@ -391,13 +396,14 @@ impl Store {
         name: &str,
         old: &Arc<Value>,
         mut new: Value,
-        dry_run: bool,
+        (dry_run, counts): (bool, bool),
     ) -> Written {
         meta::edit(&mut new, |m| m.insert("resourceVersion".into(), old["metadata"]["resourceVersion"].clone()));
         if same(old, &new) {
             return Written { object: old.clone(), created: false, changed: false, warnings: Vec::new() };
         }
-        if (kind.generations() || kind.kind == "CSIDriver") && spec_changed(old, &new) && !is_bound(kind, old, &new) {
+        let changed = counts || spec_changed(old, &new) && !is_bound(kind, old, &new);
+        if (kind.generations() || kind.kind == "CSIDriver") && changed {
             let g = old["metadata"]["generation"].as_u64().unwrap_or(0) + 1;
             meta::edit(&mut new, |m| m.insert("generation".into(), g.into()));
         }
@@ -477,7 +483,7 @@ impl Store {
         if let Some(manager) = manager {
             managers::record(&kind, Some(&old), &mut new, &manager, self.now_ms);
         }
-        Ok(self.store_update(&kind, ns, name, &old, new, false).changed)
+        Ok(self.store_update(&kind, ns, name, &old, new, (false, false)).changed)
     }
 
     /// Replaces an object, as a controller (a resourceVersion in it must be current).
@@ -560,33 +566,4 @@ fn put(obj: &mut Value, field: &str, v: Option<Value>) {
         Some(v) => drop(m.insert(field.into(), v)),
         None => drop(m.shift_remove(field)),
     });
-}
-
-/// Equal but for the times in managedFields.
-fn same(old: &Value, new: &Value) -> bool {
-    if old == new {
-        return true;
-    }
-    let without = |v: &Value| {
-        let mut v = v.clone();
-        for e in v["metadata"]["managedFields"].as_array_mut().into_iter().flatten() {
-            e.as_object_mut().and_then(|e| e.shift_remove("time"));
-        }
-        v
-    };
-    without(old) == without(new)
-}
-
-/// Whether a pod has got its node by this write: that is no new generation.
-fn is_bound(kind: &Kind, old: &Value, new: &Value) -> bool {
-    let node = |o: &Value| o["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
-    kind.group.is_empty() && kind.kind == "Pod" && node(old).is_empty() && !node(new).is_empty()
-}
-
-/// Whether anything but metadata and status differs.
-fn spec_changed(old: &Value, new: &Value) -> bool {
-    let (Value::Object(a), Value::Object(b)) = (old, new) else { return false };
-    let skip = |k: &str| matches!(k, "metadata" | "status" | "apiVersion" | "kind");
-    let count = |m: &serde_json::Map<String, Value>| m.keys().filter(|k| !skip(k)).count();
-    count(a) != count(b) || a.iter().any(|(k, v)| !skip(k) && b.get(k) != Some(v))
 }

@@ -20,13 +20,13 @@ import urllib.request
 
 MASKED = {"uid", "resourceVersion", "creationTimestamp", "time", "deletionTimestamp", "clusterIP", "lastTransitionTime",
           "lastUpdateTime", "lastProbeTime", "nodePort", "healthCheckNodePort", "lastHeartbeatTime", "continue",
-          "lastPhaseTransitionTime", "expirationTimestamp", "token"}
+          "lastPhaseTransitionTime", "expirationTimestamp", "token", "kubernetes.io/metadata.name"}
 # Columns of tables that tell how long ago something was.
 AGES = {"Age", "Created At", "Last Schedule", "Last Seen", "First Seen"}
 # What is drawn inside of texts.
 DRAWN = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|(?<=kube-api-access-)[a-z0-9]{5}\b"
-                   r"|(?<=if it was previously negative\))\n[\s\S]*|(?<=is immutable after creation)\n[\s\S]*"
-                   r"|(?<=for bound claims)\n@@[\s\S]*?(?=, volumeMode|, spec|\Z)|(?<=may not be changed\n)[\s\S]+|^\w+-apiserver$"
+                   r"|^\w+-apiserver$"
+                   r"|(?<=Invalid value: )\"\{\\\"[\s\S]*\}\"(?=: )|(?<=in record \()\d+(?=\))|(?<=ResourceVersion in object meta: )\d+"
                    r"|(?<=\d:)3[0-2]\d{3}(?=/(TCP|UDP))|(?<=\bA_)[a-z0-9]{5}\b|^10\.43\.\d+\.\d+$|(?<=\()\w+(?= ago\))")
 TYPES = {"PATCH": "application/merge-patch+json", "POST": "application/json", "PUT": "application/json",
          "DELETE": "application/json", "OPTIONS": "", "HEAD": ""}
@@ -46,7 +46,7 @@ def masked(v, key=""):
     if isinstance(v, dict) and v.get("columnDefinitions"):
         v = aged(v)
     if isinstance(v, dict):
-        made = v.get("generateName") if v.get("name") else None
+        made = v.get("generateName") if isinstance(v.get("name"), str) and v["name"] else None
         return {k: masked(x, k) for k, x in v.items() if k not in ("fieldsV1", "name" if made else "")} | (
             {"fieldsV1": v["fieldsV1"]} if "fieldsV1" in v else {}) | ({"name": made + "*"} if made else {})
     if isinstance(v, list):

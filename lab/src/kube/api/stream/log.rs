@@ -47,7 +47,7 @@ fn options(call: &Call<'_>, pod: &str) -> Result<Options, Failure> {
     if time.is_none() {
         least("sinceSeconds", seconds, 1, "must be greater than 0");
     } else if seconds.is_some() {
-        causes.push(forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+        causes.push(forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
     }
     if !causes.is_empty() {
         let kind = Kind { kind: "PodLogOptions".into(), ..Kind::default() };
@@ -103,7 +103,8 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>,
     let log = match log {
         Some(log) if began || !log.lines.is_empty() => log,
         _ if s(&pod, "/spec/nodeName").is_empty() => {
-            return Err(Failure::bad_request(format!("pod {pod_name} does not have a host assigned")));
+            // nobody has been asked for it
+            return Ok(super::super::text(204, "text/plain", Vec::new()));
         }
         _ => {
             return Err(waiting(match status["state"]["waiting"]["reason"].as_str() {

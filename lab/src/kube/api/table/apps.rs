@@ -109,7 +109,12 @@ pub(super) fn layout(kind: &Kind) -> Option<Layout> {
 
 /// A label selector of a spec as text.
 fn selector(r: &Row<'_>) -> Value {
-    let plain = r.selector("/spec/selector/matchLabels");
+    let full = r.at("/spec/template").is_null() || !r.at("/spec/selector/matchLabels").is_null();
+    let plain = r.selector(if full || !r.at("/spec/selector/matchExpressions").is_null() {
+        "/spec/selector/matchLabels"
+    } else {
+        "/spec/selector"
+    });
     let more = r.join("/spec/selector/matchExpressions", |e| {
         let values: Vec<&str> = e["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let key = e["key"].as_str()?;

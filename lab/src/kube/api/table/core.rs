@@ -72,7 +72,7 @@ pub(super) fn layout(kind: &Kind, minor: u32) -> Option<Layout> {
                 wide("Source"),
                 text("Message"),
                 wide("First Seen"),
-                ("Count", "integer", 1),
+                ("Count", "string", 1),
                 ("Name", "string", 1),
             ],
             cells: event,
@@ -155,8 +155,8 @@ fn service(r: &Row<'_>) -> Vec<Value> {
     ]
 }
 
-fn modes(r: &Row<'_>) -> String {
-    r.join("/spec/accessModes", |m| {
+fn modes(r: &Row<'_>, at: &str) -> String {
+    r.join(at, |m| {
         Some(match m.as_str()? {
             "ReadWriteOnce" => "RWO".to_owned(),
             "ReadWriteMany" => "RWX".to_owned(),
@@ -174,8 +174,8 @@ fn claim(r: &Row<'_>) -> Vec<Value> {
         r.name(),
         json!(if going { "Terminating".to_owned() } else { r.or("/status/phase", "Pending") }),
         json!(r.text("/spec/volumeName")),
-        json!(r.text("/status/capacity/storage")),
-        json!(if bound { modes(r) } else { String::new() }),
+        json!(if bound { r.or("/status/capacity/storage", "0") } else { String::new() }),
+        json!(if bound { modes(r, "/status/accessModes") } else { String::new() }),
         json!(r.text("/spec/storageClassName")),
         json!(r.or("/spec/volumeAttributesClassName", "<unset>")),
         r.age(),
@@ -190,7 +190,7 @@ fn volume(r: &Row<'_>) -> Vec<Value> {
     vec![
         r.name(),
         json!(r.text("/spec/capacity/storage")),
-        json!(modes(r)),
+        json!(modes(r, "/spec/accessModes")),
         json!(r.or("/spec/persistentVolumeReclaimPolicy", "Retain")),
         json!(if going { "Terminating".to_owned() } else { r.or("/status/phase", "Pending") }),
         json!(claim),
@@ -221,7 +221,9 @@ fn event(r: &Row<'_>) -> Vec<Value> {
         true => first("/lastTimestamp", "/eventTime"),
     };
     let object = format!("{}/{}", r.text("/involvedObject/kind").to_lowercase(), r.text("/involvedObject/name"));
-    let source = match (r.text("/source/component"), r.text("/source/host")) {
+    let told = |a: &str, b: &str| Some(r.text(a)).filter(|t| !t.is_empty()).unwrap_or_else(|| r.text(b));
+    let by = told("/source/component", "/reportingComponent");
+    let source = match (by, told("/source/host", "/reportingInstance")) {
         (c, h) if h.is_empty() => c,
         (c, h) => format!("{c}, {h}"),
     };

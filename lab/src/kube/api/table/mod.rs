@@ -40,6 +40,8 @@ pub fn age(ms: u64) -> String {
 struct Row<'a> {
     o: &'a Value,
     now: u64,
+    /// Minor version of the server.
+    minor: u32,
 }
 
 impl Row<'_> {
@@ -165,7 +167,7 @@ pub fn of(kind: &Kind, items: &[Arc<Value>], rv: &str, now: u64, shape: &Shape) 
     let rows: Vec<Value> = items
         .iter()
         .map(|o| {
-            let r = Row { o, now };
+            let r = Row { o, now, minor: shape.minor };
             let cells = if kind.custom { custom::cells(kind, &r) } else { (layout.cells)(&r) };
             let object = match shape.include {
                 Include::None => Value::Null,
@@ -173,6 +175,9 @@ pub fn of(kind: &Kind, items: &[Arc<Value>], rv: &str, now: u64, shape: &Shape) 
                 Include::Object => (**o).clone(),
             };
             let mut row = json!({"cells": cells});
+            if let Some(ended) = pods::ended_row(kind, o) {
+                row["conditions"] = ended;
+            }
             row["object"] = object;
             row
         })
@@ -194,7 +199,7 @@ mod tests {
         for kind in crate::kube::schema::kinds::builtin() {
             for minor in [34, 36] {
                 let l = layout(kind, minor);
-                let cells = (l.cells)(&Row { o: &json!({"metadata": {"name": "a"}}), now: 0 });
+                let cells = (l.cells)(&Row { o: &json!({"metadata": {"name": "a"}}), now: 0, minor });
                 assert_eq!(cells.len(), l.columns.len(), "{}", kind.kind);
             }
         }

@@ -55,6 +55,11 @@ fn node(r: &Row<'_>) -> Vec<Value> {
     roles.sort_unstable();
     let roles = if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") };
     let info = |f: &str| json!(r.or(&format!("/status/nodeInfo/{f}"), "<unknown>"));
+    let built = r.text("/status/nodeInfo/architecture");
+    let kernel = match r.or("/status/nodeInfo/kernelVersion", "<unknown>") {
+        k if r.minor < 36 || built.is_empty() => k,
+        k => format!("{k} ({built})"),
+    };
     let address = |kind: &str| {
         let mut list = r.list("/status/addresses").iter().filter(|a| a["type"] == kind);
         json!(list.find_map(|a| a["address"].as_str()).unwrap_or("<none>"))
@@ -68,9 +73,23 @@ fn node(r: &Row<'_>) -> Vec<Value> {
         address("InternalIP"),
         address("ExternalIP"),
         info("osImage"),
-        info("kernelVersion"),
+        json!(kernel),
         info("containerRuntimeVersion"),
     ]
+}
+
+/// What the row of a pod says when the pod has ended.
+pub(super) fn ended_row(kind: &Kind, o: &Value) -> Option<Value> {
+    if !kind.group.is_empty() || kind.kind != "Pod" {
+        return None;
+    }
+    let phase = o["status"]["phase"].as_str()?;
+    let message = match phase {
+        "Succeeded" => "The pod has completed successfully.",
+        "Failed" => "The pod failed.",
+        _ => return None,
+    };
+    Some(json!([{"type": "Completed", "status": "True", "reason": phase, "message": message}]))
 }
 
 /// What ended a container, when its state gives no reason.
