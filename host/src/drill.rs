@@ -159,7 +159,7 @@ impl Drill<'_> {
     /// One run in the lab of `dir`.
     fn once(&self, dir: &Path, faults: Option<String>) -> OpResult<Ended> {
         let (far, here) = crate::labs::open_folder(self.rt, Folder::lock_mine(dir, &self.site)?, &self.site)?;
-        crate::labs::faults::set(faults.as_deref(), Some(&here))?;
+        crate::labs::faults::set(faults.as_deref(), Some(&here), Some(&self.site))?;
         let mut args = RunArgs::of_lab(&self.recipe.name, &self.args.set, Some(dir.to_owned()));
         args.site.clone_from(&self.args.site);
         args.faults = faults;

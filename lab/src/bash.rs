@@ -103,6 +103,23 @@ pub async fn execute(bash: &mut Bash, name: &str, text: &str, options: ExecOptio
     }
 }
 
+/// Variables of a session: number of the line that it has got through, and that line's status.
+const LINE: &str = "__line";
+const STATUS: &str = "__status";
+
+/// Runs a line of a session; its exit status, and whether the shell ended in it (`exit` at any place).
+pub async fn line(bash: &mut Bash, name: &str, text: &str, out: &mpsc::Sender<Chunk>) -> (i32, bool) {
+    let noted = |b: &Bash, of: &str| b.shell_state_view().variables.get(of).and_then(|n| n.parse::<u64>().ok());
+    let next = noted(bash, LINE).unwrap_or(0) + 1;
+    let whole = bash.analyze(text).is_ok();
+    // The library forgets `$?` between lines.
+    let before = noted(bash, STATUS).filter(|n| *n > 0).map_or_else(String::new, |n| format!("(exit {n}); "));
+    // What stands behind the line is reached unless the shell ended in it.
+    let marked = format!("{before}{text}\n{STATUS}=$? {LINE}={next}\n(exit ${STATUS})");
+    let code = execute(bash, name, if whole { &marked } else { text }, ExecOptions::new(), out).await;
+    (code, whole && code != TOO_LONG && noted(bash, LINE) != Some(next))
+}
+
 /// Exit status and words of a script that the library ended.
 fn ending(e: &bashkit::Error) -> (i32, String) {
     match e {
@@ -166,5 +183,30 @@ impl Command for Done {
     async fn execute(&self, _: CommandContext<'_>) -> bashkit::Result<CommandStatus> {
         self.0.done.notify_one();
         Ok(CommandStatus::success())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_ends_where_it_is_told_to_and_knows_its_last_status() {
+        let mut bash = builder(Arc::new(bashkit::InMemoryFs::new())).build();
+        let (out, mut said) = mpsc::channel(64);
+        let mut ran = Vec::new();
+        for text in ["false", "echo $?", "x=1; (exit 7)", "if then", "echo $x; exit 5; echo never"] {
+            ran.push(line(&mut bash, "sh", text, &out).await);
+        }
+        drop(out);
+        let mut text = String::new();
+        while let Some(chunk) = said.recv().await {
+            if let Chunk::Out(b) = chunk {
+                text += &String::from_utf8_lossy(&b);
+            }
+        }
+        assert_eq!(text, "1\n1\n");
+        let ends: Vec<bool> = ran.iter().map(|r| r.1).collect();
+        assert_eq!((ran[2].0, ran[4].0, ends), (7, 5, vec![false, false, false, false, true]));
     }
 }

@@ -68,6 +68,28 @@ fn cards_are_shared_cut_and_made_whole_again() {
 }
 
 #[test]
+fn parts_of_the_operator_are_left_out() {
+    let b = Bench::new();
+    let off = format!("{DRIVER}\ntoolkit = false\ndcgm = false");
+    ends(run(&b, DEPLOY, &[(DRIVER, &off)], &[]), &["no container toolkit is installed in k3s-gpu1, k3s-gpu2"]);
+    // what the machines bring themselves is found by K3s at its start
+    let text = "for host in site().hosts(\"agent\") {\n    host.script(\"install -m 755 /dev/null /usr/bin/nvidia-container-runtime\");\n    \
+        host.restart_service(\"k3s-agent\");\n}\n";
+    std::fs::write(b.path("own.rhai"), text).unwrap();
+    let own = b.path("own.rhai").display().to_string();
+    let _ = run(&b, &own, &[(DRIVER, &off)], &[]).expect(0);
+    comes_up(&b, &[(DRIVER, &off)], "8 GPUs");
+    std::fs::write(
+        b.path("seen.rhai"),
+        "let c = k3s::connect(site().hosts(\"server\"));\nfor d in c.list(\"daemonset\", #{ namespace: \"gpu-operator\" }) { \
+         require(!d.metadata.name.contains(\"toolkit\") && !d.metadata.name.contains(\"dcgm\"), d.metadata.name); }\n",
+    )
+    .unwrap();
+    let seen = b.path("seen.rhai").display().to_string();
+    let _ = run(&b, &seen, &[(DRIVER, &off)], &[]).expect(0);
+}
+
+#[test]
 fn drivers_that_do_not_come_are_told_early() {
     let b = Bench::new();
     let preinstalled = [(DRIVER, "driver = \"preinstalled\"")];

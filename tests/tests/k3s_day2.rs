@@ -356,6 +356,16 @@ fn a_cluster_lives_through_upgrade_loss_and_replacement() {
     let name = line.split(' ').nth(1).unwrap().to_owned();
     assert!(life.b.path(&format!("backup/{name}.token")).exists(), "the token lies beside the copy");
 
+    // the recipe looks before it asks: a name that is wrong is told without a question, what will happen before it
+    let asked = |name: &str, folder: &str| life.run("recipes/restore.rhai", &["--set", name, "--set", folder]);
+    let none = asked("snapshot=nope", "folder=").expect(1).finished()["error"].to_string();
+    assert!(none.contains("there is no snapshot `nope`") && none.contains("not_found"), "{none}");
+    let looked = life.script(&format!(
+        "print(table(k3s::check_restore(site().hosts(\"server\"), \"{name}\", #{{ folder: \"backup\" }})));\n"
+    ));
+    let said = messages(&looked.expect(0)).join("\n");
+    assert!(said.contains(&format!("as in {name}")) && said.contains("joins again"), "{said}");
+
     // a snapshot under another token, or of another cluster, stops nothing
     let token = life.b.path(&format!("backup/{name}.token"));
     let noted = std::fs::read_to_string(&token).unwrap();

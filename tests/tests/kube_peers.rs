@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 mod kube_peers_parts;
 
-use kube_peers_parts::{Served, applying, corners, everyday, helm, kubectl, node, ours, python};
+use kube_peers_parts::{Served, applying, corners, everyday, helm, kubectl, node, ours, python, terminals};
 
 /// A name and what is done to the lab.
 type Part<'a> = (String, Box<dyn FnOnce(&Served) + 'a>);
@@ -32,6 +32,7 @@ fn real_clients_work_with_the_lab() {
             .chain(everyday::PARTS)
             .chain(corners::PARTS)
             .chain(applying::PARTS)
+            .chain(terminals::PARTS)
             .filter(|p| all || kubectl::VARY.contains(&p.0))
         {
             let path = path.clone();

@@ -146,6 +146,94 @@ require(cluster.find("namespace", "shop") == (), "the namespace is gone");
 print("ALL DONE");
 "#;
 
+/// Options of what reads logs, drains, deletes, and asks before it applies.
+const OPTIONS: &str = r#"
+let cluster = k3s::connect(site().hosts("server"));
+fn failed(what, work) {
+    try { work.call(); } catch (err) { return err; }
+    throw `${what}: nothing failed`;
+}
+
+// Logs: all containers, their times, and line by line until one is what is waited for.
+let script = |text| ["sh", "-c", text];
+cluster.apply(#{ apiVersion: "v1", kind: "Pod", metadata: #{ name: "talk", labels: #{ app: "talk" } }, spec: #{
+    nodeSelector: #{ "kubernetes.io/hostname": "muscle-a" }, terminationGracePeriodSeconds: 1,
+    volumes: [#{ name: "v", emptyDir: #{} }],
+    containers: [
+        #{ name: "one", image: "busybox:1.36", command: script.call("for i in 1 2 3; do echo line $i; sleep 5; done; echo serving; sleep 3600") },
+        #{ name: "two", image: "busybox:1.36", command: script.call("echo hello; sleep 3600") },
+    ],
+} });
+let err = failed("early", || cluster.logs("talk", #{ container: "one" }));
+require(err.hint.contains("explain_pending"), `early: ${err} ${err.causes} ${err.hint}`);
+cluster.wait("pod", "talk", "condition=Ready", 5.minutes);
+let seen = cluster.logs("talk", #{ container: "one", timeout: 2.minutes }, |line| if line.contains("serving") { line });
+require(seen == "serving", `followed: ${seen}`);
+let err = failed("follow", || cluster.logs("talk", #{ container: "two", timeout: 20.seconds }, |line| line == "never"));
+require(err.kind == "timeout" && err.last == "hello", `the last line: ${err} ${err.last}`);
+let all = cluster.logs("talk", #{ all_containers: true });
+require(all.contains("[one] line 1") && all.contains("[two] hello"), `all: ${all}`);
+let timed = cluster.logs("talk", #{ container: "two", timestamps: true });
+require(timed.contains("T") && timed.contains("Z hello"), `timestamps: ${timed}`);
+let err = failed("which", || cluster.logs("talk"));
+require(err.hint.contains("all_containers"), `which: ${err} ${err.hint}`);
+let err = failed("previous", || cluster.logs("talk", #{ container: "two", previous: true }));
+require(err.hint.contains("`previous`"), `previous: ${err} ${err.hint}`);
+
+// A dry run says what an apply would do, and does nothing.
+let map = #{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "dry" }, data: #{ a: "1" } };
+require(cluster.apply(map, #{ dry_run: true }).len() == 1 && cluster.find("configmap", "dry") == (), "nothing is made");
+cluster.apply([map, #{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "other" } }], #{ prune: "dry" });
+map.data.a = "2";
+let would = cluster.apply(map, #{ prune: "dry", dry_run: true });
+require(would.len() == 2 && would[0].what == "ConfigMap default/dry data.a" && would[0].after == "2", `would: ${would}`);
+require(would[1].what == "ConfigMap default/other", `would go: ${would}`);
+require(cluster.get("configmap", "dry").data.a == "1" && cluster.find("configmap", "other") != (), "nothing is changed");
+let room = #{ apiVersion: "v1", kind: "Namespace", metadata: #{ name: "later" } };
+let inside = #{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ name: "x", namespace: "later" } };
+require(cluster.apply([room, inside], #{ dry_run: true }).len() == 2 && cluster.find("namespace", "later") == (), "with its namespace");
+map.data = #{ "bad key!": "1" };
+require(failed("dry", || cluster.apply(map, #{ dry_run: true })).kind == "invalid", "the server looks, too");
+
+// Labels that cannot be: what is wrong with each, once, and the rule.
+let err = failed("label", || cluster.ensure_label("muscle-a", #{ "bad key!": "x y" }));
+require(err.causes.len() == 2 && err.causes[0] != err.causes[1] && err.hint.contains("domain/name"), `label: ${err.causes} ${err.hint}`);
+
+fn is_cordoned(cluster) { let n = cluster.get("node", "muscle-a").spec; "unschedulable" in n && n.unschedulable }
+
+// Drains: what the options keep is refused before anything happens; labels choose.
+let err = failed("drain", || cluster.drain("muscle-a", 1.minutes, #{ delete_emptydir: false }));
+require(err.kind == "conflict" && err.causes.join(" ").contains("default/talk"), `emptyDir: ${err} ${err.causes}`);
+let err = failed("drain", || cluster.drain("muscle-a", 1.minutes, #{ lone_pods: false }));
+require(err.kind == "conflict" && !is_cordoned(cluster), `lone: ${err}`);
+cluster.apply(#{ apiVersion: "policy/v1", kind: "PodDisruptionBudget", metadata: #{ name: "talk" }, spec: #{
+    minAvailable: 1, selector: #{ matchLabels: #{ app: "talk" } },
+} });
+cluster.drain("muscle-a", 2.minutes, #{ labels: #{ app: "nobody" } });
+require(cluster.find("pod", "talk") != (), "labels choose");
+let err = failed("budget", || cluster.drain("muscle-a", 30.seconds, #{ labels: #{ app: "talk" } }));
+require(err.last.contains("disruption budget"), `budget: ${err.last}`);
+cluster.drain("muscle-a", 2.minutes, #{ labels: #{ app: "talk" }, eviction: false, grace: 1.seconds });
+require(cluster.find("pod", "talk") == (), "past its budget");
+cluster.uncordon("muscle-a");
+cluster.delete("pdb", "talk");
+
+// Deletions: what is owned goes first, afterwards, or stays.
+let web = #{ apiVersion: "apps/v1", kind: "Deployment", metadata: #{ name: "owner" }, spec: #{
+    replicas: 1, selector: #{ matchLabels: #{ app: "owner" } },
+    template: #{ metadata: #{ labels: #{ app: "owner" } }, spec: #{ containers: [#{ name: "c", image: "nginx:1.29" }] } },
+} };
+cluster.apply(web);
+cluster.wait("deploy", "owner", "rollout", 5.minutes);
+cluster.delete("deploy", "owner", #{ propagation: "orphan" });
+let left = cluster.list("replicaset", #{ labels: #{ app: "owner" } });
+require(left.len() == 1 && left[0].spec.replicas == 1, `orphaned: ${left.len()}`);
+cluster.delete("replicaset", left[0].metadata.name, #{ propagation: "foreground", grace: 1.seconds });
+require(cluster.list("pod", #{ labels: #{ app: "owner" } }).len() == 0, "its pods went first");
+require(failed("word", || cluster.delete("pod", "x", #{ propagation: "later" })).hint.contains("foreground"), "the words");
+print("ALL DONE");
+"#;
+
 /// Somebody else's object is not touched without being told.
 const FOREIGN: &str = r#"
 let cluster = k3s::connect(site().hosts("server"));
@@ -166,6 +254,10 @@ fn the_client_does_what_it_says() {
     assert_eq!(ran.code, 0, "{:#}\n{}", ran.finished()["error"], ran.stderr);
     assert!(ran.stdout.contains("ALL DONE"), "{}", ran.stdout);
     named(&ran);
+    std::fs::write(&path, OPTIONS).unwrap();
+    let ran = b.run(&[&["run", path.to_str().unwrap()], &site[..]].concat());
+    assert_eq!(ran.code, 0, "{:#}\n{}", ran.finished()["error"], ran.stderr);
+    assert!(ran.stdout.contains("ALL DONE"), "{}", ran.stdout);
     std::fs::write(&path, FOREIGN).unwrap();
     let ran = b.run(&[&["run", path.to_str().unwrap()], &site[..]].concat()).expect(4);
     let error = ran.finished()["error"].to_string();

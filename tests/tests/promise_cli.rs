@@ -165,9 +165,18 @@ fn words_for_newcomers() {
             assert!(shown.stdout.contains("--set    a=7"), "{}", shown.stdout);
         }),
         ("a rule that met nothing is told", &|| {
-            let rules = p.file("rules.txt", "pve.clon@k3s-cpX#1: reset\n");
+            let rules = p.file("rules.txt", "pve.clon@k3s-cp*#1: reset\n");
             let ran = p.text("print(1);", &["--faults", &rules]).expect(0);
-            assert!(ran.stdout.contains("rule 1 (`pve.clon@k3s-cpX#1: reset`) never struck"), "{}", ran.stdout);
+            assert!(ran.stdout.contains("rule 1 (`pve.clon@k3s-cp*#1: reset`) never struck"), "{}", ran.stdout);
+        }),
+        ("a rule whose machine is misspelt is an error", &|| {
+            let rules = p.file("misspelt.txt", "ssh.exec@musle-a#1: reset\n");
+            let ran = p.text("print(1);", &["--faults", &rules]).expect(2);
+            assert!(
+                ran.stderr.contains("there is no machine `musle-a`") && ran.stderr.contains("did you mean `muscle-a`?"),
+                "{}",
+                ran.stderr
+            );
         }),
         ("a drill is on the lab, said or not", &|| {
             let fine = p.file("fine.rhai", "print(1);");

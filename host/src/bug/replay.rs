@@ -68,7 +68,7 @@ pub fn run(args: &ReplayArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>)
         put(&rules, &format!("{}\n", bundle.faults.join("\n")))?;
         run.faults = Some(rules.display().to_string());
     }
-    crate::labs::faults::set(run.faults.as_deref(), Some(&here))?;
+    crate::labs::faults::set(run.faults.as_deref(), Some(&here), Some(&site))?;
     let stop = Stop::default();
     crate::signals::watch(rt, stop.cancel.clone());
     let place = Place {

@@ -94,7 +94,7 @@ fn prepare(args: &RunArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>) ->
         }
         _ => (Far::real(site.as_deref(), &state_dir)?, None),
     };
-    labs::faults::set(args.faults.as_deref(), world.as_ref())?;
+    labs::faults::set(args.faults.as_deref(), world.as_ref(), site.as_deref())?;
     let show = if args.json { Show::Json } else { Show::Progress };
     let header = header::of(args, &checked.files, site_text.as_ref());
     let mut whole = header.clone();

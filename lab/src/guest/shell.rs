@@ -262,11 +262,8 @@ struct Terminal {
 #[async_trait]
 impl Session for Terminal {
     async fn line(&mut self, text: &str, out: mpsc::Sender<Chunk>) -> (i32, bool) {
-        let first = text.split_whitespace().next().unwrap_or_default();
-        let ends = matches!(first, "exit" | "logout");
-        let text = if first == "logout" { "exit".to_owned() } else { with_block_tests(text) };
-        let code = bash::execute(&mut self.bash, "bash", &text, ExecOptions::new(), &out).await;
-        (code, ends)
+        let text = if text.trim() == "logout" { "exit".to_owned() } else { with_block_tests(text) };
+        bash::line(&mut self.bash, "bash", &text, &out).await
     }
 
     fn incomplete(&self, text: &str) -> bool {

@@ -24,7 +24,7 @@ pub use stages::{Broken, first_broken};
 pub(crate) use test::short_id;
 pub use test::{TestOptions, TestResult, run_test, test_pod};
 pub use utilization::{read_rows, utilization};
-pub use values::{Fit, Sharing, check_driver, check_values, operator_values};
+pub use values::{Fit, Parts, Sharing, check_driver, check_values, operator_values};
 
 /// What scripts see.
 #[must_use]

@@ -9,7 +9,7 @@ use super::inventory::{has_device, read_node};
 use super::lasting::{Lasting, lasting};
 use super::patterns::Mend;
 use super::stages::{Broken, first_broken, pod_of};
-use super::values::{Fit, Sharing, as_map, check_driver, check_values, operator_values};
+use super::values::{Fit, Parts, Sharing, as_map, check_driver, check_values, operator_values};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::Class;
@@ -40,6 +40,12 @@ options! {
         time_slicing: i64 = 1,
         /// Pods that share one card at the same time through MPS; 1 is a card per pod.
         mps: i64 = 1,
+        /// Let the operator bring the container toolkit; `false` when every machine has its own.
+        toolkit: bool = true,
+        /// Let it run the exporter of the cards' metrics (DCGM).
+        dcgm: bool = true,
+        /// Hand cards to containers by the Container Device Interface.
+        cdi: bool = true,
         /// More chart values, over the ones that fit K3s. Keys that the chart ignores are refused.
         values: Value = Value::Null,
         /// How long the whole chain may take: the driver is built on each node.
@@ -64,9 +70,10 @@ pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &O
         &o.mig,
         o.time_slicing,
         o.mps,
+        (o.toolkit, o.dcgm, o.cdi),
     ));
     ctx.run_op(op, |s| async move {
-        own_drivers(s.ctx(), cluster, hosts, o).await?;
+        own_parts(s.ctx(), cluster, hosts, o).await?;
         ask_for_sessions(s.ctx(), cluster, o).await?;
         // the driver's pods are privileged: the namespace says so before the first one starts
         let labels = json!({"pod-security.kubernetes.io/enforce": "privileged"});
@@ -77,7 +84,9 @@ pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &O
         cluster.write_planned(&s, planned).await?;
         let extra = (!o.values.is_null()).then_some(&o.values);
         let k3s = version_of(s.ctx(), cluster).await?;
-        let values = operator_values(&Fit { k3s: &k3s, driver: &o.driver, mig: &o.mig, sharing }, extra);
+        let parts = Parts { toolkit: o.toolkit, dcgm: o.dcgm, cdi: o.cdi };
+        let fit = Fit { k3s: &k3s, driver: &o.driver, mig: &o.mig, sharing, parts };
+        let values = operator_values(&fit, extra);
         let release = ReleaseOptions {
             chart: "gpu-operator".to_owned(),
             repo: REPO.to_owned(),
@@ -94,23 +103,35 @@ pub async fn ensure_operator(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &O
     .await
 }
 
-/// A driver that is said to be there already: each node is asked before anything waits for it.
-async fn own_drivers(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &OperatorOptions) -> OpResult<()> {
-    if o.driver != "preinstalled" {
+/// A driver and a toolkit that are said to be there already: each node is asked before anything waits for them.
+async fn own_parts(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &OperatorOptions) -> OpResult<()> {
+    if o.driver != "preinstalled" && o.toolkit {
         return Ok(());
     }
     let nodes = cluster.list_in(ctx, "node", "").await?;
     let pods = operator_pods(ctx, cluster).await?;
     let named = |n: &&Value| o.nodes.iter().any(|x| n["metadata"]["name"] == x.as_str());
-    let mut without = Vec::new();
+    let (mut without, mut bare) = (Vec::new(), Vec::new());
     for node in nodes.iter().filter(|n| if o.nodes.is_empty() { has_device(n) } else { named(n) }) {
         let name = node["metadata"]["name"].as_str().unwrap_or_default();
         let Some(host) = hosts.iter().find(|h| h.name() == name) else { continue };
         // a driver container brings its own driver, which goes with it
         let container = pod_of(&pods, name, "nvidia-driver-daemonset").is_some();
-        if container || host.look_raw(ctx, OWN_DRIVER).await?.stdout.trim().is_empty() {
+        if o.driver == "preinstalled" && (container || host.look_raw(ctx, OWN_DRIVER).await?.stdout.trim().is_empty()) {
             without.push(name.to_owned());
         }
+        if !o.toolkit && host.look_raw(ctx, OWN_TOOLKIT).await?.stdout.trim().is_empty() {
+            bare.push(name.to_owned());
+        }
+    }
+    if !bare.is_empty() {
+        let text = format!(
+            "no container toolkit is installed in {}, and the operator is told not to bring one",
+            bare.join(", ")
+        );
+        return Err(OpError::failed(text).on(cluster.name()).hint(
+            "install nvidia-container-toolkit in the machines and restart K3s there, or leave `toolkit: false` out",
+        ));
     }
     if without.is_empty() {
         return Ok(());
@@ -121,6 +142,9 @@ async fn own_drivers(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &OperatorO
         .on(cluster.name())
         .hint("install it in the machines (the template's image), or write a driver version for `preinstalled`"))
 }
+
+/// Says something on a machine that has a toolkit of its own, where K3s looks for it.
+const OWN_TOOLKIT: &str = "ls /usr/bin/nvidia-container-runtime 2>/dev/null";
 
 /// Says something on a machine that has a driver of its own.
 pub(super) const OWN_DRIVER: &str = "command -v nvidia-smi || ls /proc/driver/nvidia/version 2>/dev/null";

@@ -190,7 +190,12 @@ fn operands(n: &Node, pods: &[Value], runtimes: &Option<Vec<String>>, driver_con
         stages.insert(0, (3, "driver-not-ready", "nvidia-driver-daemonset", "driver"));
     }
     for (rung, id, app, what) in stages {
-        let Some(pod) = pod_of(pods, n.name, app) else { return n.no_pod(what) };
+        let Some(pod) = pod_of(pods, n.name, app) else {
+            if rung == 4 && has_own_toolkit(pods, runtimes) {
+                continue;
+            }
+            return n.no_pod(what);
+        };
         let trouble = pod_trouble(pod);
         // K3s looks for runtimes only when it starts: until then no new pod gets one
         if rung == 6 && lacks_runtime(runtimes) {
@@ -210,6 +215,12 @@ fn operands(n: &Node, pods: &[Value], runtimes: &Option<Vec<String>>, driver_con
         return n.broken(rung, id, &format!("the {what} is not ready"), trouble, "look at its log", Mend::Deploy);
     }
     None
+}
+
+/// The machines bring the toolkit: the operator has no pod of it anywhere, and the node knows the runtime.
+fn has_own_toolkit(pods: &[Value], runtimes: &Option<Vec<String>>) -> bool {
+    let ours = |p: &Value| p["metadata"]["labels"]["app"] == "nvidia-container-toolkit-daemonset";
+    runtimes.as_ref().is_some_and(|r| r.iter().any(|n| n == "nvidia")) && !pods.iter().any(ours)
 }
 
 /// Whether the node reports its runtimes and nvidia is not among them.

@@ -86,6 +86,19 @@ pub struct Fit<'a> {
     pub mig: &'a str,
     /// Pods per card.
     pub sharing: Sharing,
+    /// Which parts the operator brings.
+    pub parts: Parts,
+}
+
+/// Parts of the operator that may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// The container toolkit.
+    pub toolkit: bool,
+    /// The exporter of the cards' metrics.
+    pub dcgm: bool,
+    /// The Container Device Interface.
+    pub cdi: bool,
 }
 
 fn minor(version: &str) -> u32 {
@@ -114,10 +127,10 @@ pub fn operator_values(fit: &Fit, extra: Option<&Value>) -> Value {
             "enabled": !preinstalled,
             "upgradePolicy": {"autoUpgrade": true, "maxParallelUpgrades": 1, "drain": {"enable": false}},
         },
-        "toolkit": {"enabled": true, "env": env},
-        "cdi": {"enabled": true},
+        "toolkit": {"enabled": fit.parts.toolkit, "env": env},
+        "cdi": {"enabled": fit.parts.cdi},
         "mig": {"strategy": fit.mig},
-        "dcgmExporter": {"enabled": true},
+        "dcgmExporter": {"enabled": fit.parts.dcgm},
         "daemonsets": {"tolerations": anywhere.clone()},
         "operator": {"tolerations": anywhere.clone()},
         "node-feature-discovery": {
@@ -225,7 +238,7 @@ mod tests {
     use super::*;
 
     fn fit<'a>(k3s: &'a str, driver: &'a str, sharing: Sharing) -> Fit<'a> {
-        Fit { k3s, driver, mig: "single", sharing }
+        Fit { k3s, driver, mig: "single", sharing, parts: Parts { toolkit: true, dcgm: true, cdi: true } }
     }
 
     #[test]
@@ -240,6 +253,10 @@ mod tests {
         assert_eq!((v["driver"]["enabled"].as_bool(), v["mig"]["strategy"].as_str()), (Some(false), Some("mixed")));
         assert_eq!(v["devicePlugin"]["config"]["name"], SHARING);
         assert!(v.to_string().contains("config-v3.toml.d/99-nvidia.toml"));
+        let parts = Parts { toolkit: false, dcgm: false, cdi: false };
+        let v = operator_values(&Fit { parts, ..fit("v1.34.9+k3s1", "preinstalled", Sharing::None) }, None);
+        let off = |key: &str| v[key]["enabled"] == false;
+        assert!(off("toolkit") && off("dcgmExporter") && off("cdi"));
         let more = json!({"toolkit": {"env": [{"name": "X", "value": "1"}, {"name": "CONTAINERD_SET_AS_DEFAULT", "value": "true"}]}});
         let v = operator_values(&fit("v1.34.9+k3s1", "580.126.09", Sharing::None), Some(&more));
         let env = |name: &str| {

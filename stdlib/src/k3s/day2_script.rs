@@ -10,7 +10,7 @@ use super::script::hosts_of;
 use super::upgrade::UpgradeOptions;
 use crate::core::ctx::{RhaiResultOf, call};
 use crate::core::error::OpError;
-use crate::kubernetes::{Cluster, to_script};
+use crate::kubernetes::{Cluster, shown, to_script};
 use crate::ssh::Host;
 
 /// The functions.
@@ -164,6 +164,23 @@ mod api {
             let keep = keep.ok_or_else(|| OpError::invalid("at least one snapshot is kept").hint("pass 1 or more"))?;
             let gone = cluster.remove_snapshots(&ctx, &host, &name, keep).await?;
             Ok(gone.into_iter().map(Dynamic::from).collect())
+        })
+    }
+
+    /// Says what a restore of this snapshot would change, and touches nothing.
+    ///
+    /// Fails where the restore would: no such snapshot, no token for it, servers of another cluster. Options are those of `restore_etcd`.
+    ///
+    /// # Example
+    /// ```rhai,check
+    /// print(table(k3s::check_restore(site().hosts("server"), "nightly-k3s-cp1-1763868235", #{ folder: "backup" })));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn check_restore(ncc: NativeCallContext, hosts: Array, snapshot: &str, options: Map) -> RhaiResultOf<Array> {
+        let snapshot = snapshot.to_owned();
+        call(&ncc, |ctx| async move {
+            let o = RestoreOptions::read(&options)?;
+            shown(&super::super::restore::check_restore(&ctx, &hosts_of(&hosts)?, &snapshot, &o).await?)
         })
     }
 

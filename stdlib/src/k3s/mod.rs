@@ -63,6 +63,7 @@ pub fn def() -> ModuleDef {
             fn_options("ensure_upgrade", "options", "UpgradeOptions", UpgradeOptions::FIELDS),
             fn_options("rotate_certificates", "options", "RotateOptions", RotateOptions::FIELDS),
             fn_options("rotate_token", "options", "RotateOptions", RotateOptions::FIELDS),
+            fn_options("check_restore", "options", "RestoreOptions", RestoreOptions::FIELDS),
             fn_options("restore_etcd", "options", "RestoreOptions", RestoreOptions::FIELDS),
             fn_options("write_kubeconfig", "options", "KubeconfigOptions", KubeconfigOptions::FIELDS),
         ],

@@ -66,15 +66,8 @@ pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &Restore
     let op = Op::destroy("k3s", "restore_etcd", leader.name()).class(Class::Adoptable).args(&snapshot);
     let limit = o.timeout.0;
     ctx.run_op(op, |s| async move {
-        let found = look(s.ctx(), leader, Part::Server).await?;
-        let others = ask_others(s.ctx(), &hosts[1..]).await;
-        if found.version.is_empty() || !found.config.is_object() {
-            return Err(no_k3s(leader, &others));
-        }
-        of_one_cluster(hosts, &found, &others)?;
-        let token = super::snapshot_token::find(s.ctx(), hosts, &found, snapshot, o.folder.as_deref()).await?;
+        let Looked { found, others, token, changes } = look_at(s.ctx(), hosts, snapshot, o).await?;
         let path = place(s.ctx(), leader, snapshot, o).await?;
-        let changes = listing(s.ctx(), hosts, leader, snapshot, o.folder.as_deref(), &others).await;
         let url = format!("https://{}:{PORT}", leader.address());
         let work = Work { leader, found: &found, others: &others, token: token.as_deref(), limit };
         work.stop_all(&s).await?;
@@ -99,6 +92,47 @@ pub async fn restore_etcd(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &Restore
             cluster.keep_token(s.ctx(), leader, password, o.timeout).await?;
         }
         Ok(cluster)
+    })
+    .await
+}
+
+/// What is known before anything is stopped.
+struct Looked {
+    found: Found,
+    others: Vec<(Host, Option<Found>)>,
+    token: Option<String>,
+    changes: Vec<Change>,
+}
+
+/// Looks at the servers and the snapshot; refuses what could not be restored.
+async fn look_at(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &RestoreOptions) -> OpResult<Looked> {
+    let leader = &hosts[0];
+    let found = look(ctx, leader, Part::Server).await?;
+    let others = ask_others(ctx, &hosts[1..]).await;
+    if found.version.is_empty() || !found.config.is_object() {
+        return Err(no_k3s(leader, &others));
+    }
+    of_one_cluster(hosts, &found, &others)?;
+    let token = super::snapshot_token::find(ctx, hosts, &found, snapshot, o.folder.as_deref()).await?;
+    is_there(ctx, leader, snapshot, o).await?;
+    let changes = listing(ctx, hosts, leader, snapshot, o.folder.as_deref(), &others).await;
+    Ok(Looked { found, others, token, changes })
+}
+
+/// What [`restore_etcd`] would do, from the same looks; nothing is touched.
+///
+/// # Errors
+/// What it would refuse: no such snapshot, no token for it, servers of several clusters.
+pub async fn check_restore(ctx: &Ctx, hosts: &[Host], snapshot: &str, o: &RestoreOptions) -> OpResult<Vec<Change>> {
+    let leader = hosts.first().ok_or_else(|| OpError::invalid("no server to restore on"))?;
+    let op = Op::read("k3s", "check_restore", leader.name()).args(&snapshot);
+    ctx.run_op(op, |s| async move {
+        if let Some(servers) = o.servers()?
+            && let Some(anew) = super::restore_new::look_at(s.ctx(), hosts, snapshot, o, &servers).await?
+        {
+            return Ok(anew.changes(s.ctx()).await);
+        }
+        Ok(look_at(s.ctx(), hosts, snapshot, o).await?.changes)
     })
     .await
 }
@@ -228,9 +262,8 @@ async fn ask_others(ctx: &Ctx, hosts: &[Host]) -> Vec<(Host, Option<Found>)> {
     hosts.iter().cloned().zip(asked.into_iter().map(Result::ok)).collect()
 }
 
-/// The snapshot's path on the server; uploads it from the local folder.
-pub(super) async fn place(ctx: &Ctx, host: &Host, snapshot: &str, o: &RestoreOptions) -> OpResult<String> {
-    let path = format!("{FOLDER}/{snapshot}");
+/// Proves that the snapshot is there and whole; gives the local copy, if it is one.
+async fn is_there(ctx: &Ctx, host: &Host, snapshot: &str, o: &RestoreOptions) -> OpResult<Option<Vec<u8>>> {
     if let Some(folder) = &o.folder {
         let local = crate::flow::files::granted(ctx, folder)?.join(snapshot);
         let bytes = std::fs::read(&local)
@@ -242,6 +275,23 @@ pub(super) async fn place(ctx: &Ctx, host: &Host, snapshot: &str, o: &RestoreOpt
                 .because(format!("sha256 is {sum}, noted was {}", noted.trim()))
                 .hint("use another copy"));
         }
+        return Ok(Some(bytes));
+    }
+    let path = format!("{FOLDER}/{snapshot}");
+    let out = host.look_raw(ctx, &format!("[ -s {} ]", quote(&path))).await.map_err(|e| e.on(host.name()))?;
+    if out.code == 0 {
+        return Ok(None);
+    }
+    Err(OpError::not_found(format!("there is no snapshot `{snapshot}` on the server's disk"))
+        .on(host.name())
+        .hint("name a folder with a copy: `#{ folder: \"backup\" }`; `ls /var/lib/rancher/k3s/server/db/snapshots` on the servers"))
+}
+
+/// The snapshot's path on the server; uploads it from the local folder.
+pub(super) async fn place(ctx: &Ctx, host: &Host, snapshot: &str, o: &RestoreOptions) -> OpResult<String> {
+    let path = format!("{FOLDER}/{snapshot}");
+    if let Some(bytes) = is_there(ctx, host, snapshot, o).await? {
+        let sum = super::snapshot::hex(&bytes);
         let q = quote(&path);
         let script = format!("umask 077; mkdir -p {FOLDER} && cat > {q} && sha256sum {q}");
         let limits = RunOptions { timeout: Duration::minutes(30), ..RunOptions::default() };
@@ -251,15 +301,8 @@ pub(super) async fn place(ctx: &Ctx, host: &Host, snapshot: &str, o: &RestoreOpt
                 .on(host.name())
                 .because(out.stderr));
         }
-        return Ok(path);
     }
-    let out = host.look_raw(ctx, &format!("[ -s {} ]", quote(&path))).await.map_err(|e| e.on(host.name()))?;
-    if out.code == 0 {
-        return Ok(path);
-    }
-    Err(OpError::not_found(format!("there is no snapshot `{snapshot}` on the server's disk"))
-        .on(host.name())
-        .hint("name a folder with a copy: `#{ folder: \"backup\" }`; `ls /var/lib/rancher/k3s/server/db/snapshots` on the servers"))
+    Ok(path)
 }
 
 /// What a restore takes away, for the question and the journal.

@@ -121,7 +121,7 @@ impl Anew<'_> {
     }
 
     /// What is given up and made, for the question and the journal.
-    async fn changes(&self, ctx: &Ctx) -> Vec<Change> {
+    pub(super) async fn changes(&self, ctx: &Ctx) -> Vec<Change> {
         let mut out = Vec::new();
         for (i, (host, found)) in self.now.servers.iter().enumerate() {
             let Some(f) = found else {

@@ -32,6 +32,8 @@ options! {
         take_over: bool = false,
         /// Name of the set these objects are: what the set had before and is not among them is removed.
         prune: Option<String> = None,
+        /// Only ask the server what would change: the same list comes back, and nothing is written or removed.
+        dry_run: bool = false,
     }
 }
 
@@ -57,6 +59,15 @@ fn documents(text: &str) -> OpResult<Vec<Vec<Value>>> {
     let docs: Vec<Value> = serde_saphyr::from_multiple(text)
         .map_err(|e| OpError::invalid("the YAML cannot be read").because(e.to_string()))?;
     Ok(docs.into_iter().filter(|d| !d.is_null()).map(flatten_list).collect())
+}
+
+/// What an op is about that applies these.
+fn subject_of(cluster: &str, objects: &[Value]) -> String {
+    match objects {
+        [] => cluster.to_owned(),
+        [one] => describe(one),
+        [first, rest @ ..] => format!("{} and {} more", describe(first), rest.len()),
+    }
 }
 
 /// What errors call an object: as it is written, and with the namespace that it gets.
@@ -166,17 +177,53 @@ impl Cluster {
     /// Like [`Cluster::apply_objects`] and [`Cluster::prune`].
     pub async fn apply_set(&self, ctx: &Ctx, objects: Vec<Value>, o: &ManifestOptions) -> OpResult<Vec<Change>> {
         let apply = ApplyOptions { namespace: o.namespace.clone(), take_over: o.take_over };
-        let Some(name) = &o.prune else { return self.apply_objects(ctx, objects, &apply).await };
-        let id = set_id(ctx, name)?;
-        let objects: Vec<Value> = objects.into_iter().map(|x| labelled(x, SET, &id)).collect();
-        let mut changes = self.apply_objects(ctx, objects.clone(), &apply).await?;
+        let id = o.prune.as_ref().map(|name| set_id(ctx, name)).transpose()?;
+        let objects: Vec<Value> = match &id {
+            Some(id) => objects.into_iter().map(|x| labelled(x, SET, id)).collect(),
+            None => objects,
+        };
+        let mut changes = if o.dry_run {
+            self.preview_objects(ctx, objects.clone(), &apply).await?
+        } else {
+            self.apply_objects(ctx, objects.clone(), &apply).await?
+        };
+        let Some(id) = id else { return Ok(changes) };
         let mut placed = Vec::new();
         for object in objects {
-            let kind = self.kind_of(ctx, &object).await?;
-            placed.push(dressed(object, Some(&kind), &o.namespace)?);
+            // a kind whose definition would only come with it has nothing in the cluster
+            let kind = match self.kind_of(ctx, &object).await {
+                Err(e) if o.dry_run && e.is(ErrorKind::NotFound) => None,
+                other => Some(other?),
+            };
+            placed.push(dressed(object, kind.as_ref(), &o.namespace)?);
         }
-        changes.extend(self.prune(ctx, &id, &placed).await?);
+        changes.extend(if o.dry_run {
+            self.leaving(ctx, &id, &placed).await?.1
+        } else {
+            self.prune(ctx, &id, &placed).await?
+        });
         Ok(changes)
+    }
+
+    /// What applying these objects would change, by the server's own dry run.
+    ///
+    /// # Errors
+    /// Like [`Cluster::apply_objects`].
+    pub async fn preview_objects(&self, ctx: &Ctx, objects: Vec<Value>, o: &ApplyOptions) -> OpResult<Vec<Change>> {
+        let op = Op::read("kubernetes", "apply", subject_of(self.name(), &objects)).args(&objects);
+        ctx.run_op(op, |s| async move {
+            let planned = self.plan_objects(s.ctx(), objects, o).await?;
+            for p in &planned {
+                let Some(kind) = &p.kind else { continue };
+                match self.patch(s.ctx(), kind, &p.object, p.force, true).await {
+                    // its namespace would come with it
+                    Err(e) if e.is(ErrorKind::NotFound) => {}
+                    other => other.map(drop)?,
+                }
+            }
+            Ok(planned.into_iter().flat_map(|p| p.changes).collect())
+        })
+        .await
     }
 
     /// Applies objects as one op; returns what changed.
@@ -184,12 +231,7 @@ impl Cluster {
     /// # Errors
     /// `refused` for objects of Fleet or Helm; `conflict` naming the other field manager.
     pub async fn apply_objects(&self, ctx: &Ctx, objects: Vec<Value>, o: &ApplyOptions) -> OpResult<Vec<Change>> {
-        let target = match objects.as_slice() {
-            [] => self.name().to_owned(),
-            [one] => describe(one),
-            [first, rest @ ..] => format!("{} and {} more", describe(first), rest.len()),
-        };
-        let op = Op::write("kubernetes", "apply", target).args(&objects);
+        let op = Op::write("kubernetes", "apply", subject_of(self.name(), &objects)).args(&objects);
         let o = o.clone();
         ctx.run_op(op, |s| async move {
             let planned = self.plan_objects(s.ctx(), objects, &o).await?;

@@ -37,7 +37,8 @@ mod api {
     ///
     /// Every object is checked first: an unknown or mistyped field is an error with its path, and nothing is sent.
     /// With `prune: "name"` these objects are a set: what an earlier call applied as that set and this one does not
-    /// is removed (never claims, volumes, namespaces or definitions).
+    /// is removed (never claims, volumes, namespaces or definitions). With `dry_run: true` the server says what would
+    /// change, as the same list of `#{ target, what, before, after }`, and nothing happens.
     ///
     /// # Example
     /// ```rhai

@@ -10,9 +10,54 @@ use super::rest::Request;
 use super::watch::Target;
 use super::{Cluster, describe};
 use crate::core::ctx::Ctx;
-use crate::core::error::{OpResult, Stop};
+use crate::core::error::{OpError, OpResult, Stop};
 use crate::core::event::Change;
 use crate::core::op::{Look, Op, OpScope};
+use crate::options;
+
+options! {
+    /// How to drain.
+    pub struct DrainOptions {
+        /// Only pods with these labels.
+        labels: BTreeMap<String, String> = BTreeMap::new(),
+        /// How long a pod gets for its end; default: what the pod itself asks for.
+        grace: Option<crate::core::units::Duration> = None,
+        /// Evict pods that have an emptyDir, whose data goes; `false` refuses the drain while there are some.
+        delete_emptydir: bool = true,
+        /// Evict pods that nothing makes anew; `false` refuses the drain while there are some.
+        lone_pods: bool = true,
+        /// Ask disruption budgets; `false` deletes the pods past them.
+        eviction: bool = true,
+    }
+}
+
+/// Whether a controller makes the pod anew.
+fn is_made_anew(pod: &Value) -> bool {
+    pod["metadata"]["ownerReferences"].as_array().is_some_and(|o| o.iter().any(|o| o["controller"] == true))
+}
+
+/// Whether data goes with the pod.
+fn has_emptydir(pod: &Value) -> bool {
+    pod["spec"]["volumes"].as_array().into_iter().flatten().any(|v| v["emptyDir"].is_object())
+}
+
+/// Refuses a drain that would end what the options keep.
+fn refuse_kept(node: &str, pods: &[Value], o: &DrainOptions) -> OpResult<()> {
+    let names = |keep: bool, holds: fn(&Value) -> bool| -> Vec<String> {
+        pods.iter().filter(|p| keep && holds(p)).map(describe).collect()
+    };
+    let rules = [
+        ("delete_emptydir", "an emptyDir", names(!o.delete_emptydir, has_emptydir)),
+        ("lone_pods", "nothing that makes them anew", names(!o.lone_pods, |p| !is_made_anew(p))),
+    ];
+    match rules.into_iter().find(|(.., kept)| !kept.is_empty()) {
+        None => Ok(()),
+        Some((option, what, kept)) => Err(OpError::conflict(format!("pods of the node have {what}"))
+            .on(node)
+            .because(kept.join(", "))
+            .hint(format!("nothing was evicted; `#{{ {option}: true }}` evicts them too"))),
+    }
+}
 
 /// Prefix of extended resources that people wait for.
 const GPUS: &str = "nvidia.com/";
@@ -40,13 +85,10 @@ pub fn eviction_words(pod: &Value) -> String {
     if let Some(user) = pod["metadata"]["annotations"]["hub.jupyter.org/username"].as_str() {
         out.push(format!("notebook of {user}"));
     }
-    let owned =
-        pod["metadata"]["ownerReferences"].as_array().is_some_and(|o| o.iter().any(|o| o["controller"] == true));
-    if !owned {
+    if !is_made_anew(pod) {
         out.push("nothing makes it anew".to_owned());
     }
-    let volumes = pod["spec"]["volumes"].as_array();
-    if volumes.into_iter().flatten().any(|v| v["emptyDir"].is_object()) {
+    if has_emptydir(pod) {
         out.push("loses its emptyDir".to_owned());
     }
     out.join(", ")
@@ -101,11 +143,20 @@ impl Cluster {
     /// # Errors
     /// `denied` when declined, and for a server that the quorum hangs on; `timeout` naming the pods that stay and why.
     pub async fn drain_node(&self, ctx: &Ctx, node: &str, limit: Duration) -> OpResult<()> {
+        self.drain_with(ctx, node, limit, &DrainOptions::read(&rhai::Map::new())?).await
+    }
+
+    /// As [`Cluster::drain_node`], with options.
+    ///
+    /// # Errors
+    /// Like [`Cluster::drain_node`]; `conflict` when there are pods that the options keep.
+    pub async fn drain_with(&self, ctx: &Ctx, node: &str, limit: Duration, o: &DrainOptions) -> OpResult<()> {
         self.keep_quorum(ctx, node).await?;
+        refuse_kept(node, &self.evictable(ctx, node, &o.labels).await?, o)?;
         let cordoned = self.set_cordon(ctx, node, true).await?;
         let op = Op::destroy("kubernetes", "drain", node);
         let drained = ctx.run_op(op, |s| async move {
-            let mut pods = self.evictable(s.ctx(), node).await?;
+            let mut pods = self.evictable(s.ctx(), node, &o.labels).await?;
             if pods.is_empty() {
                 return Ok(());
             }
@@ -118,7 +169,7 @@ impl Cluster {
                     Change::new(node, format!("{}{words}", describe(p)), Some("running".into()), None)
                 })
                 .collect();
-            s.act(format!("node {node}"), changes, self.evict_all(&s, node, &pods, limit)).await
+            s.act(format!("node {node}"), changes, self.evict_all(&s, node, &pods, limit, o)).await
         });
         let drained = drained.await;
         if cordoned {
@@ -132,26 +183,33 @@ impl Cluster {
         })
     }
 
-    async fn evict_all(&self, s: &OpScope, node: &str, pods: &[Value], limit: Duration) -> OpResult<()> {
+    async fn evict_all(
+        &self,
+        s: &OpScope,
+        node: &str,
+        pods: &[Value],
+        limit: Duration,
+        o: &DrainOptions,
+    ) -> OpResult<()> {
         let uid = |p: &Value| p["metadata"]["uid"].as_str().map(str::to_owned);
         let begun_with: BTreeSet<String> = pods.iter().filter_map(uid).collect();
         let begun_with = &begun_with;
         self.wait_watching(s, &format!("drain of {node}"), Target::all("pod", ""), limit, || async {
-            let pods = match self.evictable(s.ctx(), node).await {
+            let pods = match self.evictable(s.ctx(), node, &o.labels).await {
                 Err(e) if super::waits_on(&e) => return Ok(Look::Pending(super::seen(&e))),
                 other => remaining(other?, begun_with),
             };
             let mut held = Vec::new();
             for pod in &pods {
-                held.push(self.evict(s.ctx(), pod).await?);
+                held.push(self.evict(s.ctx(), pod, o).await?);
             }
             Ok(if pods.is_empty() { Look::Ready(()) } else { Look::Pending(held.join("; ")) })
         })
         .await
     }
 
-    /// Asks for the eviction of a pod; what keeps it otherwise.
-    pub(super) async fn evict(&self, ctx: &Ctx, pod: &Value) -> OpResult<String> {
+    /// Asks for the eviction of a pod, or deletes it; what keeps it otherwise.
+    pub(super) async fn evict(&self, ctx: &Ctx, pod: &Value, o: &DrainOptions) -> OpResult<String> {
         let text = |k: &str| pod["metadata"][k].as_str().unwrap_or_default().to_owned();
         let (ns, name) = (text("namespace"), text("name"));
         if !pod["metadata"]["deletionTimestamp"].is_null() {
@@ -163,10 +221,19 @@ impl Cluster {
             };
             return Ok(format!("{ns}/{name} is ending{held}"));
         }
-        let body = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": ns},
-            "deleteOptions": {"preconditions": {"uid": pod["metadata"]["uid"]}}});
-        let path = format!("/api/v1/namespaces/{ns}/pods/{name}/eviction");
-        let reply = self.send(ctx, &Request::post(path, &body)).await?;
+        let mut how = json!({"preconditions": {"uid": pod["metadata"]["uid"]}});
+        if let Some(grace) = &o.grace {
+            how["gracePeriodSeconds"] = grace.0.as_secs().into();
+        }
+        let path = format!("/api/v1/namespaces/{ns}/pods/{name}");
+        let request = if o.eviction {
+            let body = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+                "metadata": {"name": name, "namespace": ns}, "deleteOptions": how});
+            Request::post(format!("{path}/eviction"), &body)
+        } else {
+            Request::delete_so(path, &how)
+        };
+        let reply = self.send(ctx, &request).await?;
         Ok(match reply.status {
             429 => {
                 let said = reply.json();
@@ -182,9 +249,9 @@ impl Cluster {
     }
 
     /// Pods of a node that a drain evicts.
-    async fn evictable(&self, ctx: &Ctx, node: &str) -> OpResult<Vec<Value>> {
+    async fn evictable(&self, ctx: &Ctx, node: &str, labels: &BTreeMap<String, String>) -> OpResult<Vec<Value>> {
         let fields = BTreeMap::from([("spec.nodeName".to_owned(), node.to_owned())]);
-        let o = ListOptions { namespace: String::new(), labels: BTreeMap::new(), fields };
+        let o = ListOptions { namespace: String::new(), labels: labels.clone(), fields };
         Ok(self.list_objects(ctx, "pod", &o).await?.into_iter().filter(is_evictable).collect())
     }
 }
@@ -201,6 +268,19 @@ mod tests {
         let plain = json!({"metadata": {"ownerReferences": [{"kind": "ReplicaSet", "controller": true}]}, "spec": {"containers": [{}]}});
         assert_eq!((eviction_words(&plain), is_evictable(&plain)), (String::new(), true));
         assert!(!is_evictable(&json!({"metadata": {"ownerReferences": [{"kind": "DaemonSet"}]}})));
+    }
+
+    #[test]
+    fn a_drain_keeps_what_its_options_keep() {
+        let pod = json!({"kind": "Pod", "metadata": {"name": "a", "namespace": "x"}, "spec": {"volumes": [{"emptyDir": {}}]}});
+        let refused = |set: &[(&str, bool)]| {
+            let map = set.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+            refuse_kept("n1", std::slice::from_ref(&pod), &DrainOptions::read(&map).unwrap()).err()
+        };
+        assert!(refused(&[]).is_none());
+        let e = refused(&[("delete_emptydir", false)]).unwrap();
+        assert_eq!((e.message.as_str(), e.causes[0].as_str()), ("pods of the node have an emptyDir", "Pod x/a"));
+        assert!(refused(&[("lone_pods", false)]).unwrap().hint.unwrap().contains("lone_pods: true"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Evicting one pod: what a disruption budget keeps is not deleted, and it is said why.
-use super::drain::eviction_words;
+use super::drain::{DrainOptions, eviction_words};
 use super::watch::Target;
 use super::{Cluster, describe};
 use crate::core::ctx::Ctx;
@@ -15,6 +15,8 @@ options! {
         namespace: String = String::new(),
         /// How long disruption budgets and the pod's own end may take.
         timeout: crate::core::units::Duration = crate::core::units::Duration::minutes(5),
+        /// How long the pod gets for its end; default: what the pod itself asks for.
+        grace: Option<crate::core::units::Duration> = None,
     }
 }
 
@@ -26,6 +28,8 @@ impl Cluster {
     pub async fn evict_pod(&self, ctx: &Ctx, name: &str, o: &EvictOptions) -> OpResult<bool> {
         let ns = if o.namespace.is_empty() { "default" } else { o.namespace.as_str() };
         let op = Op::destroy("kubernetes", "evict", format!("pod {ns}/{name}")).args(&(ns, name));
+        let how = DrainOptions { grace: o.grace, ..DrainOptions::read(&rhai::Map::new())? };
+        let how = &how;
         ctx.run_op(op, |s| async move {
             let Some(pod) = self.find_object(s.ctx(), "pod", ns, name).await? else { return Ok(false) };
             let uid = pod["metadata"]["uid"].clone();
@@ -39,7 +43,7 @@ impl Cluster {
                 self.wait_watching(&s, &what, target, o.timeout.0, || async {
                     match self.find_object(s.ctx(), "pod", ns, name).await? {
                         Some(live) if live["metadata"]["uid"] == uid => {
-                            Ok(Look::Pending(self.evict(s.ctx(), &live).await?))
+                            Ok(Look::Pending(self.evict(s.ctx(), &live, how).await?))
                         }
                         _ => Ok(Look::Ready(())),
                     }

@@ -186,9 +186,31 @@ mod api {
     /// ```rhai
     /// cluster.drain("k3s-gpu1", 10.minutes);
     /// ```
-    #[rhai_fn(global, return_raw, pure)]
+    #[rhai_fn(global, name = "drain", return_raw, pure)]
     pub fn drain(ncc: NativeCallContext, cluster: &mut Cluster, node: &str, limit: Duration) -> RhaiResultOf<()> {
+        drain_with(ncc, cluster, node, limit, Map::new())
+    }
+
+    /// Cordons a node and evicts its pods, or those that the options leave. Asks first.
+    ///
+    /// Pods of daemon sets stay. The question names who holds GPUs, whose emptyDir goes and what nothing makes anew;
+    /// `delete_emptydir: false` and `lone_pods: false` refuse such a drain before anything happens.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.drain("k3s-gpu1", 10.minutes, #{ grace: 30.seconds, labels: #{ app: "web" } });
+    /// ```
+    #[rhai_fn(global, name = "drain", return_raw, pure)]
+    pub fn drain_with(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        node: &str,
+        limit: Duration,
+        options: Map,
+    ) -> RhaiResultOf<()> {
         let (cluster, node) = (cluster.clone(), node.to_owned());
-        call(&ncc, |ctx| async move { cluster.drain_node(&ctx, &node, limit.0).await })
+        call(&ncc, |ctx| async move {
+            cluster.drain_with(&ctx, &node, limit.0, &super::super::DrainOptions::read(&options)?).await
+        })
     }
 }

@@ -15,6 +15,7 @@ mod health_script;
 pub(crate) mod hidden;
 mod ingress;
 pub mod kinds;
+mod logs;
 mod losses;
 mod nodes;
 mod objects;
@@ -40,13 +41,14 @@ pub use bundles::file_faults;
 pub use classes::ClassOptions;
 pub use cluster::Cluster;
 pub(crate) use drain::take_back;
-pub use drain::{eviction_words, gpus_of};
+pub use drain::{DrainOptions, eviction_words, gpus_of};
 pub use evict::EvictOptions;
 pub use exec::{ExecEnd, ExecOptions};
 pub use health::{epoch_seconds, node_problems, server_problems, voters};
+pub use logs::{LogOptions, LogRange};
 pub use nodes::{Taint, label_changes, node_row, quantity, taint_changes};
 pub use objects::{DeleteOptions, ListOptions, ObjectOptions, describe};
-pub use pods::{LogOptions, LogRange, PodEnd, pod_trouble};
+pub use pods::{PodEnd, pod_trouble};
 pub use prune::{SET, leftovers};
 pub use replicas::{Short, short};
 pub use via::ServiceRequestOptions;
@@ -77,12 +79,13 @@ pub fn def() -> ModuleDef {
             fn_options("delete", "options", "DeleteOptions", DeleteOptions::FIELDS),
             fn_options("ensure_storage_class", "options", "ClassOptions", ClassOptions::FIELDS),
             fn_options("wait_until", "options", "ObjectOptions", ObjectOptions::FIELDS),
+            fn_options("drain", "options", "DrainOptions", DrainOptions::FIELDS),
             fn_options("exec", "options", "ExecOptions", ExecOptions::FIELDS),
             fn_options("port_forward", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("wait", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("events", "options", "ObjectOptions", ObjectOptions::FIELDS),
             fn_options("request_service", "options", "ServiceRequestOptions", ServiceRequestOptions::FIELDS),
-            fn_options("logs", "options", "LogOptions", pods::LOG_FIELDS),
+            fn_options("logs", "options", "LogOptions", logs::LOG_FIELDS),
             fn_options("evict", "options", "EvictOptions", EvictOptions::FIELDS),
         ],
     }

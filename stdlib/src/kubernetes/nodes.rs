@@ -7,10 +7,14 @@ use super::Cluster;
 use super::rest::{Request, item};
 use super::wait::condition;
 use crate::core::ctx::Ctx;
-use crate::core::error::{OpError, OpResult};
+use crate::core::error::{Kind as ErrorKind, OpError, OpResult};
 use crate::core::event::Change;
 use crate::core::op::{Op, OpScope};
 use crate::site::split_taint;
+
+/// What a label may look like.
+const LABEL_RULE: &str = "a key is `name` or `domain/name`, for example `gpuhost/pool`; names and values have letters, digits, \
+                          `-`, `_` and `.`, at most 63, and begin and end with a letter or digit";
 
 /// A taint as `key=value:Effect` or `key:Effect`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,7 +177,8 @@ impl Cluster {
             }
             let k = self.kind(s.ctx(), kind).await?;
             let request = Request::merge(item(&k, ns, name), &json!({"metadata": {"labels": labels}}));
-            s.act(format!("{kind} {name}"), changes, self.demand(s.ctx(), name, &request)).await?;
+            let set = s.act(format!("{kind} {name}"), changes, self.demand(s.ctx(), name, &request)).await;
+            set.map_err(|e| if e.is(ErrorKind::Invalid) { e.hint(LABEL_RULE) } else { e })?;
             Ok(true)
         })
         .await

@@ -1,7 +1,7 @@
 //! Reading and deleting objects.
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Cluster;
 use super::diff::manager_of;
@@ -30,6 +30,30 @@ options! {
         take_over: bool = false,
         /// How long its finalizers may take.
         timeout: crate::core::units::Duration = crate::core::units::Duration::minutes(5),
+        /// What becomes of what it owns: `background` (goes afterwards), `foreground` (goes first) or `orphan` (stays).
+        propagation: String = "background".to_owned(),
+        /// How long it gets for its end; default: what it asks for itself. `0.seconds` takes a pod whose node is gone off the list.
+        grace: Option<crate::core::units::Duration> = None,
+    }
+}
+
+impl DeleteOptions {
+    /// The server's own options.
+    fn body(&self) -> OpResult<Value> {
+        let policy = match self.propagation.as_str() {
+            "background" => "Background",
+            "foreground" => "Foreground",
+            "orphan" => "Orphan",
+            other => {
+                return Err(OpError::invalid(format!("option `propagation`: there is no `{other}`"))
+                    .hint("background, foreground or orphan"));
+            }
+        };
+        let mut body = json!({"propagationPolicy": policy});
+        if let Some(grace) = &self.grace {
+            body["gracePeriodSeconds"] = grace.0.as_secs().into();
+        }
+        Ok(body)
     }
 }
 
@@ -173,8 +197,7 @@ impl Cluster {
     /// # Errors
     /// `denied` when declined or when somebody else takes care of it; `timeout` naming the finalizers that hold it.
     pub async fn delete_object(&self, ctx: &Ctx, kind: &str, ns: &str, name: &str) -> OpResult<bool> {
-        let timeout = crate::core::units::Duration::minutes(5);
-        let o = DeleteOptions { namespace: ns.to_owned(), take_over: false, timeout };
+        let o = DeleteOptions { namespace: ns.to_owned(), ..DeleteOptions::read(&rhai::Map::new())? };
         self.delete_with(ctx, kind, name, &o).await
     }
 
@@ -183,7 +206,7 @@ impl Cluster {
     /// # Errors
     /// Like [`Cluster::delete_object`].
     pub async fn delete_with(&self, ctx: &Ctx, kind: &str, name: &str, o: &DeleteOptions) -> OpResult<bool> {
-        let ns = o.namespace.clone();
+        let (ns, body) = (o.namespace.clone(), o.body()?);
         let op = Op::destroy("kubernetes", "delete", format!("{kind} {name}")).args(&(kind, &ns, name));
         let (kind, name) = (kind.to_owned(), name.to_owned());
         ctx.run_op(op, |s| async move {
@@ -201,7 +224,7 @@ impl Cluster {
             let mut changes = self.losses(&ctx, &found).await?;
             changes.push(Change::new(self.name(), describe(&found), Some("present".into()), None));
             s.act(uid.clone(), changes, async {
-                self.delete_now(&ctx, &kind, &ns, &name).await?;
+                self.delete_so(&ctx, &kind, &ns, &name, &body).await?;
                 self.wait_gone(&s, &kind, &ns, &name, &uid, o.timeout.0).await
             })
             .await?;
@@ -212,9 +235,12 @@ impl Cluster {
 
     /// Sends the delete, without consent or journal: for what the same op made.
     pub(crate) async fn delete_now(&self, ctx: &Ctx, kind: &str, ns: &str, name: &str) -> OpResult<()> {
+        self.delete_so(ctx, kind, ns, name, &json!({"propagationPolicy": "Background"})).await
+    }
+
+    async fn delete_so(&self, ctx: &Ctx, kind: &str, ns: &str, name: &str, options: &Value) -> OpResult<()> {
         let kind = self.kind(ctx, kind).await?;
-        let path = format!("{}?propagationPolicy=Background", item(&kind, ns, name));
-        let reply = self.send(ctx, &Request::delete(path)).await?;
+        let reply = self.send(ctx, &Request::delete_so(item(&kind, ns, name), options)).await?;
         if reply.ok() || reply.status == 404 { Ok(()) } else { Err(reply.error(&format!("{} {name}", kind.kind))) }
     }
 

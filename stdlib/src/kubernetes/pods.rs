@@ -1,58 +1,16 @@
-//! Pods: logs, events, why one does not run, and running one to its end.
+//! Pods: events, why one does not run, and running one to its end.
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Cluster;
+use super::logs::LogOptions;
 use super::objects::ListOptions;
-use super::rest::{Request, collection, escape, query};
+use super::rest::{Request, collection, escape};
 use super::wait::{EVERY, condition, seen, waits_on};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::op::{Look, OpScope};
-use crate::core::options::{Field, refuse_unknown};
-use crate::options;
-
-options! {
-    /// Which log to read.
-    pub struct LogOptions {
-        /// Namespace of the pod.
-        namespace: String = String::new(),
-        /// Container; needed only when the pod has several.
-        container: String = String::new(),
-        /// How many lines from the end.
-        tail: i64 = 200,
-    }
-}
-
-options! {
-    /// Which part of a log to read.
-    pub struct LogRange {
-        /// The log of the container's run before, as after a crash.
-        previous: bool = false,
-        /// Only what was written within this time.
-        since: Option<crate::core::units::Duration> = None,
-    }
-}
-
-/// What `logs` takes.
-pub(super) const LOG_FIELDS: &[Field] = &{
-    let (a, b) = (LogOptions::FIELDS, LogRange::FIELDS);
-    [a[0], a[1], a[2], b[0], b[1]]
-};
-
-/// Reads both parts of a script's map.
-///
-/// # Errors
-/// `invalid` naming the option at fault.
-pub(super) fn log_options(map: &rhai::Map) -> OpResult<(LogOptions, LogRange)> {
-    refuse_unknown(map, LOG_FIELDS)?;
-    let part = |fields: &[Field]| -> rhai::Map {
-        let own = map.iter().filter(|(k, _)| fields.iter().any(|f| f.name == k.as_str()));
-        own.map(|(k, v)| (k.clone(), v.clone())).collect()
-    };
-    Ok((LogOptions::read(&part(LogOptions::FIELDS))?, LogRange::read(&part(LogRange::FIELDS))?))
-}
 
 /// How a pod ended.
 #[derive(Debug, Clone)]
@@ -100,32 +58,6 @@ pub fn pod_trouble(pod: &Value) -> Option<String> {
 }
 
 impl Cluster {
-    /// The log of a pod; empty text when it has not started.
-    ///
-    /// # Errors
-    /// `not_found`, `unreachable`.
-    pub async fn pod_log(&self, ctx: &Ctx, pod: &str, o: &LogOptions) -> OpResult<String> {
-        self.pod_log_of(ctx, pod, o, &LogRange { previous: false, since: None }).await
-    }
-
-    /// Part of the log of a pod.
-    ///
-    /// # Errors
-    /// `not_found`; `invalid` when there was no run before; `unreachable`.
-    pub async fn pod_log_of(&self, ctx: &Ctx, pod: &str, o: &LogOptions, part: &LogRange) -> OpResult<String> {
-        let ns = if o.namespace.is_empty() { "default" } else { &o.namespace };
-        let since = part.since.as_ref().map(|d| d.0.as_secs().max(1).to_string()).unwrap_or_default();
-        let q = query(&[
-            ("container", &o.container),
-            ("previous", if part.previous { "true" } else { "" }),
-            ("sinceSeconds", &since),
-            ("tailLines", &o.tail.to_string()),
-        ]);
-        let path = format!("/api/v1/namespaces/{}/pods/{}/log{q}", escape(ns), escape(pod));
-        let reply = self.send(ctx, &Request::get(path)).await?;
-        if reply.ok() { Ok(reply.text()) } else { Err(reply.error(&format!("log of pod {ns}/{pod}"))) }
-    }
-
     /// Events of an object, oldest first, as `(type, reason, message)`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use rhai::{Array, Dynamic, FnPtr, Map};
 use serde_json::{Value, json};
 
 use super::exec::ExecOptions;
-use super::pods::log_options;
+use super::logs::log_options;
 use super::script::to_script;
 use super::watch::{Target, Watch};
 use super::{Cluster, EvictOptions, ObjectOptions, pod_trouble, seen, waits_on};
@@ -292,6 +292,39 @@ mod api {
             let (o, part) = log_options(&options)?;
             cluster.pod_log_of(&ctx, &pod, &o, &part).await
         })
+    }
+
+    /// Follows the log of a container: each line is given to the closure until that is content.
+    ///
+    /// The closure's first value that is neither `()` nor `false` ends it and is what the call gives; `()` when the container
+    /// ends before. It begins with the last lines that there are: `tail: 0` for new ones only.
+    ///
+    /// # Example
+    /// ```rhai,check
+    /// cluster.logs("web", #{ namespace: "shop", timeout: 2.minutes }, |line| line.contains("ready to serve"));
+    /// ```
+    #[rhai_fn(global, name = "logs", return_raw, pure)]
+    pub fn follow_logs(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        pod: &str,
+        options: Map,
+        each: FnPtr,
+    ) -> RhaiResultOf<Dynamic> {
+        let (cluster, pod) = (&*cluster, pod.to_owned());
+        let mut log = call(&ncc, |ctx| async move {
+            let (o, part) = log_options(&options)?;
+            cluster.follow_log(&ctx, &pod, &o, &part).await
+        })?;
+        loop {
+            let (line, back) = call(&ncc, |ctx| async move { log.next(&ctx).await.map(|line| (line, log)) })?;
+            log = back;
+            let Some(line) = line else { return Ok(Dynamic::UNIT) };
+            let verdict = each.call_within_context::<Dynamic>(&ncc, (line,))?;
+            if !verdict.is_unit() && verdict.as_bool() != Ok(false) {
+                return Ok(verdict);
+            }
+        }
     }
 
     /// Evicts a pod of namespace `default`; `false` when there is none. Asks first.

@@ -55,19 +55,10 @@ impl Cluster {
     pub async fn prune(&self, ctx: &Ctx, id: &str, wanted: &[Value]) -> OpResult<Vec<Change>> {
         let op = Op::destroy("kubernetes", "prune", id);
         ctx.run_op(op, |s| async move {
-            let set = self.members_of(s.ctx(), id).await?;
-            let (gone, kept) = leftovers(&set, wanted);
-            for o in kept {
-                s.ctx().message("warn", format!("{} left the set `{id}` and is kept: it holds data", describe(o)));
-            }
+            let (gone, changes) = self.leaving(s.ctx(), id, wanted).await?;
             if gone.is_empty() {
                 return Ok(Vec::new());
             }
-            let mut changes = Vec::new();
-            for o in &gone {
-                changes.extend(self.losses(s.ctx(), o).await?);
-            }
-            changes.extend(gone.iter().map(|o| Change::new(self.name(), describe(o), Some("present".into()), None)));
             s.act(format!("set {id}"), changes, async {
                 for o in &gone {
                     let meta = &o["metadata"];
@@ -83,6 +74,21 @@ impl Cluster {
             Ok(s.changes())
         })
         .await
+    }
+
+    /// What would be pruned, and what goes along with it; warns of what is kept for its data.
+    pub(super) async fn leaving(&self, ctx: &Ctx, id: &str, wanted: &[Value]) -> OpResult<(Vec<Value>, Vec<Change>)> {
+        let set = self.members_of(ctx, id).await?;
+        let (gone, kept) = leftovers(&set, wanted);
+        for o in kept {
+            ctx.message("warn", format!("{} left the set `{id}` and is kept: it holds data", describe(o)));
+        }
+        let mut changes = Vec::new();
+        for o in &gone {
+            changes.extend(self.losses(ctx, o).await?);
+        }
+        changes.extend(gone.iter().map(|o| Change::new(self.name(), describe(o), Some("present".into()), None)));
+        Ok((gone.into_iter().cloned().collect(), changes))
     }
 
     /// Every object that carries the set's label.

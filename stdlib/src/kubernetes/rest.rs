@@ -26,6 +26,10 @@ impl Request {
     pub fn delete(path: impl Into<String>) -> Self {
         Self::bare(http::Method::DELETE, path)
     }
+    /// A DELETE with its options.
+    pub fn delete_so(path: impl Into<String>, options: &Value) -> Self {
+        Self::json(http::Method::DELETE, path, "application/json", options)
+    }
     /// A POST of a JSON object.
     pub fn post(path: impl Into<String>, body: &Value) -> Self {
         Self::json(http::Method::POST, path, "application/json", body)
@@ -113,23 +117,42 @@ impl Reply {
             ErrorKind::Invalid => "the API server calls the request wrong".to_owned(),
             _ => format!("the API server answered {}", self.status),
         };
-        let mut e = OpError::new(kind, message).on(target).because(said.clone());
+        let wrong = faults_of(&status);
+        let mut e = OpError::new(kind, message).on(target);
+        match wrong.as_slice() {
+            // a list of faults reads better one by one than in the message that joins them
+            [_, _, ..] if self.status == 422 => e.causes = wrong,
+            _ => {
+                let more =
+                    wrong.into_iter().filter(|w| !said.contains(w.split_once(": ").map_or("", |(_, text)| text)));
+                e.causes = std::iter::once(said.clone()).chain(more).collect();
+            }
+        }
         if let Some(r) = room {
             e = e.hint(format!("make it first: `cluster.ensure_namespace(\"{r}\")`"));
         }
         if self.status == 401 {
             e = e.hint("the client certificate of the kubeconfig is not valid for this cluster: read it again with `k3s::connect`");
         }
-        for cause in status["details"]["causes"].as_array().into_iter().flatten() {
-            // What the message says already is not said again.
-            if let (Some(field), Some(message)) = (cause["field"].as_str(), cause["message"].as_str())
-                && !said.contains(message)
-            {
-                e = e.because(format!("{field}: {message}"));
-            }
+        if self.status == 422 && e.hint.is_none() {
+            e = e.hint("each cause begins with the field it is about; nothing was changed");
         }
         e
     }
+}
+
+/// `field: what is wrong with it`, each once.
+fn faults_of(status: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    for cause in status["details"]["causes"].as_array().into_iter().flatten() {
+        if let (Some(field), Some(message)) = (cause["field"].as_str(), cause["message"].as_str()) {
+            let text = format!("{field}: {message}");
+            if !out.contains(&text) {
+                out.push(text);
+            }
+        }
+    }
+    out
 }
 
 /// Escapes one path or query part.
@@ -196,5 +219,10 @@ mod tests {
         let e = Reply { status: 409, body: body.to_vec() }.error("x");
         assert!(e.is(ErrorKind::Conflict));
         assert_eq!(e.causes, ["Apply failed", ".spec.a: conflict with \"helm\""]);
+        let body = br#"{"message":"Node \"n\" is invalid: [metadata.labels: bad, spec.x: wrong]","details":{"causes":[
+            {"field":"metadata.labels","message":"bad"},{"field":"metadata.labels","message":"bad"},{"field":"spec.x","message":"wrong"}]}}"#;
+        let e = Reply { status: 422, body: body.to_vec() }.error("n");
+        assert_eq!(e.causes, ["metadata.labels: bad", "spec.x: wrong"]);
+        assert!(e.hint.is_some());
     }
 }

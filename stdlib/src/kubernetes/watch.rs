@@ -39,7 +39,8 @@ impl Target {
     }
 }
 
-type Lines = Pin<Box<dyn AsyncBufRead + Send>>;
+/// What a request streams.
+pub(super) type Lines = Pin<Box<dyn AsyncBufRead + Send>>;
 
 /// An open watch, opened again when it ended.
 pub struct Watch {

@@ -180,6 +180,14 @@ pub const SECTIONS: &[Section] = &[
             ),
             f("time_slicing", "int", Some("1"), "Pods that take turns on one card."),
             f("mps", "int", Some("1"), "Pods that share one card at the same time through MPS."),
+            f(
+                "toolkit",
+                "bool",
+                Some("true"),
+                "The operator brings the container toolkit; `false`: every GPU machine has its own.",
+            ),
+            f("dcgm", "bool", Some("true"), "The operator runs the exporter of the cards' metrics."),
+            f("cdi", "bool", Some("true"), "Containers get cards by the Container Device Interface."),
         ],
     },
     Section {

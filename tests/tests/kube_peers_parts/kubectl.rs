@@ -20,7 +20,7 @@ pub const PARTS: &[(&str, Part)] = &[
 ];
 
 /// Parts that depend on the version of kubectl.
-pub const VARY: &[&str] = &["server-side apply", "documents", "inside containers", "forwarded ports"];
+pub const VARY: &[&str] = &["server-side apply", "documents", "inside containers", "forwarded ports", "terminals"];
 
 fn fresh(k: &Tool<'_>, ns: &str) {
     k.try_run(&format!("delete namespace {ns} --ignore-not-found --timeout=120s"));

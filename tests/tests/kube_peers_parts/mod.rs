@@ -7,6 +7,7 @@ pub mod kubectl;
 pub mod node;
 pub mod ours;
 pub mod python;
+pub mod terminals;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -149,9 +150,21 @@ fn run(mut program: Command, input: &str) -> Said {
 }
 
 impl Tool<'_> {
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     fn command(&self, line: &[&str]) -> Command {
-        let mut c = Command::new(&self.program);
-        c.args(line).env("KUBECONFIG", &self.lab.kubeconfig).env("HOME", self.lab.bench.path("home"));
+        let mut c = self.dressed(&self.program);
+        c.args(line);
+        c
+    }
+
+    /// Another program with the environment of this one.
+    pub fn dressed(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut c = Command::new(program);
+        c.env("KUBECONFIG", &self.lab.kubeconfig).env("HOME", self.lab.bench.path("home"));
         c.env("HELM_CACHE_HOME", self.lab.bench.path("helm/cache"))
             .env("HELM_CONFIG_HOME", self.lab.bench.path("helm/config"));
         c.env("HELM_DATA_HOME", self.lab.bench.path("helm/data")).env_remove("KUBERNETES_SERVICE_HOST");

@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bashkit::InMemoryFs;
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::controllers::gpu::{self, Given};
 use super::cx::Cx;
 use super::text::{arr, s};
 use crate::Lab;
+use crate::guest::live::Machine;
 
 /// File systems and running scripts of containers, by pod uid and container name.
 #[derive(Default)]
@@ -24,6 +26,25 @@ pub struct Containers(Mutex<BTreeMap<(String, String), Held>>);
 struct Held {
     fs: Arc<InMemoryFs>,
     stop: CancellationToken,
+    /// Standard input of its main process, while somebody may write to it.
+    stdin: Option<mpsc::Sender<Vec<u8>>>,
+}
+
+/// The size of the terminal that a client has; none without one.
+#[derive(Default)]
+pub struct Screen(Mutex<Option<(u16, u16)>>);
+
+impl Screen {
+    /// Rows and columns.
+    #[must_use]
+    pub fn size(&self) -> Option<(u16, u16)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client has a terminal of this size.
+    pub fn set(&self, rows: u16, columns: u16) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((rows, columns));
+    }
 }
 
 impl Containers {
@@ -36,6 +57,27 @@ impl Containers {
         if let Some(h) = self.with(|m| m.remove(&(uid.to_owned(), container.to_owned()))) {
             h.stop.cancel();
         }
+    }
+
+    /// What the main process of a container reads comes from here on through the other end.
+    pub fn open_stdin(&self, uid: &str, container: &str) -> mpsc::Receiver<Vec<u8>> {
+        let (tx, rx) = mpsc::channel(64);
+        self.with(|m| {
+            if let Some(h) = m.get_mut(&(uid.to_owned(), container.to_owned())) {
+                h.stdin = Some(tx);
+            }
+        });
+        rx
+    }
+
+    /// Where to write what the main process reads.
+    pub fn stdin(&self, uid: &str, container: &str) -> Option<mpsc::Sender<Vec<u8>>> {
+        self.with(|m| m.get(&(uid.to_owned(), container.to_owned()))?.stdin.clone())
+    }
+
+    /// The main process reads to the end of what was written.
+    pub fn close_stdin(&self, uid: &str, container: &str) {
+        self.with(|m| m.get_mut(&(uid.to_owned(), container.to_owned())).map(|h| h.stdin.take()));
     }
 
     /// All containers of a pod end.
@@ -74,6 +116,23 @@ pub struct Inside {
     pub gpus: Option<Given>,
     /// Cancelled when the container ends.
     pub stop: CancellationToken,
+    /// The terminal of who is in it.
+    pub screen: Arc<Screen>,
+}
+
+impl Inside {
+    /// The machine below, when its root is mounted at `dir`.
+    #[must_use]
+    pub fn machine(&self, dir: &str) -> Option<Arc<Machine>> {
+        let c = spec(&self.pod, &self.container)?;
+        let at = arr(c, "/volumeMounts")
+            .iter()
+            .find(|m| s(m, "/mountPath").trim_end_matches('/') == dir.trim_end_matches('/'))?;
+        let volume = arr(&self.pod, "/spec/volumes").iter().find(|v| v["name"] == at["name"])?;
+        let node = s(&self.pod, "/spec/nodeName");
+        let vmid = self.lab.with(|w| w.clusters.get(&self.cluster)?.nodes.get(node).map(|n| n.vmid))?;
+        self.lab.guests().get(vmid).filter(|_| s(volume, "/hostPath/path") == "/")
+    }
 }
 
 /// The container of that name in a pod, init containers included.
@@ -92,7 +151,7 @@ pub fn enter(cx: &mut Cx, pod: &Value, name: &str) -> Option<Inside> {
     let (fs, stop) = have.unwrap_or_else(|| {
         let (fs, stop) = (Arc::new(InMemoryFs::new()), CancellationToken::new());
         files::lay_out(cx, pod, &c, &fs);
-        cx.lab.kube().containers.with(|m| m.insert(key, Held { fs: fs.clone(), stop: stop.clone() }));
+        cx.lab.kube().containers.with(|m| m.insert(key, Held { fs: fs.clone(), stop: stop.clone(), stdin: None }));
         (fs, stop)
     });
     let volumes = files::mount(cx, pod, &c, &fs);
@@ -116,5 +175,6 @@ pub fn enter(cx: &mut Cx, pod: &Value, name: &str) -> Option<Inside> {
         volumes,
         gpus,
         stop,
+        screen: Arc::default(),
     })
 }

@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use super::Inside;
 use crate::guest::programs::{NOT_SIMULATED, duration, show_date};
+use crate::guest::shell::{Job, run_to_end};
 use crate::kube::hooks::{self, ServiceAnswer, ServiceRequest};
 use crate::kube::text::{arr, s};
 
 /// Names of these programs.
 pub(super) const NAMES: &[&str] =
-    &["sleep", "date", "hostname", "ps", "wget", "curl", "nslookup", "uname", "whoami", "id"];
+    &["sleep", "date", "hostname", "ps", "wget", "curl", "nslookup", "uname", "whoami", "id", "stty", "tty", "chroot"];
 
 /// One of these programs in one container.
 pub(super) struct Tool(pub Inside, pub &'static str);
@@ -51,6 +52,12 @@ impl Command for Tool {
             } else {
                 "Linux\n".to_owned()
             }),
+            "stty" => self.stty(&args),
+            "tty" => match self.0.screen.size() {
+                Some(_) => Said::out("/dev/pts/0\n"),
+                None => Said { code: 1, out: "not a tty\n".into(), err: String::new() },
+            },
+            "chroot" => self.chroot(&ctx.args).await,
             "whoami" => Said::out("root\n"),
             "id" => Said::out(if args.contains(&"-u") { "0\n" } else { "uid=0(root) gid=0(root) groups=0(root)\n" }),
             _ => self.fetch(&args),
@@ -78,6 +85,30 @@ impl Tool {
             Some((code, text)) => Said { code, out: text.into_bytes(), err: String::new() },
             None => Said::err(NOT_SIMULATED, format!("lab: nvidia-smi {}: not simulated\n", args.join(" "))),
         }
+    }
+
+    /// The terminal's settings, as far as its size goes.
+    fn stty(&self, args: &[&str]) -> Said {
+        let Some((rows, columns)) = self.0.screen.size() else {
+            return Said::err(1, "stty: standard input: Inappropriate ioctl for device\n");
+        };
+        match args {
+            ["size"] => Said::out(format!("{rows} {columns}\n")),
+            [] => Said::out("speed 38400 baud; line = 0;\n-brkint -imaxbel\n"),
+            _ => Said::out(""),
+        }
+    }
+
+    /// A command on the node itself, whose root is mounted here.
+    async fn chroot(&self, args: &[String]) -> Said {
+        let [dir, rest @ ..] = args else { return Said::err(1, "chroot: missing operand\n") };
+        let Some(m) = self.0.machine(dir) else {
+            return Said::err(1, format!("chroot: can't execute '/bin/sh': No such file or directory ({dir})\n"));
+        };
+        let (text, args) = super::shell::script(rest);
+        let job = Job { args, cwd: Some("/".to_owned()), ..Job::root(&text) };
+        let end = run_to_end(m, job).await;
+        Said { code: end.code, out: end.out, err: String::from_utf8_lossy(&end.err).into_owned() }
     }
 
     async fn sleep(&self, args: &[&str]) -> Said {

@@ -34,12 +34,18 @@ pub fn script(argv: &[String]) -> (String, Vec<String>) {
         }
         // kubectl cp asks tar to leave times and owners alone, which is all that this one does anyway.
         _ if program == "tar" => {
+            // Where it goes to has to be there: the library's would make it.
+            let to = argv.iter().position(|a| a == "-C").and_then(|i| argv.get(i + 1)).map(|d| quote(d));
+            let check = to.map_or_else(String::new, |d| {
+                format!("[ -d {d} ] || {{ echo \"tar: can't change directory to {d}: No such file or directory\" >&2; exit 1; }}\n")
+            });
             let told =
                 |a: &&String| !matches!(a.as_str(), "--no-same-owner" | "--no-same-permissions" | "-m" | "-p" | "-o");
             let bare = |a: &String| {
                 if a.starts_with('-') && !a.starts_with("--") { a.replace(['m', 'p', 'o'], "") } else { a.clone() }
             };
-            (argv.iter().filter(told).map(|a| quote(&bare(a))).collect::<Vec<_>>().join(" "), Vec::new())
+            let words = argv.iter().filter(told).map(|a| quote(&bare(a))).collect::<Vec<_>>().join(" ");
+            (format!("{check}{words}"), Vec::new())
         }
         _ => (argv.iter().map(|a| quote(a)).collect::<Vec<_>>().join(" "), Vec::new()),
     }
@@ -51,6 +57,15 @@ pub fn is_shell(argv: &[String]) -> bool {
     let program = argv.first().map(|a| a.rsplit('/').next().unwrap_or(a)).unwrap_or_default();
     matches!(program, "sh" | "bash" | "ash" | "dash")
         && argv.iter().skip(1).all(|a| a.starts_with('-') && !a.ends_with('c'))
+}
+
+/// Whether a container's command is a shell that somebody talks to once attached: its own, or the machine's by `chroot`.
+#[must_use]
+pub fn is_interactive(argv: &[String]) -> bool {
+    match argv {
+        [first, _, rest @ ..] if first.ends_with("chroot") => rest.is_empty() || is_shell(rest),
+        _ => is_shell(argv),
+    }
 }
 
 /// Whether a program of this name is in the container, which sees cards or does not.
@@ -127,10 +142,10 @@ impl Shell {
 
     /// Runs a line; the second value says whether the shell ended.
     pub async fn line(&mut self, text: &str, out: &mpsc::Sender<Chunk>) -> (i32, bool) {
-        let ends = matches!(text.split_whitespace().next(), Some("exit" | "logout"));
-        let code = bash::execute(&mut self.bash, "sh", text, ExecOptions::new(), out).await;
+        let text = if text.trim() == "logout" { "exit" } else { text };
+        let ran = bash::line(&mut self.bash, "sh", text, out).await;
         keep(&self.inside).await;
-        (code, ends)
+        ran
     }
 
     /// Whether `text` needs more lines to be complete.

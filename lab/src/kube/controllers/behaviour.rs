@@ -77,6 +77,10 @@ fn endless(words: &[String]) -> bool {
 /// How a container runs whose command line the lab can run.
 #[must_use]
 pub fn scripted(cx: &mut Cx, pod: &Value, c: &Value) -> Option<Run> {
+    if c["stdin"] == true && shell::is_interactive(&argv(c)) {
+        // It waits for somebody who attaches.
+        return Some(Run::forever(300));
+    }
     let argv = command(cx, pod, c)?;
     // A loop without an end is run only where time flows by itself.
     let flows = matches!(cx.lab.clock().mode(), Mode::Scaled(_));

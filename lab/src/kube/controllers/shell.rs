@@ -16,11 +16,17 @@ pub fn start(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>)
     let (lab, uid) = (cx.lab.clone(), uid.to_owned());
     // Time must not run on while the script does; `sleep` lends the mark.
     let mark = lab.clock().busy_guard();
+    let reads = container::spec(pod, name).is_some_and(|c| c["stdin"] == true);
+    let input = if reads {
+        shell::Input::Live(lab.kube().containers.open_stdin(&uid, name))
+    } else {
+        shell::Input::Bytes(Vec::new())
+    };
     lab.rt().clone().spawn(async move {
         let (tx, mut rx) = mpsc::channel(64);
         let work = {
             let inside = inside.clone();
-            async move { shell::run(&inside, &argv, shell::Input::Bytes(Vec::new()), &tx).await }
+            async move { shell::run(&inside, &argv, input, &tx).await }
         };
         let log = async {
             while let Some(Chunk::Out(b) | Chunk::Err(b)) = rx.recv().await {

@@ -196,7 +196,7 @@ pub(super) async fn exec(c: &mut Call, at: &At, words: &[String]) -> Option<i32>
         c.complain("Unable to use a TTY - input is not a terminal or the right kind of file");
     }
     if shell::is_shell(&w.argv) && w.stdin {
-        let code = talk(c, &inside, tty).await;
+        let code = talk(c, &inside, &w.argv, tty).await;
         return Some(ended(c, code));
     }
     let program = w.argv[0].clone();
@@ -234,7 +234,7 @@ fn ended(c: &mut Call, code: i32) -> i32 {
 }
 
 /// A shell of the container that reads what comes on standard input.
-async fn talk(c: &mut Call, inside: &Inside, tty: bool) -> i32 {
+async fn talk(c: &mut Call, inside: &Inside, argv: &[String], tty: bool) -> i32 {
     let _ = c.flush().await;
     let ((lines, rx), (say, mut said)) = (mpsc::channel(64), mpsc::channel::<(u8, Vec<u8>)>(64));
     let (input, (out, err)) = (c.input(), c.outputs());
@@ -255,7 +255,7 @@ async fn talk(c: &mut Call, inside: &Inside, tty: bool) -> i32 {
             }
         }
     };
-    let work = async move { terminal::serve(inside, rx, &say, tty).await.0 };
+    let work = async move { terminal::serve(inside, argv, rx, &say, tty).await };
     tokio::select! { biased;
         (code, ()) = async { tokio::join!(work, write) } => code,
         () = async { read.await; std::future::pending().await } => 0,

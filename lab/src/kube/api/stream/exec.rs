@@ -11,12 +11,13 @@ use crate::kube::controllers::{images, kubelet};
 use crate::kube::cx::{with_cluster, with_pods};
 use crate::kube::schema::Kind;
 use crate::kube::store::Failure;
-use crate::kube::text::{arr, s};
+use crate::kube::text::{arr, s, sha256};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
 const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
 const PROTOCOLS: &[&str] =
@@ -53,6 +54,11 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target, attach: bool) -> Result<h
     let inside = call.lab.with(|w| with_cluster(call.lab, w, call.cluster, |cx| enter(cx, &pod, &name))).flatten();
     let inside =
         inside.ok_or_else(|| Failure::bad_request(format!("container {name} is not valid for pod {pod_name}")))?;
+    let mut inside = inside;
+    if q.flag("tty") {
+        inside.screen.set(0, 0);
+        inside.env.insert("TERM".to_owned(), "xterm".to_owned());
+    }
     let wanted = Wanted { argv, stdin: q.flag("stdin"), tty: q.flag("tty"), attach };
     let client = call.req.client;
     upgrade(call.req, protocol(call.req, PROTOCOLS), move |socket| async move {
@@ -78,10 +84,20 @@ pub(crate) fn missing(program: &str) -> Value {
         "OCI runtime exec failed: exec failed: unable to start container process: exec: \"{program}\": executable file not found in $PATH: unknown"
     );
     let message = format!(
-        "Internal error occurred: error executing command in container: failed to exec in container: failed to start exec: {why}"
+        "Internal error occurred: error executing command in container: failed to exec in container: failed to start exec \"{}\": {why}",
+        sha256(program)
     );
     json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500, "message": message,
         "details": {"causes": [{"message": why}]}})
+}
+
+/// The client's terminal has another size.
+fn resize(inside: &Inside, text: &[u8]) {
+    let size: Value = serde_json::from_slice(text).unwrap_or_default();
+    let side = |name: &str| size[name].as_u64().and_then(|n| u16::try_from(n).ok());
+    if let (Some(rows), Some(columns)) = (side("Height"), side("Width")) {
+        inside.screen.set(rows, columns);
+    }
 }
 
 async fn run(socket: Socket, inside: &Inside, w: Wanted) {
@@ -106,6 +122,7 @@ async fn run(socket: Socket, inside: &Inside, w: Wanted) {
                     }
                 }
                 Some((&CLOSE, [STDIN])) => tx = None,
+                Some((&RESIZE, rest)) => resize(inside, rest),
                 _ => {}
             }
         }
@@ -145,8 +162,8 @@ async fn work(inside: &Inside, w: &Wanted, rx: mpsc::Receiver<Vec<u8>>, say: &mp
     if w.attach {
         return attach(inside, w, rx, say).await;
     }
-    if shell::is_shell(&w.argv) && w.stdin {
-        return status(terminal::serve(inside, rx, say, w.tty).await.0);
+    if shell::is_interactive(&w.argv) && w.stdin {
+        return status(terminal::serve(inside, &w.argv, rx, say, w.tty).await);
     }
     let program = w.argv.first().map(String::as_str).unwrap_or_default();
     if !shell::is_in(program, inside.gpus.is_some()) {
@@ -174,19 +191,46 @@ async fn attach(inside: &Inside, w: &Wanted, rx: mpsc::Receiver<Vec<u8>>, say: &
     let c = spec(&inside.pod, &inside.container).cloned().unwrap_or_default();
     let argv: Vec<String> =
         arr(&c, "/command").iter().chain(arr(&c, "/args")).filter_map(Value::as_str).map(str::to_owned).collect();
-    let waits = c["stdin"] == true && (shell::is_shell(&argv) || argv.is_empty() && images::plain(&inside.image));
+    let waits = c["stdin"] == true && (shell::is_interactive(&argv) || argv.is_empty() && images::plain(&inside.image));
     if waits && w.stdin {
-        let (code, ended) = terminal::serve(inside, rx, say, w.tty).await;
-        if ended {
-            let uid = s(&inside.pod, "/metadata/uid").to_owned();
-            inside.lab.with(|w| {
-                with_pods(&inside.lab, w, &inside.cluster, |cx| {
-                    kubelet::script_ended(cx, &uid, &inside.container, i64::from(code))
-                });
+        let code = terminal::serve(inside, &argv, rx, say, w.tty).await;
+        let uid = s(&inside.pod, "/metadata/uid").to_owned();
+        inside.lab.with(|w| {
+            with_pods(&inside.lab, w, &inside.cluster, |cx| {
+                kubelet::script_ended(cx, &uid, &inside.container, i64::from(code))
             });
-        }
-        return status(code);
+        });
+        // How the process ended is told by its state, not by who watched it.
+        return status(0);
     }
+    let once = c["stdinOnce"] == true;
+    if w.stdin {
+        tokio::select! {
+            () = feed(inside, rx, once) => {}
+            () = watch(inside, say) => {}
+        }
+    } else {
+        watch(inside, say).await;
+    }
+    status(0)
+}
+
+/// Hands what a client writes to the main process, whose input ends with it if it is meant for one client.
+async fn feed(inside: &Inside, mut rx: mpsc::Receiver<Vec<u8>>, once: bool) {
+    let (uid, held) = (s(&inside.pod, "/metadata/uid"), &inside.lab.kube().containers);
+    while let Some(bytes) = rx.recv().await {
+        if let Some(tx) = held.stdin(uid, &inside.container) {
+            let _ = tx.send(bytes).await;
+        }
+    }
+    if once {
+        held.close_stdin(uid, &inside.container);
+    }
+    std::future::pending().await
+}
+
+/// What the main process writes, until it ends.
+async fn watch(inside: &Inside, say: &mpsc::Sender<(u8, Vec<u8>)>) {
     let mut bell = inside.lab.kube().log_bell();
     let uid = s(&inside.pod, "/metadata/uid").to_owned();
     let mut seen = 0;
@@ -206,14 +250,14 @@ async fn attach(inside: &Inside, w: &Wanted, rx: mpsc::Receiver<Vec<u8>>, say: &
             (fresh, gone || matches!(s(p, "/status/phase"), "Succeeded" | "Failed"))
         });
         if !text.is_empty() && say.send((STDOUT, text.into_bytes())).await.is_err() {
-            return status(0);
+            return;
         }
         if over {
-            return status(0);
+            return;
         }
         tokio::select! {
-            r = bell.changed() => if r.is_err() { return status(0) },
-            () = inside.stop.cancelled() => return status(0),
+            r = bell.changed() => if r.is_err() { return },
+            () = inside.stop.cancelled() => return,
         }
     }
 }

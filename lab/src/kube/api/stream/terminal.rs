@@ -2,7 +2,8 @@
 use tokio::sync::mpsc;
 
 use super::exec::channel;
-use crate::guest::shell::Chunk;
+use crate::guest::fs::Who;
+use crate::guest::shell::{self, Chunk};
 use crate::kube::container::Inside;
 use crate::kube::container::shell::Shell;
 
@@ -36,6 +37,9 @@ pub(super) async fn pass(mut chunks: mpsc::Receiver<Chunk>, say: &Say, tty: bool
     }
 }
 
+/// Ends as a command does that ctrl-C has ended.
+const INTERRUPTED: &str = "(exit 130)";
+
 /// Lines of a client, edited where there is a terminal.
 struct Lines<'a> {
     rx: mpsc::Receiver<Vec<u8>>,
@@ -49,6 +53,18 @@ impl Lines<'_> {
         if self.tty {
             let _ = self.say.send((channel(false), text.as_bytes().to_vec())).await;
         }
+    }
+
+    /// Waits for ctrl-C while a command runs; what is typed meanwhile is kept.
+    async fn interrupted(&mut self) {
+        while let Some(bytes) = self.rx.recv().await {
+            if self.tty && bytes.contains(&3) {
+                self.pending.clear();
+                return self.echo("^C\r\n").await;
+            }
+            self.pending.extend(bytes);
+        }
+        std::future::pending().await
     }
 
     /// The next line without its end; `None` when the client has no more.
@@ -93,9 +109,47 @@ impl Lines<'_> {
     }
 }
 
-/// Serves a shell; its last status, and whether it ended by itself or with its input.
-pub async fn serve(inside: &Inside, rx: mpsc::Receiver<Vec<u8>>, say: &Say, tty: bool) -> (i32, bool) {
-    let mut shell = Shell::new(inside);
+/// A shell of a container, or of the machine below it.
+enum Session {
+    Own(Box<Shell>),
+    Machine(Box<dyn shell::Session>),
+}
+
+impl Session {
+    /// The shell of a command line.
+    fn of(inside: &Inside, argv: &[String]) -> Session {
+        let below = argv.first().filter(|a| a.ends_with("chroot")).and(argv.get(1)).and_then(|dir| inside.machine(dir));
+        match below {
+            Some(m) => Session::Machine(shell::shell().session(m, Who::root())),
+            None => Session::Own(Box::new(Shell::new(inside))),
+        }
+    }
+
+    fn prompt(&self) -> String {
+        match self {
+            Session::Own(s) => s.prompt(),
+            Session::Machine(_) => "# ".to_owned(),
+        }
+    }
+
+    fn incomplete(&self, text: &str) -> bool {
+        match self {
+            Session::Own(s) => s.incomplete(text),
+            Session::Machine(s) => s.incomplete(text),
+        }
+    }
+
+    async fn line(&mut self, text: &str, out: mpsc::Sender<Chunk>) -> (i32, bool) {
+        match self {
+            Session::Own(s) => s.line(text, &out).await,
+            Session::Machine(s) => s.line(text, out).await,
+        }
+    }
+}
+
+/// Serves a shell; its last status.
+pub async fn serve(inside: &Inside, argv: &[String], rx: mpsc::Receiver<Vec<u8>>, say: &Say, tty: bool) -> i32 {
+    let mut shell = Session::of(inside, argv);
     let mut lines = Lines { rx, pending: std::collections::VecDeque::new(), say, tty };
     let (mut status, mut text) = (0, String::new());
     // Waiting for a line stops nobody's time.
@@ -108,7 +162,7 @@ pub async fn serve(inside: &Inside, rx: mpsc::Receiver<Vec<u8>>, say: &Say, tty:
         drop(lent);
         let Some(line) = line else {
             lines.echo("exit\r\n").await;
-            return (status, true);
+            return status;
         };
         text += &line;
         if text.trim().is_empty() {
@@ -121,15 +175,18 @@ pub async fn serve(inside: &Inside, rx: mpsc::Receiver<Vec<u8>>, say: &Say, tty:
         }
         let (out, chunks) = mpsc::channel(64);
         let command = std::mem::take(&mut text);
-        let ran = async {
-            let r = shell.line(&command, &out).await;
-            drop(out);
-            r
+        let ran = tokio::select! { biased;
+            (ran, ()) = async { tokio::join!(shell.line(&command, out), pass(chunks, say, tty)) } => Some(ran),
+            () = lines.interrupted() => None,
         };
-        let ((code, ended), ()) = tokio::join!(ran, pass(chunks, say, tty));
+        let (code, ended) = match ran {
+            Some(ran) => ran,
+            // what the next line sees as the status of this one
+            None => shell.line(INTERRUPTED, mpsc::channel(1).0).await,
+        };
         status = code;
         if ended {
-            return (status, true);
+            return status;
         }
     }
 }

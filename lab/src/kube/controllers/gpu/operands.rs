@@ -40,6 +40,8 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Option<Run> {
         ) => {
             if rt.toolkit {
                 done(1000, "")
+            } else if own_toolkit(cx, &rt) {
+                driver_validation(cx, &rt, pod)
             } else {
                 wait("waiting for nvidia container stack to be setup")
             }
@@ -100,6 +102,12 @@ fn driver(cx: &Cx, rt: &NodeRt) -> Run {
 pub(super) fn secure_boot(cx: &Cx, vmid: u32) -> bool {
     let efi = cx.w.pve.vms.get(&vmid).and_then(|v| v.conf.get("efidisk0")).cloned().unwrap_or_default();
     efi.split(',').any(|p| p == "pre-enrolled-keys=1")
+}
+
+/// The operator brings no toolkit, and K3s has found the machine's own.
+fn own_toolkit(cx: &Cx, rt: &NodeRt) -> bool {
+    super::policy::policy(cx).is_some_and(|p| p["spec"]["toolkit"]["enabled"] == false)
+        && cx.w.k3s.get(&rt.vmid).is_some_and(|k| k.runtimes.iter().any(|r| r == "nvidia"))
 }
 
 /// The toolkit's first container waits for the driver: the container's, or one of the image.

@@ -9,7 +9,8 @@ use crate::kube::text::{arr, s, sha256};
 
 const HASH: &str = "nvidia.com/last-applied-hash";
 
-fn policy(cx: &Cx) -> Option<Value> {
+/// The cluster policy, when its kind is served and there is one.
+pub fn policy(cx: &Cx) -> Option<Value> {
     cx.c.store.kind_for(POLICY)?;
     cx.list(POLICY).first().map(|p| (*p).clone())
 }
@@ -104,6 +105,7 @@ fn operand(policy: &Value, o: &Operand) -> Option<Value> {
             let version = spec["driver"]["version"].as_str().unwrap_or("580.105.08");
             main = Container::new("nvidia-driver-ctr", &format!("nvcr.io/nvidia/driver:{version}-debian12"));
         }
+        "container-toolkit" if spec["toolkit"]["enabled"] == false => return None,
         "container-toolkit" => {
             let image = image_of(image, &spec["toolkit"]["version"]);
             main = Container::new(container_of(deploy, name), &image).set("env", spec["toolkit"]["env"].clone());
