@@ -120,6 +120,8 @@ pub enum LabCommand {
     Fault(FaultArgs),
     /// Commit a folder to the repository that the lab's Fleet follows.
     Commit(CommitArgs),
+    /// Push images to the registries of the lab: clusters can pull them from then on.
+    Push(PushArgs),
     /// Serve the lab on ports of 127.0.0.1 until stopped, for curl, ssh, kubectl and other gpuhost processes.
     Serve(ServeArgs),
 }
@@ -197,6 +199,20 @@ pub struct CommitArgs {
     /// Message of the commit.
     #[arg(long, default_value = "change")]
     pub message: String,
+    /// Site file (default: `site.toml`, `recipes/site.toml`, else the one of this program).
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `lab push`.
+#[derive(Debug, Clone, Args)]
+pub struct PushArgs {
+    /// Images (`ghcr.io/me/app:v1`), or repositories, for whatever tag.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
     /// Site file (default: `site.toml`, `recipes/site.toml`, else the one of this program).
     #[arg(long, value_name = "FILE")]
     pub site: Option<PathBuf>,

@@ -55,6 +55,9 @@ pub struct World {
     /// Git repositories that clusters can reach, by URL.
     #[serde(default)]
     pub remotes: BTreeMap<String, crate::git::Remote>,
+    /// Images that were pushed to registries: names or repositories; `*`: every image is there.
+    #[serde(default)]
+    pub pushed: std::collections::BTreeSet<String>,
     /// What else is on the network.
     #[serde(default)]
     pub lan: crate::lan::Lan,

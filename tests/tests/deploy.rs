@@ -5,6 +5,10 @@ use serde_json::Value;
 
 const DEPLOY: &str = "recipes/deploy.rhai";
 
+/// What is on the share and on a scratch disk.
+const LEFT: &str = "print(ssh::connect(\"nfs1\").run(\"find /srv/nfs\").stdout);\n\
+    for n in [\"k3s-gpu1\", \"k3s-gpu2\"] { print(ssh::connect(n).run(\"ls /mnt/scratch\").stdout); }\n";
+
 fn run(b: &Bench, recipe: &str, more: &[&str]) -> Ran {
     let mut args = vec!["run", recipe, "--lab", "--json"];
     args.extend_from_slice(more);
@@ -48,6 +52,11 @@ fn the_default_site_comes_up_is_proven_and_leaves_nothing() {
     let proofs: Vec<Value> = verify.events().into_iter().filter(|e| e["event"] == "proved").collect();
     assert_eq!(proofs.len(), 16, "{proofs:#?}");
     assert_eq!(run(&b, DEPLOY, &[]).expect(0).finished()["changed"], 0, "verify leaves nothing behind");
+    let sweep = b.path("left.rhai");
+    std::fs::write(&sweep, LEFT).unwrap();
+    let site = gpuhost_tests::root().join("recipes/site.toml");
+    let left = run(&b, sweep.to_str().unwrap(), &["--site", site.to_str().unwrap()]).expect(0);
+    assert!(left.stdout.contains("jupyterhub") && !left.stdout.contains("verify"), "on disks: {}", left.stdout);
 
     let cleanup = run(&b, "recipes/cleanup.rhai", &["--yes", "--set", "delete_data=true"]).expect(0);
     assert!(cleanup.finished()["changed"].as_u64().unwrap() > 0);
@@ -82,8 +91,9 @@ fn a_small_site_without_gpus_keeps_its_data() {
     let kept = run(&b, "recipes/cleanup.rhai", &["--yes", site[0], site[1]]).expect(0);
     assert!(kept.stdout.contains("gh-data-504") || kept.stdout.contains("kept:"), "the data disk is listed");
 
-    // The kept disk comes back.
+    // The kept disk comes back, to a cluster that is the only one.
     let _ = run(&b, DEPLOY, &site).expect(0);
+    let _ = run(&b, "recipes/verify.rhai", &site).expect(0);
     let _ = run(&b, "recipes/cleanup.rhai", &["--yes", "--set", "delete_data=true", site[0], site[1]]).expect(0);
 }
 

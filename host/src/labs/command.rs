@@ -29,6 +29,9 @@ pub fn command(args: &LabArgs, rt: &tokio::runtime::Handle, screen: &Arc<Screen>
         LabCommand::Commit(a) => with_site(screen, a.site.as_deref(), a.common.state_dir.as_deref(), |site, dir| {
             super::orders::commit(a, rt, screen, site, dir)
         }),
+        LabCommand::Push(a) => with_site(screen, a.site.as_deref(), a.common.state_dir.as_deref(), |site, dir| {
+            super::orders::push(a, rt, screen, site, dir)
+        }),
     };
     match done {
         Ok(exit) => exit,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use gpuhost_lab::Lab;
+use gpuhost_lab::kube::k3s::membership;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use gpuhost_stdlib::site::Site;
 use serde_json::{Value, json};
@@ -133,7 +134,8 @@ impl Files<'_> {
 
     /// A kubeconfig for every cluster; contexts begin with `lab-`.
     fn kubeconfig(&self) -> String {
-        let clusters = self.lab.with(|w| w.clusters.values().cloned().collect::<Vec<_>>());
+        let clusters =
+            self.lab.with(|w| w.clusters.values().filter(|c| membership::lives(w, c)).cloned().collect::<Vec<_>>());
         let name = format!("lab-{}", self.site.name);
         let (mut cs, mut us, mut cx) = (Vec::new(), Vec::new(), Vec::new());
         for (i, c) in clusters.iter().enumerate() {

@@ -10,6 +10,7 @@ pub mod folder;
 pub mod front;
 pub mod honest;
 pub mod join;
+mod lost;
 pub mod orders;
 pub mod routes;
 pub mod serve;

@@ -1,4 +1,4 @@
-//! `gpuhost lab fault` and `gpuhost lab commit`: what happens to a lab that nobody's recipe does.
+//! `gpuhost lab fault`, `gpuhost lab commit` and `gpuhost lab push`: what happens to a lab that nobody's recipe does.
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gpuhost_lab::kube::controllers::fleet;
+use gpuhost_lab::kube::controllers::{fleet, registry};
 use gpuhost_lab::{Lab, git, incidents};
 use gpuhost_stdlib::core::dialer::Routes;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
@@ -18,7 +18,7 @@ use super::closing::Said;
 use super::folder::{Folder, Locked};
 use super::join::{SERVING, Serving};
 use super::{InProcess, routes, world};
-use crate::args::{CommitArgs, FaultArgs};
+use crate::args::{CommitArgs, FaultArgs, PushArgs};
 use crate::screen::Screen;
 
 /// How long an incident has been going on before anybody looks: lab time for its symptoms to show.
@@ -35,6 +35,8 @@ pub enum Order {
     Fault(String),
     /// What only hands can do about one.
     ByHand(String),
+    /// Images that registries have from now on.
+    Push(Vec<String>),
     /// A commit to a repository.
     Commit {
         /// Address of the repository.
@@ -60,12 +62,20 @@ pub fn carry_out(lab: &Lab, order: &Order) -> Result<String, String> {
         Order::Said => serde_json::to_string(&Said::by(lab)).map_err(|e| e.to_string()),
         Order::Fault(text) => incidents::make(lab, text).map(|f| format!("{text}: {}", f.what)),
         Order::ByHand(text) => incidents::by_hand(lab, text).map(|()| format!("{text}: done by hand")),
+        Order::Push(all) => {
+            lab.with(|w| w.pushed.extend(all.iter().map(|i| registry::pushed_as(i))));
+            Ok(format!("pushed: {}", all.join(", ")))
+        }
         Order::Commit { url, branch, folder, files, message } => lab.with(|w| {
             let before = git::remote(w, url).and_then(|r| r.branches.get(branch)).map(|c| c.files.clone());
             let id = git::commit(lab, w, url, branch, folder, files.clone(), message)?;
             let after = git::remote(w, url).and_then(|r| r.branches.get(branch)).map(|c| c.files.clone());
-            let changed = changed_paths(&before.unwrap_or_default(), &after.unwrap_or_default());
+            let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+            let changed = changed_paths(&before, &after);
             let mut said = format!("commit {} on {branch} of {url}", &id[..8]);
+            for warning in super::lost::warnings(&before, &after) {
+                said += &format!("\n{warning}");
+            }
             if let Some(note) = unseen(&fleet::followed(w, url, branch), &changed) {
                 said += &format!("\n{note}");
             }
@@ -236,6 +246,22 @@ pub fn commit(
         }
     }
     let said = give(rt, state_dir, site, &Order::Commit { url, branch, folder, files, message: args.message.clone() })?;
+    screen.out(&format!("[LAB] {said}"));
+    Ok(())
+}
+
+/// `gpuhost lab push`.
+///
+/// # Errors
+/// When the lab does not answer.
+pub fn push(
+    args: &PushArgs,
+    rt: &tokio::runtime::Handle,
+    screen: &Screen,
+    site: &Arc<Site>,
+    state_dir: &Path,
+) -> OpResult<()> {
+    let said = give(rt, state_dir, site, &Order::Push(args.images.clone()))?;
     screen.out(&format!("[LAB] {said}"));
     Ok(())
 }

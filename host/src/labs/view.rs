@@ -1,4 +1,5 @@
 //! What stands in the lab's clusters, as comparable data: no uids, no versions, nothing whose name is drawn.
+use gpuhost_lab::kube::k3s::membership;
 use gpuhost_lab::world::World;
 use serde_json::{Value, json};
 
@@ -22,7 +23,7 @@ const FLEETING: [&str; 13] = [
 /// The world as `gpuhost lab status` shows it.
 #[must_use]
 pub fn look(w: &World) -> Value {
-    let alive = w.clusters.values().filter(|c| c.members.keys().any(|v| w.guests.contains_key(v))).count();
+    let alive = w.clusters.values().filter(|c| membership::lives(w, c)).count();
     let machines = w.pve.vms.iter().map(|(id, vm)| {
         let state = if vm.run.is_some() { "running" } else { "stopped" };
         json!({ "vmid": id, "name": vm.conf.get("name"), "state": state })
@@ -46,7 +47,7 @@ fn tasks(w: &World) -> std::collections::BTreeMap<String, u64> {
 /// Members and objects of every cluster that lives.
 #[must_use]
 pub fn clusters(w: &World) -> Value {
-    let alive = w.clusters.values().filter(|c| c.members.keys().any(|v| w.guests.contains_key(v)));
+    let alive = w.clusters.values().filter(|c| membership::lives(w, c));
     alive
         .map(|c| {
             let members: std::collections::BTreeSet<&String> = c.members.values().map(|m| &m.node).collect();

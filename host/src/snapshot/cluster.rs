@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gpuhost_lab::Lab;
+use gpuhost_lab::kube::k3s::membership;
 use gpuhost_lab::seed;
 use gpuhost_stdlib::core::ctx::Ctx;
 use gpuhost_stdlib::core::error::OpResult;
@@ -217,7 +218,9 @@ fn rank(key: &Key) -> u8 {
 /// When the world's cluster does not answer.
 pub async fn place(ctx: &Ctx, site: &Site, lab: &Lab, read: &Read, swap: &Swap, notes: &mut Notes) -> OpResult<()> {
     let Read::Objects { all: theirs, .. } = read else { return Ok(()) };
-    let Some(id) = lab.with(|w| w.clusters.keys().next().cloned()) else { return Ok(()) };
+    let Some(id) = lab.with(|w| w.clusters.values().find(|c| membership::lives(w, c)).map(|c| c.id.clone())) else {
+        return Ok(());
+    };
     let cluster = k3s::connect(ctx, &servers(site)).await?;
     let mine = objects(ctx, &cluster, &mut Notes::default()).await?;
     let mut put: Vec<(&Key, Value)> = Vec::new();

@@ -112,7 +112,7 @@ pub fn renew(lab: &Lab, w: &mut World, site: &Site, bare: &BTreeSet<u32>, notes:
             notes.unread.push(format!("VM {vmid} is bare, and cannot be made so in the world: {e}"));
         }
     }
-    seed::forget_dead_clusters(w);
+    gpuhost_lab::kube::k3s::membership::forget_dead(w);
 }
 
 /// Waits until they have booted.

@@ -1,4 +1,6 @@
 //! What other parts of the lab may ask of a guest, or change in it, while they hold the world.
+use std::collections::BTreeMap;
+
 use super::fs::Who;
 use super::fs::virtuals;
 use super::live::Machine;
@@ -83,6 +85,33 @@ pub fn file_text(lab: &Lab, vmid: u32, path: &str) -> Option<String> {
 pub fn file_names(lab: &Lab, vmid: u32, dir: &str) -> Vec<String> {
     let Some(m) = lab.guests().get(vmid) else { return Vec::new() };
     m.files.list(&Who::root(), dir).unwrap_or_default().into_iter().map(|(n, _)| n).collect()
+}
+
+/// Texts of the files below a directory of a running guest by their path below it; names of directories end in `/`.
+#[must_use]
+pub fn texts_below(lab: &Lab, vmid: u32, dir: &str) -> BTreeMap<String, String> {
+    let (mut out, mut open) = (BTreeMap::new(), vec![String::new()]);
+    let Some(m) = lab.guests().get(vmid) else { return out };
+    while let Some(sub) = open.pop() {
+        for (name, node) in m.files.list(&Who::root(), &format!("{dir}/{sub}")).unwrap_or_default() {
+            let path = format!("{sub}{name}");
+            if node.is_dir() {
+                open.push(format!("{path}/"));
+                out.insert(format!("{path}/"), String::new());
+            } else if let Some(text) = file_text(lab, vmid, &format!("{dir}/{path}")) {
+                out.insert(path, text);
+            }
+        }
+    }
+    out
+}
+
+/// Moves a file or directory of a running guest; the directories on the way are made.
+pub fn move_file(lab: &Lab, vmid: u32, from: &str, to: &str) {
+    if let Some(m) = lab.guests().get(vmid) {
+        let _ = m.files.mkdir(&Who::root(), super::fs::tree::parent(to), true, 0o755);
+        let _ = m.files.rename(&Who::root(), from, to);
+    }
 }
 
 /// Writes a file of a running guest, with its parent directories; root owns it.

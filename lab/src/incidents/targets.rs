@@ -6,7 +6,7 @@ use crate::world::World;
 
 /// Names of what there is of a kind of target; `None` for the whole cluster.
 fn names(on: On, w: &World) -> Option<Vec<String>> {
-    let cluster = w.clusters.values().max_by_key(|c| c.members.len());
+    let cluster = super::tools::living(w);
     let objects = |kind: &str, fits: fn(&serde_json::Value) -> bool| {
         let all = cluster.into_iter().flat_map(|c: &Cluster| c.store.all(kind, "")).filter(|o| fits(o));
         all.map(|o| s(o, "/metadata/name").to_owned()).collect::<Vec<_>>()

@@ -8,7 +8,9 @@ use crate::guest::live::Machine;
 use crate::guest::units;
 use crate::kube::KubeEvent;
 use crate::kube::cx::{Cx, key, with_cluster};
+use crate::kube::k3s::membership;
 use crate::kube::objects::parse_yaml;
+use crate::kube::state::Cluster;
 use crate::kube::text::s;
 use crate::pve::acl::Who;
 use crate::pve::task::{self, Job};
@@ -26,9 +28,15 @@ pub fn machine(lab: &Lab, w: &World, name: &str) -> Result<Arc<Machine>, String>
     lab.guests().get(id).ok_or_else(|| format!("machine `{name}` does not run"))
 }
 
+/// The cluster that lives.
+pub fn living(w: &World) -> Option<&Cluster> {
+    let alive = w.clusters.values().filter(|c| membership::lives(w, c));
+    alive.max_by_key(|c| c.members.len())
+}
+
 /// Works on the cluster that lives.
 pub fn cluster<T>(lab: &Lab, w: &mut World, f: impl FnOnce(&mut Cx) -> Result<T, String>) -> Result<T, String> {
-    let id = w.clusters.iter().max_by_key(|(_, c)| c.members.len()).map(|(id, _)| id.clone());
+    let id = living(w).map(|c| c.id.clone());
     let id = id.ok_or("the lab has no cluster yet: start it with `gpuhost lab reset --start deployed`")?;
     with_cluster(lab, w, &id, f).ok_or("the cluster is gone")?
 }

@@ -2,21 +2,26 @@
 use serde_json::json;
 
 use super::api;
+use super::controllers::registry::ANY;
 use super::cx::with_cluster;
 use super::k3s::files;
 use super::state::{Cluster, NodeRt};
 use super::store::Store;
 use crate::{Lab, tls};
 
-/// Adds a cluster without servers to the world; its id.
+/// Its id.
+pub const ID: &str = "bare";
+
+/// Adds a cluster without servers to the world, and whatever image it asks for; its id.
 pub fn cluster(lab: &Lab) -> String {
-    let id = "bare".to_owned();
+    let id = ID.to_owned();
     lab.with(|w| {
         let mut c = Cluster { id: id.clone(), version: "v1.34.9+k3s1".into(), ..Cluster::default() };
         c.ca = w.pve.ca.clone();
         c.client_ca = w.pve.ca.clone();
         c.store = Store::new(w.seed, w.now_ms);
         w.clusters.insert(id.clone(), c);
+        w.pushed.insert(ANY.to_owned());
         with_cluster(lab, w, &id, |cx| {
             for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
                 cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::controllers::{hub, pods, rancher};
 use super::cx::with_cluster;
-use super::text::{arr, s};
+use super::state::Cluster;
+use super::text::{arr, s, selects};
 use crate::Lab;
 use crate::world::World;
 
@@ -41,10 +42,14 @@ pub struct ServiceAnswer {
     pub body: Vec<u8>,
 }
 
+/// Whether a Service is one of an application that the lab plays.
+fn played(service: &str) -> bool {
+    matches!(service, "hub" | "proxy-public" | "rancher")
+}
+
 /// Answers a request through the service proxy.
 pub fn service_http(lab: &Lab, w: &mut World, cluster: &str, req: &ServiceRequest) -> ServiceAnswer {
-    let known = matches!(req.service.as_str(), "hub" | "rancher");
-    if !known
+    if !played(&req.service)
         && let Some(service) =
             w.clusters.get(cluster).and_then(|c| c.store.get("services", &req.namespace, &req.service))
     {
@@ -63,7 +68,7 @@ pub fn service_http(lab: &Lab, w: &mut World, cluster: &str, req: &ServiceReques
             return unavailable(&format!("no endpoints available for service \"{}\"", req.service));
         }
         match req.service.as_str() {
-            "hub" => hub::serve(cx, req),
+            "hub" | "proxy-public" => hub::serve(cx, req),
             "rancher" => rancher::serve(req),
             _ => unavailable("no such application"),
         }
@@ -73,11 +78,8 @@ pub fn service_http(lab: &Lab, w: &mut World, cluster: &str, req: &ServiceReques
 
 /// A request from the guest `vmid` to a cluster address; `None` when it is not on a node or nothing has the address.
 pub fn from_node(lab: &Lab, w: &mut World, vmid: u32, ip: &str, mut req: ServiceRequest) -> Option<ServiceAnswer> {
-    let (id, service) = w.clusters.iter().find_map(|(id, c)| {
-        let on_node = c.nodes.values().any(|n| n.vmid == vmid);
-        let svc = c.store.all("services", "").find(|o| o["spec"]["clusterIP"] == ip).filter(|_| on_node)?;
-        Some((id.clone(), svc.clone()))
-    })?;
+    let id = super::k3s::membership::of_machine(w, vmid)?;
+    let service = w.clusters.get(&id)?.store.all("services", "").find(|o| o["spec"]["clusterIP"] == ip).cloned()?;
     let name = |f: &str| service["metadata"][f].as_str().unwrap_or_default().to_owned();
     req.namespace = name("namespace");
     req.service = name("name");
@@ -112,12 +114,56 @@ pub fn before_read(lab: &Lab, w: &mut World, cluster: &str, resource: &str) {
     }
 }
 
-/// What a container of a pod answers to a GET on one of its ports; `None` when nothing listens there.
-pub fn pod_http(lab: &Lab, w: &mut World, cluster: &str, pod: &Value, port: u16, path: &str) -> Option<ServiceAnswer> {
-    let serving = arr(pod, "/spec/containers").iter().find(|c| {
+/// The Services of a pod that lead to its port.
+fn services_at<'a>(c: &'a Cluster, pod: &'a Value, port: u16) -> impl Iterator<Item = &'a Value> {
+    let leads = move |o: &&Value| {
+        arr(o, "/spec/ports").iter().any(|p| target(pod, p) == u64::from(port))
+            && selects(&o["spec"]["selector"], &pod["metadata"]["labels"])
+    };
+    c.store.list("services", s(pod, "/metadata/namespace"), "").into_iter().filter(leads)
+}
+
+/// The port of a pod that a Service's port leads to.
+fn target(pod: &Value, port: &Value) -> u64 {
+    let to = &port["targetPort"];
+    let named = |name: &str| {
+        let all = arr(pod, "/spec/containers").iter().flat_map(|c| arr(c, "/ports"));
+        all.clone().find(|p| p["name"] == name).and_then(|p| p["containerPort"].as_u64())
+    };
+    to.as_u64().or_else(|| named(to.as_str()?)).or(port["port"].as_u64()).unwrap_or(0)
+}
+
+/// The container of a pod that listens on a port: one that declares it, a web server, or the first of those that a
+/// Service leads there.
+fn serving<'a>(c: &Cluster, pod: &'a Value, port: u16) -> Option<&'a Value> {
+    let all = arr(pod, "/spec/containers");
+    let own = all.iter().find(|c| {
         let declared = arr(c, "/ports").iter().any(|p| p["containerPort"].as_u64() == Some(u64::from(port)));
         declared || port == 80 && ["nginx", "httpd"].iter().any(|i| s(c, "/image").contains(i))
     });
+    own.or_else(|| services_at(c, pod, port).next().and(all.first()))
+}
+
+/// Whether something in a pod listens on a port.
+#[must_use]
+pub fn listens(w: &World, cluster: &str, pod: &Value, port: u16) -> bool {
+    w.clusters.get(cluster).is_some_and(|c| serving(c, pod, port).is_some())
+}
+
+/// What a request to a port of a pod gets, as a forwarded connection makes it: an application that the lab plays answers
+/// as through its Service. `req` names the pod's namespace.
+pub fn forwarded(lab: &Lab, w: &mut World, at: (&str, &Value, u16), req: ServiceRequest) -> Option<ServiceAnswer> {
+    let (cluster, pod, port) = at;
+    let app = services_at(w.clusters.get(cluster)?, pod, port).map(|o| s(o, "/metadata/name")).find(|n| played(n));
+    match app.map(str::to_owned) {
+        Some(service) => Some(service_http(lab, w, cluster, &ServiceRequest { service, ..req })),
+        None => pod_http(lab, w, cluster, pod, port, &req.path),
+    }
+}
+
+/// What a container of a pod answers to a GET on one of its ports; `None` when nothing listens there.
+pub fn pod_http(lab: &Lab, w: &mut World, cluster: &str, pod: &Value, port: u16, path: &str) -> Option<ServiceAnswer> {
+    let serving = serving(w.clusters.get(cluster)?, pod, port);
     let (name, image) = serving.map(|c| (s(c, "/name").to_owned(), s(c, "/image").to_owned()))?;
     if !pods::is_ready(pod) {
         return None;
@@ -159,13 +205,7 @@ fn behind(lab: &Lab, w: &mut World, req: &ServiceRequest, cluster: &str, service
         c.store.select("pods", &req.namespace, &selector).into_iter().find(|p| pods::is_ready(p)).cloned()
     });
     let Some(pod) = pod else { return unavailable(&format!("no endpoints available for service \"{}\"", req.service)) };
-    let target = &port["targetPort"];
-    let named = |name: &str| {
-        let all = arr(&pod, "/spec/containers").iter().flat_map(|c| arr(c, "/ports"));
-        all.clone().find(|p| p["name"] == name).and_then(|p| p["containerPort"].as_u64())
-    };
-    let number = target.as_u64().or_else(|| named(target.as_str()?)).or(port["port"].as_u64()).unwrap_or(0);
-    let number = u16::try_from(number).unwrap_or(0);
+    let number = u16::try_from(target(&pod, &port)).unwrap_or(0);
     pod_http(lab, w, cluster, &pod, number, &req.path).unwrap_or_else(|| {
         unavailable(&format!(
             "error trying to reach service: dial tcp {}:{number}: connect: connection refused",

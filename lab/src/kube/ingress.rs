@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::controllers::pods;
 use super::hooks::{ServiceAnswer, ServiceRequest, service_http};
-use super::k3s::config;
+use super::k3s::{config, membership};
 use super::store::meta::parse_time;
 use super::text::{arr, s};
 use crate::Lab;
@@ -25,8 +25,8 @@ pub enum Entry {
 
 /// A request for `host` to port 80 or 443 of the machine `vmid`.
 pub fn request(lab: &Lab, w: &mut World, vmid: u32, host: &str, mut req: ServiceRequest) -> Entry {
-    let found = w.clusters.iter().find(|(_, c)| c.nodes.values().any(|n| n.vmid == vmid));
-    let Some((id, c)) = found.map(|(id, c)| (id.clone(), c)) else { return Entry::Refused };
+    let Some(id) = membership::of_machine(w, vmid) else { return Entry::Refused };
+    let Some(c) = w.clusters.get(&id) else { return Entry::Refused };
     if config::list(&c.config, "disable").iter().any(|d| d == "servicelb" || d == "traefik") {
         return Entry::Refused;
     }

@@ -38,6 +38,7 @@ impl World {
             clusters: BTreeMap::new(),
             cards: BTreeMap::new(),
             remotes: BTreeMap::new(),
+            pushed: BTreeSet::new(),
             lan: crate::lan::Lan::default(),
             not_rehearsed: BTreeSet::new(),
             met: BTreeSet::new(),

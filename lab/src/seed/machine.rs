@@ -146,6 +146,7 @@ pub fn remove_machine(lab: &Lab, w: &mut World, vmid: u32) {
             space::free(w, volid);
         }
     }
+    kube::k3s::membership::machine_gone(w, vmid);
     for p in w.pve.pools.values_mut() {
         p.vms.remove(&vmid);
     }

@@ -6,7 +6,7 @@ mod objects;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use machine::{fresh, machine, remove_machine};
-pub use objects::{forget_dead_clusters, put_object, remove_object};
+pub use objects::{put_object, remove_object};
 
 /// A VM as its config and status tell.
 #[derive(Debug, Clone, Default)]

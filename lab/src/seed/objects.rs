@@ -60,11 +60,6 @@ pub fn remove_object(lab: &Lab, w: &mut World, cluster: &str, resource: &str, ns
     });
 }
 
-/// Forgets clusters that no disk carries any more.
-pub fn forget_dead_clusters(w: &mut World) {
-    w.clusters.retain(|_, c| !c.on_disk.is_empty());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,7 @@ mod controllers;
 mod definitions;
 mod filled;
 mod groups;
+mod images;
 mod k3s;
 mod machinery;
 mod networks;

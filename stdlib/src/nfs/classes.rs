@@ -19,7 +19,7 @@ const CSI_REPO: &str = "https://kubernetes-csi.github.io/csi-driver-nfs";
 pub const SCRATCH_NS: &str = "scratch-provisioner";
 const SCRATCH_DRIVER: &str = "cluster.local/scratch";
 const LOCAL_PATH_IMAGE: &str = "rancher/local-path-provisioner:v0.0.37";
-const BUSYBOX: &str = "busybox:1.37";
+pub(super) const BUSYBOX: &str = "busybox:1.37";
 
 options! {
     /// A storage class over an NFS export.
@@ -231,7 +231,10 @@ impl Cluster {
         ctx.run_op(op, |s| async move {
             let work = async {
                 self.make_namespace(s.ctx(), &namespace, false).await?;
-                self.probe_class(&s, &namespace, name, o).await
+                let said = self.probe_class(&s, &namespace, name, o).await?;
+                let left = self.leftovers(&s, &namespace, None, &[&namespace]).await?;
+                self.sweep(&s, &namespace, &left).await?;
+                Ok(said)
             };
             let clean = async {
                 // the volume of a class that retains would stay behind
@@ -292,10 +295,19 @@ impl Cluster {
         let op =
             Op::run("nfs", "remove_probe_claim", format!("{ns}/{name}")).class(crate::core::event::Class::Repeatable);
         ctx.run_op(op, |s| async move {
+            let namespace = format!("gpuhost-verify-{}", crate::gpu::short_id());
             let clean = async {
+                let left = self.leftovers(&s, ns, Some(name), &[name]).await?;
                 self.release_volumes(s.ctx(), ns, Some(name)).await?;
                 s.waiting(format!("removal of claim {ns}/{name}"));
-                self.delete_now(s.ctx(), "pvc", ns, name).await
+                self.delete_now(s.ctx(), "pvc", ns, name).await?;
+                if left.is_empty() {
+                    return Ok(());
+                }
+                self.make_namespace(s.ctx(), &namespace, false).await?;
+                let swept = self.sweep(&s, &namespace, &left).await;
+                self.drop_namespace(&s, &namespace).await?;
+                swept
             };
             s.probe(format!("claim {ns}/{name}"), async { Ok(()) }, clean).await
         })

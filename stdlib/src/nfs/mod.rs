@@ -2,6 +2,7 @@
 mod api;
 mod class_api;
 mod classes;
+mod leftover;
 mod server;
 
 use crate::core::module::{ModuleDef, fn_options};

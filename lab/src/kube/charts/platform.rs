@@ -14,6 +14,20 @@ fn app(ns: &str, name: &str, image: &str) -> Workload {
     Workload::deployment(ns, name).label("app", name).container(Container::new(name, image))
 }
 
+/// The same with ports, by name.
+fn server(ns: &str, name: &str, image: &str, ports: &[(&str, u16)]) -> Workload {
+    let ports: Vec<Value> = ports.iter().map(|(n, p)| json!({"name": n, "containerPort": p})).collect();
+    let main = Container::new(name, image).set("ports", Value::Array(ports));
+    Workload::deployment(ns, name).label("app", name).container(main)
+}
+
+/// A Service whose port leads to a named one of its pods.
+fn to_port(ns: &str, name: &str, selector: &Value, port: (&str, u16), target: &str) -> Value {
+    let mut out = service(ns, name, selector, &[port]);
+    out["spec"]["ports"][0]["targetPort"] = json!(target);
+    out
+}
+
 /// cert-manager.
 pub(super) fn cert_manager(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
     let (ns, tag) = (&w.namespace, w.version.trim_start_matches('v'));
@@ -40,14 +54,16 @@ pub(super) fn cert_manager(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
 pub(super) fn rancher(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
     let ns = &w.namespace;
     let host = w.values["hostname"].as_str().unwrap_or_default();
-    let mut out = app(ns, "rancher", &format!("rancher/rancher:v{}", w.version))
+    let mut out = server(ns, "rancher", &format!("rancher/rancher:v{}", w.version), &[("http", 80)])
         .replicas(w.values["replicas"].as_i64().unwrap_or(3))
         .spec(
             "tolerations",
             json!([{"key": "cattle.io/os", "operator": "Equal", "value": "linux", "effect": "NoSchedule"}]),
         )
         .objects();
-    out.push(service(ns, "rancher", &json!({"app": "rancher"}), &[("http", 80), ("https-internal", 443)]));
+    let mut own = service(ns, "rancher", &json!({"app": "rancher"}), &[("http", 80), ("https-internal", 443)]);
+    own["spec"]["ports"][1]["targetPort"] = json!(444);
+    out.push(own);
     if w.values["ingress"]["enabled"] != false && !host.is_empty() {
         out.push(ingress(ns, "rancher", host, "rancher", 80));
     }
@@ -62,7 +78,8 @@ pub(super) fn rancher(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
 pub(super) fn jupyterhub(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
     let ns = &w.namespace;
     let tag = &w.version;
-    let mut hub = app(ns, "hub", &format!("quay.io/jupyterhub/k8s-hub:{tag}")).label("component", "hub");
+    let mut hub =
+        server(ns, "hub", &format!("quay.io/jupyterhub/k8s-hub:{tag}"), &[("http", 8081)]).label("component", "hub");
     let mut out = Vec::new();
     if matches!(w.values["hub"]["db"]["type"].as_str(), None | Some("sqlite-pvc")) {
         let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
@@ -73,14 +90,15 @@ pub(super) fn jupyterhub(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
         hub = hub.spec("volumes", json!([{"name": "pvc", "persistentVolumeClaim": {"claimName": "hub-db-dir"}}]));
     }
     out.extend(hub.objects());
-    out.extend(
-        app(ns, "proxy", "quay.io/jupyterhub/configurable-http-proxy:5.1.0").label("component", "proxy").objects(),
-    );
+    let proxy = "quay.io/jupyterhub/configurable-http-proxy:5.1.0";
+    out.extend(server(ns, "proxy", proxy, &[("http", 8000), ("api", 8001)]).label("component", "proxy").objects());
     if w.values["scheduling"]["userScheduler"]["enabled"] != false {
         out.extend(app(ns, "user-scheduler", "registry.k8s.io/kube-scheduler:v1.33.5").replicas(2).objects());
     }
-    out.push(service(ns, "hub", &json!({"app": "hub", "component": "hub"}), &[("hub", 8081)]));
-    out.push(service(ns, "proxy-public", &json!({"app": "proxy", "component": "proxy"}), &[("http", 80)]));
+    out.push(to_port(ns, "hub", &json!({"app": "hub", "component": "hub"}), ("hub", 8081), "http"));
+    let proxy = json!({"app": "proxy", "component": "proxy"});
+    out.push(to_port(ns, "proxy-public", &proxy, ("http", 80), "http"));
+    out.push(to_port(ns, "proxy-api", &proxy, ("api", 8001), "api"));
     if w.values["ingress"]["enabled"] == true {
         let host = w.values["ingress"]["hosts"][0].as_str().unwrap_or_default();
         out.push(ingress(ns, "jupyterhub", host, "proxy-public", 80));
@@ -94,11 +112,12 @@ pub(super) fn monitoring(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
     let mut out = Vec::new();
     for (name, image) in [
         (format!("{r}-operator"), "quay.io/prometheus-operator/prometheus-operator:v0.86.1"),
-        (format!("{r}-grafana"), "docker.io/grafana/grafana:12.2.1"),
         (format!("{r}-kube-state-metrics"), "registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.17.0"),
     ] {
         out.extend(app(ns, &name, image).objects());
     }
+    let grafana = format!("{r}-grafana");
+    out.extend(server(ns, &grafana, "docker.io/grafana/grafana:12.2.1", &[("grafana", 3000)]).objects());
     out.extend(
         Workload::daemonset(ns, &format!("{r}-prometheus-node-exporter"))
             .label("app", "node-exporter")
@@ -109,12 +128,17 @@ pub(super) fn monitoring(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
     out.extend(
         Workload::statefulset(ns, &format!("prometheus-{r}-prometheus"))
             .label("app.kubernetes.io/name", "prometheus")
-            .container(Container::new("prometheus", "quay.io/prometheus/prometheus:v3.7.3"))
+            .container(
+                Container::new("prometheus", "quay.io/prometheus/prometheus:v3.7.3")
+                    .set("ports", json!([{"name": "http-web", "containerPort": 9090}])),
+            )
             .objects(),
     );
     let spec = json!({"replicas": 1, "retention": w.values["prometheus"]["prometheusSpec"]["retention"]});
     out.push(json!({"apiVersion": "monitoring.coreos.com/v1", "kind": "Prometheus", "metadata": {"name": format!("{r}-prometheus"), "namespace": ns}, "spec": spec}));
-    out.push(service(ns, &format!("{r}-grafana"), &json!({"app": format!("{r}-grafana")}), &[("http-web", 80)]));
+    out.push(to_port(ns, &grafana, &json!({"app": grafana}), ("http-web", 80), "grafana"));
+    let prometheus = json!({"app.kubernetes.io/name": "prometheus"});
+    out.push(to_port(ns, &format!("{r}-prometheus"), &prometheus, ("http-web", 9090), "http-web"));
     (
         vec![
             "prometheuses.monitoring.coreos.com",

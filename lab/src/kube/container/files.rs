@@ -1,11 +1,13 @@
 //! What a container finds in its file system: a small root, its volumes, its account's token.
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use bashkit::{FileSystem, InMemoryFs};
 use serde_json::{Value, json};
 
 use super::env;
+use super::voldata::{self, Data, Place};
 use crate::kube::api::auth;
 use crate::kube::cx::Cx;
 use crate::kube::text::{arr, s, unb64};
@@ -13,10 +15,12 @@ use crate::kube::text::{arr, s, unb64};
 /// A volume whose data outlives the container, and where the container has it.
 #[derive(Debug, Clone)]
 pub struct Mounted {
-    /// Key of its data in the cluster.
-    pub volume: String,
+    /// Where its data is.
+    pub place: Place,
     /// Mount path without a slash at its end.
     pub path: String,
+    /// What was there when the container last looked.
+    pub seen: Arc<Mutex<Data>>,
 }
 
 /// Where the token of a pod's service account is.
@@ -168,6 +172,19 @@ fn shown(cx: &Cx, pod: &Value, source: &Value) -> BTreeMap<String, Vec<u8>> {
     out
 }
 
+/// Where the data of a pod's volume is, when it is one that keeps data.
+fn place(cx: &Cx, ns: &str, uid: &str, v: &Value) -> Option<Place> {
+    if let Some(claim) = v["persistentVolumeClaim"]["claimName"].as_str() {
+        let claim = cx.get("persistentvolumeclaims", ns, claim)?;
+        let pv = cx.get("persistentvolumes", "", s(claim, "/spec/volumeName"))?;
+        return Some(voldata::of_volume(cx, pv));
+    }
+    if v["nfs"].is_object() {
+        return voldata::share(cx, s(v, "/nfs/server"), s(v, "/nfs/path"));
+    }
+    v["emptyDir"].is_object().then(|| Place::Cluster(format!("emptydir/{uid}/{}", s(v, "/name"))))
+}
+
 /// Puts the container's volumes in place; says which of them keep data.
 pub(super) fn mount(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) -> Vec<Mounted> {
     let (ns, uid) = (s(pod, "/metadata/namespace"), s(pod, "/metadata/uid"));
@@ -180,22 +197,18 @@ pub(super) fn mount(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) -> Vec
             continue;
         }
         let sub = s(m, "/subPath");
-        let claim = v["persistentVolumeClaim"]["claimName"].as_str();
-        let volume = match claim {
-            Some(claim) => cx.get("persistentvolumeclaims", ns, claim).map(|c| s(c, "/spec/volumeName").to_owned()),
-            None if v["emptyDir"].is_object() => Some(format!("emptydir/{uid}/{}", s(v, "/name"))),
-            None => None,
-        };
-        if let Some(volume) = volume {
+        if let Some(place) = place(cx, ns, uid, v) {
+            let place = place.below(sub);
+            let seen = voldata::read(cx, &place);
             fs.add_dir(&path, 0o777);
-            for (file, text) in cx.c.volumes.get(&volume).map(|v| v.files.clone()).unwrap_or_default() {
+            for (file, text) in &seen {
                 if file.ends_with('/') {
                     fs.add_dir(format!("{path}/{}", file.trim_end_matches('/')), 0o755);
                 } else {
                     fs.add_file(format!("{path}/{file}"), text, 0o644);
                 }
             }
-            kept.push(Mounted { volume, path });
+            kept.push(Mounted { place, path, seen: Arc::new(Mutex::new(seen)) });
             continue;
         }
         for (file, bytes) in shown(cx, pod, v) {

@@ -4,6 +4,7 @@ pub mod env;
 pub mod files;
 pub mod programs;
 pub mod shell;
+pub mod voldata;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,11 +1,11 @@
 //! Running commands in a container: one command, or a shell that keeps its state from line to line.
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bashkit::{Bash, Builtin, BuiltinContext, CommandResolver, ExecOptions, ExecResult, async_trait};
 use tokio::sync::mpsc;
 
 use super::programs::{NAMES, Tool};
-use super::{Inside, files};
+use super::{Inside, files, voldata};
 use crate::bash::{self, Chunk, LiveIn};
 use crate::guest::fs::image::{SHELL_BUILTINS, SHELL_PROGRAMS};
 use crate::kube::cx::with_cluster;
@@ -119,11 +119,10 @@ pub async fn run(i: &Inside, argv: &[String], input: Input, out: &mpsc::Sender<C
 async fn keep(i: &Inside) {
     for m in &i.volumes {
         let files = files::below(&i.fs, &m.path).await;
-        i.lab.with(|w| {
-            with_cluster(&i.lab, w, &i.cluster, |cx| {
-                cx.c.volumes.entry(m.volume.clone()).or_default().files = files;
-            })
-        });
+        let before = std::mem::replace(&mut *m.seen.lock().unwrap_or_else(PoisonError::into_inner), files.clone());
+        if before != files {
+            i.lab.with(|w| with_cluster(&i.lab, w, &i.cluster, |cx| voldata::change(cx, &m.place, &before, &files)));
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use super::super::cx::{Cx, key};
 use super::super::text::{arr, s};
 use super::{localpath, pods, statics};
 use crate::guest;
+use crate::kube::bare;
+use crate::kube::container::voldata::{self, Place};
 
 const PVC: &str = "persistentvolumeclaims";
 const PV: &str = "persistentvolumes";
@@ -45,17 +47,13 @@ fn waits(cx: &Cx, claim: &Value) -> bool {
     class_of(cx, claim).is_some_and(|c| s(c, "/volumeBindingMode") == "WaitForFirstConsumer")
 }
 
-fn volume_node(pv: &Value) -> Option<&str> {
-    pv.pointer("/spec/nodeAffinity/required/nodeSelectorTerms/0/matchExpressions/0/values/0").and_then(Value::as_str)
-}
-
 /// Why a node cannot have the pod's volumes.
 #[must_use]
 pub fn keeps_away(cx: &Cx, volumes: &[Value], node: &Value) -> Option<String> {
     let name = s(node, "/metadata/name");
     volumes.iter().find_map(|claim| {
         let pv = cx.get(PV, "", s(claim, "/spec/volumeName"))?;
-        let other = volume_node(pv).is_some_and(|n| n != name);
+        let other = voldata::node_of(pv).is_some_and(|n| n != name);
         other.then(|| "node(s) didn't match PersistentVolume's node affinity".to_owned())
     })
 }
@@ -73,6 +71,25 @@ pub fn await_binding(cx: &mut Cx, volumes: &[Value], node: &str) -> bool {
     waiting
 }
 
+/// Whether the kubelet can mount a share that a pod names itself, with the tools of its machine.
+fn share_mountable(cx: &Cx, pod: &Value, v: &Value, vmid: u32) -> Result<(), (&'static str, String)> {
+    let (server, path, name) = (s(v, "/nfs/server"), s(v, "/nfs/path"), s(v, "/name"));
+    let tool = || {
+        match guest::has_file(cx.lab, cx.w, vmid, "/usr/sbin/mount.nfs") {
+        true => Ok(()),
+        false => Err("mount: bad option; for several filesystems (e.g. nfs, cifs) you might need a /sbin/mount.<type> helper program.".to_owned()),
+    }
+    };
+    let ip = guest::ip(cx.w, vmid).unwrap_or_default();
+    tool().and_then(|()| guest::nfs_allows(cx.w, server, path, &ip)).map_err(|e| {
+        let at = format!("/var/lib/kubelet/pods/{}/volumes/kubernetes.io~nfs/{name}", s(pod, "/metadata/uid"));
+        let text = format!(
+            "MountVolume.SetUp failed for volume \"{name}\" : mount failed: exit status 32\nMounting command: mount\nMounting arguments: -t nfs {server}:{path} {at}\nOutput: {e}"
+        );
+        ("FailedMount", text)
+    })
+}
+
 /// Whether the kubelet can mount the pod's volumes.
 ///
 /// # Errors
@@ -81,6 +98,9 @@ pub fn mountable(cx: &Cx, pod: &Value, node: &str) -> Result<(), (&'static str, 
     let ns = s(pod, "/metadata/namespace");
     let vmid = cx.c.nodes.get(node).map_or(0, |n| n.vmid);
     for v in arr(pod, "/spec/volumes") {
+        if v["nfs"].is_object() {
+            share_mountable(cx, pod, v, vmid)?;
+        }
         let Some(name) = v["persistentVolumeClaim"]["claimName"].as_str() else { continue };
         let claim = cx.get(PVC, ns, name).cloned().unwrap_or_default();
         let Some(pv) = cx.get(PV, "", s(&claim, "/spec/volumeName")) else {
@@ -259,20 +279,36 @@ pub(super) fn ready_pod(cx: &Cx, label: &str, value: &str) -> Option<Value> {
     cx.c.store.select("pods", "", &selector).into_iter().find(|p| pods::is_ready(p)).cloned()
 }
 
+/// Address of the machine that csi-driver-nfs' controller works on.
+fn controller_ip(cx: &Cx) -> Option<String> {
+    let controller = ready_pod(cx, "app", "csi-nfs-controller")?;
+    let vmid = cx.c.nodes.get(s(&controller, "/spec/nodeName")).map_or(0, |n| n.vmid);
+    Some(guest::ip(cx.w, vmid).unwrap_or_default())
+}
+
 /// csi-driver-nfs makes a directory on the share.
 fn nfs(cx: &mut Cx, claim: &Value, class: &Value) -> Result<Option<Value>, String> {
-    let Some(controller) = ready_pod(cx, "app", "csi-nfs-controller") else { return Ok(None) };
-    let vmid = cx.c.nodes.get(s(&controller, "/spec/nodeName")).map_or(0, |n| n.vmid);
-    let ip = guest::ip(cx.w, vmid).unwrap_or_default();
+    let Some(ip) = controller_ip(cx) else { return Ok(None) };
     let (server, share) = (s(class, "/parameters/server").to_owned(), s(class, "/parameters/share").to_owned());
     guest::nfs_allows(cx.w, &server, &share, &ip)
         .map_err(|e| format!("rpc error: code = Internal desc = failed to mount nfs server: rpc error: code = Internal desc = mount failed: exit status 32\nOutput: {e}"))?;
     let (ns, name) = key(claim);
     let sub =
         s(class, "/parameters/subDir").replace("${pvc.metadata.namespace}", &ns).replace("${pvc.metadata.name}", &name);
-    let sub = if sub.is_empty() { format!("pvc-{}", s(claim, "/metadata/uid")) } else { sub };
-    Ok(Some(json!({"csi": {"driver": NFS, "volumeHandle": format!("{server}#{share}#{sub}#"),
-        "volumeAttributes": {"server": server, "share": share, "subDir": sub}}, "mountOptions": class["mountOptions"]})))
+    let volume = format!("pvc-{}", s(claim, "/metadata/uid"));
+    // one that the class names is no volume's own: its handle has the volume's name too
+    let (sub, own) = if sub.is_empty() { (volume, String::new()) } else { (sub, volume) };
+    if let Some(Place::Machine { vmid, dir }) = voldata::share(cx, &server, &share) {
+        guest::put_dir(cx.lab, vmid, &format!("{dir}/{sub}"), 0o755, "");
+    }
+    let on_delete = s(class, "/parameters/onDelete");
+    let handle = format!("{server}#{}#{}#{own}#{on_delete}", share.trim_matches('/'), sub.trim_matches('/'));
+    let mut about = json!({"server": server, "share": share, "subDir": sub});
+    if !on_delete.is_empty() {
+        about["onDelete"] = json!(on_delete);
+    }
+    Ok(Some(json!({"csi": {"driver": NFS, "volumeHandle": handle, "volumeAttributes": about},
+        "mountOptions": class["mountOptions"]})))
 }
 
 fn bind(cx: &mut Cx, claim: &Value, class: &Value, source: Value) {
@@ -306,7 +342,6 @@ fn bind(cx: &mut Cx, claim: &Value, class: &Value, source: Value) {
         o["status"] =
             json!({"phase": "Bound", "accessModes": o["spec"]["accessModes"], "capacity": {"storage": capacity}});
     });
-    cx.c.volumes.entry(volume.clone()).or_default();
     cx.event(
         claim,
         true,
@@ -314,6 +349,36 @@ fn bind(cx: &mut Cx, claim: &Value, class: &Value, source: Value) {
         &format!("Successfully provisioned volume {volume}"),
         s(class, "/provisioner"),
     );
+}
+
+/// Does with a volume's data what its provisioner does when it deletes the volume; false while it cannot.
+fn thrown_away(cx: &mut Cx, name: &str) -> bool {
+    let Some(pv) = cx.get(PV, "", name).cloned() else { return true };
+    let place = voldata::of_volume(cx, &pv);
+    if s(&pv, "/spec/csi/driver") != NFS {
+        let by = s(&pv, "/metadata/annotations/pv.kubernetes.io~1provisioned-by");
+        let known = voldata::node_of(&pv).is_some_and(|n| cx.c.nodes.contains_key(n));
+        return match (&place, by) {
+            (Place::Machine { .. }, by) if !by.is_empty() => localpath::tear_down(cx, by, &place),
+            // the directory of a machine that is switched off waits for it
+            (Place::Cluster(_), by) if !by.is_empty() && known => cx.c.id == bare::ID,
+            _ => true,
+        };
+    }
+    let at = |key: &str| s(&pv, &format!("/spec/csi/volumeAttributes/{key}"));
+    let Some(ip) = controller_ip(cx) else { return false };
+    if guest::nfs_allows(cx.w, at("server"), at("share"), &ip).is_err() {
+        return false;
+    }
+    match (s(&pv, "/spec/csi/volumeHandle").rsplit('#').next().unwrap_or_default(), &place) {
+        ("retain", _) => {}
+        ("archive", Place::Machine { vmid, dir }) => {
+            let to = format!("{}/archived-{}", at("share").trim_end_matches('/'), at("subDir").trim_matches('/'));
+            guest::move_file(cx.lab, *vmid, dir, &to);
+        }
+        _ => voldata::remove(cx, &place),
+    }
+    true
 }
 
 /// Volumes whose claim is gone: deleted or released.
@@ -329,9 +394,8 @@ fn reclaim(cx: &mut Cx) {
         .map(|v| (s(v, "/metadata/name").to_owned(), s(v, "/spec/persistentVolumeReclaimPolicy") == "Delete"))
         .collect();
     for (name, goes) in orphans {
-        if goes {
+        if goes && thrown_away(cx, &name) {
             cx.remove(PV, "", &name);
-            cx.c.volumes.remove(&name);
         } else if cx.get(PV, "", &name).is_some_and(|v| s(v, "/status/phase") != "Released") {
             statics::enters(cx, &name, "Released");
         }

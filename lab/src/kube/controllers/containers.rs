@@ -12,7 +12,7 @@ use super::behaviour::{self, Run};
 use super::logs::{append, repeat, rotate};
 use super::probes::{self, Verdict};
 use super::status::{self, is_sidecar};
-use super::{effects, images, kubelet, needs, pods, shell};
+use super::{effects, images, kubelet, needs, pods, registry, shell};
 use crate::kube::k3s::node::minor;
 
 /// The longest pause before a container is started again, and how long it has to run for the pause to be short again.
@@ -495,7 +495,13 @@ fn unavailable(cx: &mut Cx, c: &Value, node: &str) -> Option<(&'static str, Stri
         let text = format!("Container image \"{image}\" is not present with pull policy of Never");
         return Some(("ErrImageNeverPull", text.clone(), "ErrImageNeverPull", text));
     }
-    let why = images::missing(image)?;
+    if let Some(why) = registry::unreadable(image) {
+        return Some(("InvalidImageName", why.clone(), "InspectFailed", why));
+    }
+    if s(c, "/imagePullPolicy") != "Always" && cx.node_rt(node).images.contains(image) {
+        return None;
+    }
+    let why = registry::refused(&cx.w.pushed, image)?;
     let text = format!("Failed to pull image \"{image}\": {why}");
     Some(("ErrImagePull", why, "Failed", text))
 }
@@ -508,6 +514,10 @@ pub(super) fn has_image(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &s
         l.run += 1;
         l.pulls += 1;
         image.clone_into(&mut l.image);
+    }
+    if reason == "ErrImagePull" && registry::stranger(&cx.w.pushed, image) {
+        let text = format!("The lab's registries do not have \"{image}\": if yours do, `gpuhost lab push {image}`");
+        cx.event(pod, true, "UnknownToLab", &text, "gpuhost-lab");
     }
     if reason == "ErrImagePull" {
         cx.container_event(pod, name, true, "Pulling", &format!("Pulling image \"{image}\""));
@@ -523,7 +533,9 @@ pub(super) fn has_image(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &s
 fn backs_off(cx: &mut Cx, uid: &str, pod: &Value, c: &Value) {
     let (name, image) = (s(c, "/name"), s(c, "/image"));
     let pulls = life(cx, uid, name).map_or(1, |l| l.pulls);
-    if let Some(why) = images::missing(image) {
+    if registry::unreadable(image).is_none()
+        && let Some(why) = registry::refused(&cx.w.pushed, image)
+    {
         let (ns, pod_name) = key(pod);
         let text = format!("Back-off pulling image \"{image}\"");
         cx.container_event(pod, name, true, "BackOff", &text);

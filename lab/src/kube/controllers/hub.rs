@@ -33,7 +33,13 @@ fn caller(cx: &Cx, req: &ServiceRequest) -> Option<String> {
 /// Answers a request to the hub.
 pub fn serve(cx: &mut Cx, req: &ServiceRequest) -> ServiceAnswer {
     let path = req.path.split('?').next().unwrap_or_default().trim_end_matches('/').to_owned();
-    let Some(rest) = path.strip_prefix("/hub/api") else { return fail(404, "Not Found") };
+    let Some(rest) = path.strip_prefix("/hub/api") else {
+        return match path.as_str() {
+            "/hub/health" => ServiceAnswer { status: 200, content_type: "text/html".into(), body: Vec::new() },
+            "" | "/hub" | "/hub/login" => fail(501, "the hub's pages are not simulated: its API is, below /hub/api"),
+            _ => fail(404, "Not Found"),
+        };
+    };
     if rest.is_empty() {
         return answer(200, &json!({"version": "5.4.2"}));
     }

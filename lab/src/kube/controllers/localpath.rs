@@ -5,6 +5,7 @@ use super::super::cx::{Cx, key};
 use super::super::text::{arr, s};
 use super::pods;
 use crate::guest;
+use crate::kube::container::voldata::{self, Place};
 
 /// The running deployment that serves `provisioner`, with the name of its ConfigMap.
 fn server(cx: &Cx, provisioner: &str) -> Option<(String, String)> {
@@ -33,6 +34,16 @@ fn server(cx: &Cx, provisioner: &str) -> Option<(String, String)> {
 fn guarded(setup: &str) -> Option<String> {
     let after = setup.split("mountpoint -q ").nth(1)?;
     Some(after.split([';', ' ', '\n']).next()?.trim_matches('"').to_owned())
+}
+
+/// Runs the provisioner's teardown for a volume's directory; false while nobody serves the class.
+pub fn tear_down(cx: &mut Cx, provisioner: &str, place: &Place) -> bool {
+    let Some((ns, map)) = server(cx, provisioner) else { return false };
+    let script = cx.get("configmaps", &ns, &map).map(|m| s(m, "/data/teardown").to_owned()).unwrap_or_default();
+    if script.contains("rm -rf") {
+        voldata::remove(cx, place);
+    }
+    true
 }
 
 /// Makes a directory on the node; `None` when nobody serves the class.

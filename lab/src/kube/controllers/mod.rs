@@ -36,6 +36,7 @@ mod probes;
 mod progress;
 pub mod quotas;
 pub mod rancher;
+pub mod registry;
 pub mod release;
 pub mod replicasets;
 pub mod revisions;

@@ -89,6 +89,5 @@ pub(super) fn bind(cx: &mut Cx, claim: &Value) -> bool {
         o["status"] =
             json!({"phase": "Bound", "accessModes": v["spec"]["accessModes"], "capacity": v["spec"]["capacity"]});
     });
-    cx.c.volumes.entry(volume).or_default();
     true
 }

@@ -62,6 +62,7 @@ fn found(lab: &Lab, w: &mut World, vmid: u32, p: &Process) {
     c.members.insert(vmid, Member { vmid, node: p.node.clone(), ip, learner: false });
     c.on_disk.insert(vmid, p.node.clone());
     c.store = super::super::store::Store::new(w.seed ^ w.draws, w.now_ms);
+    super::membership::forget_dead(w);
     w.clusters.insert(id.clone(), c);
     if let Some(p) = w.k3s.get_mut(&vmid) {
         p.cluster = Some(id.clone());

@@ -1,7 +1,9 @@
 //! What goes with a Node: its etcd member, its password, its lease. Grade: source (K3s' member and node controllers).
 use serde_json::json;
 
+use super::super::bare;
 use super::super::cx::Cx;
+use super::super::state::Cluster;
 use super::super::text::s;
 use super::{files, node};
 use crate::guest;
@@ -16,6 +18,39 @@ pub fn only_of(w: &mut World, vmid: u32, id: &str) {
         c.members.remove(&vmid);
         c.on_disk.remove(&vmid);
     }
+}
+
+/// Whether a machine that is switched on carries the cluster's data; a bare control plane has no machines.
+#[must_use]
+pub fn lives(w: &World, c: &Cluster) -> bool {
+    c.id == bare::ID || c.on_disk.keys().any(|v| w.guests.contains_key(v))
+}
+
+/// The cluster that a machine works in: the one its K3s has joined, else one that knows it as a node.
+#[must_use]
+pub fn of_machine(w: &World, vmid: u32) -> Option<String> {
+    let joined = w.k3s.get(&vmid).and_then(|p| p.cluster.clone()).filter(|id| w.clusters.contains_key(id));
+    joined.or_else(|| {
+        let knows = w.clusters.values().filter(|c| c.nodes.values().any(|n| n.vmid == vmid));
+        knows.max_by_key(|c| lives(w, c)).map(|c| c.id.clone())
+    })
+}
+
+/// A machine is destroyed. Unless a backup has its disks, they carry no cluster any more.
+pub fn machine_gone(w: &mut World, vmid: u32) {
+    if w.pve.files.values().any(|f| f.vmid == vmid && f.content == "backup") {
+        return;
+    }
+    w.k3s.remove(&vmid);
+    for c in w.clusters.values_mut() {
+        c.on_disk.remove(&vmid);
+    }
+    forget_dead(w);
+}
+
+/// Forgets clusters that no disk carries any more.
+pub fn forget_dead(w: &mut World) {
+    w.clusters.retain(|id, c| id == bare::ID || !c.on_disk.is_empty());
 }
 
 /// A Node was changed or deleted.

@@ -1,5 +1,6 @@
 //! Destroying a VM, and making a template of one.
 use super::{conf, drive, spawn, task_vm, unlocked};
+use crate::kube::k3s::membership;
 use crate::pve::params::{b, e};
 use crate::pve::reply::{ApiError, Reply};
 use crate::pve::router::Call;
@@ -89,6 +90,7 @@ pub fn run(w: &mut World, upid: &str, vmid: u32, purge: bool, unref: bool, step:
     }
     firewall::forget(w, vmid);
     w.pve.vms.remove(&vmid);
+    membership::machine_gone(w, vmid);
     for p in w.pve.pools.values_mut() {
         p.vms.remove(&vmid);
     }

@@ -10,6 +10,7 @@ use crate::kube::api::auth::User;
 use crate::kube::api::route::Query;
 use crate::kube::api::{Request, handle};
 use crate::kube::hooks;
+use crate::kube::k3s::membership;
 
 const KUBECONFIG: &str = "/etc/rancher/k3s/k3s.yaml";
 
@@ -23,7 +24,8 @@ pub(in super::super) type At = (String, u32);
 pub(in super::super) fn cluster(c: &Call, here: bool) -> Option<At> {
     let own = c.m.vmid;
     c.m.lab.with(|w| {
-        let (id, k) = w.clusters.iter().find(|(_, k)| k.nodes.values().any(|n| n.vmid == own))?;
+        let id = &membership::of_machine(w, own)?;
+        let k = w.clusters.get(id)?;
         let others = k.nodes.values().map(|n| n.vmid).filter(|v| !here && *v != own);
         std::iter::once(own).chain(others).find(|v| hooks::api_up(w, id, *v)).map(|v| (id.clone(), v))
     })

@@ -12,7 +12,7 @@ use crate::kube::api::{Body, Call, sub};
 use crate::kube::hooks::{self, ServiceAnswer, ServiceRequest};
 use crate::kube::schema::Kind;
 use crate::kube::store::Failure;
-use crate::kube::text::{arr, s, selects};
+use crate::kube::text::s;
 
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
@@ -76,33 +76,21 @@ impl Ports {
         head: &[(String, String)],
         body: &[u8],
     ) -> Option<ServiceAnswer> {
-        let (ns, labels) = (s(&self.pod, "/metadata/namespace"), &self.pod["metadata"]["labels"]);
-        self.lab.with(|w| {
-            let app = w.clusters.get(&self.cluster)?.store.all("services", ns).find(|o| {
-                matches!(s(o, "/metadata/name"), "hub" | "rancher") && selects(&o["spec"]["selector"], labels)
-            });
-            if let Some(service) = app.map(|o| s(o, "/metadata/name").to_owned()) {
-                let req = ServiceRequest {
-                    namespace: ns.to_owned(),
-                    service,
-                    port: String::new(),
-                    scheme: "http".into(),
-                    method: method.to_owned(),
-                    path: path.to_owned(),
-                    headers: head.to_vec(),
-                    body: body.to_vec(),
-                };
-                return Some(hooks::service_http(&self.lab, w, &self.cluster, &req));
-            }
-            hooks::pod_http(&self.lab, w, &self.cluster, &self.pod, port, path)
-        })
+        let req = ServiceRequest {
+            namespace: s(&self.pod, "/metadata/namespace").to_owned(),
+            scheme: "http".into(),
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers: head.to_vec(),
+            body: body.to_vec(),
+            ..ServiceRequest::default()
+        };
+        self.lab.with(|w| hooks::forwarded(&self.lab, w, (&self.cluster, &self.pod, port), req))
     }
 
     /// Whether something listens on `port`.
     fn listens(&self, port: u16) -> bool {
-        let declared = arr(&self.pod, "/spec/containers").iter().flat_map(|c| arr(c, "/ports"));
-        let known = declared.clone().any(|p| p["containerPort"].as_u64() == Some(u64::from(port)));
-        known || port == 80 && arr(&self.pod, "/spec/containers").iter().any(|c| s(c, "/image").contains("nginx"))
+        self.lab.with(|w| hooks::listens(w, &self.cluster, &self.pod, port))
     }
 
     /// Takes bytes of a connection in; what goes back, and whether the connection ends.

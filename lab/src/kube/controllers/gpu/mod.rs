@@ -64,8 +64,7 @@ pub fn install_runtimes(lab: &Lab, w: &mut World, vmid: u32) {
 /// The toolkit is back on a node's disk; what runs through its runtime starts over.
 pub fn toolkit_came(lab: &Lab, w: &mut World, vmid: u32) {
     install_runtimes(lab, w, vmid);
-    let id = w.clusters.iter().find(|(_, c)| c.nodes.values().any(|n| n.vmid == vmid)).map(|(id, _)| id.clone());
-    let Some(id) = id else { return };
+    let Some(id) = crate::kube::k3s::membership::of_machine(w, vmid) else { return };
     crate::kube::cx::with_cluster(lab, w, &id, |cx| {
         let node = cx.c.nodes.iter().find(|(_, n)| n.vmid == vmid).map(|(k, _)| k.clone()).unwrap_or_default();
         let all: Vec<(String, String)> = cx
