@@ -61,6 +61,9 @@ pub struct World {
     /// What else is on the network.
     #[serde(default)]
     pub lan: crate::lan::Lan,
+    /// Whether Docker Hub refuses pulls without a login for now.
+    #[serde(default)]
+    pub pulls_limited: bool,
     /// What the lab stood in for during runs, for the honest report.
     pub not_rehearsed: std::collections::BTreeSet<String>,
     /// Keys of the simulated behaviours that were met (see [`crate::grades`]).

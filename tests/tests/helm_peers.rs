@@ -330,6 +330,58 @@ fn charts_at_hand_are_rendered_where_there_is_a_helm() {
     }
 }
 
+const HOOKED: &str = r#"
+let c = k3s::connect(site().hosts("server"));
+let at = #{ namespace: "hooked" };
+c.ensure_release("hooked", #{ chart: "hooked-0.1.0.tgz", version: "0.1.0", namespace: "hooked" });
+let before = c.get("job", "before", at).status;
+let made = c.get("configmap", "hooked", at).metadata.creationTimestamp;
+let after = c.get("job", "after", at).status;
+require(before.startTime < before.completionTime && before.completionTime <= made, `${before} ${made}`);
+require(made <= after.startTime && after.startTime < after.completionTime, `${made} ${after}`);
+let said = "";
+try {
+    c.ensure_release("refused", #{ chart: "refused-0.1.0.tgz", version: "0.1.0", namespace: "hooked", timeout: 3.minutes });
+} catch (err) { said = `${err} ${err.causes} ${err.last}`; }
+print(`SAID ${said}`);
+require(c.find("configmap", "refused", at) == (), "nothing of the chart was made");
+require(type_of(c.find_release("refused", at)) == "()", "and no release");
+"#;
+
+/// Hooks of a chart are waited for, in the moments they name; one that fails keeps the release away.
+#[test]
+fn hooks_of_a_rehearsed_chart_are_waited_for() {
+    let Some(helm) = peer("helm-v31") else { return };
+    let b = Bench::new();
+    let bin = only(&b, helm);
+    for (name, script) in [("hooked", "sleep 20"), ("refused", "echo no; exit 3")] {
+        let dir = b.path(name).join("templates");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(
+            dir.parent().unwrap().join("Chart.yaml"),
+            format!("apiVersion: v2\nname: {name}\nversion: 0.1.0\n"),
+        )
+        .unwrap();
+        let job = |job: &str, event: &str| {
+            format!(
+                "apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: {job}\n  annotations: {{helm.sh/hook: {event}}}\nspec:\n  backoffLimit: 0\n  template:\n    spec:\n      restartPolicy: Never\n      containers: [{{name: x, image: 'busybox:1.37', command: [sh, -c, '{script}']}}]\n---\n"
+            )
+        };
+        let own = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}}\ndata: {a: b}\n";
+        let text = [job("before", "pre-install"), job("after", "post-install"), own.to_owned()].concat();
+        std::fs::write(dir.join("all.yaml"), text).unwrap();
+        let out = Command::new(bin.join("helm")).args(["package", name]).current_dir(b.path(".")).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+    let _ = b.run(&["lab", "reset", "--start", "deployed", "--site", SITE]).expect(0);
+    std::fs::write(b.path("step.rhai"), HOOKED).unwrap();
+    let step = b.path("step.rhai").display().to_string();
+    let mut c = b.command(&["run", &step, "--lab", "--json", "--yes", "--site", SITE]);
+    let ran = gpuhost_tests::Ran::of(&c.env("PATH", &bin).output().unwrap()).expect(0);
+    let said = ran.said("print").join("\n");
+    assert!(said.contains("BackoffLimitExceeded"), "{said}");
+}
+
 /// A chart with a claim and hooks, and one that cannot be rendered, packed.
 fn archives(b: &Bench, bin: &Path) {
     let dir = chart(b);

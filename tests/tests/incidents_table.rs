@@ -64,6 +64,11 @@ const ROWS: &[(&str, &str)] = &[
     ("driver-image-missing@gpu-operator", ""),
     ("sharing-config-missing@gpu-operator", ""),
     ("gpu-taint@k3s-gpu1", ""),
+    ("nfd-worker-gone@k3s-gpu2", ""),
+    ("driver-in-guest@k3s-gpu3", ""),
+    ("driver-label-stale@k3s-gpu4", ""),
+    ("toolkit-drop-in@k3s-gpu1", ""),
+    ("mig-cards-busy@k3s-gpu2", ""),
     ("operator-missing@gpu-operator", ""),
     ("driver-not-installed@gpu-operator", ""),
     ("runtime-class-missing", "runtime-class-missing@nvidia"),
@@ -74,6 +79,11 @@ const ROWS: &[(&str, &str)] = &[
     ("nfs-stopped@nfs1", ""),
     ("export-lacks-node@k3s-gpu3", ""),
     ("nfs-disk-unmounted@nfs1", ""),
+    ("nfs-blocked@nfs1", ""),
+    ("nfs-path-missing@nfs1", "nfs-path-missing@10.0.0.31:/srv/nfs/k8s"),
+    ("claim-access-mode@fast-scratch", "claim-access-mode@default/render"),
+    ("claim-pending@nfs-client", "claim-pending@default/archive"),
+    ("claim-lost", "claim-lost@default/postgres"),
     ("nfs-provisioner-down", "nfs-provisioner-down@csi-nfs-controller"),
     ("scratch-provisioner-down", "scratch-provisioner-down@scratch-provisioner"),
     ("claim-names-no-class", "claim-names-no-class@default/datasets"),
@@ -86,16 +96,27 @@ const ROWS: &[(&str, &str)] = &[
     ("bundle-chart-missing@homelab", "bundle-chart-missing@homelab-recipes-gitops-broken"),
     ("bundle-kind-unknown@homelab", "bundle-kind-unknown@homelab-recipes-gitops-longhorn"),
     ("bundle-modified@homelab", "bundle-modified@homelab-recipes-gitops-namespaces"),
-    ("two-owners@homelab", "two-owners@rancher"),
+    ("two-owners@homelab", "two-owners@web"),
+    ("release-collides@homelab", "release-collides@rancher"),
+    ("fleet-release-upgraded@homelab", "fleet-release-upgraded@homelab-recipes-gitops-namespaces"),
+    ("bundledeployment-deleted@homelab", "claim-replaced@research/datasets"),
+    ("bundle-deleted@homelab", ""),
+    ("bundle-immutable@homelab", "bundle-immutable@homelab-recipes-gitops-datasets"),
+    ("bundle-invalid@homelab", "bundle-invalid@homelab-recipes-gitops-metrics"),
+    ("bundle-customization-lost@homelab", "bundle-customization-lost@homelab-recipes-gitops-motd"),
     ("fleet-controller-down", "fleet-controller-down@gitjob"),
     ("hub-down", "hub-down@hub"),
     ("hub-token@jupyterhub", ""),
     ("hub-open@jupyterhub", ""),
     ("spawn-image@jupyterhub", ""),
     ("spawn-gpus@jupyterhub", ""),
+    ("spawn-resource@jupyterhub", ""),
+    ("spawn-iptables@jupyterhub", ""),
+    ("pull-rate-limited", "pull-rate-limited@docker.io"),
     ("spawn-class@jupyterhub", ""),
     ("rancher-down", "rancher-down@rancher"),
     ("rancher-hostname@rancher", ""),
+    ("certificate-missing@rancher", ""),
     ("cert-webhook-down", "cert-webhook-down@cert-manager-webhook"),
     ("budget-blocks-drain", "budget-blocks-drain@default/inference"),
     ("env-twice", "env-twice@default/trainer"),
@@ -106,6 +127,9 @@ const ROWS: &[(&str, &str)] = &[
     ("operator-down", "operator-down@gpu-operator/gpu-operator"),
     ("claim-terminating", "claim-terminating@default/models"),
 ];
+
+/// Faults that break nothing today: verify passes, warns, and the doctor has nothing to say.
+const WARNED: &[&str] = &["volume-orphaned"];
 
 /// Rows per run in CI.
 const PART: usize = 6;
@@ -247,7 +271,8 @@ fn every_fault_has_its_row() {
     let dir = tempfile::tempdir().unwrap();
     let all = catalogue(dir.path());
     assert!(all.len() >= 40, "{}", all.len());
-    let missing: Vec<_> = all.iter().filter(|(n, _)| !ROWS.iter().any(|r| name_of(r.0) == n)).collect();
+    let missing: Vec<_> =
+        all.iter().filter(|(n, _)| !ROWS.iter().any(|r| name_of(r.0) == n) && !WARNED.contains(&n.as_str())).collect();
     assert!(missing.is_empty(), "faults without a row: {missing:?}");
 }
 
@@ -269,6 +294,32 @@ fn faults_refuse_targets_on_which_nothing_would_happen() {
         let said = format!("{out}{err}");
         assert!(code != 0 && said.contains(&format!("it happens to {sense}")), "{fault}: {code} {said}");
     }
+}
+
+/// A volume that was left behind takes space and breaks nothing: verify says so, and how it is used again.
+#[test]
+fn volumes_that_were_left_behind_are_named_and_can_be_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, err) = gpuhost(dir.path(), &["lab", "reset", "--start", "deployed", "--site", "recipes/site.toml"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) = gpuhost(dir.path(), &["lab", "fault", "volume-orphaned"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) = gpuhost(dir.path(), &["run", "recipes/verify.rhai", "--lab"]);
+    let said = format!("{out}{err}");
+    assert!(code == 0 && said.contains("1 volumes whose claim is gone keep their space: pvc-"), "{code} {said}");
+    assert!(said.contains("(20Gi, was default/thesis"), "{said}");
+    let (code, out, err) = gpuhost(dir.path(), &["run", "scripts/list-orphans.rhai", "--lab"]);
+    assert!(code == 0 && out.contains("scripts/restore-volume.rhai"), "{out}{err}");
+    let volume = said.split("space: ").nth(1).and_then(|t| t.split(' ').next()).unwrap_or_default().to_owned();
+    let set = format!("volume={volume}");
+    let run = ["run", "scripts/restore-volume.rhai", "--set", &set, "--lab", "--yes"];
+    let (code, out, err) = gpuhost(dir.path(), &run);
+    assert_eq!(code, 0, "{out}{err}");
+    // it is bound: a second time there is nothing to do
+    let (code, out, err) = gpuhost(dir.path(), &run);
+    assert!(code == 0 && out.contains("is bound to its claim already"), "{out}{err}");
+    let (code, out, err) = gpuhost(dir.path(), &["run", "recipes/verify.rhai", "--lab"]);
+    assert!(code == 0 && !format!("{out}{err}").contains("keep their space"), "{out}{err}");
 }
 
 #[test]

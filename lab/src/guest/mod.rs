@@ -32,7 +32,7 @@ pub use boot::{power_off, power_on, request_shutdown, sync_disks};
 pub use live::Live;
 pub use query::{
     by_ip, file_names, file_text, gpus, has_file, has_package, hostname, ip, is_nvidia, is_up, mountpoint, move_file,
-    nfs_allows, put_dir, put_file, remove_file, set_nvidia_driver, texts_below,
+    nfs_allows, own_driver, put_dir, put_file, remove_file, set_nvidia_driver, texts_below,
 };
 
 /// Things that happen later in a guest.

@@ -4,6 +4,9 @@ use super::live::Machine;
 use super::state::Export;
 use crate::world::World;
 
+/// Where an NFS server of version 4 listens.
+const PORT: u16 = 2049;
+
 /// The default options with the given ones over them, in the order `exportfs -v` prints.
 #[must_use]
 pub fn full_options(given: &str) -> String {
@@ -107,6 +110,9 @@ pub fn matches(client: &str, ip: &str) -> bool {
 /// The reason as `mount.nfs4` prints it.
 pub fn allowed(w: &World, server: u32, path: &str, client: &str) -> Result<Export, String> {
     let Some(g) = w.guests.get(&server) else { return Err("Connection timed out".into()) };
+    if super::firewall::drops(g, super::firewall::Way::In, PORT) {
+        return Err("Connection timed out".into());
+    }
     if super::units::state(w, server, "nfs-server.service").0 != "active" {
         return Err("Connection refused".into());
     }

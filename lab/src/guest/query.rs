@@ -166,6 +166,7 @@ pub fn is_nvidia(p: &PciSpec) -> bool {
 
 /// Loads an NVIDIA driver of this version, or takes it away.
 pub fn set_nvidia_driver(lab: &Lab, w: &mut World, vmid: u32, version: Option<String>) {
+    let version = version.or_else(|| own_driver(w, vmid));
     let Some(g) = w.guests.get_mut(&vmid) else { return };
     for module in ["nvidia", "nvidia_uvm", "nvidia_modeset"] {
         if version.is_some() {
@@ -182,6 +183,13 @@ pub fn set_nvidia_driver(lab: &Lab, w: &mut World, vmid: u32, version: Option<St
         }
     }
     g.facts.nvidia_driver = version;
+}
+
+/// The version of the driver that is installed in a guest as a package.
+#[must_use]
+pub fn own_driver(w: &World, vmid: u32) -> Option<String> {
+    let installed = super::apt::installed(w.guests.get(&vmid)?, "nvidia-driver")?;
+    Some(installed.split('-').next().unwrap_or_default().to_owned())
 }
 
 /// Whether the NFS server at `server_ip` lets `client_ip` mount `path`.

@@ -5,13 +5,16 @@ use super::tools::{cluster, scale};
 use super::{Fault, On};
 use crate::Lab;
 use crate::git;
-use crate::kube::controllers::fleet::WEDGED;
+use crate::kube::controllers::fleet::{HOME, WEDGED, upgrade_by_hand};
 use crate::kube::cx::Cx;
 use crate::kube::text::s;
 use crate::world::World;
 
 const REPOS: &str = "gitrepos.fleet.cattle.io";
 const NS: &str = "fleet-local";
+const BUNDLES: &str = "bundles.fleet.cattle.io";
+/// A team's claim, as Git has it.
+const DATASETS: &str = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: datasets, namespace: research}\nspec:\n  storageClassName: nfs-client\n  accessModes: [ReadWriteMany]\n  resources: {requests: {storage: 50Gi}}\n";
 const TS: &str = "seed troubleshooting guide, Fleet chapter";
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -130,10 +133,104 @@ pub(super) const FAULTS: &[Fault] = &[
                 lab,
                 w,
                 "rancher",
-                &[("fleet.yaml", "name: rancher\ndefaultNamespace: cattle-system\n"), ("service.yaml", o)],
+                &[("fleet.yaml", "name: web\ndefaultNamespace: cattle-system\n"), ("service.yaml", o)],
             )
         },
         hands: Some(|lab, w, _| push(lab, w, "rancher", &[])),
+    },
+    Fault {
+        name: "release-collides",
+        on: On::Repo,
+        what: "a commit brings a bundle that is called like the release of Rancher: Fleet upgrades that to its own objects",
+        source: "seed troubleshooting guide: bundle name collided with Helm release `rancher`, Rancher down; Fleet sources, internal/helmdeployer: what is deployed under the name is upgraded",
+        make: |lab, w, _| {
+            let o = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: rancher-settings, namespace: cattle-system}\ndata: {ui: dark}\n";
+            pushed(
+                lab,
+                w,
+                "rancher",
+                &[("fleet.yaml", "name: rancher\ndefaultNamespace: cattle-system\n"), ("settings.yaml", o)],
+            )
+        },
+        hands: Some(|lab, w, _| pushed(lab, w, "rancher", &[])),
+    },
+    Fault {
+        name: "fleet-release-upgraded",
+        on: On::Repo,
+        what: "somebody upgraded a release of Fleet's by hand with helm, to a chart that lacks some of its objects",
+        source: "seed troubleshooting guide 2026-07-06: raw helm upgrade on a Fleet-managed release pruned a claim and Postgres",
+        make: |lab, w, _| cluster(lab, w, |cx| upgrade_by_hand(cx, "default", &bundle_of("namespaces"))),
+        hands: None,
+    },
+    Fault {
+        name: "bundledeployment-deleted",
+        on: On::Repo,
+        what: "somebody deleted a BundleDeployment: the agent uninstalled its release with the claims, then Fleet made it anew",
+        source: "seed troubleshooting guide: deleting a BundleDeployment deleted claims, data lost; Fleet sources, internal/helmdeployer/delete.go",
+        make: |lab, w, _| {
+            let files = [("fleet.yaml", "defaultNamespace: research\n"), ("claim.yaml", DATASETS)];
+            pushed(lab, w, "datasets", &files)?;
+            cluster(lab, w, |cx| {
+                let name = bundle_of("datasets");
+                cx.get("bundledeployments.fleet.cattle.io", HOME, &name).ok_or("Fleet has not deployed the bundle")?;
+                cx.delete("bundledeployments.fleet.cattle.io", HOME, &name);
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "bundle-deleted",
+        on: On::Repo,
+        what: "somebody deleted the repository's only Bundle: nothing of it is left, and nothing says so",
+        source: "seed troubleshooting guide, Fleet chapter; Fleet sources: a commit that was read is not read again",
+        make: |lab, w, _| {
+            cluster(lab, w, |cx| {
+                let name = bundle_of("namespaces");
+                cx.get(BUNDLES, NS, &name).ok_or_else(|| format!("Fleet has no bundle {name}"))?;
+                cx.delete(BUNDLES, NS, &name);
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "bundle-immutable",
+        on: On::Repo,
+        what: "a commit gives a claim another class, which no claim takes: the bundle is stuck",
+        source: "seed troubleshooting guide: immutable PV field drift wedged a bundle; kube-apiserver: spec is immutable after creation",
+        make: |lab, w, _| {
+            let fleet = ("fleet.yaml", "defaultNamespace: research\n");
+            pushed(lab, w, "datasets", &[fleet, ("claim.yaml", DATASETS)])?;
+            pushed(lab, w, "datasets", &[fleet, ("claim.yaml", &DATASETS.replace("nfs-client", "nfs-fast"))])
+        },
+        hands: Some(|lab, w, _| {
+            pushed(lab, w, "datasets", &[("fleet.yaml", "defaultNamespace: research\n"), ("claim.yaml", DATASETS)])
+        }),
+    },
+    Fault {
+        name: "bundle-invalid",
+        on: On::Repo,
+        what: "a commit brings an object with a value that does not exist",
+        source: "seed troubleshooting guide: invalid enum in a setting; kube-apiserver: Unsupported value, supported values",
+        make: |lab, w, _| {
+            let o = "apiVersion: v1\nkind: Service\nmetadata: {name: metrics, namespace: default}\nspec:\n  type: NodePorts\n  selector: {app: metrics}\n  ports: [{name: http, port: 80}]\n";
+            pushed(lab, w, "metrics", &[("fleet.yaml", "defaultNamespace: default\n"), ("service.yaml", o)])
+        },
+        hands: Some(|lab, w, _| pushed(lab, w, "metrics", &[])),
+    },
+    Fault {
+        name: "bundle-customization-lost",
+        on: On::Repo,
+        what: "a commit customizes a target with a key that Fleet does not know: it is dropped without a word",
+        source: "seed troubleshooting guide: targetCustomizations.patches silently dropped; Fleet documentation, fleet.yaml",
+        make: |lab, w, _| {
+            let fleet = "defaultNamespace: default\ntargetCustomizations:\n- name: gpu\n  clusterName: local\n  patches:\n  - op: replace\n    path: /data/text\n    value: other\n";
+            let o =
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: motd, namespace: default}\ndata: {text: hello}\n";
+            pushed(lab, w, "motd", &[("fleet.yaml", fleet), ("motd.yaml", o)])
+        },
+        hands: Some(|lab, w, _| pushed(lab, w, "motd", &[])),
     },
     Fault {
         name: "fleet-controller-down",
@@ -172,6 +269,20 @@ fn push(lab: &Lab, w: &mut World, folder: &str, files: &[(&str, &str)]) -> Resul
     let at = format!("{path}/{folder}");
     let files = files.iter().map(|(n, t)| (format!("{at}/{n}"), (*t).to_owned())).collect();
     git::commit(lab, w, &url, &branch, &at, files, &format!("lab: {folder}")).map(drop)
+}
+
+/// As [`push`], and Fleet has seen it.
+fn pushed(lab: &Lab, w: &mut World, folder: &str, files: &[(&str, &str)]) -> Result<(), String> {
+    push(lab, w, folder, files)?;
+    cluster(lab, w, |cx| {
+        crate::kube::controllers::fleet::reconcile(cx);
+        Ok(())
+    })
+}
+
+/// The bundle of a folder below the path that the site's repository follows.
+fn bundle_of(folder: &str) -> String {
+    format!("homelab-recipes-gitops-{folder}")
 }
 
 fn down(lab: &Lab, w: &mut World, _name: &str, is: bool) -> Result<(), String> {

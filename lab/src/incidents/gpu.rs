@@ -74,6 +74,52 @@ pub(super) const FAULTS: &[Fault] = &[
         }),
     },
     Fault {
+        name: "driver-in-guest",
+        on: On::GpuNode,
+        what: "somebody installed Debian's driver in the machine while the operator brings its own",
+        source: "issues NVIDIA/gpu-operator#126, #2150; k8s-driver-manager sources: already pre-installed on the node, disabling the containerized driver",
+        make: |lab, w, t| {
+            let m = machine(lab, w, t)?;
+            let wanted = ["nvidia-driver".to_owned()];
+            if let Some(g) = w.guests.get_mut(&m.vmid) {
+                for p in crate::guest::apt::resolve(g, &wanted)? {
+                    g.facts.packages.insert(p.name.to_owned(), p.version.to_owned());
+                }
+            }
+            restart_driver(lab, w, t)
+        },
+        hands: None,
+    },
+    Fault {
+        name: "driver-label-stale",
+        on: On::GpuNode,
+        what: "the node is labelled as if its guest brought a driver, which it does not",
+        source: "issue NVIDIA/gpu-operator#398: daemonset never launches, shows drivers as pre-installed even though they are not",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                let there = cx.update("nodes", "", t, |n| {
+                    n["metadata"]["labels"]["nvidia.com/gpu.deploy.driver"] = "pre-installed".into();
+                });
+                there.then_some(()).ok_or_else(|| format!("the cluster has no node `{t}`"))
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "toolkit-drop-in",
+        on: On::GpuNode,
+        what: "the toolkit wrote its drop-in in the newest version that it found a containerd to speak: K3s' containerd refuses it",
+        source: "issue NVIDIA/aicr#1688: drop-in config version 4 higher than root config version; containerd pull request #12891; K3s sources: containerd exited",
+        make: |lab, w, t| {
+            let m = machine(lab, w, t)?;
+            let text = "version = 4\n\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.nvidia]\n  runtime_type = 'io.containerd.runc.v2'\n";
+            let path = format!("{}/99-nvidia.toml", crate::kube::k3s::DROP_INS);
+            crate::guest::put_file(lab, w, m.vmid, &path, text, 0o644);
+            restart_k3s(lab, w, t)
+        },
+        hands: None,
+    },
+    Fault {
         name: "driver-mismatch",
         on: On::GpuNode,
         what: "an old kernel module stays loaded under the new driver's libraries",
@@ -170,6 +216,30 @@ pub(super) const FAULTS: &[Fault] = &[
                 });
                 restart_operand(cx, t, "nvidia-device-plugin-daemonset");
                 Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "mig-cards-busy",
+        on: On::GpuNode,
+        what: "the node was told to cut its cards while a monitoring service of the machine holds them",
+        source: "issue NVIDIA/mig-parted#181: In use by another client, error resetting all GPUs; NVIDIA MIG user guide: daemons that hold handles on the driver",
+        make: |lab, w, t| {
+            first_card(lab, w, t)?;
+            let m = machine(lab, w, t)?;
+            let unit = "[Unit]\nDescription=NVIDIA DCGM service\n[Service]\nExecStart=/usr/bin/nv-hostengine -n\n";
+            crate::guest::put_file(lab, w, m.vmid, &format!("/usr/lib/systemd/system/{}", gpu::HOLDER), unit, 0o644);
+            let since_ms = w.now_ms;
+            if let Some(g) = w.guests.get_mut(&m.vmid) {
+                let s = Service { state: "active".to_owned(), since_ms, pid: 733, status: 0 };
+                g.services.insert(gpu::HOLDER.to_owned(), s);
+            }
+            cluster(lab, w, |cx| {
+                let there = cx.update("nodes", "", t, |n| {
+                    n["metadata"]["labels"]["nvidia.com/mig.config"] = "all-1g.5gb".into();
+                });
+                there.then_some(()).ok_or_else(|| format!("the cluster has no node `{t}`"))
             })
         },
         hands: None,

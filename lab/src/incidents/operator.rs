@@ -1,8 +1,9 @@
 //! Faults of the GPU operator's release: values that do not fit K3s, taints that nothing tolerates.
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::tools::{cluster, restart_operand, scale, values};
 use super::{Fault, On};
+use crate::kube::text::s;
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -76,6 +77,41 @@ pub(super) const FAULTS: &[Fault] = &[
                     ["nvidia-driver-daemonset", "nvidia-container-toolkit-daemonset", "nvidia-device-plugin-daemonset"]
                 {
                     restart_operand(cx, t, app);
+                }
+                there.then_some(()).ok_or_else(|| format!("the cluster has no node `{t}`"))
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "nfd-worker-gone",
+        on: On::GpuNode,
+        what: "the node registered anew with a taint that feature discovery's worker does not tolerate: nothing says that it has cards",
+        source: "seed troubleshooting guide: daemonsets never scheduling; GPU Operator values: node-feature-discovery.worker.tolerations is a list of its own",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                let own = json!([{"key": "node-role.kubernetes.io/control-plane", "operator": "Equal", "value": "", "effect": "NoSchedule"}]);
+                values(cx, "gpu-operator", |v| v["node-feature-discovery"]["worker"]["tolerations"] = own.clone())?;
+                cx.update("daemonsets.apps", "gpu-operator", "gpu-operator-node-feature-discovery-worker", |d| {
+                    d["spec"]["template"]["spec"]["tolerations"] = own;
+                });
+                let there = cx.update("nodes", "", t, |n| {
+                    let mut all = n["spec"]["taints"].as_array().cloned().unwrap_or_default();
+                    all.push(json!({"key": "gpu-pool", "value": "a100", "effect": "NoSchedule"}));
+                    n["spec"]["taints"] = json!(all);
+                    if let Some(l) = n["metadata"]["labels"].as_object_mut() {
+                        l.retain(|k, _| !k.starts_with("feature.node.kubernetes.io/") && !k.starts_with("nvidia.com/"));
+                    }
+                });
+                let worker = |p: &&Value| s(p, "/spec/nodeName") == t && s(p, "/metadata/labels/role") == "worker";
+                let pods: Vec<String> = cx
+                    .list_in("pods", "gpu-operator")
+                    .into_iter()
+                    .filter(worker)
+                    .map(|p| s(p, "/metadata/name").to_owned())
+                    .collect();
+                for name in pods {
+                    cx.delete("pods", "gpu-operator", &name);
                 }
                 there.then_some(()).ok_or_else(|| format!("the cluster has no node `{t}`"))
             })

@@ -66,6 +66,55 @@ pub(super) const FAULTS: &[Fault] = &[
         hands: None,
     },
     Fault {
+        name: "spawn-resource",
+        on: On::Release("jupyterhub"),
+        what: "the GPU profile asks for instances of cards that are not cut, as after a change of the MIG strategy",
+        source: "kube-scheduler: Insufficient nvidia.com/mig-1g.5gb; NVIDIA documentation: resources by MIG strategy",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                profile(cx, t, |p| {
+                    p["kubespawner_override"]["extra_resource_limits"] = json!({"nvidia.com/mig-1g.5gb": "1"})
+                })
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "spawn-iptables",
+        on: On::Release("jupyterhub"),
+        what: "the values lost blockWithIptables: false: the container that blocks the cloud's metadata finds no tables in the kernel",
+        source: "issues jupyterhub/zero-to-jupyterhub-k8s#3355, #3356: can't initialize iptables table `filter'; seed troubleshooting guide, JupyterHub chapter",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                values(cx, t, |v| v["singleuser"]["cloudMetadata"] = json!({"blockWithIptables": true}))
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "pull-rate-limited",
+        on: On::Cluster,
+        what: "a node's unused images were cleaned away, and Docker Hub lets nobody pull without a login for now",
+        source: "Docker documentation, pull rate limit: toomanyrequests; containerd: unexpected status 429 Too Many Requests",
+        make: |lab, w, _| {
+            w.pulls_limited = true;
+            cluster(lab, w, |cx| {
+                let pod = cx.list_in("pods", "scratch-provisioner").first().map(|p| (*p).clone());
+                let pod = pod.ok_or("the cluster has no scratch provisioner")?;
+                let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
+                for n in cx.c.nodes.values_mut() {
+                    n.images.remove(&image);
+                }
+                cx.delete("pods", "scratch-provisioner", pod["metadata"]["name"].as_str().unwrap_or_default());
+                Ok(())
+            })
+        },
+        hands: Some(|_, w, _| {
+            w.pulls_limited = false;
+            Ok(())
+        }),
+    },
+    Fault {
         name: "spawn-class",
         on: On::Release("jupyterhub"),
         what: "the users' volumes ask for a storage class that does not exist",
@@ -91,6 +140,20 @@ pub(super) const FAULTS: &[Fault] = &[
         what: "Rancher's host name is not that of the site file: its address answers 404",
         source: "Rancher documentation: hostname; ingress default backend 404",
         make: |lab, w, t| cluster(lab, w, |cx| values(cx, t, |v| v["hostname"] = json!("rancher.old.example"))),
+        hands: None,
+    },
+    Fault {
+        name: "certificate-missing",
+        on: On::Release("rancher"),
+        what: "somebody deleted the CA of Rancher and the certificate that it had signed: browsers see Traefik's own",
+        source: "cert-manager documentation, CA issuers: ErrGetKeyPair, Error getting keypair for CA issuer; Traefik documentation: TRAEFIK DEFAULT CERT",
+        make: |lab, w, _| {
+            cluster(lab, w, |cx| {
+                cx.delete("secrets", "cattle-system", "tls-rancher");
+                cx.delete("secrets", "cattle-system", "tls-rancher-ingress");
+                Ok(())
+            })
+        },
         hands: None,
     },
     Fault {

@@ -117,6 +117,126 @@ pub(super) const FAULTS: &[Fault] = &[
         hands: None,
     },
     Fault {
+        name: "nfs-blocked",
+        on: On::Nfs,
+        what: "somebody loaded a packet filter on the NFS server that drops its port",
+        source: "mount.nfs4: Connection timed out (nfs-utils); NFS documentation: version 4 needs TCP port 2049 and no other",
+        make: |lab, w, t| {
+            let id = super::tools::vmid(w, t)?;
+            crate::guest::put_file(lab, w, id, "/usr/sbin/nft", "#!/usr/lib/lab/program nft\n", 0o755);
+            let g = w.guests.get_mut(&id).ok_or_else(|| format!("`{t}` does not run"))?;
+            let body =
+                "chain input {\n\t\ttype filter hook input priority 0; policy accept;\n\t\ttcp dport 2049 drop\n\t}";
+            g.facts.packages.insert("nftables".to_owned(), "1.0.6-2+deb12u2".to_owned());
+            g.nft.insert("inet homelab".to_owned(), body.to_owned());
+            Ok(())
+        },
+        hands: None,
+    },
+    Fault {
+        name: "nfs-path-missing",
+        on: On::Nfs,
+        what: "the file of the exports was deleted and the exports read again: the server exports nothing",
+        source: "mount.nfs4: mounting failed, reason given by server: No such file or directory (nfs-utils); seed troubleshooting guide, NFS",
+        make: |lab, w, t| {
+            let m = machine(lab, w, t)?;
+            for f in crate::guest::file_names(lab, m.vmid, "/etc/exports.d") {
+                crate::guest::remove_file(lab, m.vmid, &format!("/etc/exports.d/{f}"));
+            }
+            let (exports, _) = nfs::read(&m);
+            if let Some(g) = w.guests.get_mut(&m.vmid) {
+                g.exports = exports;
+            }
+            Ok(())
+        },
+        hands: None,
+    },
+    Fault {
+        name: "claim-access-mode",
+        on: On::ScratchClass,
+        what: "a team's deployment asks a class of node-local folders for a volume that several nodes share",
+        source: "local-path-provisioner: NodePath only supports ReadWriteOnce and ReadWriteOncePod (1.22+) access modes",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                cx.create(claim("render", t, "ReadWriteMany", None));
+                cx.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "render", "namespace": "default"},
+                    "spec": {"containers": [{"name": "render", "image": "busybox:1.37", "command": ["sleep", "infinity"]}],
+                        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "render"}}]}}));
+                Ok(())
+            })
+        },
+        hands: Some(|lab, w, _| {
+            cluster(lab, w, |cx| {
+                cx.delete("pods", "default", "render");
+                cx.delete("persistentvolumeclaims", "default", "render");
+                Ok(())
+            })
+        }),
+    },
+    Fault {
+        name: "claim-pending",
+        on: On::Class,
+        what: "a team's claim asks a provisioner for a volume by labels, which it does not do",
+        source: "external-provisioner: claim Selector is not supported; Kubernetes documentation: a selector needs volumes made by hand",
+        make: |lab, w, t| {
+            cluster(lab, w, |cx| {
+                let labels = json!({"matchLabels": {"tier": "gold"}});
+                cx.create(claim("archive", t, "ReadWriteOnce", Some(labels)));
+                Ok(())
+            })
+        },
+        hands: Some(|lab, w, _| {
+            cluster(lab, w, |cx| {
+                cx.delete("persistentvolumeclaims", "default", "archive");
+                Ok(())
+            })
+        }),
+    },
+    Fault {
+        name: "volume-orphaned",
+        on: On::Cluster,
+        what: "a team deleted a claim that nobody names any more: its volume is kept and takes space",
+        source: "seed: thirteen orphaned Released volumes; Kubernetes documentation: reclaim policy Retain",
+        make: |lab, w, _| {
+            cluster(lab, w, |cx| {
+                cx.create(claim("thesis", "", "ReadWriteOnce", None));
+                Ok(())
+            })?;
+            // its volume has been made by now
+            cluster(lab, w, |cx| {
+                cx.delete("persistentvolumeclaims", "default", "thesis");
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
+        name: "claim-lost",
+        on: On::Cluster,
+        what: "a team deleted the claim of its stopped database: the volume is kept, and the pods that come back find no claim",
+        source: "seed troubleshooting guide: orphaned Released volumes; kube-scheduler: persistentvolumeclaim not found",
+        make: |lab, w, _| {
+            cluster(lab, w, |cx| {
+                cx.create(claim("postgres", "", "ReadWriteOnce", None));
+                Ok(())
+            })?;
+            // its volume has been made by now
+            cluster(lab, w, |cx| {
+                cx.delete("persistentvolumeclaims", "default", "postgres");
+                Ok(())
+            })?;
+            cluster(lab, w, |cx| {
+                cx.create(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "postgres", "namespace": "default"},
+                    "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "postgres"}},
+                        "template": {"metadata": {"labels": {"app": "postgres"}}, "spec": {
+                            "containers": [{"name": "postgres", "image": "postgres:17", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+                            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "postgres"}}]}}}}));
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
         name: "nfs-disk-unmounted",
         on: On::Nfs,
         what: "the data disk is not mounted: the server would export an empty folder of the system disk",
@@ -170,3 +290,15 @@ pub(super) const FAULTS: &[Fault] = &[
         }),
     },
 ];
+
+/// A team's claim; without a class it takes the default one.
+fn claim(name: &str, class: &str, mode: &str, selector: Option<Value>) -> Value {
+    let mut spec = json!({"accessModes": [mode], "resources": {"requests": {"storage": "20Gi"}}});
+    if !class.is_empty() {
+        spec["storageClassName"] = json!(class);
+    }
+    if let Some(s) = selector {
+        spec["selector"] = s;
+    }
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": "default"}, "spec": spec})
+}

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::controllers::pods;
 use super::hooks::{ServiceAnswer, ServiceRequest, service_http};
 use super::k3s::{config, membership};
+use super::state::Cluster;
 use super::store::meta::parse_time;
 use super::text::{arr, s};
 use crate::Lab;
@@ -15,10 +16,19 @@ const VALID_MS: u64 = 90 * DAY_MS;
 const RENEWED_MS: u64 = 60 * DAY_MS;
 const DAY_MS: u64 = 86_400_000;
 
+/// A certificate as a client sees it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Its subject.
+    pub subject: String,
+    /// When it was made, and when it ends.
+    pub valid: (u64, u64),
+}
+
 /// What is behind ports 80 and 443 of a node.
 pub enum Entry {
-    /// Traefik answers; for TLS, when the certificate that it shows was made and when it ends.
-    Answer(ServiceAnswer, (u64, u64)),
+    /// Traefik answers; for TLS, the certificate that it shows.
+    Answer(ServiceAnswer, Shown),
     /// Nothing listens, or a Service without endpoints rejects it.
     Refused,
 }
@@ -40,17 +50,32 @@ pub fn request(lab: &Lab, w: &mut World, vmid: u32, host: &str, mut req: Service
         Some((i.clone(), rule.clone()))
     });
     let Some((ingress, rule)) = rule else {
-        return Entry::Answer(plain(404, "404 page not found\n"), (w.now_ms, w.now_ms + 365 * DAY_MS));
+        return Entry::Answer(plain(404, "404 page not found\n"), own(w.now_ms));
     };
-    let made = parse_time(s(&ingress, "/metadata/creationTimestamp")).unwrap_or(w.now_ms);
-    let made = made + w.now_ms.saturating_sub(made) / RENEWED_MS * RENEWED_MS;
+    let shown = certificate(c, &ingress, host, w.now_ms);
     let backend = backend(&rule);
     req.namespace = s(&ingress, "/metadata/namespace").to_owned();
     req.service = s(&backend, "/service/name").to_owned();
     req.port = backend["service"]["port"]["number"].as_u64().map_or_else(String::new, |n| n.to_string());
     let answer = service_http(lab, w, &id, &req);
     let answer = if answer.status == 503 { plain(503, "no available server\n") } else { answer };
-    Entry::Answer(answer, (made, made + VALID_MS))
+    Entry::Answer(answer, shown)
+}
+
+/// What Traefik shows when it has nothing better: a certificate of its own, made at its start.
+fn own(now: u64) -> Shown {
+    Shown { subject: "CN=TRAEFIK DEFAULT CERT".to_owned(), valid: (now, now + 365 * DAY_MS) }
+}
+
+/// The certificate of a host: that of the Ingress's Secret; cert-manager makes it anew in time.
+fn certificate(c: &Cluster, ingress: &Value, host: &str, now: u64) -> Shown {
+    let ns = s(ingress, "/metadata/namespace");
+    let of = arr(ingress, "/spec/tls").iter().find(|t| arr(t, "/hosts").iter().any(|h| h == host));
+    let name = of.map(|t| s(t, "/secretName")).unwrap_or_default();
+    let Some(secret) = c.store.get("secrets", ns, name) else { return own(now) };
+    let made = parse_time(s(secret, "/metadata/creationTimestamp")).unwrap_or(now);
+    let made = made + now.saturating_sub(made) / RENEWED_MS * RENEWED_MS;
+    Shown { subject: format!("CN={host}"), valid: (made, made + VALID_MS) }
 }
 
 fn backend(rule: &Value) -> Value {

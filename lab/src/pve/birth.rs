@@ -40,6 +40,7 @@ impl World {
             remotes: BTreeMap::new(),
             pushed: BTreeSet::new(),
             lan: crate::lan::Lan::default(),
+            pulls_limited: false,
             not_rehearsed: BTreeSet::new(),
             met: BTreeSet::new(),
             snapshots_ms: 0,

@@ -56,13 +56,32 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         s.add(f);
         return Ok(());
     }
+    for f in cluster.fleet_unsaid(&s.ctx, repo).await? {
+        s.add(f);
+    }
+    let collides: Vec<String> =
+        s.found.iter().filter(|f| f.id == "release-collides").map(|f| f.target.clone()).collect();
     for b in cluster.list_in(&s.ctx, "bundles.fleet.cattle.io", NS).await? {
+        // who fights over a release is named already
+        if collides.contains(&super::gitops::release_of(&b["spec"], text(&b, "/metadata/name")).1) {
+            continue;
+        }
         // an agent that moves away from a broken node is explained there
         let follows = !s.down.is_empty();
         let moves = |f: &Finding| follows && matches!(f.id, "bundle-not-ready" | "bundle-waits");
-        if let Some(f) = bundle_trouble(&b).filter(|f| !moves(f)) {
-            s.add(f);
+        let Some(mut f) = bundle_trouble(&b).filter(|f| !moves(f)) else { continue };
+        if f.id == "bundle-modified"
+            && let Some(seen) = cluster.overwritten(&s.ctx, &f.target).await?
+        {
+            f.id = "fleet-release-upgraded";
+            f.cause = format!(
+                "somebody upgraded the release of bundle {} with helm: what Fleet had made is gone or changed",
+                f.target
+            );
+            f.evidence = line(&format!("{seen}; {}", f.evidence));
+            f.fix = "Fleet brings its own revision back when asked to; what is to stay belongs into Git".to_owned();
         }
+        s.add(f);
     }
     Ok(())
 }
@@ -113,6 +132,10 @@ async fn repo_trouble(s: &Scene, cluster: &Cluster, repo: &Value) -> OpResult<Op
             )
         }));
     }
+    let mut unsaid = cluster.fleet_unsaid(&s.ctx, repo).await?.into_iter();
+    if let Some(f) = unsaid.find(|f| f.id == "bundle-deleted") {
+        return Ok(Some(f));
+    }
     if repo["status"]["desiredReadyClusters"].as_i64() == Some(0) {
         let fix = "targets of a GitRepo in fleet-local must match cluster `local` (leave them out); deploy sets what the recipe says";
         return Ok(Some(finding(
@@ -158,6 +181,11 @@ fn seconds(text: &str) -> i64 {
     if n == 0 { 15 } else { n * unit }
 }
 
+/// Whether the API server refused a change of what cannot be changed.
+fn is_immutable(message: &str) -> bool {
+    message.contains("immutable") || message.contains("Forbidden: updates to statefulset spec")
+}
+
 fn bundle_trouble(b: &Value) -> Option<Finding> {
     let name = text(b, "/metadata/name");
     let bad = b["status"]["summary"]["nonReadyResources"].as_array()?.first()?;
@@ -180,6 +208,24 @@ fn bundle_trouble(b: &Value) -> Option<Finding> {
             format!("bundle {name} brings a kind that the cluster does not know"),
             &shown,
             "install its CRDs first (`dependsOn`), or take it out of Git",
+            shows,
+        ),
+        "ErrApplied" if is_immutable(message) => finding(
+            "bundle-immutable",
+            name,
+            format!(
+                "bundle {name} changes a field that cannot be changed: it is stuck until the object is made anew or Git says what was"
+            ),
+            &shown,
+            "put the old value back in Git; or copy the data, delete the object and let Fleet make it anew",
+            shows,
+        ),
+        "ErrApplied" if message.contains(" is invalid: ") => finding(
+            "bundle-invalid",
+            name,
+            format!("bundle {name} brings an object that the API server refuses"),
+            &shown,
+            "correct the value that it names in Git and push; `cluster.check_bundles(\"FOLDER\")` finds such before",
             shows,
         ),
         "ErrApplied" if message.contains("chart") || message.contains("INSTALLATION FAILED") => finding(
@@ -231,6 +277,12 @@ mod tests {
         let id = |state, message| bundle_trouble(&bundle(state, message)).map(|f| f.id);
         assert_eq!(id("ErrApplied", "… invalid ownership metadata; annotation"), Some("two-owners"));
         assert_eq!(id("ErrApplied", "no matches for kind \"X\""), Some("bundle-kind-unknown"));
+        let pvc = "cannot patch \"d\" with kind PersistentVolumeClaim: PersistentVolumeClaim \"d\" is invalid: spec: Forbidden: spec is immutable after creation";
+        assert_eq!(id("ErrApplied", pvc), Some("bundle-immutable"));
+        let set =
+            "StatefulSet.apps \"d\" is invalid: spec: Forbidden: updates to statefulset spec for fields other than";
+        assert_eq!(id("ErrApplied", set), Some("bundle-immutable"));
+        assert_eq!(id("ErrApplied", "Service \"s\" is invalid: spec.type: Unsupported value"), Some("bundle-invalid"));
         assert_eq!(id("Modified", ""), Some("bundle-modified"));
         assert_eq!(bundle_trouble(&json!({"status": {"summary": {"ready": 1}}})), None);
         assert_eq!((seconds("60s"), seconds("5m"), seconds("")), (60, 300, 15));

@@ -1,6 +1,7 @@
 //! `doctor`: from what does not work to its one cause, from the hypervisor up to the notebook.
 mod finding;
 mod fleet;
+pub mod gitops;
 mod late;
 mod machines;
 mod mend;
@@ -12,6 +13,7 @@ mod script;
 mod servers;
 mod storage;
 mod upkeep;
+pub mod volumes;
 mod workloads;
 
 use crate::core::ctx::Ctx;
@@ -90,6 +92,7 @@ pub async fn diagnose(ctx: &Ctx, part: Part) -> OpResult<Vec<Finding>> {
             platform::diagnose(&mut s).await?;
         }
         if part == Part::All {
+            replicas::pulls(&mut s).await?;
             replicas::diagnose(&mut s).await?;
         }
         Ok(s.found)

@@ -4,6 +4,7 @@ use serde_json::Value;
 use super::finding::{DEPLOY, Finding, line, on_machine, script};
 use super::scene::Scene;
 use crate::core::error::OpResult;
+use crate::gpu::DROP_IN;
 use crate::k3s::journal::explain as explain_journal;
 use crate::k3s::{connect, version_numbers};
 use crate::kubernetes::{condition, is_true, node_trouble};
@@ -31,7 +32,13 @@ async fn unit(s: &Scene, node: &Node) -> Unit {
     let text =
         s.ask(node, &format!("systemctl is-active {u}; journalctl -u {u} -n 40 --no-pager -o cat 2>/dev/null")).await;
     let (state, journal) = text.split_once('\n').unwrap_or((text.as_str(), ""));
-    Unit { state: state.trim().to_owned(), journal: journal.to_owned() }
+    let mut journal = journal.to_owned();
+    if journal.contains("containerd exited") {
+        // its own words are in a file of its own
+        let said = s.ask(node, "tail -n 3 /var/lib/rancher/k3s/agent/containerd/containerd.log").await;
+        journal.push_str(&said);
+    }
+    Unit { state: state.trim().to_owned(), journal }
 }
 
 fn finding(id: &'static str, node: &str, cause: String, evidence: String, fix: &str, next: String) -> Finding {
@@ -49,6 +56,7 @@ const JOINS: &[(&str, &str)] = &[
     ("does not have the address", "certificate-address"),
     ("no default route", "no-default-route"),
     ("no memory cgroup", "no-memory-cgroup"),
+    ("containerd refuses a file", "toolkit-drop-in"),
     ("holds port 6443", "port-taken"),
     ("still has a member", "member-left-behind"),
     ("protect-kernel-defaults", "kernel-settings"),
@@ -96,6 +104,12 @@ pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
             "no-memory-cgroup" => on_machine(s.ctx.lab, &s.site, node, MEMORY_CGROUP),
             "node-password" => script("forget-node-password", &[("node", name)]),
             "no-default-route" => script("reboot-node", &[("node", name)]),
+            "toolkit-drop-in" => on_machine(
+                s.ctx.lab,
+                &s.site,
+                node,
+                &format!("sudo rm -f {DROP_IN}; sudo systemctl restart {}", unit_name(node)),
+            ),
             "port-taken" => on_machine(
                 s.ctx.lab,
                 &s.site,

@@ -1,12 +1,14 @@
 //! JupyterHub, Rancher and cert-manager: their workloads, settings that lock users out, and why notebooks do not spawn.
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::finding::{DEPLOY, Finding, describe, line, script};
 use super::scene::Scene;
 use crate::core::error::OpResult;
 use crate::core::units::Secret;
-use crate::gpu::RESOURCE;
-use crate::kubernetes::{Cluster, ServiceRequestOptions, quantity};
+use crate::gpu::is_gpu;
+use crate::kubernetes::{Cluster, ServiceRequestOptions, condition, quantity};
 use crate::site::RoleKind;
 
 fn finding(
@@ -52,6 +54,10 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         if have > 0 {
             continue;
         }
+        // Fleet has put something else in its place
+        if s.found.iter().any(|f| f.id == "release-collides" && f.target == *name) {
+            continue;
+        }
         let area = if *section == "jupyterhub" { "hub" } else { "platform" };
         let zero = found.as_ref().is_some_and(|d| d["spec"]["replicas"] == 0);
         let (seen, next) = match &found {
@@ -91,9 +97,9 @@ fn declared(s: &Scene, section: &str, key: &str) -> String {
 
 async fn rancher(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
     let host = declared(s, "rancher", "hostname");
-    let served: Vec<String> = cluster
-        .list_in(&s.ctx, "ingress", "cattle-system")
-        .await?
+    let ingresses = cluster.list_in(&s.ctx, "ingress", "cattle-system").await?;
+    certificates(s, cluster, &ingresses).await?;
+    let served: Vec<String> = ingresses
         .iter()
         .flat_map(|i| i["spec"]["rules"].as_array().cloned().unwrap_or_default())
         .filter_map(|r| r["host"].as_str().map(str::to_owned))
@@ -109,6 +115,38 @@ async fn rancher(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
             "deploy sets the host name of the site file",
             DEPLOY.into(),
         ));
+    }
+    Ok(())
+}
+
+/// Certificates of Rancher's Ingresses: a Secret that is missing, one that has run out, and what cert-manager says of it.
+async fn certificates(s: &mut Scene, cluster: &Cluster, ingresses: &[Value]) -> OpResult<()> {
+    const NS: &str = "cattle-system";
+    let known = cluster.list_if_known(&s.ctx, "certificates.cert-manager.io", NS).await?;
+    let issuers = cluster.list_if_known(&s.ctx, "issuers.cert-manager.io", NS).await?;
+    let text = |v: &Value, p: &str| v.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
+    for t in ingresses.iter().flat_map(|i| i["spec"]["tls"].as_array().into_iter().flatten()) {
+        let name = text(t, "/secretName");
+        if name.is_empty() || cluster.find_object(&s.ctx, "secret", NS, &name).await?.is_some() {
+            continue;
+        }
+        let cause =
+            format!("the certificate {name} of Rancher's address does not exist: browsers are shown Traefik's own");
+        let certificate = known.iter().find(|c| text(c, "/spec/secretName") == name);
+        let issuer = certificate.map(|c| text(c, "/spec/issuerRef/name")).unwrap_or_default();
+        let broken = issuers.iter().filter(|i| text(i, "/metadata/name") == issuer);
+        let said = broken.chain(certificate).find_map(|o| condition(o, "Ready").filter(|(is, _)| is == "False"));
+        let seen = said.map_or_else(|| format!("secret {NS}/{name} not found"), |(_, why)| why);
+        let (fix, next) = if seen.contains("tls-rancher") {
+            let set = [("namespace", NS), ("app", "rancher")];
+            (
+                "Rancher makes its CA again when it starts; cert-manager signs the certificate then",
+                script("restart-pods", &set),
+            )
+        } else {
+            ("look at what cert-manager says of it", describe("certificates.cert-manager.io", NS, &name))
+        };
+        s.add(finding("certificate-missing", "platform", "rancher", cause, &seen, fix, next));
     }
     Ok(())
 }
@@ -194,25 +232,72 @@ async fn spawns(s: &mut Scene, cluster: &Cluster, v: &Value) -> OpResult<()> {
         ));
     }
     let nodes = cluster.list_in(&s.ctx, "node", "").await?;
-    let most = nodes.iter().map(|n| quantity(&n["status"]["capacity"][RESOURCE])).max().unwrap_or(0);
+    let offered = gpu_resources(&nodes);
     for p in single["profileList"].as_array().into_iter().flatten() {
-        let over = &p["kubespawner_override"];
-        let asks = quantity(&over["extra_resource_limits"][RESOURCE]);
         let name = p["slug"].as_str().or(p["display_name"].as_str()).unwrap_or("?");
-        if most > 0 && asks > most {
+        let limits = p["kubespawner_override"]["extra_resource_limits"].as_object().into_iter().flatten();
+        for (resource, asks) in limits.filter(|(r, _)| is_gpu(r)) {
+            let (asks, most) = (quantity(asks), offered.get(resource).copied().unwrap_or(0));
+            if offered.is_empty() || asks <= most {
+                continue;
+            }
+            if most == 0 {
+                let cause = format!("profile {name} asks for {resource}, which no node offers");
+                let seen = format!("offered: {}", offered.keys().cloned().collect::<Vec<_>>().join(", "));
+                let fix = "deploy sets the resource that the site file's MIG strategy and instances give";
+                s.add(finding("spawn-resource", "hub", "jupyterhub", cause, &seen, fix, DEPLOY.into()));
+                continue;
+            }
             let cause = format!("profile {name} asks for {asks} GPUs, no node has more than {most}");
             s.add(finding(
                 "spawn-gpus",
                 "hub",
                 "jupyterhub",
                 cause,
-                &format!("extra_resource_limits {RESOURCE}: {asks}"),
+                &format!("extra_resource_limits {resource}: {asks}"),
                 "deploy sets the profiles of the recipe",
                 DEPLOY.into(),
             ));
         }
     }
+    metadata(s, cluster, single).await?;
     image(s, cluster, single).await
+}
+
+/// The most that one node has of each GPU resource.
+fn gpu_resources(nodes: &[Value]) -> BTreeMap<String, i64> {
+    let mut out: BTreeMap<String, i64> = BTreeMap::new();
+    for (r, n) in nodes.iter().flat_map(|n| n["status"]["capacity"].as_object().into_iter().flatten()) {
+        if is_gpu(r) && quantity(n) > 0 {
+            let most = out.entry(r.clone()).or_default();
+            *most = quantity(n).max(*most);
+        }
+    }
+    out
+}
+
+/// The container that blocks the cloud's metadata, where the kernel has no tables for it: no notebook gets past it.
+async fn metadata(s: &mut Scene, cluster: &Cluster, single: &Value) -> OpResult<()> {
+    if single["cloudMetadata"]["blockWithIptables"] == false {
+        return Ok(());
+    }
+    let events = cluster.list_in(&s.ctx, "event", "jupyterhub").await?;
+    let failed = events.iter().filter(|e| e["type"] == "Warning").find(|e| {
+        let of = |p: &str| e.pointer(p).and_then(Value::as_str).is_some_and(|t| t.contains("block-cloud-metadata"));
+        of("/message") || of("/involvedObject/fieldPath")
+    });
+    if let Some(e) = failed {
+        s.add(finding(
+            "spawn-iptables",
+            "hub",
+            "jupyterhub",
+            "notebooks do not get past the container that blocks the cloud's metadata with iptables".to_owned(),
+            e["message"].as_str().unwrap_or_default(),
+            "singleuser.cloudMetadata.blockWithIptables: false; at home there is no such address to block. Deploy sets it",
+            DEPLOY.into(),
+        ));
+    }
+    Ok(())
 }
 
 /// The newest image that could not be pulled, if a profile still names it.

@@ -30,6 +30,42 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
     Ok(())
 }
 
+/// Pods that wait for images which a registry does not give away for now: what is missing for that has one cause.
+///
+/// # Errors
+/// `unreachable`, `denied`.
+pub async fn pulls(s: &mut Scene) -> OpResult<()> {
+    let Some(cluster) = s.cluster.clone() else { return Ok(()) };
+    let mut waiting = Vec::new();
+    for e in cluster.list_in(&s.ctx, "event", "").await? {
+        let said = e["message"].as_str().unwrap_or_default();
+        if e["type"] == "Warning" && (said.contains("toomanyrequests") || said.contains("429 Too Many Requests")) {
+            let text = |p: &str| e.pointer(p).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+            waiting.push((text("/involvedObject/namespace"), text("/involvedObject/name"), said.to_owned()));
+        }
+    }
+    let mut still = None;
+    for (ns, pod, said) in waiting {
+        // an event outlives what it tells of
+        if cluster.explain_pod(&s.ctx, &ns, &pod).await?.is_some() {
+            still = Some((ns, pod, said));
+        }
+    }
+    let Some((ns, pod, said)) = still else { return Ok(()) };
+    let host = if said.contains("docker") { "docker.io" } else { "registry" };
+    s.found.retain(|f| !f.id.ends_with("-down"));
+    s.add(Finding {
+        id: "pull-rate-limited",
+        area: "workload",
+        target: host.to_owned(),
+        cause: format!("{host} lets nobody pull without a login for now: pods that need an image do not start"),
+        evidence: line(&format!("pod {ns}/{pod}: {said}")),
+        fix: "wait (Docker Hub counts six hours), log in or name a mirror in registries.yaml, or share images between nodes (embedded_registry of [k3s])".to_owned(),
+        next: describe("pod", &ns, &pod),
+    });
+    Ok(())
+}
+
 async fn finding(s: &Scene, cluster: &Cluster, w: &Short) -> OpResult<Finding> {
     let at = format!("{}/{}", w.namespace, w.name);
     let known = MEANS.iter().find(|m| m.0 == w.name);

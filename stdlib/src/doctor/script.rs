@@ -187,6 +187,49 @@ mod api {
         call(&ncc, |ctx| async move { Ok(c.orphans(&ctx).await?.into_iter().map(Dynamic::from).collect()) })
     }
 
+    /// Claims whose data are on a volume that is not theirs any more, each with what happened.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in cluster.list_lost_claims() { warn(line); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn list_lost_claims(ncc: NativeCallContext, cluster: &mut Cluster) -> RhaiResultOf<Array> {
+        let c = cluster.clone();
+        call(&ncc, |ctx| async move { Ok(c.lost_claims(&ctx).await?.into_iter().map(Dynamic::from).collect()) })
+    }
+
+    /// Binds a volume whose claim is gone to a claim of the old name again. Asks first.
+    ///
+    /// A claim of that name that was made anew goes; pods that mount it have to be stopped before.
+    ///
+    /// # Example
+    /// ```rhai
+    /// cluster.restore_volume("pvc-0f4c2c1e-6f0e-4c3b-9a44-5d8f9f4d2a11");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn restore_volume(ncc: NativeCallContext, cluster: &mut Cluster, volume: &str) -> RhaiResultOf<bool> {
+        let (c, volume) = (cluster.clone(), volume.to_owned());
+        call(&ncc, |ctx| async move { c.restore_volume(&ctx, &volume).await })
+    }
+
+    /// What Fleet does not say by itself of a repository of `fleet-local`.
+    ///
+    /// Bundles that are gone, customizations that were lost, releases that are a HelmChart, too.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in cluster.check_fleet(site().name) { warn(line); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_fleet(ncc: NativeCallContext, cluster: &mut Cluster, repo: &str) -> RhaiResultOf<Array> {
+        let (c, repo) = (cluster.clone(), repo.to_owned());
+        call(&ncc, |ctx| async move {
+            let o = c.get_object(&ctx, "gitrepos.fleet.cattle.io", "fleet-local", &repo).await?;
+            Ok(c.fleet_unsaid(&ctx, &o).await?.into_iter().map(|f| Dynamic::from(f.cause)).collect())
+        })
+    }
+
     /// Claims that no pod and no workload names, with size and class.
     ///
     /// A hub's claims wait for their users.

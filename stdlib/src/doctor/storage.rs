@@ -1,8 +1,10 @@
 //! Storage: NFS server and exports, classes, provisioners, scratch disks, claims that wait or cannot go.
 use serde_json::Value;
 
-use super::finding::{DEPLOY, Finding, describe, line, script};
+use super::finding::{DEPLOY, Finding, describe, line, on_machine, script};
 use super::scene::Scene;
+use super::upkeep::is_shared;
+use super::volumes::Fate;
 use crate::core::error::OpResult;
 use crate::kubernetes::Cluster;
 use crate::nfs::{Export, SCRATCH_NS, check_mount};
@@ -63,11 +65,18 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         provisioners(s, &cluster, server_ok).await?;
     }
     claims(s, &cluster).await?;
-    if s.found.is_empty() {
-        // what no broken part explains
-        for (at, said) in cluster.stuck_claims(&s.ctx).await? {
+    strays(s, &cluster).await?;
+    let clear = s.found.is_empty();
+    for (at, said) in cluster.stuck_claims(&s.ctx).await? {
+        let (ns, claim) = at.split_once('/').unwrap_or(("", &at));
+        if is_shared(&said) {
+            let cause = format!("claim {at} is to be shared by several nodes, and its class gives folders of one node");
+            let fix = "make the claim anew with a class of NFS, or with ReadWriteOnce (a claim's class and modes cannot be changed)";
+            let next = script("delete-object", &[("kind", "pvc"), ("namespace", ns), ("name", claim)]);
+            s.add(finding("claim-access-mode", &at, cause, &said, fix, next));
+        } else if clear {
+            // what no broken part explains
             let cause = format!("claim {at} gets no volume");
-            let (ns, claim) = at.split_once('/').unwrap_or(("", &at));
             let next = describe("pvc", ns, claim);
             s.add(finding("claim-pending", &at, cause, &said, "look at what its provisioner says", next));
         }
@@ -121,6 +130,12 @@ async fn mounts(s: &mut Scene) {
     let hosts: Vec<_> = nodes.iter().map(|n| s.host(n)).collect();
     let probes = hosts.iter().map(|h| check_mount(&s.ctx, h, &share)).collect();
     let results = s.ctx.clock.join_all(probes).await;
+    let silent = |r: &OpResult<bool>| r.as_ref().err().is_some_and(|e| e.causes.join(" ").contains("timed out"));
+    if results.len() > 1 && results.iter().all(silent) {
+        let f = blocked(s, &share).await;
+        s.add(f);
+        return;
+    }
     for (node, result) in nodes.iter().zip(results) {
         let Err(e) = result else { continue };
         let said = format!("{} {}", e.message, e.causes.join("; "));
@@ -155,6 +170,46 @@ async fn mounts(s: &mut Scene) {
         };
         s.add(finding(id, &target, cause, &said, fix, DEPLOY.into()));
     }
+}
+
+/// No node gets an answer: the server's own packet filter, or one before it.
+async fn blocked(s: &Scene, share: &Export) -> Finding {
+    let cause = format!("nobody gets an answer from {} on TCP port 2049", share.server());
+    let node = s.storage_node();
+    let rules = match &node {
+        Some(n) => s.ask(n, "nft list ruleset 2>/dev/null").await,
+        None => String::new(),
+    };
+    let target = node.as_ref().map_or_else(|| share.server().to_owned(), |n| n.name.clone());
+    let (Some(node), Some(chain)) = (&node, input_chain(&rules)) else {
+        let fix = "the server's own filter does not drop it: look at the firewall between, such as the one of the VM in Proxmox";
+        let next = format!("nc -vz -w 5 {} 2049", share.server());
+        return finding("nfs-blocked", &target, cause, "mount: Connection timed out from every node", fix, next);
+    };
+    let open = format!("sudo nft insert rule {chain} tcp dport 2049 accept");
+    let seen = format!("chain {chain} of {target} drops it; mount: Connection timed out from every node");
+    let fix = "let the port in; for good, write the rule into the file that loads the filter (/etc/nftables.conf)";
+    finding("nfs-blocked", &target, cause, &seen, fix, on_machine(s.ctx.lab, &s.site, node, &open))
+}
+
+/// `family table chain` of the chain that drops TCP port 2049 on its way in.
+fn input_chain(ruleset: &str) -> Option<String> {
+    let (mut table, mut chain, mut enters) = (String::new(), String::new(), false);
+    for line in ruleset.lines().map(str::trim) {
+        if let Some(t) = line.strip_prefix("table ") {
+            table = t.trim_end_matches('{').trim().to_owned();
+        }
+        if let Some(c) = line.strip_prefix("chain ") {
+            chain = c.split([' ', '{']).next().unwrap_or_default().to_owned();
+            enters = false;
+        }
+        enters |= line.contains("hook input");
+        let drops = line.contains("2049") && line.contains("drop") || line.contains("policy drop");
+        if enters && drops {
+            return Some(format!("{table} {chain}"));
+        }
+    }
+    None
 }
 
 /// Scratch disks that are not mounted.
@@ -310,6 +365,31 @@ async fn claims(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
     Ok(())
 }
 
+/// Claims whose data are on a volume that is not theirs any more.
+async fn strays(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
+    for v in cluster.stray_volumes(&s.ctx).await? {
+        let at = v.at();
+        let (id, cause, seen) = match &v.fate {
+            Fate::Forgotten => continue,
+            Fate::Replaced => (
+                "claim-replaced",
+                format!(
+                    "claim {at} was deleted and made anew: it is empty, its former data are kept on another volume"
+                ),
+                format!("volume {v} is Released, and its claim's name belongs to a younger one"),
+            ),
+            Fate::Wanted(by) => (
+                "claim-lost",
+                format!("claim {at} was deleted, and {} needs it: its data are kept on its volume", by.join(", ")),
+                format!("volume {v} is Released"),
+            ),
+        };
+        let fix = "bind the volume to a claim of its old name (who mounts the new one is stopped first); or delete the volume when its data are not wanted";
+        s.add(finding(id, &at, cause, &seen, fix, script("restore-volume", &[("volume", &v.volume)])));
+    }
+    Ok(())
+}
+
 async fn users_of(s: &Scene, cluster: &Cluster, ns: &str, claim: &str) -> OpResult<Vec<String>> {
     let pods = cluster.list_in(&s.ctx, "pod", ns).await?;
     let uses = |p: &&Value| {
@@ -318,4 +398,20 @@ async fn users_of(s: &Scene, cluster: &Cluster, ns: &str, claim: &str) -> OpResu
             .is_some_and(|v| v.iter().any(|v| v["persistentVolumeClaim"]["claimName"] == claim))
     };
     Ok(pods.iter().filter(uses).map(|p| name(p).to_owned()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chain_that_drops_nfs_is_found() {
+        let rules = "table inet a {\n\tchain out {\n\t\ttype filter hook output priority 0; policy drop;\n\t}\n}\n\
+                     table inet homelab {\n\tchain input {\n\t\ttype filter hook input priority 0; policy accept;\n\t\ttcp dport 2049 drop\n\t}\n}\n";
+        assert_eq!(input_chain(rules).as_deref(), Some("inet homelab input"));
+        assert_eq!(
+            input_chain("table ip x {\n chain input {\n type filter hook input priority 0; policy accept;\n }\n}"),
+            None
+        );
+    }
 }

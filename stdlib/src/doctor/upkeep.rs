@@ -4,6 +4,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
+use super::volumes::{Fate, claims_of};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::op::Op;
@@ -14,6 +15,16 @@ use crate::ssh::Host;
 
 /// A claim that waits longer than this does not only wait for its volume to be made.
 const STUCK_SECONDS: i64 = 600;
+
+/// Words of a provisioner that refuses the sort of volume: several nodes share none that is a folder of one.
+#[must_use]
+pub fn is_shared(said: &str) -> bool {
+    said.contains("only supports ReadWriteOnce")
+}
+
+fn is_hopeless(said: &str) -> bool {
+    is_shared(said) || said.contains("Selector is not supported")
+}
 
 /// `notAfter` of a certificate (PEM) in seconds since 1970.
 #[must_use]
@@ -117,22 +128,29 @@ impl Cluster {
             "cluster_hours": hours(born).unwrap_or(0)}))
     }
 
-    /// Volumes whose claim is gone, with their class and size.
+    /// Volumes that nobody misses: their claim is gone, and nothing names it.
     ///
     /// # Errors
     /// `unreachable`, `denied`.
     pub async fn orphans(&self, ctx: &Ctx) -> OpResult<Vec<String>> {
-        let all = self.list_in(ctx, "pv", "").await?;
-        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-        Ok(all
-            .iter()
-            .filter(|v| v["status"]["phase"] == "Released")
-            .map(|v| {
-                let r = &v["spec"]["claimRef"];
-                let (name, size) = (text(&v["metadata"]["name"]), text(&v["spec"]["capacity"]["storage"]));
-                format!("{name} ({size}, was {}/{})", text(&r["namespace"]), text(&r["name"]))
-            })
-            .collect())
+        let all = self.stray_volumes(ctx).await?.into_iter();
+        Ok(all.filter(|s| s.fate == Fate::Forgotten).map(|s| s.to_string()).collect())
+    }
+
+    /// Claims whose data are on a volume that is not theirs any more: made anew, or gone while something names them.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn lost_claims(&self, ctx: &Ctx) -> OpResult<Vec<String>> {
+        let all = self.stray_volumes(ctx).await?;
+        let words = all.iter().filter_map(|s| match &s.fate {
+            Fate::Forgotten => None,
+            Fate::Replaced => Some(format!("claim {} was made anew, its former data are on {}", s.at(), s.volume)),
+            Fate::Wanted(by) => {
+                Some(format!("claim {} is gone, {} names it, its data are on {}", s.at(), by.join(", "), s.volume))
+            }
+        });
+        Ok(words.collect())
     }
 
     /// Claims that no pod and no workload names, with their class and size. A hub's claims wait for their users.
@@ -145,11 +163,7 @@ impl Cluster {
         for kind in ["pod", "deployment", "statefulset", "daemonset", "job", "cronjob"] {
             for o in self.list_in(ctx, kind, "").await? {
                 let ns = o["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-                let spec =
-                    ["/spec/volumes", "/spec/template/spec/volumes", "/spec/jobTemplate/spec/template/spec/volumes"];
-                let volumes = spec.iter().filter_map(|p| o.pointer(p)?.as_array()).flatten();
-                let claims = volumes.filter_map(|v| v["persistentVolumeClaim"]["claimName"].as_str());
-                named.extend(claims.map(|c| format!("{ns}/{c}")));
+                named.extend(claims_of(&o).into_iter().map(|c| format!("{ns}/{c}")));
                 for t in o["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten() {
                     let (t, set) = (&t["metadata"]["name"], &o["metadata"]["name"]);
                     let (Some(t), Some(set)) = (t.as_str(), set.as_str()) else { continue };
@@ -170,8 +184,8 @@ impl Cluster {
         Ok(idle.collect())
     }
 
-    /// Claims that have waited for a volume for ten minutes, with their newest warning. One that waits for its first pod
-    /// is in order.
+    /// Claims that have waited for a volume for ten minutes, or whose provisioner refuses them, with their newest warning.
+    /// One that waits for its first pod is in order.
     ///
     /// # Errors
     /// `unreachable`, `denied`.
@@ -192,11 +206,14 @@ impl Cluster {
                     && volumes.clone().any(|v| v["persistentVolumeClaim"]["claimName"] == name)
             };
             let for_pod = class["volumeBindingMode"] == "WaitForFirstConsumer" && !pods.iter().any(named);
-            if young || for_pod || !c["metadata"]["deletionTimestamp"].is_null() {
+            if for_pod || !c["metadata"]["deletionTimestamp"].is_null() {
                 continue;
             }
-            let said = self.last_warning(ctx, "pvc", ns, name).await?.unwrap_or_else(|| "no event says why".to_owned());
-            out.push((format!("{ns}/{name}"), said));
+            let said = self.last_warning(ctx, "pvc", ns, name).await?;
+            // what its provisioner does not do, waiting does not bring
+            if !young || said.as_deref().is_some_and(is_hopeless) {
+                out.push((format!("{ns}/{name}"), said.unwrap_or_else(|| "no event says why".to_owned())));
+            }
         }
         Ok(out)
     }

@@ -97,7 +97,8 @@ fn command(s: &Scene, node: &Node, mend: Mend) -> String {
         Mend::RestartAgent => script("restart-agent", &[("node", &node.name)]),
         Mend::Operand(app) => script("restart-pods", &[("namespace", NAMESPACE), ("app", app), ("node", &node.name)]),
         Mend::OnNode(cmd) => on_machine(s.ctx.lab, &s.site, node, cmd),
-        Mend::Hands(what) => what.to_owned(),
+        Mend::Recut => script("gpu-mode", &[("node", &node.name)]),
+        Mend::OwnDriver => script("purge-driver", &[("node", &node.name)]),
     }
 }
 
@@ -121,6 +122,8 @@ async fn refined(
     node: &Node,
     mut b: Broken,
 ) -> OpResult<Finding> {
+    // what the label asks for, before the log's words take the place of it
+    let label = b.evidence.split(['=', ',']).nth(1).unwrap_or_default().to_owned();
     let pod = operand_of(b.rung).and_then(|app| pod_of(pods, &b.node, app));
     let mut release = false;
     if let Some(name) = pod.and_then(|p| p["metadata"]["name"].as_str()) {
@@ -139,6 +142,8 @@ async fn refined(
         }
     }
     match b.rung {
+        2 if b.id == "nfd-worker-gone" => in_guest(s, node, &mut b).await,
+        3 if b.id == "driver-in-guest" => own_driver(s, node, &mut b).await,
         4 if !driver_container && s.ask(node, OWN_DRIVER).await.trim().is_empty() => {
             b.id = "driver-not-installed";
             b.cause =
@@ -148,17 +153,46 @@ async fn refined(
             (b.mend, release) = (Mend::Deploy, true);
         }
         7 => from_kernel(s, node, &mut b).await,
-        9 => unknown_config(s, cluster, &mut b).await?,
+        9 => unknown_config(s, cluster, &label, &mut b).await?,
         _ => {}
     }
     Ok(finding(s, node, &b, release))
 }
 
+/// Whether the guest has a card at all, where feature discovery cannot say it.
+async fn in_guest(s: &Scene, node: &Node, b: &mut Broken) {
+    let said = s.ask(node, "command -v lspci >/dev/null && lspci -n -d 10de: | wc -l").await;
+    match said.trim().parse::<usize>() {
+        Ok(0) => {
+            b.id = "card-not-in-guest";
+            b.cause = "no NVIDIA device in the guest".to_owned();
+            b.evidence = "lspci shows no NVIDIA device; feature discovery has no worker there, either".to_owned();
+            b.fix = "passthrough does not work: `gpu::passthrough_report(pve, site().gpu)`".to_owned();
+        }
+        Ok(n) => b.evidence = format!("lspci shows {n} NVIDIA devices in the guest; {}", b.evidence),
+        Err(_) => {}
+    }
+}
+
+/// Whether there is a driver in the guest as the label says: one that was taken away leaves the label behind.
+async fn own_driver(s: &Scene, node: &Node, b: &mut Broken) {
+    let said = s.ask(node, OWN_DRIVER).await;
+    let version = s.ask(node, "cat /proc/driver/nvidia/version 2>/dev/null | head -n 1").await;
+    if said.trim().is_empty() {
+        b.id = "driver-label-stale";
+        b.cause = "the node is labelled as if its guest had a driver of its own, and it has none: nobody brings one"
+            .to_owned();
+        b.evidence = format!("{}; no nvidia-smi, no loaded module", b.evidence);
+        b.fix = "take the label away: the operator sets it anew and brings the driver".to_owned();
+    } else {
+        b.evidence = format!("{}; {}", b.evidence, if version.is_empty() { said.trim() } else { version.trim() });
+    }
+}
+
 /// A label that names a configuration which the MIG manager does not have.
-async fn unknown_config(s: &Scene, cluster: &Cluster, b: &mut Broken) -> OpResult<()> {
-    let label = b.evidence.split(['=', ',']).nth(1).unwrap_or_default().to_owned();
+async fn unknown_config(s: &Scene, cluster: &Cluster, label: &str, b: &mut Broken) -> OpResult<()> {
     let names = configurations(&s.ctx, cluster).await?.unwrap_or_default();
-    if names.is_empty() || names.contains(&label) {
+    if names.is_empty() || names.iter().any(|n| n == label) {
         return Ok(());
     }
     b.id = "mig-config-unknown";

@@ -155,35 +155,54 @@ pub async fn ensure_mig(ctx: &Ctx, cluster: &Cluster, node: &str, config: &str, 
 /// Follows the manager; a mode that waits for power gets it; then the device plugin, until it offers the devices.
 async fn settle(s: &OpScope, cluster: &Cluster, node: &str, config: &str, limit: Duration) -> OpResult<()> {
     if !wait_state(s, cluster, node, false, limit).await? {
-        let pve = Proxmox::connect_site(s.ctx()).await?;
-        let vm = pve.find_vm(s.ctx(), &Dynamic::from(node.to_owned())).await?;
-        let vm = vm.ok_or_else(|| OpError::not_found(format!("the hypervisor has no VM `{node}`")).on(node))?;
-        s.waiting("the cards take the mode over when the VM is stopped and started");
-        vm.shutdown(s.ctx()).await?;
-        vm.start(s.ctx()).await?;
-        cluster.wait_nodes_in(s, &[node.to_owned()], limit).await?;
-        match wait_state(s, cluster, node, true, limit).await {
-            Ok(true) => {}
-            Ok(false) => return Err(not_taken(s, cluster, node).await?),
-            Err(e) if e.is(Kind::Timeout) => return Err(not_taken(s, cluster, node).await?),
-            Err(e) => return Err(e),
+        // cards that something held were not even told their new mode: the first cycle frees them, the second has them take it
+        let held = manager_log(s, cluster, node).await?.contains(HELD);
+        let mut taken = power_cycle(s, cluster, node, limit).await?;
+        if !taken && held {
+            taken = power_cycle(s, cluster, node, limit).await?;
+        }
+        if !taken {
+            return Err(not_taken(s, cluster, node).await?);
         }
     }
     settled(s, cluster, node, config, limit).await
 }
 
-/// The cards stay as they are: with what the manager's log says.
-async fn not_taken(s: &OpScope, cluster: &Cluster, node: &str) -> OpResult<OpError> {
-    let mut e = OpError::failed("the cards did not take the MIG configuration").on(node);
+/// What the manager writes when something else uses the cards.
+const HELD: &str = "In use by another client";
+
+/// Stops the node's VM and starts it; whether the cards have taken the configuration then.
+async fn power_cycle(s: &OpScope, cluster: &Cluster, node: &str, limit: Duration) -> OpResult<bool> {
+    let pve = Proxmox::connect_site(s.ctx()).await?;
+    let vm = pve.find_vm(s.ctx(), &Dynamic::from(node.to_owned())).await?;
+    let vm = vm.ok_or_else(|| OpError::not_found(format!("the hypervisor has no VM `{node}`")).on(node))?;
+    s.waiting("the cards take the mode over when the VM is stopped and started");
+    vm.shutdown(s.ctx()).await?;
+    vm.start(s.ctx()).await?;
+    cluster.wait_nodes_in(s, &[node.to_owned()], limit).await?;
+    match wait_state(s, cluster, node, true, limit).await {
+        Err(e) if e.is(Kind::Timeout) => Ok(false),
+        other => other,
+    }
+}
+
+/// The newest lines of the node's MIG manager; empty when they cannot be had.
+async fn manager_log(s: &OpScope, cluster: &Cluster, node: &str) -> OpResult<String> {
     for pod in cluster.list_labelled(s.ctx(), "pod", NAMESPACE, ("app", MANAGER)).await? {
         let name = pod["metadata"]["name"].as_str().unwrap_or_default();
         let o = crate::kubernetes::LogOptions { namespace: NAMESPACE.to_owned(), container: String::new(), tail: 20 };
-        if pod["spec"]["nodeName"] == node
-            && let Ok(log) = cluster.pod_log(s.ctx(), name, &o).await
-        {
-            e.causes.extend(explain_log(&log).map(|(line, _)| line).or_else(|| log.lines().last().map(str::to_owned)));
+        if pod["spec"]["nodeName"] == node {
+            return Ok(cluster.pod_log(s.ctx(), name, &o).await.unwrap_or_default());
         }
     }
+    Ok(String::new())
+}
+
+/// The cards stay as they are: with what the manager's log says.
+async fn not_taken(s: &OpScope, cluster: &Cluster, node: &str) -> OpResult<OpError> {
+    let mut e = OpError::failed("the cards did not take the MIG configuration").on(node);
+    let log = manager_log(s, cluster, node).await?;
+    e.causes.extend(explain_log(&log).map(|(line, _)| line).or_else(|| log.lines().last().map(str::to_owned)));
     Ok(e.hint("is the profile one of this card? `nvidia-smi mig -lgip` on the node lists them"))
 }
 

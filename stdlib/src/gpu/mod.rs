@@ -15,7 +15,7 @@ mod values;
 use crate::core::module::{ModuleDef, fn_options};
 
 pub use diagnose::{diagnose, examine};
-pub use inventory::{Amounts, Inventory, NodeGpus, RESOURCE, inventory};
+pub use inventory::{Amounts, Inventory, NodeGpus, RESOURCE, inventory, is_gpu};
 pub use mig::{MigOptions, check_config, ensure_mig};
 pub use operator::{OperatorOptions, ensure_operator, policy_trouble};
 pub use passthrough::{device_problems, mapping_entries, passthrough_report, read_devices};
@@ -24,7 +24,7 @@ pub use stages::{Broken, first_broken};
 pub(crate) use test::short_id;
 pub use test::{TestOptions, TestResult, run_test, test_pod};
 pub use utilization::{read_rows, utilization};
-pub use values::{Fit, Parts, Sharing, check_driver, check_values, operator_values};
+pub use values::{DROP_IN, Fit, Parts, Sharing, check_driver, check_values, operator_values};
 
 /// What scripts see.
 #[must_use]

@@ -17,8 +17,10 @@ pub enum Mend {
     Operand(&'static str),
     /// Run this on the node.
     OnNode(&'static str),
-    /// Nothing to type: firmware or slot.
-    Hands(&'static str),
+    /// Cut the cards again as the node's label says, with the power cycle that this needs.
+    Recut,
+    /// Take the guest's own driver away.
+    OwnDriver,
 }
 
 /// A line that explains itself to those who know it.
@@ -128,6 +130,13 @@ pub const PATTERNS: &[Pattern] = &[
         "the cards are in MIG mode, but have no instances",
         "a mode change of a passed-through card needs the VM stopped and started",
         Mend::RestartVm,
+    ),
+    on_node(
+        "In use by another client",
+        "mig-cards-busy",
+        "something on the node holds the cards: their MIG mode cannot be changed",
+        "stop what holds them (a monitoring service of the machine, a process outside of Kubernetes); the script drains the node, power-cycles its VM and cuts the cards as the label says",
+        Mend::Recut,
     ),
     on_node(
         "Incompatible strategy",

@@ -36,7 +36,8 @@ pub(super) fn operand_of(rung: u8) -> Option<&'static str> {
     match rung {
         3 => Some("nvidia-driver-daemonset"),
         4 => Some("nvidia-container-toolkit-daemonset"),
-        6 | 7 | 9 => Some("nvidia-device-plugin-daemonset"),
+        6 | 7 => Some("nvidia-device-plugin-daemonset"),
+        9 => Some("nvidia-mig-manager"),
         _ => None,
     }
 }
@@ -68,6 +69,30 @@ impl Node<'_> {
         })
     }
 
+    /// Feature discovery's worker is not here: nobody can say whether the node has a card.
+    fn no_worker(&self) -> Option<Broken> {
+        let tainted = self.object["spec"]["taints"].as_array().is_some_and(|t| !t.is_empty());
+        let (cause, fix) = if tainted {
+            (
+                "feature discovery has no worker on the node, which a taint may keep away: nothing says that there are cards",
+                "deploy has it tolerate every taint; its tolerations (node-feature-discovery.worker.tolerations) are not those of the daemon sets",
+            )
+        } else {
+            (
+                "feature discovery has no worker on the node, and no taint keeps it away: nothing says that there are cards",
+                "its daemon set is gone, or selects other labels: look at `kubectl -n gpu-operator get daemonset`",
+            )
+        };
+        self.broken(
+            2,
+            "nfd-worker-gone",
+            cause,
+            format!("label pci-10de.present is absent; {}", taints(self.object)),
+            fix,
+            Mend::Deploy,
+        )
+    }
+
     /// A daemon set without a pod here: its tolerations, its selector, or the whole set.
     fn no_pod(&self, what: &str) -> Option<Broken> {
         let labels = &self.object["metadata"]["labels"];
@@ -77,8 +102,8 @@ impl Node<'_> {
                 "driver-in-guest",
                 "the guest has a driver of its own: the operator's keeps away from the node",
                 "label nvidia.com/gpu.deploy.driver=pre-installed".to_owned(),
-                "write `preinstalled` for the driver's version in the site file; or purge the guest's driver, take the label away and reboot",
-                Mend::Hands("sudo apt-get purge 'nvidia-*' in the guest; kubectl label node NODE nvidia.com/gpu.deploy.driver-; reboot"),
+                "purge the guest's driver and let the operator bring its own; or write `preinstalled` for the driver's version in the site file",
+                Mend::OwnDriver,
             );
         }
         if self.object["spec"]["taints"].as_array().is_none_or(Vec::is_empty) {
@@ -165,7 +190,7 @@ fn no_device(n: &Node, pods: &[Value]) -> Option<Broken> {
             && p["metadata"]["name"].as_str().is_some_and(|x| x.contains("node-feature-discovery-worker"))
     });
     match worker.map(|w| (w, pod_trouble(w))) {
-        None => n.no_pod("feature discovery"),
+        None => n.no_worker(),
         Some((_, Some(t))) => {
             n.broken(2, "discovery-not-ready", "feature discovery is not ready", t, "look at its pod", Mend::Deploy)
         }
@@ -256,10 +281,16 @@ mod tests {
     #[test]
     fn rungs_in_order() {
         let mut node = json!({"metadata":{"name":"g","labels":{}},"spec":{},"status":{}});
-        assert_eq!(first_broken(&node, &[], 2, true).unwrap().id, "operand-missing");
+        let b = first_broken(&node, &[], 2, true).unwrap();
+        assert!(b.id == "nfd-worker-gone" && b.cause.contains("no taint keeps it away"));
         node["spec"]["taints"] = json!([{"key": "gpu-pool", "value": "a100", "effect": "NoSchedule"}]);
+        let b = first_broken(&node, &[], 2, true).unwrap();
+        assert!(b.id == "nfd-worker-gone" && b.evidence.contains("gpu-pool=a100:NoSchedule"));
+        node["metadata"]["labels"]["feature.node.kubernetes.io/pci-10de.present"] = "true".into();
         assert_eq!(first_broken(&node, &[], 2, true).unwrap().id, "gpu-taint");
         node["spec"]["taints"] = json!([]);
+        assert_eq!(first_broken(&node, &[], 2, true).unwrap().id, "operand-missing");
+        node["metadata"]["labels"] = json!({});
         let nfd = json!({"metadata":{"name":"gpu-operator-node-feature-discovery-worker-x"},"spec":{"nodeName":"g"},"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}});
         assert_eq!(first_broken(&node, &[nfd], 2, true).unwrap().rung, 1);
         node["metadata"]["labels"]["feature.node.kubernetes.io/pci-10de.present"] = "true".into();

@@ -223,7 +223,7 @@ impl Cluster {
             // the controller replaces its job for a changed chart, but not at once
             was.until = s.ctx().clock.now_ms().await + 60_000;
         } else if !deployed {
-            self.retry_failed(s, name).await?;
+            self.try_again(s, name, before.last()).await?;
         }
         self.wait_installed(s, name, o, &was).await?;
         known.look_after(&release, s.ctx(), o).await?;
@@ -255,14 +255,17 @@ impl Cluster {
         .await
     }
 
-    /// An unchanged chart whose job failed for good is tried again: the controller makes a new job.
-    async fn retry_failed(&self, s: &OpScope, name: &str) -> OpResult<()> {
+    /// An unchanged chart whose job failed for good is tried again, and so is one whose release somebody took away after
+    /// its job was done: the controller makes a new job.
+    async fn try_again(&self, s: &OpScope, name: &str, newest: Option<&super::Revision>) -> OpResult<()> {
         let job = format!("helm-install-{name}");
         let Some(found) = self.find_object(s.ctx(), "job", HOME, &job).await? else { return Ok(()) };
-        if !is_true(&found, "Failed") {
+        let gone = is_true(&found, "Complete") && newest.is_none_or(|r| r.status.starts_with("uninstall"));
+        if !is_true(&found, "Failed") && !gone {
             return Ok(());
         }
-        let change = Change::new(self.name(), format!("job {job}"), Some("failed".into()), Some("tried again".into()));
+        let was = if gone { "done, and its release is gone" } else { "failed" };
+        let change = Change::new(self.name(), format!("job {job}"), Some(was.into()), Some("tried again".into()));
         s.act(format!("job {job}"), vec![change], self.delete_now(s.ctx(), "job", HOME, &job)).await
     }
 

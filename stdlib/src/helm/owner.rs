@@ -54,6 +54,8 @@ impl Cluster {
         live: Option<&Value>,
         before: &[Revision],
     ) -> OpResult<()> {
+        // Fleet's is told by its name: who installed it is no riddle then
+        self.refuse_fleet(ctx, name, &o.namespace).await?;
         match live {
             Some(chart) if chart["spec"]["targetNamespace"].as_str().is_some_and(|n| n != o.namespace) => {
                 let other = chart["spec"]["targetNamespace"].as_str().unwrap_or("?");
@@ -73,22 +75,22 @@ impl Cluster {
                     o.namespace
                 ))
                 .on(name)
-                .because("it has no HelmChart object: helm or Fleet installed it")
+                .because("it has no HelmChart object: helm installed it")
                 .hint(
                     "one owner per release: remove it there, use another name, or hand it over: `#{ take_over: true }`",
                 ));
             }
             _ => {}
         }
-        self.refuse_fleet(ctx, name, &o.namespace).await
+        Ok(())
     }
 
     /// Refuses a release that a Fleet bundle deploys.
     pub(super) async fn refuse_fleet(&self, ctx: &Ctx, name: &str, namespace: &str) -> OpResult<()> {
         let elsewhere = self.list_if_known(ctx, "bundledeployments.fleet.cattle.io", "").await?;
         let fleet = elsewhere.iter().find(|b| {
-            b["spec"]["options"]["helm"]["releaseName"] == name
-                && b["spec"]["options"]["defaultNamespace"].as_str().is_none_or(|n| n == namespace)
+            let own = b["metadata"]["name"].as_str().unwrap_or_default();
+            crate::doctor::gitops::release_of(&b["spec"]["options"], own) == (namespace.to_owned(), name.to_owned())
         });
         match fleet {
             Some(b) => Err(OpError::refused(format!("Fleet owns the release `{name}`"))

@@ -64,6 +64,12 @@ const PATTERNS: &[(&str, &str, &str, bool)] = &[
         "boot with `cgroup_enable=memory cgroup_memory=1`",
         true,
     ),
+    (
+        "higher than root config version",
+        "containerd refuses a file beside its configuration that has a higher version",
+        "take the file away; the toolkit's environment has to say RUNTIME_CONFIG_SOURCE=file, which deploy sets",
+        true,
+    ),
     ("listen tcp :6443: bind", "another process holds port 6443", "find it: `ss -ltnp sport = :6443`", true),
     (
         "duplicate node name found",

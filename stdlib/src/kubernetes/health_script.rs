@@ -115,7 +115,7 @@ mod api {
 
     /// A request to a URL through the ingress at `address`, sent by a machine of the site.
     ///
-    /// The URL is `https://NAME/PATH`. Gives `#{ status, body, days }`: how long the certificate that was shown is still valid. The certificate's issuer
+    /// The URL is `https://NAME/PATH`. Gives `#{ status, body, subject, days }`: whom the certificate that was shown names, and how long it is still valid. The certificate's issuer
     /// is not judged: it may be the cluster's own.
     ///
     /// # Example
@@ -128,7 +128,7 @@ mod api {
         let (address, url) = (address.to_owned(), url.to_owned());
         call(&ncc, |ctx| async move {
             let a = super::super::ingress::request(&ctx, &host, &address, &url).await?;
-            to_script(&json!({"status": a.status, "body": a.body, "days": a.days}))
+            to_script(&json!({"status": a.status, "body": a.body, "subject": a.subject, "days": a.days}))
         })
     }
 

@@ -13,6 +13,8 @@ pub struct Answer {
     pub status: u16,
     /// Body.
     pub body: String,
+    /// Whom the certificate names (`CN=…`); empty when curl did not say it.
+    pub subject: String,
     /// Days that the certificate is still valid, by the clock of the machine that asked; `None` when curl named no end.
     pub days: Option<i64>,
 }
@@ -32,6 +34,12 @@ fn days(said: &str) -> Option<i64> {
     let end = said.lines().find_map(|l| l.trim_start_matches('*').trim().strip_prefix("expire date: "))?;
     let now: i64 = said.lines().last()?.trim().parse().ok()?;
     Some((seconds(end)? - now).div_euclid(86_400))
+}
+
+/// The subject of the certificate, in curl's words.
+fn subject(said: &str) -> String {
+    let line = said.lines().find_map(|l| l.trim_start_matches('*').trim().strip_prefix("subject: "));
+    line.unwrap_or_default().trim().to_owned()
 }
 
 /// GET `url` (`https://name/path`) at `address`, from `host`.
@@ -59,7 +67,7 @@ pub async fn request(ctx: &Ctx, host: &Host, address: &str, url: &str) -> OpResu
         }
         let (body, status) = out.stdout.trim_end().rsplit_once('\n').unwrap_or(("", out.stdout.trim()));
         let status = status.parse().unwrap_or(0);
-        Ok(Answer { status, body: body.to_owned(), days: days(&out.stderr) })
+        Ok(Answer { status, body: body.to_owned(), subject: subject(&out.stderr), days: days(&out.stderr) })
     })
     .await
 }
@@ -72,6 +80,7 @@ mod tests {
     fn the_end_of_the_certificate_is_read_from_curls_words() {
         let said = "*   Trying 10.0.0.11:443...\n* Server certificate:\n*  start date: Nov  5 00:00:00 2026 GMT\n\
                     *  expire date: Feb  3 00:00:00 2027 GMT\n* Connection #0 left intact\n1794528000\n";
+        assert_eq!(subject("* Server certificate:\n*  subject: CN=TRAEFIK DEFAULT CERT\n"), "CN=TRAEFIK DEFAULT CERT");
         // 1794528000 is 2026-11-13
         assert_eq!(days(said), Some(82));
         assert_eq!(days("* no TLS\n1794528000\n"), None);

@@ -1,4 +1,4 @@
-//! `nft`: tables are loaded from files and listed. Of the rules only those in [`crate::guest::firewall`] filter.
+//! `nft`: tables are loaded from files, listed, and get rules put in front. What they do to packets: [`crate::guest::firewall`].
 use futures::future::BoxFuture;
 
 use super::{Call, Program, later, of};
@@ -108,9 +108,30 @@ fn nft(c: &mut Call) -> BoxFuture<'_, i32> {
                 }
             }
             ["delete", "table", ..] | ["flush", "ruleset"] => load(c, &words.join(" ")),
+            ["insert", "rule", family, name, chain, rule @ ..] => {
+                insert(c, &format!("{family} {name}"), chain, &rule.join(" "))
+            }
             _ => c.unsimulated(&words.join(" ")),
         }
     })
+}
+
+/// Puts a rule before the others of a chain.
+fn insert(c: &mut Call, table: &str, chain: &str, rule: &str) -> i32 {
+    let body = c.guest(|g| g.nft.get(table).cloned()).flatten().unwrap_or_default();
+    let place = body.find(&format!("chain {chain} {{")).and_then(|at| {
+        // a base chain begins with its type and its policy
+        let open = at + body[at..].find('{')? + 1;
+        let head = ["type ", "policy "].iter().filter_map(|w| {
+            let from = open + body[open..].find(w)?;
+            Some(from + body[from..].find(';')? + 1)
+        });
+        Some(head.max().unwrap_or(open))
+    });
+    let Some(at) = place else { return c.fail(1, "Error: No such file or directory") };
+    let new = format!("{}\n\t\t{rule}{}", &body[..at], &body[at..]);
+    c.guest(|g| g.nft.insert(table.to_owned(), new));
+    0
 }
 
 /// Does all of a file or nothing.

@@ -14,7 +14,7 @@ pub(super) const PROGRAMS: &[Program] = &[later("/usr/bin/curl", curl), later("/
 enum Answer {
     Body(u16, Vec<u8>),
     /// Through a cluster's ingress, with the validity of the certificate that it showed.
-    Shown(u16, Vec<u8>, (u64, u64)),
+    Shown(u16, Vec<u8>, crate::kube::ingress::Shown),
     /// Could not connect: curl's exit status and text.
     Failed(i32, String),
 }
@@ -273,9 +273,15 @@ fn value_options() -> &'static [&'static str] {
 }
 
 /// What `curl -v` says of a certificate. Grade: document.
-fn certificate((from, to): (u64, u64)) -> String {
+fn certificate(shown: &crate::kube::ingress::Shown) -> String {
+    let (from, to) = shown.valid;
     let day = |ms: u64| super::date::show("%b %e %H:%M:%S %Y GMT", ms / 1000, 0);
-    format!("* Server certificate:\n*  start date: {}\n*  expire date: {}", day(from), day(to))
+    format!(
+        "* Server certificate:\n*  subject: {}\n*  start date: {}\n*  expire date: {}",
+        shown.subject,
+        day(from),
+        day(to)
+    )
 }
 
 fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
@@ -316,9 +322,9 @@ fn curl(c: &mut Call) -> BoxFuture<'_, i32> {
                 return if quiet { code } else { c.fail(code, &text) };
             }
             Answer::Body(s, b) => (s, b),
-            Answer::Shown(s, b, valid) => {
+            Answer::Shown(s, b, shown) => {
                 if url.starts_with("https:") && (flags.contains('v') || c.has(&["--verbose"])) {
-                    let text = certificate(valid);
+                    let text = certificate(&shown);
                     c.complain(&text);
                 }
                 (s, b)

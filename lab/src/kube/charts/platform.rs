@@ -7,7 +7,7 @@ use crate::kube::objects::{Container, Workload, service};
 fn ingress(ns: &str, name: &str, host: &str, backend: &str, port: u16) -> Value {
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": name, "namespace": ns},
         "spec": {"rules": [{"host": host, "http": {"paths": [{"path": "/", "pathType": "ImplementationSpecific",
-            "backend": {"service": {"name": backend, "port": {"number": port}}}}]}}], "tls": [{"hosts": [host], "secretName": format!("tls-{name}-ingress")}]}})
+            "backend": {"service": {"name": backend, "port": {"number": port}}}}]}}]}})
 }
 
 fn app(ns: &str, name: &str, image: &str) -> Workload {
@@ -65,7 +65,13 @@ pub(super) fn rancher(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
     own["spec"]["ports"][1]["targetPort"] = json!(444);
     out.push(own);
     if w.values["ingress"]["enabled"] != false && !host.is_empty() {
-        out.push(ingress(ns, "rancher", host, "rancher", 80));
+        let mut i = ingress(ns, "rancher", host, "rancher", 80);
+        i["spec"]["tls"] = json!([{"hosts": [host], "secretName": "tls-rancher-ingress"}]);
+        if w.values["ingress"]["tls"]["source"] != "secret" {
+            i["metadata"]["annotations"] =
+                json!({"cert-manager.io/issuer": "rancher", "cert-manager.io/issuer-kind": "Issuer"});
+        }
+        out.push(i);
     }
     if matches!(w.values["ingress"]["tls"]["source"].as_str(), None | Some("rancher")) {
         out.push(json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": "rancher", "namespace": ns},

@@ -99,6 +99,10 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
     if image.contains("klipper-helm") {
         return helm::run_of(cx, pod);
     }
+    if image.contains("k8s-network-tools") {
+        let log = "modprobe: can't change directory to '/lib/modules': No such file or directory\niptables v1.8.11 (legacy): can't initialize iptables table `filter': Table does not exist (do you need to insmod?)\nPerhaps iptables or your kernel needs to be upgraded.";
+        return Run::Crash { log: log.to_owned() };
+    }
     if image.contains("cuda-sample") {
         return cuda(cx, pod, node);
     }

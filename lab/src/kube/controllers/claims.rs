@@ -289,6 +289,9 @@ fn controller_ip(cx: &Cx) -> Option<String> {
 /// csi-driver-nfs makes a directory on the share.
 fn nfs(cx: &mut Cx, claim: &Value, class: &Value) -> Result<Option<Value>, String> {
     let Some(ip) = controller_ip(cx) else { return Ok(None) };
+    if claim["spec"]["selector"].is_object() {
+        return Err("claim Selector is not supported".to_owned());
+    }
     let (server, share) = (s(class, "/parameters/server").to_owned(), s(class, "/parameters/share").to_owned());
     guest::nfs_allows(cx.w, &server, &share, &ip)
         .map_err(|e| format!("rpc error: code = Internal desc = failed to mount nfs server: rpc error: code = Internal desc = mount failed: exit status 32\nOutput: {e}"))?;
@@ -389,7 +392,8 @@ fn reclaim(cx: &mut Cx) {
         .filter(|v| {
             let r = &v["spec"]["claimRef"];
             let claim = cx.get(PVC, s(r, "/namespace"), s(r, "/name"));
-            r.is_object() && !claim.is_some_and(|c| c["metadata"]["uid"] == r["uid"])
+            // without a uid it is kept for a claim that may come
+            r.is_object() && !s(r, "/uid").is_empty() && !claim.is_some_and(|c| c["metadata"]["uid"] == r["uid"])
         })
         .map(|v| (s(v, "/metadata/name").to_owned(), s(v, "/spec/persistentVolumeReclaimPolicy") == "Delete"))
         .collect();

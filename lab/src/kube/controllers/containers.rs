@@ -501,7 +501,8 @@ fn unavailable(cx: &mut Cx, c: &Value, node: &str) -> Option<(&'static str, Stri
     if s(c, "/imagePullPolicy") != "Always" && cx.node_rt(node).images.contains(image) {
         return None;
     }
-    let why = registry::refused(&cx.w.pushed, image)?;
+    let limited = || if cx.w.pulls_limited { images::limited(image) } else { None };
+    let why = registry::refused(&cx.w.pushed, image).or_else(limited)?;
     let text = format!("Failed to pull image \"{image}\": {why}");
     Some(("ErrImagePull", why, "Failed", text))
 }

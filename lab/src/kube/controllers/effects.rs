@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::super::cx::Cx;
 use super::super::state::PodRt;
 use super::super::text::s;
-use super::{claims, fleet, gpu, helm, rancher};
+use super::{certificates, claims, fleet, gpu, helm, rancher};
 
 /// The pod is ready.
 pub fn ready(cx: &mut Cx, pod: &Value) {
@@ -17,6 +17,7 @@ pub fn ready(cx: &mut Cx, pod: &Value) {
         "rancher" => rancher::started(cx),
         "gitjob" | "fleet-agent" => fleet::reconcile(cx),
         "gpu-operator" => gpu::reconcile(cx),
+        "cert-manager" => certificates::reconcile(cx),
         _ => {}
     }
     let image = s(pod, "/spec/containers/0/image");

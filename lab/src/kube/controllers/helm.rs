@@ -9,9 +9,10 @@ use super::super::objects::parse_yaml;
 use super::super::objectset::Set;
 use super::super::text::{arr, s, unb64};
 use super::behaviour::Run;
+use super::helmhooks::{self, Step};
 use super::helmjob::{self, target};
 use super::helmpacked::Order;
-use super::{helmlog, release};
+use super::{helmapply, helmlog, release};
 
 const CHARTS: &str = "helmcharts.helm.cattle.io";
 const CONTROLLER: &str = "helm-controller";
@@ -234,13 +235,7 @@ fn render(cx: &Cx, chart: &Value) -> Result<Chart, String> {
 /// Refuses objects of kinds that nobody defines.
 fn known(cx: &Cx, made: Chart) -> Result<Chart, String> {
     match made.objects.iter().find(|o| !is_known(cx, &made, o)) {
-        Some(o) => Err(format!(
-            "Error: INSTALLATION FAILED: unable to build kubernetes objects from release manifest: resource mapping not found for name: \"{}\" namespace: \"{}\" from \"\": no matches for kind \"{}\" in version \"{}\"\nensure CRDs are installed first",
-            s(o, "/metadata/name"),
-            s(o, "/metadata/namespace"),
-            s(o, "/kind"),
-            s(o, "/apiVersion")
-        )),
+        Some(o) => Err(format!("Error: INSTALLATION FAILED: {}", helmapply::unmapped(o))),
         None => Ok(made),
     }
 }
@@ -275,8 +270,42 @@ pub fn run_of(cx: &mut Cx, pod: &Value) -> Run {
         order.begin(cx);
     }
     match render(cx, &chart) {
+        Ok(c) if !c.hooks.is_empty() => with_hooks(cx, pod, &chart, &c, &now),
         Ok(c) => Run::Exit { code: 0, after_ms: 6000, log: helmlog::log(&now, Ok(Some(&c))) },
         Err(text) => Run::Exit { code: 1, after_ms: 3000, log: helmlog::log(&now, Err(&text)) },
+    }
+}
+
+/// Where a job's pod keeps how far it is with hooks.
+fn place(pod: &Value) -> String {
+    format!("helm-hooks/{}", s(pod, "/metadata/uid"))
+}
+
+/// A chart with hooks: those before, its objects, those after; the job runs until all of them have ended.
+fn with_hooks(cx: &mut Cx, pod: &Value, chart: &Value, c: &Chart, now: &helmlog::Now) -> Run {
+    let (name, ns, place) = (s(chart, "/metadata/name").to_owned(), target(chart), place(pod));
+    let upgrade = release::current(cx, &ns, &name).is_some();
+    let (before, after) = if upgrade { ("pre-upgrade", "post-upgrade") } else { ("pre-install", "post-install") };
+    let put = format!("{place}/objects");
+    prepare(cx, &ns, c);
+    let mut step = helmhooks::step(cx, &ns, c, before, &place);
+    if step == Step::Done {
+        if !cx.c.apps.contains_key(&put) {
+            if let Err(text) = objects(cx, &ns, &name, c) {
+                helmhooks::forget(cx, &place);
+                return Run::Exit { code: 1, after_ms: 1000, log: helmlog::log(now, Err(&text)) };
+            }
+            cx.c.apps.insert(put, json!(true));
+        }
+        step = helmhooks::step(cx, &ns, c, after, &place);
+    }
+    match step {
+        Step::Done => Run::Exit { code: 0, after_ms: 1000, log: helmlog::log(now, Ok(Some(c))) },
+        Step::Wait => Run::Wait { log: format!("waiting for the hooks of {name}") },
+        Step::Failed(text) => {
+            helmhooks::forget(cx, &place);
+            Run::Exit { code: 1, after_ms: 1000, log: helmlog::log(now, Err(&text)) }
+        }
     }
 }
 
@@ -295,7 +324,19 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
     if !c.notes.is_empty() {
         cx.w.not_rehearsed.insert(blind::chart(&c.name));
     }
-    let before = release::objects(cx, &ns, &name);
+    if c.hooks.is_empty() {
+        prepare(cx, &ns, &c);
+        // what the API server refuses here was checked when the job ran
+        let _ = objects(cx, &ns, &name, &c);
+    }
+    helmhooks::forget(cx, &place(pod));
+    let values = values(cx, &chart);
+    cx.c.apps.insert(format!("values/{name}"), values.clone());
+    cx.writing("helm", |cx| release::record(cx, &ns, &name, &c, &values));
+}
+
+/// The namespace and the definitions of a chart, which come before everything else.
+fn prepare(cx: &mut Cx, ns: &str, c: &Chart) {
     cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns}}));
     for crd in &c.crds {
         let now = cx.now();
@@ -304,12 +345,20 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
         }
         super::misc::definition(cx);
     }
-    let upgrade = release::current(cx, &ns, &name).is_some();
     for definition in c.definitions.clone() {
         cx.writing("helm", |cx| cx.create(definition));
         super::misc::definition(cx);
     }
-    hooks(cx, &ns, &c, if upgrade { "pre-upgrade" } else { "pre-install" });
+}
+
+/// Makes the objects of a release; what the revision before had and this one has not is removed.
+///
+/// # Errors
+/// Helm's words, for a chart that came as an archive: the catalogue's are valid.
+fn objects(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
+    let before = release::objects(cx, ns, name);
+    let verb = if before.is_empty() { "INSTALLATION" } else { "UPGRADE" };
+    let packed = !c.manifest.is_empty();
     for mut obj in c.objects.clone() {
         obj["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(name);
         obj["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(ns);
@@ -317,39 +366,23 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
         if obj["metadata"]["namespace"].is_null() && cx.namespaced(&obj) {
             obj["metadata"]["namespace"] = json!(ns);
         }
-        cx.writing("helm", |cx| cx.ensure(obj));
+        let old =
+            before.iter().find(|o| o["kind"] == obj["kind"] && s(o, "/metadata/name") == s(&obj, "/metadata/name"));
+        match packed {
+            true => helmapply::write(cx, "helm", old, &obj).map_err(|e| format!("Error: {verb} FAILED: {e}"))?,
+            false => cx.writing("helm", |cx| cx.ensure(obj)),
+        }
     }
-    // what the revision before had and this one has not is removed
     for old in before {
         let kept =
             c.objects.iter().any(|o| o["kind"] == old["kind"] && s(o, "/metadata/name") == s(&old, "/metadata/name"));
-        if !kept {
-            let (at, n) = key(&old);
-            let at = if at.is_empty() { ns.clone() } else { at };
+        let (at, n) = key(&old);
+        let at = if at.is_empty() { ns.to_owned() } else { at };
+        if !kept && !cx.get(&resource_of(&old), &at, &n).is_some_and(helmapply::kept) {
             cx.delete(&resource_of(&old), &at, &n);
         }
     }
-    hooks(cx, &ns, &c, if upgrade { "post-upgrade" } else { "post-install" });
-    let values = values(cx, &chart);
-    cx.c.apps.insert(format!("values/{name}"), values.clone());
-    cx.writing("helm", |cx| release::record(cx, &ns, &name, &c, &values));
-}
-
-/// Makes a chart's hooks of one moment, by weight; an older one of that name goes first. Nothing waits for their end.
-fn hooks(cx: &mut Cx, ns: &str, c: &Chart, event: &str) {
-    let weight =
-        |o: &Value| o["metadata"]["annotations"]["helm.sh/hook-weight"].as_str().and_then(|w| w.parse::<i64>().ok());
-    let mut due: Vec<Value> =
-        c.hooks.iter().filter(|h| h.events.iter().any(|e| e == event)).map(|h| h.object.clone()).collect();
-    due.sort_by_key(|o| weight(o).unwrap_or_default());
-    for mut o in due {
-        if o["metadata"]["namespace"].is_null() && cx.namespaced(&o) {
-            o["metadata"]["namespace"] = json!(ns);
-        }
-        let (at, name) = key(&o);
-        cx.delete(&resource_of(&o), &at, &name);
-        cx.writing("helm", |cx| cx.create(o));
-    }
+    Ok(())
 }
 
 /// Removes a release and lets its chart go. Claims that a StatefulSet made have no such annotation and stay.

@@ -137,6 +137,13 @@ fn spawn(cx: &mut Cx, user: &str, body: &[u8]) -> ServiceAnswer {
         "volumes": [{"name": "volume", "persistentVolumeClaim": {"claimName": claim}}],
         "tolerations": over["tolerations"].as_array().cloned().unwrap_or_default(),
     });
+    if single["cloudMetadata"]["blockWithIptables"] != false {
+        // the chart's default; needs the kernel's old tables, which nothing on these machines has loaded
+        spec["initContainers"] = json!([{"name": "block-cloud-metadata", "image": "quay.io/jupyterhub/k8s-network-tools:4.3.1",
+            "command": ["iptables", "--append", "OUTPUT", "--protocol", "tcp", "--destination", "169.254.169.254",
+                "--destination-port", "80", "--jump", "DROP"],
+            "securityContext": {"privileged": true, "runAsUser": 0, "capabilities": {"add": ["NET_ADMIN"]}}}]);
+    }
     for (k, v) in over["extra_pod_config"].as_object().into_iter().flatten() {
         spec[k] = v.clone();
     }

@@ -111,6 +111,17 @@ pub fn missing(image: &str) -> Option<String> {
     None
 }
 
+/// What Docker Hub says to somebody who has pulled too much without a login; `None` for images that are elsewhere.
+#[must_use]
+pub fn limited(image: &str) -> Option<String> {
+    let name = full(image);
+    let path = repository(&name).strip_prefix("docker.io/")?;
+    Some(format!(
+        "failed to pull and unpack image \"{name}\": failed to copy: httpReadSeeker: failed open: unexpected status from GET request to https://registry-1.docker.io/v2/{path}/manifests/sha256:{}: 429 Too Many Requests\ntoomanyrequests: You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit",
+        super::super::text::sha256(&name)
+    ))
+}
+
 /// Whether the lab knows what this image does, or only that it exists.
 #[must_use]
 pub fn known(image: &str) -> bool {

@@ -52,6 +52,13 @@ pub fn tear_down(cx: &mut Cx, provisioner: &str, place: &Place) -> bool {
 /// The provisioner's words.
 pub fn provision(cx: &mut Cx, claim: &Value, class: &Value, node: &str) -> Result<Option<Value>, String> {
     let Some((ns, map)) = server(cx, s(class, "/provisioner")) else { return Ok(None) };
+    if claim["spec"]["selector"].is_object() {
+        return Err("claim.Spec.Selector is not supported".to_owned());
+    }
+    let one = |m: &Value| m == "ReadWriteOnce" || m == "ReadWriteOncePod";
+    if !arr(claim, "/spec/accessModes").iter().all(one) {
+        return Err("NodePath only supports ReadWriteOnce and ReadWriteOncePod (1.22+) access modes".to_owned());
+    }
     let Some(config) = cx.get("configmaps", &ns, &map).cloned() else {
         return Err(format!("configmap {ns}/{map} not found"));
     };

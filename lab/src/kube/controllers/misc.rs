@@ -150,12 +150,11 @@ pub fn node(cx: &mut Cx, name: &str) {
 
 /// Applications whose objects only report that they are fine.
 pub fn apps(cx: &mut Cx) {
+    super::certificates::reconcile(cx);
     for (resource, kind) in [
         ("apiservices.apiregistration.k8s.io", "Available"),
         ("prometheuses.monitoring.coreos.com", "Available"),
         ("alertmanagers.monitoring.coreos.com", "Available"),
-        ("certificates.cert-manager.io", "Ready"),
-        ("issuers.cert-manager.io", "Ready"),
         ("clusterissuers.cert-manager.io", "Ready"),
     ] {
         if cx.c.store.kind_for(resource).is_none() {

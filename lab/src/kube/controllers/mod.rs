@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod autoscalers;
 pub mod behaviour;
 pub mod budgets;
+mod certificates;
 pub mod claims;
 pub mod containers;
 pub mod cronjobs;
@@ -15,6 +16,8 @@ pub mod ephemeral;
 pub mod fleet;
 pub mod gpu;
 pub mod helm;
+mod helmapply;
+mod helmhooks;
 mod helmjob;
 mod helmlog;
 mod helmpacked;
@@ -232,7 +235,9 @@ fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
         }
         "helmcharts.helm.cattle.io" | "helmchartconfigs.helm.cattle.io" => drop(work.insert(Work::Chart(ns, name))),
         "clusterpolicies.nvidia.com" => drop(work.insert(Work::Policy)),
-        "gitrepos.fleet.cattle.io" | "bundles.fleet.cattle.io" => drop(work.insert(Work::Repos)),
+        "gitrepos.fleet.cattle.io" | "bundles.fleet.cattle.io" | "bundledeployments.fleet.cattle.io" => {
+            work.insert(Work::Repos);
+        }
         "prometheuses.monitoring.coreos.com"
         | "alertmanagers.monitoring.coreos.com"
         | "ingresses.networking.k8s.io"
@@ -249,6 +254,7 @@ fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
         "secrets" if s(&c.object, "/type") == accounts::TOKEN => {
             work.extend([Work::Tokens(ns.clone()), Work::Values(ns, name)]);
         }
+        "secrets" if s(&c.object, "/type") == "kubernetes.io/tls" => work.extend([Work::Apps, Work::Values(ns, name)]),
         "secrets" if s(&c.object, "/type") != "helm.sh/release.v1" => drop(work.insert(Work::Values(ns, name))),
         "configmaps" if ns == "gpu-operator" => drop(work.insert(Work::Policy)),
         "configmaps" if s(&c.object, "/data/config.json").contains("nodePathMap") => drop(work.insert(Work::Claims)),

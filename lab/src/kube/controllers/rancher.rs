@@ -4,11 +4,19 @@ use serde_json::{Value, json};
 use super::super::cx::Cx;
 use super::super::hooks::{ServiceAnswer, ServiceRequest};
 use super::super::objects::{Container, Workload, service};
+use super::super::text::b64;
 
 /// A Rancher pod is ready: it brings its webhook and Fleet.
 pub fn started(cx: &mut Cx) {
-    for ns in ["cattle-fleet-system", "cattle-fleet-local-system", "fleet-local", "fleet-default", "cattle-global-data"]
-    {
+    for ns in [
+        "cattle-fleet-system",
+        "cattle-fleet-local-system",
+        "cattle-fleet-clusters-system",
+        "fleet-local",
+        "fleet-default",
+        "cattle-global-data",
+        super::fleet::HOME,
+    ] {
         cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns}}));
     }
     for crd in [
@@ -22,6 +30,20 @@ pub fn started(cx: &mut Cx) {
         cx.c.store.install_crd(now, crd);
         super::misc::definition(cx);
     }
+    // the CA that signs its certificate; made again when somebody has deleted it
+    if cx.get("secrets", "cattle-system", "tls-rancher").is_none()
+        && let Ok(ca) = crate::tls::make_ca("dynamiclistener-ca")
+    {
+        cx.create(json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": "tls-rancher", "namespace": "cattle-system"},
+            "data": {"tls.crt": b64(ca.cert.as_bytes()), "tls.key": b64(ca.key.as_bytes())}}));
+    }
+    let stamp = cx.stamp();
+    cx.create(json!({"apiVersion": "fleet.cattle.io/v1alpha1", "kind": "Cluster",
+        "metadata": {"name": "local", "namespace": "fleet-local", "labels": {"management.cattle.io/cluster-display-name": "local",
+            "management.cattle.io/cluster-name": "local", "name": "local", "provider.cattle.io": "k3s"}},
+        "spec": {"agentNamespace": "cattle-fleet-local-system", "kubeConfigSecret": "local-kubeconfig"},
+        "status": {"namespace": super::fleet::HOME, "agent": {"lastSeen": stamp, "namespace": "cattle-fleet-local-system"}}}));
     // Rancher's and Fleet's charts tolerate this taint of mixed clusters and no other.
     let linux = json!([{"key": "cattle.io/os", "operator": "Equal", "value": "linux", "effect": "NoSchedule"}]);
     for (ns, name, image) in [

@@ -14,7 +14,9 @@ pub(super) fn offer(cx: &mut Cx) {
     let fresh: Vec<String> = cx
         .list(PV)
         .into_iter()
-        .filter(|v| matches!(s(v, "/status/phase"), "" | "Pending") && s(v, "/spec/claimRef/uid").is_empty())
+        .filter(|v| {
+            matches!(s(v, "/status/phase"), "" | "Pending" | "Released") && s(v, "/spec/claimRef/uid").is_empty()
+        })
         .map(|v| s(v, "/metadata/name").to_owned())
         .collect();
     for name in fresh {

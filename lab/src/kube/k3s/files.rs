@@ -75,9 +75,25 @@ pub fn data_dir(version: &str) -> String {
     format!("/var/lib/rancher/k3s/data/{}", super::super::text::sha256(version))
 }
 
+/// Where K3s keeps what its agent part works with.
+pub const AGENT: &str = "/var/lib/rancher/k3s/agent";
+
+/// What containerd says of a file beside its configuration whose version is higher than its own (3).
+#[must_use]
+pub fn refused_drop_in(lab: &Lab, w: &World, vmid: u32) -> Option<String> {
+    let read = w.k3s.get(&vmid).is_some_and(|p| super::release::round(&p.start.version) >= 6);
+    let files = if read { guest::file_names(lab, vmid, super::DROP_INS) } else { Vec::new() };
+    let versions = files.iter().filter(|f| f.ends_with(".toml")).filter_map(|f| {
+        let text = guest::file_text(lab, vmid, &format!("{}/{f}", super::DROP_INS))?;
+        text.lines().find_map(|l| l.strip_prefix("version = ")?.trim().parse::<u32>().ok())
+    });
+    let highest = versions.max().filter(|v| *v > 3)?;
+    Some(format!("drop-in config version {highest} higher than root config version 3"))
+}
+
 /// The containerd configuration that K3s generates at each start.
 pub fn containerd_config(lab: &Lab, w: &mut World, vmid: u32, runtimes: &[String]) {
-    let agent = "/var/lib/rancher/k3s/agent";
+    let agent = AGENT;
     let (version, default) = match w.k3s.get(&vmid) {
         Some(p) => (p.start.version.clone(), s(&p.start.config, "/default-runtime").to_owned()),
         None => return,

@@ -101,6 +101,9 @@ pub fn k3s_journal(w: &World, vmid: u32) -> Vec<String> {
     w.k3s.get(&vmid).map(|p| p.journal.clone()).unwrap_or_default()
 }
 
+/// Where K3s' containerd reads files beside its configuration.
+pub const DROP_INS: &str = "/var/lib/rancher/k3s/agent/etc/containerd/config-v3.toml.d";
+
 /// The unit was stopped. Pods go on running.
 pub fn k3s_stop(lab: &Lab, w: &mut World, vmid: u32) {
     let Some(p) = w.k3s.get_mut(&vmid) else { return };
@@ -150,6 +153,11 @@ pub fn stage(lab: &Lab, w: &mut World, vmid: u32, generation: u64, stage: Stage)
                 return fail(lab, w, vmid, &text);
             }
             detect_runtimes(lab, w, vmid);
+            if let Some(said) = files::refused_drop_in(lab, w, vmid) {
+                let log = format!("{}/containerd/containerd.log", files::AGENT);
+                guest::put_file(lab, w, vmid, &log, &format!("containerd: {said}\n"), 0o644);
+                return fail(lab, w, vmid, "Shutdown request received: containerd exited: exit status 1");
+            }
             match role {
                 Role::Server => join::server_boot(lab, w, vmid),
                 Role::Agent => join::agent_boot(lab, w, vmid),

@@ -1,6 +1,8 @@
 //! What a repository's folders ask for: one bundle per `fleet.yaml`, its manifests or its chart. No state.
 use serde_json::{Value, json};
 
+use gpuhost_stdlib::wire::fleet::dropped;
+
 use crate::git::Files;
 use crate::kube::objects::parse_yaml;
 
@@ -91,6 +93,20 @@ fn one(repo: &str, folder: &str, all: &[&str], files: &Files) -> Bundle {
         return Bundle { name: n.to_owned(), path: folder.to_owned(), fleet, objects, error };
     }
     Bundle { name: name_of(repo, folder), path: folder.to_owned(), fleet, objects, error }
+}
+
+/// A customization of a target with the keys that Fleet knows: every other one is lost without a word.
+#[must_use]
+pub fn known_target(given: &Value) -> Value {
+    let mut out = given.clone();
+    for path in dropped(&json!({"targetCustomizations": [given]})) {
+        let key =
+            path.trim_start_matches("targetCustomizations[0].").split(['.', '[']).next().unwrap_or_default().to_owned();
+        if path == format!("targetCustomizations[0].{key}") {
+            out.as_object_mut().map(|m| m.shift_remove(&key));
+        }
+    }
+    out
 }
 
 #[cfg(test)]

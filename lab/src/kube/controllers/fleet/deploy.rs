@@ -3,89 +3,116 @@ use gpuhost_stdlib::wire::blind;
 use serde_json::{Value, json};
 
 use super::bundle::Bundle;
-use crate::kube::charts;
+use super::deployment;
+use crate::kube::charts::{self, Chart};
+use crate::kube::controllers::{helmapply, release};
 use crate::kube::cx::{Cx, key, resource_of};
+use crate::kube::objectset::Set;
 use crate::kube::text::{s, shown};
 
+/// In the chart of a release of Fleet's: the bundle.
+const BUNDLE_ID: &str = "fleet.cattle.io/bundle-id";
 /// Mark of Fleet's objects.
 pub const SET: &str = "objectset.rio.cattle.io/id";
 
 /// How a bundle is on the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
     /// `Ready`, `NotReady`, `Modified`, `ErrApplied`, `WaitApplied`.
     pub word: &'static str,
     /// What Fleet shows.
     pub message: String,
+    /// `namespace/name:revision` of its release, when that was looked at.
+    pub release: Option<String>,
+    /// Its objects, as the deployment's status lists them.
+    pub resources: Vec<Value>,
 }
 
-fn state(word: &'static str, message: impl Into<String>) -> State {
-    State { word, message: message.into() }
+pub(super) fn state(word: &'static str, message: impl Into<String>) -> State {
+    State { word, message: message.into(), ..State::default() }
 }
 
 fn set_id(bundle: &str) -> String {
     format!("default-{bundle}")
 }
 
-/// Objects that the bundle wants, dressed as Helm and Fleet dress them.
-fn wanted(cx: &mut Cx, b: &Bundle) -> Result<(Vec<&'static str>, Vec<Value>), String> {
+/// A bundle as a Helm release.
+struct Release {
+    namespace: String,
+    name: String,
+    crds: Vec<&'static str>,
+    /// As the release keeps it, with the marks that Fleet puts on its objects.
+    chart: Chart,
+}
+
+/// The release that a bundle is, as of a commit.
+fn wanted(cx: &mut Cx, b: &Bundle, commit: &str) -> Result<Release, String> {
     if let Some(e) = &b.error {
         return Err(e.clone());
     }
     let helm = &b.fleet["helm"];
-    let ns = [&b.fleet["namespace"], &b.fleet["defaultNamespace"]].into_iter().find_map(Value::as_str);
-    let ns = ns.unwrap_or("default").to_owned();
-    let release = helm["releaseName"].as_str().unwrap_or(&b.name).to_owned();
-    let mut crds = Vec::new();
-    let mut all = b.objects.clone();
-    if let Some(chart) = helm["chart"].as_str() {
+    let (ns, name) = deployment::release_of(&deployment::options(b), &b.name);
+    let mut chart = Chart {
+        name: b.name.clone(),
+        version: format!("v0.0.0+git-{}", &commit[..commit.len().min(12)]),
+        objects: b.objects.clone(),
+        ..Chart::default()
+    };
+    if let Some(named) = helm["chart"].as_str() {
         let w = charts::Wanted {
-            release: release.clone(),
+            release: name.clone(),
             namespace: ns.clone(),
-            chart: chart.to_owned(),
+            chart: named.to_owned(),
             repo: s(helm, "/repo").to_owned(),
             version: s(helm, "/version").to_owned(),
             kubernetes: cx.c.version.clone(),
             values: helm["values"].clone(),
         };
-        let c = charts::render(&w)?;
+        let mut c = charts::render(&w)?;
         cx.w.meets("kube/charts");
         if !c.notes.is_empty() {
             cx.w.not_rehearsed.insert(blind::chart(&c.name));
         }
-        crds = c.crds;
-        all.extend(c.objects);
+        c.objects.extend(b.objects.clone());
+        chart = c;
     }
-    for o in &mut all {
-        if cx.c.store.kind_of(s(o, "/apiVersion"), s(o, "/kind")).is_none()
-            && !crds.iter().any(|c| c.starts_with(&resource_of(o)))
-        {
-            return Err(format!(
-                "unable to build kubernetes objects from release manifest: resource mapping not found for name: \"{}\" namespace: \"{ns}\" from \"\": no matches for kind \"{}\" in version \"{}\"\nensure CRDs are installed first",
-                s(o, "/metadata/name"),
-                s(o, "/kind"),
-                s(o, "/apiVersion")
-            ));
-        }
+    let crds = std::mem::take(&mut chart.crds);
+    let id = set_id(&b.name);
+    let hash = Set::named(&id).hash();
+    for o in &mut chart.objects {
+        let defined = crds.iter().any(|c| c.starts_with(&resource_of(o)));
         if o["metadata"]["namespace"].is_null() && cx.namespaced(o) {
             o["metadata"]["namespace"] = json!(ns);
         }
-        o["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(release);
-        o["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(ns);
-        o["metadata"]["annotations"][SET] = json!(set_id(&b.name));
-        o["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
-        o["metadata"]["labels"]["objectset.rio.cattle.io/hash"] =
-            json!(crate::kube::text::sha256(&set_id(&b.name))[..40]);
+        if cx.c.store.kind_of(s(o, "/apiVersion"), s(o, "/kind")).is_none() && !defined {
+            return Err(helmapply::unmapped(o));
+        }
+        o["metadata"]["annotations"][SET] = json!(id);
+        o["metadata"]["labels"]["objectset.rio.cattle.io/hash"] = json!(hash);
     }
-    Ok((crds, all))
+    chart.metadata = json!({"name": chart.name, "version": chart.version, "apiVersion": "v2", "annotations": {
+        BUNDLE_ID: b.name, "fleet.cattle.io/agent-namespace": "cattle-fleet-local-system",
+        "fleet.cattle.io/commit": commit, "fleet.cattle.io/keep-resources": (b.fleet["keepResources"] == true).to_string(),
+        "fleet.cattle.io/service-account": ""}});
+    chart.manifest = String::new();
+    Ok(Release { namespace: ns, name, crds, chart })
 }
 
-/// Somebody else's release of that name holds an object.
+/// An object as Helm marks it.
+fn dressed(r: &Release, o: &Value) -> Value {
+    let mut out = o.clone();
+    out["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(r.name);
+    out["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(r.namespace);
+    out["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
+    out
+}
+
+/// Somebody else's release holds an object.
 fn foreign(cx: &Cx, o: &Value) -> Option<String> {
     let live = cx.get(&resource_of(o), s(o, "/metadata/namespace"), s(o, "/metadata/name"))?;
     let theirs = &live["metadata"]["annotations"]["meta.helm.sh/release-name"];
     let ours = &o["metadata"]["annotations"]["meta.helm.sh/release-name"];
-    if live["metadata"]["annotations"][SET] == o["metadata"]["annotations"][SET] {
+    if theirs == ours {
         return None;
     }
     Some(format!(
@@ -96,87 +123,121 @@ fn foreign(cx: &Cx, o: &Value) -> Option<String> {
     ))
 }
 
-/// Brings a bundle's objects to the cluster, when `apply`; says how it is.
-pub fn run(cx: &mut Cx, b: &Bundle, apply: bool, correct: bool) -> State {
-    let (crds, all) = match wanted(cx, b) {
-        Ok(w) => w,
+/// Brings a bundle's release to the cluster, when `apply`; says how it is.
+pub(super) fn run(cx: &mut Cx, b: &Bundle, commit: &str, apply: bool, correct: bool) -> State {
+    let r = match wanted(cx, b, commit) {
+        Ok(r) => r,
         Err(e) => return state("ErrApplied", e),
     };
-    if apply {
-        for crd in crds {
-            let now = cx.now();
-            cx.c.store.install_crd(now, crd);
-            crate::kube::controllers::misc::definition(cx);
-        }
-        let mut namespaces: Vec<String> = all.iter().map(|o| s(o, "/metadata/namespace").to_owned()).collect();
-        namespaces.sort();
-        namespaces.dedup();
-        let made = |n: &str| all.iter().any(|o| s(o, "/kind") == "Namespace" && s(o, "/metadata/name") == n);
-        for ns in namespaces.into_iter().filter(|n| !n.is_empty() && !made(n)) {
-            cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns}}));
-        }
-        if let Some(text) = all.iter().find_map(|o| foreign(cx, o)) {
-            return state("ErrApplied", text);
-        }
-        let mut sorted = all.clone();
-        sorted.sort_by_key(|o| u8::from(s(o, "/kind") != "Namespace"));
-        for o in sorted {
-            cx.writing("fleetagent", |cx| cx.ensure(o));
-        }
-        prune(cx, b, &all);
+    let objects: Vec<Value> = r.chart.objects.iter().map(|o| dressed(&r, o)).collect();
+    if apply && let Err(e) = install(cx, &r, &objects, b) {
+        return state("ErrApplied", e);
     }
-    drift(cx, &all, correct)
+    let mut st = drift(cx, &objects, correct);
+    let applied =
+        cx.get(deployment::DEPLOYMENTS, deployment::HOME, &b.name).map(|d| s(d, "/status/release").to_owned());
+    st.release = match (apply, applied) {
+        // what was applied before is known by its revision: another one on top of it is somebody else's
+        (false, Some(old)) if !old.is_empty() => Some(old),
+        _ => Some(format!("{}/{}:{}", r.namespace, r.name, release::newest(cx, &r.namespace, &r.name))),
+    };
+    st.resources = objects
+        .iter()
+        .map(|o| {
+            json!({"apiVersion": o["apiVersion"], "kind": o["kind"], "name": o["metadata"]["name"],
+            "namespace": o["metadata"]["namespace"]})
+        })
+        .collect();
+    st
 }
 
-/// Objects of the bundle that its folder no longer has.
-fn prune(cx: &mut Cx, b: &Bundle, wanted: &[Value]) {
-    if b.fleet["keepResources"] == true {
-        return;
+/// Helm installs the release, or upgrades what is deployed under its name.
+fn install(cx: &mut Cx, r: &Release, objects: &[Value], b: &Bundle) -> Result<(), String> {
+    for crd in &r.crds {
+        let now = cx.now();
+        cx.c.store.install_crd(now, crd);
+        crate::kube::controllers::misc::definition(cx);
     }
-    let keep: Vec<(String, (String, String))> = wanted.iter().map(|o| (resource_of(o), key(o))).collect();
-    for (resource, (ns, name)) in owned(cx, &b.name) {
-        if !keep.iter().any(|(r, k)| *r == resource && *k == (ns.clone(), name.clone())) {
-            cx.delete(&resource, &ns, &name);
+    cx.writing("fleetagent", |cx| {
+        cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": r.namespace}}))
+    });
+    let deployed = release::current(cx, &r.namespace, &r.name).is_some();
+    // an upgrade takes over what it finds
+    let adopts = deployed || b.fleet["helm"]["takeOwnership"] == true;
+    if let Some(text) = objects.iter().find_map(|o| foreign(cx, o)).filter(|_| !adopts) {
+        return Err(text);
+    }
+    let before = release::objects(cx, &r.namespace, &r.name);
+    let same = |x: &Value, y: &Value| x["kind"] == y["kind"] && key(x) == key(y);
+    let mut sorted: Vec<&Value> = objects.iter().collect();
+    sorted.sort_by_key(|o| u8::from(s(o, "/kind") != "Namespace"));
+    for o in sorted {
+        let old = before.iter().find(|x| same(x, o)).map(|x| dressed(r, x));
+        helmapply::write(cx, "fleetagent", old.as_ref(), o)?;
+    }
+    for old in before.iter().filter(|x| !objects.iter().any(|o| same(x, o))) {
+        let (at, name) = key(old);
+        if !cx.get(&resource_of(old), &at, &name).is_some_and(helmapply::kept) {
+            cx.delete(&resource_of(old), &at, &name);
         }
     }
+    let values = b.fleet["helm"]["values"].clone();
+    cx.writing("fleetagent", |cx| release::record(cx, &r.namespace, &r.name, &r.chart, &values));
+    Ok(())
 }
 
-/// Objects that carry the bundle's mark.
-fn owned(cx: &Cx, bundle: &str) -> Vec<(String, (String, String))> {
-    let id = set_id(bundle);
-    let resources: Vec<String> = cx.c.store.resources().map(str::to_owned).collect();
-    let mut out = Vec::new();
-    for r in resources {
-        for o in cx.list(&r) {
-            if o["metadata"]["annotations"][SET] == id.as_str() && s(o, "/kind") != "PersistentVolumeClaim" {
-                out.push((r.clone(), key(o)));
+/// Somebody upgrades a release with helm to a chart of its own, which has the first of its objects and no other.
+///
+/// # Errors
+/// When there is no such release.
+pub fn upgrade_by_hand(cx: &mut Cx, ns: &str, name: &str) -> Result<(), String> {
+    let mut objects = release::objects(cx, ns, name);
+    if objects.len() < 2 {
+        return Err(format!("release {ns}/{name} has no objects to lose"));
+    }
+    let gone = objects.split_off(1);
+    for o in gone {
+        let (at, n) = key(&o);
+        cx.delete(&resource_of(&o), &at, &n);
+    }
+    let chart = Chart { name: "own".to_owned(), version: "0.1.0".to_owned(), objects, ..Chart::default() };
+    cx.writing("helm", |cx| release::record(cx, ns, name, &chart, &Value::Null));
+    Ok(())
+}
+
+/// A deployment goes: its release is uninstalled with all it holds, unless the bundle keeps its objects.
+pub(super) fn remove(cx: &mut Cx, d: &Value) {
+    let (ns, name) = deployment::release_of(&d["spec"]["options"], s(d, "/metadata/name"));
+    if d["spec"]["options"]["keepResources"] != true {
+        for o in release::objects(cx, &ns, &name).iter().rev() {
+            let (at, n) = key(o);
+            if !cx.get(&resource_of(o), &at, &n).is_some_and(helmapply::kept) {
+                cx.delete(&resource_of(o), &at, &n);
             }
         }
     }
-    out
+    release::forget(cx, &ns, &name);
 }
 
-/// A bundle is gone: so are its objects, unless it keeps them.
-pub fn remove(cx: &mut Cx, bundle: &Value) {
-    if bundle["spec"]["keepResources"] == true {
-        return;
-    }
-    for (resource, (ns, name)) in owned(cx, s(bundle, "/metadata/name")) {
-        cx.delete(&resource, &ns, &name);
-    }
-}
-
-/// Whether `live` still has everything that `wanted` says.
-fn differs(wanted: &Value, live: &Value, path: &str) -> Option<String> {
+/// What `wanted` says and `live` has not: the first of it, in its place.
+fn differs(wanted: &Value, live: &Value) -> Option<Value> {
     match (wanted, live) {
         (Value::Object(w), Value::Object(_)) => {
-            w.iter().find_map(|(k, v)| differs(v, &live[k], &format!("{path}.{k}")))
+            w.iter().find_map(|(k, v)| differs(v, &live[k]).map(|d| json!({k.as_str(): d})))
         }
         (Value::Array(w), Value::Array(l)) if w.len() == l.len() => {
-            w.iter().zip(l).enumerate().find_map(|(i, (a, b))| differs(a, b, &format!("{path}[{i}]")))
+            w.iter().zip(l).any(|(a, b)| differs(a, b).is_some()).then(|| wanted.clone())
         }
-        (w, l) => (w != l && !same_quantity(w, l)).then(|| format!("{path}: {l} instead of {w}")),
+        (w, l) => (w != l && !same_quantity(w, l)).then(|| w.clone()),
     }
+}
+
+/// `service.v1 shop/web`: an object as Fleet's messages name it.
+fn shown_as(o: &Value) -> String {
+    let (ns, name) = key(o);
+    let group = s(o, "/apiVersion").split_once('/').map_or(s(o, "/apiVersion"), |(g, _)| g);
+    let place = if ns.is_empty() { name } else { format!("{ns}/{name}") };
+    format!("{}.{group} {place}", s(o, "/kind").to_lowercase())
 }
 
 fn same_quantity(a: &Value, b: &Value) -> bool {
@@ -188,22 +249,25 @@ fn drift(cx: &mut Cx, all: &[Value], correct: bool) -> State {
     for o in all {
         let (ns, name) = key(o);
         let resource = resource_of(o);
-        let what = format!("{} {name}", resource);
+        let what = shown_as(o);
         match cx.get(&resource, &ns, &name).cloned() {
             None => bad.push((state("Modified", format!("{what} missing")), o.clone())),
             Some(live) => {
                 let fields = ["spec", "data", "rules"];
-                let found =
-                    fields.iter().find_map(|f| if o[*f].is_null() { None } else { differs(&o[*f], &live[*f], f) });
+                let found = fields.iter().find_map(|f| {
+                    if o[*f].is_null() { None } else { differs(&o[*f], &live[*f]).map(|d| json!({*f: d})) }
+                });
                 if let Some(d) = found {
-                    bad.push((state("Modified", format!("{what} modified {{{d}}}")), o.clone()));
+                    bad.push((state("Modified", format!("{what} modified {d}")), o.clone()));
                 }
             }
         }
     }
     if correct {
         for (_, o) in std::mem::take(&mut bad) {
-            cx.writing("fleetagent", |cx| cx.ensure(o));
+            if let Err(e) = helmapply::write(cx, "fleetagent", None, &o) {
+                return state("ErrApplied", e);
+            }
         }
     }
     if let Some((st, _)) = bad.into_iter().next() {

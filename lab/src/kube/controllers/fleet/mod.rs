@@ -1,6 +1,8 @@
 //! Fleet: repositories that it follows, the bundles that come of them, and what those do to the cluster.
 pub mod bundle;
 mod deploy;
+mod deployment;
+mod show;
 
 use serde_json::{Value, json};
 
@@ -10,11 +12,14 @@ use super::claims::ready_pod;
 use crate::git;
 use crate::world::World;
 use bundle::Bundle;
-pub use deploy::SET;
-use deploy::State;
+pub use deploy::{SET, upgrade_by_hand};
+use deploy::{State, state};
+pub use deployment::HOME;
 
 const REPOS: &str = "gitrepos.fleet.cattle.io";
 const BUNDLES: &str = "bundles.fleet.cattle.io";
+/// Holds a bundle until its deployments are gone.
+const FINALIZER: &str = "fleet.cattle.io/bundle-finalizer";
 /// Where the agent's pod is noted that stopped polling.
 pub const WEDGED: &str = "fleet/wedged";
 
@@ -34,10 +39,21 @@ pub fn reconcile(cx: &mut Cx) {
     if !works(cx) {
         return;
     }
+    forgotten(cx);
+    if agent(cx) && deployment::departing(cx) {
+        // what was uninstalled goes first; that its deployment is gone brings the controller back here
+        return;
+    }
+    deployment::leaving(cx, BUNDLES, FINALIZER);
     for repo in repos(cx) {
         one(cx, &repo);
     }
-    forgotten(cx);
+    show::cluster(cx);
+}
+
+/// Whether the agent of the local cluster works.
+fn agent(cx: &Cx) -> bool {
+    ready_pod(cx, "app", "fleet-agent").is_some()
 }
 
 /// Before somebody reads repositories: the time of the last poll is computed, not written every minute.
@@ -88,7 +104,6 @@ fn forgotten(cx: &mut Cx) {
         let (ns, name) = key(&b);
         let repo = s(&b, "/metadata/labels/fleet.cattle.io~1repo-name");
         if cx.get(REPOS, &ns, repo).is_none() {
-            deploy::remove(cx, &b);
             cx.delete(BUNDLES, &ns, &name);
         }
     }
@@ -176,122 +191,82 @@ fn one(cx: &mut Cx, repo: &Value) {
         s(repo, "/status/commit") == commit.id && repo["status"]["observedGeneration"].as_i64() == Some(generation);
     let bundles: Vec<Bundle> = watched(repo).iter().flat_map(|p| bundle::read(&name, p, &commit.files)).collect();
     let here = targeted(repo);
+    if !seen {
+        import(cx, repo, &bundles, &commit.id);
+    }
     let mut states = Vec::new();
     for b in &bundles {
-        states.push((b.name.clone(), apply(cx, repo, b, &commit.id, here, !seen)));
+        let there = cx.get(BUNDLES, &ns, &b.name).is_some_and(|o| o["metadata"]["deletionTimestamp"].is_null());
+        // one that somebody deleted comes back with the next commit, or when the repository is synced by force
+        if there {
+            states.push((b.name.clone(), apply(cx, repo, b, &commit.id, here, !seen)));
+        }
+    }
+    show::repo(cx, repo, &commit.id, here && !states.is_empty(), &states);
+}
+
+/// The job that reads a commit: its folders become Bundles, those without a folder go.
+fn import(cx: &mut Cx, repo: &Value, bundles: &[Bundle], commit: &str) {
+    let (ns, name) = key(repo);
+    for b in bundles {
+        let mut spec = deployment::options(b);
+        let restricted = match arr(repo, "/spec/targets") {
+            [] => vec![json!({"name": "default", "clusterGroup": "default"})],
+            list => list.to_vec(),
+        };
+        let mut targets: Vec<Value> = arr(&b.fleet, "/targetCustomizations").iter().map(bundle::known_target).collect();
+        targets.extend(restricted.clone());
+        spec["targets"] = json!(targets);
+        spec["targetRestrictions"] = json!(restricted);
+        let labels = json!({"fleet.cattle.io/repo-name": name, "fleet.cattle.io/commit": commit});
+        let object = json!({"apiVersion": "fleet.cattle.io/v1alpha1", "kind": "Bundle",
+            "metadata": {"name": b.name, "namespace": ns, "labels": labels, "finalizers": [FINALIZER]}, "spec": spec});
+        cx.writing("fleetcli", |cx| cx.ensure(object));
     }
     let old: Vec<Value> = cx.list_in(BUNDLES, &ns).into_iter().cloned().collect();
     for b in old {
         let mine = s(&b, "/metadata/labels/fleet.cattle.io~1repo-name") == name;
         if mine && !bundles.iter().any(|x| x.name == s(&b, "/metadata/name")) {
-            deploy::remove(cx, &b);
             cx.delete(BUNDLES, &ns, s(&b, "/metadata/name"));
         }
     }
-    status(cx, repo, &commit.id, here, &states);
+    deployment::leaving(cx, BUNDLES, FINALIZER);
 }
 
-/// Makes the Bundle, its deployment on the cluster, and shows both.
+/// Makes the bundle's deployment on the cluster, and shows both.
 fn apply(cx: &mut Cx, repo: &Value, b: &Bundle, commit: &str, here: bool, changed: bool) -> State {
     let ns = s(repo, "/metadata/namespace").to_owned();
-    let repo_name = s(repo, "/metadata/name").to_owned();
-    if cx.get(BUNDLES, &ns, &b.name).is_none_or(|o| o["metadata"]["labels"]["fleet.cattle.io/commit"] != commit) {
-        let mut spec = json!({"targets": [{"clusterName": "local"}]});
-        for key in ["defaultNamespace", "helm", "keepResources"] {
-            if !b.fleet[key].is_null() {
-                spec[key] = b.fleet[key].clone();
-            }
+    let st = match (here, agent(cx)) {
+        (false, _) => {
+            deployment::withdraw(cx, &b.name);
+            state("Ready", "")
         }
-        cx.ensure(json!({"apiVersion": "fleet.cattle.io/v1alpha1", "kind": "Bundle",
-            "metadata": {"name": b.name, "namespace": ns, "labels": {"fleet.cattle.io/repo-name": repo_name, "fleet.cattle.io/commit": commit}},
-            "spec": spec}));
-    }
-    let agent = ready_pod(cx, "app", "fleet-agent").is_some();
-    let st = match (here, agent) {
-        (false, _) => State { word: "Ready", message: String::new() },
-        (true, false) if changed => {
-            State { word: "WaitApplied", message: "waiting for the agent of cluster local".to_owned() }
-        }
-        (true, false) => State { word: "NotReady", message: "agent of cluster local is offline".to_owned() },
-        (true, true) => {
-            let mark = format!("fleet/applied/{}", b.name);
-            let applied = cx.c.apps.get(&mark).and_then(Value::as_str) == Some(commit);
-            let correct = repo["spec"]["correctDrift"]["enabled"] == true;
-            let st = deploy::run(cx, b, !applied || changed, correct);
-            if st.word != "ErrApplied" {
-                cx.c.apps.insert(mark, json!(commit));
+        (true, works) => {
+            let d = deployment::ensure(cx, repo, b);
+            let gone = !d["metadata"]["deletionTimestamp"].is_null();
+            match works && !gone {
+                false if gone || changed => state("WaitApplied", "waiting for the agent of cluster local"),
+                false => state("NotReady", "agent of cluster local is offline"),
+                true => deployed(cx, repo, b, commit, &d, changed),
             }
-            st
         }
     };
-    show(cx, &ns, &b.name, here, &st);
+    if here {
+        deployment::show(cx, &b.name, &st);
+    }
+    show::bundle(cx, &ns, &b.name, here, &st);
     st
 }
 
-fn show(cx: &mut Cx, ns: &str, bundle: &str, here: bool, st: &State) {
-    let ok = st.word == "Ready";
-    let desired = i64::from(here);
-    let mut summary = json!({"desiredReady": desired, "ready": if ok { desired } else { 0 }});
-    if !ok {
-        let field = format!("{}{}", st.word[..1].to_lowercase(), &st.word[1..]);
-        summary[field] = json!(1);
-        summary["nonReadyResources"] =
-            json!([{"name": "fleet-local/local", "bundleState": st.word, "message": st.message}]);
+/// The agent looks at a deployment: one that it has not applied yet, it applies.
+fn deployed(cx: &mut Cx, repo: &Value, b: &Bundle, commit: &str, d: &Value, changed: bool) -> State {
+    let mark = format!("fleet/applied/{}", b.name);
+    let now = format!("{commit} {}", s(d, "/metadata/uid"));
+    let applied = cx.c.apps.get(&mark).and_then(Value::as_str) == Some(&now);
+    let correct = repo["spec"]["correctDrift"]["enabled"] == true;
+    let st = deploy::run(cx, b, commit, !applied || changed, correct);
+    if st.word != "ErrApplied" {
+        cx.c.apps.insert(mark, json!(now));
     }
-    let same = cx.get(BUNDLES, ns, bundle).is_some_and(|b| b["status"]["summary"] == summary);
-    if same {
-        return;
-    }
-    let stamp = cx.stamp();
-    let text = if ok { String::new() } else { format!("{}(1) [Cluster fleet-local/local: {}]", st.word, st.message) };
-    cx.update(BUNDLES, ns, bundle, |o| {
-        o["status"]["summary"] = summary;
-        o["status"]["display"] = json!({"readyClusters": format!("{}/{desired}", if ok { desired } else { 0 }), "state": if ok { "" } else { st.word }});
-        set_condition(o, &stamp, "Ready", if ok { "True" } else { "False" }, "", &text);
-    });
-}
-
-fn status(cx: &mut Cx, repo: &Value, commit: &str, here: bool, states: &[(String, State)]) {
-    let (ns, name) = key(repo);
-    let bad: Vec<String> = states
-        .iter()
-        .filter(|(_, st)| st.word != "Ready")
-        .map(|(b, st)| format!("{}(1) [Bundle {b}: {}]", st.word, st.message))
-        .collect();
-    let ready = states.len() - bad.len();
-    let clusters = i64::from(here);
-    let generation = repo["metadata"]["generation"].clone();
-    let display = json!({"readyBundleDeployments": format!("{ready}/{}", states.len()), "state": states.iter().find(|(_, s)| s.word != "Ready").map_or("", |(_, s)| s.word)});
-    let now = cx.get(REPOS, &ns, &name).cloned().unwrap_or_default();
-    let same = now["status"]["commit"] == commit
-        && now["status"]["observedGeneration"] == generation
-        && arr(&now, "/status/conditions").iter().any(|c| c["type"] == "GitPolling" && c["status"] == "True")
-        && now["status"]["display"] == display
-        && now["status"]["desiredReadyClusters"] == clusters;
-    if same {
-        return;
-    }
-    let stamp = cx.stamp();
-    let text = bad.join("; ");
-    cx.update(REPOS, &ns, &name, |o| {
-        let st = &mut o["status"];
-        st["observedGeneration"] = generation;
-        st["commit"] = json!(commit);
-        st["pollingCommit"] = json!(commit);
-        st["lastPollingTriggered"] = json!(stamp);
-        st["gitJobStatus"] = json!("Current");
-        st["desiredReadyClusters"] = json!(clusters);
-        st["readyClusters"] = json!(if bad.is_empty() { clusters } else { 0 });
-        st["display"] = display;
-        let is = if bad.is_empty() { "True" } else { "False" };
-        for (kind, is, text) in [
-            ("GitPolling", "True", ""),
-            ("Accepted", "True", ""),
-            ("Ready", is, text.as_str()),
-            ("Reconciling", "False", ""),
-            ("Stalled", "False", ""),
-        ] {
-            set_condition(o, &stamp, kind, is, "", text);
-        }
-    });
+    st
 }

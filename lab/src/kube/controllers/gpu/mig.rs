@@ -12,6 +12,8 @@ use crate::spec::PciSpec;
 /// Label that says how the cards are to be cut.
 const CONFIG: &str = "nvidia.com/mig.config";
 const STATE: &str = "nvidia.com/mig.config.state";
+/// A service that watches the cards and so holds them (NVIDIA's MIG user guide names it).
+pub(crate) const HOLDER: &str = "nvidia-dcgm.service";
 /// The configurations that the operator brings.
 pub(super) const CONFIGS: &str = "default-mig-parted-config";
 
@@ -152,8 +154,23 @@ pub(super) fn apply(cx: &mut Cx, node: &str) {
         ("all-disabled", _) => false,
         (_, Some(_)) => true,
         // a name that the configurations do not have, or instances that the card does not
-        _ => return set_state(cx, node, "failed"),
+        _ => {
+            say(cx, node, &format!("Error selecting MIG config: selected mig-config not present: {wanted}"));
+            return set_state(cx, node, "failed");
+        }
     };
+    if cards.iter().any(|(_, c)| c.mig != on) && held(cx, vmid) {
+        let each = cards.iter().map(|(p, _)| format!("  GPU 0000{}: In use by another client\n", p.address));
+        let (all, n) = (each.collect::<String>(), cards.len());
+        say(
+            cx,
+            node,
+            &format!(
+                "The following GPUs could not be reset:\n{all}\n{n} devices are currently being used by one or more other processes (e.g., Fabric Manager, CUDA application, graphics application such as an X server, or a monitoring application such as another instance of nvidia-smi). Please first kill all processes using these devices and all compute applications running in the system.\nError applying MIG configuration with hooks: error resetting all GPUs: exit status 255"
+            ),
+        );
+        return set_state(cx, node, "failed");
+    }
     cx.w.change_cards_of(vmid, |c| c.mig_next = on);
     let applied = cards.iter().all(|(_, c)| c.mig == on);
     if applied {
@@ -164,6 +181,22 @@ pub(super) fn apply(cx: &mut Cx, node: &str) {
     if cx.c.nodes.get(node).is_some_and(|n| n.plugin) {
         plugin::offer(cx, node, vmid);
     }
+}
+
+/// Whether a program of the machine itself holds its cards: their mode cannot be changed then.
+fn held(cx: &Cx, vmid: u32) -> bool {
+    let g = cx.w.guests.get(&vmid);
+    g.and_then(|g| g.services.get(HOLDER)).is_some_and(|u| u.state == "active")
+}
+
+/// The manager of a node writes a line.
+fn say(cx: &mut Cx, node: &str, text: &str) {
+    let app = "nvidia-mig-manager";
+    let mine = |p: &&Value| s(p, "/spec/nodeName") == node && s(p, "/metadata/labels/app") == app;
+    let Some(uid) = cx.list_in("pods", NS).into_iter().find(mine).map(|p| s(p, "/metadata/uid").to_owned()) else {
+        return;
+    };
+    crate::kube::controllers::logs::repeat(cx, &uid, app, text);
 }
 
 fn set_state(cx: &mut Cx, node: &str, state: &str) {

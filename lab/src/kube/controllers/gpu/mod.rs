@@ -4,6 +4,7 @@ mod mig;
 mod operands;
 mod plugin;
 mod policy;
+mod validator;
 
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ use crate::guest;
 use crate::world::World;
 
 pub use given::{Given, given, is_gpu};
+pub(crate) use mig::HOLDER;
 pub use operands::run_of;
 pub use plugin::{refresh, withdraw};
 pub use policy::{node, reconcile};
@@ -22,6 +24,7 @@ pub use policy::{node, reconcile};
 const NS: &str = "gpu-operator";
 const POLICY: &str = "clusterpolicies.nvidia.com";
 const GPU: &str = "nvidia.com/gpu";
+const DRIVER: &str = "nvidia.com/gpu.deploy.driver";
 const DEVICE: &str = "feature.node.kubernetes.io/pci-10de.present";
 
 /// An operand is ready on its node.

@@ -2,7 +2,7 @@
 use serde_json::Value;
 
 use super::super::behaviour::Run;
-use super::{mig, plugin};
+use super::{mig, plugin, validator};
 use crate::kube::cx::Cx;
 use crate::kube::state::NodeRt;
 use crate::kube::text::{arr, s};
@@ -26,7 +26,8 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Option<Run> {
     let rt = cx.c.nodes.get(node).cloned().unwrap_or_default();
     let init = arr(pod, "/spec/initContainers").iter().any(|i| i["name"] == c["name"]);
     Some(match (s(pod, "/metadata/labels/app"), init) {
-        ("nvidia-driver-daemonset", _) => driver(cx, &rt),
+        ("nvidia-driver-daemonset", true) => driver_manager(cx, &rt, node),
+        ("nvidia-driver-daemonset", false) => driver(cx, &rt),
         ("nvidia-container-toolkit-daemonset", true) => driver_validation(cx, &rt, pod),
         ("nvidia-container-toolkit-daemonset", false) => toolkit(cx, c),
         (
@@ -34,7 +35,6 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Option<Run> {
             | "gpu-feature-discovery"
             | "nvidia-dcgm-exporter"
             | "nvidia-mig-manager"
-            | "nvidia-operator-validator"
             | "nvidia-device-plugin-mps-control-daemon",
             true,
         ) => {
@@ -47,16 +47,31 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Option<Run> {
             }
         }
         ("nvidia-device-plugin-daemonset", false) => device_plugin(cx, &rt),
-        ("nvidia-operator-validator", false) if !rt.plugin => wait("waiting for GPU resources to be discovered"),
+        ("nvidia-operator-validator", true) => validator::step(cx, pod, s(c, "/name"), &rt),
         ("nvidia-operator-validator", false) => {
-            Run::Forever { ready_ms: 8000, log: "all validations are successful".to_owned() }
+            Run::Forever { ready_ms: 2000, log: "all validations are successful".to_owned() }
         }
+        ("nvidia-cuda-validator" | "nvidia-device-plugin-validator", init) => validator::workload(cx, pod, &rt, init),
         ("nvidia-dcgm-exporter", false) => Run::Forever { ready_ms: 3000, log: xids(cx, rt.vmid) },
         ("gpu-feature-discovery" | "nvidia-mig-manager" | "nvidia-device-plugin-mps-control-daemon", false) => {
             Run::forever(3000)
         }
         _ => return None,
     })
+}
+
+/// The driver manager clears the way for the driver container, unless the guest has a driver of its own: then it says so
+/// on the node, which takes the whole pod away (k8s-driver-manager's sources).
+fn driver_manager(cx: &mut Cx, rt: &NodeRt, node: &str) -> Run {
+    if crate::guest::own_driver(cx.w, rt.vmid).is_none() {
+        return done(1500, "level=info msg=\"Driver uninstallation completed successfully\"");
+    }
+    super::label(cx, node, &[(super::DRIVER, "pre-installed")]);
+    let log = format!(
+        "level=info msg=\"NVIDIA GPU driver is already pre-installed on the node, disabling the containerized driver\"\nlevel=info msg=\"Labeling node {node} with {}=pre-installed\"\nlevel=fatal msg=\"driver is pre-installed on host\"",
+        super::DRIVER
+    );
+    Run::Exit { code: 1, after_ms: 60_000, log }
 }
 
 /// The driver container: it builds the module for the running kernel and loads it, if nothing is in the way.
@@ -116,8 +131,9 @@ fn driver_validation(cx: &mut Cx, rt: &NodeRt, pod: &Value) -> Run {
         return done(1500, "running command: nvidia-smi");
     }
     let ours = super::policy::driver_container(cx);
+    let own = crate::guest::own_driver(cx.w, rt.vmid);
     let host = cx.w.guests.get(&rt.vmid).and_then(|g| g.facts.nvidia_driver.clone());
-    match host.filter(|_| !ours) {
+    match host.filter(|_| !ours || own.is_some()) {
         Some(version) => {
             let node = s(pod, "/spec/nodeName").to_owned();
             cx.node_rt(&node).driver = Some(version);

@@ -30,10 +30,8 @@ pub fn node(cx: &mut Cx, name: &str) {
     if n["metadata"]["labels"][DEVICE] != "true" {
         return;
     }
-    let driver = if driver_container(cx) { "true" } else { "pre-installed" };
     let mut labels = vec![
         ("nvidia.com/gpu.present", "true"),
-        ("nvidia.com/gpu.deploy.driver", driver),
         ("nvidia.com/gpu.deploy.container-toolkit", "true"),
         ("nvidia.com/gpu.deploy.device-plugin", "true"),
         ("nvidia.com/gpu.deploy.gpu-feature-discovery", "true"),
@@ -43,6 +41,10 @@ pub fn node(cx: &mut Cx, name: &str) {
         ("nvidia.com/gpu.deploy.operator-validator", "true"),
         ("nvidia.com/gpu.deploy.mig-manager", "true"),
     ];
+    // the driver manager writes `pre-installed` here, which stays
+    if n["metadata"]["labels"][super::DRIVER].is_null() {
+        labels.push((super::DRIVER, "true"));
+    }
     if !super::plugin::wants_mig(&n) {
         labels.push(("nvidia.com/mig.config", "all-disabled"));
     }
@@ -66,8 +68,10 @@ const OPERANDS: &[Operand] = &[
     ("gpu-feature-discovery", "gpu-feature-discovery", "nvcr.io/nvidia/k8s-device-plugin:v0.19.3", true, true),
     ("nvidia-dcgm-exporter", "dcgm-exporter", "nvcr.io/nvidia/k8s/dcgm-exporter:4.5.3-4.8.2-distroless", true, true),
     ("nvidia-mig-manager", "mig-manager", "nvcr.io/nvidia/cloud-native/k8s-mig-manager:v0.14.2", true, true),
-    ("nvidia-operator-validator", "operator-validator", "nvcr.io/nvidia/gpu-operator-validator:v26.3.3", true, true),
+    ("nvidia-operator-validator", "operator-validator", super::validator::IMAGE, true, true),
 ];
+
+const DRIVER_MANAGER: &str = "nvcr.io/nvidia/cloud-native/k8s-driver-manager:v0.11.0";
 
 /// `repository:version` of an operand whose policy names a version.
 fn image_of(default: &str, version: &Value) -> String {
@@ -129,8 +133,17 @@ fn operand(policy: &Value, o: &Operand) -> Option<Value> {
         .spec("serviceAccountName", json!(account_of(name)))
         .spec("priorityClassName", json!("system-node-critical"));
     if waits {
-        let first = if deploy == "container-toolkit" { "driver-validation" } else { "toolkit-validation" };
-        w = w.init(Container::new(first, "nvcr.io/nvidia/gpu-operator-validator:v26.3.3"));
+        let before: &[&str] = match deploy {
+            "container-toolkit" => &["driver-validation"],
+            "operator-validator" => super::validator::STEPS,
+            _ => &["toolkit-validation"],
+        };
+        for name in before {
+            w = w.init(Container::new(name, super::validator::IMAGE));
+        }
+    }
+    if deploy == "driver" {
+        w = w.init(Container::new("k8s-driver-manager", DRIVER_MANAGER));
     }
     if runtime {
         w = w.spec("runtimeClassName", json!("nvidia"));
