@@ -1,4 +1,5 @@
 //! `doctor`: from what does not work to its one cause, from the hypervisor up to the notebook.
+mod addresses;
 mod finding;
 mod fleet;
 pub mod gitops;
@@ -7,10 +8,12 @@ mod machines;
 mod mend;
 mod nodes;
 mod platform;
+mod releases;
 mod replicas;
 mod scene;
 mod script;
 mod servers;
+mod share;
 mod storage;
 mod upkeep;
 pub mod volumes;
@@ -76,9 +79,10 @@ pub async fn diagnose(ctx: &Ctx, part: Part) -> OpResult<Vec<Finding>> {
         let mut s = Scene::new(op.ctx())?;
         diagnose_machines(&mut s).await;
         nodes::reach(&mut s).await?;
+        addresses::diagnose(&mut s).await?;
         nodes::diagnose(&mut s).await?;
         servers::diagnose(&mut s).await?;
-        if matches!(part, Part::All | Part::Storage) {
+        if matches!(part, Part::All | Part::Storage) && !share::differs(&mut s).await? {
             storage::diagnose(&mut s).await?;
         }
         if part == Part::All {
@@ -93,6 +97,7 @@ pub async fn diagnose(ctx: &Ctx, part: Part) -> OpResult<Vec<Finding>> {
         }
         if part == Part::All {
             replicas::pulls(&mut s).await?;
+            releases::diagnose(&mut s).await?;
             replicas::diagnose(&mut s).await?;
         }
         Ok(s.found)

@@ -23,7 +23,7 @@ fn finding(
     Finding { id, area, target: target.to_owned(), cause, evidence: line(evidence), fix: fix.to_owned(), next }
 }
 
-/// Workloads that the platform cannot do without: section, namespace, deployment, replicas, id, what their absence means.
+/// Workloads that the platform cannot do without: section, its namespace unless its HelmChart names another one, deployment, replicas, id, what their absence means.
 const PARTS: &[(&str, &str, &str, &str, &str, &str)] = &[
     ("cert_manager", "cert-manager", "cert-manager", "1", "cert-manager-down", "no certificate is made or renewed"),
     (
@@ -45,10 +45,11 @@ const PARTS: &[(&str, &str, &str, &str, &str, &str)] = &[
 /// `unreachable`, `denied`.
 pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
     let Some(cluster) = s.cluster.clone() else { return Ok(()) };
-    for (section, ns, name, replicas, id, what) in PARTS {
+    for (section, usual, name, replicas, id, what) in PARTS {
         if !s.site.platform.contains_key(*section) {
             continue;
         }
+        let ns = &namespace_of(s, &cluster, &section.replace('_', "-"), usual).await?;
         let found = cluster.find_object(&s.ctx, "deployment", ns, name).await?;
         let have = found.as_ref().map_or(0, |d| d["status"]["availableReplicas"].as_i64().unwrap_or(0));
         if have > 0 {
@@ -82,6 +83,12 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
     Ok(())
 }
 
+/// The namespace of a release, as its HelmChart names it.
+async fn namespace_of(s: &Scene, cluster: &Cluster, release: &str, usual: &str) -> OpResult<String> {
+    let chart = cluster.find_object(&s.ctx, "helmcharts.helm.cattle.io", "kube-system", release).await?;
+    Ok(chart.as_ref().and_then(|c| c["spec"]["targetNamespace"].as_str()).unwrap_or(usual).to_owned())
+}
+
 async fn why(s: &Scene, cluster: &Cluster, ns: &str, app: &str) -> OpResult<String> {
     for p in cluster.list_labelled(&s.ctx, "pod", ns, ("app", app)).await? {
         if let Some(w) = cluster.explain_pod(&s.ctx, ns, p["metadata"]["name"].as_str().unwrap_or_default()).await? {
@@ -97,7 +104,8 @@ fn declared(s: &Scene, section: &str, key: &str) -> String {
 
 async fn rancher(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
     let host = declared(s, "rancher", "hostname");
-    let ingresses = cluster.list_in(&s.ctx, "ingress", "cattle-system").await?;
+    let ns = namespace_of(s, cluster, "rancher", "cattle-system").await?;
+    let ingresses = cluster.list_in(&s.ctx, "ingress", &ns).await?;
     certificates(s, cluster, &ingresses).await?;
     let served: Vec<String> = ingresses
         .iter()
@@ -170,7 +178,13 @@ async fn values_of(s: &mut Scene, cluster: &Cluster, release: &str) -> OpResult<
 }
 
 async fn hub(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
-    let Some(v) = values_of(s, cluster, "jupyterhub").await? else { return Ok(()) };
+    let Some(mut v) = values_of(s, cluster, "jupyterhub").await? else { return Ok(()) };
+    let ns = namespace_of(s, cluster, "jupyterhub", "jupyterhub").await?;
+    if v.is_null() {
+        // not ours to give: what the release was installed with says it
+        let Some(newest) = cluster.release_revisions(&s.ctx, &ns, "jupyterhub").await?.pop() else { return Ok(()) };
+        v = newest.values;
+    }
     let auth = v["hub"]["config"]["JupyterHub"]["authenticator_class"].as_str().unwrap_or("dummy");
     if auth.to_lowercase().contains("dummy") {
         let cause = "the hub's authenticator is the dummy: anybody logs in as anybody".to_owned();
@@ -184,7 +198,7 @@ async fn hub(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
             DEPLOY.into(),
         ));
     }
-    if let Some(said) = token_refused(s, cluster).await {
+    if let Some(said) = token_refused(s, cluster, &ns).await {
         let cause = "the hub does not know verify's service token".to_owned();
         s.add(finding(
             "hub-token",
@@ -196,10 +210,10 @@ async fn hub(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
             DEPLOY.into(),
         ));
     }
-    spawns(s, cluster, &v).await
+    spawns(s, cluster, &ns, &v).await
 }
 
-async fn token_refused(s: &Scene, cluster: &Cluster) -> Option<String> {
+async fn token_refused(s: &Scene, cluster: &Cluster, ns: &str) -> Option<String> {
     let token: Secret = s.ctx.secret_ref("hub_token", "state:hub_token").ok()?;
     let node = s.site.nodes_of(RoleKind::Server).find(|n| !s.down.contains(&n.name))?.clone();
     let o = ServiceRequestOptions {
@@ -209,12 +223,12 @@ async fn token_refused(s: &Scene, cluster: &Cluster) -> Option<String> {
         body: Value::Null,
         repeatable: false,
     };
-    let (status, body) = cluster.request_service(&s.ctx, &s.host(&node), "jupyterhub/hub:8081", &o).await.ok()?;
+    let (status, body) = cluster.request_service(&s.ctx, &s.host(&node), &format!("{ns}/hub:8081"), &o).await.ok()?;
     matches!(status, 401 | 403).then(|| format!("{status} {body}"))
 }
 
 /// What would keep a notebook from starting: storage, image, GPUs.
-async fn spawns(s: &mut Scene, cluster: &Cluster, v: &Value) -> OpResult<()> {
+async fn spawns(s: &mut Scene, cluster: &Cluster, ns: &str, v: &Value) -> OpResult<()> {
     let single = &v["singleuser"];
     if let Some(class) = single["storage"]["dynamic"]["storageClass"].as_str()
         && cluster.find_object(&s.ctx, "storageclass", "", class).await?.is_none()
@@ -260,8 +274,8 @@ async fn spawns(s: &mut Scene, cluster: &Cluster, v: &Value) -> OpResult<()> {
             ));
         }
     }
-    metadata(s, cluster, single).await?;
-    image(s, cluster, single).await
+    metadata(s, cluster, ns, single).await?;
+    image(s, cluster, ns, single).await
 }
 
 /// The most that one node has of each GPU resource.
@@ -277,11 +291,11 @@ fn gpu_resources(nodes: &[Value]) -> BTreeMap<String, i64> {
 }
 
 /// The container that blocks the cloud's metadata, where the kernel has no tables for it: no notebook gets past it.
-async fn metadata(s: &mut Scene, cluster: &Cluster, single: &Value) -> OpResult<()> {
+async fn metadata(s: &mut Scene, cluster: &Cluster, ns: &str, single: &Value) -> OpResult<()> {
     if single["cloudMetadata"]["blockWithIptables"] == false {
         return Ok(());
     }
-    let events = cluster.list_in(&s.ctx, "event", "jupyterhub").await?;
+    let events = cluster.list_in(&s.ctx, "event", ns).await?;
     let failed = events.iter().filter(|e| e["type"] == "Warning").find(|e| {
         let of = |p: &str| e.pointer(p).and_then(Value::as_str).is_some_and(|t| t.contains("block-cloud-metadata"));
         of("/message") || of("/involvedObject/fieldPath")
@@ -301,14 +315,14 @@ async fn metadata(s: &mut Scene, cluster: &Cluster, single: &Value) -> OpResult<
 }
 
 /// The newest image that could not be pulled, if a profile still names it.
-async fn image(s: &mut Scene, cluster: &Cluster, single: &Value) -> OpResult<()> {
+async fn image(s: &mut Scene, cluster: &Cluster, ns: &str, single: &Value) -> OpResult<()> {
     let named: Vec<&str> = single["profileList"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(|p| p["kubespawner_override"]["image"].as_str())
         .collect();
-    let events = cluster.list_in(&s.ctx, "event", "jupyterhub").await?;
+    let events = cluster.list_in(&s.ctx, "event", ns).await?;
     let failed = events
         .iter()
         .filter(|e| e["type"] == "Warning")

@@ -73,13 +73,24 @@ mod api {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn require(ncc: NativeCallContext, condition: bool, text: &str) -> RhaiResultOf<()> {
+        require_or(ncc, condition, text, "run `gpuhost run recipes/verify.rhai` for the cause")
+    }
+
+    /// Stops the run with exit code 3 when `condition` does not hold, with the next thing to type.
+    ///
+    /// # Example
+    /// ```rhai
+    /// require(1 + 1 == 2, "arithmetic works", "gpuhost run scripts/doctor.rhai");
+    /// ```
+    #[rhai_fn(name = "require", return_raw)]
+    pub fn require_or(ncc: NativeCallContext, condition: bool, text: &str, next: &str) -> RhaiResultOf<()> {
         if condition {
             return Ok(());
         }
         let mut e = OpError::failed(text.to_owned());
         e.op = "require".to_owned();
         e.stop = Some(Stop::Proof);
-        Err(e.hint("run `gpuhost run recipes/verify.rhai` for the cause").into_rhai(&ncc))
+        Err(e.hint(next).into_rhai(&ncc))
     }
 
     /// Ends a check (or the recipe) with an error text and the next thing to type.

@@ -105,6 +105,17 @@ fn check_known(config: &str, names: &[String], card: &NodeGpus) -> OpResult<()> 
     Ok(())
 }
 
+/// Refuses a node that has no cards and shall have none: no MIG manager would ever take its label.
+fn refuse_without_cards(ctx: &Ctx, live: &Value) -> OpResult<()> {
+    let card = read_node(live);
+    let declared = ctx.site().ok().and_then(|s| s.node(&card.node).ok().map(|n| n.shape.gpu_count()));
+    if card.present || card.count > 0 || declared.unwrap_or(0) > 0 {
+        return Ok(());
+    }
+    let hint = "`gpuhost run scripts/list-gpus.rhai` shows the nodes that have some";
+    Err(OpError::invalid(format!("{} has no GPU that MIG could cut", card.node)).on(&card.node).hint(hint))
+}
+
 /// Cuts the cards of a node; whole cards again with `all-disabled`. Who holds GPUs there is asked for first.
 ///
 /// # Errors
@@ -115,6 +126,7 @@ pub async fn ensure_mig(ctx: &Ctx, cluster: &Cluster, node: &str, config: &str, 
     let op = Op::write("gpu", "ensure_mig", node.to_owned()).args(&config);
     ctx.run_op(op, |s| async move {
         let live = cluster.get_object(s.ctx(), "node", "", node).await?;
+        refuse_without_cards(s.ctx(), &live)?;
         let was = label(&live, CONFIG);
         if was == config && label(&live, STATE) == "success" {
             settled(&s, cluster, node, config, o.timeout.0).await?;

@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::body::value_differences;
 use super::install::ReleaseOptions;
 use super::program::{granted, helm, last_words, together};
-use super::release::Revision;
+use super::release::{Revision, same_version};
 use super::values::split;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
@@ -46,6 +46,20 @@ pub(super) async fn ensure(
             .hint("leave `driver` out, or remove the release first"));
     }
     granted(s.ctx())?;
+    let (values, changes) = changes(cluster.name(), name, o, before)?;
+    if changes.is_empty() {
+        return Ok(());
+    }
+    s.act(format!("release {}/{name}", o.namespace), changes, run(cluster, s.ctx(), name, o, &values)).await
+}
+
+/// The values that are wanted, and what differs from the newest revision.
+pub(super) fn changes(
+    cluster: &str,
+    name: &str,
+    o: &ReleaseOptions,
+    before: &[Revision],
+) -> OpResult<(Value, Vec<Change>)> {
     let (plain, secret) = split(&o.values)?;
     let secrets: Vec<String> =
         value_differences(&Value::Null, secret.as_ref().unwrap_or(&Value::Null)).into_iter().map(|d| d.0).collect();
@@ -56,30 +70,24 @@ pub(super) async fn ensure(
         .into_iter()
         .map(|(path, a, b)| {
             let hide = |v: Option<Value>| if secrets.contains(&path) { v.map(|_| "***".into()) } else { v };
-            Change::new(cluster.name(), format!("release {name} values.{path}"), hide(a), hide(b))
+            Change::new(cluster, format!("release {name} values.{path}"), hide(a), hide(b))
         })
         .collect();
     let version = newest.map(|r| r.version.clone());
-    if version.as_deref() != Some(&o.version) && !(super::known::is_local(&o.chart) && version.is_some()) {
+    if !version.as_deref().is_some_and(|v| same_version(v, &o.version))
+        && !(super::known::is_local(&o.chart) && version.is_some())
+    {
         changes.push(Change::new(
-            cluster.name(),
+            cluster,
             format!("release {name}"),
             version.map(Value::from),
             Some(o.version.clone().into()),
         ));
     }
     if newest.is_some_and(|r| r.status != "deployed") && changes.is_empty() {
-        changes.push(Change::new(
-            cluster.name(),
-            format!("release {name}"),
-            Some("failed".into()),
-            Some("deployed".into()),
-        ));
+        changes.push(Change::new(cluster, format!("release {name}"), Some("failed".into()), Some("deployed".into())));
     }
-    if changes.is_empty() {
-        return Ok(());
-    }
-    s.act(format!("release {}/{name}", o.namespace), changes, run(cluster, s.ctx(), name, o, &values)).await
+    Ok((values, changes))
 }
 
 async fn run(cluster: &Cluster, ctx: &Ctx, name: &str, o: &ReleaseOptions, values: &Value) -> OpResult<()> {

@@ -196,7 +196,17 @@ impl Cluster {
             super::owner::same_chart(name, o, archive.as_deref(), &before)?;
         }
         let known = super::known::Known::of(&release, s.ctx(), o, archive.as_deref()).await?;
-        known.check(self, s.ctx(), name, o).await?;
+        let apply = ApplyOptions { namespace: HOME.to_owned(), take_over: by.take_over };
+        let mut planned = Vec::new();
+        if by.driver == "controller" {
+            planned = self.plan_objects(s.ctx(), chart_objects(name, o, archive.as_deref())?, &apply).await?;
+        }
+        planned.iter_mut().for_each(|p| p.changes = value_changes(std::mem::take(&mut p.changes)));
+        let newest = before.last().map_or(0, |r| r.number);
+        let deployed = before.last().is_some_and(|r| r.status == "deployed" && wants(o, &r.version));
+        let same = planned.is_empty()
+            && (by.driver == "controller" || super::cli::changes(self.name(), name, o, &before)?.1.is_empty());
+        let excluded = known.check(self, s.ctx(), name, o, same && deployed).await?;
         match by.driver.as_str() {
             "controller" => {}
             "cli" => {
@@ -211,11 +221,6 @@ impl Cluster {
                     .hint("`controller` or `cli`"));
             }
         }
-        let apply = ApplyOptions { namespace: HOME.to_owned(), take_over: by.take_over };
-        let mut planned = self.plan_objects(s.ctx(), chart_objects(name, o, archive.as_deref())?, &apply).await?;
-        planned.iter_mut().for_each(|p| p.changes = value_changes(std::mem::take(&mut p.changes)));
-        let newest = before.last().map_or(0, |r| r.number);
-        let deployed = before.last().is_some_and(|r| r.status == "deployed" && wants(o, &r.version));
         let mut was = Was::default();
         if !planned.is_empty() {
             was = Was { revision: newest, job: newest_job(self, s.ctx(), name).await?, until: 0, ..Was::default() };
@@ -225,7 +230,10 @@ impl Cluster {
         } else if !deployed {
             self.try_again(s, name, before.last()).await?;
         }
-        self.wait_installed(s, name, o, &was).await?;
+        // a new K3s runs every job again, and Helm refuses this one for good: the release stands all the same
+        if !excluded {
+            self.wait_installed(s, name, o, &was).await?;
+        }
         known.look_after(&release, s.ctx(), o).await?;
         if o.wait {
             self.wait_workloads(s, name, &o.namespace, o.timeout.0).await?;
@@ -322,7 +330,9 @@ impl Cluster {
                 e = OpError::invalid(format!("chart `{}` {} excludes this Kubernetes", o.chart, o.version))
                     .on(name)
                     .because(why);
-                return Err(e.hint("take a chart version made for it, or another K3s minor"));
+                let version = self.read_json(ctx, "/version").await?;
+                let git = version["gitVersion"].as_str().unwrap_or_default();
+                return Err(e.hint(super::known::another(&o.chart, git)));
             }
             return Err(e.hint(format!("all of it: `kubectl -n {HOME} logs job/{job}`")));
         }
@@ -350,7 +360,7 @@ impl Cluster {
     }
 
     /// The same for a job of this uid only, not of the one it took the name of; and how often its container has ended.
-    async fn job_says(&self, ctx: &Ctx, job: &str, uid: Option<&str>) -> (Vec<String>, i64) {
+    pub(super) async fn job_says(&self, ctx: &Ctx, job: &str, uid: Option<&str>) -> (Vec<String>, i64) {
         let nothing = (Vec::new(), 0);
         let Ok(mut pods) = self.list_labelled(ctx, "pod", HOME, ("job-name", job)).await else { return nothing };
         pods.retain(|p| uid.is_none() || p["metadata"]["ownerReferences"][0]["uid"].as_str() == uid);
@@ -414,7 +424,7 @@ pub(super) async fn newest_job(cluster: &Cluster, ctx: &Ctx, name: &str) -> OpRe
 
 /// Whether a revision's chart version is the wanted one; a local chart has its own.
 fn wants(o: &ReleaseOptions, version: &str) -> bool {
-    version == o.version || super::known::is_local(&o.chart)
+    super::release::same_version(version, &o.version) || super::known::is_local(&o.chart)
 }
 
 /// A changed `valuesContent` as the values that differ.

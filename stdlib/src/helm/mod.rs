@@ -8,6 +8,7 @@ mod known;
 mod missing;
 mod owner;
 mod program;
+mod proof;
 mod release;
 mod rollback;
 mod script;
@@ -22,6 +23,7 @@ pub use constraint::satisfies;
 pub use install::{Driving, RELEASE_FIELDS, ReleaseOptions, chart_objects, workload_trouble};
 pub(crate) use owner::is_of_release;
 pub use program::RenderOptions;
+pub use proof::ReleaseTrouble;
 pub use release::{Release, Revision, read_revision};
 pub use values::split;
 

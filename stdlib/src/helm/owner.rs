@@ -180,6 +180,7 @@ mod tests {
             chart: "rancher".to_owned(),
             version: "2.13.6".to_owned(),
             app_version: String::new(),
+            kubernetes: String::new(),
             description: String::new(),
             notes: String::new(),
             deployed: String::new(),

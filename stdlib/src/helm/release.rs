@@ -21,6 +21,8 @@ pub struct Revision {
     pub version: String,
     /// App version.
     pub app_version: String,
+    /// Kubernetes versions that the chart takes; empty: any.
+    pub kubernetes: String,
     /// What Helm said, for example `Install complete`.
     pub description: String,
     /// The chart's notes.
@@ -48,6 +50,12 @@ impl fmt::Debug for Release {
     }
 }
 
+/// Whether two chart versions are one: Helm takes `1.20.2` for a chart that calls itself `v1.20.2`.
+#[must_use]
+pub(super) fn same_version(a: &str, b: &str) -> bool {
+    a.trim_start_matches('v') == b.trim_start_matches('v')
+}
+
 /// What a revision says whose Secret holds no release.
 const UNREADABLE: &str = "its Secret cannot be decoded";
 
@@ -68,6 +76,7 @@ pub fn read_revision(secret: &Value) -> Option<Revision> {
         chart: text(&meta["name"]),
         version: text(&meta["version"]),
         app_version: text(&meta["appVersion"]),
+        kubernetes: text(&meta["kubeVersion"]),
         description: if unreadable { UNREADABLE.to_owned() } else { text(&info["description"]) },
         notes: text(&info["notes"]),
         deployed: text(&info["last_deployed"]),

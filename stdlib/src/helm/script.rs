@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::install::Driving;
 use super::program::{self, RenderOptions};
+use super::proof;
 use super::release::{Release, Revision};
 use crate::core::ctx::{RhaiResultOf, call};
 use crate::core::error::{OpError, OpResult};
@@ -141,6 +142,24 @@ mod api {
             let namespace = ObjectOptions::read(&options)?.namespace;
             let found = cluster.release_revisions(&ctx, &namespace, &name).await?;
             Ok(if found.is_empty() { Dynamic::UNIT } else { Dynamic::from(Release { cluster, name, namespace }) })
+        })
+    }
+
+    /// Says what is wrong with the releases that HelmChart objects ask for; an empty list when all is well.
+    ///
+    /// A version or values that are not the HelmChart's, an installation that fails with Helm's last words, and chart
+    /// versions that are not the wanted ones.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for line in cluster.check_releases(#{ "cert-manager": "1.20.2" }) { warn(line); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_releases(ncc: NativeCallContext, cluster: &mut Cluster, wanted: Map) -> RhaiResultOf<Array> {
+        let cluster = cluster.clone();
+        call(&ncc, |ctx| async move {
+            let found = cluster.release_problems(&ctx, &proof::versions_of(&wanted)?).await?;
+            Ok(found.into_iter().map(|t| Dynamic::from(format!("{}: {}", t.release, t.text))).collect())
         })
     }
 

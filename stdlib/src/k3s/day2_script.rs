@@ -89,11 +89,7 @@ mod api {
     pub fn check_charts(ncc: NativeCallContext, cluster: &mut Cluster, version: &str) -> RhaiResultOf<Array> {
         let (cluster, version) = (cluster.clone(), version.to_owned());
         call(&ncc, |ctx| async move {
-            let found = cluster.releases_against(&ctx, &version).await?;
-            let words = found.into_iter().map(|(release, chart, asks)| {
-                format!("release `{release}` {chart} is not made for {version}: it asks for `{asks}`")
-            });
-            Ok(words.map(Dynamic::from).collect())
+            Ok(cluster.charts_against(&ctx, &version).await?.into_iter().map(Dynamic::from).collect())
         })
     }
 

@@ -41,6 +41,7 @@ pub use rotate::RotateOptions;
 #[allow(unused_imports)]
 pub(crate) use script::hosts_of;
 pub use servers::ensure_servers;
+pub(crate) use servers::even_servers;
 pub(crate) use snapshot::hex as sha256_hex;
 pub use upgrade::{UpgradeOptions, way};
 

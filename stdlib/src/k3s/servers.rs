@@ -42,10 +42,7 @@ pub async fn ensure_servers(ctx: &Ctx, hosts: &[Host], o: &ServerOptions) -> OpR
         );
     }
     if hosts.len().is_multiple_of(2) {
-        ctx.message(
-            "warn",
-            format!("{} servers survive no more failures than {}: use an odd number", hosts.len(), hosts.len() - 1),
-        );
+        ctx.message("warn", format!("{}: use an odd number", even_servers(hosts.len())));
     }
     let mut plan = make_plan(ctx, hosts, o).await?;
     let order = plan.order();
@@ -146,6 +143,14 @@ pub(super) fn wanted_anew(ctx: &Ctx, hosts: &[Host], o: &ServerOptions, password
     let plan = Plan::new(ctx, o, hosts, found, Secret::new(password));
     let url = format!("https://{}:{PORT}", hosts[0].address());
     (0..hosts.len()).map(|i| plan.wanted(i, i == 0, &url, full)).collect()
+}
+
+/// What an even number of servers is worth: etcd needs a majority.
+pub(crate) fn even_servers(n: usize) -> String {
+    match (n / 2).saturating_sub(1) {
+        0 => format!("{n} servers survive the failure of none, as 1 does"),
+        f => format!("{n} servers survive the failure of {f}, as {} do", n - 1),
+    }
 }
 
 impl<'a> Plan<'a> {
@@ -345,4 +350,16 @@ async fn spare_quorum(s: &OpScope, host: &Host, found: &Found) -> OpResult<()> {
 fn first_line(text: &str) -> String {
     let bad = text.lines().find(|l| l.starts_with("[-]"));
     bad.or_else(|| text.lines().next()).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_even_number_of_servers_is_worth_no_more_than_one_less() {
+        assert_eq!(even_servers(2), "2 servers survive the failure of none, as 1 does");
+        assert_eq!(even_servers(4), "4 servers survive the failure of 1, as 3 do");
+        assert_eq!(even_servers(6), "6 servers survive the failure of 2, as 5 do");
+    }
 }

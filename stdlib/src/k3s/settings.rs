@@ -50,6 +50,28 @@ pub fn key_slip(key: &str, version: &str, server: bool) -> Option<Slip> {
     }
 }
 
+/// Keys of config.yaml that the rest of the site file decides, and where.
+const OWNED: &[(&str, &str)] = &[
+    ("token", "`token` of [k3s] is a reference to it"),
+    ("server", "the first server leads, the others join it"),
+    ("cluster-init", "the first server leads, the others join it"),
+    ("node-name", "it is the node's `name`"),
+    ("node-ip", "it is the node's `ip`"),
+    ("cluster-cidr", "write `cluster_cidr` in [k3s]"),
+    ("service-cidr", "write `service_cidr` in [k3s]"),
+    ("tls-san", "write `tls_san` in [k3s]"),
+    ("disable", "write `disable` in [k3s]"),
+    ("etcd-snapshot-schedule-cron", "write `snapshot_cron` in [k3s]"),
+    ("etcd-snapshot-retention", "write `snapshot_keep` in [k3s]"),
+];
+
+/// What is wrong with a key of `config` that would override another part of the site file, on every server alike.
+fn owned_slip(key: &str) -> Option<Slip> {
+    let name = key.replace('_', "-");
+    let (_, hint) = OWNED.iter().find(|(k, _)| *k == name.trim_end_matches('+'))?;
+    Some(slip(format!("config.{key}"), format!("`{key}` is not for `config`"), *hint))
+}
+
 /// A name or an address that a certificate can hold; a name may begin with `*.`.
 fn is_san(text: &str) -> bool {
     let label = |l: &str| {
@@ -72,7 +94,8 @@ fn is_mirror(url: &str) -> bool {
 pub fn slips(k3s: &Value) -> Vec<Slip> {
     let version = k3s["version"].as_str().unwrap_or_default();
     let keys = k3s["config"].as_object().into_iter().flatten();
-    let mut out: Vec<Slip> = keys.filter_map(|(key, _)| key_slip(key, version, true)).collect();
+    let mut out: Vec<Slip> =
+        keys.filter_map(|(key, _)| owned_slip(key).or_else(|| key_slip(key, version, true))).collect();
     let zoned = |t: &str| t.starts_with("TZ=") || t.starts_with("CRON_TZ=");
     if let Some(why) = k3s["snapshot_cron"].as_str().and_then(cron::trouble) {
         let text = format!("`snapshot_cron` is no schedule: {why}");
@@ -117,6 +140,13 @@ pub fn slips(k3s: &Value) -> Vec<Slip> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn config_does_not_override_what_the_site_file_decides() {
+        let k3s = json!({"version": "v1.34.9+k3s1", "config": {"token": "abc", "node_ip": "1.2.3.4", "debug": true}});
+        let found: Vec<String> = slips(&k3s).into_iter().filter(|s| !s.warning).map(|s| s.path).collect();
+        assert_eq!(found, ["config.token", "config.node_ip"]);
+    }
 
     #[test]
     fn slips_are_named_with_their_place() {

@@ -109,11 +109,8 @@ impl Cluster {
     pub async fn ensure_upgrade(&self, ctx: &Ctx, version: &str, o: &UpgradeOptions) -> OpResult<Vec<String>> {
         let Route { all, oldest, steps, member, .. } = self.route(ctx, version, o).await?;
         if oldest != version {
-            for (release, chart, asks) in self.releases_against(ctx, version).await? {
-                ctx.message(
-                    "warn",
-                    format!("release `{release}` {chart} is not made for {version}: it asks for `{asks}`"),
-                );
+            for line in self.charts_against(ctx, version).await? {
+                ctx.message("warn", line);
             }
         }
         if o.snapshot && oldest != version && member {

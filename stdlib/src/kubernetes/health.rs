@@ -22,9 +22,16 @@ fn by_name(list: &[Value]) -> BTreeMap<&str, &Value> {
     list.iter().filter_map(|o| Some((o["metadata"]["name"].as_str()?, o))).collect()
 }
 
-/// What is wrong with the named nodes: absent, not Ready, under pressure, cordoned, silent, of another version.
+/// What is wrong with the named nodes: absent, not Ready, under pressure, cordoned, silent, of another version, at another
+/// address than `addresses` says.
 #[must_use]
-pub fn node_problems(nodes: &[Value], leases: &[Value], names: &[String], version: &str) -> Vec<String> {
+pub fn node_problems(
+    nodes: &[Value],
+    leases: &[Value],
+    names: &[String],
+    version: &str,
+    addresses: &BTreeMap<String, String>,
+) -> Vec<String> {
     let (nodes, leases) = (by_name(nodes), by_name(leases));
     let renewed = |n: &str| leases.get(n).and_then(|l| epoch_seconds(l["spec"]["renewTime"].as_str()?));
     // the newest lease stands for the servers' time: no clock of ours is compared with theirs
@@ -55,6 +62,11 @@ pub fn node_problems(nodes: &[Value], leases: &[Value], names: &[String], versio
         let runs = node["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap_or_default();
         if !version.is_empty() && runs != version {
             out.push(format!("{name} runs {runs}, the site file says {version}"));
+        }
+        let row = node_row(node);
+        let at = row["address"].as_str().unwrap_or_default();
+        if let Some(declared) = addresses.get(name).filter(|d| !at.is_empty() && at != d.as_str()) {
+            out.push(format!("{name} has the address {at}, the site file says {declared}"));
         }
     }
     let declared: BTreeSet<&str> = names.iter().map(String::as_str).collect();
@@ -104,7 +116,9 @@ impl Cluster {
     pub async fn check_nodes(&self, ctx: &Ctx, names: &[String], version: &str) -> OpResult<Vec<String>> {
         let nodes = self.list_in(ctx, "node", "").await?;
         let leases = self.list_in(ctx, "lease", "kube-node-lease").await?;
-        Ok(node_problems(&nodes, &leases, names, version))
+        let site = ctx.site().ok();
+        let declared = site.iter().flat_map(|s| s.cluster_nodes()).map(|n| (n.name.clone(), n.ip.clone())).collect();
+        Ok(node_problems(&nodes, &leases, names, version, &declared))
     }
 
     /// Names of the nodes that vote in etcd, as the cluster has them.
@@ -156,11 +170,18 @@ mod tests {
         let lease = |n: &str, t: &str| json!({"metadata":{"name":n},"spec":{"renewTime":t}});
         let names: Vec<String> = ["a", "b", "c"].map(str::to_owned).into();
         let leases = [lease("a", "2026-11-23T03:04:05Z"), lease("b", "2026-11-23T03:00:05Z")];
-        let p = node_problems(&[node("a"), node("b"), node("x")], &leases, &names, "v2");
+        let none = BTreeMap::new();
+        let p = node_problems(&[node("a"), node("b"), node("x")], &leases, &names, "v2", &none);
         assert!(p.iter().any(|l| l == "c is not in the cluster"), "{p:?}");
         assert!(p.iter().any(|l| l.contains("b: its lease is 240 s older")), "{p:?}");
         assert!(p.iter().any(|l| l == "a runs v1, the site file says v2"), "{p:?}");
         assert!(p.iter().any(|l| l.contains("x")), "{p:?}");
+        let mut moved = node("a");
+        moved["status"]["addresses"] = json!([{"type": "InternalIP", "address": "10.0.0.24"}]);
+        let at = |ip: &str| BTreeMap::from([("a".to_owned(), ip.to_owned())]);
+        let p = node_problems(std::slice::from_ref(&moved), &[], &names[..1], "v1", &at("10.0.0.25"));
+        assert_eq!(p, ["a has the address 10.0.0.24, the site file says 10.0.0.25"]);
+        assert_eq!(node_problems(&[moved], &[], &names[..1], "v1", &at("10.0.0.24")), Vec::<String>::new());
         let p = server_problems(&[node("a")], &names);
         assert!(p.iter().any(|l| l.contains("a reports no etcd membership")), "{p:?}");
         assert!(p.iter().any(|l| l == "b is not in the cluster"), "{p:?}");

@@ -32,6 +32,25 @@ pub(super) mod class_module {
         })
     }
 
+    /// Says how an existing storage class differs from the share it shall be of, or `""`.
+    ///
+    /// A class cannot change in place: what the site file says of the share is compared before the server is touched.
+    ///
+    /// # Example
+    /// ```rhai
+    /// require(cluster.check_nfs_class("nfs-client", nfs::export_of("10.0.0.31", "/srv/nfs/k8s")) == "", "same share");
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_nfs_class(
+        ncc: NativeCallContext,
+        cluster: &mut Cluster,
+        name: &str,
+        share: Export,
+    ) -> RhaiResultOf<String> {
+        let (cluster, name) = (cluster.clone(), name.to_owned());
+        call(&ncc, |ctx| async move { Ok(cluster.nfs_class_trouble(&ctx, &name, &share).await?.unwrap_or_default()) })
+    }
+
     /// Ensures a storage class over the nodes' scratch disks, with its own provisioner.
     ///
     /// # Example

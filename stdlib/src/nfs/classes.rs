@@ -14,6 +14,7 @@ use crate::kubernetes::{ApplyOptions, Cluster};
 use crate::options;
 
 const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
+const NFS_DRIVER: &str = "nfs.csi.k8s.io";
 const CSI_REPO: &str = "https://kubernetes-csi.github.io/csi-driver-nfs";
 /// Namespace of the scratch provisioner.
 pub const SCRATCH_NS: &str = "scratch-provisioner";
@@ -58,7 +59,7 @@ pub fn nfs_class(name: &str, export: &Export, o: &NfsClassOptions) -> Value {
     json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
         "metadata": {"name": name, "annotations": {DEFAULT: o.default_class.to_string()}},
-        "provisioner": "nfs.csi.k8s.io",
+        "provisioner": NFS_DRIVER,
         "parameters": {
             "server": export.server(), "share": export.path(), "onDelete": on_delete,
             "subDir": "${pvc.metadata.namespace}/${pvc.metadata.name}",
@@ -160,6 +161,21 @@ impl Cluster {
             if o.default_class { self.only_default(&s, name).await } else { Ok(()) }
         })
         .await
+    }
+
+    /// How an existing class differs from a share that it shall be of: that cannot change in place.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn nfs_class_trouble(&self, ctx: &Ctx, name: &str, export: &Export) -> OpResult<Option<String>> {
+        let Some(live) = self.find_object(ctx, "storageclass", "", name).await? else { return Ok(None) };
+        let is = |key: &str| live["parameters"][key].as_str().unwrap_or_default().to_owned();
+        let (server, share) = (is("server"), is("share"));
+        if live["provisioner"] != NFS_DRIVER || (server == export.server() && share == export.path()) {
+            return Ok(None);
+        }
+        let wanted = format!("{}:{}", export.server(), export.path());
+        Ok(Some(format!("storage class {name} is of {server}:{share}, the site file says {wanted}")))
     }
 
     /// A storage class over the nodes' scratch disks, with its own provisioner.

@@ -90,6 +90,26 @@ impl Proxmox {
         .await
     }
 
+    /// What of the machine of `node` is not as declared, without changing it; empty for one that is absent.
+    ///
+    /// # Errors
+    /// `invalid` for a shape that Proxmox would refuse; `unreachable`, `denied`.
+    pub async fn vm_differences(&self, ctx: &Ctx, node: &Node) -> OpResult<Vec<String>> {
+        let site = ctx.site()?;
+        let want = wanted(&site, node, &login::wanted_keys(ctx, &site)?);
+        ctx.run_op(Op::read("proxmox", "check_vm", &node.name), |s| async move {
+            let Place::Taken(m) = self.settled_place(&s, node.vmid, &node.pve_node).await? else {
+                return Ok(Vec::new());
+            };
+            let found = m.get("description").unwrap_or_default();
+            match diff(&node.name, &want, &found, &m) {
+                Ok(d) => Ok(d.changes.into_iter().map(|c| c.what).collect()),
+                Err(e) => Ok(vec![e.message]),
+            }
+        })
+        .await
+    }
+
     async fn template_of(&self, ctx: &Ctx, site: &Site, given: &Dynamic) -> OpResult<Template> {
         let given = given.clone().flatten();
         if let Some(t) = given.clone().try_cast::<Template>() {

@@ -305,11 +305,7 @@ fn check_meaning(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     if servers == 0 {
         out.push(src.value("nodes", "no node has a role of kind `server`", None));
     } else if servers.is_multiple_of(2) {
-        let mut f = src.value(
-            "nodes",
-            format!("{servers} servers tolerate no more failures than {}", servers - 1),
-            Some("use 1, 3 or 5".to_owned()),
-        );
+        let mut f = src.value("nodes", crate::k3s::even_servers(servers), Some("use 1, 3 or 5".to_owned()));
         f.warning = true;
         out.push(f);
     }

@@ -9,6 +9,15 @@ const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 /// Adds labels and taints that are none.
 pub(super) fn check(src: &Source, site: &Site, out: &mut Vec<Finding>) {
+    let servers: Vec<String> = site
+        .k3s
+        .get("taints")
+        .and_then(toml::Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|t| t.as_str().map(str::to_owned))
+        .collect();
+    find(src, "k3s", None, Some(&servers), out);
     for (name, role) in &site.roles {
         let s = &role.shape;
         find(src, &format!("roles.{name}"), s.labels.as_ref(), s.taints.as_ref(), out);

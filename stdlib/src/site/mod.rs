@@ -1,6 +1,8 @@
 //! `site()`: the loaded, validated site file.
+mod fits;
 mod load;
 mod marks;
+mod sane;
 pub mod schema;
 mod script;
 mod secrets;

@@ -144,6 +144,12 @@ pub const SECTIONS: &[Section] = &[
             f("cis", "bool", Some("true"), "CIS settings and secrets encryption."),
             f("registries", "Map", Some("#{}"), "Registry mirrors: host to endpoint."),
             f("tls_san", "[string]", Some("[]"), "More names in the API server's certificate."),
+            f(
+                "taints",
+                "[string]",
+                NONE,
+                "Taints that servers get; default: the control plane's, when there are agents.",
+            ),
             f("config", "Map", Some("#{}"), "More keys of K3s' config.yaml, on every server."),
             f("snapshot_cron", "string", Some("0 */6 * * *"), "When etcd snapshots are saved, in cron's form."),
             f("snapshot_keep", "int", Some("20"), "How many scheduled snapshots a server keeps."),

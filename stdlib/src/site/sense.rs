@@ -15,6 +15,8 @@ pub(super) fn check(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     classes(src, site, out);
     detours(src, site, out);
     super::marks::check(src, site, out);
+    super::fits::check(src, site, out);
+    super::sane::check(src, site, out);
     super::settings::check(src, site, out);
     sharing(src, site, out);
     if let Some(device) = site.gpu.get("device").and_then(toml::Value::as_str) {
@@ -156,7 +158,7 @@ fn taken(src: &Source, site: &Site, out: &mut Vec<Finding>) {
             Some(hint),
         ));
     }
-    let held = site.nodes.iter().any(|n| n.kind == RoleKind::Server && n.ip == address);
+    let held = site.nodes.iter().any(|n| n.ip == address);
     if address.parse::<Ipv4Addr>().is_ok() && !vip && !held {
         let hint = "a server's address, or `vip = true`; fine when a load balancer of yours has it".to_owned();
         let mut f = src.value("k3s.address", format!("no server has the address `{address}`"), Some(hint));

@@ -174,3 +174,70 @@ fn values_that_k3s_and_the_operator_do_not_take_are_found() {
         assert!(f.iter().any(|l| l.starts_with(&at) && l.contains(said)), "{said}: {f:?}");
     }
 }
+
+#[test]
+fn a_chart_that_refuses_the_kubernetes_is_a_warning_before_anything_runs() {
+    let at = |k3s: &str, rancher: &str| -> Vec<(bool, String)> {
+        let text = DEFAULT.replacen("v1.34.9+k3s1", k3s, 1).replacen("version = \"2.13.6\"", rancher, 1);
+        let (_, list) = super::load_with_warnings(Path::new("site.toml"), &text).unwrap();
+        list.iter().map(|f| (f.warning, format!("{} {}", f.message, f.hint.as_deref().unwrap_or_default()))).collect()
+    };
+    let f = at("v1.36.3+k3s1", "version = \"2.13.6\"");
+    assert!(f.len() == 1 && f[0].0 && f[0].1.contains("Rancher 2.13.6 refuses Kubernetes 1.36"), "{f:?}");
+    assert!(f[0].1.contains("Rancher 2.15 takes"), "{f:?}");
+    assert_eq!(at("v1.36.3+k3s1", "version = \"2.15.1\""), []);
+    assert_eq!(at("v1.35.7+k3s1", "version = \"2.14.3\""), []);
+}
+
+#[test]
+fn some_node_takes_what_tolerates_no_taint() {
+    let closed = "gpus = 2\ntaints = [\"nvidia.com/gpu=present:NoSchedule\"]";
+    let text = DEFAULT.replacen("gpus = 2", closed, 1);
+    let f = findings(&text);
+    assert!(f.len() == 1 && f[0].contains("no node takes a pod that tolerates no taint"), "{f:?}");
+    let load = |text: &str| super::load(Path::new("site.toml"), text).map(|_| ());
+    let open = text.replacen("cis = true", "cis = true\ntaints = []", 1);
+    assert_eq!(load(&open), Ok(()));
+    let one = text.replacen("name = \"k3s-gpu4\"", "name = \"k3s-gpu4\"\ntaints = []", 1);
+    assert_eq!(load(&one), Ok(()));
+    let soft = DEFAULT.replacen("gpus = 2", "gpus = 2\ntaints = [\"a=b:PreferNoSchedule\"]", 1);
+    assert_eq!(load(&soft), Ok(()));
+}
+
+#[test]
+fn a_scratch_disk_needs_the_section_that_mounts_it() {
+    let text = without(&without(DEFAULT, "[storage]"), "[platform.jupyterhub]");
+    let f = findings(&text);
+    assert!(f.iter().any(|l| l.contains("k3s-gpu1 has a scratch disk, and there is no [storage]")), "{f:?}");
+}
+
+#[test]
+fn values_that_cannot_be_meant_are_named() {
+    for (old, new, says) in [
+        ("scratch_path = \"/mnt/scratch\"", "scratch_path = \"/\"", "`/` belongs to the system"),
+        ("scratch_path = \"/mnt/scratch\"", "scratch_path = \"/var/lib/\"", "`/var/lib` belongs to the system"),
+        ("scratch_path = \"/mnt/scratch\"", "scratch_path = \"/etc/x\"", "`/etc/x` belongs to the system"),
+        ("nfs_path = \"/srv/nfs/k8s\"", "nfs_path = \"srv/nfs\"", "`srv/nfs` is no plain absolute path"),
+        ("scratch_class = \"fast-scratch\"", "scratch_class = \"nfs-client\"", "cannot be the class of the share and"),
+        ("nfs_class = \"nfs-client\"", "nfs_class = \"NFS Client\"", "`NFS Client` is no name of a storage class"),
+        ("10.42.0.0/16", "10.42.0.0/30", "has room for 0 nodes of 7"),
+        ("10.42.0.0/16", "10.42.0.0/22", "has room for 4 nodes of 7"),
+        ("https://git.lab.example/homelab/gitops.git", "not a url", "`not a url` is no address of a Git repository"),
+        ("replicas = 3", "replicas = 0", "no replica at all"),
+        ("hub.lab.example", "rancher.lab.example", "has the host name `rancher.lab.example`, too"),
+        ("version = \"4.3.1\"", "version = \"latest\"", "`latest` is no version of a chart"),
+        ("address = \"10.0.0.11\"", "address = \"10.0.0.21\"", "is the address of k3s-gpu1, which is no server"),
+    ] {
+        assert!(DEFAULT.contains(old), "{old}");
+        let f = findings(&DEFAULT.replacen(old, new, 1));
+        assert!(f.len() == 1 && f[0].contains(says), "{new}: {f:?}");
+    }
+    for (old, new) in [
+        ("https://git.lab.example/homelab/gitops.git", "git@git.lab.example:homelab/gitops.git"),
+        ("scratch_path = \"/mnt/scratch\"", "scratch_path = \"/var/lib/scratch\""),
+        ("10.42.0.0/16", "10.42.0.0/21"),
+        ("nfs_path = \"/srv/nfs/k8s\"", "nfs_path = \"/\"\nnfs_server = \"10.0.0.9\""),
+    ] {
+        assert_eq!(findings(&DEFAULT.replacen(old, new, 1)), Vec::<String>::new(), "{new}");
+    }
+}

@@ -16,6 +16,8 @@ pub struct Archive {
     pub values: Value,
     /// `values.schema.json`.
     pub schema: Value,
+    /// Its templates, one after the other.
+    pub templates: String,
 }
 
 /// Files at the top of a tar: `(path, content)`. Only plain files count.
@@ -58,6 +60,7 @@ pub fn read(bytes: &[u8]) -> Result<Archive, String> {
             "values.schema.json" => {
                 a.schema = serde_json::from_slice(body).map_err(|e| format!("values.schema.json: {e}"))?;
             }
+            f if f.starts_with("templates/") => a.templates.push_str(&String::from_utf8_lossy(body)),
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ mod traefik;
 mod values;
 
 use gpuhost_stdlib::wire::blind;
+use gpuhost_stdlib::wire::charts::rancher_refuses;
 use serde_json::Value;
 
 /// What a release asks for.
@@ -60,6 +61,8 @@ pub struct Chart {
     pub schema: Value,
     /// Definitions that are made before everything else and stay.
     pub definitions: Vec<Value>,
+    /// Its templates by file, as far as they are known.
+    pub templates: Vec<(String, String)>,
     /// Hooks.
     pub hooks: Vec<Hook>,
     /// The manifest as helm rendered it; empty: written from the objects.
@@ -74,8 +77,8 @@ struct Entry {
     repos: &'static [&'static str],
     name: &'static str,
     versions: &'static [&'static str],
-    /// Kubernetes minors the chart takes: from, up to (not included).
-    kube: Option<(u32, u32)>,
+    /// The first minor of Kubernetes 1 that a version of the chart refuses.
+    refuses: fn(&str) -> Option<u32>,
     render: Render,
 }
 
@@ -84,42 +87,42 @@ const CATALOGUE: &[Entry] = &[
         repos: &["kubernetes-csi.github.io/csi-driver-nfs", "raw.githubusercontent.com/kubernetes-csi/csi-driver-nfs"],
         name: "csi-driver-nfs",
         versions: &["4.13.4", "4.13.3", "4.12.1", "4.11.0"],
-        kube: None,
+        refuses: |_| None,
         render: system::csi_nfs,
     },
     Entry {
         repos: &["helm.ngc.nvidia.com/nvidia"],
         name: "gpu-operator",
         versions: &["v26.7.0", "v26.3.3", "v25.10.1", "v25.10.0"],
-        kube: None,
+        refuses: |_| None,
         render: system::gpu_operator,
     },
     Entry {
         repos: &["charts.jetstack.io"],
         name: "cert-manager",
         versions: &["v1.20.2", "v1.19.1", "v1.16.1"],
-        kube: None,
+        refuses: |_| None,
         render: platform::cert_manager,
     },
     Entry {
         repos: &["releases.rancher.com/server-charts"],
         name: "rancher",
-        versions: &["2.13.6", "2.13.5", "2.13.0"],
-        kube: Some((32, 35)),
+        versions: &["2.15.1", "2.15.0", "2.14.3", "2.14.2", "2.13.6", "2.13.5", "2.13.0"],
+        refuses: rancher_refuses,
         render: platform::rancher,
     },
     Entry {
         repos: &["hub.jupyter.org/helm-chart", "jupyterhub.github.io/helm-chart"],
         name: "jupyterhub",
         versions: &["4.4.0", "4.3.1", "4.2.0"],
-        kube: None,
+        refuses: |_| None,
         render: platform::jupyterhub,
     },
     Entry {
         repos: &["prometheus-community.github.io/helm-charts"],
         name: "kube-prometheus-stack",
         versions: &["85.1.3", "85.1.0", "79.0.0"],
-        kube: None,
+        refuses: |_| None,
         render: platform::monitoring,
     },
 ];
@@ -169,24 +172,24 @@ pub fn render(w: &Wanted) -> Result<Chart, String> {
             w.chart, w.version, w.release, w.chart, w.version
         ));
     };
-    let kube = e.kube.map_or_else(String::new, |(from, to)| format!(">= 1.{from}.0-0 < 1.{to}.0-0"));
-    if let Some((from, to)) = e.kube {
-        let m = minor(&w.kubernetes);
-        if m < from || m >= to {
-            return Err(format!(
-                "Error: INSTALLATION FAILED: chart requires kubeVersion: {kube} which is incompatible with Kubernetes {}",
-                w.kubernetes
-            ));
-        }
+    let refused = (e.refuses)(version);
+    let kube = refused.map_or_else(String::new, |m| format!("< 1.{m}.0-0"));
+    if refused.is_some_and(|m| minor(&w.kubernetes) >= m) {
+        return Err(format!(
+            "Error: INSTALLATION FAILED: chart requires kubeVersion: {kube} which is incompatible with Kubernetes {}",
+            w.kubernetes
+        ));
     }
+    let w = &Wanted { version: (*version).to_owned(), ..w.clone() };
     let (crds, objects) = (e.render)(w);
     Ok(Chart {
         name: e.name.to_owned(),
-        version: if w.version.is_empty() { (*version).to_owned() } else { w.version.clone() },
+        version: (*version).to_owned(),
         crds,
         kube,
         objects,
         values: values::of(e.name),
+        templates: values::templates(e.name),
         ..Chart::default()
     })
 }
@@ -237,6 +240,11 @@ mod tests {
         assert_eq!((oci.name.as_str(), oci.version.as_str()), ("traefik", "37.0.0"));
         let mut old = wanted("rancher", rancher, "2.13.6");
         old.kubernetes = "v1.36.3+k3s1".into();
-        assert!(render(&old).unwrap_err().contains("incompatible with Kubernetes"));
+        assert!(render(&old).unwrap_err().contains("kubeVersion: < 1.35.0-0 which is incompatible with Kubernetes"));
+        old.version = "2.15.1".into();
+        assert!(render(&old).is_ok());
+        // `--version 1.20.2` finds the chart that calls itself v1.20.2
+        let certs = render(&wanted("cert-manager", "https://charts.jetstack.io", "1.20.2")).unwrap();
+        assert_eq!(certs.version, "v1.20.2");
     }
 }

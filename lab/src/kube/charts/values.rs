@@ -185,3 +185,17 @@ pub fn of(chart: &str) -> Value {
     let known = KEYS.iter().find(|(name, _)| *name == chart).map_or(&[][..], |(_, keys)| keys);
     Value::Object(known.iter().map(|k| ((*k).to_owned(), json!({}))).collect::<Map<_, _>>())
 }
+
+/// Values that a chart's templates read and its values.yaml only shows as comments.
+const COMMENTED: &[(&str, &str, &[&str])] = &[("rancher", "templates/ingress.yaml", &["hostname"])];
+
+/// The templates of a chart, as far as they read what its values do not have.
+#[must_use]
+pub fn templates(chart: &str) -> Vec<(String, String)> {
+    let of = COMMENTED.iter().filter(|(name, ..)| *name == chart);
+    of.map(|(_, file, keys)| {
+        let lines: String = keys.iter().map(|k| format!("{{{{ .Values.{k} }}}}\n")).collect();
+        ((*file).to_owned(), lines)
+    })
+    .collect()
+}

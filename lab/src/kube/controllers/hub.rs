@@ -46,12 +46,13 @@ pub fn serve(cx: &mut Cx, req: &ServiceRequest) -> ServiceAnswer {
     if caller(cx, req).is_none() {
         return fail(403, "Missing or invalid credentials.");
     }
+    let ns = req.namespace.as_str();
     let parts: Vec<&str> = rest.trim_matches('/').split('/').collect();
     match (req.method.as_str(), &parts[..]) {
         ("GET", ["users"]) => {
             answer(200, &users(cx).as_object().map(|m| m.values().cloned().collect()).unwrap_or_default())
         }
-        ("GET", ["users", user]) => match shown(cx, user) {
+        ("GET", ["users", user]) => match shown(cx, ns, user) {
             Some(u) => answer(200, &u),
             None => fail(404, "Not Found"),
         },
@@ -67,30 +68,28 @@ pub fn serve(cx: &mut Cx, req: &ServiceRequest) -> ServiceAnswer {
         }
         ("DELETE", ["users", user]) => {
             let mut all = users(cx);
-            stop(cx, user);
+            stop(cx, ns, user);
             if let Some(m) = all.as_object_mut() {
                 m.shift_remove(*user);
             }
             cx.c.apps.insert("hub/users".to_owned(), all);
             answer(204, &Value::Null)
         }
-        ("POST", ["users", user, "server"]) => spawn(cx, user, &req.body),
+        ("POST", ["users", user, "server"]) => spawn(cx, ns, user, &req.body),
         ("DELETE", ["users", user, "server"]) => {
-            stop(cx, user);
+            stop(cx, ns, user);
             answer(204, &Value::Null)
         }
         _ => fail(501, "not simulated: add it to lab/src/kube/controllers/hub.rs"),
     }
 }
 
-const NS: &str = "jupyterhub";
-
-fn shown(cx: &Cx, user: &str) -> Option<Value> {
+fn shown(cx: &Cx, ns: &str, user: &str) -> Option<Value> {
     let mut u = users(cx)[user].clone();
     if u.is_null() {
         return None;
     }
-    if let Some(pod) = cx.get("pods", NS, &format!("jupyter-{user}")) {
+    if let Some(pod) = cx.get("pods", ns, &format!("jupyter-{user}")) {
         let ready = pods::is_ready(pod);
         u["servers"] = json!({"": {"name": "", "ready": ready, "pending": if ready { Value::Null } else { json!("spawn") },
             "url": format!("/user/{user}/"), "started": pod["metadata"]["creationTimestamp"]}});
@@ -98,11 +97,11 @@ fn shown(cx: &Cx, user: &str) -> Option<Value> {
     Some(u)
 }
 
-fn spawn(cx: &mut Cx, user: &str, body: &[u8]) -> ServiceAnswer {
+fn spawn(cx: &mut Cx, ns: &str, user: &str, body: &[u8]) -> ServiceAnswer {
     if users(cx)[user].is_null() {
         return fail(404, "Not Found");
     }
-    if cx.get("pods", NS, &format!("jupyter-{user}")).is_some() {
+    if cx.get("pods", ns, &format!("jupyter-{user}")).is_some() {
         return fail(400, &format!("{user} is already running"));
     }
     let options: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
@@ -118,12 +117,12 @@ fn spawn(cx: &mut Cx, user: &str, body: &[u8]) -> ServiceAnswer {
         .unwrap_or_default();
     let over = &profile["kubespawner_override"];
     let claim = format!("claim-{user}");
-    if cx.get("persistentvolumeclaims", NS, &claim).is_none() {
+    if cx.get("persistentvolumeclaims", ns, &claim).is_none() {
         let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": single["storage"]["capacity"].as_str().unwrap_or("10Gi")}}});
         if let Some(class) = single["storage"]["dynamic"]["storageClass"].as_str() {
             spec["storageClassName"] = json!(class);
         }
-        cx.create(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim, "namespace": NS,
+        cx.create(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": claim, "namespace": ns,
             "labels": {"app": "jupyterhub", "component": "singleuser-storage", "hub.jupyter.org/username": user}}, "spec": spec}));
     }
     let mut limits = over["extra_resource_limits"].clone();
@@ -147,11 +146,11 @@ fn spawn(cx: &mut Cx, user: &str, body: &[u8]) -> ServiceAnswer {
     for (k, v) in over["extra_pod_config"].as_object().into_iter().flatten() {
         spec[k] = v.clone();
     }
-    cx.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("jupyter-{user}"), "namespace": NS,
+    cx.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("jupyter-{user}"), "namespace": ns,
         "labels": {"app": "jupyterhub", "component": "singleuser-server", "hub.jupyter.org/username": user}}, "spec": spec}));
     answer(202, &Value::Null)
 }
 
-fn stop(cx: &mut Cx, user: &str) {
-    cx.delete("pods", NS, &format!("jupyter-{user}"));
+fn stop(cx: &mut Cx, ns: &str, user: &str) {
+    cx.delete("pods", ns, &format!("jupyter-{user}"));
 }

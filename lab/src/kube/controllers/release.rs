@@ -101,12 +101,14 @@ pub fn record(cx: &mut Cx, ns: &str, name: &str, c: &Chart, values: &Value) {
         mark(cx, o, "superseded");
     }
     let version = old.last().map_or(0, number) + 1;
+    let file = |(name, text): &(String, String)| json!({"name": name, "data": b64(text.as_bytes())});
+    let templates: Vec<Value> = c.templates.iter().map(file).collect();
     let mut body = json!({
         "name": name, "namespace": ns, "version": version,
         "info": {"first_deployed": first, "last_deployed": stamp, "deleted": "", "status": "deployed",
             "description": if version == 1 { "Install complete" } else { "Upgrade complete" }},
         "chart": {"metadata": {"name": c.name, "version": c.version, "appVersion": c.version, "apiVersion": "v2"},
-            "lock": null, "templates": [], "values": c.values, "schema": null, "files": []},
+            "lock": null, "templates": templates, "values": c.values, "schema": null, "files": []},
         "manifest": manifest(c), "hooks": hooks(c),
     });
     if c.metadata.is_object() {

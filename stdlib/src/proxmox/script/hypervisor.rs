@@ -11,6 +11,7 @@ use crate::options;
 use crate::proxmox::connect::ConnectOptions;
 use crate::proxmox::request;
 use crate::proxmox::types::{Proxmox, Vm};
+use crate::site::Node;
 
 options! {
     /// Which VMs to list; without options all that the token sees.
@@ -130,6 +131,21 @@ pub mod api {
                 Ok(owned.iter().map(|(m, _)| Dynamic::from(pve.handle(run, m))).collect::<Array>())
             })
             .await
+        })
+    }
+
+    /// Says what of a declared machine is not as the site file has it; changes nothing.
+    ///
+    /// # Example
+    /// ```rhai
+    /// for node in site().nodes { print(pve.check_vm(node)); }
+    /// ```
+    #[rhai_fn(global, return_raw, pure)]
+    pub fn check_vm(ncc: NativeCallContext, pve: &mut Proxmox, node: Node) -> RhaiResultOf<List<String>> {
+        let pve = pve.clone();
+        call(&ncc, |ctx| async move {
+            let found = pve.vm_differences(&ctx, &node).await?;
+            Ok(found.into_iter().map(Dynamic::from).collect::<Array>())
         })
     }
 
