@@ -249,6 +249,8 @@ fn chosen() -> Vec<(&'static str, &'static str)> {
         Ok("all") => ROWS.to_vec(),
         Ok(names) => {
             let names: Vec<&str> = names.split(',').collect();
+            let unknown = names.iter().find(|n| !ROWS.iter().any(|r| name_of(r.0) == **n));
+            assert!(unknown.is_none(), "no row of that name: {unknown:?}");
             ROWS.iter().filter(|r| names.contains(&name_of(r.0))).copied().collect()
         }
         Err(_) => {

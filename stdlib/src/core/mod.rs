@@ -9,6 +9,7 @@ pub mod flight;
 pub mod module;
 pub mod op;
 pub mod options;
+pub mod paths;
 pub mod retry;
 pub mod stamp;
 pub mod units;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::inventory::{has_device, read_node};
 use super::lasting::{Lasting, lasting};
 use super::patterns::Mend;
-use super::stages::{Broken, first_broken, pod_of};
+use super::stages::{Broken, MIG_WAITS, first_broken, pod_of};
 use super::values::{Fit, Parts, Sharing, as_map, check_driver, check_values, operator_values};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
@@ -237,6 +237,7 @@ async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Ve
     let nodes = cluster.list_in(ctx, "node", "").await?;
     let pods = operator_pods(ctx, cluster).await?;
     let mut broken = Vec::new();
+    let mut cut = false;
     let names: BTreeMap<_, _> = nodes.iter().filter_map(|n| Some((n["metadata"]["name"].as_str()?, n))).collect();
     let listed: Vec<&str> = if o.nodes.is_empty() {
         names.iter().filter(|(_, n)| has_device(n)).map(|(n, _)| *n).collect()
@@ -248,12 +249,28 @@ async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Ve
             None => return Err(OpError::not_found(format!("the cluster has no node `{name}`")).on(name)),
             Some(node) => {
                 let found = first_broken(node, &pods, wanted(ctx, node), o.driver != "preinstalled");
+                if found.as_ref().is_some_and(|b| b.id == MIG_WAITS) && is_cut_next(ctx, node) {
+                    cut = true;
+                    continue;
+                }
                 broken.extend(found.or_else(|| old_sharing(node, o)));
             }
         }
     }
+    if cut {
+        // no policy is ready while a node's cards are not what its label says
+        return Ok((broken, None));
+    }
     let policy = policy_trouble(ctx, cluster).await?;
     Ok((broken, if policy.is_some() { policy } else { rolling(ctx, cluster).await? }))
+}
+
+/// Whether the site file asks for another cut than the node's label: `ensure_mig` is still to come. The cards of a machine
+/// made anew may be in MIG mode from before, and nothing offers them until then.
+fn is_cut_next(ctx: &Ctx, node: &Value) -> bool {
+    let named = |n: &&crate::site::Node| node["metadata"]["name"] == n.name.as_str();
+    let declared = ctx.site.as_ref().and_then(|s| s.nodes.iter().find(named)).and_then(|n| n.shape.mig.as_deref());
+    declared.is_some_and(|wanted| wanted != read_node(node).mig_config)
 }
 
 /// An operand whose pods are still being replaced; drivers are replaced one node after another, when they may.

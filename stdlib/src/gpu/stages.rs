@@ -26,6 +26,9 @@ pub struct Broken {
     pub restart: bool,
 }
 
+/// The cause of cards that are not in the mode that the node's label asks for.
+pub(super) const MIG_WAITS: &str = "mig-waits";
+
 /// The pod of an operand on a node.
 pub(super) fn pod_of<'a>(pods: &'a [Value], node: &str, app: &str) -> Option<&'a Value> {
     pods.iter().find(|p| p["spec"]["nodeName"] == node && p["metadata"]["labels"]["app"] == app)
@@ -143,7 +146,7 @@ pub fn first_broken(node: &Value, pods: &[Value], want: i64, driver_container: b
     if gpus.mig == "failed" || gpus.mig == "pending" {
         return n.broken(
             9,
-            "mig-waits",
+            MIG_WAITS,
             "the cards have not taken their MIG mode over",
             format!("mig.config={}, mig.config.state={}", gpus.mig_config, gpus.mig),
             "a mode change of a passed-through card needs the VM stopped and started",

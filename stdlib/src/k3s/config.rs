@@ -143,9 +143,20 @@ pub fn agent_config(join: &super::Join, id: &Identity, more: &Value) -> Value {
     Value::Object(c)
 }
 
+/// More keys of the site's. Arguments of a component come after ours, which stay unless one of them has the same name.
 fn extend(c: &mut Map<String, Value>, more: &Value) {
+    let name = |arg: &Value| arg.as_str().and_then(|a| a.split('=').next()).unwrap_or_default().to_owned();
     for (k, v) in more.as_object().into_iter().flatten() {
-        c.insert(k.replace('_', "-"), v.clone());
+        let key = k.replace('_', "-");
+        let mut value = v.clone();
+        if let (Some(Value::Array(ours)), Value::Array(theirs)) = (c.get(&key), v)
+            && key.ends_with("-arg")
+        {
+            let taken: Vec<String> = theirs.iter().map(name).collect();
+            let kept = ours.iter().filter(|a| !taken.contains(&name(a)));
+            value = kept.chain(theirs).cloned().collect();
+        }
+        c.insert(key, value);
     }
 }
 
@@ -282,6 +293,16 @@ mod tests {
         other["token"] = "x".into();
         let changes = config_changes("cp1", "config.yaml", &other, &c);
         assert_eq!((changes.len(), changes[0].after.clone()), (1, Some("***".into())));
+    }
+
+    #[test]
+    fn arguments_of_the_site_leave_those_of_the_profile() {
+        let more: rhai::Map = [("kube_apiserver_arg".into(), vec![rhai::Dynamic::from("v=2"), "audit-log-maxage=60".into()].into())].into();
+        let o = options(&[("cis", true.into()), ("config", more.into())]);
+        let c = server_config(&o, &Identity::default(), &Start::Init, &Secret::new("x"), &[]);
+        let args: Vec<&str> = c["kube-apiserver-arg"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert!(args.contains(&format!("audit-policy-file={AUDIT}").as_str()) && args.ends_with(&["v=2", "audit-log-maxage=60"]), "{args:?}");
+        assert!(!args.contains(&"audit-log-maxage=30"), "{args:?}");
     }
 
     #[test]

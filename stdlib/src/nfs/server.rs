@@ -258,7 +258,7 @@ pub async fn check_mount(ctx: &Ctx, from: &Host, share: &Export) -> OpResult<boo
     let op = Op::read("nfs", "check_mount", from.name()).args(&share.to_string());
     ctx.run_op(op, |s| async move {
         let script = format!(
-            "d=/run/gpuhost-probe.$$; mkdir -p \"$d\" || exit 1\n\
+            "d=$(mktemp -d /run/gpuhost-probe.XXXXXX) || exit 1\n\
              mount -t nfs4 -o ro,soft,timeo=50,retrans=1 {} \"$d\"; r=$?\n\
              if [ $r -eq 0 ]; then ls \"$d\" >/dev/null; r=$?; umount \"$d\"; fi\n\
              rmdir \"$d\"; exit $r",

@@ -2,12 +2,10 @@
 //! host name for two programs.
 use super::source::{Finding, Source};
 use super::types::{RoleKind, Site};
+use crate::core::paths::is_systems;
 
-/// Folders of the system that nothing is mounted over or exported from.
-const SYSTEM: &[&str] = &[
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root",
-    "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/log",
-];
+/// Folders that are the system's or for everybody: what is mounted lies below them.
+const SHARED: &[&str] = &["/home", "/media", "/mnt", "/opt", "/srv", "/tmp", "/var/log"];
 /// Folders below which nothing is, either.
 const BELOW: &[&str] = &[
     "/bin",
@@ -50,7 +48,7 @@ fn no_place(path: &str) -> Option<String> {
     }
     let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
     let below = |p: &&&str| path == **p || path.strip_prefix(**p).is_some_and(|r| r.starts_with('/'));
-    let system = SYSTEM.contains(&path) || BELOW.iter().any(|p| below(&p));
+    let system = is_systems(path) || SHARED.contains(&path) || BELOW.iter().any(|p| below(&p));
     system.then(|| format!("`{path}` belongs to the system: a disk mounted there would hide it"))
 }
 

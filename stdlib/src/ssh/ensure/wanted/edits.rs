@@ -11,7 +11,7 @@ use super::super::edit::{Edit, EditFile, Place};
 use super::super::item::Phase;
 use super::super::mounts::Mount;
 use super::super::specs::{EnsureOptions, LineSpec, MountSpec};
-use super::values::{absolute, as_map, each};
+use super::values::{absolute, as_map, each, mount_point};
 use super::{HEADER, Wanted, swap};
 
 /// cloud-init writes /etc/hosts from this at every boot when it manages it (as on Proxmox).
@@ -45,7 +45,7 @@ impl Wanted {
             Ok(())
         })?;
         each(&o.mounts, "mounts", |path, v| {
-            let at = absolute("mounts", path)?;
+            let at = mount_point(path)?;
             let line = Mount { path: at.clone(), spec: MountSpec::read(&as_map(v)?)? }.fstab_line()?;
             by_path.entry("/etc/fstab".to_owned()).or_default().push(Edit::Mount { at, line });
             Ok(())

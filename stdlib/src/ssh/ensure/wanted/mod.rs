@@ -29,7 +29,7 @@ use super::specs::{
 use super::storage::{Filesystem, KINDS};
 use super::swap::{SwapFile, SwapOff};
 use super::system::{Hostname, KernelModule, Sysctl, Timezone};
-pub(super) use values::{absolute, bytes, check_mode, check_owner};
+pub(super) use values::{absolute, bytes, check_mode, check_owner, mount_point};
 use values::{as_map, each, inside, strings, wrong};
 
 pub(super) const HEADER: &str = "# Written by gpuhost. Lines of others are kept.";
@@ -315,7 +315,8 @@ impl Wanted {
     }
 
     fn mount(&mut self, path: &str, v: &Dynamic) -> OpResult<()> {
-        self.add(Mount { path: absolute("mounts", path)?, spec: MountSpec::read(&as_map(v)?)? });
+        let path = mount_point(path)?;
+        self.add(Mount { path, spec: MountSpec::read(&as_map(v)?)? });
         Ok(())
     }
 

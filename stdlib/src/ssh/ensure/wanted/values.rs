@@ -47,6 +47,16 @@ pub(in super::super) fn absolute(key: &str, path: &str) -> OpResult<String> {
     Ok(if trimmed.is_empty() { "/".to_owned() } else { trimmed.to_owned() })
 }
 
+/// Where a file system may be mounted: nowhere the system itself runs from.
+pub(in super::super) fn mount_point(path: &str) -> OpResult<String> {
+    let at = absolute("mounts", path)?;
+    if crate::core::paths::is_systems(&at) {
+        let e = OpError::invalid("holds files of the system, which the mount would cover");
+        return Err(inside(e, "mounts", path).hint("choose a folder of its own, for example `/mnt/data`"));
+    }
+    Ok(at)
+}
+
 pub(in super::super) fn check_mode(mode: Option<&str>) -> OpResult<()> {
     match mode {
         Some(m) if m.len() < 3 || m.len() > 4 || !m.bytes().all(|b| (b'0'..=b'7').contains(&b)) => {
