@@ -151,6 +151,12 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("kube/controllers/lost", "nodes that do not answer", Docs, KUBE_DOCS),
     row("kube/controllers/quotas", "quotas", Source, "Kubernetes"),
     row("kube/controllers/rancher", "Rancher", Estimate, "documentation of Rancher"),
+    row(
+        "kube/controllers/registry",
+        "which images there are",
+        Estimate,
+        "texts of containerd's issues; tags by pattern",
+    ),
     row("kube/controllers/release", "Helm releases", Recorded, "releases that helm 3 and 4 have written"),
     row("kube/controllers/scores", "which node the scheduler likes best", Source, "kube-scheduler"),
     row("kube/controllers/scheduler", "scheduler", Docs, KUBE_DOCS),

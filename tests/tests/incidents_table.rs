@@ -31,7 +31,6 @@ const ROWS: &[(&str, &str)] = &[
     ("token-wrong@k3s-cp2", ""),
     ("token-of-another-cluster@k3s-gpu2", ""),
     ("member-left-behind@k3s-cp3", ""),
-    ("learner-waits@k3s-cp2", ""),
     ("certificate-address@k3s-cp3", ""),
     ("port-6443-blocked@k3s-gpu1", ""),
     ("no-memory-cgroup@k3s-gpu2", ""),

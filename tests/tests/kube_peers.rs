@@ -1,4 +1,5 @@
-//! kubectl, helm and the Python client do real work against a served lab.
+//! kubectl, helm and the Python client do real work against a served lab. `GPUHOST_PEER_PARTS=terminals` restricts it to parts
+//! whose name has that word.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods)] // a test stops at the first surprise
 mod kube_peers_parts;
 
@@ -10,7 +11,8 @@ type Part<'a> = (String, Box<dyn FnOnce(&Served) + 'a>);
 /// Runs parts one after another on one lab; every one that fails is named.
 fn all(lab: &Served, parts: Vec<Part<'_>>) {
     let mut failed = Vec::new();
-    for (name, part) in parts {
+    let only = std::env::var("GPUHOST_PEER_PARTS").unwrap_or_default();
+    for (name, part) in parts.into_iter().filter(|(name, _)| name.contains(&only)) {
         let begun = std::time::Instant::now();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| part(lab)));
         println!("{name}: {} in {:.1}s", if result.is_ok() { "ok" } else { "FAILED" }, begun.elapsed().as_secs_f64());

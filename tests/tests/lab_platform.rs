@@ -58,7 +58,7 @@ fn bundles_are_deployments_and_releases_and_the_validator_has_run() {
     let said = run(FLEET);
     let row = said.lines().find(|l| l.starts_with("cluster-fleet-local-local-1a3d67d0a899")).unwrap_or_default();
     let words: Vec<&str> = row.split_whitespace().collect();
-    assert_eq!(words[1..], ["homelab-recipes-gitops-namespaces", "True", "True"], "{said}");
+    assert_eq!(words[1..4], ["homelab-recipes-gitops-namespaces", "True", "True"], "{said}");
     let head = said.lines().find(|l| l.contains("NAMESPACE")).unwrap_or_default();
     assert!(head.contains("DEPLOYED") && head.contains("MONITORED") && head.contains("STATUS"), "{head}");
     let refused = ran(UPGRADE).expect(4);

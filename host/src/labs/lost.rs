@@ -11,7 +11,7 @@ fn word<'a>(o: &'a Value, at: &str) -> &'a str {
     o.pointer(at).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn claims<'a>(files: &'a Files) -> impl Iterator<Item = (&'a str, Value)> {
+fn claims(files: &Files) -> impl Iterator<Item = (&str, Value)> {
     let yaml = |p: &str| (p.ends_with(".yaml") || p.ends_with(".yml")) && !p.ends_with("/fleet.yaml");
     let texts = files.iter().filter(move |(p, _)| yaml(p));
     texts

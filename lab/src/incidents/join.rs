@@ -1,21 +1,14 @@
 //! Faults of joining: servers that cannot become members of etcd, agents that reach no server, kernels K3s refuses.
 use serde_json::json;
 
-use super::tools::{
-    cluster, edit, k3s_config, k3s_unit, machine, power_off, restart_k3s, start, start_unit, stop_unit,
-};
+use super::tools::{cluster, edit, k3s_config, k3s_unit, machine, power_off, start, start_unit, stop_unit};
 use super::{Fault, On};
 use crate::Lab;
 use crate::guest::{self, remove_file};
-use crate::kube::KubeEvent;
 use crate::kube::k3s::config;
-use crate::kube::state::Member;
-use crate::world::{Event, World};
+use crate::world::World;
 
 const DB: &str = "/var/lib/rancher/k3s/server/db";
-/// What a machine is called that began to join and died of it.
-const DEAD: (u32, &str) = (9999, "k3s-spare");
-
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
         name: "member-left-behind",
@@ -28,25 +21,6 @@ pub(super) const FAULTS: &[Fault] = &[
             stop_unit(lab, w, t, unit)?;
             remove_file(lab, machine(lab, w, t)?.vmid, DB);
             start_unit(lab, w, t, unit)
-        },
-        hands: None,
-    },
-    Fault {
-        name: "learner-waits",
-        on: On::Server,
-        what: "the server joins anew while a machine that died while it joined is still etcd's one learner",
-        source: "issues k3s-io/k3s#8496, k3s-io/k3s#7000; K3s' etcd package: a stalled learner goes after five minutes",
-        make: |lab, w, t| {
-            joins(lab, w, t)?;
-            leave(lab, w, t)?;
-            let (vmid, node) = DEAD;
-            let id = cluster(lab, w, |cx| {
-                let dead = Member { vmid, node: node.to_owned(), ip: "10.0.0.99".to_owned(), learner: true };
-                cx.c.members.insert(vmid, dead);
-                Ok(cx.c.id.clone())
-            })?;
-            w.schedule(300_000, Event::Kube(KubeEvent::Stalled { cluster: id, vmid }));
-            restart_k3s(lab, w, t)
         },
         hands: None,
     },

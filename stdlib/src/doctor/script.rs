@@ -205,7 +205,8 @@ mod api {
     ///
     /// # Example
     /// ```rhai
-    /// cluster.restore_volume("pvc-0f4c2c1e-6f0e-4c3b-9a44-5d8f9f4d2a11");
+    /// let claim = cluster.get("pvc", "hub-db-dir", #{ namespace: "jupyterhub" });
+    /// cluster.restore_volume(claim.spec.volumeName); // bound to its claim: nothing to do
     /// ```
     #[rhai_fn(global, return_raw, pure)]
     pub fn restore_volume(ncc: NativeCallContext, cluster: &mut Cluster, volume: &str) -> RhaiResultOf<bool> {

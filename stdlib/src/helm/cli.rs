@@ -74,9 +74,8 @@ pub(super) fn changes(
         })
         .collect();
     let version = newest.map(|r| r.version.clone());
-    if !version.as_deref().is_some_and(|v| same_version(v, &o.version))
-        && !(super::known::is_local(&o.chart) && version.is_some())
-    {
+    let local = super::known::is_local(&o.chart);
+    if version.as_deref().is_none_or(|v| !local && !same_version(v, &o.version)) {
         changes.push(Change::new(
             cluster,
             format!("release {name}"),

@@ -297,11 +297,17 @@ mod tests {
 
     #[test]
     fn arguments_of_the_site_leave_those_of_the_profile() {
-        let more: rhai::Map = [("kube_apiserver_arg".into(), vec![rhai::Dynamic::from("v=2"), "audit-log-maxage=60".into()].into())].into();
+        let more: rhai::Map =
+            [("kube_apiserver_arg".into(), vec![rhai::Dynamic::from("v=2"), "audit-log-maxage=60".into()].into())]
+                .into();
         let o = options(&[("cis", true.into()), ("config", more.into())]);
         let c = server_config(&o, &Identity::default(), &Start::Init, &Secret::new("x"), &[]);
         let args: Vec<&str> = c["kube-apiserver-arg"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        assert!(args.contains(&format!("audit-policy-file={AUDIT}").as_str()) && args.ends_with(&["v=2", "audit-log-maxage=60"]), "{args:?}");
+        assert!(
+            args.contains(&format!("audit-policy-file={AUDIT}").as_str())
+                && args.ends_with(&["v=2", "audit-log-maxage=60"]),
+            "{args:?}"
+        );
         assert!(!args.contains(&"audit-log-maxage=30"), "{args:?}");
     }
 

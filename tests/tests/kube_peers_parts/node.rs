@@ -7,7 +7,7 @@ const TWO: &str = r#"
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: a}
-data: {x: "1", y: "2"}
+data: {x: "1", z: "2"}
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -59,6 +59,12 @@ const SCRIPT: &[(&str, &str)] = &[
     ("-n {ns} apply -f -", TWO),
     ("-n {ns} apply -f -", TWO),
     ("-n {ns} rollout status deploy/web", ""),
+    ("-n {ns} diff -f -", TWO),
+    ("-n {ns} diff -f -", ONE),
+    ("-n {ns} diff -f - --server-side --force-conflicts", ONE),
+    ("-n {ns} diff -f -", MAP),
+    ("-n {ns} diff -f -", ODD),
+    ("-n {ns} diff", ""),
     ("-n {ns} apply -f - --dry-run=server", ONE),
     ("-n {ns} apply -f -", ONE),
     ("-n {ns} get cm a -o jsonpath={.data}", ""),
@@ -239,6 +245,8 @@ const SCRIPT: &[(&str, &str)] = &[
     ("auth can-i create odd", ""),
     ("auth can-i get /healthz", ""),
     ("auth can-i", ""),
+    ("-n {ns} auth can-i --list", ""),
+    ("auth can-i --list --no-headers", ""),
     ("-n {ns} create token", ""),
     ("-n {ns} create token none", ""),
     ("-n {ns} create token default --duration=1m", ""),
@@ -311,6 +319,7 @@ fn is_age(word: &str) -> bool {
 fn alike(word: &str) -> &str {
     match word {
         w if is_age(w) => "AGE",
+        w if w.starts_with("/tmp/LIVE-") || w.starts_with("/tmp/MERGED-") => w.rsplit('/').next().unwrap_or(w),
         w if w.starts_with("10.43.") => "ADDRESS",
         w if w.starts_with("https://") => w.rsplit_once(":dns").map_or("SERVER", |_| "SERVER/dns"),
         w if w.starts_with("pod/web-") => w.rsplit_once('-').map_or(w, |(name, _)| name),
@@ -332,8 +341,32 @@ fn seen(said: &Said, ns: &str) -> String {
     // How far a rollout was at the first look is a matter of time, too.
     let told = |l: &&str| !l.is_empty() && !own(l) && !log(l) && !l.starts_with("Waiting for deployment");
     let lines = text.lines().filter(told);
-    let words = |l: &str| l.split_whitespace().map(alike).collect::<Vec<_>>().join(" ");
+    // When a file of a comparison was written is of no interest.
+    let head = |l: &str| l.starts_with("--- /tmp/") || l.starts_with("+++ /tmp/");
+    let words = |l: &str| {
+        l.split_whitespace().take(if head(l) { 2 } else { usize::MAX }).map(alike).collect::<Vec<_>>().join(" ")
+    };
     lines.map(words).collect::<Vec<_>>().join("\n")
+}
+
+/// `kubectl edit` on a machine, with an editor that needs no terminal: what it says and what it does.
+pub fn edits(k: &Tool<'_>) {
+    k.run("create configmap edited -n default --from-literal=a=one");
+    let there = |editor: &str| {
+        let line = format!("sudo KUBE_EDITOR={} k3s kubectl edit cm edited", quoted(editor));
+        let mut c = Command::new("ssh");
+        c.args(["-F", k.lab.ssh_config.to_str().unwrap(), "k3s-cp2", &line]);
+        let said = run(c, "");
+        (said.code, format!("{}{}", said.out, said.err))
+    };
+    assert_eq!(there("sed -i s/one/two/"), (0, "configmap/edited edited\n".to_owned()));
+    assert_eq!(k.run("get cm edited -n default -o jsonpath={.data.a}"), "two");
+    assert_eq!(there("true"), (0, "Edit cancelled, no changes made.\n".to_owned()));
+    let (code, text) = there("sed -i s/name:/nme:/");
+    assert!(code == 1 && text.contains("A copy of your changes has been stored"), "{code} {text}");
+    let (code, text) = there("false");
+    assert!(code == 1 && text.contains("there was a problem with the editor \"false\""), "{code} {text}");
+    k.run("delete cm edited -n default");
 }
 
 /// Every command of the script, outside and on a node.
@@ -342,6 +375,7 @@ pub fn same_words(k: &Tool<'_>) {
     if !there {
         return println!("skipped: there is no ssh");
     }
+    edits(k);
     let mut other = Vec::new();
     for (line, input) in SCRIPT {
         let words = |ns: &str, node: &str| -> Vec<String> {

@@ -4,8 +4,10 @@ use std::process::{Child, Stdio};
 
 use super::{Tool, holds};
 
+type Part = fn(&Tool<'_>);
+
 /// All parts by name.
-pub const PARTS: &[(&str, fn(&Tool<'_>))] = &[("terminals", terminals), ("attached pipes", pipes)];
+pub const PARTS: &[(&str, Part)] = &[("terminals", terminals), ("attached pipes", pipes)];
 
 /// A client on a pseudo terminal of util-linux' `script`.
 struct Screen {

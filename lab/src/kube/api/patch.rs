@@ -196,7 +196,12 @@ fn apply(call: &Call<'_>, kind: &Kind, t: &Target, sub: &str) -> Result<Answer, 
         return Err(Failure::bad_request("metadata.managedFields must be nil"));
     }
     let place = format!("{}/{}", s(&obj, "/metadata/namespace"), s(&obj, "/metadata/name"));
+    let spaced = !obj["metadata"]["namespace"].is_null();
     decode::fits(call, kind, t, &mut obj, |_, k, why| Failure::bad_request(format!("{k}: {why}")))?;
+    if let Some(m) = obj["metadata"].as_object_mut().filter(|_| !spaced) {
+        // what is noted as applied says what was said
+        m.shift_remove("namespace");
+    }
     if obj["metadata"]["name"].is_null() {
         obj["metadata"]["name"] = json!(name);
     }

@@ -309,7 +309,10 @@ fn page(call: &Call<'_>, kind: &Kind, t: &Target, limit: usize) -> Result<Page, 
 pub(super) fn chosen(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<(Vec<Arc<Value>>, Value), Failure> {
     let limit = call.req.query.text("limit").and_then(|l| l.parse::<usize>().ok()).unwrap_or(0);
     let page = page(call, kind, t, limit)?;
-    let meta = described(call, &page);
+    let mut meta = described(call, &page);
+    if kind.custom && meta["continue"].is_null() {
+        meta["continue"] = json!("");
+    }
     Ok((page.items, meta))
 }
 

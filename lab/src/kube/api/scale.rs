@@ -115,6 +115,12 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
     if !asked.is_empty() && old["metadata"]["resourceVersion"] != asked {
         return Err(Failure::modified(kind, name));
     }
+    if kind.custom && call.req.content_type == "application/apply-patch+yaml" {
+        // the real server does not get this far either
+        return Err(Failure::unforeseen(format!(
+            "failed to convert new object (/{name}; autoscaling/v1, Kind=Scale) to proper version: request to convert CR to an invalid group/version: autoscaling/v1"
+        )));
+    }
     let o = WriteOptions { dry_run, ..decode::write_options(call, what, "scale")? };
     let mut new = old.clone();
     put(&mut new, &at, n);

@@ -57,7 +57,7 @@ impl Command for Tool {
                 Some(_) => Said::out("/dev/pts/0\n"),
                 None => Said { code: 1, out: "not a tty\n".into(), err: String::new() },
             },
-            "chroot" => self.chroot(&ctx.args).await,
+            "chroot" => self.chroot(ctx.args).await,
             "whoami" => Said::out("root\n"),
             "id" => Said::out(if args.contains(&"-u") { "0\n" } else { "uid=0(root) gid=0(root) groups=0(root)\n" }),
             _ => self.fetch(&args),

@@ -488,6 +488,11 @@ pub(super) fn pulled(cx: &mut Cx, pod: &Value, c: &Value, node: &str, ms: u64) {
     cx.container_event(pod, s(c, "/name"), true, "Pulled", &text);
 }
 
+/// Why an image cannot be pulled now.
+fn not_pulled(cx: &Cx, image: &str) -> Option<String> {
+    registry::refused(&cx.w.pushed, image).or_else(|| images::limited(image).filter(|_| cx.w.pulls_limited))
+}
+
 /// Why a container's image cannot be had: waiting reason, message, and the events before `Error: reason`.
 fn unavailable(cx: &mut Cx, c: &Value, node: &str) -> Option<(&'static str, String, &'static str, String)> {
     let image = s(c, "/image");
@@ -501,8 +506,7 @@ fn unavailable(cx: &mut Cx, c: &Value, node: &str) -> Option<(&'static str, Stri
     if s(c, "/imagePullPolicy") != "Always" && cx.node_rt(node).images.contains(image) {
         return None;
     }
-    let limited = || if cx.w.pulls_limited { images::limited(image) } else { None };
-    let why = registry::refused(&cx.w.pushed, image).or_else(limited)?;
+    let why = not_pulled(cx, image)?;
     let text = format!("Failed to pull image \"{image}\": {why}");
     Some(("ErrImagePull", why, "Failed", text))
 }
@@ -534,9 +538,7 @@ pub(super) fn has_image(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &s
 fn backs_off(cx: &mut Cx, uid: &str, pod: &Value, c: &Value) {
     let (name, image) = (s(c, "/name"), s(c, "/image"));
     let pulls = life(cx, uid, name).map_or(1, |l| l.pulls);
-    if registry::unreadable(image).is_none()
-        && let Some(why) = registry::refused(&cx.w.pushed, image)
-    {
+    if let Some(why) = not_pulled(cx, image).filter(|_| registry::unreadable(image).is_none()) {
         let (ns, pod_name) = key(pod);
         let text = format!("Back-off pulling image \"{image}\"");
         cx.container_event(pod, name, true, "BackOff", &text);

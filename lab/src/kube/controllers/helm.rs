@@ -271,7 +271,10 @@ pub fn run_of(cx: &mut Cx, pod: &Value) -> Run {
     }
     match render(cx, &chart) {
         Ok(c) if !c.hooks.is_empty() => with_hooks(cx, pod, &chart, &c, &now),
-        Ok(c) => Run::Exit { code: 0, after_ms: 6000, log: helmlog::log(&now, Ok(Some(&c))) },
+        Ok(c) => match refused(cx, &target(&chart), s(&chart, "/metadata/name"), &c) {
+            Ok(()) => Run::Exit { code: 0, after_ms: 6000, log: helmlog::log(&now, Ok(Some(&c))) },
+            Err(text) => Run::Exit { code: 1, after_ms: 3000, log: helmlog::log(&now, Err(&text)) },
+        },
         Err(text) => Run::Exit { code: 1, after_ms: 3000, log: helmlog::log(&now, Err(&text)) },
     }
 }
@@ -351,26 +354,49 @@ fn prepare(cx: &mut Cx, ns: &str, c: &Chart) {
     }
 }
 
+/// An object of a chart as Helm marks it.
+fn dressed(cx: &Cx, ns: &str, name: &str, o: &Value) -> Value {
+    let mut obj = o.clone();
+    obj["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(name);
+    obj["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(ns);
+    obj["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
+    if obj["metadata"]["namespace"].is_null() && cx.namespaced(&obj) {
+        obj["metadata"]["namespace"] = json!(ns);
+    }
+    obj
+}
+
+/// What a revision wanted of an object.
+fn was<'a>(before: &'a [Value], o: &Value) -> Option<&'a Value> {
+    before.iter().find(|b| b["kind"] == o["kind"] && s(b, "/metadata/name") == s(o, "/metadata/name"))
+}
+
+/// What the API server will not take of a release's upgrade.
+fn refused(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
+    let before = release::objects(cx, ns, name);
+    for o in &c.objects {
+        let obj = dressed(cx, ns, name, o);
+        helmapply::fits(cx, was(&before, &obj), &obj).map_err(|e| format!("Error: UPGRADE FAILED: {e}"))?;
+    }
+    Ok(())
+}
+
 /// Makes the objects of a release; what the revision before had and this one has not is removed.
 ///
 /// # Errors
-/// Helm's words, for a chart that came as an archive: the catalogue's are valid.
+/// Helm's words.
 fn objects(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
     let before = release::objects(cx, ns, name);
     let verb = if before.is_empty() { "INSTALLATION" } else { "UPGRADE" };
     let packed = !c.manifest.is_empty();
-    for mut obj in c.objects.clone() {
-        obj["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(name);
-        obj["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(ns);
-        obj["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
-        if obj["metadata"]["namespace"].is_null() && cx.namespaced(&obj) {
-            obj["metadata"]["namespace"] = json!(ns);
-        }
-        let old =
-            before.iter().find(|o| o["kind"] == obj["kind"] && s(o, "/metadata/name") == s(&obj, "/metadata/name"));
-        match packed {
-            true => helmapply::write(cx, "helm", old, &obj).map_err(|e| format!("Error: {verb} FAILED: {e}"))?,
-            false => cx.writing("helm", |cx| cx.ensure(obj)),
+    for o in &c.objects {
+        let obj = dressed(cx, ns, name, o);
+        let (at, n) = key(&obj);
+        match packed || cx.get(&resource_of(&obj), &at, &n).is_some() {
+            true => helmapply::write(cx, "helm", was(&before, &obj), &obj)
+                .map_err(|e| format!("Error: {verb} FAILED: {e}"))?,
+            // the catalogue's are valid
+            false => drop(cx.writing("helm", |cx| cx.create(obj))),
         }
     }
     for old in before {

@@ -2,7 +2,7 @@
 //! the API server checks both as any client's. Grade: source (pkg/kube and pkg/action of Helm).
 use serde_json::{Value, json};
 
-use super::super::cx::{Cx, key};
+use super::super::cx::{Cx, key, resource_of};
 use super::super::schema::node::Node;
 use super::super::schema::typed;
 use super::super::store::write::WriteOptions;
@@ -23,13 +23,29 @@ pub fn kept(o: &Value) -> bool {
 /// # Errors
 /// Helm's words.
 pub fn write(cx: &mut Cx, manager: &str, before: Option<&Value>, wanted: &Value) -> Result<(), String> {
+    put(cx, manager, before, wanted, false)
+}
+
+/// Whether the API server takes the patch of an object that is there; what is not there is not looked at.
+///
+/// # Errors
+/// Helm's words.
+pub fn fits(cx: &mut Cx, before: Option<&Value>, wanted: &Value) -> Result<(), String> {
+    let (ns, name) = key(wanted);
+    match cx.get(&resource_of(wanted), &ns, &name) {
+        Some(_) => put(cx, "helm", before, wanted, true),
+        None => Ok(()),
+    }
+}
+
+fn put(cx: &mut Cx, manager: &str, before: Option<&Value>, wanted: &Value, dry_run: bool) -> Result<(), String> {
     let (ns, name) = key(wanted);
     let Some(kind) = cx.c.store.kind_of(s(wanted, "/apiVersion"), s(wanted, "/kind")) else {
         return Err(unmapped(wanted));
     };
     let now = cx.now();
     cx.c.store.at(now);
-    let o = WriteOptions { manager: manager.to_owned(), check: true, ..WriteOptions::default() };
+    let o = WriteOptions { manager: manager.to_owned(), check: true, dry_run, ..WriteOptions::default() };
     let Some(live) = cx.get(&kind.resource(), &ns, &name).cloned() else {
         let mut new = wanted.clone();
         typed::read(&kind, &mut new).map_err(|e| format!("failed to create resource: {e}"))?;

@@ -60,6 +60,9 @@ pub fn settle(store: &Store, obj: &mut Value) {
     let stored = arr(obj, "/spec/versions").iter().find(|v| v["storage"] == true).map(|v| v["name"].clone());
     let established =
         arr(obj, "/status/conditions").iter().any(|c| c["type"] == "Established" && c["status"] == "True");
+    // whoever writes the status alone says in which versions objects are kept
+    let before = store.get(CRDS, "", s(obj, "/metadata/name"));
+    let told = !arr(obj, "/status/storedVersions").is_empty() && before.is_some_and(|b| b["spec"] == obj["spec"]);
     let status = &mut obj["status"];
     match &conflict {
         None => set_condition(status, &now, ("NamesAccepted", "True", "NoConflicts", "no conflicts found")),
@@ -74,7 +77,7 @@ pub fn settle(store: &Store, obj: &mut Value) {
     }
     status["acceptedNames"] = accepted.into();
     let mut versions = arr(status, "/storedVersions").to_vec();
-    versions.extend(stored.filter(|v| !versions.contains(v)));
+    versions.extend(stored.filter(|v| !told && !versions.contains(v)));
     status["storedVersions"] = versions.into();
 }
 
@@ -306,7 +309,7 @@ fn changed(obj: &Value, old: &Value, out: &mut Vec<Cause>) {
     }
     immutable("spec.group", &spec["group"], Some(&was["group"]), out);
     immutable("spec.names.plural", &spec["names"]["plural"], Some(&was["names"]["plural"]), out);
-    for (i, v) in arr(obj, "/status/storedVersions").iter().enumerate() {
+    for (i, v) in arr(obj, "/status/storedVersions").iter().enumerate().filter(|_| spec != was) {
         if !arr(spec, "/versions").iter().any(|x| x["name"] == *v) {
             let name = v.as_str().unwrap_or_default();
             let why = format!(

@@ -128,6 +128,10 @@ fn sorted(v: &Value) -> Value {
     let mut v = crate::kube::text::sorted(v);
     if let Some(m) = v.as_object_mut() {
         m.retain(|_, v| !v.is_null());
+        // selectors have their labels first
+        if let Some(all) = m.shift_remove("matchExpressions").filter(|a| a.as_array().is_some_and(|a| !a.is_empty())) {
+            m.insert("matchExpressions".to_owned(), all);
+        }
     }
     v
 }

@@ -12,7 +12,6 @@ const REST: &str = "pod updates may not change fields other than `spec.container
 /// Checks how a pod changed.
 pub(super) fn check(old: &Value, new: &Value, out: &mut Vec<Cause>) {
     let (had, has) = (&old["spec"], &new["spec"]);
-    ephemeral(had, has, out);
     for list in ["containers", "initContainers"] {
         let (a, b) = (arr(had, &format!("/{list}")), arr(has, &format!("/{list}")));
         if a.len() != b.len() {
@@ -78,7 +77,8 @@ fn gates(had: &[Value], has: &[Value], out: &mut Vec<Cause>) {
     }
 }
 
-fn ephemeral(had: &Value, has: &Value, out: &mut Vec<Cause>) {
+/// Refuses to change or remove ephemeral containers that are there.
+pub(super) fn ephemeral(had: &Value, has: &Value, out: &mut Vec<Cause>) {
     let now = arr(has, "/ephemeralContainers");
     for c in arr(had, "/ephemeralContainers") {
         let how = match now.iter().find(|n| n["name"] == c["name"]) {
@@ -100,8 +100,7 @@ fn munged(spec: &Value, was: &Value, out: &mut Vec<Cause>) -> Value {
         now.zip(had).for_each(|(c, h)| c["image"] = h["image"].clone());
     }
     let mut keep = |f: &str| spec[f] = was[f].clone();
-    // of further ephemeral containers another part of the API hears
-    ["activeDeadlineSeconds", "tolerations", "schedulingGates", "ephemeralContainers"].into_iter().for_each(&mut keep);
+    ["activeDeadlineSeconds", "tolerations", "schedulingGates"].into_iter().for_each(&mut keep);
     let grace = "terminationGracePeriodSeconds";
     if was[grace].as_i64().is_some_and(|n| n < 0) && spec[grace] == 1 {
         spec[grace] = was[grace].clone();

@@ -244,6 +244,21 @@ pub fn update(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
     finish(kind, new, &causes)
 }
 
+/// Checks a pod that gets ephemeral containers.
+///
+/// # Errors
+/// 422 with every cause.
+pub fn ephemeral(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
+    let mut causes = Vec::new();
+    metadata(new, &mut causes);
+    changed(old, new, &mut causes);
+    changed(old, new, &mut causes);
+    finalizers(kind, new, &mut causes);
+    body(kind, new, Some(old), &mut causes);
+    podupdate::ephemeral(&old["spec"], &new["spec"], &mut causes);
+    finish(kind, new, &causes)
+}
+
 /// Checks a changed status.
 ///
 /// # Errors

@@ -197,29 +197,33 @@ pub type Charges = Vec<(String, Value)>;
 /// # Errors
 /// 403 in the words of the plugin, where that is more than is left.
 pub fn charge(store: &Store, kind: &Kind, ns: &str, o: &Value, old: Option<&Value>) -> Result<Charges, Failure> {
-    let mut out = Vec::new();
     if !kind.namespaced {
-        return Ok(out);
+        return Ok(Charges::new());
     }
     let resource = kind.resource();
+    let refuse = |why: String| Failure::forbidden(kind, meta::name(o), &why);
+    // whether all can be counted comes before whether there is enough
+    let mut concerned = Vec::new();
     for q in store.all(QUOTAS, ns) {
-        let hard = &q["status"]["hard"];
-        let keys: Vec<&String> =
-            hard.as_object().into_iter().flatten().map(|(k, _)| k).filter(|k| concerns(&resource, k)).collect();
+        let hard = q["status"]["hard"].as_object().into_iter().flatten();
+        let keys: Vec<&String> = hard.map(|(k, _)| k).filter(|k| concerns(&resource, k)).collect();
         if keys.is_empty() || !within(q, &resource, o) {
             continue;
         }
         let name = meta::name(q);
-        let refuse = |why: String| Err(Failure::forbidden(kind, meta::name(o), &why));
         if let Some(why) = silent(o, &keys).filter(|_| resource == "pods") {
-            return refuse(format!("failed quota: {name}: {why}"));
+            return Err(refuse(format!("failed quota: {name}: {why}")));
         }
         let mut unknown: Vec<&str> =
             keys.iter().filter(|k| q["status"]["used"][k.as_str()].is_null()).map(|k| k.as_str()).collect();
         if !unknown.is_empty() {
             unknown.sort_unstable();
-            return refuse(format!("status unknown for quota: {name}, resources: {}", unknown.join(",")));
+            return Err(refuse(format!("status unknown for quota: {name}, resources: {}", unknown.join(","))));
         }
+        concerned.push((q, keys));
+    }
+    let mut out = Charges::new();
+    for (q, keys) in concerned {
         let mut more = usage(&resource, o);
         if let Some(old) = old.filter(|old| within(q, &resource, old)) {
             let had = usage(&resource, old);
@@ -227,12 +231,12 @@ pub fn charge(store: &Store, kind: &Kind, ns: &str, o: &Value, old: Option<&Valu
         }
         more.retain(|k, v| *v > 0 && keys.contains(&k));
         if let Some(why) = exceeded(q, &more) {
-            return refuse(format!("exceeded quota: {name}, {why}"));
+            return Err(refuse(format!("exceeded quota: {}, {why}", meta::name(q))));
         }
         if !more.is_empty() {
             let mut used = q["status"]["used"].clone();
-            more.iter().for_each(|(k, v)| used[k] = told(milli(&used[k]) + v, &hard[k]).into());
-            out.push((name.to_owned(), used));
+            more.iter().for_each(|(k, v)| used[k] = told(milli(&used[k]) + v, &q["status"]["hard"][k]).into());
+            out.push((meta::name(q).to_owned(), used));
         }
     }
     Ok(out)

@@ -251,7 +251,7 @@ fn wrote(kind: &Kind, list: &mut Vec<Entry>, diff: &Diff, (manager, subresource)
             false => e.set.minus(&touched).minus_below(&diff.removed),
         };
     }
-    let time = meta::time(now_ms);
+    let time = moment(subresource, now_ms);
     match list.iter_mut().find(|e| is_mine(e)) {
         Some(e) => {
             e.set = std::mem::take(&mut e.set).union(&touched);
@@ -308,6 +308,11 @@ fn cap(list: &mut Vec<Entry>) {
     });
 }
 
+/// When something was written; of a scale nobody notes it.
+fn moment(subresource: &str, now_ms: u64) -> String {
+    if subresource == "scale" { String::new() } else { meta::time(now_ms) }
+}
+
 /// Stamps the entry of an apply.
 pub(super) fn applied(kind: &Kind, o: &WriteOptions, now_ms: u64, set: Set) -> Entry {
     Entry {
@@ -315,7 +320,7 @@ pub(super) fn applied(kind: &Kind, o: &WriteOptions, now_ms: u64, set: Set) -> E
         operation: "Apply".into(),
         api_version: kind.api_version(),
         subresource: o.subresource.clone(),
-        time: meta::time(now_ms),
+        time: moment(&o.subresource, now_ms),
         set,
     }
 }

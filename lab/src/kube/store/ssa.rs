@@ -51,6 +51,9 @@ impl Store {
             if !o.subresource.is_empty() {
                 return Err(Failure::not_found(kind, name));
             }
+            if kind.namespaced {
+                config["metadata"]["namespace"] = ns.into();
+            }
             return self.apply_new(kind, config, mine, o);
         };
         let asked = meta::text(&config, "resourceVersion").to_owned();

@@ -293,6 +293,7 @@ impl Store {
             "resize" => resized::check(kind, &old, &new)?,
             "status" => validate::status(kind, &old, &new)?,
             "finalize" => validate::finalize(kind, &old, &new)?,
+            "ephemeralcontainers" => validate::ephemeral(kind, &old, &new)?,
             _ => validate::update(kind, &old, &new)?,
         }
         if o.check {
@@ -356,10 +357,6 @@ impl Store {
                 new["metadata"]["managedFields"] = m;
             }
         } else if kind.kind == "Pod" && kind.group.is_empty() {
-            match old["spec"].get("ephemeralContainers") {
-                Some(e) => new["spec"]["ephemeralContainers"] = e.clone(),
-                None => drop(new["spec"].as_object_mut().and_then(|m| m.shift_remove("ephemeralContainers"))),
-            }
             match old.get("status") {
                 Some(s) => new["status"] = s.clone(),
                 None => drop(new.as_object_mut().and_then(|o| o.shift_remove("status"))),

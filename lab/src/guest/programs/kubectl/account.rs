@@ -50,7 +50,10 @@ async fn whoami(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
 }
 
 async fn may(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
-    let w = Words::read(words, "all-namespaces/A subresource= quiet/q no-headers")?;
+    let w = Words::read(words, "all-namespaces/A subresource= quiet/q no-headers list")?;
+    if w.on("list") {
+        return Some(rules(c, at, &w).await);
+    }
     let [verb, what, name @ ..] = &w.bare[..] else {
         let text = "error: you must specify two arguments: verb resource or verb resource/resourceName.\nSee 'kubectl auth can-i -h' for help and examples.";
         return Some(c.fail(1, text));
@@ -85,6 +88,103 @@ async fn may(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
         c.line(if allowed { "yes" } else { "no" });
     }
     Some(i32::from(!allowed))
+}
+
+/// `auth can-i --list`.
+async fn rules(c: &mut Call, at: &At, w: &Words) -> i32 {
+    if !w.bare.is_empty() {
+        return c.fail(1, "error: list option must be specified with no arguments");
+    }
+    let kind = "SelfSubjectRulesReview";
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": {"namespace": w.namespace()}});
+    let answer = match post(c, at, "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", &review).await {
+        Ok(v) => v,
+        Err(v) => return refused(c, &v),
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    if !w.on("no-headers") {
+        rows.push(["Resources", "Non-Resource URLs", "Resource Names", "Verbs"].map(str::to_owned).to_vec());
+    }
+    for row in rule_rows(&answer["status"]) {
+        rows.push(row.to_vec());
+    }
+    for l in columns(&rows) {
+        c.line(&l);
+    }
+    0
+}
+
+/// What an account may do to one thing.
+#[derive(Default, PartialEq)]
+struct Right {
+    group: String,
+    resource: String,
+    name: Vec<String>,
+    url: Vec<String>,
+    verbs: Vec<String>,
+}
+
+impl Right {
+    /// By which kubectl sorts them: the rule as Go prints it.
+    fn key(&self) -> [String; 5] {
+        let one = |t: &str| format!("[{t}]");
+        [listed(&self.verbs), one(&self.group), one(&self.resource), listed(&self.name), listed(&self.url)]
+    }
+
+    fn row(&self) -> [String; 4] {
+        let (kind, below) = self.resource.split_once('/').map_or((self.resource.as_str(), None), |(k, b)| (k, Some(b)));
+        let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
+        let below = below.map_or_else(String::new, |b| format!("/{b}"));
+        [format!("{kind}{group}{below}"), listed(&self.url), listed(&self.name), listed(&self.verbs)]
+    }
+}
+
+fn listed(v: &[String]) -> String {
+    format!("[{}]", v.join(" "))
+}
+
+/// A row for each resource and name with all its verbs, and for each address and verb.
+fn rule_rows(status: &Value) -> Vec<[String; 4]> {
+    let texts = |v: &Value| -> Vec<String> {
+        v.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let mut all: Vec<Right> = Vec::new();
+    for rule in status["resourceRules"].as_array().into_iter().flatten() {
+        let verbs = texts(&rule["verbs"]);
+        let names = match texts(&rule["resourceNames"]) {
+            none if none.is_empty() => vec![Vec::new()],
+            some => some.into_iter().map(|n| vec![n]).collect(),
+        };
+        for (group, resource) in texts(&rule["apiGroups"])
+            .iter()
+            .flat_map(|g| texts(&rule["resources"]).into_iter().map(|r| (g.clone(), r)).collect::<Vec<_>>())
+        {
+            for name in &names {
+                let same = |r: &&mut Right| r.group == group && r.resource == resource && r.name == *name;
+                match all.iter_mut().find(same) {
+                    Some(have) => {
+                        let more: Vec<_> = verbs.iter().filter(|v| !have.verbs.contains(v)).cloned().collect();
+                        have.verbs.extend(more);
+                    }
+                    None => all.push(Right {
+                        group: group.clone(),
+                        resource: resource.clone(),
+                        name: name.clone(),
+                        verbs: verbs.clone(),
+                        url: Vec::new(),
+                    }),
+                }
+            }
+        }
+    }
+    for rule in status["nonResourceRules"].as_array().into_iter().flatten() {
+        for url in texts(&rule["nonResourceURLs"]) {
+            let one = |v: String| Right { url: vec![url.clone()], verbs: vec![v], ..Right::default() };
+            all.extend(texts(&rule["verbs"]).into_iter().map(one));
+        }
+    }
+    all.sort_by_key(Right::key);
+    all.iter().map(Right::row).collect()
 }
 
 /// `create token ACCOUNT`.

@@ -13,7 +13,8 @@ use crate::kube::schema::node::Node;
 use crate::kube::text::ordered;
 
 /// Where `kubectl apply` keeps what it applied.
-const LAST: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Where kubectl notes what was applied.
+pub(super) const LAST: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 const OPTIONS: &str = "filename/f= recursive/R dry-run server-side force-conflicts field-manager= output/o= wait validate= \
     overwrite save-config";

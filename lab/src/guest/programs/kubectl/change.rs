@@ -44,6 +44,44 @@ pub(super) async fn patched(c: &mut Call, at: &At, w: &Words, item: &Item, p: Pa
     }
 }
 
+/// A patch of one object, and the word for what it does.
+pub(super) struct Made {
+    pub body: Value,
+    pub done: &'static str,
+}
+
+/// Reads the objects that words name, one after another, and patches each as `make` says (`None` leaves it alone). What
+/// cannot be read, or made, ends the command; what the server refuses does not.
+pub(super) async fn patch_each(
+    c: &mut Call,
+    at: &At,
+    w: &Words,
+    objects: &[String],
+    by: &str,
+    make: impl Fn(&mut Call, &Item, &Value) -> Result<Option<Made>, i32>,
+) -> i32 {
+    let items = match named(c, at, w, objects).await {
+        Ok(items) => items,
+        Err(code) => return code,
+    };
+    let mut code = 0;
+    for item in items {
+        let object = match item.read(c, at).await {
+            Ok(v) => v,
+            Err(v) => return refused(c, &v),
+        };
+        match make(c, &item, &object) {
+            Ok(None) => {}
+            Ok(Some(m)) => {
+                let p = Patch { form: natural(&item), body: &m.body, done: [m.done; 2], by };
+                code = code.max(patched(c, at, w, &item, p).await);
+            }
+            Err(code) => return code,
+        }
+    }
+    code
+}
+
 /// Patch of a custom kind: it has no strategic one.
 pub(super) fn natural(item: &Item) -> Form {
     if item.kind.custom { Form::Merge } else { Form::Strategic }
@@ -115,8 +153,11 @@ async fn mark(c: &mut Call, at: &At, w: &Words, item: &Item, field: &str, change
     patched(c, at, w, item, Patch { form: Form::Merge, body: &json!({"metadata": {field: patch}}), done, by }).await
 }
 
-/// A taint of the words: key, value, effect, and whether it goes.
-fn taint_of(text: &str) -> Option<(String, String, String, bool)> {
+/// Key, value, effect, and whether it goes.
+type Taint = (String, String, String, bool);
+
+/// A taint of the words.
+fn taint_of(text: &str) -> Option<Taint> {
     let (text, gone) = text.strip_suffix('-').map_or((text, false), |t| (t, true));
     let (pair, effect) = text.split_once(':').map_or((text, ""), |(p, e)| (p, e));
     let (key, value) = pair.split_once('=').map_or((pair, ""), |(k, v)| (k, v));
@@ -146,61 +187,43 @@ pub(super) async fn taint(c: &mut Call, at: &At, words: &[String]) -> Option<i32
         };
         changes.push(change);
     }
-    let items = match named(c, at, &w, objects).await {
-        Ok(items) => items,
-        Err(code) => return Some(code),
-    };
-    let mut code = 0;
-    for item in items {
-        let node = match item.read(c, at).await {
-            Ok(v) => v,
-            Err(v) => return Some(refused(c, &v)),
-        };
-        let mut taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
-        let (mut there, mut added) = (false, false);
-        for (key, value, effect, gone) in &changes {
-            let same = |t: &Value| t["key"] == key.as_str() && (effect.is_empty() || t["effect"] == effect.as_str());
-            let known = taints.iter().any(same);
-            if *gone && !known {
-                let what = if effect.is_empty() { key.clone() } else { format!("{key}:{effect}") };
-                return Some(c.fail(1, &format!("error: taint \"{what}\" not found")));
-            }
-            if !gone && known && !w.on("overwrite") {
-                let text = format!(
-                    "error: node {} already has {key} taint(s) with same effect(s) and --overwrite is false",
-                    item.name
-                );
-                return Some(c.fail(1, &text));
-            }
-            there |= known;
-            taints.retain(|t| !same(t));
-            if !gone {
-                added = true;
-                let mut t = json!({"effect": effect, "key": key});
-                if !value.is_empty() {
-                    t["value"] = value.clone().into();
-                }
-                taints.push(t);
-            }
+    let make = |c: &mut Call, item: &Item, node: &Value| tainted(c, &w, item, node, &changes).map(Some);
+    Some(patch_each(c, at, &w, objects, "kubectl-taint", make).await)
+}
+
+/// The taints that a node has afterwards.
+fn tainted(c: &mut Call, w: &Words, item: &Item, node: &Value, changes: &[Taint]) -> Result<Made, i32> {
+    let mut taints = node["spec"]["taints"].as_array().cloned().unwrap_or_default();
+    let (mut there, mut added) = (false, false);
+    for (key, value, effect, gone) in changes {
+        let same = |t: &Value| t["key"] == key.as_str() && (effect.is_empty() || t["effect"] == effect.as_str());
+        let known = taints.iter().any(same);
+        if *gone && !known {
+            let what = if effect.is_empty() { key.clone() } else { format!("{key}:{effect}") };
+            return Err(c.fail(1, &format!("error: taint \"{what}\" not found")));
         }
-        let what = match (added, there) {
-            (false, _) => "untainted",
-            (true, true) => "modified",
-            (true, false) => "tainted",
-        };
-        let body = json!({"spec": {"taints": if taints.is_empty() { Value::Null } else { taints.into() }}});
-        code = code.max(
-            patched(
-                c,
-                at,
-                &w,
-                &item,
-                Patch { form: Form::Merge, body: &body, done: [what, what], by: "kubectl-taint" },
-            )
-            .await,
-        );
+        if !gone && known && !w.on("overwrite") {
+            let has = format!("already has {key} taint(s) with same effect(s)");
+            return Err(c.fail(1, &format!("error: node {} {has} and --overwrite is false", item.name)));
+        }
+        there |= known;
+        taints.retain(|t| !same(t));
+        if !gone {
+            added = true;
+            let mut t = json!({"effect": effect, "key": key});
+            if !value.is_empty() {
+                t["value"] = value.clone().into();
+            }
+            taints.push(t);
+        }
     }
-    Some(code)
+    let what = match (added, there) {
+        (false, _) => "untainted",
+        (true, true) => "modified",
+        (true, false) => "tainted",
+    };
+    let list = if taints.is_empty() { Value::Null } else { taints.into() };
+    Ok(Made { body: json!({"spec": {"taints": list}}), done: what })
 }
 
 /// The nodes that words name, with or without their kind.
@@ -319,48 +342,19 @@ pub(super) async fn set(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
     if images.is_empty() {
         return Some(c.fail(1, "error: at least one image update is required"));
     }
-    let items = match named(c, at, &w, objects).await {
-        Ok(items) => items,
-        Err(code) => return Some(code),
-    };
-    let mut code = 0;
-    for item in items {
-        let object = match item.read(c, at).await {
-            Ok(v) => v,
-            Err(v) => return Some(refused(c, &v)),
-        };
-        let template = if item.kind.kind == "Pod" { "/spec/containers" } else { "/spec/template/spec/containers" };
-        let there: Vec<&str> = object
-            .pointer(template)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(|x| x["name"].as_str())
-            .collect();
+    let make = |c: &mut Call, item: &Item, object: &Value| {
+        let there = settings::meant(object, item, &w);
         let mut list = Vec::new();
         for (name, image) in images.iter().filter_map(|i| i.split_once('=')) {
-            let meant: Vec<&str> = there.iter().copied().filter(|n| name == "*" || *n == name).collect();
+            let meant: Vec<&Value> = there.iter().filter(|x| name == "*" || x["name"] == name).collect();
             if meant.is_empty() {
-                let text = format!("error: unable to find container named \"{name}\"");
-                return Some(c.fail(1, &text));
+                return Err(c.fail(1, &format!("error: unable to find container named \"{name}\"")));
             }
-            list.extend(meant.iter().map(|n| json!({"name": n, "image": image})));
+            list.extend(meant.iter().map(|x| json!({"name": x["name"], "image": image})));
         }
-        let spec = json!({"containers": list});
-        let body =
-            if item.kind.kind == "Pod" { json!({"spec": spec}) } else { json!({"spec": {"template": {"spec": spec}}}) };
-        code = code.max(
-            patched(
-                c,
-                at,
-                &w,
-                &item,
-                Patch { form: natural(&item), body: &body, done: ["image updated"; 2], by: "kubectl-set" },
-            )
-            .await,
-        );
-    }
-    Some(code)
+        Ok(Some(Made { body: settings::body(item, list), done: "image updated" }))
+    };
+    Some(patch_each(c, at, &w, objects, "kubectl-set", make).await)
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@ mod change;
 mod create;
 mod delete;
 mod describe;
+mod diff;
 mod discovery;
 mod drain;
+mod edit;
 mod events;
 mod files;
 mod get;
@@ -22,6 +24,7 @@ mod settings;
 mod table;
 mod threeway;
 mod top;
+mod unified;
 mod unknown;
 mod version;
 mod wait;
@@ -50,6 +53,8 @@ const COMMANDS: &[(&str, Run)] = &[
     ("exec", |c, at, w| Box::pin(pods::exec(c, at, w))),
     ("apply", |c, at, w| Box::pin(apply::run(c, at, w, Way::Apply))),
     ("create", |c, at, w| Box::pin(create::run(c, at, w))),
+    ("diff", |c, at, w| Box::pin(diff::run(c, at, w))),
+    ("edit", |c, at, w| Box::pin(edit::run(c, at, w))),
     ("replace", |c, at, w| Box::pin(apply::run(c, at, w, Way::Replace))),
     ("delete", |c, at, w| Box::pin(delete::run(c, at, w))),
     ("label", |c, at, w| Box::pin(change::marks(c, at, w, "labels"))),

@@ -3,7 +3,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::super::Call;
-use super::change::{Patch, natural, patched};
+use super::change::{Made, patch_each};
 use super::items::{Item, kind_of, named, path_of};
 use super::output::{Dry, said, speaks};
 use super::request::{At, Change, Form, refused};
@@ -13,7 +13,7 @@ const OPTIONS: &str =
     "selector/l= all all-namespaces/A output/o= dry-run containers/c= list limits= requests= overwrite";
 
 /// The containers of an object that are meant, by name.
-fn meant(object: &Value, item: &Item, w: &Words) -> Vec<Value> {
+pub(super) fn meant(object: &Value, item: &Item, w: &Words) -> Vec<Value> {
     let at = if item.kind.kind == "Pod" { "/spec/containers" } else { "/spec/template/spec/containers" };
     let all = object.pointer(at).and_then(Value::as_array).cloned().unwrap_or_default();
     let only = w.value("containers").filter(|c| *c != "*");
@@ -21,7 +21,7 @@ fn meant(object: &Value, item: &Item, w: &Words) -> Vec<Value> {
 }
 
 /// Containers as a patch of their object.
-fn body(item: &Item, containers: Vec<Value>) -> Value {
+pub(super) fn body(item: &Item, containers: Vec<Value>) -> Value {
     let spec = json!({"containers": containers});
     if item.kind.kind == "Pod" { json!({"spec": spec}) } else { json!({"spec": {"template": {"spec": spec}}}) }
 }
@@ -32,35 +32,23 @@ pub(super) async fn env(c: &mut Call, at: &At, words: &[String]) -> Option<i32> 
     let is_change = |t: &String| t.contains('=') || t.ends_with('-');
     let split = w.bare.iter().position(is_change).unwrap_or(w.bare.len());
     let (objects, changes) = w.bare.split_at(split);
-    let items = match named(c, at, &w, objects).await {
-        Ok(items) => items,
-        Err(code) => return Some(code),
-    };
-    let mut code = 0;
-    for item in items {
-        let object = match item.read(c, at).await {
-            Ok(v) => v,
-            Err(v) => return Some(refused(c, &v)),
-        };
-        let containers = meant(&object, &item, &w);
+    let make = |c: &mut Call, item: &Item, object: &Value| {
+        let containers = meant(object, item, &w);
         if containers.is_empty() {
             let why = "the object is not a pod or does not have a pod template";
             let text = format!("error: {}/{} {why}: *v1.{}", item.kind.plural, item.name, item.kind.kind);
-            return Some(c.fail(1, &text));
-        }
-        if changes.is_empty() && !w.on("list") {
-            continue;
+            return Err(c.fail(1, &text));
         }
         if w.on("list") {
-            list(c, &item, &containers);
-            continue;
+            list(c, item, &containers);
         }
-        let patches = containers.iter().map(|x| json!({"name": x["name"], "env": variables(x, changes)})).collect();
-        let body = body(&item, patches);
-        let p = Patch { form: natural(&item), body: &body, done: ["env updated"; 2], by: "kubectl-set" };
-        code = code.max(patched(c, at, &w, &item, p).await);
-    }
-    Some(code)
+        if changes.is_empty() || w.on("list") {
+            return Ok(None);
+        }
+        let all = containers.iter().map(|x| json!({"name": x["name"], "env": variables(x, changes)})).collect();
+        Ok(Some(Made { body: body(item, all), done: "env updated" }))
+    };
+    Some(patch_each(c, at, &w, objects, "kubectl-set", make).await)
 }
 
 /// What a patch says of a container's variables.
@@ -124,27 +112,16 @@ pub(super) async fn resources(c: &mut Call, at: &At, words: &[String]) -> Option
         let text = "error: you must specify an update to requests or limits (in the form of --requests/--limits)";
         return Some(c.fail(1, text));
     }
-    let items = match named(c, at, &w, &w.bare).await {
-        Ok(items) => items,
-        Err(code) => return Some(code),
-    };
-    let mut code = 0;
-    for item in items {
-        let object = match item.read(c, at).await {
-            Ok(v) => v,
-            Err(v) => return Some(refused(c, &v)),
-        };
-        let containers = meant(&object, &item, &w);
+    let make = |c: &mut Call, item: &Item, object: &Value| {
+        let containers = meant(object, item, &w);
         if containers.is_empty() {
             let name = w.value("containers").unwrap_or_default();
-            return Some(c.fail(1, &format!("error: unable to find container named {name}")));
+            return Err(c.fail(1, &format!("error: unable to find container named {name}")));
         }
-        let body = body(&item, containers.iter().map(|x| json!({"name": x["name"], "resources": wanted})).collect());
-        let done = ["resource requirements updated"; 2];
-        let p = Patch { form: natural(&item), body: &body, done, by: "kubectl-set" };
-        code = code.max(patched(c, at, &w, &item, p).await);
-    }
-    Some(code)
+        let all = containers.iter().map(|x| json!({"name": x["name"], "resources": wanted})).collect();
+        Ok(Some(Made { body: body(item, all), done: "resource requirements updated" }))
+    };
+    Some(patch_each(c, at, &w, &w.bare, "kubectl-set", make).await)
 }
 
 /// `autoscale TYPE/NAME --max=N [--min=N] [--cpu=…] [--memory=…]`.
