@@ -116,3 +116,30 @@ async fn the_job_of_a_chart() {
         until(&bed, &path, "gone with its chart", |o| o["code"] == 404).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chart_that_changes_what_cannot_change_fails() {
+    let bed = server(json!({"disable": ["traefik"]})).await;
+    let chart = |class: &str| {
+        json!({"apiVersion": "helm.cattle.io/v1", "kind": "HelmChart", "metadata": {"name": "hub"},
+            "spec": {"chart": "jupyterhub", "repo": "https://hub.jupyter.org/helm-chart", "version": "4.3.1", "targetNamespace": "hub",
+                "createNamespace": true, "valuesContent": format!("hub:\n  db:\n    pvc:\n      storageClassName: {class}\n")}})
+    };
+    let at = "/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts";
+    let a = bed.post(at, chart("local-path")).await;
+    assert_eq!(a.code, 201, "{}", a.text);
+    let claim = "/api/v1/namespaces/hub/persistentvolumeclaims/hub-db-dir";
+    let bound = until(&bed, claim, "bound", |o| o["status"]["phase"] == "Bound").await;
+    let job = "/apis/batch/v1/namespaces/kube-system/jobs/helm-install-hub";
+    let first = bed.get(job).await.body["metadata"]["uid"].clone();
+    let values = chart("other")["spec"]["valuesContent"].clone();
+    bed.patch("merge", &format!("{at}/hub"), json!({"spec": {"valuesContent": values}})).await;
+    until(&bed, job, "failed once", |o| o["metadata"]["uid"] != first && o["status"]["failed"].as_i64() >= Some(1))
+        .await;
+    assert_eq!(bed.get(claim).await.body["spec"], bound["spec"], "the claim is as it was");
+    let pods = bed.get("/api/v1/namespaces/kube-system/pods?labelSelector=job-name%3Dhelm-install-hub").await.body;
+    let name = pods["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let log = bed.get(&format!("/api/v1/namespaces/kube-system/pods/{name}/log")).await.text;
+    let want = "Error: UPGRADE FAILED: cannot patch \"hub-db-dir\" with kind PersistentVolumeClaim: PersistentVolumeClaim \"hub-db-dir\" is invalid: spec: Forbidden: spec is immutable after creation";
+    assert!(log.contains(want), "{log}");
+}
