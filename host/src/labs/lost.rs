@@ -31,12 +31,17 @@ fn bundle<'a>(files: &'a Files, path: &str) -> Option<&'a String> {
     None
 }
 
+/// Whether a `fleet.yaml` leaves in the cluster what is taken out of it.
+fn keeps(text: &str) -> bool {
+    serde_saphyr::from_str::<Value>(text).is_ok_and(|f| f["keepResources"] == true)
+}
+
 /// What is to be said of a commit that takes claims away which Fleet does not keep.
 pub fn warnings(before: &Files, after: &Files) -> Vec<String> {
     let same =
         |a: &Value, b: &Value| ["/metadata/namespace", "/metadata/name"].iter().all(|at| word(a, at) == word(b, at));
     let stays = |path: &str, o: &Value| {
-        let kept = bundle(before, path).is_some_and(|t| from_yaml(t).iter().any(|f| f["keepResources"] == true));
+        let kept = bundle(before, path).is_some_and(|t| keeps(t));
         kept || word(o, "/metadata/annotations/helm.sh~1resource-policy") == "keep"
             || claims(after).any(|(_, other)| same(o, &other))
     };

@@ -134,11 +134,12 @@ async fn a_chart_that_changes_what_cannot_change_fails() {
     let first = bed.get(job).await.body["metadata"]["uid"].clone();
     let values = chart("other")["spec"]["valuesContent"].clone();
     bed.patch("merge", &format!("{at}/hub"), json!({"spec": {"valuesContent": values}})).await;
-    until(&bed, job, "failed once", |o| o["metadata"]["uid"] != first && o["status"]["failed"].as_i64() >= Some(1))
-        .await;
+    let pods = "/api/v1/namespaces/kube-system/pods?labelSelector=job-name%3Dhelm-install-hub";
+    let failed = |p: &Value| p["status"]["containerStatuses"][0]["restartCount"].as_i64() >= Some(1);
+    let list = until(&bed, pods, "failed once", |l| l["items"].as_array().is_some_and(|i| i.iter().any(failed))).await;
+    assert_ne!(bed.get(job).await.body["metadata"]["uid"], first, "a job of its own for the change");
     assert_eq!(bed.get(claim).await.body["spec"], bound["spec"], "the claim is as it was");
-    let pods = bed.get("/api/v1/namespaces/kube-system/pods?labelSelector=job-name%3Dhelm-install-hub").await.body;
-    let name = pods["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
+    let name = list["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
     let log = bed.get(&format!("/api/v1/namespaces/kube-system/pods/{name}/log")).await.text;
     let want = "Error: UPGRADE FAILED: cannot patch \"hub-db-dir\" with kind PersistentVolumeClaim: PersistentVolumeClaim \"hub-db-dir\" is invalid: spec: Forbidden: spec is immutable after creation";
     assert!(log.contains(want), "{log}");

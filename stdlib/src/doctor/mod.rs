@@ -92,12 +92,14 @@ pub async fn diagnose(ctx: &Ctx, part: Part) -> OpResult<Vec<Finding>> {
         if matches!(part, Part::All | Part::Fleet) {
             fleet::diagnose(&mut s).await?;
         }
+        let mut releases = Vec::new();
         if matches!(part, Part::All | Part::Platform) {
+            releases = releases::look(&mut s).await?;
             platform::diagnose(&mut s).await?;
         }
         if part == Part::All {
             replicas::pulls(&mut s).await?;
-            releases::diagnose(&mut s).await?;
+            releases::diagnose(&mut s, releases);
             replicas::diagnose(&mut s).await?;
         }
         Ok(s.found)

@@ -55,6 +55,9 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         if have > 0 {
             continue;
         }
+        if found.is_none() && super::releases::is_gone(s, &format!("Deployment {name}")) {
+            continue;
+        }
         // Fleet has put something else in its place
         if s.found.iter().any(|f| f.id == "release-collides" && f.target == *name) {
             continue;

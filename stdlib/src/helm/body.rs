@@ -1,11 +1,13 @@
 //! What release Secrets hold beside the revision: manifest, chart, values. Differences and drift, no helm binary.
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use super::release::{Release, read_revision};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::core::event::Change;
-use crate::kubernetes::rest::{Request, item, query};
+use crate::kubernetes::rest::{Request, collection, item, query};
 use crate::kubernetes::{ListOptions, describe, diff, parse_yaml};
 use crate::wire::release::decode;
 
@@ -144,6 +146,47 @@ impl Release {
             }
         }
         Ok(out)
+    }
+}
+
+/// Objects that go by themselves when they are done.
+const PASSING: &[&str] = &["Job", "Pod"];
+
+impl Release {
+    /// Objects of the newest revision's manifest that the cluster has no more, as `Service proxy-public`; one list for each
+    /// kind and namespace.
+    ///
+    /// # Errors
+    /// `unreachable`, `denied`.
+    pub async fn lacking(&self, ctx: &Ctx) -> OpResult<Vec<String>> {
+        let Some(newest) = self.stored(ctx).await?.pop() else { return Ok(Vec::new()) };
+        let mut there: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut out = Vec::new();
+        for object in self.objects(ctx, &newest).await? {
+            let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
+            let named = format!("{} {}", object["kind"].as_str().unwrap_or_default(), text("name"));
+            if object["kind"].as_str().is_some_and(|k| PASSING.contains(&k)) {
+                continue;
+            }
+            let Ok(kind) = self.cluster.kind_of(ctx, &object).await else {
+                out.push(named);
+                continue;
+            };
+            let path = collection(&kind, text("namespace"));
+            if !there.contains_key(&path) {
+                there.insert(path.clone(), self.names_at(ctx, &path).await?);
+            }
+            if !there[&path].contains(text("name")) {
+                out.push(named);
+            }
+        }
+        Ok(out)
+    }
+
+    async fn names_at(&self, ctx: &Ctx, path: &str) -> OpResult<BTreeSet<String>> {
+        let list = self.cluster.read_json(ctx, path).await?;
+        let names = list["items"].as_array().into_iter().flatten().filter_map(|o| o["metadata"]["name"].as_str());
+        Ok(names.map(str::to_owned).collect())
     }
 }
 

@@ -229,6 +229,11 @@ impl Cluster {
             was.until = s.ctx().clock.now_ms().await + 60_000;
         } else if !deployed {
             self.try_again(s, name, before.last()).await?;
+        } else if !excluded {
+            let lacking = release.lacking(s.ctx()).await?;
+            if !lacking.is_empty() {
+                was = self.install_again(s, name, newest, &lacking).await?;
+            }
         }
         // a new K3s runs every job again, and Helm refuses this one for good: the release stands all the same
         if !excluded {
@@ -275,6 +280,18 @@ impl Cluster {
         let was = if gone { "done, and its release is gone" } else { "failed" };
         let change = Change::new(self.name(), format!("job {job}"), Some(was.into()), Some("tried again".into()));
         s.act(format!("job {job}"), vec![change], self.delete_now(s.ctx(), "job", HOME, &job)).await
+    }
+
+    /// A release whose objects somebody deleted is installed again: Helm makes what is not there. The controller makes a new
+    /// job for one that is gone.
+    async fn install_again(&self, s: &OpScope, name: &str, revision: i64, lacking: &[String]) -> OpResult<Was> {
+        let job = format!("helm-install-{name}");
+        let was = Was { revision, job: newest_job(self, s.ctx(), name).await?, ..Was::default() };
+        let change =
+            |o: &String| Change::new(self.name(), format!("release {name} {o}"), None, Some("made again".into()));
+        let changes = lacking.iter().map(change).collect();
+        s.act(format!("job {job}"), changes, self.delete_now(s.ctx(), "job", HOME, &job)).await?;
+        Ok(Was { until: s.ctx().clock.now_ms().await + 60_000, ..was })
     }
 
     async fn wait_installed(&self, s: &OpScope, name: &str, o: &ReleaseOptions, was: &Was) -> OpResult<()> {

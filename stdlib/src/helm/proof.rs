@@ -8,9 +8,10 @@ use super::body::value_differences;
 use super::constraint::satisfies;
 use super::install::HOME;
 use super::program::together;
-use super::release::{Revision, same_version};
+use super::release::{Release, Revision, same_version};
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
+use crate::kubernetes::diff::is_ours;
 use crate::kubernetes::{Cluster, is_true, parse_yaml};
 
 /// Paths of values that a message names before it only counts.
@@ -23,6 +24,10 @@ pub struct ReleaseTrouble {
     pub release: String,
     /// Whether its job fails or cannot run; else it only is not what its HelmChart says.
     pub failing: bool,
+    /// Objects of the release that the cluster has no more.
+    pub lacking: Vec<String>,
+    /// Whether gpuhost made its HelmChart: deploy then installs it again.
+    pub ours: bool,
     /// What is wrong.
     pub text: String,
 }
@@ -66,6 +71,7 @@ fn trouble(
     wanted: Option<&String>,
     failing: Option<&Failing>,
     differs: Option<String>,
+    lacking: Vec<String>,
 ) -> Option<ReleaseTrouble> {
     let asked = text(&chart["spec"], "version");
     let mut said = Vec::new();
@@ -81,8 +87,17 @@ fn trouble(
         said.push(if f.said.is_empty() { what } else { format!("{what}: {}", f.said) });
     }
     said.extend(differs);
-    let release = name.to_owned();
-    (!said.is_empty()).then(|| ReleaseTrouble { release, failing: failing.is_some(), text: said.join("; ") })
+    if !lacking.is_empty() {
+        let more = if lacking.len() > NAMED { format!(" and {} more", lacking.len() - NAMED) } else { String::new() };
+        said.push(format!("somebody deleted its {}{more}", lacking[..lacking.len().min(NAMED)].join(", ")));
+    }
+    (!said.is_empty()).then(|| ReleaseTrouble {
+        release: name.to_owned(),
+        failing: failing.is_some(),
+        lacking,
+        ours: is_ours(chart),
+        text: said.join("; "),
+    })
 }
 
 impl Cluster {
@@ -113,7 +128,10 @@ impl Cluster {
                 // the new K3s tried it again and Helm refused: what was installed before stands
                 failing = None;
             }
-            out.extend(trouble(name, chart, wanted.get(name), failing.as_ref(), differs));
+            let stands = differs.is_none() && failing.is_none();
+            let release = Release { cluster: self.clone(), name: name.to_owned(), namespace: ns.to_owned() };
+            let lacking = if stands { release.lacking(ctx).await? } else { Vec::new() };
+            out.extend(trouble(name, chart, wanted.get(name), failing.as_ref(), differs, lacking));
         }
         for (name, version) in wanted.iter().filter(|w| !charts.iter().any(|c| c["metadata"]["name"] == *w.0)) {
             out.extend(self.unowned(ctx, name, version).await?);
@@ -131,7 +149,7 @@ impl Cluster {
                 None => {}
             }
         }
-        Ok(Some(ReleaseTrouble { release: name.to_owned(), failing: false, text }))
+        Ok(Some(ReleaseTrouble { release: name.to_owned(), failing: false, lacking: Vec::new(), ours: true, text }))
     }
 
     /// The values that one of our HelmChart objects gives; nothing where others have a say in them.
@@ -139,7 +157,7 @@ impl Cluster {
         let spec = &chart["spec"];
         let name = text(&chart["metadata"], "name");
         let config = self.find_object(ctx, "helmchartconfigs.helm.cattle.io", HOME, name).await?;
-        if !crate::kubernetes::diff::is_ours(chart) || config.is_some() || !spec["set"].is_null() {
+        if !is_ours(chart) || config.is_some() || !spec["set"].is_null() {
             return Ok(None);
         }
         let Some(mut values) = yaml(text(spec, "valuesContent")) else { return Ok(None) };
@@ -227,12 +245,15 @@ mod tests {
 
         let failing = Failing { attempts: 3, said: "no chart version found".to_owned(), finally: false };
         let site = "2.14.3".to_owned();
-        let t = trouble("rancher", &chart, Some(&site), Some(&failing), None).unwrap();
+        let t = trouble("rancher", &chart, Some(&site), Some(&failing), None, Vec::new()).unwrap();
         assert!(t.failing);
         assert_eq!(
             t.text,
             "its HelmChart names 2.15.0, the site file 2.14.3; its job fails, attempt 4: no chart version found"
         );
-        assert_eq!(trouble("rancher", &chart, None, None, None), None);
+        assert_eq!(trouble("rancher", &chart, None, None, None, Vec::new()), None);
+        let lacking = ["Service rancher", "Ingress rancher", "Role a", "Role b"].map(str::to_owned).to_vec();
+        let t = trouble("rancher", &chart, None, None, None, lacking).unwrap();
+        assert_eq!(t.text, "somebody deleted its Service rancher, Ingress rancher, Role a and 1 more");
     }
 }
