@@ -164,7 +164,12 @@ cluster.apply(#{ apiVersion: "v1", kind: "Pod", metadata: #{ name: "talk", label
         #{ name: "two", image: "busybox:1.36", command: script.call("echo hello; sleep 3600") },
     ],
 } });
-let err = failed("early", || cluster.logs("talk", #{ container: "one" }));
+cluster.apply(#{ apiVersion: "v1", kind: "Pod", metadata: #{ name: "late" }, spec: #{ containers: [
+    #{ name: "one", image: "busybox:1.31", imagePullPolicy: "Never" },
+] } });
+cluster.wait_until("pod", "late", 1.minutes, |p| p != () && "nodeName" in p.spec);
+let err = failed("early", || cluster.logs("late", #{ container: "one" }));
+cluster.delete("pod", "late");
 require(err.hint.contains("explain_pending"), `early: ${err} ${err.causes} ${err.hint}`);
 cluster.wait("pod", "talk", "condition=Ready", 5.minutes);
 let seen = cluster.logs("talk", #{ container: "one", timeout: 2.minutes }, |line| if line.contains("serving") { line });

@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 
 use gpuhost_lab::kube::objects::from_yaml;
+use gpuhost_stdlib::kubernetes::parse_yaml;
 use serde_json::Value;
 
 /// Text files by path.
@@ -33,7 +34,7 @@ fn bundle<'a>(files: &'a Files, path: &str) -> Option<&'a String> {
 
 /// Whether a `fleet.yaml` leaves in the cluster what is taken out of it.
 fn keeps(text: &str) -> bool {
-    serde_saphyr::from_str::<Value>(text).is_ok_and(|f| f["keepResources"] == true)
+    parse_yaml(text).is_ok_and(|docs| docs.iter().any(|d| d["keepResources"] == true))
 }
 
 /// What is to be said of a commit that takes claims away which Fleet does not keep.

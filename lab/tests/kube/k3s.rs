@@ -140,7 +140,7 @@ async fn a_chart_that_changes_what_cannot_change_fails() {
     assert_ne!(bed.get(job).await.body["metadata"]["uid"], first, "a job of its own for the change");
     assert_eq!(bed.get(claim).await.body["spec"], bound["spec"], "the claim is as it was");
     let name = list["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
-    let log = bed.get(&format!("/api/v1/namespaces/kube-system/pods/{name}/log")).await.text;
+    let log = bed.get(&format!("/api/v1/namespaces/kube-system/pods/{name}/log?previous=true")).await.text;
     let want = "Error: UPGRADE FAILED: cannot patch \"hub-db-dir\" with kind PersistentVolumeClaim: PersistentVolumeClaim \"hub-db-dir\" is invalid: spec: Forbidden: spec is immutable after creation";
     assert!(log.contains(want), "{log}");
 }

@@ -29,7 +29,17 @@ const CLAIM: &str = "cluster.apply(#{ apiVersion: \"v1\", kind: \"PersistentVolu
     metadata: #{ name: \"claim-gpuhost-verify\", namespace: \"jupyterhub\" },\
     spec: #{ storageClassName: \"nfs-client\", accessModes: [\"ReadWriteOnce\"], resources: #{ requests: #{ storage: \"1Mi\" } } } });\n";
 
+const LEFT: &str = "let here = #{ namespace: \"default\" };\n\
+    cluster.apply(#{ apiVersion: \"v1\", kind: \"PersistentVolumeClaim\", metadata: #{ name: \"data\" },\
+    spec: #{ storageClassName: \"nfs-client\", accessModes: [\"ReadWriteOnce\"], resources: #{ requests: #{ storage: \"1Mi\" } } } });\n\
+    let made = cluster.wait_until(\"pvc\", \"data\", 5.minutes, here, |c| c != () && c.status.phase == \"Bound\");\n\
+    write_file(\"volume\", cluster.get(\"pvc\", \"data\", here).spec.volumeName);\n\
+    cluster.delete(\"pvc\", \"data\", here);\n";
+const BOUND: &str =
+    "print(cluster.get(\"pvc\", \"data\", #{ namespace: \"default\" }).spec.volumeName == read_file(\"volume\"));\n";
+
 pub(super) const ROWS: &[Row] = &[
+    row("doctor.restore_volume", "cluster.restore_volume(read_file(\"volume\"));\n", Converges).before(LEFT).shows(BOUND),
     row("k3s.snapshot_etcd", SNAPSHOT, Converges).always().shows(SAVED),
     row(
         "k3s.copy_snapshot",

@@ -120,7 +120,7 @@ pub(super) fn secure_boot(cx: &Cx, vmid: u32) -> bool {
 }
 
 /// The operator brings no toolkit, and K3s has found the machine's own.
-fn own_toolkit(cx: &Cx, rt: &NodeRt) -> bool {
+pub(super) fn own_toolkit(cx: &Cx, rt: &NodeRt) -> bool {
     super::policy::policy(cx).is_some_and(|p| p["spec"]["toolkit"]["enabled"] == false)
         && cx.w.k3s.get(&rt.vmid).is_some_and(|k| k.runtimes.iter().any(|r| r == "nvidia"))
 }

@@ -26,7 +26,9 @@ pub(super) fn step(cx: &mut Cx, pod: &Value, name: &str, rt: &NodeRt) -> Run {
     match name {
         "driver-validation" if rt.driver.is_none() => wait("waiting for the driver to be ready ..."),
         "driver-validation" => done("running command: nvidia-smi"),
-        "toolkit-validation" if !rt.toolkit => wait("waiting for nvidia container stack to be setup"),
+        "toolkit-validation" if !rt.toolkit && !super::operands::own_toolkit(cx, rt) => {
+            wait("waiting for nvidia container stack to be setup")
+        }
         "toolkit-validation" => done("running command: nvidia-smi"),
         "cuda-validation" => run(cx, pod, "nvidia-cuda-validator", None),
         _ if !rt.plugin => wait("waiting for GPU resources to be discovered"),
