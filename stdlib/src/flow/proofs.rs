@@ -76,7 +76,7 @@ mod api {
         require_or(ncc, condition, text, "run `gpuhost run recipes/verify.rhai` for the cause")
     }
 
-    /// Stops the run with exit code 3 when `condition` does not hold, with the next thing to type.
+    /// Stops the run with exit code 3 and the next thing to type when `condition` does not hold.
     ///
     /// # Example
     /// ```rhai

@@ -124,6 +124,10 @@ impl Cluster {
             };
             let mut failing = self.failing_job(ctx, name).await?;
             let newest = revisions.ok().and_then(|mut l| l.pop());
+            if newest.is_none() && failing.is_none() && !is_ours(chart) && self.installs(ctx, name).await? {
+                // K3s' own come after the servers are there; ours are waited for by who applies them
+                continue;
+            }
             if differs.is_none() && newest.is_some_and(|r| satisfies(&r.kubernetes, git) == Some(false)) {
                 // the new K3s tried it again and Helm refused: what was installed before stands
                 failing = None;
@@ -172,6 +176,12 @@ impl Cluster {
             }
         }
         Ok(Some(values))
+    }
+
+    /// Whether the job of a release is at its first attempt, or about to be made.
+    async fn installs(&self, ctx: &Ctx, name: &str) -> OpResult<bool> {
+        let job = self.find_object(ctx, "job", HOME, &format!("helm-install-{name}")).await?;
+        Ok(job.is_none_or(|j| !is_true(&j, "Complete")))
     }
 
     /// Why the job that installs a release does not end well; nothing for one that is complete or at its first attempt.

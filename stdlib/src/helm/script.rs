@@ -145,7 +145,7 @@ mod api {
         })
     }
 
-    /// Says what is wrong with the releases that HelmChart objects ask for; an empty list when all is well.
+    /// What is wrong with the releases that HelmChart objects ask for; empty when all is well.
     ///
     /// A version or values that are not the HelmChart's, an installation that fails with Helm's last words, and chart
     /// versions that are not the wanted ones.
