@@ -145,7 +145,8 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
 fn unsaid(c: &Value, counts: &str) -> String {
     let image = s(c, "/image");
     let known = images::known(image) && !images::plain(image);
-    match arr(c, "/command").first().and_then(Value::as_str) {
+    let program = arr(c, "/command").first().or(arr(c, "/args").first()).and_then(Value::as_str);
+    match program {
         Some(program) if !known => format!("lab: {program} is not simulated; the container {counts}\n"),
         _ => String::new(),
     }

@@ -158,6 +158,7 @@ impl Place<'_> {
                 Field::Known(_) | Field::Entry(_) if map.get(&k).is_some_and(Value::is_null) => {
                     map.shift_remove(&k);
                 }
+                Field::Known(_) if map[&k] == false && is_lean(&own, &k) => drop(map.shift_remove(&k)),
                 Field::Known(n) => {
                     let mut stack = self.stack.clone();
                     stack.push(k.clone());
@@ -169,6 +170,25 @@ impl Place<'_> {
         }
         Ok(())
     }
+}
+
+/// Truth values that Go leaves out when they are false: plain ones with `omitempty`, where pointers would stay.
+const LEAN: &[&str] = &[
+    "globalDefault",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "paused",
+    "publishNotReadyAddresses",
+    "readOnly",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "unschedulable",
+];
+
+fn is_lean(type_name: &str, field: &str) -> bool {
+    LEAN.contains(&field) && (type_name, field) != ("CSIVolumeSource", "readOnly")
 }
 
 const QUANTITY: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
