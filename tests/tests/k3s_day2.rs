@@ -382,7 +382,8 @@ fn a_cluster_lives_through_upgrade_loss_and_replacement() {
         .script(&format!(
             "let c = k3s::restore_etcd(site().hosts(\"server\"), \"{name}\", #{{ folder: \"backup\" }});\n\
              require(c.find(\"configmap\", \"before\") != (), \"what the snapshot has is there\");\n\
-             require(c.find(\"configmap\", \"later\") == (), \"what came after is not\");\n"
+             require(c.find(\"configmap\", \"later\") == (), \"what came after is not\");\n\
+             require(c.list_snapshots().len() > 0, \"a server notes what lies on its disk\");\n"
         ))
         .expect(0);
     assert!(restored.finished()["changed"].as_u64().unwrap() > 0);

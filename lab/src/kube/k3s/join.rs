@@ -4,7 +4,8 @@ use super::super::cx::with_cluster;
 use super::super::state::{Cluster, Member, Process, Role, UnitState};
 use super::super::text::{s, sha256};
 use super::{
-    Stage, certificates, config, fail, files, go, log, node, packaged, reach, schedule, serve, tokens, vip, wait, wake,
+    Stage, certificates, config, fail, files, go, log, node, packaged, reach, schedule, serve, snapshot, tokens, vip,
+    wait, wake,
 };
 use crate::kube::KubeEvent;
 use crate::world::{Event, World};
@@ -301,6 +302,7 @@ pub fn ready(lab: &Lab, w: &mut World, vmid: u32) {
     }
     serve::up(lab, w, vmid, &id);
     schedule::started(w, vmid);
+    snapshot::reconcile(lab, w, vmid, &id);
     with_cluster(lab, w, &id, |cx| {
         cx.c.version = p.start.version.clone();
         packaged::server_started(cx, vmid, &p.start.config);

@@ -7,7 +7,7 @@ use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::super::cx::with_cluster;
+use super::super::cx::{Cx, with_cluster};
 use super::super::state::{Cluster, UnitState};
 use super::super::text::{s, sha256, stamp};
 use super::files;
@@ -81,6 +81,9 @@ pub struct Row {
     pub created: String,
 }
 
+/// Resource of the snapshots' objects.
+const KIND: &str = "etcdsnapshotfiles.k3s.cattle.io";
+
 /// Cluster of a guest whose server answers.
 fn running(w: &World, vmid: u32) -> Result<String, String> {
     let p = w.k3s.get(&vmid).filter(|p| p.unit == Some(UnitState::Active));
@@ -122,21 +125,46 @@ pub fn write(lab: &Lab, w: &mut World, vmid: u32, id: &str, name: &str, bytes: &
     }
     with_cluster(lab, w, id, |cx| {
         let stamp = cx.stamp();
-        let object = object_name(name, &node, &path);
-        cx.create(json!({"apiVersion": "k3s.cattle.io/v1", "kind": "ETCDSnapshotFile",
-            "metadata": {"name": object, "labels": {"etcd.k3s.cattle.io/snapshot-storage-node": node},
-                "annotations": {"etcd.k3s.cattle.io/snapshot-token-hash": &sha256(&cx.c.token)[..12]}},
-            "spec": {"snapshotName": name, "nodeName": node, "location": format!("file://{path}")},
-            "status": {"size": bytes.len().to_string(), "creationTime": stamp, "readyToUse": true}}));
-        let made = cx.get("etcdsnapshotfiles.k3s.cattle.io", "", &object).cloned().unwrap_or_default();
+        let object = note(cx, &node, &Row { name: name.to_owned(), size: bytes.len(), created: stamp.clone() });
+        let made = cx.get(KIND, "", &object).cloned().unwrap_or_default();
         cx.event(&made, true, "ETCDSnapshotCreated", &format!("Snapshot {name} saved on {node}"), "k3s-supervisor");
-        // the main resource does not take a status
-        cx.update("etcdsnapshotfiles.k3s.cattle.io", "", &object, |o| {
-            o["status"] = json!({"size": bytes.len().to_string(), "creationTime": stamp, "readyToUse": true});
-        });
         cx.update("nodes", "", &node, |n| {
             n["metadata"]["annotations"]["etcd.k3s.cattle.io/local-snapshots-timestamp"] = json!(stamp);
         });
+    });
+}
+
+/// The object of a snapshot on a server's disk; gives its name.
+fn note(cx: &mut Cx, node: &str, row: &Row) -> String {
+    let path = format!("{}/{}", files::SNAPSHOTS, row.name);
+    let object = object_name(&row.name, node, &path);
+    let status = json!({"size": row.size.to_string(), "creationTime": row.created, "readyToUse": true});
+    cx.create(json!({"apiVersion": "k3s.cattle.io/v1", "kind": "ETCDSnapshotFile",
+        "metadata": {"name": object, "labels": {"etcd.k3s.cattle.io/snapshot-storage-node": node},
+            "annotations": {"etcd.k3s.cattle.io/snapshot-token-hash": &sha256(&cx.c.token)[..12]}},
+        "spec": {"snapshotName": row.name, "nodeName": node, "location": format!("file://{path}")}}));
+    // the main resource does not take a status
+    cx.update(KIND, "", &object, |o| o["status"] = status);
+    object
+}
+
+/// A server that starts notes what lies on its disk and has no object, as after a restore, and forgets objects without a file.
+pub fn reconcile(lab: &Lab, w: &mut World, vmid: u32, id: &str) {
+    let node = w.k3s.get(&vmid).map(|p| p.node.clone()).unwrap_or_default();
+    let there = list(lab, vmid);
+    with_cluster(lab, w, id, |cx| {
+        let known: Vec<(String, String)> = cx
+            .list(KIND)
+            .into_iter()
+            .filter(|o| s(o, "/spec/nodeName") == node && s(o, "/spec/location").starts_with("file://"))
+            .map(|o| (s(o, "/metadata/name").to_owned(), s(o, "/spec/snapshotName").to_owned()))
+            .collect();
+        for row in there.iter().filter(|r| !known.iter().any(|k| k.1 == r.name)) {
+            note(cx, &node, row);
+        }
+        for (object, _) in known.iter().filter(|k| !there.iter().any(|r| r.name == k.1)) {
+            cx.delete(KIND, "", object);
+        }
     });
 }
 
@@ -181,15 +209,15 @@ pub fn delete(lab: &Lab, w: &mut World, vmid: u32, name: &str) -> bool {
     if let Ok(id) = running(w, vmid) {
         with_cluster(lab, w, &id, |cx| {
             let mine: Vec<String> = cx
-                .list("etcdsnapshotfiles.k3s.cattle.io")
+                .list(KIND)
                 .into_iter()
                 .filter(|o| s(o, "/spec/snapshotName") == name)
                 .map(|o| s(o, "/metadata/name").to_owned())
                 .collect();
             for object in mine {
-                let gone = cx.get("etcdsnapshotfiles.k3s.cattle.io", "", &object).cloned().unwrap_or_default();
+                let gone = cx.get(KIND, "", &object).cloned().unwrap_or_default();
                 cx.event(&gone, true, "ETCDSnapshotDeleted", &format!("Snapshot {name} deleted"), "k3s-supervisor");
-                cx.delete("etcdsnapshotfiles.k3s.cattle.io", "", &object);
+                cx.delete(KIND, "", &object);
             }
         });
     }

@@ -158,7 +158,6 @@ impl Place<'_> {
                 Field::Known(_) | Field::Entry(_) if map.get(&k).is_some_and(Value::is_null) => {
                     map.shift_remove(&k);
                 }
-                Field::Known(_) if map[&k] == false && is_lean(&own, &k) => drop(map.shift_remove(&k)),
                 Field::Known(n) => {
                     let mut stack = self.stack.clone();
                     stack.push(k.clone());
@@ -170,25 +169,6 @@ impl Place<'_> {
         }
         Ok(())
     }
-}
-
-/// Truth values that Go leaves out when they are false: plain ones with `omitempty`, where pointers would stay.
-const LEAN: &[&str] = &[
-    "globalDefault",
-    "hostIPC",
-    "hostNetwork",
-    "hostPID",
-    "paused",
-    "publishNotReadyAddresses",
-    "readOnly",
-    "stdin",
-    "stdinOnce",
-    "tty",
-    "unschedulable",
-];
-
-fn is_lean(type_name: &str, field: &str) -> bool {
-    LEAN.contains(&field) && (type_name, field) != ("CSIVolumeSource", "readOnly")
 }
 
 const QUANTITY: &str = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
@@ -350,7 +330,27 @@ fn fill(v: &mut Value, wanted: &Value) {
     }
 }
 
-/// Leaves out empty lists and maps, as what is read back from the store: those that are always written are null.
+/// Truth values that Go leaves out when they are false: plain ones with `omitempty`, where pointers would stay.
+const LEAN: &[&str] = &[
+    "globalDefault",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "paused",
+    "publishNotReadyAddresses",
+    "readOnly",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "unschedulable",
+];
+
+fn is_lean(node: Node<'_>, field: &str) -> bool {
+    let pointer = field == "readOnly" && node.type_name().is_some_and(|t| short(t) == "CSIVolumeSource");
+    LEAN.contains(&field) && !pointer
+}
+
+/// Leaves out empty lists and maps and false ones of [`LEAN`], as what is read back from the store: those that are always written are null.
 fn lean(node: Node<'_>, v: &mut Value) {
     match v {
         Value::Object(m) if !node.open() => {
@@ -366,6 +366,7 @@ fn lean(node: Node<'_>, v: &mut Value) {
                     && match v {
                         Value::Array(a) => a.is_empty() && sub.kind() == Some("array"),
                         Value::Object(m) => m.is_empty() && map,
+                        Value::Bool(b) => !*b && is_lean(node, &k),
                         _ => false,
                     };
                 if empty && needed.contains(&k.as_str()) {
