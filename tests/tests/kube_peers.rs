@@ -12,6 +12,8 @@ type Part<'a> = (String, Box<dyn FnOnce(&Served) + 'a>);
 fn all(lab: &Served, parts: Vec<Part<'_>>) {
     let mut failed = Vec::new();
     let only = std::env::var("GPUHOST_PEER_PARTS").unwrap_or_default();
+    let any = parts.is_empty() || parts.iter().any(|(name, _)| name.contains(&only));
+    assert!(any, "GPUHOST_PEER_PARTS={only} names no part");
     for (name, part) in parts.into_iter().filter(|(name, _)| name.contains(&only)) {
         let begun = std::time::Instant::now();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| part(lab)));

@@ -42,7 +42,8 @@ pub fn warnings(before: &Files, after: &Files) -> Vec<String> {
     let same =
         |a: &Value, b: &Value| ["/metadata/namespace", "/metadata/name"].iter().all(|at| word(a, at) == word(b, at));
     let stays = |path: &str, o: &Value| {
-        let kept = bundle(before, path).is_some_and(|t| keeps(t));
+        // Fleet heeds it when the whole bundle goes, not when it takes one object out
+        let kept = bundle(before, path).is_some_and(|t| keeps(t)) && bundle(after, path).is_none();
         kept || word(o, "/metadata/annotations/helm.sh~1resource-policy") == "keep"
             || claims(after).any(|(_, other)| same(o, &other))
     };
@@ -50,8 +51,7 @@ pub fn warnings(before: &Files, after: &Files) -> Vec<String> {
     lost.map(|(path, o)| {
         format!(
             "warning: {path} had the claim {}: Fleet uninstalls it, and with it go its volume and its data, if the class \
-             does not retain them. To keep it: annotation `helm.sh/resource-policy: keep` on the claim, or \
-             `keepResources: true` in its fleet.yaml, committed before this",
+             does not retain them. To keep it: annotation `helm.sh/resource-policy: keep` on the claim, committed before this",
             word(&o, "/metadata/name")
         )
     })
@@ -78,6 +78,8 @@ mod tests {
         assert!(warnings(&before, &files(&[("g/other/all.yaml", &plain)])).is_empty(), "it only moved");
         let kept = files(&[("g/shop/fleet.yaml", "keepResources: true\n"), ("g/shop/pvc.yaml", &plain)]);
         assert!(warnings(&kept, &files(&[])).is_empty());
+        let rest = files(&[("g/shop/fleet.yaml", "keepResources: true\n")]);
+        assert_eq!(warnings(&kept, &rest).len(), 1, "only the claim goes: it is taken out of its release");
         let policy = claim("  annotations:\n    helm.sh/resource-policy: keep\n");
         assert!(warnings(&files(&[("g/shop/pvc.yaml", &policy)]), &files(&[])).is_empty());
     }

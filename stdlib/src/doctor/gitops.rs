@@ -42,7 +42,8 @@ fn without_bundles(repo: &Value, bundles: &[Value]) -> Option<Finding> {
     let name = text(repo, "/metadata/name");
     let commit = text(repo, "/status/commit");
     let any = bundles.iter().any(|b| b["metadata"]["labels"]["fleet.cattle.io/repo-name"] == name);
-    if commit.is_empty() || any || text(repo, "/status/observedGeneration") == "0" {
+    // bundles come when the job that reads the repository has ended
+    if commit.is_empty() || any || text(repo, "/status/gitJobStatus") != "Current" {
         return None;
     }
     Some(finding(
@@ -127,7 +128,9 @@ mod tests {
 
     #[test]
     fn what_fleet_keeps_to_itself_is_seen() {
-        let repo = json!({"metadata": {"name": "homelab"}, "status": {"commit": "abc"}});
+        let repo = json!({"metadata": {"name": "homelab"}, "status": {"commit": "abc", "gitJobStatus": "Current"}});
+        let reads = json!({"metadata": {"name": "homelab"}, "status": {"commit": "abc", "gitJobStatus": "InProgress"}});
+        assert!(unsaid(&reads, &[], &[]).is_empty());
         assert_eq!(unsaid(&repo, &[], &[])[0].id, "bundle-deleted");
         let target = json!({"name": "local", "clusterName": "local"});
         let bundle = |customization: Value| {

@@ -30,14 +30,24 @@ fn option(node: &Value, name: &str) -> Option<String> {
     }
 }
 
-/// Seconds between two moments of a schedule.
-fn period(schedule: &str, now: i64) -> Option<i64> {
-    let first = cron::next(schedule, u64::try_from(now).ok()? * 1000)?;
-    let second = cron::next(schedule, first)?;
-    i64::try_from((second - first) / 1000).ok()
+/// For a schedule that names no moment.
+const DAY_MS: u64 = 24 * 3_600_000;
+
+/// No zone is farther from the servers' clock.
+const ZONES_MS: u64 = 14 * 3_600_000;
+
+/// When a snapshot is late: at the schedule's second moment after the newest one.
+fn due(schedule: &str, since_ms: u64) -> u64 {
+    let zoned = schedule.starts_with("TZ=") || schedule.starts_with("CRON_TZ=");
+    let (text, zones) = if zoned { (schedule.split_once(' ').map_or("", |(_, t)| t), ZONES_MS) } else { (schedule, 0) };
+    let second = match cron::every(text) {
+        Some(ms) => Some(since_ms.saturating_add(ms.saturating_mul(2))),
+        None => cron::next(text, since_ms).and_then(|t| cron::next(text, t)),
+    };
+    second.unwrap_or(since_ms + DAY_MS).saturating_add(zones)
 }
 
-/// Servers whose newest good snapshot is older than two periods of their schedule, or which were told to save none.
+/// Servers whose schedule has come twice since their newest good snapshot, or which were told to save none.
 #[must_use]
 pub fn late(nodes: &[Value], files: &[Value], now: i64) -> Vec<Late> {
     let mut out = Vec::new();
@@ -49,13 +59,13 @@ pub fn late(nodes: &[Value], files: &[Value], now: i64) -> Vec<Late> {
             continue;
         }
         let schedule = option(node, "etcd-snapshot-schedule-cron").unwrap_or_else(|| CRON.to_owned());
-        let Some(period) = period(&schedule, now) else { continue };
         let mine = || files.iter().filter(|f| f["spec"]["nodeName"] == name.as_str());
         let time = |v: &Value| epoch_seconds(v.as_str()?);
         let good = |f: &&Value| f["status"]["readyToUse"] != false && f["status"]["error"].is_null();
         let newest = mine().filter(good).filter_map(|f| time(&f["status"]["creationTime"])).max();
         let Some(since) = newest.or_else(|| time(&node["metadata"]["creationTimestamp"])) else { continue };
-        if now - since <= 2 * period {
+        let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
+        if ms(now) < due(&schedule, ms(since)) {
             continue;
         }
         let what = if newest.is_some() { "its newest snapshot is" } else { "it has no snapshot and is" };
@@ -112,5 +122,24 @@ mod tests {
         assert!(late(&[often], &[file("2026-11-21T00:00:00Z"), bad], now)[0].text.ends_with("no space left on device"));
         assert!(late(&[server(&["server", "--etcd-disable-snapshots=true"])], &[], now)[0].off);
         assert!(late(&[server(&["server", "--etcd-disable-snapshots", "true"])], &[], now)[0].off);
+    }
+
+    #[test]
+    fn schedules_that_are_not_even_are_counted_from_the_newest_snapshot() {
+        let late_at = |schedule: &str, newest: &str, now: &str| {
+            let node = server(&["server", "--etcd-snapshot-schedule-cron", schedule]);
+            !late(&[node], &[file(newest)], epoch_seconds(now).unwrap()).is_empty()
+        };
+        let twice = "0 9,10 * * *";
+        assert!(!late_at(twice, "2026-11-22T10:00:03Z", "2026-11-23T09:30:00Z"));
+        assert!(late_at(twice, "2026-11-22T10:00:03Z", "2026-11-23T10:00:00Z"));
+        // a Friday's is the newest until Monday's
+        assert!(!late_at("0 3 * * 1-5", "2026-11-20T03:00:03Z", "2026-11-23T02:00:00Z"));
+        assert!(late_at("0 3 * * 1-5", "2026-11-20T03:00:03Z", "2026-11-24T03:00:00Z"));
+        assert!(!late_at("@every 1h", "2026-11-22T10:00:03Z", "2026-11-22T12:00:00Z"));
+        assert!(late_at("@every 1h", "2026-11-22T10:00:03Z", "2026-11-22T12:00:03Z"));
+        assert!(!late_at("CRON_TZ=Asia/Tokyo 0 3 * * *", "2026-11-22T18:00:03Z", "2026-11-24T16:59:00Z"));
+        assert!(late_at("CRON_TZ=Asia/Tokyo 0 3 * * *", "2026-11-22T18:00:03Z", "2026-11-24T17:00:00Z"));
+        assert!(late_at("0 0 30 2 *", "2026-11-22T10:00:03Z", "2026-11-23T10:00:03Z"));
     }
 }

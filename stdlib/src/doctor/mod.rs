@@ -6,6 +6,7 @@ pub mod gitops;
 mod late;
 mod machines;
 mod mend;
+mod nft;
 mod nodes;
 mod platform;
 mod releases;
@@ -82,8 +83,9 @@ pub async fn diagnose(ctx: &Ctx, part: Part) -> OpResult<Vec<Finding>> {
         addresses::diagnose(&mut s).await?;
         nodes::diagnose(&mut s).await?;
         servers::diagnose(&mut s).await?;
-        if matches!(part, Part::All | Part::Storage) && !share::differs(&mut s).await? {
-            storage::diagnose(&mut s).await?;
+        if matches!(part, Part::All | Part::Storage) {
+            let other_share = share::differs(&mut s).await?;
+            storage::diagnose(&mut s, other_share).await?;
         }
         if part == Part::All {
             workloads::diagnose(&mut s).await?;

@@ -2,6 +2,7 @@
 use serde_json::Value;
 
 use super::finding::{DEPLOY, Finding, line, on_machine, script};
+use super::nft;
 use super::scene::Scene;
 use crate::core::error::OpResult;
 use crate::gpu::DROP_IN;
@@ -63,6 +64,23 @@ const JOINS: &[(&str, &str)] = &[
     ("did not answer in time", "port-6443-blocked"),
 ];
 
+/// The command for what keeps a machine from joining.
+fn next_of(s: &Scene, node: &Node, id: &str) -> String {
+    let name = &node.name;
+    let there = |command: &str| on_machine(s.ctx.lab, &s.site, node, command);
+    match id {
+        "member-left-behind" => script("forget-etcd-member", &[("node", name)]),
+        "no-memory-cgroup" => there(MEMORY_CGROUP),
+        "node-password" => script("forget-node-password", &[("node", name)]),
+        "no-default-route" => script("reboot-node", &[("node", name)]),
+        "toolkit-drop-in" => there(&format!("sudo rm -f {DROP_IN}; sudo systemctl restart {}", unit_name(node))),
+        "port-taken" => {
+            there("sudo ss -ltnp sport = :6443; sudo systemctl disable --now haproxy; sudo systemctl restart k3s")
+        }
+        _ => DEPLOY.into(),
+    }
+}
+
 /// Why K3s of a machine is of no use, from its unit and its journal.
 #[must_use]
 pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
@@ -99,26 +117,7 @@ pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
         explain_journal(&u.journal).filter(|e| e.fatal || u.state != "active" || !e.line.contains("refused"))
     {
         let id = JOINS.iter().find(|(part, _)| e.cause.contains(part)).map_or("k3s-failed", |(_, id)| *id);
-        let next = match id {
-            "member-left-behind" => script("forget-etcd-member", &[("node", name)]),
-            "no-memory-cgroup" => on_machine(s.ctx.lab, &s.site, node, MEMORY_CGROUP),
-            "node-password" => script("forget-node-password", &[("node", name)]),
-            "no-default-route" => script("reboot-node", &[("node", name)]),
-            "toolkit-drop-in" => on_machine(
-                s.ctx.lab,
-                &s.site,
-                node,
-                &format!("sudo rm -f {DROP_IN}; sudo systemctl restart {}", unit_name(node)),
-            ),
-            "port-taken" => on_machine(
-                s.ctx.lab,
-                &s.site,
-                node,
-                "sudo ss -ltnp sport = :6443; sudo systemctl disable --now haproxy; sudo systemctl restart k3s",
-            ),
-            _ => DEPLOY.into(),
-        };
-        return finding(id, name, format!("{} cannot join: {}", name, e.cause), e.line, e.hint, next);
+        return finding(id, name, format!("{} cannot join: {}", name, e.cause), e.line, e.hint, next_of(s, node, id));
     }
     if seen.contains("cni plugin not initialized") && u.state == "active" {
         return finding(
@@ -164,32 +163,20 @@ pub fn explain(s: &Scene, node: &Node, u: &Unit, seen: &str) -> Finding {
     )
 }
 
-/// The first rule of a ruleset that drops packets to port 6443, with its table.
-fn dropping(ruleset: &str) -> Option<(&str, &str)> {
-    let mut table = "";
-    for l in ruleset.lines().map(str::trim) {
-        table = l.strip_prefix("table ").map_or(table, |t| t.trim_end_matches('{').trim());
-        if l.contains("dport") && l.contains("6443") && (l.contains(" drop") || l.contains(" reject")) {
-            return Some((table, l));
-        }
-    }
-    None
-}
-
 /// Where packets to port 6443 are dropped: on the machine that cannot join, or on a server.
 async fn firewall(s: &Scene, node: &Node, f: Finding) -> Finding {
     let servers = s.site.nodes_of(RoleKind::Server).filter(|n| n.name != node.name);
     for at in std::iter::once(node).chain(servers) {
-        let rules = s.ask(at, "nft list ruleset 2>/dev/null").await;
-        let Some((table, rule)) = dropping(&rules) else { continue };
+        // it sends to the servers, and they receive
+        let hook = if at.name == node.name { "output" } else { "input" };
+        let Some(rule) = nft::dropping(&s.ask(at, nft::LIST).await, hook, 6443) else { continue };
         let cause = match at.name == node.name {
             true => format!("a firewall on {} drops what it sends to port 6443 of the servers", at.name),
             false => format!("a firewall on {} drops what {} sends to its port 6443", at.name, node.name),
         };
         let fix = "the nodes need TCP 6443 of every server: take the rule out, and out of the file it came from";
-        let command = format!("sudo nft delete table {table}");
-        let next = on_machine(s.ctx.lab, &s.site, at, &command);
-        return finding(f.id, &at.name, cause, format!("table {table}: {rule}"), fix, next);
+        let next = on_machine(s.ctx.lab, &s.site, at, &rule.open(6443));
+        return finding(f.id, &at.name, cause, rule.shown(), fix, next);
     }
     f
 }
@@ -370,13 +357,6 @@ async fn trouble(s: &Scene, node: &Node, object: &Value) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rule_that_drops_6443_is_found_with_its_table() {
-        let rules = "table inet a {\n\tchain input {\n\t\ttcp dport 6443 accept\n\t}\n}\ntable ip b {\n\tchain x {\n\t\ttcp dport { 80, 6443 } drop\n\t}\n}\n";
-        assert_eq!(dropping(rules), Some(("ip b", "tcp dport { 80, 6443 } drop")));
-        assert_eq!(dropping("table inet a {\n\ttcp dport 6443 accept\n}"), None);
-    }
 
     #[test]
     fn newer_nodes_are_one_finding_and_the_file_follows_the_newest() {

@@ -109,7 +109,7 @@ async fn rancher(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
     let host = declared(s, "rancher", "hostname");
     let ns = namespace_of(s, cluster, "rancher", "cattle-system").await?;
     let ingresses = cluster.list_in(&s.ctx, "ingress", &ns).await?;
-    certificates(s, cluster, &ingresses).await?;
+    certificates(s, cluster, &ns, &ingresses).await?;
     let served: Vec<String> = ingresses
         .iter()
         .flat_map(|i| i["spec"]["rules"].as_array().cloned().unwrap_or_default())
@@ -130,15 +130,14 @@ async fn rancher(s: &mut Scene, cluster: &Cluster) -> OpResult<()> {
     Ok(())
 }
 
-/// Certificates of Rancher's Ingresses: a Secret that is missing, one that has run out, and what cert-manager says of it.
-async fn certificates(s: &mut Scene, cluster: &Cluster, ingresses: &[Value]) -> OpResult<()> {
-    const NS: &str = "cattle-system";
-    let known = cluster.list_if_known(&s.ctx, "certificates.cert-manager.io", NS).await?;
-    let issuers = cluster.list_if_known(&s.ctx, "issuers.cert-manager.io", NS).await?;
+/// Certificates of Rancher's Ingresses: a Secret that is missing, and what cert-manager says of it.
+async fn certificates(s: &mut Scene, cluster: &Cluster, ns: &str, ingresses: &[Value]) -> OpResult<()> {
+    let known = cluster.list_if_known(&s.ctx, "certificates.cert-manager.io", ns).await?;
+    let issuers = cluster.list_if_known(&s.ctx, "issuers.cert-manager.io", ns).await?;
     let text = |v: &Value, p: &str| v.pointer(p).and_then(Value::as_str).unwrap_or_default().to_owned();
     for t in ingresses.iter().flat_map(|i| i["spec"]["tls"].as_array().into_iter().flatten()) {
         let name = text(t, "/secretName");
-        if name.is_empty() || cluster.find_object(&s.ctx, "secret", NS, &name).await?.is_some() {
+        if name.is_empty() || cluster.find_object(&s.ctx, "secret", ns, &name).await?.is_some() {
             continue;
         }
         let cause =
@@ -147,15 +146,15 @@ async fn certificates(s: &mut Scene, cluster: &Cluster, ingresses: &[Value]) -> 
         let issuer = certificate.map(|c| text(c, "/spec/issuerRef/name")).unwrap_or_default();
         let broken = issuers.iter().filter(|i| text(i, "/metadata/name") == issuer);
         let said = broken.chain(certificate).find_map(|o| condition(o, "Ready").filter(|(is, _)| is == "False"));
-        let seen = said.map_or_else(|| format!("secret {NS}/{name} not found"), |(_, why)| why);
+        let seen = said.map_or_else(|| format!("secret {ns}/{name} not found"), |(_, why)| why);
         let (fix, next) = if seen.contains("tls-rancher") {
-            let set = [("namespace", NS), ("app", "rancher")];
+            let set = [("namespace", ns), ("app", "rancher")];
             (
                 "Rancher makes its CA again when it starts; cert-manager signs the certificate then",
                 script("restart-pods", &set),
             )
         } else {
-            ("look at what cert-manager says of it", describe("certificates.cert-manager.io", NS, &name))
+            ("look at what cert-manager says of it", describe("certificates.cert-manager.io", ns, &name))
         };
         s.add(finding("certificate-missing", "platform", "rancher", cause, &seen, fix, next));
     }
@@ -299,9 +298,13 @@ async fn metadata(s: &mut Scene, cluster: &Cluster, ns: &str, single: &Value) ->
         return Ok(());
     }
     let events = cluster.list_in(&s.ctx, "event", ns).await?;
+    // not one whose image cannot be pulled
     let failed = events.iter().filter(|e| e["type"] == "Warning").find(|e| {
-        let of = |p: &str| e.pointer(p).and_then(Value::as_str).is_some_and(|t| t.contains("block-cloud-metadata"));
-        of("/message") || of("/involvedObject/fieldPath")
+        let text = |p: &str| e.pointer(p).and_then(Value::as_str).unwrap_or_default();
+        let said = text("/message");
+        let of = |t: &str| t.contains("block-cloud-metadata");
+        let ended = said.contains("iptables") || text("/reason") == "BackOff" && said.contains("restarting");
+        ended && (of(said) || of(text("/involvedObject/fieldPath")))
     });
     if let Some(e) = failed {
         s.add(finding(

@@ -1,7 +1,7 @@
 //! Workloads of the platform that were scaled to nothing by hand, and those that are not ready for no cause found so far.
 use super::finding::{Finding, describe, line, script};
 use super::scene::Scene;
-use crate::core::error::OpResult;
+use crate::core::error::{Kind, OpResult};
 use crate::kubernetes::{Cluster, Short};
 
 /// What the absence of a workload means: name, id, meaning.
@@ -44,16 +44,19 @@ pub async fn pulls(s: &mut Scene) -> OpResult<()> {
             waiting.push((text("/involvedObject/namespace"), text("/involvedObject/name"), said.to_owned()));
         }
     }
-    let mut still = None;
+    let mut still = Vec::new();
     for (ns, pod, said) in waiting {
-        // an event outlives what it tells of
-        if cluster.explain_pod(&s.ctx, &ns, &pod).await?.is_some() {
-            still = Some((ns, pod, said));
+        // an event outlives what it tells of, and its pod
+        match cluster.explain_pod(&s.ctx, &ns, &pod).await {
+            Ok(Some(_)) => still.push((ns, pod, said)),
+            Ok(None) => {}
+            Err(e) if e.is(Kind::NotFound) => {}
+            Err(e) => return Err(e),
         }
     }
-    let Some((ns, pod, said)) = still else { return Ok(()) };
+    s.found.retain(|f| !still.iter().any(|(ns, _, _)| waits_for_image(f, ns)));
+    let Some((ns, pod, said)) = still.pop() else { return Ok(()) };
     let host = if said.contains("docker") { "docker.io" } else { "registry" };
-    s.found.retain(|f| !f.id.ends_with("-down"));
     s.add(Finding {
         id: "pull-rate-limited",
         area: "workload",
@@ -64,6 +67,15 @@ pub async fn pulls(s: &mut Scene) -> OpResult<()> {
         next: describe("pod", &ns, &pod),
     });
     Ok(())
+}
+
+/// Whether a workload does not run for want of an image, where pods of a namespace wait for theirs.
+fn waits_for_image(f: &Finding, ns: &str) -> bool {
+    let seen = f.evidence.to_lowercase();
+    let pulls = ["pull", "toomanyrequests", "429 too many requests"].iter().any(|w| seen.contains(w));
+    // somebody wants none of it: that is no matter of images
+    let none = seen.contains("scaled to 0") || seen.contains(" of 0 ");
+    f.id.ends_with("-down") && (pulls || !none && seen.contains(&format!(" {ns}/")))
 }
 
 async fn finding(s: &Scene, cluster: &Cluster, w: &Short) -> OpResult<Finding> {
@@ -94,4 +106,28 @@ async fn why(s: &Scene, cluster: &Cluster, w: &Short) -> OpResult<Option<String>
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limited_registry_explains_what_waits_for_images_and_no_more() {
+        let f = |id: &'static str, evidence: &str| Finding {
+            id,
+            area: "platform",
+            target: "x".to_owned(),
+            cause: String::new(),
+            evidence: evidence.to_owned(),
+            fix: String::new(),
+            next: String::new(),
+        };
+        let hub = |id, evidence| waits_for_image(&f(id, evidence), "jupyterhub");
+        assert!(hub("rancher-down", "container rancher: ImagePullBackOff"));
+        assert!(hub("hub-down", "deployment jupyterhub/hub has no pod that is ready"));
+        assert!(!hub("hub-down", "deployment jupyterhub/hub is scaled to 0"));
+        assert!(!hub("fleet-agent-down", "deployment cattle-fleet-local-system/fleet-agent: 0 of 1 available"));
+        assert!(!hub("spawn-image", "Failed to pull image"));
+    }
 }

@@ -2,6 +2,7 @@
 use serde_json::Value;
 
 use super::finding::{DEPLOY, Finding, describe, line, on_machine, script};
+use super::nft;
 use super::scene::Scene;
 use super::upkeep::is_shared;
 use super::volumes::Fate;
@@ -48,13 +49,13 @@ fn name(o: &Value) -> &str {
     o["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-/// Looks at the storage from the server to the claims.
+/// Looks at the storage from the server to the claims; not at the share when the class is of another one.
 ///
 /// # Errors
 /// `unreachable`, `denied`.
-pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
-    let server_ok = server(s).await;
-    if server_ok {
+pub async fn diagnose(s: &mut Scene, other_share: bool) -> OpResult<()> {
+    let server_ok = other_share || server(s).await;
+    if server_ok && !other_share {
         mounts(s).await;
     }
     scratch_disks(s).await;
@@ -177,39 +178,18 @@ async fn blocked(s: &Scene, share: &Export) -> Finding {
     let cause = format!("nobody gets an answer from {} on TCP port 2049", share.server());
     let node = s.storage_node();
     let rules = match &node {
-        Some(n) => s.ask(n, "nft list ruleset 2>/dev/null").await,
+        Some(n) => s.ask(n, nft::LIST).await,
         None => String::new(),
     };
     let target = node.as_ref().map_or_else(|| share.server().to_owned(), |n| n.name.clone());
-    let (Some(node), Some(chain)) = (&node, input_chain(&rules)) else {
+    let (Some(node), Some(rule)) = (&node, nft::dropping(&rules, "input", 2049)) else {
         let fix = "the server's own filter does not drop it: look at the firewall between, such as the one of the VM in Proxmox";
         let next = format!("nc -vz -w 5 {} 2049", share.server());
         return finding("nfs-blocked", &target, cause, "mount: Connection timed out from every node", fix, next);
     };
-    let open = format!("sudo nft insert rule {chain} tcp dport 2049 accept");
-    let seen = format!("chain {chain} of {target} drops it; mount: Connection timed out from every node");
-    let fix = "let the port in; for good, write the rule into the file that loads the filter (/etc/nftables.conf)";
-    finding("nfs-blocked", &target, cause, &seen, fix, on_machine(s.ctx.lab, &s.site, node, &open))
-}
-
-/// `family table chain` of the chain that drops TCP port 2049 on its way in.
-fn input_chain(ruleset: &str) -> Option<String> {
-    let (mut table, mut chain, mut enters) = (String::new(), String::new(), false);
-    for line in ruleset.lines().map(str::trim) {
-        if let Some(t) = line.strip_prefix("table ") {
-            table = t.trim_end_matches('{').trim().to_owned();
-        }
-        if let Some(c) = line.strip_prefix("chain ") {
-            chain = c.split([' ', '{']).next().unwrap_or_default().to_owned();
-            enters = false;
-        }
-        enters |= line.contains("hook input");
-        let drops = line.contains("2049") && line.contains("drop") || line.contains("policy drop");
-        if enters && drops {
-            return Some(format!("{table} {chain}"));
-        }
-    }
-    None
+    let seen = format!("{} on {target}; mount: Connection timed out from every node", rule.shown());
+    let fix = "let the port in; for good, also in the file that loads the filter (/etc/nftables.conf)";
+    finding("nfs-blocked", &target, cause, &seen, fix, on_machine(s.ctx.lab, &s.site, node, &rule.open(2049)))
 }
 
 /// Scratch disks that are not mounted.
@@ -398,20 +378,4 @@ async fn users_of(s: &Scene, cluster: &Cluster, ns: &str, claim: &str) -> OpResu
             .is_some_and(|v| v.iter().any(|v| v["persistentVolumeClaim"]["claimName"] == claim))
     };
     Ok(pods.iter().filter(uses).map(|p| name(p).to_owned()).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_chain_that_drops_nfs_is_found() {
-        let rules = "table inet a {\n\tchain out {\n\t\ttype filter hook output priority 0; policy drop;\n\t}\n}\n\
-                     table inet homelab {\n\tchain input {\n\t\ttype filter hook input priority 0; policy accept;\n\t\ttcp dport 2049 drop\n\t}\n}\n";
-        assert_eq!(input_chain(rules).as_deref(), Some("inet homelab input"));
-        assert_eq!(
-            input_chain("table ip x {\n chain input {\n type filter hook input priority 0; policy accept;\n }\n}"),
-            None
-        );
-    }
 }

@@ -136,7 +136,7 @@ impl Cluster {
     }
 
     /// Binds a volume whose claim is gone to a claim of the old name again. A claim of that name that was made anew goes
-    /// first; what was written to it stays on its own volume, or goes with it where its class deletes.
+    /// first; what was written to it stays on its own volume, which is kept for good.
     ///
     /// # Errors
     /// `not_found`; `refused` when the volume is in use, or pods mount the claim; `denied` when declined; `timeout`.
@@ -155,6 +155,14 @@ impl Cluster {
             }
             if name.is_empty() {
                 return Err(OpError::refused("the volume belonged to no claim").on(volume));
+            }
+            if !text(&v, "/metadata/deletionTimestamp").is_empty() || v["status"]["phase"] == "Failed" {
+                let why = text(&v, "/status/message");
+                return Err(OpError::refused("the volume is going or could not be cleaned").on(volume).because(why));
+            }
+            if self.find_object(s.ctx(), "namespace", "", &ns).await?.is_none() {
+                let hint = format!("make it first: `kubectl create namespace {ns}`");
+                return Err(OpError::refused(format!("the namespace {ns} of its claim is gone")).on(volume).hint(hint));
             }
             let mounts = self.mounted_by(s.ctx(), &ns, &name).await?;
             if !mounts.is_empty() {
@@ -177,7 +185,8 @@ impl Cluster {
             ));
             s.act(at, changes, async {
                 if let Some(other) = old.map(|c| text(&c, "/spec/volumeName")).filter(|o| !o.is_empty()) {
-                    let note = json!({"metadata": {"annotations": {SET_ASIDE: volume}}});
+                    let note = json!({"metadata": {"annotations": {SET_ASIDE: volume}},
+                        "spec": {"persistentVolumeReclaimPolicy": "Retain"}});
                     let path = format!("/api/v1/persistentvolumes/{}", escape(&other));
                     self.demand(s.ctx(), &other, &Request::merge(path, &note)).await?;
                 }
@@ -230,7 +239,7 @@ fn claim(volume: &Value, old: Option<&Value>) -> Value {
     let spec = &volume["spec"];
     let mut out = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {"name": spec["claimRef"]["name"], "namespace": spec["claimRef"]["namespace"]},
-        "spec": {"accessModes": spec["accessModes"], "storageClassName": spec["storageClassName"],
+        "spec": {"accessModes": spec["accessModes"], "storageClassName": text(spec, "/storageClassName"),
             "volumeName": volume["metadata"]["name"], "resources": {"requests": {"storage": spec["capacity"]["storage"]}}}});
     if let Some(mode) = spec.get("volumeMode") {
         out["spec"]["volumeMode"] = mode.clone();

@@ -265,12 +265,14 @@ async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Ve
     Ok((broken, if policy.is_some() { policy } else { rolling(ctx, cluster).await? }))
 }
 
-/// Whether the site file asks for another cut than the node's label: `ensure_mig` is still to come. The cards of a machine
+/// Whether the site file asks for a cut that the node does not have: `ensure_mig` is still to come. The cards of a machine
 /// made anew may be in MIG mode from before, and nothing offers them until then.
 fn is_cut_next(ctx: &Ctx, node: &Value) -> bool {
     let named = |n: &&crate::site::Node| node["metadata"]["name"] == n.name.as_str();
     let declared = ctx.site.as_ref().and_then(|s| s.nodes.iter().find(named)).and_then(|n| n.shape.mig.as_deref());
-    declared.is_some_and(|wanted| wanted != read_node(node).mig_config)
+    let gpus = read_node(node);
+    // the same label whose cut failed: a run that died before the power cycle is continued
+    declared.is_some_and(|wanted| wanted != gpus.mig_config || gpus.mig == "failed")
 }
 
 /// An operand whose pods are still being replaced; drivers are replaced one node after another, when they may.

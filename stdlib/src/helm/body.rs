@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::release::{Release, read_revision};
 use crate::core::ctx::Ctx;
-use crate::core::error::{OpError, OpResult};
+use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::Change;
 use crate::kubernetes::rest::{Request, collection, item, query};
 use crate::kubernetes::{ListOptions, describe, diff, parse_yaml};
@@ -168,9 +168,12 @@ impl Release {
             if object["kind"].as_str().is_some_and(|k| PASSING.contains(&k)) {
                 continue;
             }
-            let Ok(kind) = self.cluster.kind_of(ctx, &object).await else {
-                out.push(named);
-                continue;
+            let kind = match self.cluster.kind_of(ctx, &object).await {
+                Err(e) if e.is(Kind::NotFound) => {
+                    out.push(named);
+                    continue;
+                }
+                other => other?,
             };
             let path = collection(&kind, text("namespace"));
             if !there.contains_key(&path) {

@@ -122,9 +122,9 @@ impl Followed {
         use futures::AsyncBufReadExt;
         ctx.check_cancelled()?;
         let left = self.end.saturating_sub(ctx.clock.now_ms().await);
-        let mut line = String::new();
+        let mut line = Vec::new();
         let read = tokio::select! { biased;
-            n = self.lines.read_line(&mut line) => n,
+            n = self.lines.read_until(b'\n', &mut line) => n,
             () = ctx.clock.sleep(std::time::Duration::from_millis(left)) => {
                 let e = OpError::timeout(format!("{} did not show what was waited for", self.what));
                 return Err(if self.last.is_empty() { e.last_seen("no line") } else { e.last_seen(self.last.clone()) });
@@ -133,7 +133,7 @@ impl Followed {
         match read {
             Ok(0) => Ok(None),
             Ok(_) => {
-                line.truncate(line.trim_end_matches(['\n', '\r']).len());
+                let line = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
                 self.last.clone_from(&line);
                 Ok(Some(line))
             }

@@ -214,8 +214,7 @@ impl Job<'_> {
             return Err(OpError::conflict(format!("changing {} needs a restart", d.restart.join(", ")))
                 .because(what.join("; "))
                 .hint(format!(
-                    "`gpuhost run scripts/reshape-vm.rhai --set node={}` stops and starts this one machine (drain a Kubernetes node \
-                     before); in a recipe: `pve.ensure_vm(node, #{{ restart: true }})`",
+                    "`gpuhost run scripts/reshape-vm.rhai --set node={}` drains this one machine, stops and starts it; in a recipe: `pve.ensure_vm(node, #{{ restart: true }})`",
                     self.node.name
                 )));
         }

@@ -145,7 +145,9 @@ fn versions(src: &Source, site: &Site, out: &mut Vec<Finding>) {
 /// Every node takes a /24 of the pods' network.
 fn pods(src: &Source, site: &Site, out: &mut Vec<Finding>) {
     let cidr = text(&site.k3s, "cluster_cidr").unwrap_or("10.42.0.0/16");
-    let Some((_, len)) = super::parse_cidr(cidr) else {
+    // two families: the first one is the one that counts nodes
+    let first = cidr.split(',').next().unwrap_or(cidr);
+    let Some((_, len)) = super::parse_cidr(first) else {
         let hint = "for example `10.42.0.0/16`".to_owned();
         out.push(src.value("k3s.cluster_cidr", format!("`{cidr}` is not a network"), Some(hint)));
         return;

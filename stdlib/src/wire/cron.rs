@@ -82,10 +82,14 @@ pub fn parse(schedule: &str) -> Result<[Vec<u64>; 5], String> {
 #[must_use]
 pub fn next(schedule: &str, after_ms: u64) -> Option<u64> {
     let [minutes, hours, days, months, weekdays] = parse(schedule).ok()?;
+    if [&minutes, &hours, &days, &months, &weekdays].iter().any(|f| f.is_empty()) {
+        return None;
+    }
     let both = days.len() < 31 && weekdays.len() < 7;
     let mut at = after_ms / 60_000 + 1;
-    // Four years have every weekday on every date.
-    for _ in 0..4 * 366 * 24 * 60 {
+    // In so many minutes every weekday comes on every date.
+    let last = at + 28 * 366 * 1440;
+    while at < last {
         let time = iso(at * 60_000);
         let n = |a: usize, b: usize| time.get(a..b).and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
         let weekday = (at / 1440 + 4) % 7;
@@ -113,28 +117,36 @@ pub fn trouble(schedule: &str) -> Option<String> {
     let zoned = schedule.starts_with("TZ=") || schedule.starts_with("CRON_TZ=");
     let text = if zoned { schedule.split_once(' ').map_or("", |(_, rest)| rest) } else { schedule };
     match text.strip_prefix("@every ") {
-        Some(every) if lasts(every) => None,
+        Some(every) if seconds(every).is_some() => None,
         Some(every) => Some(format!("failed to parse duration {text}: time: invalid duration {every:?}")),
         None => parse(text).err(),
     }
 }
 
-/// Whether a text is a duration as Go writes them: `1h30m`.
-fn lasts(text: &str) -> bool {
+/// Milliseconds between two moments of `@every 1h30m`; the parser makes a second of less.
+#[must_use]
+pub fn every(schedule: &str) -> Option<u64> {
+    let seconds = seconds(schedule.strip_prefix("@every ")?)?.max(1.0);
+    u64::try_from(std::time::Duration::try_from_secs_f64(seconds).ok()?.as_millis()).ok()
+}
+
+/// The seconds of a duration as Go writes them: `1h30m`.
+fn seconds(text: &str) -> Option<f64> {
+    const UNITS: &[(&str, f64)] =
+        &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let mut parts = 0;
+    if rest == "0" {
+        return Some(0.0);
+    }
+    let (mut sum, mut parts) = (0.0, 0);
     while !rest.is_empty() {
-        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(rest.len());
-        let Some(unit) = ["ns", "us", "µs", "ms", "s", "m", "h"].iter().find(|u| rest[end..].starts_with(**u)) else {
-            return rest == "0" && parts == 0;
-        };
-        if end == 0 || rest[..end].parse::<f64>().is_err() {
-            return false;
-        }
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+        let (unit, factor) = UNITS.iter().find(|(u, _)| rest[end..].starts_with(u))?;
+        sum += rest[..end].parse::<f64>().ok()? * factor;
         rest = &rest[end + unit.len()..];
         parts += 1;
     }
-    parts > 0
+    (parts > 0).then_some(if text.starts_with('-') { -sum } else { sum })
 }
 
 #[cfg(test)]
@@ -157,5 +169,22 @@ mod tests {
         for text in ["TZ=UTC 0 0 * * *", "@every 1h", "0-30/10,45 * ? JAN-MAR Mon"] {
             assert_eq!(trouble(text), None);
         }
+    }
+
+    #[test]
+    fn the_next_moment_is_found_or_there_is_none() {
+        let at = |text: &str| u64::try_from(crate::core::stamp::millis(text).unwrap()).unwrap();
+        let from = at("2026-11-27T12:00:30Z");
+        assert_eq!(next("0 */6 * * *", from), Some(at("2026-11-27T18:00:00Z")));
+        assert_eq!(next("0 0 29 2 *", from), Some(at("2028-02-29T00:00:00Z")));
+        assert_eq!(next("30 3 * * 1", from), Some(at("2026-11-30T03:30:00Z")));
+        assert_eq!((next("0 0 30 2 *", from), next(", * * * *", from)), (None, None));
+    }
+
+    #[test]
+    fn durations_are_counted() {
+        assert_eq!((every("@every 1h30m"), every("@every 500ms")), (Some(5_400_000), Some(1000)));
+        assert_eq!((every("@every -1h"), every("@every 1"), every("@every h")), (Some(1000), None, None));
+        assert_eq!(every("0 * * * *"), None);
     }
 }
