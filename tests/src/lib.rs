@@ -173,4 +173,23 @@ impl Bench {
     pub fn run(&self, args: &[&str]) -> Ran {
         Ran::of(&self.command(args).output().unwrap_or_else(|e| panic!("gpuhost: {e}")))
     }
+
+    /// Runs a recipe on the lab with the default site, changed like this: what is there, what comes in its place.
+    ///
+    /// # Panics
+    /// When the site file has no such text.
+    #[must_use]
+    pub fn run_changed(&self, recipe: &str, changes: &[(&str, &str)], more: &[&str]) -> Ran {
+        let site = root().join("recipes/site.toml");
+        let mut text = std::fs::read_to_string(&site).unwrap_or_else(|e| panic!("{}: {e}", site.display()));
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from}");
+            text = text.replacen(from, to, 1);
+        }
+        let path = self.path("site.toml");
+        std::fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let path = path.to_string_lossy();
+        let args = [&["run", recipe, "--lab", "--json", "--yes", "--site", &path], more].concat();
+        self.run(&args)
+    }
 }

@@ -9,20 +9,6 @@ const DEPLOY: &str = "recipes/deploy.rhai";
 const DRIVER: &str = "driver = \"580.126.09\"";
 const GPU1: &str = "ip = \"10.0.0.21\"";
 
-/// Runs a recipe with the default site, changed like this.
-fn run(b: &Bench, recipe: &str, changes: &[(&str, &str)], more: &[&str]) -> Ran {
-    let mut text = std::fs::read_to_string(gpuhost_tests::root().join("recipes/site.toml")).unwrap();
-    for (from, to) in changes {
-        assert!(text.contains(from), "{from}");
-        text = text.replacen(from, to, 1);
-    }
-    let path = b.path("site.toml");
-    std::fs::write(&path, text).unwrap();
-    let mut args = vec!["run", recipe, "--lab", "--json", "--yes", "--site", path.to_str().unwrap()];
-    args.extend_from_slice(more);
-    b.run(&args)
-}
-
 /// As [`stands`], and everything of the GPUs is proven without a warning.
 fn comes_up(b: &Bench, changes: &[(&str, &str)], words: &str) {
     for (verdict, proof) in stands(b, changes, words) {
@@ -32,10 +18,10 @@ fn comes_up(b: &Bench, changes: &[(&str, &str)], words: &str) {
 
 /// Deploys, looks for the words at its end, deploys again without a change, and proves: the verdicts about GPUs.
 fn stands(b: &Bench, changes: &[(&str, &str)], words: &str) -> Vec<(String, Value)> {
-    let first = run(b, DEPLOY, changes, &[]).expect(0);
+    let first = b.run_changed(DEPLOY, changes, &[]).expect(0);
     assert!(first.stdout.contains(words), "{words}: {}", first.stdout);
-    assert_eq!(run(b, DEPLOY, changes, &[]).expect(0).finished()["changed"], 0, "{words}: a second deploy");
-    let verify = run(b, "recipes/verify.rhai", changes, &[]).expect(0);
+    assert_eq!(b.run_changed(DEPLOY, changes, &[]).expect(0).finished()["changed"], 0, "{words}: a second deploy");
+    let verify = b.run_changed("recipes/verify.rhai", changes, &[]).expect(0);
     let proofs: Vec<_> = verify.events().into_iter().filter(|e| e["event"] == "proved").collect();
     let gpu = proofs.into_iter().filter(|e| e.to_string().contains("GPU") || e.to_string().contains("CUDA"));
     gpu.map(|e| (e["verdict"].as_str().unwrap_or_default().to_lowercase(), e)).collect()
@@ -61,8 +47,9 @@ fn cards_are_shared_cut_and_made_whole_again() {
     comes_up(&b, &[(DRIVER, &format!("{DRIVER}\ntime_slicing = 4"))], "8 GPUs allocatable in 32 parts");
     comes_up(&b, &[], "8 GPUs allocatable");
 
-    let mode =
-        |mig: &str| run(&b, "scripts/gpu-mode.rhai", &[], &["--set", "node=k3s-gpu2", "--set", &format!("mig={mig}")]);
+    let mode = |mig: &str| {
+        b.run_changed("scripts/gpu-mode.rhai", &[], &["--set", "node=k3s-gpu2", "--set", &format!("mig={mig}")])
+    };
     ends(mode("all-9g.5gb"), &["no configuration `all-9g.5gb`", "did you mean `all-1g.5gb`?"]);
     ends(mode("all-1g.12gb"), &["is not for the cards of k3s-gpu2"]);
     let cut = mode("all-3g.20gb").expect(0);
@@ -73,8 +60,11 @@ fn cards_are_shared_cut_and_made_whole_again() {
     let gpu = format!("{DRIVER}\nmig_strategy = \"mixed\"");
     let node = format!("{GPU1}\nmig = \"all-1g.5gb\"");
     only_warns_of_gpu2(&stands(&b, &[(DRIVER, &gpu), (GPU1, &node)], "8 GPUs allocatable in 22 parts"));
-    let names =
-        run(&b, "scripts/gpu-mode.rhai", &[(DRIVER, &gpu)], &["--set", "node=k3s-gpu1", "--set", "mig=all-disabled"]);
+    let names = b.run_changed(
+        "scripts/gpu-mode.rhai",
+        &[(DRIVER, &gpu)],
+        &["--set", "node=k3s-gpu1", "--set", "mig=all-disabled"],
+    );
     let names = names.expect(0);
     assert!(names.stdout.contains("k3s-gpu1 offers 2 nvidia.com/gpu on 2 cards"), "{}", names.stdout);
     assert!(!names.stdout.contains("nvidia.com/mig-1g.5gb"), "instances are gone: {}", names.stdout);
@@ -84,13 +74,13 @@ fn cards_are_shared_cut_and_made_whole_again() {
 fn parts_of_the_operator_are_left_out() {
     let b = Bench::new();
     let off = format!("{DRIVER}\ntoolkit = false\ndcgm = false");
-    ends(run(&b, DEPLOY, &[(DRIVER, &off)], &[]), &["no container toolkit is installed in k3s-gpu1, k3s-gpu2"]);
+    ends(b.run_changed(DEPLOY, &[(DRIVER, &off)], &[]), &["no container toolkit is installed in k3s-gpu1, k3s-gpu2"]);
     // what the machines bring themselves is found by K3s at its start
     let text = "for host in site().hosts(\"agent\") {\n    host.script(\"install -m 755 /dev/null /usr/bin/nvidia-container-runtime\");\n    \
         host.restart_service(\"k3s-agent\");\n}\n";
     std::fs::write(b.path("own.rhai"), text).unwrap();
     let own = b.path("own.rhai").display().to_string();
-    let _ = run(&b, &own, &[(DRIVER, &off)], &[]).expect(0);
+    let _ = b.run_changed(&own, &[(DRIVER, &off)], &[]).expect(0);
     comes_up(&b, &[(DRIVER, &off)], "8 GPUs");
     std::fs::write(
         b.path("seen.rhai"),
@@ -99,14 +89,14 @@ fn parts_of_the_operator_are_left_out() {
     )
     .unwrap();
     let seen = b.path("seen.rhai").display().to_string();
-    let _ = run(&b, &seen, &[(DRIVER, &off)], &[]).expect(0);
+    let _ = b.run_changed(&seen, &[(DRIVER, &off)], &[]).expect(0);
 }
 
 #[test]
 fn drivers_that_do_not_come_are_told_early() {
     let b = Bench::new();
     let preinstalled = [(DRIVER, "driver = \"preinstalled\"")];
-    ends(run(&b, DEPLOY, &preinstalled, &[]), &["no NVIDIA driver is installed in k3s-gpu1, k3s-gpu2"]);
-    let missing = run(&b, DEPLOY, &[(DRIVER, "driver = \"999.10.01\"")], &[]);
+    ends(b.run_changed(DEPLOY, &preinstalled, &[]), &["no NVIDIA driver is installed in k3s-gpu1, k3s-gpu2"]);
+    let missing = b.run_changed(DEPLOY, &[(DRIVER, "driver = \"999.10.01\"")], &[]);
     ends(missing, &["there is no image nvcr.io/nvidia/driver:999.10.01", "not found"]);
 }

@@ -4,15 +4,23 @@ use serde_json::Value;
 use super::finding::{DEPLOY, Finding, describe, line, script};
 use super::scene::Scene;
 use crate::core::error::OpResult;
+use crate::helm::fleet_release;
 use crate::kubernetes::{Cluster, condition, epoch_seconds};
 
-const NS: &str = "fleet-local";
+pub(super) const NS: &str = "fleet-local";
 
-fn finding(id: &'static str, target: &str, cause: String, evidence: &str, fix: &str, next: String) -> Finding {
+pub(super) fn finding(
+    id: &'static str,
+    target: &str,
+    cause: String,
+    evidence: &str,
+    fix: &str,
+    next: String,
+) -> Finding {
     Finding { id, area: "fleet", target: target.to_owned(), cause, evidence: line(evidence), fix: fix.to_owned(), next }
 }
 
-fn text<'a>(v: &'a Value, path: &str) -> &'a str {
+pub(super) fn text<'a>(v: &'a Value, path: &str) -> &'a str {
     v.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -63,7 +71,7 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         s.found.iter().filter(|f| f.id == "release-collides").map(|f| f.target.clone()).collect();
     for b in cluster.list_in(&s.ctx, "bundles.fleet.cattle.io", NS).await? {
         // who fights over a release is named already
-        if collides.contains(&super::gitops::release_of(&b["spec"], text(&b, "/metadata/name")).1) {
+        if collides.contains(&fleet_release(&b["spec"], text(&b, "/metadata/name")).1) {
             continue;
         }
         // an agent that moves away from a broken node is explained there

@@ -2,28 +2,12 @@
 //! way, releases that are a bundle and a HelmChart at once.
 use serde_json::Value;
 
-use super::finding::{DEPLOY, Finding, describe, line, script};
+use super::finding::{DEPLOY, Finding, describe, script};
+use super::fleet::{NS, finding, text};
 use crate::core::ctx::Ctx;
 use crate::core::error::OpResult;
+use crate::helm::fleet_release;
 use crate::kubernetes::Cluster;
-
-const NS: &str = "fleet-local";
-
-fn text<'a>(v: &'a Value, path: &str) -> &'a str {
-    v.pointer(path).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn finding(id: &'static str, target: &str, cause: String, evidence: &str, fix: &str, next: String) -> Finding {
-    Finding { id, area: "fleet", target: target.to_owned(), cause, evidence: line(evidence), fix: fix.to_owned(), next }
-}
-
-/// Namespace and name of the release that a bundle, or its deployment's options, stand for.
-#[must_use]
-pub fn release_of(options: &Value, name: &str) -> (String, String) {
-    let ns = ["/namespace", "/defaultNamespace"].iter().map(|p| text(options, p)).find(|t| !t.is_empty());
-    let release = text(options, "/helm/releaseName");
-    (ns.unwrap_or("default").to_owned(), if release.is_empty() { name } else { release }.to_owned())
-}
 
 /// Names of the customizations of a bundle that change nothing: what they were to change was no key that Fleet knows.
 #[must_use]
@@ -62,7 +46,7 @@ pub fn unsaid(repo: &Value, bundles: &[Value], charts: &[Value]) -> Vec<Finding>
     let mut out: Vec<Finding> = without_bundles(repo, bundles).into_iter().collect();
     for b in bundles {
         let name = text(b, "/metadata/name");
-        let (ns, release) = release_of(&b["spec"], name);
+        let (ns, release) = fleet_release(&b["spec"], name);
         let collides = charts.iter().any(|c| {
             let at = text(c, "/spec/targetNamespace");
             text(c, "/metadata/name") == release && (at == ns || at.is_empty())
@@ -144,12 +128,5 @@ mod tests {
         let chart = |ns: &str| json!({"metadata": {"name": "rancher"}, "spec": {"targetNamespace": ns}});
         assert_eq!(unsaid(&repo, std::slice::from_ref(&kept), &[chart("cattle-system")])[0].id, "release-collides");
         assert!(unsaid(&repo, &[kept], &[chart("elsewhere")]).is_empty());
-    }
-
-    #[test]
-    fn a_release_is_named_by_its_bundle_unless_it_says_otherwise() {
-        assert_eq!(release_of(&json!({}), "b"), ("default".to_owned(), "b".to_owned()));
-        let o = json!({"namespace": "x", "defaultNamespace": "y", "helm": {"releaseName": "r"}});
-        assert_eq!(release_of(&o, "b"), ("x".to_owned(), "r".to_owned()));
     }
 }

@@ -21,7 +21,7 @@ pub use archive::{Archive, inert_keys};
 pub use body::{Stored, value_differences};
 pub use constraint::satisfies;
 pub use install::{Driving, RELEASE_FIELDS, ReleaseOptions, chart_objects, workload_trouble};
-pub(crate) use owner::is_of_release;
+pub(crate) use owner::{fleet_release, is_of_release};
 pub use program::RenderOptions;
 pub use proof::ReleaseTrouble;
 pub use release::{Release, Revision, read_revision};

@@ -12,6 +12,15 @@ use crate::core::op::{Look, Op};
 use crate::kubernetes::diff::is_ours;
 use crate::kubernetes::{Cluster, EVERY};
 
+/// Namespace and name of the release that a Fleet bundle, or its deployment's options, stand for.
+#[must_use]
+pub fn fleet_release(options: &Value, name: &str) -> (String, String) {
+    let text = |path: &str| options.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let ns = ["/namespace", "/defaultNamespace"].iter().map(|p| text(p)).find(|t| !t.is_empty());
+    let release = text("/helm/releaseName");
+    (ns.unwrap_or("default").to_owned(), if release.is_empty() { name } else { release }.to_owned())
+}
+
 /// Name of the chart that is asked for; `None` where only the chart itself says it.
 fn chart_name(o: &ReleaseOptions, archive: Option<&[u8]>) -> OpResult<Option<String>> {
     if let Some(bytes) = archive {
@@ -90,7 +99,7 @@ impl Cluster {
         let elsewhere = self.list_if_known(ctx, "bundledeployments.fleet.cattle.io", "").await?;
         let fleet = elsewhere.iter().find(|b| {
             let own = b["metadata"]["name"].as_str().unwrap_or_default();
-            crate::doctor::gitops::release_of(&b["spec"]["options"], own) == (namespace.to_owned(), name.to_owned())
+            fleet_release(&b["spec"]["options"], own) == (namespace.to_owned(), name.to_owned())
         });
         match fleet {
             Some(b) => Err(OpError::refused(format!("Fleet owns the release `{name}`"))
@@ -164,6 +173,14 @@ pub fn is_of_release(object: &Value, namespace: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_release_is_named_by_its_bundle_unless_it_says_otherwise() {
+        assert_eq!(fleet_release(&json!({}), "b"), ("default".to_owned(), "b".to_owned()));
+        let o = json!({"namespace": "x", "defaultNamespace": "y", "helm": {"releaseName": "r"}});
+        assert_eq!(fleet_release(&o, "b"), ("x".to_owned(), "r".to_owned()));
+    }
 
     #[test]
     fn a_release_of_another_chart_is_not_replaced() {
