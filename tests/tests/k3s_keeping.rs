@@ -82,9 +82,12 @@ fn tokens(lab: &Lab) {
     assert!(again.contains("a token with id \\\"abcdef\\\" already exists"), "{again}");
     // it lets an agent in, for as long as it is there
     let more = "/etc/rancher/k3s/config.yaml.d";
-    let given = format!("mkdir -p {more} && echo 'token: {}' > {more}/token.yaml", made.trim());
-    lab.on("k3s-gpu1", &format!("{given} && systemctl restart k3s-agent"));
-    lab.script("sleep(1.minutes);\nk3s::connect(site().hosts(\"server\")).wait_nodes([\"k3s-gpu1\"], 5.minutes);");
+    // with the hash of the CA and without it
+    for token in [made.trim(), "abcdef.0123456789abcdef"] {
+        let given = format!("mkdir -p {more} && echo 'token: {token}' > {more}/token.yaml");
+        lab.on("k3s-gpu1", &format!("{given} && systemctl restart k3s-agent"));
+        lab.script("sleep(1.minutes);\nk3s::connect(site().hosts(\"server\")).wait_nodes([\"k3s-gpu1\"], 5.minutes);");
+    }
     assert_eq!(lab.on("k3s-cp1", "k3s token delete abcdef").trim(), "bootstrap token \"abcdef\" deleted");
     assert!(!lab.on("k3s-cp1", "k3s token list").contains("abcdef"));
     lab.on("k3s-gpu1", "systemctl restart k3s-agent; true");

@@ -1,5 +1,6 @@
-//! What the packet filter of a machine does to connections between machines: the rules that name a TCP port, in their
-//! order, then the policy of their chain. Other rules are listed and let everything through. Grade: docs (nft(8)).
+//! What the packet filter of a machine does to connections between machines: the rules that name a TCP port, those that
+//! take or drop everything, and with the policy `drop` those that take an address, in their order; then the policy of
+//! their chain. Whose address it is is not looked at. Other rules are listed and do nothing. Grade: docs (nft(8)).
 use super::state::Guest;
 use crate::world::World;
 
@@ -21,26 +22,44 @@ impl Way {
     }
 }
 
-/// Whether a rule drops a TCP port, or lets it through; `None` when it is about something else.
-fn decides(rule: &str, port: u16) -> Option<bool> {
+/// Whether a rule drops a TCP port, or lets it through; `None` when it is about something else. `shut`: what no
+/// rule takes is dropped.
+fn decides(rule: &str, port: u16, shut: bool) -> Option<bool> {
     let rule = rule.replace([',', '{', '}'], " ");
     let words: Vec<&str> = rule.split_whitespace().filter(|w| *w != "counter").collect();
-    let at = words.windows(2).position(|w| w == ["tcp", "dport"])?;
     let end = words.iter().position(|w| matches!(*w, "drop" | "reject" | "accept"))?;
-    let named = words.get(at + 2..end)?.iter().any(|w| w.parse() == Ok(port));
-    // dropped for some senders only: not for those that ask here
-    let pure = at == 0 && words[2..end].iter().all(|w| w.parse::<u16>().is_ok());
-    match words[end] {
-        "accept" => named.then_some(false),
-        _ => (named && pure).then_some(true),
+    let (matches, drops) = (&words[..end], words[end] != "accept");
+    if matches.is_empty() {
+        return Some(drops);
     }
+    let Some(at) = matches.windows(2).position(|w| w == ["tcp", "dport"]) else {
+        return (shut && !drops && by_address(matches)).then_some(false);
+    };
+    let ports = &matches[at + 2..];
+    let named = ports.iter().any(|w| covers(w, port) == Some(true));
+    // dropped for some senders only: not for those that ask here
+    let pure = at == 0 && ports.iter().all(|w| covers(w, port).is_some());
+    (named && (pure || !drops)).then_some(drops)
+}
+
+/// Whether a word of a rule, a port or a range of them, has the port; `None` for other words.
+fn covers(word: &str, port: u16) -> Option<bool> {
+    let (first, last) = word.split_once('-').unwrap_or((word, word));
+    let (first, last) = (first.parse::<u16>().ok()?, last.parse::<u16>().ok()?);
+    Some((first..=last).contains(&port))
+}
+
+/// Whether a rule asks for nothing but IPv4 addresses.
+fn by_address(matches: &[&str]) -> bool {
+    let address = |w: &&str| w.starts_with(|c: char| c == '@' || c.is_ascii_digit());
+    matches!(matches, ["ip", "saddr" | "daddr", those @ ..] if those.iter().all(address))
 }
 
 /// Whether a table drops what goes this way to a TCP port.
 fn table_drops(table: &str, way: Way, port: u16) -> bool {
     table.split("chain ").skip(1).filter(|c| c.contains(way.hook())).any(|chain| {
-        let mut rules = chain.split(['\n', ';']).map(str::trim);
-        rules.find_map(|r| decides(r, port)).unwrap_or_else(|| chain.contains("policy drop"))
+        let shut = chain.contains("policy drop");
+        chain.split(['\n', ';']).find_map(|r| decides(r, port, shut)).unwrap_or(shut)
     })
 }
 
@@ -88,5 +107,41 @@ mod tests {
         assert!(!with("tcp dport 22 drop") && !with("tcp dport 2049 accept\ntcp dport 2049 drop"));
         let closed = "chain input { type filter hook input priority 0; policy drop; tcp dport 22 accept }";
         assert!(table_drops(closed, Way::In, 2049) && !table_drops(closed, Way::In, 22));
+    }
+
+    #[test]
+    fn ranges_of_ports_are_read() {
+        let chain = |policy: &str, rules: &str| {
+            format!("chain input {{\n type filter hook input priority 0; policy {policy};\n {rules}\n}}")
+        };
+        let open = chain("drop", "ct state established,related accept\n iif lo accept\n tcp dport 6443-6445 accept");
+        let drops = |table: &str, port: u16| table_drops(table, Way::In, port);
+        assert!(!drops(&open, 6443) && !drops(&open, 6445) && drops(&open, 6446) && drops(&open, 6442));
+        let set = chain("accept", "tcp dport { 22, 6000-7000 } drop");
+        assert!(drops(&set, 22) && drops(&set, 6443) && !drops(&set, 7001));
+    }
+
+    #[test]
+    fn rules_without_a_port_take_or_drop_everything() {
+        let drops = |policy: &str, rules: &str| {
+            let chain = format!("chain input {{\n type filter hook input priority 0; policy {policy};\n {rules}\n}}");
+            table_drops(&chain, Way::In, 6443)
+        };
+        for rule in ["ip saddr 10.0.0.0/24 accept", "ip saddr { 10.0.0.1, 10.0.0.2 } counter accept", "accept"] {
+            assert!(!drops("drop", rule), "{rule}");
+        }
+        for rule in [
+            "ct state established,related accept",
+            "iif lo accept",
+            "iifname \"cni0\" accept",
+            "ip6 saddr fd00::/8 accept",
+            "ip saddr 10.0.0.0/24 udp dport 6443 accept",
+            "meta l4proto { icmp, ipv6-icmp } accept",
+        ] {
+            assert!(drops("drop", rule), "{rule}");
+        }
+        assert!(drops("drop", "tcp dport 6443 drop\n ip saddr 10.0.0.0/24 accept"));
+        assert!(drops("accept", "tcp dport 22 accept\n counter drop") && !drops("accept", "accept\n drop"));
+        assert!(drops("accept", "ip saddr 10.0.0.9 accept\n tcp dport 6443 drop"));
     }
 }

@@ -5,6 +5,7 @@ use super::tools::{cluster, scale};
 use super::{Fault, On};
 use crate::Lab;
 use crate::git;
+use crate::kube::controllers::fleet::bundle::name_of;
 use crate::kube::controllers::fleet::{HOME, WEDGED, upgrade_by_hand};
 use crate::kube::cx::Cx;
 use crate::kube::text::s;
@@ -159,7 +160,10 @@ pub(super) const FAULTS: &[Fault] = &[
         on: On::Repo,
         what: "somebody upgraded a release of Fleet's by hand with helm, to a chart that lacks some of its objects",
         source: "seed troubleshooting guide 2026-07-06: raw helm upgrade on a Fleet-managed release pruned a claim and Postgres",
-        make: |lab, w, _| cluster(lab, w, |cx| upgrade_by_hand(cx, "default", &bundle_of("namespaces"))),
+        make: |lab, w, _| {
+            let name = bundle_of(lab, w, "namespaces")?;
+            cluster(lab, w, |cx| upgrade_by_hand(cx, "default", &name))
+        },
         hands: None,
     },
     Fault {
@@ -170,8 +174,8 @@ pub(super) const FAULTS: &[Fault] = &[
         make: |lab, w, _| {
             let files = [("fleet.yaml", "defaultNamespace: research\n"), ("claim.yaml", DATASETS)];
             pushed(lab, w, "datasets", &files)?;
+            let name = bundle_of(lab, w, "datasets")?;
             cluster(lab, w, |cx| {
-                let name = bundle_of("datasets");
                 cx.get("bundledeployments.fleet.cattle.io", HOME, &name).ok_or("Fleet has not deployed the bundle")?;
                 cx.delete("bundledeployments.fleet.cattle.io", HOME, &name);
                 Ok(())
@@ -185,8 +189,8 @@ pub(super) const FAULTS: &[Fault] = &[
         what: "somebody deleted the repository's only Bundle: nothing of it is left, and nothing says so",
         source: "seed troubleshooting guide, Fleet chapter; Fleet sources: a commit that was read is not read again",
         make: |lab, w, _| {
+            let name = bundle_of(lab, w, "namespaces")?;
             cluster(lab, w, |cx| {
-                let name = bundle_of("namespaces");
                 cx.get(BUNDLES, NS, &name).ok_or_else(|| format!("Fleet has no bundle {name}"))?;
                 cx.delete(BUNDLES, NS, &name);
                 Ok(())
@@ -254,18 +258,32 @@ fn spec(lab: &Lab, w: &mut World, name: &str, f: impl FnOnce(&mut serde_json::Va
     })
 }
 
-fn followed(lab: &Lab, w: &mut World) -> Result<(String, String, String), String> {
+/// What the first GitRepo follows.
+struct Followed {
+    /// Name of the GitRepo.
+    name: String,
+    url: String,
+    branch: String,
+    path: String,
+}
+
+fn followed(lab: &Lab, w: &mut World) -> Result<Followed, String> {
     cluster(lab, w, |cx| {
         let all = cx.list_in(REPOS, NS);
         let r = all.first().ok_or("Fleet follows no repository")?;
-        let path = r["spec"]["paths"][0].as_str().unwrap_or_default().to_owned();
-        Ok((s(r, "/spec/repo").to_owned(), s(r, "/spec/branch").to_owned(), path))
+        let text = |pointer: &str| s(r, pointer).to_owned();
+        Ok(Followed {
+            name: text("/metadata/name"),
+            url: text("/spec/repo"),
+            branch: text("/spec/branch"),
+            path: text("/spec/paths/0"),
+        })
     })
 }
 
 /// Commits a folder below the followed path; without files the folder goes.
 fn push(lab: &Lab, w: &mut World, folder: &str, files: &[(&str, &str)]) -> Result<(), String> {
-    let (url, branch, path) = followed(lab, w)?;
+    let Followed { url, branch, path, .. } = followed(lab, w)?;
     let at = format!("{path}/{folder}");
     let files = files.iter().map(|(n, t)| (format!("{at}/{n}"), (*t).to_owned())).collect();
     git::commit(lab, w, &url, &branch, &at, files, &format!("lab: {folder}")).map(drop)
@@ -281,12 +299,13 @@ fn pushed(lab: &Lab, w: &mut World, folder: &str, files: &[(&str, &str)]) -> Res
 }
 
 /// The bundle of a folder below the path that the site's repository follows.
-fn bundle_of(folder: &str) -> String {
-    format!("homelab-recipes-gitops-{folder}")
+fn bundle_of(lab: &Lab, w: &mut World, folder: &str) -> Result<String, String> {
+    let Followed { name, path, .. } = followed(lab, w)?;
+    Ok(name_of(&name, &format!("{path}/{folder}")))
 }
 
 fn down(lab: &Lab, w: &mut World, _name: &str, is: bool) -> Result<(), String> {
-    let (url, ..) = followed(lab, w)?;
+    let Followed { url, .. } = followed(lab, w)?;
     let r = w.remotes.get_mut(&url).ok_or_else(|| format!("the lab has no repository {url}"))?;
     r.down = is;
     let clusters: Vec<String> = w.clusters.keys().cloned().collect();

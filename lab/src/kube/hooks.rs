@@ -117,7 +117,9 @@ pub fn before_read(lab: &Lab, w: &mut World, cluster: &str, resource: &str) {
 /// The Services of a pod that lead to its port.
 fn services_at<'a>(c: &'a Cluster, pod: &'a Value, port: u16) -> impl Iterator<Item = &'a Value> {
     let leads = move |o: &&Value| {
-        arr(o, "/spec/ports").iter().any(|p| target(pod, p) == u64::from(port))
+        // one without a selector has endpoints of its own
+        o["spec"]["selector"].as_object().is_some_and(|m| !m.is_empty())
+            && arr(o, "/spec/ports").iter().any(|p| target(pod, p) == u64::from(port))
             && selects(&o["spec"]["selector"], &pod["metadata"]["labels"])
     };
     c.store.list("services", s(pod, "/metadata/namespace"), "").into_iter().filter(leads)
@@ -133,15 +135,16 @@ fn target(pod: &Value, port: &Value) -> u64 {
     to.as_u64().or_else(|| named(to.as_str()?)).or(port["port"].as_u64()).unwrap_or(0)
 }
 
-/// The container of a pod that listens on a port: one that declares it, a web server, or the first of those that a
-/// Service leads there.
+/// The container of a pod that listens on a port: one that declares it, a web server, or, in a pod that declares none, the
+/// first when a Service leads there.
 fn serving<'a>(c: &Cluster, pod: &'a Value, port: u16) -> Option<&'a Value> {
     let all = arr(pod, "/spec/containers");
     let own = all.iter().find(|c| {
         let declared = arr(c, "/ports").iter().any(|p| p["containerPort"].as_u64() == Some(u64::from(port)));
         declared || port == 80 && ["nginx", "httpd"].iter().any(|i| s(c, "/image").contains(i))
     });
-    own.or_else(|| services_at(c, pod, port).next().and(all.first()))
+    let silent = all.iter().all(|c| arr(c, "/ports").is_empty());
+    own.or_else(|| services_at(c, pod, port).next().filter(|_| silent).and(all.first()))
 }
 
 /// Whether something in a pod listens on a port.

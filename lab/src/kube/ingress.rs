@@ -62,7 +62,8 @@ pub fn request(lab: &Lab, w: &mut World, vmid: u32, host: &str, mut req: Service
     Entry::Answer(answer, shown)
 }
 
-/// What Traefik shows when it has nothing better: a certificate of its own, made at its start.
+/// What Traefik shows when it has nothing better: a certificate of its own. The lab notes no start of it: it looks as if
+/// it were made just now.
 fn own(now: u64) -> Shown {
     Shown { subject: "CN=TRAEFIK DEFAULT CERT".to_owned(), valid: (now, now + 365 * DAY_MS) }
 }

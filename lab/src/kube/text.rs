@@ -50,7 +50,7 @@ pub fn template_hash(template: &Value) -> String {
     number.to_string().bytes().map(|b| char::from(LETTERS[usize::from(b) % LETTERS.len()])).collect()
 }
 
-/// The same, but always equal for equal input.
+/// Letters of a name that are always equal for equal input.
 #[must_use]
 pub fn hash_name(text: &str, len: usize) -> String {
     let sum = sha2::Sha256::digest(text.as_bytes());

@@ -144,3 +144,30 @@ async fn a_chart_that_changes_what_cannot_change_fails() {
     let want = "Error: UPGRADE FAILED: cannot patch \"hub-db-dir\" with kind PersistentVolumeClaim: PersistentVolumeClaim \"hub-db-dir\" is invalid: spec: Forbidden: spec is immutable after creation";
     assert!(log.contains(want), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingress_gets_its_certificate_from_an_issuer_of_the_cluster() {
+    let bed = server(json!({"disable": ["traefik"]})).await;
+    let chart = json!({"apiVersion": "helm.cattle.io/v1", "kind": "HelmChart", "metadata": {"name": "cm"},
+        "spec": {"repo": "https://charts.jetstack.io", "chart": "cert-manager", "version": "1.20.2",
+            "targetNamespace": "certs", "createNamespace": true, "valuesContent": "crds:\n  enabled: true\n"}});
+    let a = bed.post("/apis/helm.cattle.io/v1/namespaces/kube-system/helmcharts", chart).await;
+    assert_eq!(a.code, 201, "{}", a.text);
+    let deployment = "/apis/apps/v1/namespaces/certs/deployments/cert-manager";
+    until(&bed, deployment, "available", |o| o["status"]["availableReplicas"].as_u64() >= Some(1)).await;
+    let issuer = json!({"apiVersion": "cert-manager.io/v1", "kind": "ClusterIssuer", "metadata": {"name": "own"},
+        "spec": {"selfSigned": {}}});
+    let a = bed.post("/apis/cert-manager.io/v1/clusterissuers", issuer).await;
+    assert_eq!(a.code, 201, "{}", a.text);
+    let ingress = json!({"metadata": {"name": "web", "annotations": {"cert-manager.io/cluster-issuer": "own"}},
+        "spec": {"tls": [{"hosts": ["web.lab.example"], "secretName": "web-tls"}],
+            "rules": [{"host": "web.lab.example"}]}});
+    let a = bed.post("/apis/networking.k8s.io/v1/namespaces/default/ingresses", ingress).await;
+    assert_eq!(a.code, 201, "{}", a.text);
+    let secret = until(&bed, "/api/v1/namespaces/default/secrets/web-tls", "made", |o| o["kind"] == "Secret").await;
+    let notes = &secret["metadata"]["annotations"];
+    assert_eq!(
+        (&notes["cert-manager.io/issuer-kind"], &notes["cert-manager.io/issuer-name"]),
+        (&json!("ClusterIssuer"), &json!("own"))
+    );
+}

@@ -280,3 +280,24 @@ async fn stateful_pods_have_their_place_and_budgets_say_when_nobody_is_there() {
         (&json!("No matching pods found"), &json!("controllermanager"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_goes_on_with_the_revision_that_has_its_template() {
+    let bed = with_nodes(1).await;
+    made(&bed, &format!("{APPS}/statefulsets"), workload("s", "nginx:1", 1, json!({"serviceName": "s"}))).await;
+    let at = format!("{APPS}/statefulsets/s");
+    let set = until(&bed, &at, "ready", |s| s["status"]["readyReplicas"] == 1).await;
+    let name = set["status"]["updateRevision"].as_str().unwrap();
+    // as an older version named it
+    let mut older = bed.get(&format!("{APPS}/controllerrevisions/{name}")).await.body;
+    let own = older["metadata"]["ownerReferences"].clone();
+    older["metadata"] = json!({"name": "s-older", "labels": older["metadata"]["labels"], "ownerReferences": own});
+    older["revision"] = json!(9);
+    made(&bed, &format!("{APPS}/controllerrevisions"), older).await;
+    bed.patch("merge", &at, json!({"spec": {"revisionHistoryLimit": 5}})).await;
+    let seen = |s: &Value| {
+        s["status"]["observedGeneration"] == s["metadata"]["generation"] && s["metadata"]["generation"] == 2
+    };
+    let set = until(&bed, &at, "seen", seen).await;
+    assert_eq!(set["status"]["updateRevision"], "s-older");
+}

@@ -107,7 +107,7 @@ fn create(c: &mut Call) -> i32 {
 
 /// `1h30m0s` in milliseconds; `0` lasts for ever.
 fn go_duration(text: &str) -> Option<u64> {
-    let mut total = 0;
+    let mut total: u64 = 0;
     let mut rest = text;
     while !rest.is_empty() && rest != "0" {
         let end = rest.find(|ch: char| !ch.is_ascii_digit())?;
@@ -118,7 +118,7 @@ fn go_duration(text: &str) -> Option<u64> {
             's' => 1000,
             _ => return None,
         };
-        total += n * unit;
+        total = total.checked_add(n.checked_mul(unit)?)?;
         rest = &rest[end + 1..];
     }
     Some(total)
@@ -195,4 +195,18 @@ fn delete(c: &mut Call) -> i32 {
         }
     }
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::go_duration;
+
+    #[test]
+    fn durations_are_read_and_too_long_ones_refused() {
+        assert_eq!(go_duration("1h30m5s"), Some(5_405_000));
+        assert_eq!(go_duration("0"), Some(0));
+        for bad in ["5", "1x", "99999999999999999999h", "9999999999999999h", "18446744073709551s1h"] {
+            assert_eq!(go_duration(bad), None, "{bad}");
+        }
+    }
 }

@@ -1,4 +1,6 @@
 //! `nft`: tables are loaded from files, listed, and get rules put in front. What they do to packets: [`crate::guest::firewall`].
+use std::collections::BTreeMap;
+
 use futures::future::BoxFuture;
 
 use super::{Call, Program, later, of};
@@ -130,8 +132,15 @@ fn insert(c: &mut Call, table: &str, chain: &str, rule: &str) -> i32 {
     });
     let Some(at) = place else { return c.fail(1, "Error: No such file or directory") };
     let new = format!("{}\n\t\t{rule}{}", &body[..at], &body[at..]);
-    c.guest(|g| g.nft.insert(table.to_owned(), new));
+    change(c, |tables| drop(tables.insert(table.to_owned(), new)));
     0
+}
+
+/// Changes the tables of the machine, and says so to what talks through its filter.
+fn change(c: &Call, f: impl FnOnce(&mut BTreeMap<String, String>)) {
+    c.guest(|g| f(&mut g.nft));
+    let (lab, vmid) = (c.m.lab.clone(), c.m.vmid);
+    c.world(|w| crate::kube::filter_changed(&lab, w, vmid));
 }
 
 /// Does all of a file or nothing.
@@ -158,9 +167,7 @@ fn load(c: &mut Call, text: &str) -> i32 {
         }
     }
     if !c.has(&["-c", "--check"]) {
-        c.guest(|g| g.nft = tables);
-        let (lab, vmid) = (c.m.lab.clone(), c.m.vmid);
-        c.world(|w| crate::kube::filter_changed(&lab, w, vmid));
+        change(c, |kept| *kept = tables);
     }
     0
 }

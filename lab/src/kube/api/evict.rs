@@ -95,7 +95,8 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure
             s.patch_unnoted("pods", &t.namespace, name, |p| {
                 let why = ("EvictionByEvictionAPI", "Eviction API: evicting");
                 pods::disrupted(p, &stamp, why.0, why.1);
-                let target = p["status"]["conditions"].as_array_mut().and_then(|c| c.last_mut());
+                let all = p["status"]["conditions"].as_array_mut();
+                let target = all.and_then(|c| c.iter_mut().find(|c| c["type"] == "DisruptionTarget"));
                 target.and_then(Value::as_object_mut).map(|c| c.shift_remove("observedGeneration"));
             })
         })?;

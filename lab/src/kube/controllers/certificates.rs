@@ -9,6 +9,7 @@ use crate::tls::{Pair, make_leaf};
 
 const CERTIFICATES: &str = "certificates.cert-manager.io";
 const ISSUERS: &str = "issuers.cert-manager.io";
+const CLUSTER_ISSUERS: &str = "clusterissuers.cert-manager.io";
 const INGRESSES: &str = "ingresses.networking.k8s.io";
 /// How long a certificate is valid, and when it is made anew: cert-manager's defaults.
 const VALID_MS: u64 = 90 * 86_400_000;
@@ -27,14 +28,35 @@ pub fn reconcile(cx: &mut Cx) {
     }
 }
 
-/// The key pair of a CA issuer.
+/// Kind and name of the issuer that a certificate names.
+fn issuer_of(c: &Value) -> (&str, &str) {
+    let kind = s(c, "/spec/issuerRef/kind");
+    (if kind.is_empty() { "Issuer" } else { kind }, s(c, "/spec/issuerRef/name"))
+}
+
+/// Kind and name of the issuer that an Ingress asks for; one that names both sorts gets nothing.
+fn asked(ingress: &Value) -> Option<(&'static str, &str)> {
+    let note = |n: &str| ingress["metadata"]["annotations"][n].as_str();
+    match (note("cert-manager.io/issuer"), note("cert-manager.io/cluster-issuer")) {
+        (Some(name), None) => Some(("Issuer", name)),
+        (None, Some(name)) => Some(("ClusterIssuer", name)),
+        _ => None,
+    }
+}
+
+/// The key pair of a CA issuer. That of a ClusterIssuer is in the namespace of cert-manager.
 fn pair(cx: &Cx, issuer: &Value) -> Result<Option<Pair>, String> {
     let name = s(issuer, "/spec/ca/secretName");
     if name.is_empty() {
         return Ok(None);
     }
     let gone = || format!("Error getting keypair for CA issuer: secrets \"{name}\" not found");
-    let secret = cx.get("secrets", s(issuer, "/metadata/namespace"), name).ok_or_else(gone)?;
+    let home = ready_pod(cx, "app", "cert-manager");
+    let ns = match s(issuer, "/metadata/namespace") {
+        "" => home.as_ref().map_or("", |p| s(p, "/metadata/namespace")),
+        own => own,
+    };
+    let secret = cx.get("secrets", ns, name).ok_or_else(gone)?;
     let text = |k: &str| secret["data"][k].as_str().and_then(unb64).and_then(|b| String::from_utf8(b).ok());
     Ok(text("tls.crt").zip(text("tls.key")).map(|(cert, key)| Pair { cert, key }))
 }
@@ -63,19 +85,20 @@ fn ready(cx: &mut Cx, resource: &str, ns: &str, name: &str, is: &str, reason: &s
 
 /// An Ingress with the annotation of an issuer gets a Certificate for each of its TLS Secrets.
 fn shim(cx: &mut Cx) {
-    let asks = |i: &&Value| i["metadata"]["annotations"]["cert-manager.io/issuer"].is_string();
-    let all: Vec<Value> = cx.list(INGRESSES).into_iter().filter(asks).cloned().collect();
+    let all: Vec<Value> = cx.list(INGRESSES).into_iter().filter(|i| asked(i).is_some()).cloned().collect();
     for i in all {
+        let Some(by) = asked(&i) else { continue };
         let ns = s(&i, "/metadata/namespace");
         for t in arr(&i, "/spec/tls") {
             let name = s(t, "/secretName");
-            if cx.get(CERTIFICATES, ns, name).is_some_and(|c| c["spec"]["dnsNames"] == t["hosts"]) {
+            if cx.get(CERTIFICATES, ns, name).is_some_and(|c| c["spec"]["dnsNames"] == t["hosts"] && issuer_of(c) == by)
+            {
                 continue;
             }
             let made = json!({"apiVersion": "cert-manager.io/v1", "kind": "Certificate",
                 "metadata": {"name": name, "namespace": ns, "ownerReferences": owner_ref(&i)},
                 "spec": {"secretName": name, "dnsNames": t["hosts"], "usages": ["digital signature", "key encipherment"],
-                    "issuerRef": {"group": "cert-manager.io", "kind": "Issuer", "name": i["metadata"]["annotations"]["cert-manager.io/issuer"]}}});
+                    "issuerRef": {"group": "cert-manager.io", "kind": by.0, "name": by.1}}});
             cx.writing("cert-manager-certificates", |cx| cx.ensure(made));
         }
     }
@@ -88,7 +111,11 @@ fn issue(cx: &mut Cx, c: &Value) {
     if cx.get("secrets", &ns, &secret).is_some() && !c["status"]["notAfter"].is_null() {
         return ready(cx, CERTIFICATES, &ns, &name, "True", "Ready", "Certificate is up to date and has not expired");
     }
-    let issuer = cx.get(ISSUERS, &ns, s(c, "/spec/issuerRef/name")).cloned();
+    let issuer = match issuer_of(c) {
+        ("ClusterIssuer", name) => cx.get(CLUSTER_ISSUERS, "", name),
+        (_, name) => cx.get(ISSUERS, &ns, name),
+    };
+    let issuer = issuer.cloned();
     let names: Vec<String> = arr(c, "/spec/dnsNames").iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let made = match issuer.as_ref().map(|i| pair(cx, i)) {
         Some(Ok(Some(ca))) => make_leaf(&ca, names.first().map_or("", String::as_str), None, &names).ok(),
@@ -105,7 +132,7 @@ fn issue(cx: &mut Cx, c: &Value) {
     };
     let object = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": {"name": secret, "namespace": ns, "annotations": {"cert-manager.io/certificate-name": name,
-            "cert-manager.io/issuer-name": c["spec"]["issuerRef"]["name"]}},
+            "cert-manager.io/issuer-kind": issuer_of(c).0, "cert-manager.io/issuer-name": issuer_of(c).1}},
         "data": {"tls.crt": b64(made.cert.as_bytes()), "tls.key": b64(made.key.as_bytes())}});
     cx.writing("cert-manager-certificates-issuing", |cx| cx.ensure(object));
     let now = cx.now();

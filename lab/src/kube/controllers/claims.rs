@@ -361,11 +361,14 @@ fn thrown_away(cx: &mut Cx, name: &str) -> bool {
     if s(&pv, "/spec/csi/driver") != NFS {
         let by = s(&pv, "/metadata/annotations/pv.kubernetes.io~1provisioned-by");
         let known = voldata::node_of(&pv).is_some_and(|n| cx.c.nodes.contains_key(n));
-        return match (&place, by) {
-            (Place::Machine { .. }, by) if !by.is_empty() => localpath::tear_down(cx, by, &place),
+        return match &place {
+            Place::Machine { .. } => by.is_empty() || localpath::tear_down(cx, by, &place),
             // the directory of a machine that is switched off waits for it
-            (Place::Cluster(_), by) if !by.is_empty() && known => cx.c.id == bare::ID,
-            _ => true,
+            Place::Cluster(_) if !by.is_empty() && known && cx.c.id != bare::ID => false,
+            Place::Cluster(_) => {
+                voldata::remove(cx, &place);
+                true
+            }
         };
     }
     let at = |key: &str| s(&pv, &format!("/spec/csi/volumeAttributes/{key}"));

@@ -340,7 +340,7 @@ pub fn pod_done(cx: &mut Cx, pod: &Value, code: i64) {
 
 /// The namespace and the definitions of a chart, which come before everything else.
 fn prepare(cx: &mut Cx, ns: &str, c: &Chart) {
-    cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns}}));
+    home(cx, ns);
     for crd in &c.crds {
         let now = cx.now();
         if !cx.c.store.install_crd(now, crd) {
@@ -352,6 +352,11 @@ fn prepare(cx: &mut Cx, ns: &str, c: &Chart) {
         cx.writing("helm", |cx| cx.create(definition));
         super::misc::definition(cx);
     }
+}
+
+/// The namespace of a release.
+fn home(cx: &mut Cx, ns: &str) {
+    cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns}}));
 }
 
 /// An object of a chart as Helm marks it.
@@ -366,17 +371,43 @@ fn dressed(cx: &Cx, ns: &str, name: &str, o: &Value) -> Value {
     obj
 }
 
-/// What a revision wanted of an object.
-fn was<'a>(before: &'a [Value], o: &Value) -> Option<&'a Value> {
-    before.iter().find(|b| b["kind"] == o["kind"] && s(b, "/metadata/name") == s(o, "/metadata/name"))
+/// What the deployed revision wanted, as Helm marks it.
+fn earlier(cx: &Cx, ns: &str, name: &str) -> Vec<Value> {
+    release::objects(cx, ns, name).iter().map(|o| dressed(cx, ns, name, o)).collect()
 }
 
-/// What the API server will not take of a release's upgrade.
+/// Whether two objects are the same one.
+fn same(a: &Value, b: &Value) -> bool {
+    a["kind"] == b["kind"] && key(a) == key(b)
+}
+
+/// What a revision wanted of an object.
+fn was<'a>(before: &'a [Value], o: &Value) -> Option<&'a Value> {
+    before.iter().find(|b| same(b, o))
+}
+
+/// What Helm is at: a release that has no objects yet is installed.
+fn verb(before: &[Value]) -> &'static str {
+    if before.is_empty() { "INSTALLATION" } else { "UPGRADE" }
+}
+
+/// What the API server will not take of a release.
 fn refused(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
-    let before = release::objects(cx, ns, name);
-    for o in &c.objects {
-        let obj = dressed(cx, ns, name, o);
-        helmapply::fits(cx, was(&before, &obj), &obj).map_err(|e| format!("Error: UPGRADE FAILED: {e}"))?;
+    let before = earlier(cx, ns, name);
+    let packed = !c.manifest.is_empty();
+    if packed {
+        home(cx, ns);
+    }
+    let all: Vec<Value> = c.objects.iter().map(|o| dressed(cx, ns, name, o)).collect();
+    for obj in &all {
+        let (at, n) = key(obj);
+        let brought = all.iter().any(|o| o["kind"] == "Namespace" && s(o, "/metadata/name") == at);
+        let roomless = brought && cx.get("namespaces", "", &at).is_none();
+        let there = cx.get(&resource_of(obj), &at, &n).is_some();
+        // the catalogue's are valid
+        if there || (packed && !roomless) {
+            helmapply::fits(cx, was(&before, obj), obj).map_err(|e| format!("Error: {} FAILED: {e}", verb(&before)))?;
+        }
     }
     Ok(())
 }
@@ -386,25 +417,21 @@ fn refused(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
 /// # Errors
 /// Helm's words.
 fn objects(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
-    let before = release::objects(cx, ns, name);
-    let verb = if before.is_empty() { "INSTALLATION" } else { "UPGRADE" };
+    let before = earlier(cx, ns, name);
     let packed = !c.manifest.is_empty();
-    for o in &c.objects {
-        let obj = dressed(cx, ns, name, o);
+    let all: Vec<Value> = c.objects.iter().map(|o| dressed(cx, ns, name, o)).collect();
+    for obj in all.iter().cloned() {
         let (at, n) = key(&obj);
         match packed || cx.get(&resource_of(&obj), &at, &n).is_some() {
             true => helmapply::write(cx, "helm", was(&before, &obj), &obj)
-                .map_err(|e| format!("Error: {verb} FAILED: {e}"))?,
+                .map_err(|e| format!("Error: {} FAILED: {e}", verb(&before)))?,
             // the catalogue's are valid
             false => drop(cx.writing("helm", |cx| cx.create(obj))),
         }
     }
     for old in before {
-        let kept =
-            c.objects.iter().any(|o| o["kind"] == old["kind"] && s(o, "/metadata/name") == s(&old, "/metadata/name"));
         let (at, n) = key(&old);
-        let at = if at.is_empty() { ns.to_owned() } else { at };
-        if !kept && !cx.get(&resource_of(&old), &at, &n).is_some_and(helmapply::kept) {
+        if !all.iter().any(|o| same(o, &old)) && !cx.get(&resource_of(&old), &at, &n).is_some_and(helmapply::kept) {
             cx.delete(&resource_of(&old), &at, &n);
         }
     }

@@ -1,12 +1,12 @@
 //! How Helm writes the objects of a release: what is not there is created, the rest is patched by a three-way merge, and
 //! the API server checks both as any client's. Grade: source (pkg/kube and pkg/action of Helm).
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::cx::{Cx, key, resource_of};
 use super::super::schema::node::Node;
-use super::super::schema::typed;
+use super::super::schema::{Kind, typed};
 use super::super::store::write::WriteOptions;
-use super::super::store::{managers, patch};
+use super::super::store::{managers, patch, threeway};
 use super::super::text::s;
 
 /// Helm leaves what says `keep` here when a release goes, or no longer has it.
@@ -26,16 +26,19 @@ pub fn write(cx: &mut Cx, manager: &str, before: Option<&Value>, wanted: &Value)
     put(cx, manager, before, wanted, false)
 }
 
-/// Whether the API server takes the patch of an object that is there; what is not there is not looked at.
+/// Whether the API server takes an object of a release. Not looked at: a new one whose kind the chart brings, and a new
+/// pod, as what a pod needs may come with the chart.
 ///
 /// # Errors
 /// Helm's words.
 pub fn fits(cx: &mut Cx, before: Option<&Value>, wanted: &Value) -> Result<(), String> {
     let (ns, name) = key(wanted);
-    match cx.get(&resource_of(wanted), &ns, &name) {
-        Some(_) => put(cx, "helm", before, wanted, true),
-        None => Ok(()),
+    let new = cx.get(&resource_of(wanted), &ns, &name).is_none();
+    let unknown = cx.c.store.kind_of(s(wanted, "/apiVersion"), s(wanted, "/kind")).is_none();
+    if new && (unknown || s(wanted, "/kind") == "Pod") {
+        return Ok(());
     }
+    put(cx, "helm", before, wanted, true)
 }
 
 fn put(cx: &mut Cx, manager: &str, before: Option<&Value>, wanted: &Value, dry_run: bool) -> Result<(), String> {
@@ -46,24 +49,15 @@ fn put(cx: &mut Cx, manager: &str, before: Option<&Value>, wanted: &Value, dry_r
     let now = cx.now();
     cx.c.store.at(now);
     let o = WriteOptions { manager: manager.to_owned(), check: true, dry_run, ..WriteOptions::default() };
-    let Some(live) = cx.get(&kind.resource(), &ns, &name).cloned() else {
+    let Some(mut live) = cx.get(&kind.resource(), &ns, &name).cloned() else {
         let mut new = wanted.clone();
         typed::read(&kind, &mut new).map_err(|e| format!("failed to create resource: {e}"))?;
         let made = cx.c.store.create_as(&kind, new, &o);
         return made.map(drop).map_err(|e| format!("failed to create resource: {}", e.message));
     };
     let refused = |e: String| format!("cannot patch \"{name}\" with kind {}: {e}", kind.kind);
-    let mut new = live;
-    managers::unfold(&mut new);
-    let mut change = before.map_or_else(|| json!({}), |b| lost(b, wanted));
-    patch::merge(&mut new, &change);
-    change = wanted.clone();
-    if kind.custom {
-        patch::merge(&mut new, &change);
-    } else {
-        patch::mergeable(Node::of(&kind), &change).map_err(|e| refused(e.message))?;
-        patch::strategic(Node::of(&kind), &mut new, &change);
-    }
+    managers::unfold(&mut live);
+    let Some(mut new) = merged(&kind, before, wanted, &live).map_err(&refused)? else { return Ok(()) };
     typed::read(&kind, &mut new).map_err(&refused)?;
     let written = cx.c.store.replace_as(&kind, &ns, &name, new, &WriteOptions { patch: true, ..o });
     written.map(drop).map_err(|e| refused(e.message))
@@ -81,34 +75,51 @@ pub fn unmapped(o: &Value) -> String {
     )
 }
 
-/// A merge patch that takes out what `before` had and `after` has not; lists go as wholes.
-fn lost(before: &Value, after: &Value) -> Value {
-    let mut out = json!({});
-    let (Some(old), Some(new)) = (before.as_object(), after.as_object()) else { return out };
-    for (k, v) in old {
-        match new.get(k) {
-            None => out[k] = Value::Null,
-            Some(n) if v.is_object() && n.is_object() => {
-                let inner = lost(v, n);
-                if inner.as_object().is_some_and(|m| !m.is_empty()) {
-                    out[k] = inner;
-                }
-            }
-            Some(_) => {}
-        }
+/// What an object comes to that is `live` now; `None` when nothing changes.
+fn merged(kind: &Kind, before: Option<&Value>, wanted: &Value, live: &Value) -> Result<Option<Value>, String> {
+    let node = (!kind.custom).then(|| Node::of(kind));
+    let change = threeway::patch(node, before.unwrap_or(&Value::Null), wanted, live);
+    if change.is_empty() {
+        return Ok(None);
     }
-    out
+    let (change, mut new) = (Value::Object(change), live.clone());
+    match node {
+        Some(node) => {
+            patch::mergeable(node, &change).map_err(|e| e.message)?;
+            patch::strategic(node, &mut new, &change);
+        }
+        None => patch::merge(&mut new, &change),
+    }
+    Ok(Some(new))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn what_a_revision_no_longer_has_is_taken_out() {
-        let before = json!({"spec": {"a": 1, "b": {"c": 1, "d": 2}}, "metadata": {"labels": {"x": "1"}}});
-        let after = json!({"spec": {"b": {"c": 1}}, "metadata": {"labels": {"x": "2"}}});
-        assert_eq!(lost(&before, &after), json!({"spec": {"a": null, "b": {"d": null}}}));
+        let kind = Kind { type_name: "io.k8s.api.core.v1.Pod".into(), ..Kind::default() };
+        let pod = |list: Value| json!({"metadata": {"labels": {"x": "1"}}, "spec": {"containers": list}});
+        let web = |env: Value| json!({"name": "web", "image": "web:1", "env": env});
+        let (a, b) = (json!({"name": "A", "value": "1"}), json!({"name": "B", "value": "2"}));
+        let sidecar = |name: &str| json!({"name": name, "image": "side:1"});
+        let before = pod(json!([web(json!([a, b])), sidecar("side")]));
+        let live = pod(json!([web(json!([a, b])), sidecar("side"), sidecar("injected")]));
+        let wanted = pod(json!([web(json!([a]))]));
+        let new = merged(&kind, Some(&before), &wanted, &live).unwrap().unwrap();
+        assert_eq!(new, pod(json!([web(json!([a])), sidecar("injected")])));
+        assert_eq!(merged(&kind, Some(&wanted), &wanted, &new), Ok(None));
+        let custom = Kind { custom: true, ..Kind::default() };
+        let new = merged(
+            &custom,
+            Some(&json!({"spec": {"a": 1, "b": 2}})),
+            &json!({"spec": {"b": 2}}),
+            &json!({"spec": {"a": 1, "b": 2, "c": 3}}),
+        );
+        assert_eq!(new, Ok(Some(json!({"spec": {"b": 2, "c": 3}}))));
         assert!(kept(&json!({"metadata": {"annotations": {"helm.sh/resource-policy": "keep"}}})));
     }
 }

@@ -2,9 +2,10 @@
 //! release up when one fails. Grade: source (pkg/action/hooks.go and pkg/kube of Helm).
 use serde_json::{Value, json};
 
-use super::super::charts::Chart;
+use super::super::charts::{Chart, Hook};
 use super::super::cx::{Cx, is_true, key, resource_of};
 use super::super::text::{arr, s};
+use super::helmapply;
 
 /// How far the hooks of a moment are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +18,11 @@ pub enum Step {
     Failed(String),
 }
 
-/// The hooks of a moment, by weight, then by kind and name.
-fn due<'a>(c: &'a Chart, event: &str) -> Vec<&'a Value> {
+/// The hooks of a moment, by weight, then by name.
+fn due<'a>(c: &'a Chart, event: &str) -> Vec<&'a Hook> {
     let weight = |o: &Value| s(o, "/metadata/annotations/helm.sh~1hook-weight").parse::<i64>().unwrap_or_default();
-    let mut all: Vec<&Value> =
-        c.hooks.iter().filter(|h| h.events.iter().any(|e| e == event)).map(|h| &h.object).collect();
-    all.sort_by_key(|o| (weight(o), s(o, "/kind").to_owned(), s(o, "/metadata/name").to_owned()));
+    let mut all: Vec<&Hook> = c.hooks.iter().filter(|h| h.events.iter().any(|e| e == event)).collect();
+    all.sort_by_key(|h| (weight(&h.object), s(&h.object, "/metadata/name").to_owned()));
     all
 }
 
@@ -44,52 +44,77 @@ fn outcome(o: &Value) -> Step {
     }
 }
 
-/// Whether Helm deletes a hook when it has come to `what`.
+/// Whether Helm deletes a hook when it has come to `what`; a definition it never deletes.
 fn goes(o: &Value, what: &str) -> bool {
-    s(o, "/metadata/annotations/helm.sh~1hook-delete-policy").split(',').any(|p| p.trim() == what)
+    let policy = match s(o, "/metadata/annotations/helm.sh~1hook-delete-policy") {
+        "" => "before-hook-creation",
+        p => p,
+    };
+    s(o, "/kind") != "CustomResourceDefinition" && policy.split(',').any(|p| p.trim() == what)
+}
+
+/// Deletes a hook's object if it goes when it has come to `what`.
+fn clear(cx: &mut Cx, o: &Value, what: &str) {
+    if goes(o, what) {
+        let (at, name) = key(o);
+        cx.delete(&resource_of(o), &at, &name);
+    }
 }
 
 /// Makes the hooks of a moment as far as it can. `place` is where the run that asks keeps how far it is.
 pub fn step(cx: &mut Cx, ns: &str, c: &Chart, event: &str, place: &str) -> Step {
-    let all: Vec<Value> = due(c, event).into_iter().cloned().collect();
+    let mut all: Vec<Hook> = due(c, event).into_iter().cloned().collect();
+    for o in all.iter_mut().map(|h| &mut h.object) {
+        if o["metadata"]["namespace"].is_null() && cx.namespaced(o) {
+            o["metadata"]["namespace"] = json!(ns);
+        }
+    }
     let mark = format!("{place}/{event}");
     loop {
         let n = cx.c.apps.get(&mark).and_then(|m| m["at"].as_u64()).unwrap_or(0);
-        let Some(mut o) = usize::try_from(n).ok().and_then(|i| all.get(i)).cloned() else { return Step::Done };
-        if o["metadata"]["namespace"].is_null() && cx.namespaced(&o) {
-            o["metadata"]["namespace"] = json!(ns);
-        }
-        let (at, name) = key(&o);
-        let resource = resource_of(&o);
-        let made = cx.c.apps.get(&mark).is_some_and(|m| m["made"] == true);
-        if !made {
-            // one of an earlier run goes first
-            if cx.get(&resource, &at, &name).is_some() {
-                cx.delete(&resource, &at, &name);
-                if cx.get(&resource, &at, &name).is_some() {
-                    return Step::Wait;
+        let i = usize::try_from(n).unwrap_or(usize::MAX);
+        let Some(hook) = all.get(i) else {
+            if cx.c.apps.get(&mark).is_some_and(|m| m["cleared"] != true) {
+                all.iter().for_each(|h| clear(cx, &h.object, "hook-succeeded"));
+                cx.c.apps.insert(mark, json!({"at": n, "cleared": true}));
+            }
+            return Step::Done;
+        };
+        let o = &hook.object;
+        if cx.c.apps.get(&mark).is_none_or(|m| m["made"] != true) {
+            match make(cx, o) {
+                Ok(true) => {}
+                Ok(false) => return Step::Wait,
+                Err(e) => {
+                    let why = format!("warning: Hook {event} {} failed: {}", hook.path, one_error(&e));
+                    return Step::Failed(failure(event, &why));
                 }
             }
-            let object = o.clone();
-            cx.writing("helm", |cx| cx.create(object));
             cx.c.apps.insert(mark.clone(), json!({"at": n, "made": true}));
         }
-        let live = cx.get(&resource, &at, &name).cloned().unwrap_or_default();
-        match outcome(if live.is_null() { &o } else { &live }) {
-            Step::Done => {
-                if goes(&o, "hook-succeeded") {
-                    cx.delete(&resource, &at, &name);
-                }
-                cx.c.apps.insert(mark.clone(), json!({"at": n + 1, "made": false}));
-            }
+        let (at, name) = key(o);
+        // one that somebody deletes is no longer waited for
+        match cx.get(&resource_of(o), &at, &name).map_or(Step::Done, outcome) {
+            Step::Done => drop(cx.c.apps.insert(mark.clone(), json!({"at": n + 1, "made": false}))),
             Step::Wait => return Step::Wait,
             Step::Failed(why) => {
-                if goes(&o, "hook-failed") {
-                    cx.delete(&resource, &at, &name);
-                }
-                return Step::Failed(failure(event, &why));
+                clear(cx, o, "hook-failed");
+                all[..i].iter().for_each(|h| clear(cx, &h.object, "hook-succeeded"));
+                return Step::Failed(failure(event, &one_error(&why)));
             }
         }
+    }
+}
+
+/// Makes a hook's object; one of an earlier run goes first, if its policy says so. Says whether it is made.
+fn make(cx: &mut Cx, o: &Value) -> Result<bool, String> {
+    let (at, name) = key(o);
+    let resource = resource_of(o);
+    clear(cx, o, "before-hook-creation");
+    match cx.get(&resource, &at, &name).is_some() {
+        true if goes(o, "before-hook-creation") => Ok(false),
+        true => Err(format!("{resource} \"{name}\" already exists")),
+        false => helmapply::write(cx, "helm", None, o).map(|()| true),
     }
 }
 
@@ -99,13 +124,18 @@ pub fn forget(cx: &mut Cx, place: &str) {
     cx.c.apps.retain(|k, _| !k.starts_with(&own));
 }
 
-/// Helm's words for a hook that failed.
+/// How Helm lists what went wrong.
+fn one_error(why: &str) -> String {
+    format!("1 error occurred:\n\t* {why}\n\n")
+}
+
+/// Helm's words for a release whose hook failed.
 fn failure(event: &str, why: &str) -> String {
     let (verb, what) = match event {
         "pre-upgrade" | "post-upgrade" => ("UPGRADE", format!("{event} hooks failed")),
         _ => ("INSTALLATION", format!("failed {event}")),
     };
-    format!("Error: {verb} FAILED: {what}: 1 error occurred:\n\t* {why}\n\n")
+    format!("Error: {verb} FAILED: {what}: {why}")
 }
 
 #[cfg(test)]
@@ -121,12 +151,18 @@ mod tests {
             object: json!({"kind": "Job", "metadata": {"name": name, "annotations": {"helm.sh/hook-weight": weight}}}),
         };
         let c = Chart { hooks: vec![hook("b", "1"), hook("a", "-5"), hook("c", "1")], ..Chart::default() };
-        let names: Vec<&str> = due(&c, "pre-install").iter().map(|o| s(o, "/metadata/name")).collect();
+        let names: Vec<&str> = due(&c, "pre-install").iter().map(|h| s(&h.object, "/metadata/name")).collect();
         assert_eq!(names, ["a", "b", "c"]);
         assert!(due(&c, "post-install").is_empty());
         let failed = json!({"kind": "Job", "metadata": {"name": "a"}, "status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}});
         assert_eq!(outcome(&failed), Step::Failed("job a failed: BackoffLimitExceeded".to_owned()));
         assert_eq!(outcome(&json!({"kind": "ConfigMap"})), Step::Done);
-        assert!(failure("pre-upgrade", "x").starts_with("Error: UPGRADE FAILED: pre-upgrade hooks failed: 1 error"));
+        let kept = json!({"metadata": {"annotations": {"helm.sh/hook-delete-policy": "hook-succeeded, hook-failed"}}});
+        assert!(goes(&kept, "hook-failed") && !goes(&kept, "before-hook-creation"));
+        assert!(goes(&failed, "before-hook-creation") && !goes(&failed, "hook-succeeded"));
+        assert!(
+            failure("pre-upgrade", &one_error("x"))
+                .starts_with("Error: UPGRADE FAILED: pre-upgrade hooks failed: 1 error")
+        );
     }
 }

@@ -204,7 +204,7 @@ pub fn learn(lab: &Lab, w: &mut World, vmid: u32) {
 /// How long K3s bears a learner that makes no progress. Grade: source (K3s' etcd package).
 const STALL_MS: u64 = 300_000;
 
-/// A member's K3s has stopped: a learner makes no progress from now on.
+/// A member's K3s has stopped or may fail: a learner that does not run when the time is over makes no progress.
 pub fn may_stall(w: &mut World, id: &str, vmid: u32) {
     if w.clusters.get(id).and_then(|c| c.members.get(&vmid)).is_some_and(|m| m.learner) {
         w.schedule(STALL_MS, Event::Kube(KubeEvent::Stalled { cluster: id.to_owned(), vmid }));
@@ -213,7 +213,9 @@ pub fn may_stall(w: &mut World, id: &str, vmid: u32) {
 
 /// A learner that still makes no progress is taken out of etcd; the next one may join.
 pub fn stalled(lab: &Lab, w: &mut World, id: &str, vmid: u32) {
-    let runs = w.k3s.get(&vmid).is_some_and(|p| p.cluster.as_deref() == Some(id) && p.unit.is_some());
+    let runs = w.k3s.get(&vmid).is_some_and(|p| {
+        p.cluster.as_deref() == Some(id) && matches!(p.unit, Some(UnitState::Active | UnitState::Activating))
+    });
     let learner = w.clusters.get(id).and_then(|c| c.members.get(&vmid)).is_some_and(|m| m.learner);
     if runs || !learner || !has_quorum(w, id) {
         return;
@@ -242,6 +244,8 @@ pub fn promote(lab: &Lab, w: &mut World, vmid: u32) {
 
 /// A server with data starts again.
 fn restart(lab: &Lab, w: &mut World, vmid: u32, id: &str, p: &Process) {
+    // should this start end in an error, a learner makes no progress
+    may_stall(w, id, vmid);
     let Some(c) = w.clusters.get(id) else { return };
     let given = config::token(&p.start.config);
     if !given.is_empty() && config::check_token(c, given, Role::Server, "").is_err() {
@@ -308,7 +312,8 @@ pub fn ready(lab: &Lab, w: &mut World, vmid: u32) {
         packaged::server_started(cx, vmid, &p.start.config);
         vip::look(cx);
     });
-    wake(w);
+    // its filter may be another since its machine started; this wakes those that wait, too
+    reach::filter_changed(lab, w, vmid);
     go(w, vmid, 2000, Stage::Register);
 }
 

@@ -26,7 +26,7 @@ pub fn shut(w: &World, vmid: u32) -> bool {
     firewall::closed(w, vmid, Way::In, PORT)
 }
 
-/// The packet filter of a machine changed: agents lose their servers or find them again.
+/// The packet filter of a machine changed, or its server answers: agents lose their servers or find them again.
 pub fn filter_changed(lab: &Lab, w: &mut World, vmid: u32) {
     if lab.kube().api.guests().contains(&vmid) {
         serve::filtered(lab, w, vmid);
@@ -39,17 +39,22 @@ pub fn filter_changed(lab: &Lab, w: &mut World, vmid: u32) {
         .collect();
     for (agent, id, was) in agents {
         // without an answer of any server it is not the filter's doing
-        let closed = w.clusters.get(&id).is_some_and(|c| c.members.keys().all(|s| !open(w, agent, *s)));
+        let closed =
+            w.clusters.get(&id).is_some_and(|c| !c.members.is_empty() && c.members.keys().all(|s| !open(w, agent, *s)));
         if closed == was {
+            continue;
+        }
+        // a way that opens is no help before a server answers: then this is looked at again
+        if !closed && !join::any_server(w, agent, &id) {
             continue;
         }
         if let Some(p) = w.k3s.get_mut(&agent) {
             p.cut_off = closed;
         }
         if closed {
-            cut_off(w, agent, &id)
-        } else if join::any_server(w, agent, &id) {
-            go(w, agent, 2000, Stage::Register)
+            cut_off(w, agent, &id);
+        } else {
+            go(w, agent, 2000, Stage::Register);
         }
     }
     wake(w);

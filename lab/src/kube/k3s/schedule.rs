@@ -4,7 +4,7 @@
 use gpuhost_stdlib::wire::cron;
 use serde_json::Value;
 
-use super::super::state::{Process, Role};
+use super::super::state::{Process, Role, UnitState};
 use super::super::text::{s, sha256};
 use super::{config, join, snapshot};
 use crate::Lab;
@@ -13,6 +13,8 @@ use crate::world::World;
 /// K3s' own schedule and how many it keeps.
 const CRON: &str = "0 */12 * * *";
 const KEEP: usize = 5;
+/// How many of a server's snapshots are made up at most when a long time has passed, however many it keeps.
+const MADE_UP: usize = 100;
 /// Servers do not all save in the same moment.
 const JITTER_MS: u64 = 5000;
 
@@ -23,10 +25,11 @@ fn cron_of(config: &Value) -> &str {
     }
 }
 
+/// How many snapshots a server keeps: all of them with a retention below 1.
 fn keep_of(config: &Value) -> usize {
     let given = &config["etcd-snapshot-retention"];
-    let n = given.as_u64().or_else(|| given.as_str()?.parse().ok());
-    n.map_or(KEEP, |n| usize::try_from(n).unwrap_or(usize::MAX))
+    let n: Option<i64> = given.as_i64().or_else(|| given.as_str()?.parse().ok());
+    n.map_or(KEEP, |n| if n < 1 { usize::MAX } else { usize::try_from(n).unwrap_or(usize::MAX) })
 }
 
 /// When a server's next snapshot is due after `from_ms`: its minute, and the moment it lets pass.
@@ -37,15 +40,30 @@ fn next(p: &Process, from_ms: u64) -> u64 {
     minute.map_or(0, |m| m + jitter)
 }
 
+/// When a server saves next; 0 without etcd.
+fn due(w: &World, p: &Process) -> u64 {
+    let etcd = p.cluster.as_ref().and_then(|id| w.clusters.get(id)).is_some_and(|c| c.etcd);
+    if etcd { next(p, w.now_ms) } else { 0 }
+}
+
 /// A server with etcd has come up: its schedule begins.
 pub fn started(w: &mut World, vmid: u32) {
-    let now = w.now_ms;
-    let etcd = |p: &Process| p.cluster.as_ref().and_then(|id| w.clusters.get(id)).is_some_and(|c| c.etcd);
-    let due = w.k3s.get(&vmid).filter(|p| etcd(p)).map_or(0, |p| next(p, now));
+    let due = w.k3s.get(&vmid).map_or(0, |p| due(w, p));
     if let Some(p) = w.k3s.get_mut(&vmid) {
         p.snapshot_ms = due;
     }
     arm(w);
+}
+
+/// A saved world that knows no schedules: those of the servers that run begin now.
+fn begin(w: &mut World) {
+    let running = w.k3s.iter().filter(|(_, p)| p.unit == Some(UnitState::Active) && p.snapshot_ms == 0);
+    let fresh: Vec<(u32, u64)> = running.map(|(vmid, p)| (*vmid, due(w, p))).collect();
+    for (vmid, due) in fresh {
+        if let Some(p) = w.k3s.get_mut(&vmid) {
+            p.snapshot_ms = due;
+        }
+    }
 }
 
 /// Notes when the first of all schedules is due.
@@ -55,6 +73,9 @@ fn arm(w: &mut World) {
 
 /// Makes up what fell due since somebody last touched the world.
 pub fn catch_up(lab: &Lab, w: &mut World) {
+    if w.snapshots_ms == 0 {
+        begin(w);
+    }
     let now = w.now_ms;
     let mut due: Vec<(u64, u32)> = Vec::new();
     for (vmid, p) in &mut w.k3s {
@@ -64,7 +85,7 @@ pub fn catch_up(lab: &Lab, w: &mut World) {
             p.snapshot_ms = next(p, p.snapshot_ms);
         }
         // a stopped K3s saves nothing, and of a long time only the last ones would be left
-        let last = times.len().saturating_sub(keep_of(&p.start.config));
+        let last = times.len().saturating_sub(keep_of(&p.start.config).min(MADE_UP));
         due.extend(times.drain(last..).filter(|_| p.unit.is_some()));
     }
     due.sort_unstable();
@@ -88,4 +109,18 @@ pub fn catch_up(lab: &Lab, w: &mut World) {
     }
     w.now_ms = now;
     arm(w);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_retention_below_one_keeps_everything() {
+        let keep = |given: Value| keep_of(&json!({"etcd-snapshot-retention": given}));
+        assert_eq!((keep(Value::Null), keep(json!(3)), keep(json!("7"))), (KEEP, 3, 7));
+        assert_eq!((keep(json!(0)), keep(json!("-1"))), (usize::MAX, usize::MAX));
+    }
 }

@@ -27,14 +27,20 @@ pub fn parts(text: &str) -> Option<(&str, &str)> {
     text.split_once('.').filter(|(id, secret)| plain(id, 6) && plain(secret, 16))
 }
 
-/// Whether an agent's token is a bootstrap token of the cluster that has not ended.
+/// Whether an agent's token is a bootstrap token of the cluster that lets it in and has not ended. Without the hash of
+/// the CA before it, it is taken as it is.
 #[must_use]
 pub fn admits(c: &Cluster, now_ms: u64, given: &str) -> bool {
-    let Some((hash, rest)) = given.strip_prefix("K10").and_then(|t| t.split_once("::")) else { return false };
-    let Some((id, secret)) = parts(rest).filter(|_| hash == c.id) else { return false };
+    let rest = match given.strip_prefix("K10") {
+        Some(full) => full.split_once("::").filter(|(hash, _)| *hash == c.id).map(|(_, rest)| rest),
+        None => Some(given),
+    };
+    let Some((id, secret)) = rest.and_then(parts) else { return false };
     let Some(kept) = c.store.get("secrets", "kube-system", &format!("bootstrap-token-{id}")) else { return false };
     let ends = unb64(s(kept, "/data/expiration")).and_then(|b| meta::parse_time(&String::from_utf8_lossy(&b)));
-    s(kept, "/data/token-secret") == b64(secret.as_bytes()) && ends.is_none_or(|t| t > now_ms)
+    let says = |field: &str, text: &str| kept["data"][field] == b64(text.as_bytes());
+    let fits = says("token-secret", secret) && says("usage-bootstrap-authentication", "true");
+    fits && ends.is_none_or(|t| t > now_ms)
 }
 
 /// Replaces the server token.

@@ -22,6 +22,7 @@ mod prune;
 mod ranges;
 pub mod selector;
 pub mod ssa;
+pub mod threeway;
 pub mod write;
 
 use std::collections::BTreeMap;

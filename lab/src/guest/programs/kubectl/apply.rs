@@ -7,13 +7,12 @@ use super::files::{Document, documents};
 use super::items::{Item, kind_of, path_of};
 use super::output::{Dry, said, speaks};
 use super::request::{At, Change, Form, refusal};
-use super::threeway;
 use super::words::Words;
 use crate::kube::schema::node::Node;
+use crate::kube::store::threeway;
 use crate::kube::text::ordered;
 
 /// Where `kubectl apply` keeps what it applied.
-/// Where kubectl notes what was applied.
 pub(super) const LAST: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 const OPTIONS: &str = "filename/f= recursive/R dry-run server-side force-conflicts field-manager= output/o= wait validate= \

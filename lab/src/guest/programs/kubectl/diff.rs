@@ -8,10 +8,10 @@ use super::files::{Document, documents};
 use super::items::{Item, kind_of, path_of};
 use super::output::object;
 use super::request::{At, Change, Form, refusal};
-use super::threeway;
 use super::unified::hunks;
 use super::words::Words;
 use crate::kube::schema::node::Node;
+use crate::kube::store::threeway;
 use crate::kube::text::sha256;
 
 const OPTIONS: &str =

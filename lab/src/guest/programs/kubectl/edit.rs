@@ -7,10 +7,10 @@ use super::change::natural;
 use super::items::{Item, named};
 use super::output::{Dry, object, said, speaks};
 use super::request::{At, Change, refusal, refused};
-use super::threeway;
 use super::words::Words;
 use crate::guest::shell::{Job, run_to_end};
 use crate::kube::schema::node::Node;
+use crate::kube::store::threeway;
 
 const HEAD: &str = "# Please edit the object below. Lines beginning with a '#' will be ignored,
 # and an empty file will abort the edit. If an error occurs while saving this file will be

@@ -22,7 +22,6 @@ mod revisions;
 mod rollout;
 mod settings;
 mod table;
-mod threeway;
 mod top;
 mod unified;
 mod unknown;

@@ -52,9 +52,8 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target, attach: bool) -> Result<h
         return Err(Failure::new(500, "InternalError", format!("Internal error occurred: {why}")));
     }
     let inside = call.lab.with(|w| with_cluster(call.lab, w, call.cluster, |cx| enter(cx, &pod, &name))).flatten();
-    let inside =
+    let mut inside =
         inside.ok_or_else(|| Failure::bad_request(format!("container {name} is not valid for pod {pod_name}")))?;
-    let mut inside = inside;
     if q.flag("tty") {
         inside.screen.set(0, 0);
         inside.env.insert("TERM".to_owned(), "xterm".to_owned());

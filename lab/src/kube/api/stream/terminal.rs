@@ -55,11 +55,12 @@ impl Lines<'_> {
         }
     }
 
-    /// Waits for ctrl-C while a command runs; what is typed meanwhile is kept.
+    /// Waits for ctrl-C while a command runs: it throws away what was typed before it. Else that is kept.
     async fn interrupted(&mut self) {
         while let Some(bytes) = self.rx.recv().await {
             if self.tty && bytes.contains(&3) {
                 self.pending.clear();
+                self.pending.extend(bytes.rsplit(|b| *b == 3).next().unwrap_or_default());
                 return self.echo("^C\r\n").await;
             }
             self.pending.extend(bytes);

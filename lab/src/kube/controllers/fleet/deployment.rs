@@ -54,7 +54,11 @@ pub(super) fn departing(cx: &mut Cx) -> bool {
     let all: Vec<Value> = cx
         .list_in(DEPLOYMENTS, HOME)
         .into_iter()
-        .filter(|d| !d["metadata"]["deletionTimestamp"].is_null())
+        // one that waits for somebody else's finalizer is no longer the agent's
+        .filter(|d| {
+            !d["metadata"]["deletionTimestamp"].is_null()
+                && arr(d, "/metadata/finalizers").iter().any(|f| f == FINALIZER)
+        })
         .cloned()
         .collect();
     let any = !all.is_empty();
@@ -113,14 +117,17 @@ pub(super) fn show(cx: &mut Cx, bundle: &str, st: &State) {
     }
 }
 
-/// Bundles of a repository that somebody deletes take their deployments along, then go.
-pub(super) fn leaving(cx: &mut Cx, bundles: &str, finalizer: &str) {
+/// Bundles of a repository that somebody deletes take their deployments along, then go. Without an agent that `works`
+/// their deployments wait, and so do they.
+pub(super) fn leaving(cx: &mut Cx, bundles: &str, finalizer: &str, works: bool) {
     let all: Vec<Value> =
         cx.list(bundles).into_iter().filter(|b| !b["metadata"]["deletionTimestamp"].is_null()).cloned().collect();
     for b in all {
         let (ns, name) = key(&b);
         withdraw(cx, &name);
-        departing(cx);
+        if works {
+            departing(cx);
+        }
         if cx.get(DEPLOYMENTS, HOME, &name).is_none() && arr(&b, "/metadata/finalizers").iter().any(|f| f == finalizer)
         {
             cx.update(bundles, &ns, &name, |o| {

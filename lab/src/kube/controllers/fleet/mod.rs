@@ -40,11 +40,12 @@ pub fn reconcile(cx: &mut Cx) {
         return;
     }
     forgotten(cx);
-    if agent(cx) && deployment::departing(cx) {
+    let works = agent(cx);
+    if works && deployment::departing(cx) {
         // what was uninstalled goes first; that its deployment is gone brings the controller back here
         return;
     }
-    deployment::leaving(cx, BUNDLES, FINALIZER);
+    deployment::leaving(cx, BUNDLES, FINALIZER, works);
     for repo in repos(cx) {
         one(cx, &repo);
     }
@@ -230,7 +231,8 @@ fn import(cx: &mut Cx, repo: &Value, bundles: &[Bundle], commit: &str) {
             cx.delete(BUNDLES, &ns, s(&b, "/metadata/name"));
         }
     }
-    deployment::leaving(cx, BUNDLES, FINALIZER);
+    let works = agent(cx);
+    deployment::leaving(cx, BUNDLES, FINALIZER, works);
 }
 
 /// Makes the bundle's deployment on the cluster, and shows both.

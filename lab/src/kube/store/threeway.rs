@@ -1,11 +1,12 @@
-//! The patch of `kubectl apply`: what was applied before, what is applied now, and what is there.
+//! The three-way merge of clients (`kubectl apply`, Helm): what was applied before, what is applied now, and what is there.
 use serde_json::{Map, Value, json};
 
 use crate::kube::schema::node::Node;
 
 /// A strategic merge patch (with a `node` of a built-in kind) or a merge patch that makes `current` what `now` says;
 /// what `last` said and `now` does not is taken away.
-pub(super) fn patch(node: Option<Node<'_>>, last: &Value, now: &Value, current: &Value) -> Map<String, Value> {
+#[must_use]
+pub fn patch(node: Option<Node<'_>>, last: &Value, now: &Value, current: &Value) -> Map<String, Value> {
     let empty = Map::new();
     let object = |v: &'_ Value| v.as_object().cloned().unwrap_or_default();
     let (last, now, current) = (object(last), now.as_object().unwrap_or(&empty), object(current));
