@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use super::super::charts::{Chart, Hook};
 use super::super::cx::Cx;
 use super::super::objects::parse_yaml;
-use super::super::text::{s, sha256, sha256_of, unb64};
+use super::super::text::{arr, s, sha256, sha256_of, unb64};
 
 /// How long the program may take, by this machine's clock.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -61,9 +61,18 @@ impl Order {
         format!("packed/{}/{}", self.namespace, self.release)
     }
 
-    fn hash(&self) -> String {
+    /// What tells orders apart. The kinds that the chart itself brings (`own`, as the API lists them) do not: they come
+    /// between its rendering and its last hook.
+    fn hash(&self, own: &[String]) -> String {
         let of = sha256_of(&self.archive);
-        sha256(&format!("{of}{}{}{}{:?}", self.upgrade, self.values, self.kubernetes, self.apis))
+        let apis: Vec<&String> = self.apis.iter().filter(|a| !own.contains(a)).collect();
+        sha256(&format!("{of}{}{}{}{apis:?}", self.upgrade, self.values, self.kubernetes))
+    }
+
+    /// Whether what the cluster keeps came of this order.
+    fn made_this(&self, known: &Value) -> bool {
+        let own: Vec<String> = arr(known, "/own").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        known["hash"] == *self.hash(&own)
     }
 
     fn args(&self, file: &str) -> Vec<String> {
@@ -81,27 +90,30 @@ impl Order {
 
     /// Starts to render, unless that is done. Time stands until it is.
     pub fn begin(self, cx: &Cx) {
-        let (place, hash) = (self.place(), self.hash());
-        if cx.c.apps.get(&place).is_some_and(|known| known["hash"] == *hash) {
+        let place = self.place();
+        if cx.c.apps.get(&place).is_some_and(|known| self.made_this(known)) {
             return;
         }
         let (lab, cluster) = (cx.lab.clone(), cx.c.id.clone());
         let mark = lab.clock().busy_guard();
         lab.rt().clone().spawn(async move {
-            let mut found = match Clock::Real.within(LIMIT, self.run(&hash)).await {
+            let mut found = match Clock::Real.within(LIMIT, self.run()).await {
                 Some(Ok(Some(text))) => json!({"manifest": text}),
                 Some(Ok(None)) => json!({}),
                 Some(Err(text)) => json!({"error": text}),
                 None => json!({"error": format!("Error: helm did not end within {} s", LIMIT.as_secs())}),
             };
-            found["hash"] = hash.into();
+            let own = found["manifest"].as_str().map(brought).unwrap_or_default();
+            found["hash"] = self.hash(&own).into();
+            found["own"] = own.into();
             lab.with(|w| w.clusters.get_mut(&cluster).map(|c| c.apps.insert(place, found)));
             drop(mark);
         });
     }
 
     /// Renders in a folder of its own; `None` without the program.
-    async fn run(&self, hash: &str) -> Result<Option<String>, String> {
+    async fn run(&self) -> Result<Option<String>, String> {
+        let hash = self.hash(&[]);
         let folder = std::env::temp_dir().join(format!("gpuhost-lab-{}-{}", std::process::id(), &hash[..16]));
         let out = self.run_in(&folder).await;
         let _ = tokio::fs::remove_dir_all(&folder).await;
@@ -156,7 +168,7 @@ impl Order {
     /// Helm's own words.
     pub fn made(&self, cx: &Cx) -> Result<Chart, String> {
         let archive = read(&self.archive).map_err(|why| format!("Error: INSTALLATION FAILED: {why}"))?;
-        let known = cx.c.apps.get(&self.place()).filter(|known| known["hash"] == *self.hash());
+        let known = cx.c.apps.get(&self.place()).filter(|known| self.made_this(known));
         if let Some(text) = known.and_then(|k| k["error"].as_str()) {
             return Err(text.to_owned());
         }
@@ -167,6 +179,19 @@ impl Order {
         }
         Ok(chart)
     }
+}
+
+/// The kinds that the definitions of a manifest bring, as the API lists them; their groups, too.
+fn brought(manifest: &str) -> Vec<String> {
+    let mut chart = Chart::default();
+    split(manifest, &mut chart);
+    let all = chart.definitions.iter().chain(&chart.objects).filter(|o| o["kind"] == "CustomResourceDefinition");
+    let of = |d: &Value| {
+        let (group, kind) = (s(d, "/spec/group").to_owned(), s(d, "/spec/names/kind").to_owned());
+        let versions = arr(d, "/spec/versions").iter().map(|v| s(v, "/name").to_owned()).collect::<Vec<_>>();
+        versions.into_iter().flat_map(move |v| [format!("{group}/{v}"), format!("{group}/{v}/{kind}")])
+    };
+    all.flat_map(of).collect()
 }
 
 /// A chart without its objects.
@@ -214,5 +239,24 @@ mod tests {
         assert_eq!((chart.definitions.len(), chart.objects.len(), chart.hooks.len()), (1, 1, 1));
         assert_eq!(chart.hooks[0].events, ["pre-install", "pre-upgrade"]);
         assert_eq!(chart.manifest, "---\n# Source: web/templates/cm.yaml\nkind: ConfigMap\nmetadata: {name: b}\n");
+    }
+
+    #[test]
+    fn a_rendering_stays_when_the_charts_own_kinds_arrive() {
+        let text = "---\n# Source: web/crds/a.yaml\nkind: CustomResourceDefinition\nmetadata: {name: as.x.io}\nspec: {group: x.io, names: {kind: A}, versions: [{name: v1}]}\n";
+        let own = brought(text);
+        assert_eq!(own, ["x.io/v1", "x.io/v1/A"]);
+        let order = |apis: &[&str]| Order {
+            release: "web".into(),
+            namespace: "default".into(),
+            upgrade: false,
+            values: Value::Null,
+            archive: Vec::new(),
+            kubernetes: "v1.36.2".into(),
+            apis: apis.iter().map(|a| (*a).to_owned()).collect(),
+        };
+        let known = json!({"hash": order(&["v1", "v1/Pod"]).hash(&own), "own": own});
+        assert!(order(&["v1", "v1/Pod", "x.io/v1", "x.io/v1/A"]).made_this(&known));
+        assert!(!order(&["v1", "v1/Pod", "y.io/v1", "y.io/v1/B"]).made_this(&known));
     }
 }
