@@ -100,3 +100,29 @@ fn drivers_that_do_not_come_are_told_early() {
     let missing = b.run_changed(DEPLOY, &[(DRIVER, "driver = \"999.10.01\"")], &[]);
     ends(missing, &["there is no image nvcr.io/nvidia/driver:999.10.01", "not found"]);
 }
+
+#[test]
+fn another_operator_brings_its_operands() {
+    let b = Bench::new();
+    let _ = b.run_changed(DEPLOY, &[], &[]).expect(0);
+    let newer = [("operator = \"v26.3.3\"", "operator = \"v26.7.0\"")];
+    comes_up(&b, &newer, "8 GPUs allocatable");
+    std::fs::write(
+        b.path("operands.rhai"),
+        "let c = k3s::connect(site().hosts(\"server\"));\n\
+         for p in c.list(\"pod\", #{ namespace: \"gpu-operator\" }) { print(p.spec.containers[0].image); }\n",
+    )
+    .unwrap();
+    let ran = b.run_changed(&b.path("operands.rhai").display().to_string(), &newer, &[]).expect(0);
+    for image in [
+        "container-toolkit:v1.20.0",
+        "k8s-device-plugin:v0.20.0",
+        "k8s-mig-manager:v0.15.0",
+        "node-feature-discovery:v0.19.0",
+    ] {
+        assert!(ran.stdout.contains(image), "{image}: {}", ran.stdout);
+    }
+    for image in ["container-toolkit:v1.19.1", "k8s-device-plugin:v0.19.3", "gpu-operator:v26.3.3"] {
+        assert!(!ran.stdout.contains(image), "{image}: {}", ran.stdout);
+    }
+}

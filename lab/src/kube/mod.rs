@@ -1,4 +1,5 @@
 //! Kubernetes of the lab: K3s processes in guests, the clusters they form, their controllers and charts.
+mod answers;
 pub mod api;
 pub mod bare;
 pub mod charts;

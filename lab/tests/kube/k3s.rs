@@ -171,3 +171,37 @@ async fn an_ingress_gets_its_certificate_from_an_issuer_of_the_cluster() {
         (&json!("ClusterIssuer"), &json!("own"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traefik_writes_its_addresses_on_the_ingresses_it_serves() {
+    let bed = server(json!({})).await;
+    let base = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    let ingress = |name: &str, class: Option<&str>| {
+        let service = json!({"service": {"name": "web", "port": {"number": 80}}});
+        let mut spec = json!({"rules": [{"host": format!("{name}.example"), "http": {"paths": [
+            {"path": "/", "pathType": "Prefix", "backend": service}]}}]});
+        if let Some(class) = class {
+            spec["ingressClassName"] = json!(class);
+        }
+        json!({"metadata": {"name": name}, "spec": spec})
+    };
+    let other = json!({"metadata": {"name": "other"}, "spec": {"controller": "example.com/other"}});
+    assert_eq!(bed.post("/apis/networking.k8s.io/v1/ingressclasses", other).await.code, 201);
+    for (name, class) in [("mine", Some("traefik")), ("plain", None), ("foreign", Some("other"))] {
+        assert_eq!(bed.post(base, ingress(name, class)).await.code, 201);
+    }
+    let ips = json!([{"ip": "10.0.0.11"}, {"ip": "10.0.0.12"}]);
+    for name in ["mine", "plain"] {
+        let at = format!("{base}/{name}");
+        let of = until(&bed, &at, "addresses", |o| o["status"]["loadBalancer"]["ingress"] == ips).await;
+        let fields = of["metadata"]["managedFields"].as_array().unwrap();
+        assert!(fields.iter().any(|f| f["manager"] == "traefik" && f["subresource"] == "status"), "{fields:?}");
+    }
+    let of = bed.get(&format!("{base}/foreign")).await.body;
+    assert_eq!(of["status"], json!({"loadBalancer": {}}));
+    // a node that is not to balance any more goes from the Ingresses, too
+    let label = json!({"metadata": {"labels": {"svccontroller.k3s.cattle.io/enablelb": "true"}}});
+    assert_eq!(bed.patch("merge", "/api/v1/nodes/n2", label).await.code, 200);
+    let ips = json!([{"ip": "10.0.0.12"}]);
+    until(&bed, &format!("{base}/mine"), "one node", |o| o["status"]["loadBalancer"]["ingress"] == ips).await;
+}

@@ -71,6 +71,10 @@ pub async fn examine(s: &mut Scene) -> OpResult<()> {
         if s.found.iter().any(|f| f.area == "gpu" && f.target == node.name) {
             continue;
         }
+        if let Some(f) = super::upgrade::failed(s, &cluster, object, &node).await? {
+            s.add(f);
+            continue;
+        }
         let want = wanted(&s.ctx, object);
         match first_broken(object, &pods, want, driver_container) {
             Some(b) => {

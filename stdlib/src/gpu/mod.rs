@@ -6,9 +6,11 @@ mod mig;
 mod operator;
 mod passthrough;
 mod patterns;
+mod rollout;
 mod script;
 mod stages;
 mod test;
+mod upgrade;
 mod utilization;
 mod values;
 

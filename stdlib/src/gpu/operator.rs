@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::inventory::{has_device, read_node};
 use super::lasting::{Lasting, lasting};
 use super::patterns::Mend;
+use super::rollout;
 use super::stages::{Broken, MIG_WAITS, first_broken, pod_of};
 use super::values::{Fit, Parts, Sharing, as_map, check_driver, check_values, operator_values};
 use crate::core::ctx::Ctx;
@@ -149,23 +150,28 @@ const OWN_TOOLKIT: &str = "ls /usr/bin/nvidia-container-runtime 2>/dev/null";
 /// Says something on a machine that has a driver of its own.
 pub(super) const OWN_DRIVER: &str = "command -v nvidia-smi || ls /proc/driver/nvidia/version 2>/dev/null";
 
+/// What of the running operator changes so that its driver's pods are made anew: the driver, or the operator itself,
+/// whose versions bring other driver managers.
+fn ends_sessions(policy: &Value, o: &OperatorOptions) -> Option<String> {
+    let driver = &policy["spec"]["driver"];
+    let own = driver["enabled"] == false;
+    let runs = if own { "preinstalled" } else { driver["version"].as_str().unwrap_or_default() };
+    if !runs.is_empty() && runs != o.driver {
+        return Some(format!("change the driver from {runs} to {}? It", o.driver));
+    }
+    let chart = rollout::chart_of(policy).filter(|c| !own && *c != o.version)?;
+    Some(format!("change the GPU operator from {chart} to {}? It makes the driver's pods anew, which", o.version))
+}
+
 /// Another driver ends what runs on the cards: whoever holds one is named and asked for first.
 async fn ask_for_sessions(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<()> {
     let found = cluster.list_if_known(ctx, "clusterpolicies.nvidia.com", "").await?;
-    let Some(driver) = found.first().map(|p| &p["spec"]["driver"]) else { return Ok(()) };
-    let runs = match driver["enabled"].as_bool() {
-        Some(false) => "preinstalled",
-        _ => driver["version"].as_str().unwrap_or_default(),
-    };
-    if runs.is_empty() || runs == o.driver {
-        return Ok(());
-    }
+    let Some(what) = found.first().and_then(|p| ends_sessions(p, o)) else { return Ok(()) };
     let held = super::inventory::inventory(ctx, cluster).await?.held_on(|_| true);
     if held.is_empty() {
         return Ok(());
     }
-    let question =
-        format!("change the driver from {runs} to {}? It ends what uses GPUs: {}", o.driver, held.join(", "));
+    let question = format!("{what} ends what uses GPUs: {}", held.join(", "));
     if ctx.consent.confirm(&question, true)? {
         return Ok(());
     }
@@ -248,6 +254,7 @@ async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Ve
         match names.get(name) {
             None => return Err(OpError::not_found(format!("the cluster has no node `{name}`")).on(name)),
             Some(node) => {
+                super::upgrade::check(ctx, cluster, node).await?;
                 let found = first_broken(node, &pods, wanted(ctx, node), o.driver != "preinstalled");
                 if found.as_ref().is_some_and(|b| b.id == MIG_WAITS) && is_cut_next(ctx, node) {
                     cut = true;
@@ -262,7 +269,7 @@ async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Ve
         return Ok((broken, None));
     }
     let policy = policy_trouble(ctx, cluster).await?;
-    Ok((broken, if policy.is_some() { policy } else { rolling(ctx, cluster).await? }))
+    Ok((broken, if policy.is_some() { policy } else { rollout::pending(ctx, cluster, &o.version).await? }))
 }
 
 /// Whether the site file asks for a cut that the node does not have: `ensure_mig` is still to come. The cards of a machine
@@ -273,19 +280,6 @@ fn is_cut_next(ctx: &Ctx, node: &Value) -> bool {
     let gpus = read_node(node);
     // the same label whose cut failed: a run that died before the power cycle is continued
     declared.is_some_and(|wanted| wanted != gpus.mig_config || gpus.mig == "failed")
-}
-
-/// An operand whose pods are still being replaced; drivers are replaced one node after another, when they may.
-async fn rolling(ctx: &Ctx, cluster: &Cluster) -> OpResult<Option<String>> {
-    let sets = cluster.list_in(ctx, "daemonset", NAMESPACE).await?;
-    Ok(sets.iter().filter(|s| s["spec"]["updateStrategy"]["type"] != "OnDelete").find_map(|s| {
-        let n = |k: &str| s["status"][k].as_i64().unwrap_or(0);
-        let want = n("desiredNumberScheduled");
-        let old = s["metadata"]["generation"].as_i64().is_some_and(|g| n("observedGeneration") < g);
-        let name = s["metadata"]["name"].as_str().unwrap_or_default();
-        (old || n("updatedNumberScheduled") < want || n("numberAvailable") < want)
-            .then(|| format!("is ready, but {} of {want} pods of {name} are new", n("updatedNumberScheduled")))
-    }))
 }
 
 /// A node whose cards are still shared or named as before.

@@ -1,4 +1,6 @@
 //! The charts that the lab's repositories hold, and the objects they make. Grade: source (chart values), estimate (timings).
+mod gpu_operator;
+mod monitoring;
 mod platform;
 mod system;
 mod traefik;
@@ -93,9 +95,9 @@ const CATALOGUE: &[Entry] = &[
     Entry {
         repos: &["helm.ngc.nvidia.com/nvidia"],
         name: "gpu-operator",
-        versions: &["v26.7.0", "v26.3.3", "v25.10.1", "v25.10.0"],
+        versions: gpu_operator::VERSIONS,
         refuses: |_| None,
-        render: system::gpu_operator,
+        render: gpu_operator::render,
     },
     Entry {
         repos: &["charts.jetstack.io"],
@@ -123,7 +125,7 @@ const CATALOGUE: &[Entry] = &[
         name: "kube-prometheus-stack",
         versions: &["85.1.3", "85.1.0", "79.0.0"],
         refuses: |_| None,
-        render: platform::monitoring,
+        render: monitoring::render,
     },
 ];
 

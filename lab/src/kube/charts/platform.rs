@@ -1,4 +1,4 @@
-//! Charts of the platform: cert-manager, Rancher, JupyterHub, Prometheus.
+//! Charts of the platform: cert-manager, Rancher, JupyterHub.
 use serde_json::{Value, json};
 
 use super::Wanted;
@@ -10,19 +10,20 @@ fn ingress(ns: &str, name: &str, host: &str, backend: &str, port: u16) -> Value 
             "backend": {"service": {"name": backend, "port": {"number": port}}}}]}}]}})
 }
 
-fn app(ns: &str, name: &str, image: &str) -> Workload {
+/// A Deployment of one container.
+pub(super) fn app(ns: &str, name: &str, image: &str) -> Workload {
     Workload::deployment(ns, name).label("app", name).container(Container::new(name, image))
 }
 
 /// The same with ports, by name.
-fn server(ns: &str, name: &str, image: &str, ports: &[(&str, u16)]) -> Workload {
+pub(super) fn server(ns: &str, name: &str, image: &str, ports: &[(&str, u16)]) -> Workload {
     let ports: Vec<Value> = ports.iter().map(|(n, p)| json!({"name": n, "containerPort": p})).collect();
     let main = Container::new(name, image).set("ports", Value::Array(ports));
     Workload::deployment(ns, name).label("app", name).container(main)
 }
 
 /// A Service whose port leads to a named one of its pods.
-fn to_port(ns: &str, name: &str, selector: &Value, port: (&str, u16), target: &str) -> Value {
+pub(super) fn to_port(ns: &str, name: &str, selector: &Value, port: (&str, u16), target: &str) -> Value {
     let mut out = service(ns, name, selector, &[port]);
     out["spec"]["ports"][0]["targetPort"] = json!(target);
     out
@@ -35,9 +36,19 @@ pub(super) fn cert_manager(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
     for (name, part) in
         [("cert-manager", "controller"), ("cert-manager-webhook", "webhook"), ("cert-manager-cainjector", "cainjector")]
     {
-        out.extend(app(ns, name, &format!("quay.io/jetstack/cert-manager-{part}:v{tag}")).objects());
+        let image = format!("quay.io/jetstack/cert-manager-{part}:v{tag}");
+        let ports = [("http-metrics", 9402), ("https", 10250)];
+        out.extend(server(ns, name, &image, &ports[..if part == "webhook" { 2 } else { 1 }]).objects());
+        let metrics = if part == "controller" { "tcp-prometheus-servicemonitor" } else { "http-metrics" };
+        let metrics = to_port(ns, name, &json!({"app": name}), (metrics, 9402), "http-metrics");
+        if part != "webhook" {
+            out.push(metrics);
+            continue;
+        }
+        let mut both = to_port(ns, name, &json!({"app": name}), ("https", 443), "https");
+        both["spec"]["ports"] = json!([both["spec"]["ports"][0], {"name": "metrics", "port": 9402, "protocol": "TCP", "targetPort": "http-metrics"}]);
+        out.push(both);
     }
-    out.push(service(ns, "cert-manager-webhook", &json!({"app": "cert-manager-webhook"}), &[("https", 443)]));
     let crds = match w.values["crds"]["enabled"].as_bool() {
         Some(true) => vec![
             "certificates.cert-manager.io",
@@ -110,47 +121,4 @@ pub(super) fn jupyterhub(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
         out.push(ingress(ns, "jupyterhub", host, "proxy-public", 80));
     }
     (Vec::new(), out)
-}
-
-/// kube-prometheus-stack.
-pub(super) fn monitoring(w: &Wanted) -> (Vec<&'static str>, Vec<Value>) {
-    let (ns, r) = (&w.namespace, &w.release);
-    let mut out = Vec::new();
-    for (name, image) in [
-        (format!("{r}-operator"), "quay.io/prometheus-operator/prometheus-operator:v0.86.1"),
-        (format!("{r}-kube-state-metrics"), "registry.k8s.io/kube-state-metrics/kube-state-metrics:v2.17.0"),
-    ] {
-        out.extend(app(ns, &name, image).objects());
-    }
-    let grafana = format!("{r}-grafana");
-    out.extend(server(ns, &grafana, "docker.io/grafana/grafana:12.2.1", &[("grafana", 3000)]).objects());
-    out.extend(
-        Workload::daemonset(ns, &format!("{r}-prometheus-node-exporter"))
-            .label("app", "node-exporter")
-            .container(Container::new("node-exporter", "quay.io/prometheus/node-exporter:v1.10.2"))
-            .spec("tolerations", json!([{"operator": "Exists", "effect": "NoSchedule"}]))
-            .objects(),
-    );
-    out.extend(
-        Workload::statefulset(ns, &format!("prometheus-{r}-prometheus"))
-            .label("app.kubernetes.io/name", "prometheus")
-            .container(
-                Container::new("prometheus", "quay.io/prometheus/prometheus:v3.7.3")
-                    .set("ports", json!([{"name": "http-web", "containerPort": 9090}])),
-            )
-            .objects(),
-    );
-    let spec = json!({"replicas": 1, "retention": w.values["prometheus"]["prometheusSpec"]["retention"]});
-    out.push(json!({"apiVersion": "monitoring.coreos.com/v1", "kind": "Prometheus", "metadata": {"name": format!("{r}-prometheus"), "namespace": ns}, "spec": spec}));
-    out.push(to_port(ns, &grafana, &json!({"app": grafana}), ("http-web", 80), "grafana"));
-    let prometheus = json!({"app.kubernetes.io/name": "prometheus"});
-    out.push(to_port(ns, &format!("{r}-prometheus"), &prometheus, ("http-web", 9090), "http-web"));
-    (
-        vec![
-            "prometheuses.monitoring.coreos.com",
-            "alertmanagers.monitoring.coreos.com",
-            "servicemonitors.monitoring.coreos.com",
-        ],
-        out,
-    )
 }

@@ -23,6 +23,7 @@ mod helmlog;
 mod helmpacked;
 pub mod hub;
 pub mod images;
+mod ingresses;
 pub mod jobs;
 pub mod kubelet;
 pub mod localpath;
@@ -225,7 +226,12 @@ fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
         "resourcequotas" => work.extend([Work::Endpoints(ns.clone()), Work::Refused(ns)]),
         "pods" => pod(c, store, work),
         "nodes" => node(c, work),
-        "services" => drop(work.insert(Work::Service(ns, name))),
+        "services" => {
+            if ns == "gpu-operator" {
+                work.insert(Work::Policy);
+            }
+            work.insert(Work::Service(ns, name));
+        }
         // those that somebody wrote by hand
         "endpoints" if c.object["metadata"]["labels"]["endpoints.kubernetes.io/managed-by"].is_null() => {
             work.insert(Work::Service(ns, name));
@@ -241,6 +247,7 @@ fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
         "prometheuses.monitoring.coreos.com"
         | "alertmanagers.monitoring.coreos.com"
         | "ingresses.networking.k8s.io"
+        | "ingressclasses.networking.k8s.io"
         | "certificates.cert-manager.io"
         | "issuers.cert-manager.io"
         | "clusterissuers.cert-manager.io"
@@ -410,6 +417,7 @@ fn run(cx: &mut Cx, work: Work) {
         Work::Service(ns, name) => {
             endpoints::service(cx, &ns, &name);
             servicelb::reconcile(cx, &ns, &name);
+            ingresses::publish(cx);
         }
         Work::Claims => claims::reconcile(cx),
         Work::Schedule => scheduler::schedule(cx),
@@ -417,6 +425,7 @@ fn run(cx: &mut Cx, work: Work) {
         Work::Pod(ns, name) => kubelet::look(cx, &ns, &name),
         Work::Endpoints(ns) => {
             endpoints::reconcile(cx, &ns);
+            ingresses::publish(cx);
             budgets::reconcile(cx, &ns);
             quotas::reconcile(cx, &ns);
         }
@@ -429,7 +438,10 @@ fn run(cx: &mut Cx, work: Work) {
         }
         Work::Policy => gpu::reconcile(cx),
         Work::Repos => fleet::reconcile(cx),
-        Work::Apps => misc::apps(cx),
+        Work::Apps => {
+            misc::apps(cx);
+            ingresses::publish(cx);
+        }
         Work::Addresses => super::k3s::vip::look(cx),
         Work::Node(name) => {
             super::k3s::membership::node(cx, &name);

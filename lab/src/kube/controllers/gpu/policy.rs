@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::super::claims::ready_pod;
 use super::{DEVICE, NS, POLICY, label};
 use crate::kube::cx::{Cx, key, owner_ref, set_condition};
-use crate::kube::objects::{Container, Workload};
+use crate::kube::objects::{Container, Workload, service};
 use crate::kube::text::{arr, s, sha256};
 
 const HASH: &str = "nvidia.com/last-applied-hash";
@@ -52,33 +52,67 @@ pub fn node(cx: &mut Cx, name: &str) {
     super::mig::follow(cx, name);
 }
 
-/// Name, deploy label, image, whether it needs the runtime class, whether it waits in an init container.
-type Operand = (&'static str, &'static str, &'static str, bool, bool);
+/// An operand: its DaemonSet, the label that places it, its part of the policy, and the image that it has when the policy
+/// does not name one.
+struct Operand {
+    name: &'static str,
+    deploy: &'static str,
+    part: &'static str,
+    image: &'static str,
+    /// Whether it needs the runtime class.
+    runtime: bool,
+    /// Whether it waits in an init container.
+    waits: bool,
+}
+
+const fn operand_row(name: &'static str, deploy: &'static str, part: &'static str, image: &'static str) -> Operand {
+    Operand { name, deploy, part, image, runtime: true, waits: true }
+}
+
+const PLUGIN: &str = "nvcr.io/nvidia/k8s-device-plugin:v0.19.3";
 
 const OPERANDS: &[Operand] = &[
-    ("nvidia-driver-daemonset", "driver", "", false, false),
-    (
-        "nvidia-container-toolkit-daemonset",
-        "container-toolkit",
-        "nvcr.io/nvidia/k8s/container-toolkit:v1.19.1",
-        false,
-        true,
+    Operand {
+        runtime: false,
+        waits: false,
+        ..operand_row("nvidia-driver-daemonset", "driver", "driver", "nvcr.io/nvidia/driver:580.105.08")
+    },
+    Operand {
+        runtime: false,
+        ..operand_row(
+            "nvidia-container-toolkit-daemonset",
+            "container-toolkit",
+            "toolkit",
+            "nvcr.io/nvidia/k8s/container-toolkit:v1.19.1",
+        )
+    },
+    operand_row("nvidia-device-plugin-daemonset", "device-plugin", "devicePlugin", PLUGIN),
+    operand_row("gpu-feature-discovery", "gpu-feature-discovery", "gfd", PLUGIN),
+    operand_row(
+        "nvidia-dcgm-exporter",
+        "dcgm-exporter",
+        "dcgmExporter",
+        "nvcr.io/nvidia/k8s/dcgm-exporter:4.5.3-4.8.2-distroless",
     ),
-    ("nvidia-device-plugin-daemonset", "device-plugin", "nvcr.io/nvidia/k8s-device-plugin:v0.19.3", true, true),
-    ("gpu-feature-discovery", "gpu-feature-discovery", "nvcr.io/nvidia/k8s-device-plugin:v0.19.3", true, true),
-    ("nvidia-dcgm-exporter", "dcgm-exporter", "nvcr.io/nvidia/k8s/dcgm-exporter:4.5.3-4.8.2-distroless", true, true),
-    ("nvidia-mig-manager", "mig-manager", "nvcr.io/nvidia/cloud-native/k8s-mig-manager:v0.14.2", true, true),
-    ("nvidia-operator-validator", "operator-validator", super::validator::IMAGE, true, true),
+    operand_row(
+        "nvidia-mig-manager",
+        "mig-manager",
+        "migManager",
+        "nvcr.io/nvidia/cloud-native/k8s-mig-manager:v0.14.2",
+    ),
+    operand_row("nvidia-operator-validator", "operator-validator", "validator", VALIDATOR),
 ];
 
+const VALIDATOR: &str = "nvcr.io/nvidia/gpu-operator:v26.3.3";
 const DRIVER_MANAGER: &str = "nvcr.io/nvidia/cloud-native/k8s-driver-manager:v0.11.0";
 
-/// `repository:version` of an operand whose policy names a version.
-fn image_of(default: &str, version: &Value) -> String {
-    match version.as_str().filter(|v| !v.is_empty()) {
-        Some(v) => format!("{}:{v}", default.split(':').next().unwrap_or(default)),
-        None => default.to_owned(),
-    }
+/// The image that a part of the policy names; what it leaves out is that of `default`.
+fn image_of(part: &Value, default: &str) -> String {
+    let (path, tag) = default.rsplit_once(':').unwrap_or((default, ""));
+    let (repository, image) = path.rsplit_once('/').unwrap_or(("", path));
+    let told = |k: &str, or: &str| part[k].as_str().filter(|v| !v.is_empty()).unwrap_or(or).to_owned();
+    let (version, join) = (told("version", tag), if told("version", tag).starts_with("sha256:") { "@" } else { ":" });
+    format!("{}/{}{join}{version}", told("repository", repository), told("image", image))
 }
 
 /// What the container of an operand is called.
@@ -97,22 +131,21 @@ fn account_of(name: &str) -> String {
 }
 
 fn operand(policy: &Value, o: &Operand) -> Option<Value> {
-    let (name, deploy, image, runtime, waits) = *o;
+    let Operand { name, deploy, runtime, waits, .. } = *o;
     let spec = &policy["spec"];
-    let mut main = Container::new(container_of(deploy, name), image);
+    let image = image_of(&spec[o.part], o.image);
+    let mut main = Container::new(container_of(deploy, name), &image);
     let mut volumes = Value::Null;
     match deploy {
         "driver" => {
             if spec["driver"]["enabled"] == false {
                 return None;
             }
-            let version = spec["driver"]["version"].as_str().unwrap_or("580.105.08");
-            main = Container::new("nvidia-driver-ctr", &format!("nvcr.io/nvidia/driver:{version}-debian12"));
+            main = Container::new("nvidia-driver-ctr", &format!("{image}-debian12"));
         }
         "container-toolkit" if spec["toolkit"]["enabled"] == false => return None,
         "container-toolkit" => {
-            let image = image_of(image, &spec["toolkit"]["version"]);
-            main = Container::new(container_of(deploy, name), &image).set("env", spec["toolkit"]["env"].clone());
+            main = main.set("env", spec["toolkit"]["env"].clone());
         }
         "device-plugin" | "gpu-feature-discovery" => {
             let strategy = spec["mig"]["strategy"].as_str().unwrap_or("single");
@@ -123,6 +156,7 @@ fn operand(policy: &Value, o: &Operand) -> Option<Value> {
         }
         "mig-manager" if spec["migManager"]["enabled"] == false => return None,
         "dcgm-exporter" if spec["dcgmExporter"]["enabled"] == false => return None,
+        "dcgm-exporter" => main = main.set("ports", json!([{"name": "metrics", "containerPort": EXPORTER_PORT}])),
         _ => {}
     }
     let mut w = Workload::daemonset(NS, name)
@@ -138,12 +172,13 @@ fn operand(policy: &Value, o: &Operand) -> Option<Value> {
             "operator-validator" => super::validator::STEPS,
             _ => &["toolkit-validation"],
         };
+        let validator = image_of(&spec["validator"], VALIDATOR);
         for name in before {
-            w = w.init(Container::new(name, super::validator::IMAGE));
+            w = w.init(Container::new(name, &validator));
         }
     }
     if deploy == "driver" {
-        w = w.init(Container::new("k8s-driver-manager", DRIVER_MANAGER));
+        w = w.init(Container::new("k8s-driver-manager", &image_of(&spec["driver"]["manager"], DRIVER_MANAGER)));
     }
     if runtime {
         w = w.spec("runtimeClassName", json!("nvidia"));
@@ -152,6 +187,27 @@ fn operand(policy: &Value, o: &Operand) -> Option<Value> {
         w = w.spec("volumes", volumes);
     }
     Some(w.object())
+}
+
+const EXPORTER_PORT: u16 = 9400;
+
+/// The Services that the operator makes: its own metrics, and those of the cards.
+fn services(cx: &mut Cx, policy: &Value, owner: &Value) {
+    let exports = policy["spec"]["dcgmExporter"]["enabled"] != false;
+    for (wanted, app, port, number) in [
+        (true, "gpu-operator", "gpu-operator-metrics", 8080),
+        (exports, "nvidia-dcgm-exporter", "gpu-metrics", EXPORTER_PORT),
+    ] {
+        let there = cx.get("services", NS, app).is_some();
+        if wanted && !there {
+            let mut made = service(NS, app, &json!({"app": app}), &[(port, number)]);
+            made["metadata"]["ownerReferences"] = owner.clone();
+            made["metadata"]["annotations"] = json!({"prometheus.io/scrape": "true"});
+            cx.writing("gpu-operator", |cx| cx.create(made));
+        } else if !wanted && there {
+            cx.delete("services", NS, app);
+        }
+    }
 }
 
 /// The operator looks at its policy.
@@ -172,7 +228,7 @@ pub fn reconcile(cx: &mut Cx) {
     }
     for o in OPERANDS {
         let Some(mut ds) = operand(&policy, o) else {
-            cx.delete("daemonsets.apps", NS, o.0);
+            cx.delete("daemonsets.apps", NS, o.name);
             continue;
         };
         let hash = sha256(&ds["spec"].to_string())[..16].to_owned();
@@ -188,6 +244,7 @@ pub fn reconcile(cx: &mut Cx) {
             });
         }
     }
+    services(cx, &policy, &owner);
     super::plugin::refresh(cx);
     state(cx, s(&policy, "/metadata/name"));
 }
@@ -216,8 +273,8 @@ fn state(cx: &mut Cx, name: &str) {
     let mut waits = Vec::new();
     let mut any = false;
     for deploy in ORDER {
-        let Some((operand, ..)) = OPERANDS.iter().find(|o| o.1 == *deploy) else { continue };
-        let Some(ds) = cx.get("daemonsets.apps", NS, operand) else { continue };
+        let Some(operand) = OPERANDS.iter().find(|o| o.deploy == *deploy) else { continue };
+        let Some(ds) = cx.get("daemonsets.apps", NS, operand.name) else { continue };
         let n = |f: &str| ds["status"][f].as_i64().unwrap_or(0);
         any |= n("desiredNumberScheduled") > 0;
         if n("numberReady") < n("desiredNumberScheduled") {

@@ -8,8 +8,6 @@ use crate::kube::cx::{Cx, key, owner_ref};
 use crate::kube::state::NodeRt;
 use crate::kube::text::{arr, s};
 
-/// Image of the validator and of its workloads.
-pub(super) const IMAGE: &str = "nvcr.io/nvidia/gpu-operator-validator:v26.3.3";
 /// Its init containers, in their order.
 pub(super) const STEPS: &[&str] = &["driver-validation", "toolkit-validation", "cuda-validation", "plugin-validation"];
 
@@ -82,7 +80,8 @@ fn run(cx: &mut Cx, validator: &Value, app: &str, resource: Option<&str>) -> Run
 
 fn pod(cx: &Cx, validator: &Value, app: &str, resource: Option<&str>) -> Value {
     let what = app.trim_start_matches("nvidia-").trim_end_matches("-validator").trim_start_matches("device-");
-    let mut first = json!({"name": format!("{what}-validation"), "image": IMAGE, "imagePullPolicy": "IfNotPresent",
+    let image = &validator["spec"]["containers"][0]["image"];
+    let mut first = json!({"name": format!("{what}-validation"), "image": image, "imagePullPolicy": "IfNotPresent",
         "command": ["sh", "-c"], "args": ["vectorAdd"]});
     match resource {
         Some(r) => first["resources"] = json!({"limits": {r: "1"}}),
@@ -95,7 +94,7 @@ fn pod(cx: &Cx, validator: &Value, app: &str, resource: Option<&str>) -> Value {
         "spec": {"nodeName": validator["spec"]["nodeName"], "restartPolicy": "OnFailure", "runtimeClassName": "nvidia",
             "serviceAccountName": "nvidia-operator-validator", "tolerations": validator["spec"]["tolerations"],
             "initContainers": [first],
-            "containers": [{"name": app, "image": IMAGE, "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c"],
+            "containers": [{"name": app, "image": image, "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c"],
                 "args": [format!("echo {word} workload validation is successful")]}]}})
 }
 

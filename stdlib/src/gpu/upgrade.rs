@@ -1,0 +1,126 @@
+//! The operator's driver upgrade of a node: it leaves pods alone that nothing would make again, and gives the node up.
+use serde_json::Value;
+
+use super::inventory::is_gpu;
+use crate::core::ctx::Ctx;
+use crate::core::error::{OpError, OpResult};
+use crate::doctor::{Finding, Scene, on_machine};
+use crate::kubernetes::Cluster;
+use crate::site::{Node, RoleKind};
+
+/// Where the operator notes how far the upgrade of a node is.
+const STATE: &str = "nvidia.com/gpu-driver-upgrade-state";
+const FAILED: &str = "upgrade-failed";
+const CAUSE: &str = "the GPU operator has given the upgrade of the driver up";
+
+/// Whether the operator has given the upgrade of a node up.
+fn has_failed(node: &Value) -> bool {
+    node["metadata"]["labels"][STATE] == FAILED
+}
+
+/// Pods on a node that hold a GPU and that the upgrade does not end, as `namespace/name` and why.
+fn left_alone(pods: &[Value], node: &str) -> Vec<(String, &'static str)> {
+    let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
+    let holds = |p: &Value| {
+        let all = list(&p["spec"]["containers"]);
+        all.iter().any(|c| c["resources"]["limits"].as_object().is_some_and(|l| l.keys().any(|k| is_gpu(k))))
+    };
+    let runs = |p: &Value| !matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let why = |p: &Value| {
+        let meta = &p["metadata"];
+        let owned = list(&meta["ownerReferences"]).iter().any(|o| o["controller"] == true);
+        let scratch = list(&p["spec"]["volumes"]).iter().any(|v| !v["emptyDir"].is_null());
+        let word = if !owned {
+            "no controller"
+        } else if scratch {
+            "emptyDir"
+        } else {
+            return None;
+        };
+        let text = |k: &str| meta[k].as_str().unwrap_or_default();
+        Some((format!("{}/{}", text("namespace"), text("name")), word))
+    };
+    pods.iter().filter(|p| p["spec"]["nodeName"] == node && holds(p) && runs(p)).filter_map(why).collect()
+}
+
+/// What is to be done for a node: the pods in the way go, then the operator tries again.
+fn retry(node: &str, pods: &[(String, &'static str)]) -> String {
+    let gone = pods.iter().filter_map(|(p, _)| p.split_once('/'));
+    let gone: String = gone.map(|(ns, name)| format!("sudo k3s kubectl -n {ns} delete pod {name} && ")).collect();
+    format!("{gone}sudo k3s kubectl label node {node} {STATE}=upgrade-required --overwrite")
+}
+
+fn evidence(pods: &[(String, &'static str)]) -> String {
+    let list: Vec<String> = pods.iter().map(|(p, why)| format!("{p} ({why})")).collect();
+    match list.is_empty() {
+        true => format!("label {STATE}={FAILED}; no pod is in its way now"),
+        false => format!("label {STATE}={FAILED}; in its way: {}", list.join(", ")),
+    }
+}
+
+/// The finding for a node whose upgrade was given up.
+///
+/// # Errors
+/// `unreachable`, `denied`.
+pub(super) async fn failed(s: &Scene, cluster: &Cluster, object: &Value, node: &Node) -> OpResult<Option<Finding>> {
+    if !has_failed(object) {
+        return Ok(None);
+    }
+    let pods = left_alone(&cluster.list_in(&s.ctx, "pod", "").await?, &node.name);
+    let command = retry(&node.name, &pods);
+    let server = s.site.nodes_of(RoleKind::Server).find(|n| !s.down.contains(&n.name));
+    Ok(Some(Finding {
+        id: "driver-upgrade-failed",
+        area: "gpu",
+        target: node.name.clone(),
+        cause: CAUSE.to_owned(),
+        evidence: evidence(&pods),
+        fix: "end the pods that hold its cards, then let the operator try again".to_owned(),
+        next: server.map_or_else(|| command.clone(), |at| on_machine(s.ctx.lab, &s.site, at, &command)),
+    }))
+}
+
+/// An error when the operator has given the upgrade of a node up: no wait ends that.
+///
+/// # Errors
+/// `failed` naming the node and the pods in the way.
+pub(super) async fn check(ctx: &Ctx, cluster: &Cluster, node: &Value) -> OpResult<()> {
+    if !has_failed(node) {
+        return Ok(());
+    }
+    let name = node["metadata"]["name"].as_str().unwrap_or_default();
+    let pods = left_alone(&cluster.list_in(ctx, "pod", "").await?, name);
+    Err(OpError::failed(format!("{CAUSE} on {name}"))
+        .on(name)
+        .because(evidence(&pods))
+        .hint(format!("on a server: `{}`; `gpuhost run scripts/doctor.rhai` prints it whole", retry(name, &pods))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pods_that_nothing_makes_again_are_named() {
+        let pod = |name: &str, owners: Value, volumes: Value| {
+            json!({"metadata": {"namespace": "lab", "name": name, "ownerReferences": owners}, "spec": {"nodeName": "g1",
+                "volumes": volumes, "containers": [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]}, "status": {"phase": "Running"}})
+        };
+        let set = json!([{"kind": "ReplicaSet", "controller": true}]);
+        let mut done = pod("done", json!([]), json!([]));
+        done["status"]["phase"] = json!("Succeeded");
+        let all = [
+            pod("bare", json!([]), json!([])),
+            pod("web", set.clone(), json!([])),
+            pod("cache", set, json!([{"name": "c", "emptyDir": {}}])),
+            done,
+        ];
+        let found = left_alone(&all, "g1");
+        assert_eq!(found, [("lab/bare".to_owned(), "no controller"), ("lab/cache".to_owned(), "emptyDir")]);
+        assert!(left_alone(&all, "g2").is_empty());
+        let command = retry("g1", &found[..1]);
+        assert!(command.starts_with("sudo k3s kubectl -n lab delete pod bare && sudo k3s kubectl label node g1 "));
+        assert!(has_failed(&json!({"metadata": {"labels": {STATE: FAILED}}})) && !has_failed(&json!({})));
+    }
+}
