@@ -143,7 +143,7 @@ async fn keys_that_are_twice_in_yaml() {
         (a.code, a.message()),
         (
             400,
-            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: error converting YAML to JSON: yaml: unmarshal errors:\n  line 4: key \"a\" already set in map"
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: yaml: unmarshal errors:\n  line 4: key \"a\" already set in map"
         )
     );
     let a = bed.put(&format!("{path}/one"), json!({"metadata": {"name": "one", "resourceVersion": "x"}})).await;

@@ -11,11 +11,6 @@ use crate::bed::{Answer, Bed};
 const DIFFERENT: &[(&str, &str, &str)] = &[
     (
         "core-config",
-        "GET /api/v1/namespaces/t/configmaps/a?timeout=1s",
-        "another recording of the machinery has these words",
-    ),
-    (
-        "core-config",
         "POST /api/v1/namespaces/t/serviceaccounts/a/token?timeout=1s",
         "a request for a token is not kept, and nobody manages it",
     ),

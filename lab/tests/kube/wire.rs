@@ -217,7 +217,7 @@ async fn patches_keep_the_kind_and_pods_are_reached_through_the_server() {
     assert!(a.code == 503 && a.message().ends_with(":99: connect: connection refused"), "{}", a.text);
     let yaml = b"kind: ConfigMap\n  bad: {".to_vec();
     let a = bed.send("POST", &format!("{CORE}/configmaps"), "application/yaml", yaml, &[]).await;
-    assert!(a.message().contains("error converting YAML to JSON: yaml: line 2: "), "{}", a.text);
+    assert!(a.message().contains("ConfigMap): yaml: line 2: "), "{}", a.text);
     let class = json!({"metadata": {"name": "usual"}, "value": 7, "globalDefault": true});
     made(&bed, "/apis/scheduling.k8s.io/v1/priorityclasses", class).await;
     made(&bed, &format!("{CORE}/pods"), pod("q")).await;

@@ -61,8 +61,13 @@ pub(super) fn check(kind: &Kind, obj: &Value) -> Result<(), Failure> {
     if spec["usages"].as_array().is_none_or(Vec::is_empty) {
         causes.push(Cause::required("spec.usages", ""));
     }
-    if spec["signerName"].as_str().is_none_or(str::is_empty) {
-        causes.push(Cause::required("spec.signerName", ""));
+    match spec["signerName"].as_str().unwrap_or_default() {
+        "" => causes.push(Cause::required("spec.signerName", "")),
+        name if !name.contains('/') => {
+            let why = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+            causes.push(Cause::invalid("spec.signerName", &name.into(), why));
+        }
+        _ => {}
     }
     if spec["expirationSeconds"].as_i64().is_some_and(|s| s < 600) {
         let why = "may not specify a duration less than 600 seconds (10 minutes)";

@@ -31,9 +31,13 @@ fn summary(body: &[u8]) -> String {
 pub(super) fn yaml(text: &str, doing: &str) -> Result<(Value, Option<String>), Failure> {
     let lenient =
         serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins, budget: None };
-    let refuse = |e| match doing {
-        "decoding YAML" => no_yaml("decoding YAML: error converting YAML to JSON", &e),
-        _ => no_yaml(doing, &e),
+    // what is applied is unpacked by another way, which says so
+    let applied = doing == "decoding YAML";
+    let converting = if applied { "error converting YAML to JSON: " } else { "" };
+    let refuse = |e: serde_saphyr::Error| {
+        let said = yaml_trouble(&e.to_string());
+        let before = if applied { "error decoding YAML: " } else { "" };
+        Failure::bad_request(format!("{before}{converting}{said}"))
     };
     let value = serde_saphyr::from_str_with_options(text, lenient).map_err(refuse)?;
     let repeated = serde_saphyr::from_str_with_options::<Value>(text, serde_saphyr::options! { budget: None });
@@ -42,7 +46,7 @@ pub(super) fn yaml(text: &str, doing: &str) -> Result<(Value, Option<String>), F
         let line = said.strip_prefix("yaml: ").and_then(|s| s.split_once(": ")).map_or("line 1", |(line, _)| line);
         let key = said.split_once("duplicate mapping key: ").map_or("", |(_, k)| k);
         let key = key.split_once(", set ").map_or(key, |(k, _)| k);
-        format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {line}: key {key:?} already set in map")
+        format!("{converting}yaml: unmarshal errors:\n  {line}: key {key:?} already set in map")
     };
     Ok((value, repeated.err().map(told)))
 }
@@ -80,6 +84,8 @@ pub(crate) fn yaml_trouble(said: &str) -> String {
     match first.strip_prefix("line ").and_then(|r| r.split_once(" column ")) {
         Some((line, rest)) => {
             let why = rest.split_once(": ").map_or(rest, |(_, why)| why);
+            let why =
+                if why.starts_with("tabs disallowed") { "found character that cannot start any token" } else { why };
             format!("yaml: line {line}: {why}")
         }
         None => format!("yaml: {first}"),
@@ -229,6 +235,15 @@ pub fn fits(
     if av != kind.api_version() || k != kind.kind {
         let known = call.lab.with(|w| w.clusters.get(call.cluster).is_some_and(|c| c.store.kind_of(&av, &k).is_some()));
         if !known {
+            // lists of a kind that is known are known too
+            let item = k.strip_suffix("List").unwrap_or_default();
+            let known =
+                call.lab.with(|w| w.clusters.get(call.cluster).is_some_and(|c| c.store.kind_of(&av, item).is_some()));
+            if known && kind.group.is_empty() {
+                let version = av.rsplit('/').next().unwrap_or_default();
+                let why = format!("converting ({version}.{k}) to (core.{}): unknown conversion", kind.kind);
+                return Err(refuse(&av, &k, &why));
+            }
             let place = "scheme \"pkg/api/legacyscheme/scheme.go:30\"";
             return Err(refuse(&av, &k, &format!("no kind \"{k}\" is registered for version \"{av}\" in {place}")));
         }

@@ -472,7 +472,7 @@ async fn kept(call: &Call<'_>, kind: &Kind, target: &route::Target, lens: Option
 
 /// A request with one answer.
 fn once(call: &Call<'_>, kind: &Kind, target: &route::Target) -> Result<Answer, Failure> {
-    let form = read::form(call.req)?;
+    let form = if target.sub.is_some() { read::form(call.req) } else { read::offered(call, kind) }?;
     let mut a = match (call.req.method.as_str(), target.name.is_some(), target.sub.is_some()) {
         ("GET", true, false) => return read::get(call, kind, target),
         ("GET", false, _) => return read::list(call, kind, target),

@@ -95,7 +95,11 @@ pub fn names_policy(req: &Request, body: &Value) -> bool {
 /// 400 for a text that is none.
 pub(super) fn number(req: &Request, name: &str) -> Result<Option<i64>, Failure> {
     let Some(text) = req.query.text(name) else { return Ok(None) };
-    let wrong = |_| Failure::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"));
+    let wrong = |e: std::num::ParseIntError| {
+        use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+        let why = if matches!(e.kind(), PosOverflow | NegOverflow) { "value out of range" } else { "invalid syntax" };
+        Failure::bad_request(format!("strconv.ParseInt: parsing \"{text}\": {why}"))
+    };
     text.parse().map(Some).map_err(wrong)
 }
 

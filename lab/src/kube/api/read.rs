@@ -82,6 +82,21 @@ pub fn form(req: &Request) -> Result<Form, Failure> {
     }
 }
 
+/// The form of an answer with objects of a kind: built-in kinds speak three types, each called by its whole name.
+///
+/// # Errors
+/// 406 when nothing acceptable is spoken, 400 for a Table with objects of no known sort.
+pub(super) fn offered(call: &Call<'_>, kind: &Kind) -> Result<Form, Failure> {
+    let spoken = |media: &str| {
+        matches!(media, "*/*" | "application/json" | "application/yaml" | "application/vnd.kubernetes.protobuf")
+    };
+    let accept = call.req.accept.as_str();
+    if !kind.custom && !accept.is_empty() && !clauses(accept).iter().any(|(media, _)| spoken(media)) {
+        return Err(unspoken(""));
+    }
+    form(call.req)
+}
+
 /// 406 of a page that tells what there is: the list of groups says it in other words than the rest.
 pub(super) fn unspoken(path: &str) -> Failure {
     let kinds = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
@@ -172,7 +187,11 @@ pub fn get(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> 
     let form = form(call.req)?;
     let name = t.name.as_deref().unwrap_or_default();
     let (obj, rv, now) = store(call, &kind.resource(), |s| {
-        asked(call, s.version())?;
+        // of one object it is the storage that cannot read the number
+        asked(call, s.version()).map_err(|f| match f.message.strip_prefix("invalid resource version: ") {
+            Some(why) if f.code == 400 => Failure::unforeseen(why),
+            _ => f,
+        })?;
         let obj =
             s.arc(&kind.resource(), namespace(kind, t), name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         Ok((obj, s.version(), s.now_ms()))
@@ -218,7 +237,7 @@ fn going_on(call: &Call<'_>) -> Result<Option<Going>, Failure> {
         .map_err(|_| bad(&format!("illegal base64 data at input byte {}", token.len() / 4 * 4)))?;
     let v = super::gojson::parse(&bytes).map_err(|e| bad(&e))?.value;
     if v["v"] != "meta.k8s.io/v1" {
-        let why = format!("server encoded unknown version \"{}\"", v["v"].as_str().unwrap_or_default());
+        let why = format!("server does not recognize this encoded version {}", v["v"].as_str().unwrap_or_default());
         return Err(Failure::bad_request(format!("invalid continue token: continue key is not valid: {why}")));
     }
     if call.req.query.text("resourceVersion").is_some_and(|v| v != "0") {

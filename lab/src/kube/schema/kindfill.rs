@@ -48,11 +48,16 @@ pub(super) fn apply(kind: &str, obj: &mut Value) {
             set(obj, "spec", json!({}));
             autoscaler(&mut obj["spec"]);
         }
+        // zero is as good as nothing here
+        "FlowSchema" if obj["spec"]["matchingPrecedence"] == 0 => obj["spec"]["matchingPrecedence"] = 1000.into(),
         "FlowSchema" => there(obj, "/spec", &[("matchingPrecedence", 1000.into())]),
         "PriorityLevelConfiguration" => {
             let lent = ("lendablePercent", 0.into());
             there(obj, "/spec/exempt", &[("nominalConcurrencyShares", 0.into()), lent.clone()]);
             there(obj, "/spec/limited", &[("nominalConcurrencyShares", 30.into()), lent]);
+            if let Some(queuing) = obj.pointer_mut("/spec/limited/limitResponse/queuing") {
+                keep(queuing, |_, v| v != 0);
+            }
             let queue = [("queues", 64.into()), ("handSize", 8.into()), ("queueLengthLimit", 50.into())];
             there(obj, "/spec/limited/limitResponse/queuing", &queue);
         }
@@ -153,7 +158,8 @@ fn autoscaler(spec: &mut Value) {
 fn requests(obj: &mut Value, pointer: &str) {
     let one = |r: &mut Value| {
         set(r, "allocationMode", "ExactCount".into());
-        if r["allocationMode"] == "ExactCount" {
+        if r["allocationMode"] == "ExactCount" && r["count"].as_i64().unwrap_or(0) == 0 {
+            r["count"] = Value::Null;
             set(r, "count", 1.into());
         }
     };

@@ -6,6 +6,8 @@ pub mod crds;
 mod custom;
 pub mod defaults;
 pub mod definition;
+mod devices;
+mod flow;
 mod formats;
 mod goshape;
 mod gotime;

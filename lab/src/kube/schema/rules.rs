@@ -2,7 +2,9 @@
 //! Grade: source (the validation packages of kube-apiserver).
 use serde_json::Value;
 
-use super::{Kind, jobs, limits, names, network, nodes, podspec, scalers, slices, storage, volumes, workloads};
+use super::{
+    Kind, devices, flow, jobs, limits, names, network, nodes, podspec, scalers, slices, storage, volumes, workloads,
+};
 use crate::kube::store::Cause;
 use crate::kube::text::{arr, s};
 
@@ -112,6 +114,9 @@ pub(super) fn check(kind: &Kind, obj: &Value, old: Option<&Value>, out: &mut Vec
         "ReplicationController" => workloads::replication(spec, out),
         "PodTemplate" => podspec::check(&obj["template"]["spec"], "template.spec", &[], out),
         "APIService" => service(obj, out),
+        "FlowSchema" => flow::schema(obj, out),
+        "PriorityLevelConfiguration" => flow::level(obj, out),
+        _ if kind.group == "resource.k8s.io" => devices::check(kind, obj, old, out),
         "ControllerRevision" => revision(obj, old, out),
         "PodDisruptionBudget" => workloads::budget(spec, out),
         "Event" if kind.group.is_empty() => crate::kube::api::events::rules(obj, out),
@@ -162,16 +167,28 @@ fn service(obj: &Value, out: &mut Vec<Cause>) {
         let why = format!("must be `spec.version+\".\"+spec.group`: {want:?}");
         out.push(Cause::invalid("metadata.name", &obj["metadata"]["name"], &why));
     }
+    match s(spec, "/group") {
+        "" if s(spec, "/version") == "v1" => {}
+        "" => out.push(Cause::required("spec.group", "only v1 may have an empty group and it better be legacy kube")),
+        group => super::validate::judged("spec.group", group, names::subdomain, out),
+    }
+    super::validate::judged("spec.version", s(spec, "/version"), names::label_1035, out);
     for (f, most) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
-        if spec[f].as_i64().is_some_and(|n| n <= 0 || n > most) {
+        let n = spec[f].as_i64().unwrap_or(0);
+        if n <= 0 || n > most {
             let why = format!("must be positive and less than {most}");
-            out.push(Cause::invalid(format!("spec.{f}"), &spec[f], &why));
+            out.push(Cause::invalid(format!("spec.{f}"), &n.into(), &why));
         }
     }
     let (sure, loose) = (!s(spec, "/caBundle").is_empty(), spec["insecureSkipTLSVerify"] == true);
     if spec["service"].is_object() {
         for f in ["namespace", "name"].into_iter().filter(|f| s(spec, &format!("/service/{f}")).is_empty()) {
             out.push(Cause::required(format!("spec.service.{f}"), ""));
+        }
+        let port = &spec["service"]["port"];
+        if port.as_i64().is_some_and(|n| !(1..=65_535).contains(&n)) {
+            let why = "port is not valid: must be between 1 and 65535, inclusive";
+            out.push(Cause::invalid("spec.service.port", port, why));
         }
         if sure && loose {
             let why = "may not be true if caBundle is present";

@@ -302,9 +302,14 @@ fn always(kind: &str) -> Value {
         "LimitRange" => json!({"spec": {"limits": null}}),
         "ResourceClaim" => json!({"spec": {"devices": {}}, "status": {}}),
         "ResourceClaimTemplate" => json!({"spec": {"metadata": {}, "spec": {"devices": {}}}}),
-        "CertificateSigningRequest" | "PriorityLevelConfiguration" | "FlowSchema" | "APIService" => {
-            json!({"status": {}})
-        }
+        "CertificateSigningRequest" => json!({"status": {}}),
+        "APIService" => json!({"spec": {"groupPriorityMinimum": 0, "versionPriority": 0}, "status": {}}),
+        "PriorityLevelConfiguration" => json!({"spec": {"type": ""}, "status": {}}),
+        "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": ""}, "matchingPrecedence": 0},
+            "status": {}}),
+        "DeviceClass" => json!({"spec": {}}),
+        "ResourceSlice" => json!({"spec": {"driver": "", "pool": {"name": "", "generation": 0,
+            "resourceSliceCount": 0}}}),
         "PersistentVolumeClaim" => json!({"spec": {"resources": {}}, "status": {}}),
         "Service" | "Ingress" => json!({"status": {"loadBalancer": {}}}),
         "PodDisruptionBudget" => json!({"status": {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0,

@@ -17,7 +17,7 @@ fn judge(kind: &Kind) -> Judge {
         "Namespace" | "StatefulSet" => names::label,
         "Service" => names::label_1035,
         "IPAddress" => names::address,
-        "Event" | "PodDisruptionBudget" | "CertificateSigningRequest" => names::segment,
+        "Event" | "PodDisruptionBudget" | "CertificateSigningRequest" | "APIService" => names::segment,
         _ if kind.group == "rbac.authorization.k8s.io" => names::segment,
         _ => names::subdomain,
     }
@@ -239,6 +239,11 @@ pub fn update(kind: &Kind, old: &Value, new: &Value) -> Result<(), Failure> {
     changed(old, new, &mut causes);
     changed(old, new, &mut causes);
     finalizers(kind, new, &mut causes);
+    if kind.group.is_empty() && kind.kind == "ConfigMap" {
+        // a changed map is looked at as a new one once more
+        described(new, &mut causes);
+        finalizers(kind, new, &mut causes);
+    }
     body(kind, new, Some(old), &mut causes);
     immutable(kind, old, new, &mut causes);
     finish(kind, new, &causes)
@@ -379,6 +384,13 @@ const OWN: &[&str] = &[
     "VolumeAttachment",
     "CustomResourceDefinition",
     "MutatingAdmissionPolicy",
+    "FlowSchema",
+    "PriorityLevelConfiguration",
+    "APIService",
+    "DeviceClass",
+    "ResourceClaim",
+    "ResourceClaimTemplate",
+    "ResourceSlice",
 ];
 
 /// Required fields that rules of their own look at, or that Go has a value for without being told.

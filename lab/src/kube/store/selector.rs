@@ -45,6 +45,7 @@ const SELECTABLE: &[(&str, &[&str])] = &[
     ("secrets", &["type"]),
     ("services", &["spec.clusterIP", "spec.type"]),
     ("jobs.batch", &["status.successful"]),
+    ("resourceslices.resource.k8s.io", &["spec.nodeName", "spec.driver"]),
     ("certificatesigningrequests.certificates.k8s.io", &["spec.signerName"]),
     ("replicationcontrollers", &["status.replicas"]),
     ("replicasets.apps", &["status.replicas"]),
@@ -65,6 +66,9 @@ impl Fields {
             } else {
                 return Err(Failure::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'")));
             };
+            if value.ends_with('\\') && !value.ends_with("\\\\") {
+                return Err(Failure::bad_request("invalid field selector: invalid escape sequence: \\"));
+            }
             let own = SELECTABLE.iter().find(|(r, _)| *r == kind.resource());
             let known = match key {
                 "metadata.name" => true,
@@ -74,6 +78,8 @@ impl Fields {
             if !known {
                 return Err(Failure::bad_request(if kind.resource() == "jobs.batch" {
                     format!("field label {key:?} not supported for Job")
+                } else if kind.group == "resource.k8s.io" && own.is_some() {
+                    format!("field label not supported for {}, Kind={}: {key}", kind.api_version(), kind.kind)
                 } else if kind.custom || own.is_some() {
                     format!("field label not supported: {key}")
                 } else {

@@ -47,6 +47,14 @@ pub struct Written {
 /// Metadata a client cannot change.
 const FIXED: &[&str] = &["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
+/// 409: the name is taken, maybe by an object that is still going.
+fn name_taken(kind: &Kind, name: &str, by: Option<&Value>) -> Failure {
+    let f = Failure::already_exists(kind, name);
+    let message =
+        if by.is_some_and(meta::deleting) { format!("object is being deleted: {}", f.message) } else { f.message };
+    Failure { message, ..f }
+}
+
 impl Store {
     /// Creates an object, as a controller.
     ///
@@ -149,7 +157,7 @@ impl Store {
         };
         let taken = charges::charge(self, kind, &ns, &obj, None)?;
         if exists {
-            return Err(Failure::already_exists(kind, &name));
+            return Err(name_taken(kind, &name, self.get(&kind.resource(), &ns, &name)));
         }
         if o.dry_run {
             return Ok(Written { object: Arc::new(obj), created: true, changed: true, warnings });
