@@ -180,6 +180,12 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("kube/schema/gotime", "times as Go reads them", Recorded, REST),
     row("kube/schema", "schemas of built-in kinds", Source, "k8s-openapi, generated from Kubernetes"),
     row("kube/store", "server-side apply, patches, versions, owners", Recorded, REST),
+    row(
+        "kube/store/standards",
+        "Pod Security by the API server's own configuration (one for all servers)",
+        Source,
+        "pod-security-admission",
+    ),
     row("card", "graphics cards", Estimate, "no card was measured"),
     row("fault", "faults by rule or seed", Docs, "used for drills only"),
     row("git", "the Git remote", Docs, "protocol documentation of Git"),

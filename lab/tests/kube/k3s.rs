@@ -2,6 +2,7 @@
 use gpuhost_lab::kube::bare;
 use gpuhost_lab::kube::cx::with_cluster;
 use gpuhost_lab::kube::k3s::packaged;
+use gpuhost_lab::kube::store::standards::Standards;
 use serde_json::{Value, json};
 
 use crate::bed::Bed;
@@ -204,4 +205,30 @@ async fn traefik_writes_its_addresses_on_the_ingresses_it_serves() {
     assert_eq!(bed.patch("merge", "/api/v1/nodes/n2", label).await.code, 200);
     let ips = json!([{"ip": "10.0.0.12"}]);
     until(&bed, &format!("{base}/mine"), "one node", |o| o["status"]["loadBalancer"]["ingress"] == ips).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_servers_admission_configuration_holds_where_no_label_is() {
+    let bed = Bed::still().await;
+    let file = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+        "plugins": [{"name": "PodSecurity", "configuration": {
+            "apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+            "defaults": {"enforce": "baseline", "warn": "restricted"},
+            "exemptions": {"namespaces": ["kube-system"]}}}]});
+    let standards = Standards::read(&file.to_string()).unwrap();
+    bed.lab.with(|w| with_cluster(&bed.lab, w, &bed.cluster, |cx| cx.c.store.standards = standards));
+    let open = json!({"metadata": {"name": "open", "labels": {"pod-security.kubernetes.io/enforce": "privileged",
+        "pod-security.kubernetes.io/warn": "privileged"}}});
+    assert_eq!(bed.post("/api/v1/namespaces", open).await.code, 201);
+    let pod = |network: bool| {
+        json!({"metadata": {"name": format!("p-{network}")},
+            "spec": {"hostNetwork": network, "containers": [{"name": "c", "image": "i"}]}})
+    };
+    for (ns, network, code) in
+        [("default", true, 403), ("default", false, 201), ("kube-system", true, 201), ("open", true, 201)]
+    {
+        let a = bed.post(&format!("/api/v1/namespaces/{ns}/pods?dryRun=All"), pod(network)).await;
+        assert_eq!(a.code, code, "{ns} {network}: {}", a.text);
+        assert_eq!(a.text.contains("violates PodSecurity \\\"baseline:latest\\\": host namespaces"), code == 403);
+    }
 }

@@ -43,7 +43,7 @@ impl Cluster {
             version: join.version.clone(),
             config: agent_config(&join, &id, &o.config),
             registries: registries(&join.registries),
-            audit: false,
+            policies: Vec::new(),
             manifest: None,
             airgap: join.airgap.clone(),
         };

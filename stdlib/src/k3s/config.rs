@@ -14,6 +14,8 @@ pub const CONFIG: &str = "/etc/rancher/k3s/config.yaml";
 pub const REGISTRIES: &str = "/etc/rancher/k3s/registries.yaml";
 /// Audit policy of the CIS settings.
 pub const AUDIT: &str = "/etc/rancher/k3s/audit.yaml";
+/// What the API server's admission plugins are told: Pod Security.
+pub const ADMISSION: &str = "/etc/rancher/k3s/psa.yaml";
 /// The binary.
 pub const BINARY: &str = "/usr/local/bin/k3s";
 
@@ -124,8 +126,91 @@ pub fn server_config(o: &ServerOptions, id: &Identity, start: &Start, token: &Se
         c.insert("kube-controller-manager-arg".into(), json!(["terminated-pod-gc-threshold=10"]));
         c.insert("kubelet-arg".into(), json!(["streaming-connection-idle-timeout=5m"]));
     }
+    if standard(o).is_some() {
+        let arg = json!({"kube-apiserver-arg": [format!("admission-control-config-file={ADMISSION}")]});
+        extend(&mut c, &arg);
+    }
     extend(&mut c, &o.config);
     Value::Object(c)
+}
+
+/// The Pod Security standard that the site asks for.
+fn standard(o: &ServerOptions) -> Option<&str> {
+    Some(o.pod_security.as_str()).filter(|level| matches!(*level, "baseline" | "restricted"))
+}
+
+/// Files of a server that its API server reads at its start: path and text.
+#[must_use]
+pub fn policies(o: &ServerOptions) -> Vec<(&'static str, String)> {
+    let audit = o.cis.then(|| (AUDIT, AUDIT_POLICY.to_owned()));
+    audit.into_iter().chain(standard(o).map(|level| (ADMISSION, to_yaml(&admission(level))))).collect()
+}
+
+/// Namespaces of charts whose pods need more than the standards give, beside [`RANCHER_NAMESPACES`].
+const STACK_NAMESPACES: &[&str] = &["gpu-operator", "jupyterhub", "monitoring"];
+
+/// Namespaces that Rancher's documentation exempts ("Sample PodSecurityConfiguration", 2.11 and 2.14).
+const RANCHER_NAMESPACES: &[&str] = &[
+    "calico-apiserver",
+    "calico-system",
+    "cattle-alerting",
+    "cattle-capi-system",
+    "cattle-csp-adapter-system",
+    "cattle-elemental-system",
+    "cattle-epinio-system",
+    "cattle-externalip-system",
+    "cattle-fleet-local-system",
+    "cattle-fleet-system",
+    "cattle-gatekeeper-system",
+    "cattle-global-data",
+    "cattle-global-nt",
+    "cattle-impersonation-system",
+    "cattle-istio",
+    "cattle-istio-system",
+    "cattle-logging",
+    "cattle-logging-system",
+    "cattle-monitoring-system",
+    "cattle-neuvector-system",
+    "cattle-prometheus",
+    "cattle-provisioning-capi-system",
+    "cattle-resources-system",
+    "cattle-sriov-system",
+    "cattle-system",
+    "cattle-turtles-system",
+    "cattle-ui-plugin-system",
+    "cattle-windows-gmsa-system",
+    "cert-manager",
+    "cis-operator-system",
+    "compliance-operator-system",
+    "fleet-default",
+    "fleet-local",
+    "ingress-nginx",
+    "istio-system",
+    "kube-node-lease",
+    "kube-public",
+    "kube-system",
+    "longhorn-system",
+    "rancher-alerting-drivers",
+    "rancher-compliance-system",
+    "security-scan",
+    "sr-operator-system",
+    "tigera-operator",
+    "traefik",
+];
+
+/// The admission configuration of K3s' hardening guide, at this level.
+fn admission(level: &str) -> Value {
+    let mut namespaces = [RANCHER_NAMESPACES, STACK_NAMESPACES].concat();
+    namespaces.sort_unstable();
+    let defaults = json!({"enforce": level, "enforce-version": "latest", "audit": level, "audit-version": "latest",
+        "warn": level, "warn-version": "latest"});
+    let configuration = json!({
+        "apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+        "defaults": defaults,
+        "exemptions": {"usernames": [], "runtimeClasses": [], "namespaces": namespaces},
+    });
+    json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+        "plugins": [{"name": "PodSecurity", "configuration": configuration}]})
 }
 
 /// config.yaml of an agent.
@@ -309,6 +394,24 @@ mod tests {
             "{args:?}"
         );
         assert!(!args.contains(&"audit-log-maxage=30"), "{args:?}");
+    }
+
+    #[test]
+    fn a_pod_security_standard_has_its_file_and_its_argument() {
+        let plain = options(&[("cis", true.into())]);
+        assert_eq!(policies(&plain).len(), 1);
+        let o = options(&[("cis", false.into()), ("pod_security", "baseline".into())]);
+        let c = server_config(&o, &Identity::default(), &Start::Init, &Secret::new("x"), &[]);
+        assert_eq!(c["kube-apiserver-arg"], json!([format!("admission-control-config-file={ADMISSION}")]));
+        let files = policies(&o);
+        assert_eq!(files.iter().map(|f| f.0).collect::<Vec<_>>(), [ADMISSION]);
+        let told: Value = serde_saphyr::from_str(&files[0].1).unwrap();
+        let configuration = &told["plugins"][0]["configuration"];
+        assert_eq!(configuration["defaults"]["enforce"], "baseline");
+        let exempt = configuration["exemptions"]["namespaces"].as_array().unwrap();
+        assert!(["kube-system", "gpu-operator", "cattle-system"].iter().all(|n| exempt.contains(&json!(n))));
+        let wrong = ServerOptions { pod_security: "strict".into(), ..o };
+        assert!(wrong.check().unwrap_err().message.contains("`strict` is no standard"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use serde_json::Value;
 
-use super::config::{AUDIT, AUDIT_POLICY, BINARY, CONFIG, Part, REGISTRIES, config_changes, to_yaml, unit};
+use super::config::{ADMISSION, AUDIT, BINARY, CONFIG, Part, REGISTRIES, config_changes, to_yaml, unit};
 use super::options::Airgap;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
@@ -32,8 +32,8 @@ pub struct Found {
     pub member: bool,
     /// The server's token file.
     pub token: String,
-    /// The audit policy.
-    pub audit: String,
+    /// What the API server reads at its start: path and text.
+    pub policies: BTreeMap<&'static str, String>,
     /// Whether the unit starts at boot.
     pub enabled: bool,
     /// The machine has a node password: it joined a cluster before.
@@ -90,7 +90,7 @@ fn read_script(part: Part) -> String {
         "b={BINARY}\n\
          [ -x $b ] && echo \"version=$($b --version | head -n 1)\"\n\
          show() {{ [ -f \"$2\" ] && echo \"$1=$(base64 -w0 \"$2\")\"; }}\n\
-         show config {CONFIG}\nshow registries {REGISTRIES}\nshow audit {AUDIT}\n\
+         show config {CONFIG}\nshow registries {REGISTRIES}\nshow audit {AUDIT}\nshow admission {ADMISSION}\n\
          show unit /etc/systemd/system/{unit}.service\n\
          show token /var/lib/rancher/k3s/server/token\n\
          [ -d /var/lib/rancher/k3s/server/db/etcd ] && echo member=yes\n\
@@ -124,7 +124,7 @@ pub fn parse_found(text: &str) -> Found {
         active: raw("active"),
         member: raw("member") == "yes",
         token: file("token").trim().to_owned(),
-        audit: file("audit"),
+        policies: [(AUDIT, file("audit")), (ADMISSION, file("admission"))].into(),
         enabled: raw("enabled") == "enabled",
         registered: raw("registered") == "yes",
         manifest: file("manifest"),
@@ -156,8 +156,8 @@ pub struct Wanted {
     pub config: Value,
     /// registries.yaml.
     pub registries: Option<Value>,
-    /// Whether the audit policy is needed.
-    pub audit: bool,
+    /// Files that the API server reads at its start: path and text.
+    pub policies: Vec<(&'static str, String)>,
     /// kube-vip's manifest, on the server that leads.
     pub manifest: Option<String>,
     /// Files that are brought instead of downloads.
@@ -176,8 +176,12 @@ impl Wanted {
         out.extend(config_changes(host, "config.yaml", &found.config, &self.config));
         let mirrors = self.registries.clone().unwrap_or(Value::Null);
         out.extend(config_changes(host, "registries.yaml", &found.registries, &mirrors));
-        if self.audit && found.audit != AUDIT_POLICY {
-            out.push(Change::new(host, format!("file {AUDIT}"), None, Some("present".into())));
+        for (path, text) in &self.policies {
+            let before = found.policies.get(path).filter(|t| !t.is_empty());
+            if before != Some(text) {
+                let before = before.map(|_| "other".into());
+                out.push(Change::new(host, format!("file {path}"), before, Some("present".into())));
+            }
         }
         if self.manifest.as_ref().is_some_and(|m| *m != found.manifest) {
             let before = (!found.manifest.is_empty()).then(|| "other".into());
@@ -235,8 +239,8 @@ impl Wanted {
             None if !found.registries.is_null() => remove_file(ctx, host, REGISTRIES).await?,
             None => {}
         }
-        if self.audit {
-            put_file(ctx, host, AUDIT, "0600", AUDIT_POLICY).await?;
+        for (path, text) in &self.policies {
+            put_file(ctx, host, path, "0600", text).await?;
         }
         if let Some(text) = &self.manifest {
             put_file(ctx, host, VIP_MANIFEST, "0600", text).await?;
@@ -444,7 +448,7 @@ mod tests {
             version: "v1.34.9+k3s1".into(),
             config: json!({"cluster-init": true}),
             registries: None,
-            audit: false,
+            policies: Vec::new(),
             manifest: None,
             airgap: Airgap::default(),
         };

@@ -29,6 +29,8 @@ options! {
         disable: Vec<String> = Vec::new(),
         /// CIS settings and secrets encryption.
         cis: bool = true,
+        /// Pod Security standard of namespaces whose labels name none: `baseline` or `restricted`; default: none.
+        pod_security: String = String::new(),
         /// Registry mirrors: host to endpoint.
         registries: BTreeMap<String, String> = BTreeMap::new(),
         /// More names in the API server's certificate.
@@ -89,6 +91,10 @@ impl ServerOptions {
             return Err(OpError::invalid("option `vip` needs `address`: the virtual IP"));
         }
         check_keys(&self.config, &self.version, true)?;
+        if !["", "privileged", "baseline", "restricted"].contains(&self.pod_security.as_str()) {
+            return Err(OpError::invalid(format!("option `pod_security`: `{}` is no standard", self.pod_security))
+                .hint("`baseline` or `restricted`; `privileged` or nothing asks for none"));
+        }
         let given = json!({"snapshot_cron": self.snapshot_cron, "tls_san": self.tls_san, "disable": self.disable,
             "registries": self.registries});
         if let Some(slip) = slips(&given).into_iter().find(|s| !s.warning) {

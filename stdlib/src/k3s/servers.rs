@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::config::{Identity, Part, Start, critical_differences, kube_vip, registries, server_config};
+use super::config::{Identity, Part, Start, critical_differences, kube_vip, policies, registries, server_config};
 use super::connect::{PORT, join_from, make_cluster, rewrite_kubeconfig, server_kubeconfig};
 use super::node::{Found, Wanted, look};
 use super::options::{Airgap, ServerOptions, check_step, version_numbers};
@@ -216,7 +216,7 @@ impl<'a> Plan<'a> {
             version: self.o.version.clone(),
             config: server_config(self.o, &self.identity(i), &start, &token, &self.sans),
             registries: registries(&self.o.registries),
-            audit: self.o.cis,
+            policies: policies(self.o),
             manifest: (self.o.vip && leads).then(|| kube_vip(&self.o.address)),
             airgap: Airgap::of(self.o).unwrap_or_default(),
         }

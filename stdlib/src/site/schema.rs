@@ -142,6 +142,12 @@ pub const SECTIONS: &[Section] = &[
             f("service_cidr", "string", Some("10.43.0.0/16"), "Service addresses."),
             f("disable", "[string]", Some("[]"), "Packaged components to leave out."),
             f("cis", "bool", Some("true"), "CIS settings and secrets encryption."),
+            f(
+                "pod_security",
+                "string",
+                NONE,
+                "Pod Security standard of namespaces whose labels name none: `baseline` or `restricted`.",
+            ),
             f("registries", "Map", Some("#{}"), "Registry mirrors: host to endpoint."),
             f("tls_san", "[string]", Some("[]"), "More names in the API server's certificate."),
             f(

@@ -98,7 +98,7 @@ pub fn create(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failur
     }
     let w = read::store(call, &kind.resource(), |s| {
         let spec = remarks::pod_spec(kind, &obj);
-        warnings.extend(spec.and_then(|spec| admission::warned(s, namespace(kind, t), spec)));
+        warnings.extend(spec.and_then(|spec| admission::warned(s, namespace(kind, t), spec, &call.user.name)));
         // what is invalid is not spoken of
         s.create_as(kind, obj, &o).map_err(|f| if f.code == 409 { f.warning(&warnings) } else { f.warning(&read) })
     })?;

@@ -57,6 +57,13 @@ pub fn list(config: &Value, key: &str) -> Vec<String> {
     }
 }
 
+/// The value of an argument of the API server.
+#[must_use]
+pub fn api_server_arg(config: &Value, name: &str) -> Option<String> {
+    let all = list(config, "kube-apiserver-arg");
+    all.iter().rev().find_map(|a| a.trim_start_matches('-').strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+}
+
 /// Whether an option is switched on.
 #[must_use]
 pub fn on(config: &Value, key: &str) -> bool {

@@ -1,7 +1,8 @@
 //! Files that K3s leaves in its guest.
 use serde_json::Value;
 
-use super::super::state::Cluster;
+use super::super::state::{Cluster, Process};
+use super::super::store::standards::Standards;
 use super::super::text::{b64, s};
 use super::{certificates, config, serve};
 use crate::tls::Pair;
@@ -158,6 +159,19 @@ pub fn containerd_config(lab: &Lab, w: &mut World, vmid: u32, runtimes: &[String
         &[&format!("config_path = \"{agent}/etc/containerd/certs.d\"")],
     );
     guest::put_file(lab, w, vmid, "/var/lib/rancher/k3s/agent/etc/containerd/config.toml", &text, 0o644);
+}
+
+/// What the server's admission configuration says of Pod Security; nothing without one.
+///
+/// # Errors
+/// The API server's last words.
+pub fn standards(lab: &Lab, w: &World, vmid: u32) -> Result<Standards, String> {
+    let named = |p: &Process| config::api_server_arg(&p.start.config, "admission-control-config-file");
+    let Some(path) = w.k3s.get(&vmid).and_then(named) else { return Ok(Standards::default()) };
+    let read = guest::file_text(lab, vmid, &path).ok_or_else(|| {
+        format!("failed to read plugin config: unable to read admission control configuration from {path:?} [open {path}: no such file or directory]")
+    });
+    read.and_then(|text| Standards::read(&text)).map_err(|why| format!("apiserver exited: {why}"))
 }
 
 /// The configuration of the network plugin that K3s writes once flannel runs.

@@ -307,7 +307,9 @@ pub fn ready(lab: &Lab, w: &mut World, vmid: u32) {
     serve::up(lab, w, vmid, &id);
     schedule::started(w, vmid);
     snapshot::reconcile(lab, w, vmid, &id);
+    let standards = files::standards(lab, w, vmid).unwrap_or_default();
     with_cluster(lab, w, &id, |cx| {
+        cx.c.store.standards = standards;
         cx.c.version = p.start.version.clone();
         packaged::server_started(cx, vmid, &p.start.config);
         vip::look(cx);

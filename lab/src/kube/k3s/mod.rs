@@ -158,6 +158,9 @@ pub fn stage(lab: &Lab, w: &mut World, vmid: u32, generation: u64, stage: Stage)
                 guest::put_file(lab, w, vmid, &log, &format!("containerd: {said}\n"), 0o644);
                 return fail(lab, w, vmid, "Shutdown request received: containerd exited: exit status 1");
             }
+            if let (Role::Server, Err(said)) = (role, files::standards(lab, w, vmid)) {
+                return fail(lab, w, vmid, &said);
+            }
             match role {
                 Role::Server => join::server_boot(lab, w, vmid),
                 Role::Agent => join::agent_boot(lab, w, vmid),

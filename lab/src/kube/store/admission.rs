@@ -131,30 +131,37 @@ pub(super) fn fill(store: &Store, kind: &Kind, obj: &mut Value) {
 ///
 /// # Errors
 /// 403 in the words of the plugin.
-pub(super) fn creation(store: &Store, kind: &Kind, ns: &str, obj: &Value) -> Result<(), Failure> {
+pub(super) fn creation(store: &Store, kind: &Kind, ns: &str, obj: &Value, user: Option<&str>) -> Result<(), Failure> {
     ranges::check(store, kind, ns, obj)?;
     if !is_pod(kind) {
         return Ok(());
     }
     let refuse = |why: String| Err(Failure::forbidden(kind, meta::name(obj), &why));
-    match demanded(store, ns, "enforce").and_then(|level| violations(&level, &obj["spec"])) {
+    match demanded(store, ns, "enforce", &obj["spec"], user).and_then(|level| violations(&level, &obj["spec"])) {
         Some(why) => refuse(format!("violates PodSecurity {why}")),
         None => Ok(()),
     }
 }
 
-/// The standard that a namespace's label asks for, with its version.
-fn demanded(store: &Store, ns: &str, mode: &str) -> Option<String> {
+/// The standard that a namespace's label or else the server's configuration asks for, with its version.
+fn demanded(store: &Store, ns: &str, mode: &str, spec: &Value, user: Option<&str>) -> Option<String> {
+    let told = &store.standards;
+    if told.exempt(ns, spec, user) {
+        return None;
+    }
     let labels = &store.get("namespaces", "", ns)?["metadata"]["labels"];
-    let level = labels[format!("pod-security.kubernetes.io/{mode}")].as_str()?;
-    let version = labels[format!("pod-security.kubernetes.io/{mode}-version")].as_str().unwrap_or("latest");
+    let (level, version) = match labels[format!("pod-security.kubernetes.io/{mode}")].as_str() {
+        Some(level) => (level, "latest"),
+        None => told.default_of(mode)?,
+    };
+    let version = labels[format!("pod-security.kubernetes.io/{mode}-version")].as_str().unwrap_or(version);
     matches!(level, "baseline" | "restricted").then(|| format!("{level}:{version}"))
 }
 
-/// What a namespace's `warn` label has to say of a pod's spec.
+/// What a namespace's `warn` label, or the server's configuration, has to say of a pod's spec.
 #[must_use]
-pub fn warned(store: &Store, ns: &str, spec: &Value) -> Option<String> {
-    let level = demanded(store, ns, "warn")?;
+pub fn warned(store: &Store, ns: &str, spec: &Value, user: &str) -> Option<String> {
+    let level = demanded(store, ns, "warn", spec, Some(user))?;
     violations(&level, spec).map(|why| format!("would violate PodSecurity {why}"))
 }
 

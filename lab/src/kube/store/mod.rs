@@ -22,6 +22,7 @@ mod prune;
 mod ranges;
 pub mod selector;
 pub mod ssa;
+pub mod standards;
 pub mod threeway;
 pub mod write;
 
@@ -90,6 +91,8 @@ pub struct Store {
     bell: Bell,
     index: index::Index,
     writer: Writer,
+    /// What the server that started last was told of Pod Security.
+    pub standards: standards::Standards,
 }
 
 /// Who the control plane's own writes are by: in K3s all controllers, the scheduler and the kubelets are one program.
@@ -109,11 +112,13 @@ struct Saved {
     seed: u64,
     draws: u64,
     now_ms: u64,
+    #[serde(default)]
+    standards: standards::Standards,
 }
 
 impl From<Store> for Saved {
     fn from(s: Store) -> Saved {
-        Saved { objects: s.objects, rv: s.rv, seed: s.seed, draws: s.draws, now_ms: s.now_ms }
+        Saved { objects: s.objects, rv: s.rv, seed: s.seed, draws: s.draws, now_ms: s.now_ms, standards: s.standards }
     }
 }
 
@@ -126,6 +131,7 @@ impl From<Saved> for Store {
             draws: s.draws,
             now_ms: s.now_ms,
             history: history::History::starting(s.rv),
+            standards: s.standards,
             ..Store::default()
         };
         store.refresh_kinds();

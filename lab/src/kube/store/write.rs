@@ -150,7 +150,7 @@ impl Store {
         if exists && !o.check {
             return Err(Failure::already_exists(kind, &name));
         }
-        admission::creation(self, kind, &ns, &obj)?;
+        admission::creation(self, kind, &ns, &obj, user.map(|u| u.name.as_str()))?;
         let warnings = match user {
             Some(user) => dynamic::validating(self, &Attributes { object: Some(&obj), ..attributes(user) })?,
             None => Vec::new(),
