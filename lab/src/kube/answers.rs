@@ -1,5 +1,6 @@
 //! What the platform's programs answer on their own ports, as far as their documentation says it; the rest says that it
 //! is not simulated. Grade: docs.
+use super::controllers::images;
 use super::hooks::ServiceAnswer;
 
 /// An endpoint of a program: path, content type, body.
@@ -27,8 +28,7 @@ const PROGRAMS: &[(&str, &[Row])] = &[
 
 /// The answer of the program in `image` to a GET of `path`; `None` for a program that is none of the platform's.
 pub(super) fn of(image: &str, path: &str) -> Option<ServiceAnswer> {
-    let repository = image.split('@').next().unwrap_or(image);
-    let repository = repository.rsplit_once(':').map_or(repository, |(r, _)| r);
+    let repository = images::repository(image);
     let answer = |status, content_type: &str, body: String| ServiceAnswer {
         status,
         content_type: content_type.to_owned(),

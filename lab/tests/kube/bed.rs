@@ -100,7 +100,7 @@ impl Bed {
             path: path.to_owned(),
             query: Query::parse(query),
             accept: header("accept"),
-            content_type: kind.to_owned(),
+            content_type: api::media_type(kind).to_owned(),
             agent: Some(header("user-agent")).filter(|a| !a.is_empty()).unwrap_or("python-urllib3/2.5.0".to_owned()),
             headers: headers.iter().map(|(k, v)| (k.to_lowercase(), (*v).to_owned())).collect(),
             body: body.into(),

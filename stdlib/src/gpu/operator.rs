@@ -165,7 +165,7 @@ fn ends_sessions(policy: &Value, o: &OperatorOptions) -> Option<String> {
 
 /// Another driver ends what runs on the cards: whoever holds one is named and asked for first.
 async fn ask_for_sessions(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<()> {
-    let found = cluster.list_if_known(ctx, "clusterpolicies.nvidia.com", "").await?;
+    let found = policies(ctx, cluster).await?;
     let Some(what) = found.first().and_then(|p| ends_sessions(p, o)) else { return Ok(()) };
     let held = super::inventory::inventory(ctx, cluster).await?.held_on(|_| true);
     if held.is_empty() {
@@ -268,8 +268,12 @@ async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Ve
         // no policy is ready while a node's cards are not what its label says
         return Ok((broken, None));
     }
-    let policy = policy_trouble(ctx, cluster).await?;
-    Ok((broken, if policy.is_some() { policy } else { rollout::pending(ctx, cluster, &o.version).await? }))
+    let policies = policies(ctx, cluster).await?;
+    let why = match trouble(policies.first()) {
+        Some(why) => Some(why),
+        None => rollout::pending(ctx, cluster, policies.first(), &o.version).await?,
+    };
+    Ok((broken, why))
 }
 
 /// Whether the site file asks for a cut that the node does not have: `ensure_mig` is still to come. The cards of a machine
@@ -312,18 +316,26 @@ fn old_sharing(node: &Value, o: &OperatorOptions) -> Option<Broken> {
 /// # Errors
 /// `unreachable`, `denied`.
 pub async fn policy_trouble(ctx: &Ctx, cluster: &Cluster) -> OpResult<Option<String>> {
-    let found = cluster.list_if_known(ctx, "clusterpolicies.nvidia.com", "").await?;
-    let Some(policy) = found.first() else {
-        return Ok(Some("there is no ClusterPolicy: the operator is not installed".into()));
+    Ok(trouble(policies(ctx, cluster).await?.first()))
+}
+
+/// The cluster's policies: none without the operator, else one.
+async fn policies(ctx: &Ctx, cluster: &Cluster) -> OpResult<Vec<Value>> {
+    cluster.list_if_known(ctx, "clusterpolicies.nvidia.com", "").await
+}
+
+fn trouble(policy: Option<&Value>) -> Option<String> {
+    let Some(policy) = policy else {
+        return Some("there is no ClusterPolicy: the operator is not installed".into());
     };
-    Ok(match policy["status"]["state"].as_str() {
+    match policy["status"]["state"].as_str() {
         Some("ready") => None,
         state => {
             let why = condition(policy, "Error").filter(|(s, _)| s == "True").map(|(_, w)| w);
             let why = why.or_else(|| condition(policy, "Ready").map(|(_, w)| w)).unwrap_or_default();
             Some(format!("{} ({why})", state.unwrap_or("has no state yet")))
         }
-    })
+    }
 }
 
 /// The operator's pods.

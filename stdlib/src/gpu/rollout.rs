@@ -23,10 +23,14 @@ pub(super) fn chart_of(policy: &Value) -> Option<&str> {
 }
 
 /// What of the operator is not yet that of chart `version`, and which operand's pods are still being replaced.
-pub(super) async fn pending(ctx: &Ctx, cluster: &Cluster, version: &str) -> OpResult<Option<String>> {
-    let policies = cluster.list_if_known(ctx, "clusterpolicies.nvidia.com", "").await?;
+pub(super) async fn pending(
+    ctx: &Ctx,
+    cluster: &Cluster,
+    policy: Option<&Value>,
+    version: &str,
+) -> OpResult<Option<String>> {
     let sets = cluster.list_in(ctx, "daemonset", NAMESPACE).await?;
-    let old = policies.first().and_then(|p| of_before(p, &sets, version));
+    let old = policy.and_then(|p| of_before(p, &sets, version));
     Ok(old.or_else(|| sets.iter().find_map(replacing)))
 }
 

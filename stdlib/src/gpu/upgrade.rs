@@ -1,11 +1,11 @@
 //! The operator's driver upgrade of a node: it leaves pods alone that nothing would make again, and gives the node up.
 use serde_json::Value;
 
-use super::inventory::is_gpu;
+use super::inventory::requests;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
 use crate::doctor::{Finding, Scene, on_machine};
-use crate::kubernetes::Cluster;
+use crate::kubernetes::{Cluster, has_emptydir, is_made_anew};
 use crate::site::{Node, RoleKind};
 
 /// Where the operator notes how far the upgrade of a node is.
@@ -20,27 +20,16 @@ fn has_failed(node: &Value) -> bool {
 
 /// Pods on a node that hold a GPU and that the upgrade does not end, as `namespace/name` and why.
 fn left_alone(pods: &[Value], node: &str) -> Vec<(String, &'static str)> {
-    let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
-    let holds = |p: &Value| {
-        let all = list(&p["spec"]["containers"]);
-        all.iter().any(|c| c["resources"]["limits"].as_object().is_some_and(|l| l.keys().any(|k| is_gpu(k))))
-    };
-    let runs = |p: &Value| !matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
     let why = |p: &Value| {
-        let meta = &p["metadata"];
-        let owned = list(&meta["ownerReferences"]).iter().any(|o| o["controller"] == true);
-        let scratch = list(&p["spec"]["volumes"]).iter().any(|v| !v["emptyDir"].is_null());
-        let word = if !owned {
-            "no controller"
-        } else if scratch {
-            "emptyDir"
-        } else {
-            return None;
+        let word = match (is_made_anew(p), has_emptydir(p)) {
+            (false, _) => "no controller",
+            (true, true) => "emptyDir",
+            (true, false) => return None,
         };
-        let text = |k: &str| meta[k].as_str().unwrap_or_default();
+        let text = |k: &str| p["metadata"][k].as_str().unwrap_or_default();
         Some((format!("{}/{}", text("namespace"), text("name")), word))
     };
-    pods.iter().filter(|p| p["spec"]["nodeName"] == node && holds(p) && runs(p)).filter_map(why).collect()
+    pods.iter().filter(|p| p["spec"]["nodeName"] == node && !requests(p).is_empty()).filter_map(why).collect()
 }
 
 /// What is to be done for a node: the pods in the way go, then the operator tries again.

@@ -32,12 +32,14 @@ options! {
 }
 
 /// Whether a controller makes the pod anew.
-fn is_made_anew(pod: &Value) -> bool {
+#[must_use]
+pub fn is_made_anew(pod: &Value) -> bool {
     pod["metadata"]["ownerReferences"].as_array().is_some_and(|o| o.iter().any(|o| o["controller"] == true))
 }
 
 /// Whether data goes with the pod.
-fn has_emptydir(pod: &Value) -> bool {
+#[must_use]
+pub fn has_emptydir(pod: &Value) -> bool {
     pod["spec"]["volumes"].as_array().into_iter().flatten().any(|v| v["emptyDir"].is_object())
 }
 

@@ -41,7 +41,7 @@ pub use bundles::file_faults;
 pub use classes::ClassOptions;
 pub use cluster::Cluster;
 pub(crate) use drain::take_back;
-pub use drain::{DrainOptions, eviction_words, gpus_of};
+pub use drain::{DrainOptions, eviction_words, gpus_of, has_emptydir, is_made_anew};
 pub use evict::EvictOptions;
 pub use exec::{ExecEnd, ExecOptions};
 pub use health::{epoch_seconds, node_problems, server_problems, voters};

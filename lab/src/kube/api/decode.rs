@@ -233,13 +233,12 @@ pub fn fits(
         return Err(Failure::bad_request(why));
     }
     if av != kind.api_version() || k != kind.kind {
-        let known = call.lab.with(|w| w.clusters.get(call.cluster).is_some_and(|c| c.store.kind_of(&av, &k).is_some()));
-        if !known {
+        let known = |k: &str| {
+            call.lab.with(|w| w.clusters.get(call.cluster).is_some_and(|c| c.store.kind_of(&av, k).is_some()))
+        };
+        if !known(&k) {
             // lists of a kind that is known are known too
-            let item = k.strip_suffix("List").unwrap_or_default();
-            let known =
-                call.lab.with(|w| w.clusters.get(call.cluster).is_some_and(|c| c.store.kind_of(&av, item).is_some()));
-            if known && kind.group.is_empty() {
+            if kind.group.is_empty() && k.strip_suffix("List").is_some_and(known) {
                 let version = av.rsplit('/').next().unwrap_or_default();
                 let why = format!("converting ({version}.{k}) to (core.{}): unknown conversion", kind.kind);
                 return Err(refuse(&av, &k, &why));

@@ -178,7 +178,7 @@ async fn one(
         path: head.uri.path().to_owned(),
         query: Query::parse(head.uri.query().unwrap_or_default()),
         accept: header("accept"),
-        content_type: header("content-type").split(';').next().unwrap_or_default().trim().to_owned(),
+        content_type: super::media_type(&header("content-type")).to_owned(),
         agent: header("user-agent"),
         headers: headers.chain(head.uri.query().map(|q| (":query".to_owned(), q.to_owned()))).collect(),
         body,

@@ -89,6 +89,12 @@ pub struct Request {
     pub client: Client,
 }
 
+/// The media type of a `Content-Type` header, without its parameters.
+#[must_use]
+pub fn media_type(header: &str) -> &str {
+    header.split(';').next().unwrap_or_default().trim()
+}
+
 /// Where a request is served and for whom.
 #[derive(Clone)]
 pub struct Call<'a> {

@@ -24,7 +24,7 @@ enum How {
 }
 
 fn how(call: &Call<'_>, kind: &Kind) -> Result<How, Failure> {
-    match call.req.content_type.split(';').next().unwrap_or_default().trim() {
+    match call.req.content_type.as_str() {
         "application/json-patch+json" => Ok(How::Json),
         "application/merge-patch+json" => Ok(How::Merge),
         "application/strategic-merge-patch+json" if !kind.custom => Ok(How::Strategic),

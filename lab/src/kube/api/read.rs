@@ -188,10 +188,7 @@ pub fn get(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> 
     let name = t.name.as_deref().unwrap_or_default();
     let (obj, rv, now) = store(call, &kind.resource(), |s| {
         // of one object it is the storage that cannot read the number
-        asked(call, s.version()).map_err(|f| match f.message.strip_prefix("invalid resource version: ") {
-            Some(why) if f.code == 400 => Failure::unforeseen(why),
-            _ => f,
-        })?;
+        asked(call, s.version(), Failure::unforeseen)?;
         let obj =
             s.arc(&kind.resource(), namespace(kind, t), name).cloned().ok_or_else(|| Failure::not_found(kind, name))?;
         Ok((obj, s.version(), s.now_ms()))
@@ -202,12 +199,12 @@ pub fn get(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Answer, Failure> 
 /// The resourceVersion that is asked for; none for the newest.
 ///
 /// # Errors
-/// 400 for a text that is none, 504 for one that is still to come.
-fn asked(call: &Call<'_>, current: u64) -> Result<Option<u64>, Failure> {
+/// What `unread` makes of a text that is none, 504 for one that is still to come.
+fn asked(call: &Call<'_>, current: u64, unread: impl Fn(String) -> Failure) -> Result<Option<u64>, Failure> {
     let Some(text) = call.req.query.text("resourceVersion") else { return Ok(None) };
     let rv: u64 = text.parse().map_err(|_| {
         let why = format!("strconv.ParseUint: parsing \"{text}\": invalid syntax");
-        Failure::bad_request(format!("invalid resource version: resourceVersion: Invalid value: \"{text}\": {why}"))
+        unread(format!("resourceVersion: Invalid value: \"{text}\": {why}"))
     })?;
     if rv > current {
         let why = format!("Timeout: Too large resource version: {rv}, current: {current}");
@@ -301,7 +298,12 @@ fn page(call: &Call<'_>, kind: &Kind, t: &Target, limit: usize) -> Result<Page, 
     let going = going_on(call)?;
     let exact = call.req.query.text("resourceVersionMatch") == Some("Exact");
     store(call, &kind.resource(), |s| {
-        let asked = if going.is_some() { None } else { asked(call, s.version())? };
+        let asked = if going.is_some() {
+            None
+        } else {
+            let unread = |why: String| Failure::bad_request(format!("invalid resource version: {why}"));
+            asked(call, s.version(), unread)?
+        };
         let past = going.as_ref().map(|g| g.rv).or(asked.filter(|_| exact)).filter(|rv| *rv < s.version());
         let rv = past.unwrap_or_else(|| s.version());
         let after = going.as_ref().map_or("", |g| g.after.as_str());

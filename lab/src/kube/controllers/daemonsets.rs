@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::cx::Cx;
 use super::super::text::s;
-use super::deployments::{revision_hash, share};
+use super::deployments::share;
 use super::{pods, revisions, scheduler};
 
 const SETS: &str = "daemonsets.apps";
@@ -46,7 +46,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     }
     let uid = s(&set, "/metadata/uid").to_owned();
     let template = template(&set);
-    let hash = revision_hash(cx, &set);
+    let hash = revisions::hash(cx, &set);
     revisions::ensure(cx, &set, ns, &format!("{name}-{hash}"), ("controller-revision-hash", &hash));
     let wanted: Vec<String> = cx
         .list("nodes")

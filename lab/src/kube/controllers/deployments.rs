@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::cx::{Cx, owner_ref};
 use super::super::text::{s, template_hash};
 use super::replicasets::SETS;
-use super::{adopt, pods, progress, revisions};
+use super::{adopt, pods, progress};
 
 pub(super) const DEPLOYMENTS: &str = "deployments.apps";
 const CONTROLLER: &str = "deployment-controller";
@@ -126,19 +126,6 @@ fn known(cx: &Cx, d: &Value) -> Option<String> {
     let sets = cx.c.store.owned(SETS, s(d, "/metadata/namespace"), s(d, "/metadata/uid"));
     let same = sets.into_iter().find(|r| of(&r["spec"]["template"]) == want)?;
     s(same, "/metadata/name").strip_prefix(&prefix).map(str::to_owned)
-}
-
-/// The hash of a StatefulSet's or DaemonSet's template: that of its newest revision with this template, else a new one.
-pub(super) fn revision_hash(cx: &Cx, set: &Value) -> String {
-    let (ns, prefix) = (s(set, "/metadata/namespace"), format!("{}-", s(set, "/metadata/name")));
-    let wanted = &set["spec"]["template"];
-    let mine = cx.c.store.owned("controllerrevisions.apps", ns, s(set, "/metadata/uid"));
-    let same = mine
-        .into_iter()
-        .filter(|r| revisions::template(cx, ns, s(r, "/metadata/name")).is_some_and(|t| t == *wanted))
-        .max_by_key(|r| number(r, "/revision", 0));
-    let hash = same.and_then(|r| s(r, "/metadata/name").strip_prefix(&prefix)).map(str::to_owned);
-    hash.unwrap_or_else(|| template_hash(wanted))
 }
 
 /// Brings a Deployment's ReplicaSets and status up to date.

@@ -420,13 +420,13 @@ fn objects(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
     let before = earlier(cx, ns, name);
     let packed = !c.manifest.is_empty();
     let all: Vec<Value> = c.objects.iter().map(|o| dressed(cx, ns, name, o)).collect();
-    for obj in all.iter().cloned() {
-        let (at, n) = key(&obj);
-        match packed || cx.get(&resource_of(&obj), &at, &n).is_some() {
-            true => helmapply::write(cx, "helm", was(&before, &obj), &obj)
+    for obj in &all {
+        let (at, n) = key(obj);
+        match packed || cx.get(&resource_of(obj), &at, &n).is_some() {
+            true => helmapply::write(cx, "helm", was(&before, obj), obj)
                 .map_err(|e| format!("Error: {} FAILED: {e}", verb(&before)))?,
             // the catalogue's are valid
-            false => drop(cx.writing("helm", |cx| cx.create(obj))),
+            false => drop(cx.writing("helm", |cx| cx.create(obj.clone()))),
         }
     }
     for old in before {

@@ -6,6 +6,8 @@ use super::super::cx::{Cx, key};
 use super::super::text::{arr, s};
 use super::pods;
 
+/// Where Traefik runs.
+pub const HOME: &str = "kube-system";
 const INGRESSES: &str = "ingresses.networking.k8s.io";
 const CLASSES: &str = "ingressclasses.networking.k8s.io";
 /// The annotation that named a class before there was a field for it.
@@ -16,7 +18,7 @@ const ARGUMENT: &str = "--providers.kubernetesingress.ingressendpoint.publisheds
 /// The Service that a ready Traefik is told to publish.
 fn published(cx: &Cx) -> Option<(String, String)> {
     let select = json!({"matchLabels": {"app.kubernetes.io/name": "traefik"}});
-    let pod = cx.c.store.select("pods", "kube-system", &select).into_iter().find(|p| pods::is_ready(p))?;
+    let pod = cx.c.store.select("pods", HOME, &select).into_iter().find(|p| pods::is_ready(p))?;
     let args = arr(pod, "/spec/containers/0/args").iter().filter_map(Value::as_str);
     let (ns, name) = args.filter_map(|a| a.strip_prefix(ARGUMENT)).next_back()?.split_once('/')?;
     Some((ns.to_owned(), name.to_owned()))
@@ -28,6 +30,12 @@ fn serves(cx: &Cx, ingress: &Value) -> bool {
         Some(name) => cx.get(CLASSES, "", name).is_some_and(|c| s(c, "/spec/controller") == CONTROLLER),
         None => matches!(ingress["metadata"]["annotations"][OLD_CLASS].as_str(), None | Some("" | "traefik")),
     }
+}
+
+/// Whether a Service has addresses that could be published.
+#[must_use]
+pub fn reached(service: &Value) -> bool {
+    !arr(service, "/status/loadBalancer/ingress").is_empty()
 }
 
 /// Writes the addresses where they differ; a Service that has none yet changes nothing.

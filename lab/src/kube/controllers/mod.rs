@@ -227,7 +227,7 @@ fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
         "pods" => pod(c, store, work),
         "nodes" => node(c, work),
         "services" => {
-            if ns == "gpu-operator" {
+            if ns == gpu::NS {
                 work.insert(Work::Policy);
             }
             work.insert(Work::Service(ns, name));
@@ -263,7 +263,7 @@ fn route(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
         }
         "secrets" if s(&c.object, "/type") == "kubernetes.io/tls" => work.extend([Work::Apps, Work::Values(ns, name)]),
         "secrets" if s(&c.object, "/type") != "helm.sh/release.v1" => drop(work.insert(Work::Values(ns, name))),
-        "configmaps" if ns == "gpu-operator" => drop(work.insert(Work::Policy)),
+        "configmaps" if ns == gpu::NS => drop(work.insert(Work::Policy)),
         "configmaps" if s(&c.object, "/data/config.json").contains("nodePathMap") => drop(work.insert(Work::Claims)),
         _ => {}
     }
@@ -417,7 +417,9 @@ fn run(cx: &mut Cx, work: Work) {
         Work::Service(ns, name) => {
             endpoints::service(cx, &ns, &name);
             servicelb::reconcile(cx, &ns, &name);
-            ingresses::publish(cx);
+            if cx.get("services", &ns, &name).is_some_and(ingresses::reached) {
+                ingresses::publish(cx);
+            }
         }
         Work::Claims => claims::reconcile(cx),
         Work::Schedule => scheduler::schedule(cx),
@@ -425,7 +427,9 @@ fn run(cx: &mut Cx, work: Work) {
         Work::Pod(ns, name) => kubelet::look(cx, &ns, &name),
         Work::Endpoints(ns) => {
             endpoints::reconcile(cx, &ns);
-            ingresses::publish(cx);
+            if ns == ingresses::HOME {
+                ingresses::publish(cx);
+            }
             budgets::reconcile(cx, &ns);
             quotas::reconcile(cx, &ns);
         }

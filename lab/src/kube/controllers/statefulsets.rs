@@ -3,7 +3,6 @@ use serde_json::{Value, json};
 
 use super::super::cx::Cx;
 use super::super::text::{arr, s};
-use super::deployments::revision_hash;
 use super::{pods, progress, revisions};
 
 const SETS: &str = "statefulsets.apps";
@@ -25,7 +24,7 @@ pub fn reconcile(cx: &mut Cx, ns: &str, name: &str) {
     let uid = s(&set, "/metadata/uid").to_owned();
     let want = set["spec"]["replicas"].as_i64().unwrap_or(1);
     let parallel = s(&set, "/spec/podManagementPolicy") == "Parallel";
-    let hash = revision_hash(cx, &set);
+    let hash = revisions::hash(cx, &set);
     let update = format!("{name}-{hash}");
     revisions::ensure(cx, &set, ns, &update, ("controller.kubernetes.io/hash", &hash));
     let known = s(&set, "/status/currentRevision");

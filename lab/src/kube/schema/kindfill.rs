@@ -159,8 +159,7 @@ fn requests(obj: &mut Value, pointer: &str) {
     let one = |r: &mut Value| {
         set(r, "allocationMode", "ExactCount".into());
         if r["allocationMode"] == "ExactCount" && r["count"].as_i64().unwrap_or(0) == 0 {
-            r["count"] = Value::Null;
-            set(r, "count", 1.into());
+            r["count"] = 1.into();
         }
     };
     for r in each(obj, pointer) {

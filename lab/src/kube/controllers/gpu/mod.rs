@@ -21,7 +21,7 @@ pub use operands::run_of;
 pub use plugin::{refresh, withdraw};
 pub use policy::{node, reconcile};
 
-const NS: &str = "gpu-operator";
+pub(super) const NS: &str = "gpu-operator";
 const POLICY: &str = "clusterpolicies.nvidia.com";
 const GPU: &str = "nvidia.com/gpu";
 const DRIVER: &str = "nvidia.com/gpu.deploy.driver";

@@ -111,7 +111,8 @@ fn image_of(part: &Value, default: &str) -> String {
     let (path, tag) = default.rsplit_once(':').unwrap_or((default, ""));
     let (repository, image) = path.rsplit_once('/').unwrap_or(("", path));
     let told = |k: &str, or: &str| part[k].as_str().filter(|v| !v.is_empty()).unwrap_or(or).to_owned();
-    let (version, join) = (told("version", tag), if told("version", tag).starts_with("sha256:") { "@" } else { ":" });
+    let version = told("version", tag);
+    let join = if version.starts_with("sha256:") { "@" } else { ":" };
     format!("{}/{}{join}{version}", told("repository", repository), told("image", image))
 }
 
