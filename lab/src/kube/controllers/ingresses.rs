@@ -40,6 +40,9 @@ pub fn reached(service: &Value) -> bool {
 
 /// Writes the addresses where they differ; a Service that has none yet changes nothing.
 pub fn publish(cx: &mut Cx) {
+    if cx.list(INGRESSES).is_empty() {
+        return;
+    }
     let Some((ns, name)) = published(cx) else { return };
     let at = cx.get("services", &ns, &name).map(|svc| arr(svc, "/status/loadBalancer/ingress")).unwrap_or_default();
     if at.is_empty() {

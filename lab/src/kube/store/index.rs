@@ -217,6 +217,12 @@ impl Index {
         self.owned.get(uid).into_iter().flatten()
     }
 
+    /// Keys of the objects of one resource that name `uid` as an owner.
+    pub(super) fn owned_in<'a>(&'a self, resource: &'a str, uid: &str) -> impl Iterator<Item = &'a String> {
+        let all = self.owned.get(uid).map(|all| all.range((Arc::from(resource), String::new())..));
+        all.into_iter().flatten().take_while(move |(r, _)| **r == *resource).map(|(_, key)| key)
+    }
+
     /// Keys of events about the object with this uid.
     pub(super) fn events(&self, uid: &str) -> impl Iterator<Item = &String> {
         self.events.get(uid).into_iter().flatten()

@@ -249,7 +249,7 @@ impl Store {
     #[must_use]
     pub fn owned(&self, resource: &str, ns: &str, uid: &str) -> Vec<&Value> {
         let Some(map) = self.objects.get(resource) else { return Vec::new() };
-        let mine = self.index.owned(uid).filter(|(r, _)| **r == *resource).filter_map(|(_, key)| map.get(key));
+        let mine = self.index.owned_in(resource, uid).filter_map(|key| map.get(key));
         mine.map(AsRef::as_ref).filter(|o| meta::namespace(o) == ns).collect()
     }
 
