@@ -180,8 +180,7 @@ fn evened(scores: Vec<Option<f64>>) -> Vec<i64> {
 fn company(cx: &Cx, pod: &Value, hall: &Hall, nodes: &[&Value]) -> Vec<i64> {
     let soft = |p: &Value, kind: &str| !arr(&p["spec"]["affinity"][kind], PREFERRED).is_empty();
     let own = soft(pod, "podAffinity") || soft(pod, "podAntiAffinity");
-    let placed = cx.c.store.all("pods", "");
-    if !own && placed.size_hint().0 > MANY {
+    if !own && cx.c.store.count("pods") > MANY {
         return Vec::new();
     }
     let mut sums: BTreeMap<(String, String), i64> = BTreeMap::new();
@@ -192,8 +191,8 @@ fn company(cx: &Cx, pod: &Value, hall: &Hall, nodes: &[&Value]) -> Vec<i64> {
         }
     };
     let ns = meta::namespace(pod);
-    for (seen, p) in placed.enumerate() {
-        if !own && (p["spec"]["affinity"].is_null() || seen > MANY) || pods::has_ended(p) {
+    for p in cx.c.store.all("pods", "") {
+        if !own && p["spec"]["affinity"].is_null() || pods::has_ended(p) {
             continue;
         }
         let Some(node) = hall.named(s(p, "/spec/nodeName")).map(|i| &*hall.nodes[i]) else { continue };

@@ -228,6 +228,12 @@ impl Store {
         self.all(resource, ns).filter(|o| sel.matches(o)).map(AsRef::as_ref).collect()
     }
 
+    /// How many objects of a resource there are.
+    #[must_use]
+    pub fn count(&self, resource: &str) -> usize {
+        self.objects.get(resource).map_or(0, BTreeMap::len)
+    }
+
     /// All objects of a resource in key order; `ns` empty: all namespaces.
     pub fn all<'a>(&'a self, resource: &str, ns: &str) -> impl Iterator<Item = &'a Arc<Value>> + use<'a> {
         let prefix = if ns.is_empty() { String::new() } else { format!("{ns}/") };
