@@ -11,6 +11,7 @@ pub mod pve_schema;
 pub mod served;
 pub mod sshd;
 pub mod turn;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use gpuhost_tests::play::{Play, SMALL, all};
+use gpuhost_tests::watch::{PATIENCE, Watch};
 use gpuhost_tests::{Ran, program, root};
 
 /// What the REPL says to lines on its standard input.
@@ -20,6 +21,7 @@ struct Terminal {
     keys: ChildStdin,
     screen: ChildStdout,
     seen: String,
+    _watch: Watch,
 }
 
 impl Terminal {
@@ -33,7 +35,8 @@ impl Terminal {
             return None;
         };
         let (keys, screen) = (child.stdin.take()?, child.stdout.take()?);
-        Some(Terminal { child, keys, screen, seen: String::new() })
+        let watch = Watch::over(&child, PATIENCE);
+        Some(Terminal { child, keys, screen, seen: String::new(), _watch: watch })
     }
 
     /// Reads until the text is on the screen; what came before it is forgotten.

@@ -184,7 +184,7 @@ fn forwarded(k: &Tool<'_>) {
     fresh(k, "fwd");
     k.run("run web -n fwd --image=nginx:1.27 --port=80");
     k.run("wait pod/web -n fwd --for=condition=Ready --timeout=120s");
-    let mut child = k.spawn(&["port-forward", "-n", "fwd", "pod/web", ":80"]);
+    let (mut child, _watch) = k.spawn(&["port-forward", "-n", "fwd", "pod/web", ":80"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     lines.read_line(&mut line).unwrap();

@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gpuhost_tests::Bench;
+use gpuhost_tests::watch::{PATIENCE, Watch};
 use serde_json::Value;
 
 /// Where `.ci/peers` puts programs.
@@ -136,12 +137,19 @@ pub struct Said {
     pub err: String,
 }
 
-/// Runs a program with `input`.
+/// Runs a program with `input`, for five minutes at most.
 fn run(mut program: Command, input: &str) -> Said {
     program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = program.spawn().unwrap();
+    let watch = Watch::over(&child, PATIENCE);
     child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
     let out = child.wait_with_output().unwrap();
+    assert!(
+        !watch.killed(),
+        "{program:?} did not end and was killed; it said {} {}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
     Said {
         code: out.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&out.stdout).into_owned(),
@@ -172,12 +180,14 @@ impl Tool<'_> {
         c
     }
 
-    /// Starts it without waiting for its end.
-    pub fn spawn(&self, line: &[&str]) -> Child {
-        self.command(line).spawn().unwrap()
+    /// Starts it without waiting for its end; it is watched.
+    pub fn spawn(&self, line: &[&str]) -> (Child, Watch) {
+        let child = self.command(line).spawn().unwrap();
+        let watch = Watch::over(&child, PATIENCE);
+        (child, watch)
     }
 
-    /// Runs it with `input`, for five minutes at most.
+    /// Runs it with `input`.
     pub fn feed(&self, line: &[&str], input: &str) -> Said {
         run(self.command(line), input)
     }
@@ -203,10 +213,11 @@ impl Tool<'_> {
 
     /// Runs it with a variable in its environment; it has to succeed. Its output.
     pub fn with_variable(&self, (name, value): (&str, &str), line: &[&str]) -> String {
-        let out = self.command(line).env(name, value).stdin(Stdio::null()).output().unwrap();
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        assert!(out.status.success(), "{line:?}\nout: {text}\nerr: {}", String::from_utf8_lossy(&out.stderr));
-        text
+        let mut program = self.command(line);
+        program.env(name, value);
+        let said = run(program, "");
+        assert_eq!(said.code, 0, "{line:?}\nout: {}\nerr: {}", said.out, said.err);
+        said.out
     }
 
     /// Runs it; it has to fail. What it said on both streams.

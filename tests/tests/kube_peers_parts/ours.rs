@@ -4,6 +4,8 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
+use gpuhost_tests::watch::{PATIENCE, Watch};
+
 use super::{Served, holds};
 
 const SCRIPT: &str = r#"
@@ -21,6 +23,7 @@ pub fn forwarded(lab: &Served) {
     let script = lab.file("forward.rhai", SCRIPT).display().to_string();
     let mut run = lab.bench.command(&["run", &script, "--lab", "--json", "--yes"]);
     let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let _watch = Watch::over(&child, PATIENCE);
     let mut said = String::new();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let port = lines.inspect(|l| said += &format!("{l}\n")).find_map(|l| {

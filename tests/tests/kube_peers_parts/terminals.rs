@@ -2,6 +2,8 @@
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 
+use gpuhost_tests::watch::{PATIENCE, Watch};
+
 use super::{Tool, holds};
 
 type Part = fn(&Tool<'_>);
@@ -12,6 +14,7 @@ pub const PARTS: &[(&str, Part)] = &[("terminals", terminals), ("attached pipes"
 /// A client on a pseudo terminal of util-linux' `script`.
 struct Screen {
     child: Child,
+    _watch: Watch,
     seen: String,
 }
 
@@ -44,7 +47,9 @@ impl Screen {
 fn terminals(k: &Tool<'_>) {
     let Some(mut s) = open(k, "run one -n default --rm -it --image=busybox --restart=Never -- sh") else { return };
     s.until("# ");
-    s.press("stty size; tty\r");
+    // kubectl tells its size beside what is typed: it may come after the first lines.
+    s.press("until [ \"$(stty size)\" = '30 100' ]; do sleep 1; done; stty size; tty\r");
+    s.until("tty\r\n");
     s.until("30 100");
     s.until("/dev/pts/0");
     s.until("# ");
@@ -85,7 +90,10 @@ fn open(k: &Tool<'_>, line: &str) -> Option<Screen> {
     let mut c = k.dressed("script");
     c.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").stderr(Stdio::inherit());
     match c.spawn() {
-        Ok(child) => Some(Screen { child, seen: String::new() }),
+        Ok(child) => {
+            let watch = Watch::over(&child, PATIENCE);
+            Some(Screen { child, _watch: watch, seen: String::new() })
+        }
         Err(_) => {
             println!("skipped: there is no `script` (Debian: bsdutils)");
             None

@@ -190,10 +190,13 @@ async fn one(t: &mut Terminal, shell: &mut dyn Session, line: &str) -> (i32, boo
     };
     let interrupted = async {
         loop {
+            // The last byte typed comes first: Ctrl-C throws away what was typed before it.
+            if let Some(at) = t.pending.iter().position(|b| *b == 3) {
+                t.pending.truncate(at);
+                return;
+            }
             match t.rx.recv().await {
-                Some(b) if b.contains(&3) => return,
-                Some(b) => {
-                    let mut b = b;
+                Some(mut b) => {
                     b.reverse();
                     b.extend(std::mem::take(&mut t.pending));
                     t.pending = b;
@@ -205,7 +208,10 @@ async fn one(t: &mut Terminal, shell: &mut dyn Session, line: &str) -> (i32, boo
     };
     let result = tokio::select! {
         (r, ()) = async { tokio::join!(work, show) } => r,
-        () = interrupted => (130, false),
+        () = interrupted => {
+            let _ = handle.data(id, b"^C\r\n".to_vec()).await;
+            (130, false)
+        }
         () = stop.cancelled() => (255, true),
     };
     drop(mark);

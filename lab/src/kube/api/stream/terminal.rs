@@ -57,15 +57,17 @@ impl Lines<'_> {
 
     /// Waits for ctrl-C while a command runs: it throws away what was typed before it. Else that is kept.
     async fn interrupted(&mut self) {
-        while let Some(bytes) = self.rx.recv().await {
-            if self.tty && bytes.contains(&3) {
-                self.pending.clear();
-                self.pending.extend(bytes.rsplit(|b| *b == 3).next().unwrap_or_default());
+        loop {
+            let at = self.pending.iter().rposition(|b| *b == 3).filter(|_| self.tty);
+            if let Some(at) = at {
+                self.pending.drain(..=at);
                 return self.echo("^C\r\n").await;
             }
-            self.pending.extend(bytes);
+            match self.rx.recv().await {
+                Some(bytes) => self.pending.extend(bytes),
+                None => return std::future::pending().await,
+            }
         }
-        std::future::pending().await
     }
 
     /// The next line without its end; `None` when the client has no more.
@@ -189,5 +191,25 @@ pub async fn serve(inside: &Inside, argv: &[String], rx: mpsc::Receiver<Vec<u8>>
         if ended {
             return status;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ctrl_c_that_came_with_a_line_ends_its_command() {
+        let ((tx, rx), (say, mut said)) = (mpsc::channel(4), mpsc::channel(64));
+        let mut lines = Lines { rx, pending: std::collections::VecDeque::new(), say: &say, tty: true };
+        tx.send(b"sleep 9\r\x03ls\r".to_vec()).await.unwrap_or_default();
+        assert_eq!(lines.next().await.as_deref(), Some("sleep 9"));
+        lines.interrupted().await;
+        assert_eq!(lines.next().await.as_deref(), Some("ls"));
+        let mut shown = Vec::new();
+        while let Ok((_, b)) = said.try_recv() {
+            shown.extend(b);
+        }
+        assert_eq!(String::from_utf8_lossy(&shown), "sleep 9\r\n^C\r\nls\r\n");
     }
 }
