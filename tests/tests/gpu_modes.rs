@@ -126,3 +126,45 @@ fn another_operator_brings_its_operands() {
         assert!(!ran.stdout.contains(image), "{image}: {}", ran.stdout);
     }
 }
+
+/// A bare pod that holds cards is nothing that the operator may end: the upgrade of its node is given up, and said so at once.
+#[test]
+fn a_driver_upgrade_goes_node_by_node_and_may_be_given_up() {
+    let b = Bench::new();
+    let _ = b.run_changed(DEPLOY, &[], &[]).expect(0);
+    let script = |name: &str, text: &str| {
+        let path = b.path(name);
+        let head = "let c = k3s::connect(site().hosts(\"server\"));\n";
+        std::fs::write(&path, format!("{head}{text}")).unwrap();
+        path.display().to_string()
+    };
+    let hold = script(
+        "hold.rhai",
+        "c.apply(#{ apiVersion: \"v1\", kind: \"Pod\", metadata: #{ name: \"train\" }, spec: #{ nodeName: \"k3s-gpu2\",\n\
+         containers: [#{ name: \"c\", image: \"busybox\", command: [\"sleep\", \"1000000\"],\n\
+         resources: #{ limits: #{ \"nvidia.com/gpu\": 1 } } }] } });\n\
+         c.wait(\"pod\", \"train\", \"condition=Ready\", 10.minutes);\n",
+    );
+    let _ = b.run_changed(&hold, &[], &[]).expect(0);
+    let newer = [(DRIVER, "driver = \"580.173.02\"")];
+    let given_up = "the GPU operator has given the upgrade of the driver up on k3s-gpu2";
+    ends(b.run_changed(DEPLOY, &newer, &[]), &[given_up, "default/train (no controller)", "doctor.rhai"]);
+    let said = b.run_changed("scripts/doctor.rhai", &newer, &[]).expect(3).stdout;
+    assert!(said.contains("driver-upgrade-failed"), "{said}");
+    let command = said
+        .split("sudo k3s kubectl -n default delete pod train")
+        .nth(1)
+        .map(|t| t.split(['"', '\'', '\n']).next().unwrap_or(""));
+    let command = format!("k3s kubectl -n default delete pod train{}", command.expect("the fix").replace("sudo ", ""));
+    let fix = script("fix.rhai", &format!("site().hosts(\"server\")[0].script(`{command}`);\n"));
+    let _ = b.run_changed(&fix, &newer, &[]).expect(0);
+    comes_up(&b, &newer, "8 GPUs allocatable");
+    let seen = script(
+        "seen.rhai",
+        "for n in c.list(\"node\") {\n\
+         if \"nvidia.com/gpu.present\" in n.metadata.labels { \
+         print(`${n.metadata.labels[\"nvidia.com/gpu-driver-upgrade-state\"]} ${\"unschedulable\" in n.spec}`); } }\n",
+    );
+    let ran = b.run_changed(&seen, &newer, &[]).expect(0);
+    assert_eq!(ran.stdout.matches("upgrade-done false").count(), 4, "{}", ran.stdout);
+}

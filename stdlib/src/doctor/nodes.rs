@@ -276,7 +276,8 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
             s.lost(&node.name, f);
             continue;
         }
-        if o["spec"]["unschedulable"] == true {
+        // what the GPU operator has cordoned is told with its cards
+        if o["spec"]["unschedulable"] == true && crate::gpu::upgrading(o).is_none() {
             let next = script("uncordon", &[("node", &node.name)]);
             let cause = format!("{} is cordoned: no new pod goes there", node.name);
             let f = finding(

@@ -82,7 +82,9 @@ pub async fn examine(s: &mut Scene) -> OpResult<()> {
                 s.add(f);
             }
             None => {
-                if let Some(f) = compute_mode(s, &node).await {
+                if let Some(f) = super::upgrade::under_way(object, &node) {
+                    s.add(f);
+                } else if let Some(f) = compute_mode(s, &node).await {
                     s.add(f);
                 }
             }

@@ -25,6 +25,7 @@ pub use patterns::{Mend, Pattern, explain_log};
 pub use stages::{Broken, first_broken};
 pub(crate) use test::short_id;
 pub use test::{TestOptions, TestResult, run_test, test_pod};
+pub use upgrade::upgrading;
 pub use utilization::{read_rows, utilization};
 pub use values::{DROP_IN, Fit, Parts, Sharing, check_driver, check_values, operator_values};
 

@@ -203,6 +203,11 @@ async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOpti
             Err(e) if waits_on(&e) => return Ok(Look::Pending(seen(&e))),
             other => other?,
         };
+        match super::upgrade::given_up(s.ctx(), cluster).await {
+            Ok(Some(e)) => return Err(e),
+            Err(e) if !waits_on(&e) => return Err(e),
+            _ => {}
+        }
         for b in broken.iter().filter(|b| b.restart) {
             let first = restarted.lock().unwrap_or_else(PoisonError::into_inner).insert(b.node.clone());
             let Some(host) = hosts.iter().find(|h| h.name() == b.node).filter(|_| first) else { continue };
@@ -254,7 +259,6 @@ async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Ve
         match names.get(name) {
             None => return Err(OpError::not_found(format!("the cluster has no node `{name}`")).on(name)),
             Some(node) => {
-                super::upgrade::check(ctx, cluster, node).await?;
                 let found = first_broken(node, &pods, wanted(ctx, node), o.driver != "preinstalled");
                 if found.as_ref().is_some_and(|b| b.id == MIG_WAITS) && is_cut_next(ctx, node) {
                     cut = true;

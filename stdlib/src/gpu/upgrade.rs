@@ -18,6 +18,27 @@ fn has_failed(node: &Value) -> bool {
     node["metadata"]["labels"][STATE] == FAILED
 }
 
+/// How far the operator is with the upgrade of the driver of a node that it has cordoned for it; none while it has not.
+#[must_use]
+pub fn upgrading(node: &Value) -> Option<&str> {
+    let state = node["metadata"]["labels"][STATE].as_str()?;
+    (!matches!(state, "" | "upgrade-done" | "upgrade-required")).then_some(state)
+}
+
+/// The finding for a node whose driver is being upgraded and that lacks nothing else.
+pub(super) fn under_way(object: &Value, node: &Node) -> Option<Finding> {
+    let state = upgrading(object).filter(|_| object["spec"]["unschedulable"] == true)?;
+    Some(Finding {
+        id: "driver-upgrading",
+        area: "gpu",
+        target: node.name.clone(),
+        cause: "the GPU operator is upgrading the driver, the node is cordoned for it".to_owned(),
+        evidence: format!("label {STATE}={state}"),
+        fix: "wait: it takes some minutes for each node, and uncordons the node itself".to_owned(),
+        next: "gpuhost run recipes/verify.rhai".to_owned(),
+    })
+}
+
 /// Pods on a node that hold a GPU and that the upgrade does not end, as `namespace/name` and why.
 fn left_alone(pods: &[Value], node: &str) -> Vec<(String, &'static str)> {
     let why = |p: &Value| {
@@ -69,20 +90,19 @@ pub(super) async fn failed(s: &Scene, cluster: &Cluster, object: &Value, node: &
     }))
 }
 
-/// An error when the operator has given the upgrade of a node up: no wait ends that.
+/// What ends a wait for a node whose upgrade was given up: nothing mends it in time.
 ///
 /// # Errors
-/// `failed` naming the node and the pods in the way.
-pub(super) async fn check(ctx: &Ctx, cluster: &Cluster, node: &Value) -> OpResult<()> {
-    if !has_failed(node) {
-        return Ok(());
-    }
+/// `unreachable`, `denied`.
+pub(super) async fn given_up(ctx: &Ctx, cluster: &Cluster) -> OpResult<Option<OpError>> {
+    let nodes = cluster.list_in(ctx, "node", "").await?;
+    let Some(node) = nodes.iter().find(|n| has_failed(n)) else { return Ok(None) };
     let name = node["metadata"]["name"].as_str().unwrap_or_default();
     let pods = left_alone(&cluster.list_in(ctx, "pod", "").await?, name);
-    Err(OpError::failed(format!("{CAUSE} on {name}"))
-        .on(name)
-        .because(evidence(&pods))
-        .hint(format!("on a server: `{}`; `gpuhost run scripts/doctor.rhai` prints it whole", retry(name, &pods))))
+    let e = OpError::failed(format!("{CAUSE} on {name}")).on(name).because(evidence(&pods));
+    Ok(Some(
+        e.hint("`gpuhost run scripts/doctor.rhai` prints the command that ends them and has the operator try again"),
+    ))
 }
 
 #[cfg(test)]
@@ -110,6 +130,9 @@ mod tests {
         assert!(left_alone(&all, "g2").is_empty());
         let command = retry("g1", &found[..1]);
         assert!(command.starts_with("sudo k3s kubectl -n lab delete pod bare && sudo k3s kubectl label node g1 "));
+        let cordoned = |state: &str| json!({"metadata": {"labels": {STATE: state}}, "spec": {"unschedulable": true}});
+        assert_eq!(upgrading(&cordoned("drain-required")), Some("drain-required"));
+        assert!(upgrading(&cordoned("upgrade-done")).is_none() && upgrading(&json!({})).is_none());
         assert!(has_failed(&json!({"metadata": {"labels": {STATE: FAILED}}})) && !has_failed(&json!({})));
     }
 }

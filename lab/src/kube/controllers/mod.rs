@@ -301,6 +301,9 @@ fn pod(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
     }
     if c.op == Op::Deleted {
         work.extend([Work::Schedule, Work::Claims]);
+        if gpu::holds_card(&c.object) {
+            work.insert(Work::Policy);
+        }
     }
     if c.op == Op::Added || s(&c.object, "/spec/nodeName").is_empty() {
         work.insert(Work::Schedule);
@@ -377,6 +380,7 @@ pub fn look_again(cx: &mut Cx, resource: &str, ns: &str, name: &str) {
         "horizontalpodautoscalers.autoscaling" => autoscalers::due(cx, ns, name),
         "jobs.batch" => jobs::reconcile(cx, ns, name),
         "persistentvolumeclaims" => claims::reconcile(cx),
+        "clusterpolicies.nvidia.com" => gpu::reconcile(cx),
         _ => {}
     }
 }

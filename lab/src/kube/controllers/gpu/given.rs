@@ -27,7 +27,7 @@ pub struct Given {
 }
 
 /// How many GPUs and instances a container asks for.
-fn asked(c: &Value) -> usize {
+pub(super) fn asked(c: &Value) -> usize {
     let r = &c["resources"];
     let both = [&r["limits"], &r["requests"]];
     let mut names: Vec<&String> = both.iter().flat_map(|v| v.as_object().into_iter().flatten()).map(|x| x.0).collect();

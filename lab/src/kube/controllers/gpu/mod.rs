@@ -4,6 +4,7 @@ mod mig;
 mod operands;
 mod plugin;
 mod policy;
+mod upgrades;
 mod validator;
 
 use serde_json::{Value, json};
@@ -26,6 +27,11 @@ const POLICY: &str = "clusterpolicies.nvidia.com";
 const GPU: &str = "nvidia.com/gpu";
 const DRIVER: &str = "nvidia.com/gpu.deploy.driver";
 const DEVICE: &str = "feature.node.kubernetes.io/pci-10de.present";
+
+/// Whether a pod holds a GPU: a driver's upgrade may wait for its end.
+pub fn holds_card(pod: &Value) -> bool {
+    upgrades::asks(pod)
+}
 
 /// An operand is ready on its node.
 pub fn ready(cx: &mut Cx, pod: &Value, node: &str) {

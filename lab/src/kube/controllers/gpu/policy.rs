@@ -187,7 +187,12 @@ fn operand(policy: &Value, o: &Operand) -> Option<Value> {
     if !volumes.is_null() {
         w = w.spec("volumes", volumes);
     }
-    Some(w.object())
+    let mut made = w.object();
+    if deploy == "driver" {
+        // its pods are replaced by the upgrade, one node after another
+        made["spec"]["updateStrategy"] = json!({"type": "OnDelete"});
+    }
+    Some(made)
 }
 
 const EXPORTER_PORT: u16 = 9400;
@@ -246,6 +251,7 @@ pub fn reconcile(cx: &mut Cx) {
         }
     }
     services(cx, &policy, &owner);
+    super::upgrades::step(cx, &policy);
     super::plugin::refresh(cx);
     state(cx, s(&policy, "/metadata/name"));
 }
@@ -278,7 +284,8 @@ fn state(cx: &mut Cx, name: &str) {
         let Some(ds) = cx.get("daemonsets.apps", NS, operand.name) else { continue };
         let n = |f: &str| ds["status"][f].as_i64().unwrap_or(0);
         any |= n("desiredNumberScheduled") > 0;
-        if n("numberReady") < n("desiredNumberScheduled") {
+        let behind = *deploy == "driver" && super::upgrades::is_behind(cx);
+        if n("numberReady") < n("desiredNumberScheduled") || behind {
             waits.push(stage(deploy));
         }
     }
