@@ -153,8 +153,10 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("kube/controllers/hub", "JupyterHub", Docs, "documentation of JupyterHub and zero-to-jupyterhub"),
     row("kube/controllers/images", "image pulls", Estimate, "no registry was measured"),
     row("kube/controllers/kubelet", "kubelet: pods, probes, restarts", Docs, KUBE_DOCS),
+    row("kube/controllers/lifecycle", "hooks of containers and their end", Source, "pkg/kubelet of Kubernetes"),
     row("kube/controllers/localpath", "local-path provisioner", Source, "local-path-provisioner"),
     row("kube/controllers/lost", "nodes that do not answer", Docs, KUBE_DOCS),
+    row("kube/controllers/pulls", "image pulls that fail", Source, "pkg/kubelet/images of Kubernetes"),
     row("kube/controllers/quotas", "quotas", Source, "Kubernetes"),
     row("kube/controllers/rancher", "Rancher", Estimate, "documentation of Rancher"),
     row(

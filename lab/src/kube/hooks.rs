@@ -1,13 +1,16 @@
 //! What the HTTPS side of the API server asks of the cluster behind it.
+use std::sync::Arc;
+
 use bashkit::FileSystem;
 use futures::FutureExt;
 use serde_json::{Value, json};
 
-use super::controllers::{hub, pods, rancher};
+use super::controllers::{hub, images, pods, rancher};
 use super::cx::with_cluster;
 use super::state::Cluster;
 use super::text::{arr, s, selects};
 use crate::Lab;
+use crate::guest::programs::show_date;
 use crate::world::World;
 
 /// A request that reached a Service through the API server's proxy.
@@ -76,14 +79,52 @@ pub fn service_http(lab: &Lab, w: &mut World, cluster: &str, req: &ServiceReques
     answer.unwrap_or_else(|| unavailable("apiserver not ready"))
 }
 
-/// A request from the guest `vmid` to a cluster address; `None` when it is not on a node or nothing has the address.
-pub fn from_node(lab: &Lab, w: &mut World, vmid: u32, ip: &str, mut req: ServiceRequest) -> Option<ServiceAnswer> {
+/// A request from the guest `vmid` to an address or a port of the cluster; `None` when it is not on a node or nothing has
+/// that address.
+pub fn from_node(lab: &Lab, w: &mut World, vmid: u32, ip: &str, req: ServiceRequest) -> Option<ServiceAnswer> {
     let id = super::k3s::membership::of_machine(w, vmid)?;
-    let service = w.clusters.get(&id)?.store.all("services", "").find(|o| o["spec"]["clusterIP"] == ip).cloned()?;
-    let name = |f: &str| service["metadata"][f].as_str().unwrap_or_default().to_owned();
-    req.namespace = name("namespace");
-    req.service = name("name");
-    Some(service_http(lab, w, &id, &req))
+    let refused = || unavailable("connection refused");
+    at_address(lab, w, &id, ip, req).map(|a| a.unwrap_or_else(refused))
+}
+
+/// The Service that a node's port leads to, at an address of a node.
+fn by_node_port(c: &Cluster, ip: &str, port: &str) -> Option<(Arc<Value>, String)> {
+    let has = |n: &&Arc<Value>| arr(n, "/status/addresses").iter().any(|a| a["address"] == ip);
+    c.store.all("nodes", "").find(has)?;
+    let number: u64 = port.parse().ok()?;
+    let found =
+        |o: &Value| arr(o, "/spec/ports").iter().find(|p| p["nodePort"] == number).map(|p| p["port"].to_string());
+    c.store.all("services", "").find_map(|o| Some((o.clone(), found(o)?)))
+}
+
+/// A request within the cluster to the address of a Service, a node or a pod: the outer value is missing when nothing has
+/// the address, the inner one when nobody listens there.
+pub fn at_address(
+    lab: &Lab,
+    w: &mut World,
+    cluster: &str,
+    ip: &str,
+    mut req: ServiceRequest,
+) -> Option<Option<ServiceAnswer>> {
+    let c = w.clusters.get(cluster)?;
+    let own = c.store.all("services", "").find(|o| o["spec"]["clusterIP"] == ip).cloned();
+    let service = own.map(|o| (o, req.port.clone())).or_else(|| by_node_port(c, ip, &req.port));
+    if let Some((service, port)) = service {
+        s(&service, "/metadata/namespace").clone_into(&mut req.namespace);
+        s(&service, "/metadata/name").clone_into(&mut req.service);
+        req.port = port;
+        return Some(Some(service_http(lab, w, cluster, &req)));
+    }
+    let pod =
+        c.store.all("pods", "").find(|p| s(p, "/status/podIP") == ip && p["spec"]["hostNetwork"] != true).cloned();
+    match pod {
+        Some(pod) => Some(pod_http(lab, w, cluster, &pod, req.port.parse().unwrap_or(80), &req.path)),
+        None => c
+            .store
+            .all("nodes", "")
+            .any(|n| arr(n, "/status/addresses").iter().any(|a| a["address"] == ip))
+            .then_some(None),
+    }
 }
 
 /// Whether the API of `cluster` answers on the server in guest `vmid`: it runs and etcd has a quorum.
@@ -91,6 +132,14 @@ pub fn from_node(lab: &Lab, w: &mut World, vmid: u32, ip: &str, mut req: Service
 pub fn api_up(w: &World, cluster: &str, vmid: u32) -> bool {
     let bare = w.clusters.get(cluster).is_some_and(|c| c.members.is_empty());
     bare || matches!(super::k3s_unit(w, vmid), super::UnitState::Active) && super::k3s::join::has_quorum(w, cluster)
+}
+
+/// A guest on whose server the API of `cluster` answers.
+#[must_use]
+pub fn server(w: &World, cluster: &str) -> Option<u32> {
+    let c = w.clusters.get(cluster)?;
+    let all = if c.members.is_empty() { vec![1] } else { c.members.keys().copied().collect() };
+    all.into_iter().find(|vmid| api_up(w, cluster, *vmid))
 }
 
 /// Objects of `cluster` were written by a client: the controllers will look at them.
@@ -189,9 +238,14 @@ pub fn pod_http(lab: &Lab, w: &mut World, cluster: &str, pod: &Value, port: u16,
     let read = inside.fs.read_file(std::path::Path::new(&full)).now_or_never().and_then(Result::ok);
     let answer = match read {
         Some(body) => ServiceAnswer { status: 200, content_type: "text/html".into(), body },
-        None => plain(404, "<html>\n<head><title>404 Not Found</title></head>\n</html>\n".to_owned()),
+        None => ServiceAnswer { content_type: "text/html".into(), ..plain(404, images::not_found(&image)) },
     };
-    let line = format!("10.42.0.1 - - \"GET {path} HTTP/1.1\" {} {}\n", answer.status, answer.body.len());
+    let at = show_date("%d/%b/%Y:%H:%M:%S +0000", w.now_ms / 1000, 0);
+    let line = format!(
+        "10.42.0.1 - - [{at}] \"GET {path} HTTP/1.1\" {} {} \"-\" \"-\" \"-\"\n",
+        answer.status,
+        answer.body.len()
+    );
     with_cluster(lab, w, cluster, |cx| super::controllers::logs::write(cx, s(pod, "/metadata/uid"), &name, &line));
     Some(answer)
 }

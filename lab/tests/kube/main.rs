@@ -9,6 +9,7 @@ mod definitions;
 mod filled;
 mod groups;
 mod images;
+mod insides;
 mod k3s;
 mod machinery;
 mod networks;

@@ -10,6 +10,7 @@ pub const PARTS: &[(&str, Part)] = &[
     ("debugging", debugging),
     ("default roles", roles),
     ("policies", policies),
+    ("ends of containers", ends),
 ];
 
 fn fresh(k: &Tool<'_>, ns: &str) {
@@ -211,4 +212,38 @@ fn policies(k: &Tool<'_>) {
     k.run(&format!("delete -f {}", k.lab.file("policy.yaml", POLICY).display()));
     k.run("delete clusterrole gather-all one-part");
     k.run("delete namespace policies --timeout=300s");
+}
+
+const ENDS: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: small}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: c, image: 'busybox:1.36', command: [sleep, infinity], resources: {limits: {memory: 20Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: slip}
+spec:
+  restartPolicy: Never
+  containers:
+  - {name: c, image: 'busybox:1.36', command: [/bin/nosuch]}
+";
+
+fn ends(k: &Tool<'_>) {
+    fresh(k, "ends");
+    let file = k.lab.file("ends.yaml", ENDS).display().to_string();
+    k.run(&format!("apply -n ends -f {file}"));
+    k.run("wait pod/small -n ends --for=condition=Ready --timeout=120s");
+    let said = k.try_run("exec -n ends small -- tail /dev/zero");
+    holds(&said.err, &["command terminated with exit code 137"]);
+    k.run("wait pod/small -n ends --for=jsonpath={.status.containerStatuses[0].restartCount}=1 --timeout=120s");
+    holds(&k.run("describe pod small -n ends"), &["OOMKilled", "Exit Code:    137"]);
+    k.run("wait pod/slip -n ends --for=jsonpath={.status.phase}=Failed --timeout=120s");
+    holds(&k.run("get pod slip -n ends"), &["0/1", "StartError"]);
+    let told = k.run("describe pod slip -n ends");
+    let at = |word: &str| told.find(&format!("Normal   {word} ")).unwrap_or_else(|| panic!("{word}: {told}"));
+    assert!(at("Scheduled") < at("Pulled") && at("Pulled") < at("Created"), "{told}");
+    k.run("delete namespace ends --timeout=300s");
 }

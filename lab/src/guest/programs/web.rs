@@ -6,6 +6,7 @@ use crate::fault::Fault;
 use crate::grades::missing;
 use crate::guest::k3s::{VERSIONS, binary};
 use crate::guest::query;
+use crate::kube::hooks::{ServiceAnswer, ServiceRequest};
 use crate::kube::text::{sha256, sha256_of};
 
 pub(super) const PROGRAMS: &[Program] = &[later("/usr/bin/curl", curl), later("/usr/bin/wget", wget)];
@@ -155,39 +156,19 @@ fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
         };
         let vmid = if ip.starts_with("127.") || host == "localhost" { Some(m.vmid) } else { query::by_ip(w, &ip) };
         let Some(vmid) = vmid else {
-            let request = crate::kube::hooks::ServiceRequest {
-                port: port.to_string(),
-                scheme: scheme.to_owned(),
-                method: sent.method.clone(),
-                path: format!("/{path}"),
-                headers: sent.headers.clone(),
-                body: sent.body.clone(),
-                ..Default::default()
-            };
-            if let Some(a) = crate::kube::hooks::from_node(&m.lab, w, m.vmid, &ip, request) {
-                return match a.status {
-                    503 => Answer::Failed(
-                        7,
-                        format!("curl: (7) Failed to connect to {host} port {port} after 0 ms: Connection refused"),
+            let request = request(sent, scheme, port, path);
+            return match crate::kube::hooks::from_node(&m.lab, w, m.vmid, &ip, request) {
+                Some(a) => of_cluster(a, host, port),
+                None => Answer::Failed(
+                    28,
+                    format!(
+                        "curl: (28) Failed to connect to {host} port {port} after 130000 ms: Couldn't connect to server"
                     ),
-                    status => Answer::Body(status, a.body),
-                };
-            }
-            return Answer::Failed(
-                28,
-                format!(
-                    "curl: (28) Failed to connect to {host} port {port} after 130000 ms: Couldn't connect to server"
                 ),
-            );
+            };
         };
         if matches!((scheme, port), ("http", 80) | ("https", 443)) {
-            let request = crate::kube::hooks::ServiceRequest {
-                method: sent.method.clone(),
-                path: format!("/{path}"),
-                headers: sent.headers.clone(),
-                body: sent.body.clone(),
-                ..Default::default()
-            };
+            let request = ServiceRequest { port: String::new(), ..request(sent, "", port, path) };
             if let crate::kube::ingress::Entry::Answer(a, valid) =
                 crate::kube::ingress::request(&m.lab, w, vmid, host, request)
             {
@@ -212,11 +193,42 @@ fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
                 ),
             };
         }
-        Answer::Failed(
-            7,
-            format!("curl: (7) Failed to connect to {host} port {port} after 0 ms: Couldn't connect to server"),
-        )
+        let at = query::ip(w, vmid).unwrap_or_default();
+        let behind = NODE_PORTS.contains(&port).then(|| request(sent, scheme, port, path));
+        match behind.and_then(|r| crate::kube::hooks::from_node(&m.lab, w, vmid, &at, r)) {
+            Some(a) => of_cluster(a, host, port),
+            None => Answer::Failed(
+                7,
+                format!("curl: (7) Failed to connect to {host} port {port} after 0 ms: Couldn't connect to server"),
+            ),
+        }
     })
+}
+
+/// Ports of nodes that Services are given.
+const NODE_PORTS: std::ops::Range<u16> = 30_000..32_768;
+
+fn request(sent: &Sent, scheme: &str, port: u16, path: &str) -> ServiceRequest {
+    ServiceRequest {
+        port: port.to_string(),
+        scheme: scheme.to_owned(),
+        method: sent.method.clone(),
+        path: format!("/{path}"),
+        headers: sent.headers.clone(),
+        body: sent.body.clone(),
+        ..Default::default()
+    }
+}
+
+/// What comes back from a Service or a pod.
+fn of_cluster(a: ServiceAnswer, host: &str, port: u16) -> Answer {
+    match a.status {
+        503 => Answer::Failed(
+            7,
+            format!("curl: (7) Failed to connect to {host} port {port} after 0 ms: Connection refused"),
+        ),
+        status => Answer::Body(status, a.body),
+    }
 }
 
 /// The supervisor's endpoint behind `k3s token rotate`. Grade: source.

@@ -82,18 +82,24 @@ fn services(cx: &Cx, pod: &Value, out: &mut BTreeMap<String, String>) {
     }
 }
 
-/// `$(NAME)` replaced by what is already known.
+/// `$(NAME)` replaced by what is already known; `$$` is a dollar sign that means nothing.
 pub(super) fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     let mut out = String::new();
     let mut rest = text;
-    while let Some(at) = rest.find("$(") {
-        let name = rest[at + 2..].split(')').next().unwrap_or_default();
+    while let Some(at) = rest.find('$') {
         out += &rest[..at];
-        match known.get(name).filter(|_| !rest[..at].ends_with('$')) {
-            Some(v) => out += v,
-            None => out += &format!("$({name})"),
+        rest = &rest[at + 1..];
+        let name = rest.strip_prefix('(').and_then(|r| r.split_once(')'));
+        if let Some((name, after)) = name {
+            match known.get(name) {
+                Some(v) => out += v,
+                None => out += &format!("$({name})"),
+            }
+            rest = after;
+        } else {
+            out.push('$');
+            rest = rest.strip_prefix('$').unwrap_or(rest);
         }
-        rest = rest.get(at + 3 + name.len()..).unwrap_or_default();
     }
     out + rest
 }
@@ -114,18 +120,27 @@ fn value(cx: &Cx, pod: &Value, c: &Value, from: &Value) -> Option<String> {
     None
 }
 
-/// The environment of container `c` of `pod`.
+/// The environment of container `c` of `pod`: what its image and its runtime set, and what its pod says.
 pub(super) fn of(cx: &Cx, pod: &Value, c: &Value) -> BTreeMap<String, String> {
-    let ns = s(pod, "/metadata/namespace");
-    let mut out = BTreeMap::new();
     let hostname = match s(pod, "/spec/hostname") {
         "" => s(pod, "/metadata/name"),
         h => h,
     };
-    for (k, v) in [
+    let set = [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", "/root"),
         ("HOSTNAME", hostname),
+    ];
+    let mut out: BTreeMap<String, String> = set.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    out.extend(declared(cx, pod, c));
+    out
+}
+
+/// The variables that a container's spec and the services around it declare, which its command line may refer to.
+pub(super) fn declared(cx: &Cx, pod: &Value, c: &Value) -> BTreeMap<String, String> {
+    let ns = s(pod, "/metadata/namespace");
+    let mut out = BTreeMap::new();
+    for (k, v) in [
         ("KUBERNETES_SERVICE_HOST", "10.43.0.1"),
         ("KUBERNETES_SERVICE_PORT", "443"),
         ("KUBERNETES_SERVICE_PORT_HTTPS", "443"),
@@ -166,5 +181,8 @@ mod tests {
     fn references_to_earlier_variables_are_replaced() {
         let known = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
         assert_eq!(expand("x$(A)y$(B)", &known), "x1y$(B)");
+        // an escaped one is no reference, and what is none stays as it is
+        assert_eq!(expand("$$(A) $$$(A) $A $(A", &known), "$(A) $1 $A $(A");
+        assert_eq!(expand("echo $$", &known), "echo $");
     }
 }

@@ -53,23 +53,13 @@ pub(super) fn lay_out(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) {
     for d in DIRS {
         fs.add_dir(d, 0o755);
     }
-    let (ns, image) = (s(pod, "/metadata/namespace"), s(c, "/image"));
+    let image = s(c, "/image");
     let name = env::of(cx, pod, c).get("HOSTNAME").cloned().unwrap_or_default();
     let ip = s(pod, "/status/podIP");
     let text = |path: &str, body: String| fs.add_file(path, body, 0o644);
     text("/etc/hostname", format!("{name}\n"));
-    text(
-        "/etc/hosts",
-        format!(
-            "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{ip}\t{name}\n"
-        ),
-    );
-    text(
-        "/etc/resolv.conf",
-        format!(
-            "search {ns}.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.43.0.10\noptions ndots:5\n"
-        ),
-    );
+    text("/etc/hosts", hosts(pod, ip, &name));
+    text("/etc/resolv.conf", resolver(pod));
     text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n".to_owned());
     let release = release(image);
     if !release.is_empty() {
@@ -83,6 +73,60 @@ pub(super) fn lay_out(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) {
         );
     }
     account(cx, pod, fs);
+}
+
+/// `/etc/hosts` as a kubelet writes it.
+fn hosts(pod: &Value, ip: &str, name: &str) -> String {
+    let mut out = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n".to_owned();
+    let domain = match s(pod, "/spec/subdomain") {
+        "" => String::new(),
+        sub => format!("{name}.{sub}.{}.svc.cluster.local\t", s(pod, "/metadata/namespace")),
+    };
+    out += &format!("{ip}\t{domain}{name}\n");
+    let aliases = arr(pod, "/spec/hostAliases");
+    if !aliases.is_empty() {
+        out += "\n# Entries added by HostAliases.\n";
+    }
+    for a in aliases {
+        let names: Vec<&str> = arr(a, "/hostnames").iter().filter_map(Value::as_str).collect();
+        out += &format!("{}\t{}\n", s(a, "/ip"), names.join("\t"));
+    }
+    out
+}
+
+/// `/etc/resolv.conf` as the pod's policy and settings make it.
+fn resolver(pod: &Value) -> String {
+    let ns = s(pod, "/metadata/namespace");
+    let policy = s(pod, "/spec/dnsPolicy");
+    let of_cluster = match policy {
+        "" | "ClusterFirst" => pod["spec"]["hostNetwork"] != true,
+        other => other == "ClusterFirstWithHostNet",
+    };
+    let words = |at: &str| arr(pod, at).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
+    let (mut searches, mut servers, mut options) = (Vec::new(), Vec::new(), Vec::new());
+    if of_cluster {
+        searches = vec![format!("{ns}.svc.cluster.local"), "svc.cluster.local".to_owned(), "cluster.local".to_owned()];
+        servers = vec!["10.43.0.10".to_owned()];
+        options = vec![("ndots".to_owned(), "5".to_owned())];
+    } else if policy != "None" {
+        servers = vec!["10.0.0.1".to_owned()];
+    }
+    searches.extend(words("/spec/dnsConfig/searches"));
+    servers.extend(words("/spec/dnsConfig/nameservers"));
+    for o in arr(pod, "/spec/dnsConfig/options") {
+        options.retain(|(k, _)| k != s(o, "/name"));
+        options.push((s(o, "/name").to_owned(), s(o, "/value").to_owned()));
+    }
+    let mut out = String::new();
+    if !searches.is_empty() {
+        out += &format!("search {}\n", searches.join(" "));
+    }
+    servers.iter().for_each(|ip| out += &format!("nameserver {ip}\n"));
+    let named = |(k, v): &(String, String)| if v.is_empty() { k.clone() } else { format!("{k}:{v}") };
+    if !options.is_empty() {
+        out += &format!("options {}\n", options.iter().map(named).collect::<Vec<_>>().join(" "));
+    }
+    out
 }
 
 /// A token of the pod's service account, for an audience of its own if one is told.
@@ -172,12 +216,25 @@ fn shown(cx: &Cx, pod: &Value, source: &Value) -> BTreeMap<String, Vec<u8>> {
     out
 }
 
+/// Whether a directory of a machine is one for data: what the system has in its own is not carried about.
+fn own_data(dir: &str) -> bool {
+    let words: Vec<&str> = dir.split('/').filter(|w| !w.is_empty()).collect();
+    matches!(words.as_slice(), ["tmp" | "mnt" | "srv" | "data" | "opt" | "home" | "var", _, ..] | ["data"])
+        && !matches!(
+            words.as_slice(),
+            ["var", "lib" | "log" | "run" | "cache"] | ["var", "lib", "rancher" | "kubelet", ..]
+        )
+}
+
 /// Where the data of a pod's volume is, when it is one that keeps data.
-fn place(cx: &Cx, ns: &str, uid: &str, v: &Value) -> Option<Place> {
+fn place(cx: &Cx, (ns, uid, node): (&str, &str, &str), v: &Value) -> Option<Place> {
     if let Some(claim) = v["persistentVolumeClaim"]["claimName"].as_str() {
         let claim = cx.get("persistentvolumeclaims", ns, claim)?;
         let pv = cx.get("persistentvolumes", "", s(claim, "/spec/volumeName"))?;
         return Some(voldata::of_volume(cx, pv));
+    }
+    if let Some(dir) = v["hostPath"]["path"].as_str().filter(|d| own_data(d)) {
+        return voldata::on_node(cx, node, dir);
     }
     if v["nfs"].is_object() {
         return voldata::share(cx, s(v, "/nfs/server"), s(v, "/nfs/path"));
@@ -187,7 +244,7 @@ fn place(cx: &Cx, ns: &str, uid: &str, v: &Value) -> Option<Place> {
 
 /// Puts the container's volumes in place; says which of them keep data.
 pub(super) fn mount(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) -> Vec<Mounted> {
-    let (ns, uid) = (s(pod, "/metadata/namespace"), s(pod, "/metadata/uid"));
+    let (ns, uid, node) = (s(pod, "/metadata/namespace"), s(pod, "/metadata/uid"), s(pod, "/spec/nodeName"));
     let mut kept = Vec::new();
     for m in arr(c, "/volumeMounts") {
         let Some(v) = arr(pod, "/spec/volumes").iter().find(|v| v["name"] == m["name"]) else { continue };
@@ -196,8 +253,9 @@ pub(super) fn mount(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) -> Vec
             // That has been there since the container began.
             continue;
         }
-        let sub = s(m, "/subPath");
-        if let Some(place) = place(cx, ns, uid, v) {
+        let told = m["subPathExpr"].as_str().map(|x| env::expand(x, &env::declared(cx, pod, c)));
+        let sub = told.as_deref().unwrap_or(s(m, "/subPath"));
+        if let Some(place) = place(cx, (ns, uid, node), v) {
             let place = place.below(sub);
             let seen = voldata::read(cx, &place);
             fs.add_dir(&path, 0o777);
@@ -210,6 +268,9 @@ pub(super) fn mount(cx: &mut Cx, pod: &Value, c: &Value, fs: &InMemoryFs) -> Vec
             }
             kept.push(Mounted { place, path, seen: Arc::new(Mutex::new(seen)) });
             continue;
+        }
+        if v["hostPath"].is_object() {
+            fs.add_dir(&path, 0o755);
         }
         for (file, bytes) in shown(cx, pod, v) {
             if sub.is_empty() {

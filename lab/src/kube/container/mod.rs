@@ -2,6 +2,9 @@
 //! the lab runs; data of persistent volumes goes back into the world.
 pub mod env;
 pub mod files;
+mod guarded;
+pub mod memory;
+pub mod network;
 pub mod programs;
 pub mod shell;
 pub mod voldata;
@@ -15,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::controllers::gpu::{self, Given};
+use super::controllers::images;
 use super::cx::Cx;
 use super::text::{arr, s};
 use crate::Lab;
@@ -58,6 +62,12 @@ impl Containers {
         if let Some(h) = self.with(|m| m.remove(&(uid.to_owned(), container.to_owned()))) {
             h.stop.cancel();
         }
+    }
+
+    /// The files of a container that somebody has been in.
+    #[must_use]
+    pub fn files(&self, uid: &str, container: &str) -> Option<Arc<InMemoryFs>> {
+        self.with(|m| m.get(&(uid.to_owned(), container.to_owned())).map(|h| h.fs.clone()))
     }
 
     /// What the main process of a container reads comes from here on through the other end.
@@ -142,6 +152,17 @@ pub fn spec<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
     ["/spec/containers", "/spec/initContainers", "/spec/ephemeralContainers"]
         .iter()
         .find_map(|p| arr(pod, p).iter().find(|c| s(c, "/name") == name))
+}
+
+/// The command line of container `c` of `pod`, its references to variables replaced: its command, or the entrypoint of
+/// its image as far as that is known, and its arguments.
+#[must_use]
+pub fn argv(cx: &Cx, pod: &Value, c: &Value) -> Vec<String> {
+    let all = || arr(c, "/command").iter().chain(arr(c, "/args")).filter_map(Value::as_str);
+    let bare = arr(c, "/command").is_empty();
+    let entry = images::entrypoint(s(c, "/image")).filter(|_| bare && all().next().is_none_or(|w| !shell::has(w)));
+    let known = if all().any(|w| w.contains('$')) { env::declared(cx, pod, c) } else { BTreeMap::new() };
+    entry.map(str::to_owned).into_iter().chain(all().map(|w| env::expand(w, &known))).collect()
 }
 
 /// Goes into a container; the first time its files are laid out.

@@ -4,30 +4,44 @@ use std::time::Duration;
 use bashkit::{Command, CommandContext, CommandStatus, async_trait};
 use serde_json::Value;
 
-use super::Inside;
+use super::{Inside, memory};
 use crate::guest::programs::{NOT_SIMULATED, duration, show_date};
 use crate::guest::shell::{Job, run_to_end};
-use crate::kube::hooks::{self, ServiceAnswer, ServiceRequest};
-use crate::kube::text::{arr, s};
+use crate::kube::text::arr;
 
 /// Names of these programs.
-pub(super) const NAMES: &[&str] =
-    &["sleep", "date", "hostname", "ps", "wget", "curl", "nslookup", "uname", "whoami", "id", "stty", "tty", "chroot"];
+pub(super) const NAMES: &[&str] = &[
+    "sleep",
+    "date",
+    "hostname",
+    "ps",
+    "wget",
+    "curl",
+    "nslookup",
+    "uname",
+    "whoami",
+    "id",
+    "stty",
+    "tty",
+    "chroot",
+    "stress",
+    "stress-ng",
+];
 
 /// One of these programs in one container.
 pub(super) struct Tool(pub Inside, pub &'static str);
 
-struct Said {
-    code: i32,
-    out: Vec<u8>,
-    err: String,
+pub(super) struct Said {
+    pub code: i32,
+    pub out: Vec<u8>,
+    pub err: String,
 }
 
 impl Said {
-    fn out(text: impl Into<Vec<u8>>) -> Said {
+    pub fn out(text: impl Into<Vec<u8>>) -> Said {
         Said { code: 0, out: text.into(), err: String::new() }
     }
-    fn err(code: i32, text: impl Into<String>) -> Said {
+    pub fn err(code: i32, text: impl Into<String>) -> Said {
         Said { code, out: Vec::new(), err: text.into() }
     }
 }
@@ -41,6 +55,19 @@ impl Command for Tool {
             "date" => self.date(&args),
             "hostname" => Said::out(format!("{}\n", self.0.env.get("HOSTNAME").cloned().unwrap_or_default())),
             "ps" => self.ps(),
+            memory::TOO_MUCH => {
+                self.0.too_much().await;
+                Said::out("")
+            }
+            "stress" | "stress-ng" => {
+                let load = memory::load(&[&[self.1], args.as_slice()].concat()).unwrap_or_default();
+                let told = format!(
+                    "{}: info: [1] dispatching hogs: {} cpu, 0 io, {} vm, 0 hdd\n",
+                    self.1, load.cores, load.holders
+                );
+                ctx.stdout.write_all(told.as_bytes()).await?;
+                self.stress(&load).await
+            }
             "nslookup" => self.nslookup(&args),
             super::shell::SMI | super::files::TOOL => self.smi(&args),
             "uname" => Said::out(if args.contains(&"-a") {
@@ -58,9 +85,8 @@ impl Command for Tool {
                 None => Said { code: 1, out: "not a tty\n".into(), err: String::new() },
             },
             "chroot" => self.chroot(ctx.args).await,
-            "whoami" => Said::out("root\n"),
-            "id" => Said::out(if args.contains(&"-u") { "0\n" } else { "uid=0(root) gid=0(root) groups=0(root)\n" }),
-            _ => self.fetch(&args),
+            "whoami" | "id" => self.who(&args),
+            _ => self.fetch(&args).await,
         };
         if !said.out.is_empty() {
             ctx.stdout.write_all(&said.out).await?;
@@ -99,6 +125,31 @@ impl Tool {
         }
     }
 
+    /// Whom the container runs as.
+    fn who(&self, args: &[&str]) -> Said {
+        let c = super::spec(&self.0.pod, &self.0.container).cloned().unwrap_or_default();
+        let (own, all) = (&c["securityContext"], &self.0.pod["spec"]["securityContext"]);
+        let number = |k: &str| own[k].as_u64().or(all[k].as_u64()).unwrap_or(0);
+        let (user, group) = (number("runAsUser"), number("runAsGroup"));
+        if self.1 == "whoami" {
+            return match user {
+                0 => Said::out("root\n"),
+                n => Said::err(1, format!("whoami: unknown uid {n}\n")),
+            };
+        }
+        let mut groups = vec![group];
+        groups.extend(all["fsGroup"].as_u64());
+        groups.extend(arr(all, "/supplementalGroups").iter().filter_map(Value::as_u64));
+        let named = |n: &u64| if *n == 0 { "0(root)".to_owned() } else { n.to_string() };
+        let list = |sep: &str, f: &dyn Fn(&u64) -> String| groups.iter().map(f).collect::<Vec<_>>().join(sep);
+        Said::out(match args {
+            ["-u"] => format!("{user}\n"),
+            ["-g"] => format!("{group}\n"),
+            ["-G"] => format!("{}\n", list(" ", &u64::to_string)),
+            _ => format!("uid={} gid={} groups={}\n", named(&user), named(&group), list(",", &named)),
+        })
+    }
+
     /// A command on the node itself, whose root is mounted here.
     async fn chroot(&self, args: &[String]) -> Said {
         let [dir, rest @ ..] = args else { return Said::err(1, "chroot: missing operand\n") };
@@ -133,106 +184,25 @@ impl Tool {
         Said::out(format!("{}\n", show_date(format, now / 1000, now % 1000 * 1_000_000)))
     }
 
+    /// A load that holds memory and keeps cores busy, as long as it is let.
+    async fn stress(&self, load: &memory::Load) -> Said {
+        if load.bytes > self.0.memory() {
+            self.0.too_much().await;
+        }
+        let ms = load.ms.unwrap_or(u64::MAX / 4);
+        self.0.lab.clock().sleep(Duration::from_millis(ms)).await;
+        Said::out(format!("{}: info: [1] successful run completed in {}s\n", self.1, ms / 1000))
+    }
+
     fn ps(&self) -> Said {
         let c = super::spec(&self.0.pod, &self.0.container).cloned().unwrap_or_default();
-        let words: Vec<&str> = arr(&c, "/command").iter().chain(arr(&c, "/args")).filter_map(Value::as_str).collect();
+        let all = arr(&c, "/command").iter().chain(arr(&c, "/args")).filter_map(Value::as_str);
+        let words: Vec<String> = all.map(|w| super::env::expand(w, &self.0.env)).collect();
         let main = if words.is_empty() {
             self.0.image.rsplit('/').next().unwrap_or("app").to_owned()
         } else {
             words.join(" ")
         };
         Said::out(format!("PID   USER     TIME  COMMAND\n    1 root      0:00 {main}\n    7 root      0:00 ps\n"))
-    }
-
-    /// Service that a host name or address means: namespace and name.
-    fn service(&self, host: &str) -> Option<(String, String, String)> {
-        let own = s(&self.0.pod, "/metadata/namespace").to_owned();
-        let mut parts = host.split('.');
-        let (name, ns) = (parts.next()?.to_owned(), parts.next().map_or(own, str::to_owned));
-        self.0.lab.with(|w| {
-            let store = &w.clusters.get(&self.0.cluster)?.store;
-            if let Some(o) = store.get("services", &ns, &name) {
-                return Some((ns, name, s(o, "/spec/clusterIP").to_owned()));
-            }
-            let by_ip = store.all("services", "").find(|o| s(o, "/spec/clusterIP") == host)?;
-            Some((s(by_ip, "/metadata/namespace").into(), s(by_ip, "/metadata/name").into(), host.to_owned()))
-        })
-    }
-
-    fn nslookup(&self, args: &[&str]) -> Said {
-        let name = args.iter().find(|a| !a.starts_with('-')).copied().unwrap_or_default();
-        let head = "Server:\t\t10.43.0.10\nAddress:\t10.43.0.10:53\n\n";
-        match self.service(name) {
-            Some((ns, service, ip)) => {
-                Said::out(format!("{head}Name:\t{service}.{ns}.svc.cluster.local\nAddress: {ip}\n\n"))
-            }
-            None => Said { code: 1, out: head.into(), err: format!("** server can't find {name}: NXDOMAIN\n\n") },
-        }
-    }
-
-    /// `wget` and `curl` inside the cluster.
-    fn fetch(&self, args: &[&str]) -> Said {
-        let url =
-            args.iter().rev().find(|a| !a.starts_with('-') && (a.contains('.') || a.contains(':') || a.len() > 1));
-        let Some(url) = url else { return Said::err(1, format!("{}: no URL given\n", self.1)) };
-        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-        let (at, path) = rest.find('/').map_or((rest, "/"), |i| rest.split_at(i));
-        let (host, port) = at.split_once(':').unwrap_or((at, if scheme == "https" { "443" } else { "80" }));
-        let curl = self.1 == "curl";
-        let Some(answer) = self.answer(scheme, host, port, path) else {
-            return if curl {
-                Said::err(6, format!("curl: (6) Could not resolve host: {host}\n"))
-            } else {
-                Said::err(1, format!("wget: bad address '{host}'\n"))
-            };
-        };
-        match (answer, curl) {
-            (Err(()), true) => Said::err(
-                7,
-                format!("curl: (7) Failed to connect to {host} port {port} after 1 ms: Could not connect to server\n"),
-            ),
-            (Err(()), false) => {
-                Said::err(1, format!("wget: can't connect to remote host ({host}): Connection refused\n"))
-            }
-            (Ok(a), true)
-                if args.iter().any(|f| f.starts_with("-f") || *f == "-sf" || *f == "-sSf") && a.status >= 400 =>
-            {
-                Said::err(22, format!("curl: (22) The requested URL returned error: {}\n", a.status))
-            }
-            (Ok(a), true) if args.contains(&"%{http_code}") => Said::out(a.status.to_string()),
-            (Ok(a), false) if a.status >= 400 => {
-                Said::err(1, format!("wget: server returned error: HTTP/1.1 {}\n", a.status))
-            }
-            (Ok(a), _) => Said::out(a.body),
-        }
-    }
-
-    fn answer(&self, scheme: &str, host: &str, port: &str, path: &str) -> Option<Result<ServiceAnswer, ()>> {
-        let (ns, name) = match self.service(host) {
-            Some((ns, name, _)) => (ns, name),
-            None => return self.pod_answer(host, port, path),
-        };
-        let req = ServiceRequest {
-            namespace: ns,
-            service: name,
-            port: port.to_owned(),
-            scheme: scheme.to_owned(),
-            method: "GET".to_owned(),
-            path: path.to_owned(),
-            ..ServiceRequest::default()
-        };
-        let a = self.0.lab.with(|w| hooks::service_http(&self.0.lab, w, &self.0.cluster, &req));
-        Some(if a.status == 503 { Err(()) } else { Ok(a) })
-    }
-
-    /// A request to the address of a pod, or to this one.
-    fn pod_answer(&self, host: &str, port: &str, path: &str) -> Option<Result<ServiceAnswer, ()>> {
-        let own = matches!(host, "localhost" | "127.0.0.1");
-        let ip = if own { s(&self.0.pod, "/status/podIP").to_owned() } else { host.to_owned() };
-        self.0.lab.with(|w| {
-            let c = w.clusters.get(&self.0.cluster)?;
-            let pod = c.store.all("pods", "").find(|p| s(p, "/status/podIP") == ip)?.clone();
-            Some(hooks::pod_http(&self.0.lab, w, &self.0.cluster, &pod, port.parse().unwrap_or(80), path).ok_or(()))
-        })
     }
 }

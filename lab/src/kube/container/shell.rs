@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError};
 use bashkit::{Bash, Builtin, BuiltinContext, CommandResolver, ExecOptions, ExecResult, async_trait};
 use tokio::sync::mpsc;
 
+use super::guarded::Guarded;
 use super::programs::{NAMES, Tool};
-use super::{Inside, files, voldata};
+use super::{Inside, files, memory, voldata};
 use crate::bash::{self, Chunk, LiveIn};
 use crate::guest::fs::image::{SHELL_BUILTINS, SHELL_PROGRAMS};
 use crate::kube::cx::with_cluster;
@@ -85,7 +86,7 @@ pub fn has(program: &str) -> bool {
 }
 
 fn build(i: &Inside, pipe: Option<Arc<LiveIn>>) -> Bash {
-    let mut b = bash::builder(i.fs.clone())
+    let mut b = bash::builder(Arc::new(Guarded::of(i)))
         .username("root")
         .hostname(i.env.get("HOSTNAME").cloned().unwrap_or_default())
         .cwd(&i.cwd)
@@ -96,7 +97,7 @@ fn build(i: &Inside, pipe: Option<Arc<LiveIn>>) -> Bash {
         b = b.env(k, v);
     }
     let own = if i.gpus.is_some() { &[SMI, files::TOOL][..] } else { &[] };
-    for name in NAMES.iter().chain(own) {
+    for name in NAMES.iter().chain(own).chain(&[memory::TOO_MUCH]) {
         b = b.command(*name, Tool(i.clone(), name));
     }
     if let Some(p) = pipe {
@@ -108,6 +109,7 @@ fn build(i: &Inside, pipe: Option<Arc<LiveIn>>) -> Bash {
 /// Runs a command line and returns its exit status; volumes are kept afterwards.
 pub async fn run(i: &Inside, argv: &[String], input: Input, out: &mpsc::Sender<Chunk>) -> i32 {
     let (text, args) = script(argv);
+    let text = memory::beyond_of(argv, i.memory()).unwrap_or(text);
     let (text, options, pipe) = bash::with_input(text, input, ExecOptions::new().positional(args));
     let mut bash = build(i, pipe);
     let code = bash::execute(&mut bash, "sh", &text, options, out).await;

@@ -50,7 +50,8 @@ pub fn share(cx: &Cx, server: &str, path: &str) -> Option<Place> {
     Some(Place::Machine { vmid, dir: path.trim_end_matches('/').to_owned() })
 }
 
-fn on_node(cx: &Cx, node: &str, dir: &str) -> Option<Place> {
+/// A directory of a node's machine, when that is one of the lab.
+pub(super) fn on_node(cx: &Cx, node: &str, dir: &str) -> Option<Place> {
     let vmid = cx.c.nodes.get(node)?.vmid;
     cx.lab.guests().get(vmid)?;
     Some(Place::Machine { vmid, dir: dir.trim_end_matches('/').to_owned() })

@@ -25,17 +25,18 @@ pub fn due(cx: &mut Cx, ns: &str, name: &str) {
     one(cx, ns, name, true);
 }
 
-/// Average CPU of a workload's pods in percent of what they request.
-fn utilization(cx: &Cx, ns: &str, target: &Value) -> Result<i64, String> {
+/// Average CPU of a workload's pods in percent of what they request, and in thousandths of a core.
+fn utilization(cx: &Cx, ns: &str, target: &Value) -> Result<(i64, i64), String> {
     let fail = |why: String| Err(format!("failed to get cpu utilization: {why}"));
     if !metrics::up(cx.c) {
         return fail(
             "unable to get metrics for resource cpu: no metrics returned from resource metrics API".to_owned(),
         );
     }
-    let (mut used, mut asked) = (0, 0);
+    let (mut used, mut asked, mut count) = (0, 0, 0);
     let behind = cx.c.store.select("pods", ns, &target["spec"]["selector"]);
     for p in behind.into_iter().filter(|p| pods::is_ready(p)) {
+        count += 1;
         for c in arr(p, "/spec/containers") {
             let request = milli(&c["resources"]["requests"]["cpu"]);
             if request == 0 {
@@ -49,7 +50,7 @@ fn utilization(cx: &Cx, ns: &str, target: &Value) -> Result<i64, String> {
     if asked == 0 {
         fail("no pods returned by selector while calculating replica count".to_owned())
     } else {
-        Ok(used * 100 / asked)
+        Ok((used * 100 / asked, used / count))
     }
 }
 
@@ -82,8 +83,8 @@ fn one(cx: &mut Cx, ns: &str, name: &str, late: bool) {
     let use_now = utilization(cx, ns, &t);
     let ideal = match (goal(&h), &use_now) {
         // a tenth more or less changes nothing
-        (Some(goal), Ok(now)) if (now - goal).abs() * 10 <= goal => have,
-        (Some(goal), Ok(now)) => (have * now + goal - 1) / goal,
+        (Some(goal), Ok((now, _))) if (now - goal).abs() * 10 <= goal => have,
+        (Some(goal), Ok((now, _))) => (have * now + goal - 1) / goal,
         _ => have,
     };
     if let (Err(e), true) = (&use_now, (min..=max).contains(&have)) {
@@ -105,8 +106,10 @@ fn one(cx: &mut Cx, ns: &str, name: &str, late: bool) {
             "Current number of replicas below Spec.MinReplicas"
         } else if have > max {
             "Current number of replicas above Spec.MaxReplicas"
+        } else if want > have {
+            "cpu resource utilization (percentage of request) above target"
         } else {
-            "cpu resource utilization (percentage of request) decides"
+            "All metrics below target"
         };
         cx.event(
             &h,
@@ -159,7 +162,7 @@ fn unable(cx: &mut Cx, h: &Value, target: &Value, why: &str) {
 }
 
 /// What the conditions say.
-fn report(o: &mut Value, stamp: &str, now: Result<i64, String>, (ideal, min, max): (i64, i64, i64), held: bool) {
+fn report(o: &mut Value, stamp: &str, now: Result<(i64, i64), String>, (ideal, min, max): (i64, i64, i64), held: bool) {
     let (reason, text) = if held {
         (
             "ScaleDownStabilized",
@@ -170,9 +173,9 @@ fn report(o: &mut Value, stamp: &str, now: Result<i64, String>, (ideal, min, max
     };
     set_condition(o, stamp, "AbleToScale", "True", reason, text);
     match now {
-        Ok(percent) => {
+        Ok((percent, average)) => {
             o["status"]["currentMetrics"] = json!([{"type": "Resource", "resource": {"name": "cpu",
-                "current": {"averageUtilization": percent, "averageValue": "0"}}}]);
+                "current": {"averageUtilization": percent, "averageValue": format!("{average}m")}}}]);
             let text = "the HPA was able to successfully calculate a replica count from cpu resource utilization (percentage of request)";
             set_condition(o, stamp, "ScalingActive", "True", "ValidMetricFound", text);
         }

@@ -2,7 +2,7 @@
 use gpuhost_stdlib::core::clock::Mode;
 use serde_json::Value;
 
-use super::super::container::shell;
+use super::super::container::{self, memory, shell};
 use super::super::cx::Cx;
 use super::super::text::{arr, s};
 use super::{gpu, helm, images, probes, scheduler};
@@ -50,14 +50,9 @@ impl Run {
     }
 }
 
-/// The command line that a container is given.
-fn argv(c: &Value) -> Vec<String> {
-    arr(c, "/command").iter().chain(arr(c, "/args")).filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
 /// The command line of a container, when it is one that the lab can run.
 fn command(cx: &mut Cx, pod: &Value, c: &Value) -> Option<Vec<String>> {
-    let words = argv(c);
+    let words = container::argv(cx, pod, c);
     let first = words.first()?;
     if first.ends_with(shell::SMI) {
         let gpus = gpu::given(cx, pod, c).is_some();
@@ -65,7 +60,8 @@ fn command(cx: &mut Cx, pod: &Value, c: &Value) -> Option<Vec<String>> {
     }
     let base = images::plain(s(c, "/image"));
     let scripted = shell::script(&words).0 != shell::script(&words[..1]).0 && first.ends_with("sh");
-    (scripted || base && shell::has(first)).then_some(words)
+    let greedy = memory::is_greedy(pod, c, &words);
+    (scripted || greedy || base && shell::has(first)).then_some(words)
 }
 
 /// Whether a command line never ends by itself.
@@ -77,7 +73,7 @@ fn endless(words: &[String]) -> bool {
 /// How a container runs whose command line the lab can run.
 #[must_use]
 pub fn scripted(cx: &mut Cx, pod: &Value, c: &Value) -> Option<Run> {
-    if c["stdin"] == true && shell::is_interactive(&argv(c)) {
+    if c["stdin"] == true && shell::is_interactive(&container::argv(cx, pod, c)) {
         // It waits for somebody who attaches.
         return Some(Run::forever(300));
     }
@@ -109,9 +105,12 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
     if let Some(run) = scripted(cx, pod, c) {
         return run;
     }
-    let words = argv(c);
-    if let Some(first) = words.first().filter(|w| w.ends_with(shell::SMI)) {
+    let words = container::argv(cx, pod, c);
+    if let Some(first) = words.first().filter(|w| w.ends_with(shell::SMI) || images::lacks(image, w)) {
         return Run::Missing(first.clone());
+    }
+    if image.contains("hello-world") && words.is_empty() {
+        return Run::Exit { code: 0, after_ms: 200, log: images::HELLO.to_owned() };
     }
     if images::plain(image) && arr(c, "/command").is_empty() && arr(c, "/args").is_empty() {
         // A bare shell image: its shell ends at once unless it is given something to read.

@@ -1,9 +1,11 @@
 //! The life of a pod's containers, each by itself: it is started, comes up, is probed, ends and is started again after a
 //! growing pause. Grade: source (pkg/kubelet/kuberuntime, pkg/kubelet/images and pkg/kubelet/prober of kubernetes).
+use bashkit::FileSystem as _;
+use futures::FutureExt as _;
 use serde_json::Value;
 
 use super::super::KubeEvent;
-use super::super::container::spec;
+use super::super::container::{self, spec};
 use super::super::cx::{Cx, key};
 use super::super::state::{Due, Life, PodStage, Probe};
 use super::super::store::meta::parse_time;
@@ -11,8 +13,9 @@ use super::super::text::{arr, s};
 use super::behaviour::{self, Run};
 use super::logs::{append, repeat, rotate};
 use super::probes::{self, Verdict};
-use super::status::{self, is_sidecar};
-use super::{effects, images, kubelet, needs, pods, registry, shell};
+use super::pulls::{pull, pulled};
+use super::status::{self, End, is_sidecar};
+use super::{effects, images, kubelet, lifecycle, needs, pods, pulls, shell};
 use crate::kube::k3s::node::minor;
 
 /// The longest pause before a container is started again, and how long it has to run for the pause to be short again.
@@ -30,12 +33,12 @@ fn formatted(pod: &Value) -> String {
     format!("{}_{}({})", s(m, "/name"), s(m, "/namespace"), s(m, "/uid"))
 }
 
-fn life<'a>(cx: &'a mut Cx, uid: &str, name: &str) -> Option<&'a mut Life> {
+pub(super) fn life<'a>(cx: &'a mut Cx, uid: &str, name: &str) -> Option<&'a mut Life> {
     Some(cx.c.pods.get_mut(uid)?.lives.entry(name.to_owned()).or_default())
 }
 
 /// The pod and its node, as long as a kubelet looks after its containers.
-fn held(cx: &Cx, uid: &str) -> Option<(Value, String)> {
+pub(super) fn held(cx: &Cx, uid: &str) -> Option<(Value, String)> {
     let rt = cx.c.pods.get(uid)?;
     let over = matches!(rt.stage, PodStage::Done | PodStage::Stopping);
     if over || !cx.c.nodes.get(&rt.node).is_some_and(|n| n.posting) {
@@ -45,7 +48,7 @@ fn held(cx: &Cx, uid: &str) -> Option<(Value, String)> {
 }
 
 /// Something falls due for a container, unless it starts or ends before.
-fn later(cx: &mut Cx, uid: &str, name: &str, due: Due, delay_ms: u64) {
+pub(super) fn later(cx: &mut Cx, uid: &str, name: &str, due: Due, delay_ms: u64) {
     let Some(run) = life(cx, uid, name).map(|l| l.run) else { return };
     let (cluster, uid, container) = (cx.c.id.clone(), uid.to_owned(), name.to_owned());
     cx.later(delay_ms, KubeEvent::Container { cluster, uid, container, run, due });
@@ -64,13 +67,11 @@ pub fn due(cx: &mut Cx, uid: &str, name: &str, run: u64, due: &Due) {
             stepped(cx, uid, &pod, &c, run);
         }
         Due::Start => again(cx, uid, &pod, &c, &node),
-        Due::BackOff => backs_off(cx, uid, &pod, &c),
+        Due::BackOff => pulls::backs_off(cx, uid, &pod, &c),
         Due::Pull => pull(cx, uid, &pod, &c, &node),
         Due::Probe(probe) => probe_now(cx, uid, &pod, &c, *probe),
         Due::Kill => {
-            cx.lab.kube().containers.end(uid, name);
-            let code = if images::web(s(&c, "/image")) { 0 } else { 137 };
-            ended(cx, uid, &pod, name, code, "");
+            stopped(cx, uid, name);
         }
     }
 }
@@ -133,9 +134,16 @@ pub(super) fn start(cx: &mut Cx, uid: &str, pod: &Value, list: &[Value], node: &
         });
         ended(cx, uid, pod, name, 128, "");
     }
+    // with the address that it has by now
+    let Some(pod) = cx.get("pods", &ns, &pod_name).cloned() else { return };
     for (c, run, _) in going {
         let name = s(c, "/name").to_owned();
-        act(cx, uid, pod, c, run);
+        let run = match run {
+            Run::Shell(_) => Run::Shell(container::argv(cx, &pod, c)),
+            other => other,
+        };
+        act(cx, uid, &pod, c, run);
+        lifecycle::started(cx, uid, &pod, c);
         for probe in [Probe::Startup, Probe::Liveness] {
             let p = &c[probe.field()];
             if p.is_object() && (probe == Probe::Startup || c["startupProbe"].is_null()) {
@@ -347,9 +355,56 @@ pub fn script_ended(cx: &mut Cx, uid: &str, name: &str, code: i64) {
     ended(cx, uid, &pod, name, code, "");
 }
 
+/// The kernel has ended a container that took more memory than it may.
+pub fn out_of_memory(cx: &mut Cx, uid: &str, name: &str) {
+    let Some((pod, _)) = held(cx, uid) else { return };
+    if !super::ephemeral::ended(cx, &pod, name, 137) {
+        ended_as(cx, uid, &pod, name, End { code: 137, out_of_memory: true, ..End::default() });
+    }
+    cx.lab.kube().containers.end(uid, name);
+}
+
+/// A container has been stopped, but not for good.
+pub(super) fn stopped(cx: &mut Cx, uid: &str, name: &str) {
+    let Some((pod, _)) = held(cx, uid) else { return };
+    let code = spec(&pod, name).map_or(137, |c| if images::web(s(c, "/image")) { 0 } else { 137 });
+    ended(cx, uid, &pod, name, code, "");
+    cx.lab.kube().containers.end(uid, name);
+}
+
+/// What a container leaves to say: its file for that, or the end of its log.
+fn last_words(cx: &Cx, uid: &str, c: &Value, code: i64) -> String {
+    let name = s(c, "/name");
+    let path = match s(c, "/terminationMessagePath") {
+        "" => "/dev/termination-log",
+        path => path,
+    };
+    // files of a container are in memory: reading them never waits
+    let file = cx.lab.kube().containers.files(uid, name);
+    let file = file.and_then(|fs| fs.read_file(std::path::Path::new(path)).now_or_never()?.ok()).unwrap_or_default();
+    if !file.is_empty() {
+        return String::from_utf8_lossy(&file[..file.len().min(4096)]).into_owned();
+    }
+    if code == 0 || s(c, "/terminationMessagePolicy") != "FallbackToLogsOnError" {
+        return String::new();
+    }
+    let text =
+        cx.c.pods.get(uid).and_then(|rt| rt.log.get(name)).map(super::super::state::Log::text).unwrap_or_default();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let tail: String = lines[lines.len().saturating_sub(80)..].concat();
+    let from = (tail.len().saturating_sub(2048)..).find(|i| tail.is_char_boundary(*i)).unwrap_or(0);
+    tail[from..].to_owned()
+}
+
 /// A container has ended.
 pub fn ended(cx: &mut Cx, uid: &str, pod: &Value, name: &str, code: i64, log: &str) {
     append(cx, uid, name, log);
+    ended_as(cx, uid, pod, name, code.into());
+}
+
+fn ended_as(cx: &mut Cx, uid: &str, pod: &Value, name: &str, mut end: End) {
+    let code = end.code;
+    end.message = spec(pod, name).map(|c| last_words(cx, uid, c, code)).unwrap_or_default();
     let now = cx.now();
     let Some(l) = life(cx, uid, name) else { return };
     l.run += 1;
@@ -372,10 +427,10 @@ pub fn ended(cx: &mut Cx, uid: &str, pod: &Value, name: &str, code: i64, log: &s
     if again {
         l.ends += 1;
         let ends = l.ends;
-        return restart(cx, uid, pod, name, code, ends);
+        return restart(cx, uid, pod, name, end, ends);
     }
     l.done = true;
-    status::edit(cx, &ns, &pod_name, |e| e.end(name, code));
+    status::edit(cx, &ns, &pod_name, |e| e.end(name, end));
     match place {
         Some(i) if code == 0 => kubelet::next_init(cx, uid, pod, i),
         Some(_) => finish(cx, uid, &ns, &pod_name, code),
@@ -423,6 +478,9 @@ pub fn overdue(cx: &mut Cx, ns: &str, name: &str) {
     cx.lab.kube().containers.end_pod(&uid);
     let running = |c: &&Value| c["state"]["running"].is_object();
     let names: Vec<String> = status::statuses(&pod).filter(running).map(|c| s(c, "/name").to_owned()).collect();
+    for n in &names {
+        cx.container_event(&pod, n, true, "Killing", &format!("Stopping container {n}"));
+    }
     status::edit(cx, ns, name, |e| {
         e.fail(reason, text);
         names.iter().for_each(|n| e.end(n, 137));
@@ -431,7 +489,7 @@ pub fn overdue(cx: &mut Cx, ns: &str, name: &str) {
 }
 
 /// How long the `ends`th restart waits: not at all, then ten seconds, twice as long each time.
-fn pause(ends: u32) -> u64 {
+pub(super) fn pause(ends: u32) -> u64 {
     if ends < 2 { 0 } else { (10_000u64 << (ends - 2).min(5)).min(LONGEST_MS) }
 }
 
@@ -441,10 +499,10 @@ fn duration(ms: u64) -> String {
     if m > 0 { format!("{m}m{sec}s") } else { format!("{sec}s") }
 }
 
-fn restart(cx: &mut Cx, uid: &str, pod: &Value, name: &str, code: i64, ends: u32) {
+fn restart(cx: &mut Cx, uid: &str, pod: &Value, name: &str, end: End, ends: u32) {
     let (ns, pod_name) = key(pod);
     let pause = pause(ends);
-    status::edit(cx, &ns, &pod_name, |e| e.end(name, code));
+    status::edit(cx, &ns, &pod_name, |e| e.end(name, end));
     let live =
         cx.get("pods", &ns, &pod_name).and_then(|p| status::of(p, name)).map(|st| st["state"]["terminated"].clone());
     if let Some(end) = live.filter(|end| end["reason"] == status::START && pause == 0) {
@@ -465,120 +523,9 @@ fn restart(cx: &mut Cx, uid: &str, pod: &Value, name: &str, code: i64, ends: u32
 
 /// The pause is over.
 fn again(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &str) {
+    pulls::pulling(cx, pod, c, node);
     pulled(cx, pod, c, node, 0);
     start(cx, uid, pod, std::slice::from_ref(c), node);
-}
-
-/// The events of an image that is there, after `ms` of pulling it.
-pub(super) fn pulled(cx: &mut Cx, pod: &Value, c: &Value, node: &str, ms: u64) {
-    let image = s(c, "/image").to_owned();
-    let fresh = cx.node_rt(node).images.insert(image.clone());
-    let text = if fresh || s(c, "/imagePullPolicy") == "Always" {
-        if !fresh && ms == 0 {
-            cx.container_event(pod, s(c, "/name"), true, "Pulling", &format!("Pulling image \"{image}\""));
-        }
-        let took = if ms >= 1000 { format!("{}s", ms as f64 / 1000.0) } else { format!("{}ms", ms.max(412)) };
-        let size = images::mib(&image) * 1_048_576;
-        format!("Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {size} bytes.")
-    } else {
-        // since 1.35 the kubelet looks whether the pod may use what another one has pulled
-        let may = if minor(&cx.c.version) >= 35 { " and can be accessed by the pod" } else { "" };
-        format!("Container image \"{image}\" already present on machine{may}")
-    };
-    cx.container_event(pod, s(c, "/name"), true, "Pulled", &text);
-}
-
-/// Why an image cannot be pulled now.
-fn not_pulled(cx: &Cx, image: &str) -> Option<String> {
-    registry::refused(&cx.w.pushed, image).or_else(|| images::limited(image).filter(|_| cx.w.pulls_limited))
-}
-
-/// Why a container's image cannot be had: waiting reason, message, and the events before `Error: reason`.
-fn unavailable(cx: &mut Cx, c: &Value, node: &str) -> Option<(&'static str, String, &'static str, String)> {
-    let image = s(c, "/image");
-    if s(c, "/imagePullPolicy") == "Never" && !cx.node_rt(node).images.contains(image) {
-        let text = format!("Container image \"{image}\" is not present with pull policy of Never");
-        return Some(("ErrImageNeverPull", text.clone(), "ErrImageNeverPull", text));
-    }
-    if let Some(why) = registry::unreadable(image) {
-        return Some(("InvalidImageName", why.clone(), "InspectFailed", why));
-    }
-    if s(c, "/imagePullPolicy") != "Always" && cx.node_rt(node).images.contains(image) {
-        return None;
-    }
-    let why = not_pulled(cx, image)?;
-    let text = format!("Failed to pull image \"{image}\": {why}");
-    Some(("ErrImagePull", why, "Failed", text))
-}
-
-/// Whether a container's image can be had; says so if not, and tries again later.
-pub(super) fn has_image(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &str) -> bool {
-    let (name, image) = (s(c, "/name"), s(c, "/image"));
-    let Some((reason, message, event, text)) = unavailable(cx, c, node) else { return true };
-    if let Some(l) = life(cx, uid, name) {
-        l.run += 1;
-        l.pulls += 1;
-        image.clone_into(&mut l.image);
-    }
-    if reason == "ErrImagePull" && registry::stranger(&cx.w.pushed, image) {
-        let text = format!("The lab's registries do not have \"{image}\": if yours do, `gpuhost lab push {image}`");
-        cx.event(pod, true, "UnknownToLab", &text, "gpuhost-lab");
-    }
-    if reason == "ErrImagePull" {
-        cx.container_event(pod, name, true, "Pulling", &format!("Pulling image \"{image}\""));
-    }
-    cx.container_event(pod, name, false, event, &text);
-    cx.container_event(pod, name, false, "Failed", &format!("Error: {reason}"));
-    let (ns, pod_name) = key(pod);
-    status::edit(cx, &ns, &pod_name, |e| e.wait(name, reason, &message));
-    later(cx, uid, name, Due::BackOff, 2000);
-    false
-}
-
-fn backs_off(cx: &mut Cx, uid: &str, pod: &Value, c: &Value) {
-    let (name, image) = (s(c, "/name"), s(c, "/image"));
-    let pulls = life(cx, uid, name).map_or(1, |l| l.pulls);
-    if let Some(why) = not_pulled(cx, image).filter(|_| registry::unreadable(image).is_none()) {
-        let (ns, pod_name) = key(pod);
-        let text = format!("Back-off pulling image \"{image}\"");
-        cx.container_event(pod, name, true, "BackOff", &text);
-        cx.container_event(pod, name, false, "Failed", "Error: ImagePullBackOff");
-        let message = format!("{text}: ErrImagePull: {why}");
-        status::edit(cx, &ns, &pod_name, |e| e.wait(name, "ImagePullBackOff", &message));
-    }
-    later(cx, uid, name, Due::Pull, pause(pulls + 1).max(10_000));
-}
-
-/// Pulls the image of one container that waits for it.
-fn pull(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &str) {
-    if has_image(cx, uid, pod, c, node) {
-        pulled(cx, pod, c, node, images::mib(s(c, "/image")) * 25 + 800);
-        start(cx, uid, pod, std::slice::from_ref(c), node);
-    }
-}
-
-/// Containers of a pod whose image has changed begin anew.
-pub(super) fn changed(cx: &mut Cx, uid: &str, pod: &Value) {
-    let Some((_, node)) = held(cx, uid) else { return };
-    let Some(rt) = cx.c.pods.get(uid) else { return };
-    let other =
-        |c: &&Value| rt.lives.get(s(c, "/name")).is_some_and(|l| !l.image.is_empty() && l.image != s(c, "/image"));
-    let list: Vec<Value> = arr(pod, "/spec/containers").iter().filter(other).cloned().collect();
-    for c in list {
-        let name = s(&c, "/name");
-        if let Some(l) = life(cx, uid, name) {
-            s(&c, "/image").clone_into(&mut l.image);
-            l.pulls = 0;
-        }
-        if status::of(pod, name).is_some_and(|st| st["state"]["running"].is_object()) {
-            let text = format!("Container {name} definition changed, will be restarted");
-            cx.container_event(pod, name, true, "Killing", &text);
-            cx.lab.kube().containers.end(uid, name);
-            let (ns, pod_name) = key(pod);
-            status::edit(cx, &ns, &pod_name, |e| e.end(name, 0));
-        }
-        pull(cx, uid, pod, &c, &node);
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::super::cx::{Cx, key};
 use super::super::text::{arr, s, sha256};
 use super::behaviour::{self, Run};
-use super::{containers, shell};
+use super::{containers, images, shell};
 
 const STATUSES: &str = "ephemeralContainerStatuses";
 
@@ -20,8 +20,9 @@ pub fn start(cx: &mut Cx, pod: &Value) {
     for c in fresh {
         let container = s(&c, "/name").to_owned();
         let stamp = cx.stamp();
-        let entry = json!({"name": container, "image": c["image"], "ready": false, "restartCount": 0, "lastState": {},
-            "imageID": format!("{}@sha256:{}", s(&c, "/image"), sha256(s(&c, "/image"))),
+        let (image, id) = images::identity(s(&c, "/image"));
+        let entry = json!({"name": container, "image": image, "ready": false, "restartCount": 0, "lastState": {},
+            "imageID": id,
             "containerID": format!("containerd://{}", sha256(&format!("{uid}{container}"))),
             "state": {"running": {"startedAt": stamp}}});
         cx.update("pods", &ns, &name, |p| match p["status"][STATUSES].as_array_mut() {
@@ -34,7 +35,7 @@ pub fn start(cx: &mut Cx, pod: &Value) {
         match behaviour::scripted(cx, &live, &c) {
             Some(Run::Shell(argv)) => shell::start(cx, &uid, &live, &container, argv),
             // a shell that nobody gives anything to read
-            None if c["stdin"] != true && super::images::plain(s(&c, "/image")) && arr(&c, "/args").is_empty() => {
+            None if c["stdin"] != true && images::plain(s(&c, "/image")) && arr(&c, "/args").is_empty() => {
                 ended(cx, &live, &container, 0);
             }
             _ => {}

@@ -58,6 +58,14 @@ pub fn repository(full: &str) -> &str {
     }
 }
 
+/// How the status of a container names its image, and the id of that.
+#[must_use]
+pub fn identity(image: &str) -> (String, String) {
+    let full = full(image);
+    let id = format!("{}@sha256:{}", repository(&full), super::super::text::sha256(&full));
+    (full, id)
+}
+
 /// Whether an image is a web server's.
 #[must_use]
 pub fn web(image: &str) -> bool {
@@ -156,9 +164,80 @@ pub fn plain(image: &str) -> bool {
     let name = last.split([':', '@']).next().unwrap_or(last);
     matches!(
         name,
-        "busybox" | "alpine" | "debian" | "ubuntu" | "bash" | "toybox" | "cuda" | "agnhost" | "jessie-dnsutils"
+        "busybox"
+            | "alpine"
+            | "debian"
+            | "ubuntu"
+            | "bash"
+            | "toybox"
+            | "cuda"
+            | "agnhost"
+            | "jessie-dnsutils"
+            | "curl"
+            | "stress"
+            | "stress-ng"
     )
 }
+
+/// Whether an image is known to run as root unless it is told otherwise: the official ones begin so, but for a few.
+#[must_use]
+pub fn of_root(image: &str) -> bool {
+    const OTHERS: &[&str] =
+        &["elasticsearch", "kibana", "logstash", "solr", "zookeeper", "haproxy", "memcached", "varnish"];
+    let full = full(image);
+    repository(&full).strip_prefix("docker.io/library/").is_some_and(|name| !OTHERS.contains(&name))
+}
+
+/// The entrypoint of an image whose arguments alone are given, as far as it is known and matters.
+#[must_use]
+pub fn entrypoint(image: &str) -> Option<&'static str> {
+    let full = full(image);
+    let path = repository(&full).strip_prefix("docker.io/").unwrap_or_default();
+    match path {
+        "curlimages/curl" | "alpine/curl" => Some("curl"),
+        "progrium/stress" | "vish/stress" => Some("stress"),
+        "alexeiled/stress-ng" | "polinux/stress-ng" => Some("stress-ng"),
+        _ => None,
+    }
+}
+
+/// Programs beside those that the lab runs which small images have, so that a command which is none of them is a slip.
+const OTHERS: &str = "acpid addgroup adduser apk apt apt-get apt-cache arping ash beep blkid brctl busybox chgrp chown chpasswd chpst \
+    chrt chvt cpio crond crontab deallocvt delgroup deluser depmod devmem df dnsdomainname dpkg ed ether-wake expand factor \
+    fallocate fdisk find flock fold free fsck fsync ftpd ftpget ftpput fuser getopt getty groups gunzip halt hexdump hostid \
+    httpd hush hwclock ifconfig ifdown ifup inetd init insmod install ionice iostat ip ipcalc ipcs kill killall less link linux32 \
+    linux64 ln logger login logread losetup lsmod lsof lspci lsusb lzcat makedevs man microcom mkdosfs mke2fs mkfifo mknod \
+    mkpasswd mkswap mktemp modinfo modprobe more mount mountpoint mpstat nameif nanddump nbd-client nc netcat netstat nice nmeter \
+    nohup nologin nproc nsenter ntpd od openssl openvt passwd patch perl pgrep pidof ping ping6 pipe_progress pivot_root pkill \
+    pmap poweroff powertop printf pscan pstree pwdx raidautorun rdate readahead readlink readprofile realpath reboot reformime \
+    renice reset resize resume rev rmdir rmmod route rpm rpm2cpio run-init run-parts rx script scriptreplay sendmail setarch \
+    setconsole setfattr setfont setlogcons setpriv setserial setsid setuidgid shred shuf slattach softlimit split start-stop-daemon \
+    stat strings su sulogin sum svc svlogd svok swapoff swapon switch_root sync sysctl syslogd tac taskset tc tcpsvd telnet telnetd \
+    tftp tftpd time timeout top traceroute traceroute6 ttysize tune2fs udhcpc udhcpd udpsvd uevent umount unexpand unix2dos unlink \
+    unlzma unshare unxz unzip uptime users usleep uudecode uuencode vconfig vi vlock volname w watch watchdog which who whois xxd \
+    xzcat zcat zcip nginx nginx-debug httpd-foreground apachectl docker-entrypoint.sh nvidia-ctk agnhost pause toybox entrypoint.sh";
+
+/// Whether an image whose programs are known has none of this name, and the lab does not run one.
+#[must_use]
+pub fn lacks(image: &str, program: &str) -> bool {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let known = web(image) || (plain(image) && !image.contains("cuda"));
+    known && !super::super::container::shell::has(program) && !OTHERS.split_ascii_whitespace().any(|o| o == name)
+}
+
+/// What nginx says of a page that is not there.
+#[must_use]
+pub fn not_found(image: &str) -> String {
+    let tag = image.split('@').next().unwrap_or(image).rsplit(':').next().unwrap_or_default();
+    let version = tag.split('-').next().filter(|v| v.starts_with(|c: char| c.is_ascii_digit())).unwrap_or("1.29.3");
+    format!(
+        "<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n<center><h1>404 Not Found</h1></center>\r\n<hr><center>nginx/{version}</center>\r\n</body>\r\n</html>\r\n"
+    )
+}
+
+/// What the image hello-world says, in short.
+pub(super) const HELLO: &str =
+    "\nHello from Docker!\nThis message shows that your installation appears to be working correctly.\n";
 
 /// What a known server writes when it starts.
 #[must_use]

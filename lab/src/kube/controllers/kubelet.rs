@@ -9,9 +9,9 @@ use super::super::state::{PodRt, PodStage};
 use super::super::store::delete::DeleteOptions;
 use super::super::text::{arr, s};
 use super::needs::{references, runtime};
-use super::{claims, containers, effects, ephemeral, images, status};
+use super::{claims, containers, effects, ephemeral, images, lifecycle, pulls, status};
 
-pub use super::containers::{ended, probed, script_ended};
+pub use super::containers::{ended, out_of_memory, probed, script_ended};
 pub use super::lost::{evict, guest_back, guest_gone, node_silent};
 
 /// A pod appeared, got a node, or is being deleted.
@@ -32,7 +32,7 @@ pub fn look(cx: &mut Cx, ns: &str, name: &str) {
     }
     ephemeral::start(cx, &pod);
     if cx.c.pods.contains_key(&uid) {
-        containers::changed(cx, &uid, &pod);
+        pulls::changed(cx, &uid, &pod);
         if !arr(&pod, "/spec/readinessGates").is_empty() {
             status::edit(cx, ns, name, |_| ());
         }
@@ -207,14 +207,12 @@ fn pull(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
     let now: Vec<&Value> = if i < inits { all[i..=i].to_vec() } else { all[inits..].to_vec() };
     let (mut delay, mut there) = (200, 0);
     for c in now {
-        if !containers::has_image(cx, uid, pod, c, &rt.node) {
+        if !pulls::has_image(cx, uid, pod, c, &rt.node) {
             continue;
         }
         there += 1;
-        let image = s(c, "/image");
-        if !cx.node_rt(&rt.node).images.contains(image) {
-            cx.container_event(pod, s(c, "/name"), true, "Pulling", &format!("Pulling image \"{image}\""));
-            delay += line_ms(image);
+        if pulls::pulling(cx, pod, c, &rt.node) {
+            delay += line_ms(s(c, "/image"));
         }
     }
     let stage = if i < inits { PodStage::Init(i) } else { PodStage::Running };
@@ -244,7 +242,7 @@ fn pulled(cx: &mut Cx, uid: &str, rt: &PodRt, pod: &Value, i: usize) {
     let there: Vec<Value> =
         now.iter().filter(|c| rt.lives.get(s(c, "/name")).is_none_or(|l| l.pulls == 0)).map(|c| (*c).clone()).collect();
     for c in &there {
-        containers::pulled(cx, pod, c, &rt.node, line_ms(s(c, "/image")));
+        pulls::pulled(cx, pod, c, &rt.node, line_ms(s(c, "/image")));
     }
     stay(cx, uid, if i < inits { PodStage::Init(i) } else { PodStage::Running });
     containers::start(cx, uid, pod, &there, &rt.node);
@@ -281,5 +279,6 @@ pub(super) fn stop(cx: &mut Cx, pod: &Value, uid: &str) {
         cx.container_event(pod, s(st, "/name"), true, "Killing", &format!("Stopping container {}", s(st, "/name")));
     }
     let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(30) * 1000;
-    go(cx, uid, PodStage::Stopping, grace.min(1500));
+    let took = lifecycle::ending(cx, pod, grace);
+    go(cx, uid, PodStage::Stopping, took);
 }

@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::super::cx::Cx;
 use super::super::text::{arr, s};
+use super::images;
 
 /// Secrets and ConfigMaps that volumes need.
 pub(super) fn references(cx: &Cx, pod: &Value) -> Result<(), (&'static str, String)> {
@@ -29,6 +30,7 @@ pub(super) fn references(cx: &Cx, pod: &Value) -> Result<(), (&'static str, Stri
 /// The kubelet's words for what is missing.
 pub(super) fn configuration(cx: &Cx, pod: &Value, c: &Value) -> Result<(), String> {
     let ns = s(pod, "/metadata/namespace");
+    rootless(pod, c)?;
     let has = |r: &Value, resource: &str, word: &str, kind: &str| {
         if !r.is_object() || r["optional"] == true {
             return Ok(());
@@ -51,6 +53,24 @@ pub(super) fn configuration(cx: &Cx, pod: &Value, c: &Value) -> Result<(), Strin
         has(&e["valueFrom"]["secretKeyRef"], "secrets", "secret", "Secret")?;
     }
     Ok(())
+}
+
+/// A container that must not run as root does not, as far as its image is known.
+fn rootless(pod: &Value, c: &Value) -> Result<(), String> {
+    let (own, all) = (&c["securityContext"], &pod["spec"]["securityContext"]);
+    if own["runAsNonRoot"].as_bool().or(all["runAsNonRoot"].as_bool()) != Some(true) {
+        return Ok(());
+    }
+    let m = &pod["metadata"];
+    let who =
+        format!("(pod: \"{}_{}({})\", container: {})", s(m, "/name"), s(m, "/namespace"), s(m, "/uid"), s(c, "/name"));
+    match own["runAsUser"].as_u64().or(all["runAsUser"].as_u64()) {
+        Some(0) => Err(format!("container's runAsUser breaks non-root policy {who}")),
+        None if images::of_root(s(c, "/image")) => {
+            Err(format!("container has runAsNonRoot and image will run as root {who}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the node's container runtime has the handler of the pod's RuntimeClass.

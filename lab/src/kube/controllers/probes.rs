@@ -7,6 +7,7 @@ use super::super::container::{self, shell};
 use super::super::cx::Cx;
 use super::super::state::Probe;
 use super::super::text::{arr, s};
+use super::images;
 
 /// What a probe came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +62,18 @@ fn port(c: &Value, port: &Value) -> u64 {
     port.as_u64().or_else(|| named(port.as_str()?)).unwrap_or(0)
 }
 
+/// Whether nothing listens in a container of a bare shell image: its command line names no server.
+fn shut(image: &str, words: &[String]) -> bool {
+    const SERVERS: &[&str] =
+        &["nc", "ncat", "netcat", "httpd", "socat", "python", "python3", "node", "java", "nginx", "serve"];
+    let name = images::repository(image).rsplit('/').next().unwrap_or_default();
+    let text = words.join(" ");
+    let mut all = text.split(|c: char| !c.is_ascii_alphanumeric());
+    matches!(name, "busybox" | "alpine" | "debian" | "ubuntu")
+        && !words.is_empty()
+        && !all.any(|w| SERVERS.contains(&w))
+}
+
 /// Asks container `c` of `pod`, which has run for `up_ms`.
 pub(super) fn ask(cx: &mut Cx, pod: &Value, c: &Value, probe: Probe, up_ms: u64) -> Verdict {
     let p = &c[probe.field()];
@@ -68,13 +81,14 @@ pub(super) fn ask(cx: &mut Cx, pod: &Value, c: &Value, probe: Probe, up_ms: u64)
     if argv.first().is_some_and(|first| shell::has(first)) {
         return Verdict::Run(argv);
     }
-    let image = super::images::full(s(c, "/image"));
-    let last = super::images::repository(&image).rsplit('/').next().unwrap_or_default();
-    let web = super::images::web(&image);
+    let image = images::full(s(c, "/image"));
+    let last = images::repository(&image).rsplit('/').next().unwrap_or_default();
+    let web = images::web(&image);
     let ip = s(pod, "/status/podIP");
+    let deaf = shut(&image, &container::argv(cx, pod, c));
     let refused = |port: u64| {
         let listens = port == 80 || arr(c, "/ports").iter().any(|p| p["containerPort"] == port);
-        (web && !listens).then(|| format!("dial tcp {ip}:{port}: connect: connection refused"))
+        (web && !listens || deaf).then(|| format!("dial tcp {ip}:{port}: connect: connection refused"))
     };
     if p["tcpSocket"].is_object() {
         return match refused(port(c, &p["tcpSocket"]["port"])) {

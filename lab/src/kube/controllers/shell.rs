@@ -82,8 +82,20 @@ fn ends(pod: &Value, container: &str) -> bool {
 
 /// Runs a probe in a container; the kubelet hears of its result.
 pub fn probe(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>, what: (Probe, u64)) {
+    let (uid, container) = (uid.to_owned(), name.to_owned());
+    beside(cx, pod, name, argv, move |cx, code, text| {
+        let answer = if code == 0 { Ok(true) } else { Err(text) };
+        kubelet::probed(cx, &uid, &container, what, answer);
+    });
+}
+
+/// Runs a command beside the main one of a container; `done` hears its exit code and what it wrote.
+pub fn beside<F>(cx: &mut Cx, pod: &Value, name: &str, argv: Vec<String>, done: F)
+where
+    F: FnOnce(&mut Cx, i32, String) + Send + 'static,
+{
     let Some(inside) = container::enter(cx, pod, name) else { return };
-    let (lab, uid) = (cx.lab.clone(), uid.to_owned());
+    let lab = cx.lab.clone();
     let mark = lab.clock().busy_guard();
     lab.rt().clone().spawn(async move {
         let (tx, mut rx) = mpsc::channel(64);
@@ -99,10 +111,7 @@ pub fn probe(cx: &mut Cx, uid: &str, pod: &Value, name: &str, argv: Vec<String>,
             r = async { tokio::join!(work, read) } => r,
             () = inside.stop.cancelled() => return drop(mark),
         };
-        lab.with(|w| {
-            let answer = if code == 0 { Ok(true) } else { Err(text) };
-            with_pods(&lab, w, &inside.cluster, |cx| kubelet::probed(cx, &uid, &inside.container, what, answer));
-        });
+        lab.with(|w| with_pods(&lab, w, &inside.cluster, |cx| done(cx, code, text)));
         drop(mark);
     });
 }

@@ -20,6 +20,23 @@ pub fn is_sidecar(c: &Value) -> bool {
     s(c, "/restartPolicy") == "Always"
 }
 
+/// How a container has ended.
+#[derive(Debug, Clone, Default)]
+pub struct End {
+    /// Exit code.
+    pub code: i64,
+    /// The kernel ended it for its memory.
+    pub out_of_memory: bool,
+    /// What it left to say.
+    pub message: String,
+}
+
+impl From<i64> for End {
+    fn from(code: i64) -> End {
+        End { code, ..End::default() }
+    }
+}
+
 /// A pod whose status is being written.
 #[derive(Debug)]
 pub struct Editor<'a> {
@@ -99,10 +116,10 @@ impl Editor<'_> {
         }
         let again = c["containerID"].is_string();
         let count = c["restartCount"].as_u64().unwrap_or(0) + u64::from(again);
-        let image = images::full(s(&spec, "/image"));
+        let (image, id) = images::identity(s(&spec, "/image"));
         c["restartCount"] = json!(count);
         c["containerID"] = json!(format!("containerd://{}", sha256(&format!("{uid}{name}{count}"))));
-        c["imageID"] = json!(format!("{}@sha256:{}", images::repository(&image), sha256(&image)));
+        c["imageID"] = json!(id);
         c["image"] = json!(image);
         c["state"] = json!({"running": {"startedAt": stamp}});
         let probed = spec["startupProbe"].is_object();
@@ -120,8 +137,10 @@ impl Editor<'_> {
     }
 
     /// The container has ended.
-    pub fn end(&mut self, name: &str, code: i64) {
+    pub fn end(&mut self, name: &str, end: impl Into<End>) {
+        let End { code, out_of_memory, message } = end.into();
         let reason = match code {
+            _ if out_of_memory => "OOMKilled",
             0 => "Completed",
             255 => "Unknown",
             _ => "Error",
@@ -136,6 +155,9 @@ impl Editor<'_> {
         let started = c["state"]["running"]["startedAt"].as_str().unwrap_or(&stamp).to_owned();
         c["state"] = json!({"terminated": {"exitCode": code, "reason": reason, "startedAt": started,
             "finishedAt": stamp, "containerID": c["containerID"]}});
+        if !message.is_empty() {
+            c["state"]["terminated"]["message"] = json!(message);
+        }
         c["ready"] = json!(init && code == 0);
         c["started"] = json!(false);
     }

@@ -99,9 +99,11 @@ impl Store {
         let _ = self.create(now_ms, event);
     }
 
-    /// What events of the same object are told apart by in their names.
+    /// What events of the same object are told apart by in their names. Names of later ones sort after those of earlier
+    /// ones, as lists are in the order of names and clients keep it for what happened within a second.
     fn nonce(&mut self) -> String {
-        format!("{:x}", self.now_ms.wrapping_mul(1_000_000).wrapping_add(self.random() % 999_983))
+        let place = self.version() % 9_999 * 100 + self.random() % 100;
+        format!("{:x}", self.now_ms.wrapping_mul(1_000_000).wrapping_add(place))
     }
 
     /// The event that such a report is counted in, and its text. Like client-go's correlator: equal ones count up, and
