@@ -39,6 +39,7 @@ const ROWS: &[(&str, &str)] = &[
     ("certificates-ending@k3s-cp2", ""),
     ("node-password@k3s-gpu3", ""),
     ("cordoned@k3s-gpu2", ""),
+    ("disk-pressure@k3s-gpu2", "node-pressure@k3s-gpu2"),
     ("version-drift@k3s-gpu1", ""),
     ("no-default-route@k3s-gpu2", ""),
     ("port-taken@k3s-cp2", ""),

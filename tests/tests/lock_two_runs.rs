@@ -104,6 +104,28 @@ fn unlock_takes_the_lock_from_a_living_holder_which_then_stops() {
     end(holder);
 }
 
+/// Two runs of verify would share JupyterHub's test user: the second says who is at work before it proves anything.
+#[test]
+fn a_second_verify_is_refused_before_it_begins() {
+    let bed = Bed(Desk::new("recipes/site.toml", &["--speed", "200", "--start", "deployed"]));
+    let verify = |more: &[&str]| {
+        let mut c = bed.0.command_from("desk", "recipes/verify.rhai", &[&["--yes"], more].concat());
+        Ran::of(&c.output().unwrap())
+    };
+    let proofs = |ran: &Ran| ran.events().iter().filter(|e| e["event"] == "proved").count();
+    let first = bed.until("lock_site(\"\");\nprint(\"holding\");\nsleep(300.hours);\n", "desk", "holding");
+    let second = verify(&[]).expect(4);
+    let e = &second.finished()["error"];
+    assert_eq!(proofs(&second), 0, "{e:#}");
+    assert!(e["message"].as_str().unwrap().contains("another run has the lock of homelab"), "{e:#}");
+    let hint = e["hint"].as_str().unwrap();
+    assert!(hint.contains("gpuhost unlock") && hint.contains("recipes/verify.rhai --set passive=true"), "{hint}");
+    let passive = verify(&["--set", "passive=true"]).expect(0);
+    assert!(proofs(&passive) > 10, "{:#?}", passive.events());
+    end(first);
+    assert!(proofs(&verify(&[]).expect(0)) > 10, "a dead holder is no reason");
+}
+
 /// Makes a machine, then runs a command on it for hours.
 const WORKS: &str = r#"
 let pve = proxmox::connect(site().proxmox);

@@ -30,6 +30,7 @@ use crate::world::World;
 pub use agent::{AgentResult, agent_exec, agent_file_read, agent_file_write, agent_interfaces, agent_ready};
 pub use boot::{power_off, power_on, request_shutdown, sync_disks};
 pub use live::Live;
+pub(crate) use programs::SYSTEM_BYTES;
 pub use query::{
     by_ip, file_names, file_text, gpus, has_file, has_package, hostname, ip, is_nvidia, is_up, mountpoint, move_file,
     nfs_allows, own_driver, put_dir, put_file, remove_file, set_nvidia_driver, texts_below,

@@ -164,9 +164,15 @@ pub fn is_nvidia(p: &PciSpec) -> bool {
     p.vendor.trim_start_matches("0x").eq_ignore_ascii_case("10de")
 }
 
-/// Loads an NVIDIA driver of this version, or takes it away.
+/// Where a driver that is installed in the guest has its tool, and where a driver container has it.
+const DRIVER_TOOLS: [&str; 2] = ["/usr/bin/nvidia-smi", "/run/nvidia/driver/usr/bin/nvidia-smi"];
+
+/// Loads an NVIDIA driver of this version, a container's unless the guest has its own, or takes it away.
 pub fn set_nvidia_driver(lab: &Lab, w: &mut World, vmid: u32, version: Option<String>) {
-    let version = version.or_else(|| own_driver(w, vmid));
+    let own = own_driver(w, vmid);
+    let [of_guest, of_container] = DRIVER_TOOLS;
+    let tool = if own.is_some() { of_guest } else { of_container };
+    let version = version.or(own);
     let Some(g) = w.guests.get_mut(&vmid) else { return };
     for module in ["nvidia", "nvidia_uvm", "nvidia_modeset"] {
         if version.is_some() {
@@ -176,10 +182,13 @@ pub fn set_nvidia_driver(lab: &Lab, w: &mut World, vmid: u32, version: Option<St
         }
     }
     if let Some(m) = lab.guests().get(vmid) {
+        for old in DRIVER_TOOLS {
+            let _ = m.files.remove(&Who::root(), old, false);
+        }
         if version.is_some() {
-            m.files.place_file("/usr/bin/nvidia-smi", b"#!/usr/lib/lab/program nvidia-smi\n", 0o755);
-        } else {
-            let _ = m.files.remove(&Who::root(), "/usr/bin/nvidia-smi", false);
+            let dir = tool.rsplit_once('/').map_or("/", |(dir, _)| dir);
+            let _ = m.files.mkdir(&Who::root(), dir, true, 0o755);
+            m.files.place_file(tool, b"#!/usr/lib/lab/program nvidia-smi\n", 0o755);
         }
     }
     g.facts.nvidia_driver = version;

@@ -122,6 +122,8 @@ pub enum CloudStatus {
 pub struct Facts {
     /// Installed packages and versions, without those of the image.
     pub packages: BTreeMap<String, String>,
+    /// Large files on the system disk, whose bytes the lab does not keep: folder and size.
+    pub large: BTreeMap<String, u64>,
     /// Packages of the image that were removed.
     pub removed: BTreeSet<String>,
     /// Packages that `apt-mark hold` holds.

@@ -85,6 +85,25 @@ pub(super) const FAULTS: &[Fault] = &[
         hands: None,
     },
     Fault {
+        name: "disk-pressure",
+        on: On::Node,
+        what: "the machine's journal was allowed to grow and has taken its disk",
+        source: "Kubernetes documentation: node-pressure eviction; pkg/kubelet eviction and images: texts of its events; journald.conf(5), SystemMaxUse",
+        make: |lab, w, t| {
+            let m = machine(lab, w, t)?;
+            let full = |g: &mut crate::guest::state::Guest| {
+                let size = g.spec.disks.first().map_or(0, |d| d.size);
+                g.facts.large.insert("/var/log/journal".to_owned(), size / 100 * 97 - crate::guest::SYSTEM_BYTES);
+            };
+            w.guests.get_mut(&m.vmid).map(full);
+            cluster(lab, w, |cx| {
+                crate::kube::controllers::pressure::look(cx, t);
+                Ok(())
+            })
+        },
+        hands: None,
+    },
+    Fault {
         name: "version-drift",
         on: On::Node,
         what: "the machine runs an older K3s than the site file says",

@@ -109,6 +109,9 @@ pub struct NodeRt {
     pub posting: bool,
     /// K3s has configured its network plugin.
     pub network: bool,
+    /// When the kubelet last found its disk short of space; 0 never.
+    #[serde(default)]
+    pub pressed_ms: u64,
 }
 
 /// How far a pod is on its node.

@@ -63,10 +63,24 @@ async fn the_driver_shows_the_cards() {
     assert_eq!(ssh.exec("nvidia-smi", b"").await.code, Some(127));
     assert!(ssh.ok("lspci -nnk -d 10de:").await.contains("[10de:20f1]"));
     bed.lab.with(|w| guest::set_nvidia_driver(&bed.lab, w, 101, Some("580.126.09".into())));
+    // a driver container keeps its tools below its own root
+    assert_eq!(ssh.exec("nvidia-smi", b"").await.code, Some(127));
+    assert_eq!(ssh.exec("/usr/sbin/chroot /run/nvidia/driver nvidia-smi", b"").await.code, Some(125), "not root");
+    let smi = "sudo -n chroot /run/nvidia/driver nvidia-smi";
     assert_eq!(
-        ssh.ok("nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader").await,
+        ssh.ok(&format!("{smi} --query-gpu=name,driver_version,memory.total --format=csv,noheader")).await,
         "NVIDIA A100-PCIE-40GB, 580.126.09, 40960 MiB\n"
     );
     assert!(ssh.ok("lspci -nnk -d 10de:").await.contains("driver in use: nvidia"));
+    assert!(ssh.ok(&format!("{smi} -L")).await.starts_with("GPU 0: NVIDIA A100"));
+    assert_eq!(ssh.exec("sudo -n chroot /run/nvidia/driver nothing", b"").await.code, Some(127));
+    bed.lab.with(|w| guest::set_nvidia_driver(&bed.lab, w, 101, None));
+    assert_eq!(ssh.exec(smi, b"").await.code, Some(127));
+    // one that is installed in the guest has them where everybody looks
+    bed.lab.with(|w| {
+        let facts = &mut w.guests.get_mut(&101).unwrap().facts;
+        facts.packages.insert("nvidia-driver".to_owned(), "535.247.01-1~deb12u1".to_owned());
+        guest::set_nvidia_driver(&bed.lab, w, 101, None);
+    });
     assert!(ssh.ok("nvidia-smi -L").await.starts_with("GPU 0: NVIDIA A100"));
 }

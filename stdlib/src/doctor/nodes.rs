@@ -297,13 +297,13 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
         for pressure in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
             if let Some((_, why)) = condition(o, pressure).filter(|(st, _)| st == "True") {
                 let cause = format!("{} is under {pressure}", node.name);
-                let next = on_machine(
-                    s.ctx.lab,
-                    &s.site,
-                    &node,
-                    "df -h; free -h; sudo journalctl --vacuum-size=200M; sudo crictl rmi --prune",
-                );
-                s.add(finding("node-pressure", &node.name, cause, why, "free what it lacks", next));
+                let frees = match pressure {
+                    "DiskPressure" => "df -h; sudo journalctl --vacuum-size=200M; sudo crictl rmi --prune",
+                    _ => "free -h; ps aux --sort=-rss | head -n 15",
+                };
+                let next = on_machine(s.ctx.lab, &s.site, &node, frees);
+                // what ran there goes elsewhere
+                s.lost(&node.name, finding("node-pressure", &node.name, cause, why, "free what it lacks", next));
             }
         }
     }

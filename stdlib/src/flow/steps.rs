@@ -1,11 +1,12 @@
-//! `step`, `retry`, `wait_until`, `param`, `changed`, `now`, `secret`.
+//! `step`, `retry`, `wait_until`, `param`, `lock_site`, `changed`, `now`, `secret`.
 use std::time::Duration as StdDuration;
 
 use rhai::plugin::*;
 use rhai::{Dynamic, EvalAltResult, FnPtr, Map, NativeCallContext};
 
-use crate::core::ctx::{Ctx, RhaiResultOf};
+use crate::core::ctx::{Ctx, RhaiResultOf, call};
 use crate::core::error::{Kind, OpError};
+use crate::core::op::Op;
 use crate::core::units::{Duration, Secret, Size};
 use crate::options;
 
@@ -195,6 +196,29 @@ mod api {
                 .hint(format!("--set {name}=VALUE"))
                 .into_rhai(&ncc)),
         }
+    }
+
+    /// Takes the site's lock now, before anything is done, and not at the first change.
+    ///
+    /// While another run has it, this one ends here (exit code 4) with who that is; `meanwhile` is what can be typed then.
+    ///
+    /// # Example
+    /// ```rhai
+    /// lock_site("gpuhost run scripts/doctor.rhai");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lock_site(ncc: NativeCallContext, meanwhile: String) -> RhaiResultOf<()> {
+        call(&ncc, |ctx| async move {
+            let site = ctx.site.as_ref().map(|s| s.name.clone()).unwrap_or_default();
+            let op = Op::read("flow", "lock_site", site);
+            ctx.run_op(op.clone(), |s| async move {
+                s.ctx().policy.before_effect(s.ctx(), &op).await.map_err(|e| match e.hint.clone() {
+                    Some(hint) if e.stop.is_some() => e.hint(format!("{hint}; meanwhile: {meanwhile}")),
+                    _ => e,
+                })
+            })
+            .await
+        })
     }
 
     /// Changes made so far in the innermost open step.

@@ -5,6 +5,7 @@ use super::mig::configurations;
 use super::operator::{NAMESPACE, OWN_DRIVER, RELEASE, operator_pods, wanted};
 use super::patterns::{Mend, explain_log, explain_trouble};
 use super::stages::{Broken, first_broken, operand_of, pod_of};
+use super::utilization::SMI;
 use crate::core::ctx::Ctx;
 use crate::core::error::OpResult;
 use crate::doctor::{DEPLOY, Finding, Scene, line, on_machine, script};
@@ -222,10 +223,8 @@ async fn from_kernel(s: &Scene, node: &Node, b: &mut Broken) {
 
 /// Cards that let only one process in: everything else is told that they are busy.
 async fn compute_mode(s: &Scene, node: &Node) -> Option<Finding> {
-    // the driver container brings its own nvidia-smi
-    let ask = "smi=nvidia-smi; [ -x /run/nvidia/driver/usr/bin/nvidia-smi ] && smi='chroot /run/nvidia/driver nvidia-smi'; \
-               $smi --query-gpu=index,compute_mode --format=csv,noheader 2>/dev/null";
-    let text = s.ask(node, ask).await;
+    let ask = format!("{SMI} --query-gpu=index,compute_mode --format=csv,noheader 2>/dev/null");
+    let text = s.ask(node, &ask).await;
     let bad: Vec<&str> = text.lines().filter(|l| l.contains("Exclusive") || l.contains("Prohibited")).collect();
     if bad.is_empty() {
         return None;

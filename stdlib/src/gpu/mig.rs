@@ -215,7 +215,7 @@ async fn not_taken(s: &OpScope, cluster: &Cluster, node: &str) -> OpResult<OpErr
     let mut e = OpError::failed("the cards did not take the MIG configuration").on(node);
     let log = manager_log(s, cluster, node).await?;
     e.causes.extend(explain_log(&log).map(|(line, _)| line).or_else(|| log.lines().last().map(str::to_owned)));
-    Ok(e.hint("is the profile one of this card? `nvidia-smi mig -lgip` on the node lists them"))
+    Ok(e.hint("is the profile one of this card? On the node `sudo chroot /run/nvidia/driver nvidia-smi mig -lgip` lists them (`nvidia-smi mig -lgip` where the machine has a driver of its own)"))
 }
 
 /// True when the manager says success, false when it says that the mode waits for power. After a power cycle

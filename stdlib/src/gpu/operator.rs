@@ -147,8 +147,9 @@ async fn own_parts(ctx: &Ctx, cluster: &Cluster, hosts: &[Host], o: &OperatorOpt
 /// Says something on a machine that has a toolkit of its own, where K3s looks for it.
 const OWN_TOOLKIT: &str = "ls /usr/bin/nvidia-container-runtime 2>/dev/null";
 
-/// Says something on a machine that has a driver of its own.
-pub(super) const OWN_DRIVER: &str = "command -v nvidia-smi || ls /proc/driver/nvidia/version 2>/dev/null";
+/// Says something on a machine that has a driver of its own; the module that a driver container has loaded is none.
+pub(super) const OWN_DRIVER: &str = "command -v nvidia-smi || \
+    { [ ! -e /run/nvidia/driver/usr/bin/nvidia-smi ] && ls /proc/driver/nvidia/version 2>/dev/null; }";
 
 /// What of the running operator changes so that its driver's pods are made anew: the driver, or the operator itself,
 /// whose versions bring other driver managers.

@@ -7,7 +7,8 @@ use crate::core::op::Op;
 use crate::ssh::Host;
 
 const QUERY: &str = "index,name,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw";
-const SCRIPT: &str =
+/// Runs the driver's `nvidia-smi`: a driver container brings its own, below its root.
+pub(super) const SMI: &str =
     "smi=nvidia-smi; [ -x /run/nvidia/driver/usr/bin/nvidia-smi ] && smi='chroot /run/nvidia/driver nvidia-smi'; $smi";
 
 /// One row per card.
@@ -36,7 +37,7 @@ pub async fn utilization(ctx: &Ctx, hosts: &[Host]) -> OpResult<Vec<Value>> {
         let ask = |h: Host| {
             let ctx = s.ctx().clone();
             async move {
-                let out = h.read(&ctx, &format!("{SCRIPT} --query-gpu={QUERY} --format=csv,noheader,nounits")).await?;
+                let out = h.read(&ctx, &format!("{SMI} --query-gpu={QUERY} --format=csv,noheader,nounits")).await?;
                 OpResult::Ok(read_rows(h.name(), &out.stdout))
             }
         };

@@ -134,9 +134,12 @@ pub fn server_config(o: &ServerOptions, id: &Identity, start: &Start, token: &Se
     Value::Object(c)
 }
 
+/// Pod Security standards that refuse something.
+const STANDARDS: [&str; 2] = ["baseline", "restricted"];
+
 /// The Pod Security standard that the site asks for.
 fn standard(o: &ServerOptions) -> Option<&str> {
-    Some(o.pod_security.as_str()).filter(|level| matches!(*level, "baseline" | "restricted"))
+    Some(o.pod_security.as_str()).filter(|level| STANDARDS.contains(level))
 }
 
 /// Files of a server that its API server reads at its start: path and text.
@@ -144,6 +147,18 @@ fn standard(o: &ServerOptions) -> Option<&str> {
 pub fn policies(o: &ServerOptions) -> Vec<(&'static str, String)> {
     let audit = o.cis.then(|| (AUDIT, AUDIT_POLICY.to_owned()));
     audit.into_iter().chain(standard(o).map(|level| (ADMISSION, to_yaml(&admission(level))))).collect()
+}
+
+/// Files of [`policies`] that this site asks for no more: the configuration before names them, or the text is ours, and the
+/// one to come does not name them.
+#[must_use]
+pub fn policies_left(before: &Value, after: &Value, found: &BTreeMap<&'static str, String>) -> Vec<&'static str> {
+    let names = |config: &Value, path: &str| config.to_string().contains(path);
+    let is_ours = |text: &str| text == AUDIT_POLICY || STANDARDS.iter().any(|level| text == to_yaml(&admission(level)));
+    let left = found
+        .iter()
+        .filter(|(path, text)| !text.is_empty() && !names(after, path) && (names(before, path) || is_ours(text)));
+    left.map(|(path, _)| *path).collect()
 }
 
 /// Namespaces of charts whose pods need more than the standards give, beside [`RANCHER_NAMESPACES`].
@@ -410,6 +425,13 @@ mod tests {
         assert_eq!(configuration["defaults"]["enforce"], "baseline");
         let exempt = configuration["exemptions"]["namespaces"].as_array().unwrap();
         assert!(["kube-system", "gpu-operator", "cattle-system"].iter().all(|n| exempt.contains(&json!(n))));
+        let found = files.into_iter().collect();
+        let without = server_config(&plain, &Identity::default(), &Start::Init, &Secret::new("x"), &[]);
+        assert_eq!(policies_left(&c, &without, &found), [ADMISSION], "taken out of the site");
+        assert_eq!(policies_left(&without, &without, &found), [ADMISSION], "ours, and nobody reads it");
+        assert!(policies_left(&c, &c, &found).is_empty());
+        let theirs = [(ADMISSION, "plugins: []".to_owned())].into();
+        assert!(policies_left(&without, &without, &theirs).is_empty(), "somebody else's");
         let wrong = ServerOptions { pod_security: "strict".into(), ..o };
         assert!(wrong.check().unwrap_err().message.contains("`strict` is no standard"));
     }

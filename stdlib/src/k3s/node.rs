@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use serde_json::Value;
 
-use super::config::{ADMISSION, AUDIT, BINARY, CONFIG, Part, REGISTRIES, config_changes, to_yaml, unit};
+use super::config::{ADMISSION, AUDIT, BINARY, CONFIG, Part, REGISTRIES, config_changes, policies_left, to_yaml, unit};
 use super::options::Airgap;
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
@@ -183,6 +183,9 @@ impl Wanted {
                 out.push(Change::new(host, format!("file {path}"), before, Some("present".into())));
             }
         }
+        for path in self.left(found) {
+            out.push(Change::new(host, format!("file {path}"), Some("present".into()), None));
+        }
         if self.manifest.as_ref().is_some_and(|m| *m != found.manifest) {
             let before = (!found.manifest.is_empty()).then(|| "other".into());
             out.push(Change::new(host, "manifest kube-vip.yaml", before, Some("present".into())));
@@ -202,12 +205,22 @@ impl Wanted {
         out
     }
 
+    /// Policies that nobody asks for any more; agents have none.
+    fn left(&self, found: &Found) -> Vec<&'static str> {
+        match self.part {
+            Part::Server => policies_left(&found.config, &self.config, &found.policies),
+            Part::Agent => Vec::new(),
+        }
+    }
+
     /// Whether K3s has to start again to take the changes.
     #[must_use]
     pub fn needs_restart(&self, found: &Found) -> bool {
         // K3s applies a manifest when the file changes
         let registration = ["config.yaml node-label", "config.yaml node-taint", "manifest kube-vip.yaml"];
-        self.changes("", found).iter().any(|c| !registration.contains(&c.what.as_str()))
+        // a file that goes was read for the last time when the configuration that named it went
+        let unread = |c: &Change| c.what.starts_with("file ") && c.after.is_none();
+        self.changes("", found).iter().any(|c| !registration.contains(&c.what.as_str()) && !unread(c))
     }
 
     /// Writes it: binary, files, unit, start. Does not wait.
@@ -241,6 +254,9 @@ impl Wanted {
         }
         for (path, text) in &self.policies {
             put_file(ctx, host, path, "0600", text).await?;
+        }
+        for path in self.left(found) {
+            remove_file(ctx, host, path).await?;
         }
         if let Some(text) = &self.manifest {
             put_file(ctx, host, VIP_MANIFEST, "0600", text).await?;

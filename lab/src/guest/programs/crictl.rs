@@ -22,12 +22,13 @@ fn short(text: &str) -> String {
     sha256(text)[..13].to_owned()
 }
 
-/// Runs `crictl ps`, `pods` and `images`; `None` for its other commands.
+/// Runs `crictl ps`, `pods`, `images` and `rmi --prune`; `None` for its other commands.
 pub(super) async fn crictl(c: &mut Call, words: &[String]) -> Option<i32> {
     let verb = words.first().map(String::as_str)?;
     let every = words.iter().any(|w| w == "-a" || w == "--all");
     let known = words.iter().skip(1).all(|w| matches!(w.as_str(), "-a" | "--all"));
-    if !matches!(verb, "ps" | "pods" | "images" | "img") || !known {
+    let prunes = verb == "rmi" && words[1..] == ["--prune"];
+    if !prunes && (!matches!(verb, "ps" | "pods" | "images" | "img") || !known) {
         return None;
     }
     if c.who.uid != Who::root().uid {
@@ -41,6 +42,10 @@ pub(super) async fn crictl(c: &mut Call, words: &[String]) -> Option<i32> {
         None => (0, Value::Null),
     };
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    if prunes {
+        // `images` lists those of pods, and these stay
+        return Some(0);
+    }
     if verb.starts_with("im") {
         images(c, &list);
         return Some(0);

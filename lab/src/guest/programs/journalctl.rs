@@ -245,11 +245,22 @@ fn journalctl(c: &mut Call) -> BoxFuture<'_, i32> {
     })
 }
 
+/// Where archived journals lie.
+const FOLDER: &str = "/var/log/journal";
+
+/// Bytes as systemd shows them.
+fn size(bytes: u64) -> String {
+    let units = [(30, "G"), (20, "M"), (10, "K")];
+    let unit = units.into_iter().find(|(shift, _)| bytes >> shift > 0);
+    unit.map_or(format!("{bytes}B"), |(shift, u)| format!("{:.1}{u}", bytes as f64 / (1u64 << shift) as f64))
+}
+
 /// What does not show lines.
 fn upkeep(c: &mut Call) -> Option<i32> {
     if c.has(&["--disk-usage"]) {
         let bytes: usize = lines(c, None).iter().map(|l| l.text.len() + 400).sum();
-        let files = bytes.div_ceil(8 << 20).max(1) * 8;
+        let old = c.guest(|g| g.facts.large.get(FOLDER).copied()).flatten().unwrap_or_default() >> 20;
+        let files = bytes.div_ceil(8 << 20).max(1) as u64 * 8 + old;
         c.line(&format!("Archived and active journals take up {files}.0M in the file system."));
         return Some(0);
     }
@@ -258,6 +269,23 @@ fn upkeep(c: &mut Call) -> Option<i32> {
         let to = c.m.lab.clock().now_ms();
         c.line("IDX BOOT ID                          FIRST ENTRY                 LAST ENTRY");
         c.line(&format!("  0 {id} {} {}", journal::long(from), journal::long(to)));
+        return Some(0);
+    }
+    if let Some(text) = c.value(&["--vacuum-size"]) {
+        let Some(keep) = super::kernel::bytes_of(text.trim_start_matches('=')) else {
+            return Some(c.fail(1, &format!("Failed to parse vacuum size: {text}")));
+        };
+        if !c.must_be_root(&format!("Failed to vacuum {FOLDER}: Permission denied")) {
+            return Some(1);
+        }
+        let freed = c.guest(|g| g.facts.large.get(FOLDER).copied()).flatten().unwrap_or_default().saturating_sub(keep);
+        let vmid = c.m.vmid;
+        c.world(|w| {
+            if let Some(size) = w.guests.get_mut(&vmid).and_then(|g| g.facts.large.get_mut(FOLDER)) {
+                *size -= freed;
+            }
+        });
+        c.complain(&format!("Vacuuming done, freed {} of archived journals from {FOLDER}.", size(freed)));
         return Some(0);
     }
     let acts = |a: &String| a.starts_with("--vacuum") || ["--rotate", "--flush", "--sync"].contains(&a.as_str());

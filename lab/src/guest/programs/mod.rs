@@ -129,6 +129,7 @@ pub fn table() -> Vec<Program> {
 
 pub(crate) use date::show as show_date;
 pub(crate) use kernel::{apply_sysctl_files, boot_arguments, write_boot_arguments};
+pub(crate) use system::SYSTEM_BYTES;
 pub(crate) use timing::duration;
 
 /// A program with the file that simulates it.

@@ -1,4 +1,4 @@
-//! `sudo`, `su`, `runuser`, and running something below another program.
+//! `sudo`, `su`, `runuser`, `chroot`, and running something below another program.
 use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;
@@ -10,8 +10,40 @@ use crate::guest::cloudinit::quote;
 use crate::guest::fs::Who;
 use crate::guest::shell::{Chunk, Job, ROOT_PATH, Running, Stdin, login_env, start};
 
-pub(super) const PROGRAMS: &[Program] =
-    &[later("/usr/bin/sudo", sudo), later("/usr/bin/su", su), later("/usr/sbin/runuser", su)];
+pub(super) const PROGRAMS: &[Program] = &[
+    later("/usr/bin/sudo", sudo),
+    later("/usr/bin/su", su),
+    later("/usr/sbin/runuser", su),
+    later("/usr/sbin/chroot", chroot),
+];
+
+/// A program of another root, such as the driver container's; it sees the machine's own files all the same.
+fn chroot(c: &mut Call) -> BoxFuture<'_, i32> {
+    Box::pin(async move {
+        let [dir, name, args @ ..] = &c.args.clone()[..] else {
+            let used = c.args.join(" ");
+            return if c.args.is_empty() { c.fail(125, "chroot: missing operand") } else { c.unsimulated(&used) };
+        };
+        let refused = format!("chroot: cannot change root directory to '{dir}'");
+        if !c.must_be_root(&format!("{refused}: Operation not permitted")) {
+            return 125;
+        }
+        if c.m.files.list(&c.who, dir).is_err() {
+            return c.fail(125, &format!("{refused}: No such file or directory"));
+        }
+        let root = dir.trim_end_matches('/');
+        let places: Vec<String> = match name.contains('/') {
+            true => vec![format!("{root}/{}", name.trim_start_matches('/'))],
+            false => ROOT_PATH.split(':').map(|d| format!("{root}{d}/{name}")).collect(),
+        };
+        let Some(file) = places.into_iter().find(|p| c.m.files.exists(p)) else {
+            return c.fail(127, &format!("chroot: failed to run command '{name}': No such file or directory"));
+        };
+        let argv = std::iter::once(file).chain(args.iter().cloned()).collect();
+        let nested = super::timing::same(c, argv);
+        spawn(c, nested).await.wait(c).await
+    })
+}
 
 /// A command to run below a program.
 pub(super) struct Nested {

@@ -279,6 +279,9 @@ pub(super) fn row_of(c: &Call, path: &str) -> Option<Row> {
     rows(c).into_iter().filter(below).max_by_key(|r| r.target.len())
 }
 
+/// What the image itself takes of the system disk.
+pub(crate) const SYSTEM_BYTES: u64 = 1_288_490_188;
+
 fn rows(c: &Call) -> Vec<Row> {
     let files = c.m.files.clone();
     let vmid = c.m.vmid;
@@ -292,6 +295,7 @@ fn rows(c: &Call) -> Vec<Row> {
     });
     let root_size = disks.0.iter().find(|b| b.mounted.iter().any(|m| m == "/")).map_or(0, |b| b.fs_size);
     let (bytes, nodes) = files.root().usage("/");
+    let large: u64 = c.guest(|g| g.facts.large.values().sum()).unwrap_or_default();
     out.push(Row {
         source: "udev".into(),
         fstype: "devtmpfs".into(),
@@ -312,7 +316,7 @@ fn rows(c: &Call) -> Vec<Row> {
         source: "/dev/sda1".into(),
         fstype: "ext4".into(),
         size: root_size,
-        used: 1_288_490_188 + bytes,
+        used: SYSTEM_BYTES + bytes + large,
         inodes: 32_000 + nodes,
         target: "/".into(),
     });

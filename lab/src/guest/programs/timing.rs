@@ -56,7 +56,7 @@ fn sleep(c: &mut Call) -> BoxFuture<'_, i32> {
     })
 }
 
-fn same(c: &Call, argv: Vec<String>) -> Nested {
+pub(super) fn same(c: &Call, argv: Vec<String>) -> Nested {
     let own = ["UID", "EUID", "PWD", "OLDPWD", "_", "SHLVL"];
     let env = c.env.iter().filter(|(k, _)| !own.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
     Nested { who: c.who.clone(), argv, env, cwd: c.cwd.clone() }

@@ -474,18 +474,24 @@ pub fn overdue(cx: &mut Cx, ns: &str, name: &str) {
         return;
     }
     let (reason, text) = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
-    cx.event(&pod, true, reason, text, "kubelet");
-    cx.lab.kube().containers.end_pod(&uid);
+    end_pod(cx, &pod, true, reason, text);
+}
+
+/// The kubelet ends a pod for good and says why.
+pub fn end_pod(cx: &mut Cx, pod: &Value, normal: bool, reason: &str, text: &str) {
+    let (ns, name, uid) = (s(pod, "/metadata/namespace"), s(pod, "/metadata/name"), s(pod, "/metadata/uid"));
+    cx.event(pod, normal, reason, text, "kubelet");
+    cx.lab.kube().containers.end_pod(uid);
     let running = |c: &&Value| c["state"]["running"].is_object();
-    let names: Vec<String> = status::statuses(&pod).filter(running).map(|c| s(c, "/name").to_owned()).collect();
+    let names: Vec<String> = status::statuses(pod).filter(running).map(|c| s(c, "/name").to_owned()).collect();
     for n in &names {
-        cx.container_event(&pod, n, true, "Killing", &format!("Stopping container {n}"));
+        cx.container_event(pod, n, true, "Killing", &format!("Stopping container {n}"));
     }
     status::edit(cx, ns, name, |e| {
         e.fail(reason, text);
         names.iter().for_each(|n| e.end(n, 137));
     });
-    finish(cx, &uid, ns, name, 137);
+    finish(cx, uid, ns, name, 137);
 }
 
 /// How long the `ends`th restart waits: not at all, then ten seconds, twice as long each time.

@@ -37,6 +37,7 @@ mod places;
 pub mod pods;
 mod policy;
 mod preempt;
+pub mod pressure;
 mod probes;
 mod progress;
 mod pulls;
@@ -373,7 +374,10 @@ fn owners(obj: &Value, work: &mut BTreeSet<Work>) {
 pub fn look_again(cx: &mut Cx, resource: &str, ns: &str, name: &str) {
     match resource {
         "deployments.apps" => deployments::deployment(cx, ns, name),
-        "nodes" => lost::tainted(cx, name),
+        "nodes" => {
+            lost::tainted(cx, name);
+            pressure::look(cx, name);
+        }
         "pods" if !name.is_empty() => containers::overdue(cx, ns, name),
         replicasets::SETS | replicasets::CONTROLLERS => replicasets::reconcile(cx, resource, ns, name),
         "statefulsets.apps" => statefulsets::reconcile(cx, ns, name),
