@@ -71,6 +71,17 @@ fn cards_are_shared_cut_and_made_whole_again() {
 }
 
 #[test]
+fn a_card_is_taken_out_of_a_machine() {
+    let b = Bench::new();
+    comes_up(&b, &[], "8 GPUs allocatable");
+    let one = [("gpus = 2 ", "gpus = 1 ")];
+    let ran = b.run_changed("scripts/reshape-vm.rhai", &one, &["--set", "node=k3s-gpu1"]).expect(0);
+    assert!(ran.stdout.contains("hostpci1"), "the card is out: {}", ran.stdout);
+    assert!(!ran.stdout.contains("does not offer its GPUs"), "the other is offered: {}", ran.stdout);
+    assert!(ran.finished()["changed"].as_u64() > Some(0));
+}
+
+#[test]
 fn parts_of_the_operator_are_left_out() {
     let b = Bench::new();
     let off = format!("{DRIVER}\ntoolkit = false\ndcgm = false");

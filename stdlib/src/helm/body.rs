@@ -3,13 +3,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::release::{Release, read_revision};
+use super::release::{Release, Revision, body_of, number_of, revision_of, unreadable};
 use crate::core::ctx::Ctx;
 use crate::core::error::{Kind, OpError, OpResult};
 use crate::core::event::Change;
 use crate::kubernetes::rest::{Request, collection, item, query};
-use crate::kubernetes::{ListOptions, describe, diff, parse_yaml};
-use crate::wire::release::decode;
+use crate::kubernetes::{describe, diff, parse_yaml};
 
 /// One revision's Secret and the release inside it.
 #[derive(Debug, Clone)]
@@ -20,6 +19,13 @@ pub struct Stored {
     pub secret: Value,
     /// The release inside: chart, config, manifest, info.
     pub body: Value,
+}
+
+impl Stored {
+    /// The revision, without decoding its Secret again.
+    pub(super) fn revision(&self) -> Revision {
+        revision_of(self.number, &self.secret, Some(&self.body))
+    }
 }
 
 /// Differences between two trees of values, as `(path, before, after)`.
@@ -59,17 +65,26 @@ impl Release {
     /// # Errors
     /// `unreachable`, `denied`.
     pub async fn stored(&self, ctx: &Ctx) -> OpResult<Vec<Stored>> {
-        let labels = [("owner".to_owned(), "helm".to_owned()), ("name".to_owned(), self.name.clone())];
-        let o = ListOptions { namespace: self.namespace.clone(), labels: labels.into(), fields: Default::default() };
         let mut out = Vec::new();
-        for secret in self.cluster.list_objects(ctx, "secret", &o).await? {
-            let body = decode(secret["data"]["release"].as_str().unwrap_or_default());
-            if let (Some(r), Some(body)) = (read_revision(&secret), body) {
-                out.push(Stored { number: r.number, secret, body });
+        for secret in self.cluster.release_secrets(ctx, &self.namespace, &self.name).await? {
+            if let (Some(number), Some(body)) = (number_of(&secret), body_of(&secret)) {
+                out.push(Stored { number, secret, body });
             }
         }
         out.sort_by_key(|s| s.number);
         Ok(out)
+    }
+
+    /// The newest revision, the only one that is decoded; `None` when there is no release.
+    ///
+    /// # Errors
+    /// `failed` when it cannot be decoded; `unreachable`, `denied`.
+    pub(super) async fn newest(&self, ctx: &Ctx) -> OpResult<Option<Stored>> {
+        let secrets = self.cluster.release_secrets(ctx, &self.namespace, &self.name).await?;
+        let numbered = secrets.into_iter().filter_map(|s| Some((number_of(&s)?, s)));
+        let Some((number, secret)) = numbered.max_by_key(|(n, _)| *n) else { return Ok(None) };
+        let body = body_of(&secret).ok_or_else(|| unreadable(&self.namespace, &self.name, number))?;
+        Ok(Some(Stored { number, secret, body }))
     }
 
     /// One revision: the given one, or the newest.
@@ -153,16 +168,15 @@ impl Release {
 const PASSING: &[&str] = &["Job", "Pod"];
 
 impl Release {
-    /// Objects of the newest revision's manifest that the cluster has no more, as `Service proxy-public`; one list for each
-    /// kind and namespace.
+    /// Objects of a revision's manifest that the cluster has no more, as `Service proxy-public`; one list for each kind and
+    /// namespace.
     ///
     /// # Errors
     /// `unreachable`, `denied`.
-    pub async fn lacking(&self, ctx: &Ctx) -> OpResult<Vec<String>> {
-        let Some(newest) = self.stored(ctx).await?.pop() else { return Ok(Vec::new()) };
+    pub(super) async fn lacking(&self, ctx: &Ctx, stored: &Stored) -> OpResult<Vec<String>> {
         let mut there: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let mut out = Vec::new();
-        for object in self.objects(ctx, &newest).await? {
+        for object in self.objects(ctx, stored).await? {
             let text = |key: &str| object["metadata"][key].as_str().unwrap_or_default();
             let named = format!("{} {}", object["kind"].as_str().unwrap_or_default(), text("name"));
             if object["kind"].as_str().is_some_and(|k| PASSING.contains(&k)) {

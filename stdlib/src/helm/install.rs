@@ -230,7 +230,10 @@ impl Cluster {
         } else if !deployed {
             self.try_again(s, name, before.last()).await?;
         } else if !excluded {
-            let lacking = release.lacking(s.ctx()).await?;
+            let lacking = match release.newest(s.ctx()).await? {
+                Some(stored) => release.lacking(s.ctx(), &stored).await?,
+                None => Vec::new(),
+            };
             if !lacking.is_empty() {
                 was = self.install_again(s, name, newest, &lacking).await?;
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use serde_json::Value;
 
-use super::body::value_differences;
+use super::body::{Stored, value_differences};
 use super::constraint::satisfies;
 use super::install::HOME;
 use super::program::together;
@@ -117,13 +117,17 @@ impl Cluster {
         for chart in &charts {
             let name = text(&chart["metadata"], "name");
             let ns = chart["spec"]["targetNamespace"].as_str().unwrap_or(HOME);
-            let revisions = self.release_revisions(ctx, ns, name).await;
-            let differs = match &revisions {
-                Ok(list) => differences(chart, list.last(), self.chart_values(ctx, chart).await?.as_ref()),
-                Err(e) => Some(e.to_string()),
+            let release = Release { cluster: self.clone(), name: name.to_owned(), namespace: ns.to_owned() };
+            let (stored, unread) = match release.newest(ctx).await {
+                Ok(stored) => (stored, None),
+                Err(e) => (None, Some(e.to_string())),
+            };
+            let newest = stored.as_ref().map(Stored::revision);
+            let differs = match unread {
+                None => differences(chart, newest.as_ref(), self.chart_values(ctx, chart).await?.as_ref()),
+                said => said,
             };
             let mut failing = self.failing_job(ctx, name).await?;
-            let newest = revisions.ok().and_then(|mut l| l.pop());
             if newest.is_none() && failing.is_none() && !is_ours(chart) && self.installs(ctx, name).await? {
                 // K3s' own come after the servers are there; ours are waited for by who applies them
                 continue;
@@ -133,8 +137,10 @@ impl Cluster {
                 failing = None;
             }
             let stands = differs.is_none() && failing.is_none();
-            let release = Release { cluster: self.clone(), name: name.to_owned(), namespace: ns.to_owned() };
-            let lacking = if stands { release.lacking(ctx).await? } else { Vec::new() };
+            let lacking = match stored.filter(|_| stands) {
+                Some(stored) => release.lacking(ctx, &stored).await?,
+                None => Vec::new(),
+            };
             out.extend(trouble(name, chart, wanted.get(name), failing.as_ref(), differs, lacking));
         }
         for (name, version) in wanted.iter().filter(|w| !charts.iter().any(|c| c["metadata"]["name"] == *w.0)) {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::core::ctx::Ctx;
 use crate::core::error::{OpError, OpResult};
-use crate::kubernetes::Cluster;
+use crate::kubernetes::{Cluster, ListOptions};
 use crate::wire::release::decode;
 
 /// One revision of a release.
@@ -59,17 +59,30 @@ pub(super) fn same_version(a: &str, b: &str) -> bool {
 /// What a revision says whose Secret holds no release.
 const UNREADABLE: &str = "its Secret cannot be decoded";
 
+/// The number of a release Secret's revision.
+pub(super) fn number_of(secret: &Value) -> Option<i64> {
+    secret["metadata"]["labels"]["version"].as_str()?.parse().ok()
+}
+
+/// The release inside a release Secret; nothing when it cannot be decoded.
+pub(super) fn body_of(secret: &Value) -> Option<Value> {
+    decode(secret["data"]["release"].as_str().unwrap_or_default())
+}
+
 /// Reads a release Secret.
 #[must_use]
 pub fn read_revision(secret: &Value) -> Option<Revision> {
+    let number = number_of(secret)?;
+    Some(revision_of(number, secret, body_of(secret).as_ref()))
+}
+
+/// A revision, from its Secret and the release that was inside.
+pub(super) fn revision_of(number: i64, secret: &Value, body: Option<&Value>) -> Revision {
     let labels = &secret["metadata"]["labels"];
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let number = labels["version"].as_str()?.parse().ok()?;
-    let stored = decode(secret["data"]["release"].as_str().unwrap_or_default());
-    let unreadable = stored.is_none();
-    let release = stored.unwrap_or(Value::Null);
+    let release = body.unwrap_or(&Value::Null);
     let (meta, info) = (&release["chart"]["metadata"], &release["info"]);
-    Some(Revision {
+    Revision {
         number,
         // the label is what Helm itself selects by
         status: text(&labels["status"]),
@@ -77,11 +90,19 @@ pub fn read_revision(secret: &Value) -> Option<Revision> {
         version: text(&meta["version"]),
         app_version: text(&meta["appVersion"]),
         kubernetes: text(&meta["kubeVersion"]),
-        description: if unreadable { UNREADABLE.to_owned() } else { text(&info["description"]) },
+        description: if body.is_none() { UNREADABLE.to_owned() } else { text(&info["description"]) },
         notes: text(&info["notes"]),
         deployed: text(&info["last_deployed"]),
         values: release["config"].clone(),
-    })
+    }
+}
+
+/// What is said of a release whose newest revision cannot be decoded.
+pub(super) fn unreadable(namespace: &str, name: &str, number: i64) -> OpError {
+    OpError::failed(format!("revision {number} of the release cannot be read"))
+        .on(format!("{namespace}/{name}"))
+        .because(UNREADABLE)
+        .hint(format!("look at it: `kubectl -n {namespace} get secret sh.helm.release.v1.{name}.v{number}`"))
 }
 
 impl Cluster {
@@ -90,26 +111,21 @@ impl Cluster {
     /// # Errors
     /// `unreachable`, `denied`.
     pub async fn release_revisions(&self, ctx: &Ctx, namespace: &str, name: &str) -> OpResult<Vec<Revision>> {
-        let labels = [("owner".to_owned(), "helm".to_owned()), ("name".to_owned(), name.to_owned())];
-        let o = crate::kubernetes::ListOptions {
-            namespace: namespace.to_owned(),
-            labels: labels.into(),
-            fields: Default::default(),
-        };
-        let secrets = self.list_objects(ctx, "secret", &o).await?;
+        let secrets = self.release_secrets(ctx, namespace, name).await?;
         let mut out: Vec<_> = secrets.iter().filter_map(read_revision).collect();
         out.sort_by_key(|r| r.number);
         // an older one is only history; the newest is what everything is compared with
         match out.last().filter(|r| r.description == UNREADABLE) {
-            Some(r) => Err(OpError::failed(format!("revision {} of the release cannot be read", r.number))
-                .on(format!("{namespace}/{name}"))
-                .because(UNREADABLE)
-                .hint(format!(
-                    "look at it: `kubectl -n {namespace} get secret sh.helm.release.v1.{name}.v{}`",
-                    r.number
-                ))),
+            Some(r) => Err(unreadable(namespace, name, r.number)),
             None => Ok(out),
         }
+    }
+
+    /// The Secrets that hold the revisions of a release.
+    pub(super) async fn release_secrets(&self, ctx: &Ctx, namespace: &str, name: &str) -> OpResult<Vec<Value>> {
+        let labels = [("owner".to_owned(), "helm".to_owned()), ("name".to_owned(), name.to_owned())];
+        let o = ListOptions { namespace: namespace.to_owned(), labels: labels.into(), fields: Default::default() };
+        self.list_objects(ctx, "secret", &o).await
     }
 
     /// Namespaces that hold a release of this name.
@@ -118,11 +134,7 @@ impl Cluster {
     /// `unreachable`, `denied`.
     pub async fn release_namespaces(&self, ctx: &Ctx, name: &str) -> OpResult<Vec<String>> {
         let labels = [("owner".to_owned(), "helm".to_owned()), ("name".to_owned(), name.to_owned())];
-        let o = crate::kubernetes::ListOptions {
-            namespace: String::new(),
-            labels: labels.into(),
-            fields: Default::default(),
-        };
+        let o = ListOptions { namespace: String::new(), labels: labels.into(), fields: Default::default() };
         let secrets = self.list_objects(ctx, "secret", &o).await?;
         let mut out: Vec<String> =
             secrets.iter().filter_map(|s| s["metadata"]["namespace"].as_str().map(str::to_owned)).collect();

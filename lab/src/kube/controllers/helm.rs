@@ -359,33 +359,6 @@ fn home(cx: &mut Cx, ns: &str) {
     cx.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ns}}));
 }
 
-/// An object of a chart as Helm marks it.
-fn dressed(cx: &Cx, ns: &str, name: &str, o: &Value) -> Value {
-    let mut obj = o.clone();
-    obj["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(name);
-    obj["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(ns);
-    obj["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
-    if obj["metadata"]["namespace"].is_null() && cx.namespaced(&obj) {
-        obj["metadata"]["namespace"] = json!(ns);
-    }
-    obj
-}
-
-/// What the deployed revision wanted, as Helm marks it.
-fn earlier(cx: &Cx, ns: &str, name: &str) -> Vec<Value> {
-    release::objects(cx, ns, name).iter().map(|o| dressed(cx, ns, name, o)).collect()
-}
-
-/// Whether two objects are the same one.
-fn same(a: &Value, b: &Value) -> bool {
-    a["kind"] == b["kind"] && key(a) == key(b)
-}
-
-/// What a revision wanted of an object.
-fn was<'a>(before: &'a [Value], o: &Value) -> Option<&'a Value> {
-    before.iter().find(|b| same(b, o))
-}
-
 /// What Helm is at: a release that has no objects yet is installed.
 fn verb(before: &[Value]) -> &'static str {
     if before.is_empty() { "INSTALLATION" } else { "UPGRADE" }
@@ -393,12 +366,12 @@ fn verb(before: &[Value]) -> &'static str {
 
 /// What the API server will not take of a release.
 fn refused(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
-    let before = earlier(cx, ns, name);
+    let before = helmapply::earlier(cx, ns, name);
     let packed = !c.manifest.is_empty();
     if packed {
         home(cx, ns);
     }
-    let all: Vec<Value> = c.objects.iter().map(|o| dressed(cx, ns, name, o)).collect();
+    let all: Vec<Value> = c.objects.iter().map(|o| helmapply::dressed(cx, ns, name, o)).collect();
     for obj in &all {
         let (at, n) = key(obj);
         let brought = all.iter().any(|o| o["kind"] == "Namespace" && s(o, "/metadata/name") == at);
@@ -406,7 +379,8 @@ fn refused(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
         let there = cx.get(&resource_of(obj), &at, &n).is_some();
         // the catalogue's are valid
         if there || (packed && !roomless) {
-            helmapply::fits(cx, was(&before, obj), obj).map_err(|e| format!("Error: {} FAILED: {e}", verb(&before)))?;
+            helmapply::fits(cx, helmapply::was(&before, obj), obj)
+                .map_err(|e| format!("Error: {} FAILED: {e}", verb(&before)))?;
         }
     }
     Ok(())
@@ -417,24 +391,19 @@ fn refused(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
 /// # Errors
 /// Helm's words.
 fn objects(cx: &mut Cx, ns: &str, name: &str, c: &Chart) -> Result<(), String> {
-    let before = earlier(cx, ns, name);
+    let before = helmapply::earlier(cx, ns, name);
     let packed = !c.manifest.is_empty();
-    let all: Vec<Value> = c.objects.iter().map(|o| dressed(cx, ns, name, o)).collect();
+    let all: Vec<Value> = c.objects.iter().map(|o| helmapply::dressed(cx, ns, name, o)).collect();
     for obj in &all {
         let (at, n) = key(obj);
         match packed || cx.get(&resource_of(obj), &at, &n).is_some() {
-            true => helmapply::write(cx, "helm", was(&before, obj), obj)
+            true => helmapply::write(cx, "helm", helmapply::was(&before, obj), obj)
                 .map_err(|e| format!("Error: {} FAILED: {e}", verb(&before)))?,
             // the catalogue's are valid
             false => drop(cx.writing("helm", |cx| cx.create(obj.clone()))),
         }
     }
-    for old in before {
-        let (at, n) = key(&old);
-        if !all.iter().any(|o| same(o, &old)) && !cx.get(&resource_of(&old), &at, &n).is_some_and(helmapply::kept) {
-            cx.delete(&resource_of(&old), &at, &n);
-        }
-    }
+    helmapply::prune(cx, &before, &all);
     Ok(())
 }
 

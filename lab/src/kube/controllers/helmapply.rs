@@ -1,6 +1,6 @@
 //! How Helm writes the objects of a release: what is not there is created, the rest is patched by a three-way merge, and
 //! the API server checks both as any client's. Grade: source (pkg/kube and pkg/action of Helm).
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::cx::{Cx, key, resource_of};
 use super::super::schema::node::Node;
@@ -8,6 +8,7 @@ use super::super::schema::{Kind, typed};
 use super::super::store::write::WriteOptions;
 use super::super::store::{managers, patch, threeway};
 use super::super::text::s;
+use super::release;
 
 /// Helm leaves what says `keep` here when a release goes, or no longer has it.
 const POLICY: &str = "/metadata/annotations/helm.sh~1resource-policy";
@@ -16,6 +17,46 @@ const POLICY: &str = "/metadata/annotations/helm.sh~1resource-policy";
 #[must_use]
 pub fn kept(o: &Value) -> bool {
     s(o, POLICY) == "keep"
+}
+
+/// An object of a release as Helm marks it, in the release's namespace where it names none.
+#[must_use]
+pub fn dressed(cx: &Cx, ns: &str, name: &str, o: &Value) -> Value {
+    let mut obj = o.clone();
+    obj["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(name);
+    obj["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(ns);
+    obj["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
+    if obj["metadata"]["namespace"].is_null() && cx.namespaced(&obj) {
+        obj["metadata"]["namespace"] = json!(ns);
+    }
+    obj
+}
+
+/// What the deployed revision wanted, as Helm marks it.
+#[must_use]
+pub fn earlier(cx: &Cx, ns: &str, name: &str) -> Vec<Value> {
+    release::objects(cx, ns, name).iter().map(|o| dressed(cx, ns, name, o)).collect()
+}
+
+/// Whether two objects are the same one.
+fn same(a: &Value, b: &Value) -> bool {
+    a["kind"] == b["kind"] && key(a) == key(b)
+}
+
+/// What a revision wanted of an object.
+#[must_use]
+pub fn was<'a>(before: &'a [Value], o: &Value) -> Option<&'a Value> {
+    before.iter().find(|b| same(b, o))
+}
+
+/// Removes what a revision had and the one after it has not, unless Helm leaves it.
+pub fn prune(cx: &mut Cx, before: &[Value], after: &[Value]) {
+    for old in before.iter().filter(|o| was(after, o).is_none()) {
+        let (at, name) = key(old);
+        if !cx.get(&resource_of(old), &at, &name).is_some_and(kept) {
+            cx.delete(&resource_of(old), &at, &name);
+        }
+    }
 }
 
 /// Creates an object of a release, or patches it; `before` is what the revision before wanted of it.
@@ -95,8 +136,6 @@ fn merged(kind: &Kind, before: Option<&Value>, wanted: &Value, live: &Value) -> 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -98,15 +98,6 @@ fn wanted(cx: &mut Cx, b: &Bundle, commit: &str) -> Result<Release, String> {
     Ok(Release { namespace: ns, name, crds, chart })
 }
 
-/// An object as Helm marks it.
-fn dressed(r: &Release, o: &Value) -> Value {
-    let mut out = o.clone();
-    out["metadata"]["annotations"]["meta.helm.sh/release-name"] = json!(r.name);
-    out["metadata"]["annotations"]["meta.helm.sh/release-namespace"] = json!(r.namespace);
-    out["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("Helm");
-    out
-}
-
 /// Somebody else's release holds an object.
 fn foreign(cx: &Cx, o: &Value) -> Option<String> {
     let live = cx.get(&resource_of(o), s(o, "/metadata/namespace"), s(o, "/metadata/name"))?;
@@ -129,7 +120,8 @@ pub(super) fn run(cx: &mut Cx, b: &Bundle, commit: &str, apply: bool, correct: b
         Ok(r) => r,
         Err(e) => return state("ErrApplied", e),
     };
-    let objects: Vec<Value> = r.chart.objects.iter().map(|o| dressed(&r, o)).collect();
+    let objects: Vec<Value> =
+        r.chart.objects.iter().map(|o| helmapply::dressed(cx, &r.namespace, &r.name, o)).collect();
     if apply && let Err(e) = install(cx, &r, &objects, b) {
         return state("ErrApplied", e);
     }
@@ -167,20 +159,13 @@ fn install(cx: &mut Cx, r: &Release, objects: &[Value], b: &Bundle) -> Result<()
     if let Some(text) = objects.iter().find_map(|o| foreign(cx, o)).filter(|_| !adopts) {
         return Err(text);
     }
-    let before = release::objects(cx, &r.namespace, &r.name);
-    let same = |x: &Value, y: &Value| x["kind"] == y["kind"] && key(x) == key(y);
+    let before = helmapply::earlier(cx, &r.namespace, &r.name);
     let mut sorted: Vec<&Value> = objects.iter().collect();
     sorted.sort_by_key(|o| u8::from(s(o, "/kind") != "Namespace"));
     for o in sorted {
-        let old = before.iter().find(|x| same(x, o)).map(|x| dressed(r, x));
-        helmapply::write(cx, "fleetagent", old.as_ref(), o)?;
+        helmapply::write(cx, "fleetagent", helmapply::was(&before, o), o)?;
     }
-    for old in before.iter().filter(|x| !objects.iter().any(|o| same(x, o))) {
-        let (at, name) = key(old);
-        if !cx.get(&resource_of(old), &at, &name).is_some_and(helmapply::kept) {
-            cx.delete(&resource_of(old), &at, &name);
-        }
-    }
+    helmapply::prune(cx, &before, objects);
     let values = b.fleet["helm"]["values"].clone();
     cx.writing("fleetagent", |cx| release::record(cx, &r.namespace, &r.name, &r.chart, &values));
     Ok(())
@@ -209,12 +194,8 @@ pub fn upgrade_by_hand(cx: &mut Cx, ns: &str, name: &str) -> Result<(), String> 
 pub(super) fn remove(cx: &mut Cx, d: &Value) {
     let (ns, name) = deployment::release_of(&d["spec"]["options"], s(d, "/metadata/name"));
     if d["spec"]["options"]["keepResources"] != true {
-        for o in release::objects(cx, &ns, &name).iter().rev() {
-            let (at, n) = key(o);
-            if !cx.get(&resource_of(o), &at, &n).is_some_and(helmapply::kept) {
-                cx.delete(&resource_of(o), &at, &n);
-            }
-        }
+        let held: Vec<Value> = release::objects(cx, &ns, &name).into_iter().rev().collect();
+        helmapply::prune(cx, &held, &[]);
     }
     release::forget(cx, &ns, &name);
 }
