@@ -65,7 +65,15 @@ fn read(path: &str) -> OpResult<Option<Text>> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(Text { name: path.to_owned(), text })),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(mistyped(OpError::invalid(format!("cannot read the recipe `{path}`")).because(e.to_string()))),
+        Err(e) => {
+            let hint = if e.kind() == std::io::ErrorKind::IsADirectory {
+                format!("name a recipe in it: `{}/NAME.rhai`", path.trim_end_matches('/'))
+            } else {
+                "see to it that it is a text that you may read".to_owned()
+            };
+            let error = OpError::invalid(format!("cannot read the recipe `{path}`")).because(e.to_string());
+            Err(mistyped(error.hint(hint)))
+        }
     }
 }
 

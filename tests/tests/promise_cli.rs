@@ -137,6 +137,25 @@ fn words_for_newcomers() {
             let ran = p.b.run(&["check", "recipes/deplyo.rhai"]);
             assert!(ran.stderr.contains("did you mean `recipes/deploy.rhai`?"), "{ran:?}");
         }),
+        ("a folder is no recipe", &|| {
+            let ran = p.b.run(&["run", "recipes/", "--lab"]).expect(2);
+            assert!(ran.stderr.contains("name a recipe in it: `recipes/NAME.rhai`"), "{ran:?}");
+        }),
+        ("faults and images are looked at before the lab is", &|| {
+            for (args, word) in [
+                (&["fault", "secure-bot@muscle-a"][..], "did you mean `secure-boot`?"),
+                (&["fault", "secure-boot"], "`secure-boot` needs a target"),
+                (&["fault", "--by-hand"], "needs the fault"),
+                (&["push", "ba d"], "`ba d` is no image"),
+            ] {
+                let ran = p.b.run(&[&["lab"], args, &["--site", p.site()]].concat()).expect(2);
+                assert!(ran.stderr.contains(word), "{args:?}: {ran:?}");
+            }
+        }),
+        ("one failed proof is one", &|| {
+            let ran = p.text("prove(\"a\", || false);", &[]).expect(3);
+            assert!(ran.stdout.contains(", 1 failed proof, "), "{}", ran.stdout);
+        }),
         ("the project's own recipe comes first, the program's is named", &|| {
             let own = p.file("recipes/deploy.rhai", "print(\"my own\");");
             let dir = std::path::Path::new(&own).parent().and_then(|d| d.parent()).unwrap();

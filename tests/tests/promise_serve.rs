@@ -185,9 +185,10 @@ fn a_served_lab_keeps_its_promises() {
             assert!(ran.stdout.contains("done"), "{}", ran.stdout);
         }),
         ("it is not served twice, and not started over under its clients", &|| {
-            for args in [&["lab", "serve", "--site", SMALL][..], &["lab", "reset", "--site", SMALL]] {
+            let drift = ["drift", "--lab", "--site", SMALL];
+            for args in [&["lab", "serve", "--site", SMALL][..], &["lab", "reset", "--site", SMALL], &drift] {
                 let ran = p.b.run(args);
-                assert!(ran.code == 4 && !ran.stderr.is_empty(), "{args:?}: {ran:?}");
+                assert!(ran.code == 4 && ran.stderr.contains("stop `gpuhost lab serve`"), "{args:?}: {ran:?}");
             }
         }),
         ("its status is that of now", &|| {

@@ -88,6 +88,10 @@ fn the_repl_talks() {
             let ran = typed(&p, "site().name\nproxmox::connect(site().proxmox).list_nodes().len()\n").expect(0);
             assert!(ran.stdout.contains("attic") && ran.stdout.contains("\n1"), "{ran:?}");
         }),
+        ("a table of what is no map is an error, not nothing", &|| {
+            let ran = typed(&p, "table(site().nodes)\n");
+            assert!(ran.stderr.contains("a row of `table` is a map, this one is `Node`"), "{ran:?}");
+        }),
         ("completion, history and leaving, at a terminal", &|| {
             let Some(mut t) = Terminal::open(&p) else { return };
             t.until("lab> ");
@@ -97,7 +101,10 @@ fn the_repl_talks() {
             t.until("proxmox::connect(");
             t.press("\x15let pve = proxmox::connect(site().proxmox);\r");
             t.until("lab> ");
-            t.press("pve.list_vm\t");
+            // all ways to go on are shown, not one after the other
+            t.press("pve.list_\t");
+            t.until("list_vms()");
+            t.press("\x15pve.list_vm\t");
             t.until("pve.list_vms(");
             t.press("\x15answer\r");
             t.until("42");

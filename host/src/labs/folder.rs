@@ -118,14 +118,19 @@ impl Folder {
         }
     }
 
-    /// The refusal when another process has the world and does not serve it.
+    /// The refusal when another process has the world, and this command cannot share it.
     #[must_use]
     pub fn busy(&self) -> OpError {
         let pid = std::fs::read_to_string(self.dir.join("holder")).unwrap_or_default();
         let by = if pid.is_empty() { String::new() } else { format!(" (process {pid})") };
+        let hint = if self.dir.join(super::join::SERVING).exists() {
+            "it is served, and this command needs the lab for itself: stop `gpuhost lab serve` (Ctrl-C keeps the world), then try again"
+        } else {
+            "wait for it, or share one lab: `gpuhost lab serve` in one terminal, `--lab` in the others"
+        };
         OpError::refused(format!("another gpuhost{by} is using this site's lab"))
             .because(format!("lock `{}`", self.dir.join("lock").display()))
-            .hint("wait for it, or share one lab: `gpuhost lab serve` in one terminal, `--lab` in the others")
+            .hint(hint)
     }
 
     /// The folder.

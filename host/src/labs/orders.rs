@@ -10,6 +10,7 @@ use gpuhost_lab::kube::controllers::{fleet, registry};
 use gpuhost_lab::{Lab, git, incidents};
 use gpuhost_stdlib::core::dialer::Routes;
 use gpuhost_stdlib::core::error::{OpError, OpResult};
+use gpuhost_stdlib::core::options::closest;
 use gpuhost_stdlib::site::Site;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -199,14 +200,37 @@ pub fn fault(
     site: &Arc<Site>,
     state_dir: &Path,
 ) -> OpResult<()> {
+    if args.by_hand && args.fault.is_none() {
+        return Err(OpError::usage("`--by-hand` needs the fault that hands are to mend")
+            .hint("gpuhost lab fault NAME@TARGET --by-hand"));
+    }
     let Some(text) = args.fault.as_ref().filter(|_| !args.list) else {
         list(args, screen);
         return Ok(());
     };
+    let known = known(text)?;
     let order = if args.by_hand { Order::ByHand(text.clone()) } else { Order::Fault(text.clone()) };
     let said = give(rt, state_dir, site, &order)?;
     screen.out(&format!("[LAB] {said}"));
+    if known.hands.is_some() && !args.by_hand {
+        screen.out(&format!(
+            "[LAB] no command alone mends it: `gpuhost lab fault {text} --by-hand` stands in for the hands"
+        ));
+    }
     Ok(())
+}
+
+/// The fault that a command names.
+fn known(text: &str) -> OpResult<&'static incidents::Fault> {
+    incidents::find(text).map(|(fault, _)| fault).map_err(|e| {
+        let name = text.split('@').next().unwrap_or_default();
+        let names = || incidents::catalogue().map(|f| f.name);
+        let hint = match closest(name, names()).filter(|_| !names().any(|n| n == name)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`gpuhost lab fault --list` names them and their targets".to_owned(),
+        };
+        OpError::usage(e).hint(hint)
+    })
 }
 
 fn list(args: &FaultArgs, screen: &Screen) {
@@ -261,6 +285,9 @@ pub fn push(
     site: &Arc<Site>,
     state_dir: &Path,
 ) -> OpResult<()> {
+    if let Some((image, why)) = args.images.iter().find_map(|i| registry::unreadable(i).map(|why| (i, why))) {
+        return Err(OpError::usage(format!("`{image}` is no image: {why}")).hint("gpuhost lab push ghcr.io/me/app:v1"));
+    }
     let said = give(rt, state_dir, site, &Order::Push(args.images.clone()))?;
     screen.out(&format!("[LAB] {said}"));
     Ok(())

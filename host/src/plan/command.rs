@@ -87,8 +87,9 @@ fn make(
 ) -> OpResult<Exit> {
     let recipe = sources::recipe(recipe)?;
     let embedded = world.lab || world.against.is_some();
-    let site_text = sources::site(world.site.as_deref(), Some(&recipe), embedded)?
-        .ok_or_else(|| OpError::invalid("a plan needs a site file").hint("pass one: `--site recipes/site.toml`"))?;
+    let site_text = sources::site(world.site.as_deref(), Some(&recipe), embedded)?.ok_or_else(|| {
+        OpError::usage("a plan needs a site file").hint("pass one (`--site FILE`), or write one: `gpuhost init`")
+    })?;
     let loaded = sources::load_site(&site_text);
     let checked = check::command::recipe(&recipe);
     let mut findings = checked.findings.clone();

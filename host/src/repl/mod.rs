@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gpuhost_stdlib::core::error::{OpError, OpResult};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
-use rustyline::{Config, Editor};
+use rustyline::{CompletionType, Config, Editor};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::ReplArgs;
@@ -118,7 +118,12 @@ fn talk(
     state_dir: &std::path::Path,
 ) -> OpResult<Exit> {
     let fail = |e: ReadlineError| OpError::failed("the terminal cannot be read").because(e.to_string());
-    let config = Config::builder().history_ignore_space(true).auto_add_history(true).build();
+    let config = Config::builder()
+        .history_ignore_space(true)
+        .auto_add_history(true)
+        .completion_type(CompletionType::List)
+        .completion_show_all_if_ambiguous(true)
+        .build();
     let mut editor: Editor<Help, DefaultHistory> = Editor::with_config(config).map_err(fail)?;
     editor.set_helper(Some(Help::new(Reference::builtin())));
     let history = state_dir.join("repl_history");

@@ -185,7 +185,8 @@ impl Job {
         let tag = if run.lab { format!("{} ", p.yellow("[LAB]")) } else { String::new() };
         let mut line = format!("{tag}{word}: changed: {}", run.changed.load(Ordering::SeqCst));
         if failed_proofs > 0 {
-            line.push_str(&format!(", {failed_proofs} failed proofs"));
+            let s = if failed_proofs == 1 { "" } else { "s" };
+            line.push_str(&format!(", {failed_proofs} failed proof{s}"));
         }
         line.push_str(&format!(", {}", crate::when::span(wall_ms)));
         if run.lab {

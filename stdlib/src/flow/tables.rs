@@ -1,8 +1,10 @@
 //! `table(rows)` and `list.join(…)`: values as text.
 #![allow(clippy::unwrap_used)] // in what the Rhai macro writes
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, Map};
+use rhai::{Array, Dynamic, Map, NativeCallContext};
 
+use crate::core::ctx::RhaiResultOf;
+use crate::core::error::OpError;
 use crate::core::units::{Duration, Size};
 
 pub(super) fn module() -> rhai::Module {
@@ -37,9 +39,27 @@ fn columns(rows: &[Map]) -> Vec<String> {
         }
     }
     // Identity first; maps have no order of their own.
-    let rank = |n: &str| ["name", "namespace", "node", "vmid"].iter().position(|k| *k == n).unwrap_or(9);
+    let rank = |n: &str| {
+        ["name", "namespace", "node", "vmid", "target", "what", "before"].iter().position(|k| *k == n).unwrap_or(9)
+    };
     names.sort_by(|a, b| rank(a).cmp(&rank(b)).then(a.cmp(b)));
     names
+}
+
+fn aligned(rows: &[Map]) -> String {
+    let names = columns(rows);
+    let mut lines: Vec<Vec<String>> = vec![names.iter().map(|n| n.to_uppercase()).collect()];
+    lines.extend(rows.iter().map(|r| names.iter().map(|n| r.get(n.as_str()).map(cell).unwrap_or_default()).collect()));
+    let widths: Vec<usize> =
+        (0..names.len()).map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or(0)).collect();
+    let text: Vec<String> = lines
+        .iter()
+        .map(|l| {
+            let cells: Vec<String> = l.iter().zip(&widths).map(|(c, w)| format!("{c:<w$}")).collect();
+            cells.join("  ").trim_end().to_owned()
+        })
+        .collect();
+    text.join("\n")
 }
 
 #[export_module]
@@ -62,23 +82,21 @@ mod api {
     /// ```rhai
     /// print(table([#{ name: "a", cores: 4 }, #{ name: "b", cores: 16 }]));
     /// ```
-    pub fn table(rows: Array) -> String {
-        let rows: Vec<Map> = rows.into_iter().filter_map(|r| r.try_cast::<Map>()).collect();
-        let names = columns(&rows);
-        let mut lines: Vec<Vec<String>> = vec![names.iter().map(|n| n.to_uppercase()).collect()];
-        lines.extend(
-            rows.iter().map(|r| names.iter().map(|n| r.get(n.as_str()).map(cell).unwrap_or_default()).collect()),
-        );
-        let widths: Vec<usize> =
-            (0..names.len()).map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or(0)).collect();
-        let text: Vec<String> = lines
-            .iter()
-            .map(|l| {
-                let cells: Vec<String> = l.iter().zip(&widths).map(|(c, w)| format!("{c:<w$}")).collect();
-                cells.join("  ").trim_end().to_owned()
-            })
-            .collect();
-        text.join("\n")
+    #[rhai_fn(return_raw)]
+    pub fn table(ncc: NativeCallContext, rows: Array) -> RhaiResultOf<String> {
+        let mut maps = Vec::new();
+        for row in rows {
+            let kind = row.type_name().rsplit("::").next().unwrap_or_default();
+            match row.try_cast::<Map>() {
+                Some(map) => maps.push(map),
+                None => {
+                    return Err(OpError::invalid(format!("a row of `table` is a map, this one is `{kind}`"))
+                        .hint("make maps of them: `list.map(|x| #{ name: x.name })`")
+                        .into_rhai(&ncc));
+                }
+            }
+        }
+        Ok(aligned(&maps))
     }
 }
 
@@ -97,7 +115,9 @@ mod tests {
         ]
         .into_iter()
         .collect();
-        let text = api::table(vec![Dynamic::from_map(row)]);
+        let text = aligned(&[row]);
         assert_eq!(text.lines().nth(1).unwrap(), "a     16 GiB  id debian  1m 30s", "{text}");
+        let change: Map = ["after", "before", "what"].into_iter().map(|k| (k.into(), k.into())).collect();
+        assert_eq!(aligned(&[change]).lines().next().unwrap(), "WHAT  BEFORE  AFTER");
     }
 }
