@@ -122,6 +122,7 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     row("kube/", "what happens in the cluster", Docs, KUBE_DOCS),
     row("kube/api/", "Kubernetes API: read, write, list, watch, patch, tables", Recorded, REST),
     row("kube/api/metrics", "metrics of nodes and pods", Estimate, "usage follows requests"),
+    row("kube/api/kubelet", "what kubelets serve through the proxy", Estimate, "usage follows requests"),
     row("kube/api/openapi", "OpenAPI documents", Source, "k8s-openapi, generated from Kubernetes"),
     row("kube/api/published", "what published schemas require", Recorded, "kube-apiserver 1.36.2"),
     row("kube/api/words", "words that published schemas allow", Recorded, "kube-apiserver 1.36.2"),

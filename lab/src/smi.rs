@@ -141,7 +141,14 @@ impl Smi {
                 chosen.iter().map(|(i, g)| format!("GPU {i}: {} (UUID: {})\n", g.name, g.uuid)).collect()
             }
             _ => match value(&["--query-gpu"]) {
-                Some(q) => self.query(q, value(&["--format"]).unwrap_or_default(), &chosen),
+                Some(q) => match unknown_field(q) {
+                    Some(why) => return Some((2, why)),
+                    None => self.query(q, value(&["--format"]).unwrap_or_default(), &chosen),
+                },
+                None if value(&["--query-compute-apps"]).is_some() => {
+                    let q = value(&["--query-compute-apps"]).unwrap_or_default();
+                    computing(q, value(&["--format"]).unwrap_or_default())
+                }
                 None if args.is_empty() || matches!(args, ["-i" | "--id", _]) || args[0].starts_with("--id=") => {
                     self.table(&chosen)
                 }
@@ -155,6 +162,7 @@ impl Smi {
         let units = !format.contains("nounits");
         let keys: Vec<&str> = q.split(',').map(str::trim).collect();
         let with = |n: u64, u: &str| if units { format!("{n} {u}") } else { n.to_string() };
+        let with_hundredths = |n: u64, u: &str| if units { format!("{n}.00 {u}") } else { format!("{n}.00") };
         let yes = |on: bool| if on { "Enabled" } else { "Disabled" }.to_owned();
         let field = |i: usize, g: &Gpu, k: &str| match k {
             "index" => i.to_string(),
@@ -167,8 +175,21 @@ impl Smi {
             "memory.free" => with(g.memory - 600, "MiB"),
             "utilization.gpu" | "utilization.memory" => with(0, "%"),
             "temperature.gpu" => "34".into(),
-            "power.draw" => with(36, "W"),
-            "power.limit" => with(250, "W"),
+            "power.draw" | "power.draw.average" | "power.draw.instant" => with_hundredths(36, "W"),
+            "power.limit" | "power.default_limit" | "power.max_limit" | "enforced.power.limit" => {
+                with_hundredths(250, "W")
+            }
+            "power.min_limit" => with_hundredths(150, "W"),
+            "persistence_mode" | "ecc.mode.current" | "ecc.mode.pending" => yes(true),
+            "display_active" | "display_mode" | "accounting.mode" => yes(false),
+            "clocks.sm" | "clocks.gr" | "clocks.current.sm" | "clocks.current.graphics" => with(210, "MHz"),
+            "clocks.mem" | "clocks.current.memory" | "clocks.max.mem" | "clocks.max.memory" => with(1215, "MHz"),
+            "clocks.max.sm" | "clocks.max.gr" | "clocks.max.graphics" => with(1410, "MHz"),
+            "temperature.memory" => "34".into(),
+            "pci.domain" => "0x0000".into(),
+            "pcie.link.gen.current" | "pcie.link.gen.max" => "4".into(),
+            "pcie.link.width.current" | "pcie.link.width.max" => "16".into(),
+            "memory.reserved" => with(596, "MiB"),
             "pci.bus_id" | "gpu_bus_id" => format!("00000000:{}", g.bus),
             "pstate" => "P0".into(),
             "mig.mode.current" => yes(g.state.mig),
@@ -178,7 +199,7 @@ impl Smi {
             "ecc.errors.uncorrected.volatile.total" => "0".into(),
             _ => "[N/A]".into(),
         };
-        let head = if format.contains("noheader") { String::new() } else { format!("{}\n", keys.join(", ")) };
+        let head = if format.contains("noheader") { String::new() } else { format!("{}\n", headed(&keys)) };
         let row = |(i, g): &(usize, &Gpu)| {
             format!("{}\n", keys.iter().map(|k| field(*i, g, k)).collect::<Vec<_>>().join(", "))
         };
@@ -211,6 +232,76 @@ impl Smi {
         }
         out + LEGEND
     }
+}
+
+/// Fields by the words that `--query-gpu` has for them: those with a unit, and the others. Grade: docs.
+const MEASURED: &[(&str, &str)] = &[
+    ("memory.", " [MiB]"),
+    ("utilization.", " [%]"),
+    ("fan.speed", " [%]"),
+    ("power.", " [W]"),
+    ("enforced.power.limit", " [W]"),
+    ("clocks.", " [MHz]"),
+];
+const COUNTED: &[&str] = &[
+    "index",
+    "count",
+    "name",
+    "gpu_name",
+    "uuid",
+    "gpu_uuid",
+    "serial",
+    "gpu_serial",
+    "driver_version",
+    "vbios_version",
+    "timestamp",
+    "pstate",
+    "persistence_mode",
+    "display_active",
+    "display_mode",
+    "accounting.mode",
+    "compute_mode",
+    "compute_cap",
+    "mig.mode.",
+    "ecc.",
+    "pci.",
+    "gpu_bus_id",
+    "pcie.link.",
+    "temperature.",
+    "inforom.",
+    "gom.",
+    "encoder.stats.",
+    "retired_pages.",
+    "driver_model.",
+    "addressing_mode",
+    "gsp.mode.",
+    "protected_memory.",
+];
+
+/// The first of the words that names no field, as the program says it.
+fn unknown_field(q: &str) -> Option<String> {
+    let is = |k: &str, known: &str| k == known || known.ends_with('.') && k.starts_with(known);
+    let known = |k: &str| MEASURED.iter().any(|(f, _)| is(k, f)) || COUNTED.iter().any(|f| is(k, f));
+    let odd = q.split(',').map(str::trim).find(|k| !known(k))?;
+    Some(format!("Field \"{odd}\" is not a valid field to query.\n\n"))
+}
+
+/// The heads of a query's columns; measured ones have their unit.
+fn headed(keys: &[&str]) -> String {
+    let unit = |k: &str| MEASURED.iter().find(|(f, _)| k.starts_with(f)).map_or("", |(_, u)| u);
+    let long = |k: &str| match k {
+        "clocks.sm" => "clocks.current.sm".to_owned(),
+        "clocks.gr" => "clocks.current.graphics".to_owned(),
+        "clocks.mem" => "clocks.current.memory".to_owned(),
+        k => k.to_owned(),
+    };
+    keys.iter().map(|k| long(k) + unit(k)).collect::<Vec<_>>().join(", ")
+}
+
+/// Nothing computes on the cards by itself.
+fn computing(q: &str, format: &str) -> String {
+    let keys: Vec<String> = q.split(',').map(|k| k.trim().replace("used_memory", "used_gpu_memory [MiB]")).collect();
+    if format.contains("noheader") { String::new() } else { format!("{}\n", keys.join(", ")) }
 }
 
 /// So many looks at the chosen cards below their head.
@@ -249,6 +340,16 @@ mod tests {
             said("--query-gpu=index,name --format=csv -i 1").unwrap(),
             "index, name\n1, NVIDIA A100-PCIE-40GB\n"
         );
+        let all = said("--query-gpu=memory.total,power.draw,clocks.sm,ecc.mode.current --format=csv -i 0").unwrap();
+        assert_eq!(
+            all,
+            "memory.total [MiB], power.draw [W], clocks.current.sm [MHz], ecc.mode.current\n40960 MiB, 36.00 W, 210 MHz, Enabled\n"
+        );
+        assert_eq!(
+            said("--query-gpu=name,foo --format=csv").unwrap(),
+            "Field \"foo\" is not a valid field to query.\n\n"
+        );
+        assert_eq!(said("--query-compute-apps=pid,used_memory --format=csv").unwrap(), "pid, used_gpu_memory [MiB]\n");
         assert!(said("topo -m").unwrap().contains("GPU0\t X \tPHB\t"));
         assert_eq!(said("dmon -c 2").unwrap().lines().count(), 6);
         assert_eq!(said("pmon -c 1").unwrap().lines().count(), 4);

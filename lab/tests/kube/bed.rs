@@ -110,7 +110,7 @@ impl Bed {
         let admin = User {
             name: "admin".into(),
             groups: vec!["system:masters".into(), "system:authenticated".into()],
-            uid: String::new(),
+            ..User::default()
         };
         self.answer(admin, &req).await
     }

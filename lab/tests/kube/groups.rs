@@ -293,6 +293,15 @@ async fn nodes_are_reached_through_the_api_server() {
     assert_eq!((a.code, a.text.as_str()), (200, "ok"));
     let a = bed.get("/api/v1/nodes/n1:10250/proxy/pods").await;
     assert_eq!((a.code, &a.body["kind"], &a.body["items"]), (200, &json!("PodList"), &json!([])), "{}", a.text);
+    let a = bed.get("/api/v1/nodes/n1/proxy/stats/summary").await;
+    assert_eq!((a.code, &a.body["node"]["nodeName"], &a.body["pods"]), (200, &json!("n1"), &json!([])), "{}", a.text);
+    assert!(a.body["node"]["cpu"]["usageNanoCores"].as_u64().is_some_and(|n| n > 0), "{}", a.text);
+    let a = bed.get("/api/v1/nodes/n1/proxy/metrics/resource").await;
+    assert!(
+        a.code == 200 && a.text.contains("\nnode_memory_working_set_bytes ") && a.text.ends_with("error 0\n"),
+        "{}",
+        a.text
+    );
     let a = bed.get("/api/v1/nodes/no/proxy/healthz").await;
     assert_eq!((a.code, a.message()), (404, "nodes \"no\" not found"));
     // each has one object for its volume drivers, which goes with it

@@ -210,6 +210,9 @@ async fn tokens_are_reviewed_and_people_spoken_for() {
     let a = bed.post(reviews, ask(&token)).await;
     assert_eq!((a.code, &a.body["status"]["authenticated"]), (201, &json!(true)), "{}", a.text);
     assert_eq!(a.body["status"]["user"]["username"], "system:serviceaccount:default:default");
+    // by its own number
+    let number = &a.body["status"]["user"]["extra"]["authentication.kubernetes.io/credential-id"];
+    assert!(number[0].as_str().is_some_and(|n| n.starts_with("JTI=") && n.len() == 40), "{}", a.text);
     let a = bed.post(reviews, ask("nonsense")).await;
     assert!(a.body["status"]["authenticated"].is_null() && a.body["status"]["error"].is_string(), "{}", a.text);
 
@@ -218,6 +221,9 @@ async fn tokens_are_reviewed_and_people_spoken_for() {
     let headers = [("Impersonate-User", "ada"), ("Impersonate-Group", "staff")];
     let a = bed.send("POST", path, "application/json", body.clone(), &headers).await;
     assert_eq!(a.body["status"]["userInfo"], json!({"username": "ada", "groups": ["staff", "system:authenticated"]}));
+    let more = [headers[0], ("Impersonate-Extra-Scopes", "view"), ("Impersonate-Extra-a%2Fb", "c")];
+    let a = bed.send("POST", path, "application/json", body.clone(), &more).await;
+    assert_eq!(a.body["status"]["userInfo"]["extra"], json!({"a/b": ["c"], "scopes": ["view"]}), "{}", a.text);
     // Whoever is spoken for has no more rights than their own.
     let a = bed.send("GET", PODS, "", Vec::new(), &headers).await;
     assert_eq!(a.code, 403);

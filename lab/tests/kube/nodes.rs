@@ -90,3 +90,34 @@ async fn what_a_quota_counts_goes_down_again() {
     bed.delete(&format!("{CORE}/configmaps/a"), Value::Null).await;
     until(&bed, &at, "counted again", |q| count(q) == count(&before)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_node_that_is_gone_are_collected() {
+    let bed = with_nodes(2).await;
+    let pods = format!("{CORE}/pods");
+    let bound = |name: &str, node: &str| json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [{"name": "c", "image": "nginx:1"}]}});
+    assert_eq!(bed.post(&pods, bound("a", "n1")).await.code, 201);
+    let a = bed.post(&pods, bound("b", "never")).await;
+    assert_eq!(a.code, 201, "{}", a.text);
+    assert_eq!(bed.post(&pods, bound("stays", "n0")).await.code, 201);
+    until(&bed, &format!("{pods}/a"), "running", |p| p["status"]["phase"] == "Running").await;
+    // no kubelet has seen the other one
+    let b = bed.get(&format!("{pods}/b")).await.body;
+    assert_eq!((&b["status"]["phase"], &b["status"]["startTime"]), (&json!("Pending"), &Value::Null), "{b:#}");
+    let version = b["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    assert_eq!(bed.delete("/api/v1/nodes/n1", json!({})).await.code, 200);
+    until(&bed, &format!("{pods}/a"), "collected", |p| p["code"] == 404).await;
+    until(&bed, &format!("{pods}/b"), "collected", |p| p["code"] == 404).await;
+    assert_eq!(bed.get(&format!("{pods}/stays")).await.body["status"]["phase"], "Running");
+    let watched = bed.get(&format!("{pods}?watch=true&timeoutSeconds=1&resourceVersion={version}")).await.text;
+    let events = watched.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+    let last: Vec<Value> = events.filter(|e| e["type"] == "DELETED").map(|e| e["object"]["status"].clone()).collect();
+    assert_eq!(last.len(), 2, "{watched}");
+    for status in last {
+        let why = status["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+        assert_eq!((&status["phase"], &why["reason"]), (&json!("Failed"), &json!("DeletionByPodGC")), "{status:#}");
+        assert_eq!(why["message"], "PodGC: node no longer exists");
+    }
+    let events = bed.get("/api/v1/namespaces/default/events?fieldSelector=reason%3DRemovingNode").await.body;
+    assert_eq!(events["items"][0]["message"], "Node n1 event: Removing Node n1 from Controller", "{events:#}");
+}

@@ -137,3 +137,30 @@ async fn claims_and_volumes_say_who_brought_them_together() {
     bed.delete(&format!("{CLAIMS}/c"), json!({})).await;
     until(&bed, &format!("{VOLUMES}/a"), "released", |v| v["status"]["phase"] == "Released").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spread_counts_the_nodes_that_it_is_told_to() {
+    let bed = with_nodes(2).await;
+    let spread = |policy: Value| {
+        let mut c = json!({"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "s"}}});
+        for (k, v) in policy.as_object().unwrap() {
+            c[k] = v.clone();
+        }
+        json!({"nodeSelector": {"kubernetes.io/hostname": "n0"}, "topologySpreadConstraints": [c]})
+    };
+    for name in ["a", "b"] {
+        assert_eq!(placed(&bed, name, "s", spread(json!({}))).await, "n0", "the only node that it wants");
+    }
+    let mut spec = spread(json!({"nodeAffinityPolicy": "Ignore"}));
+    spec["containers"] = json!([{"name": "c", "image": "nginx:1"}]);
+    made(&bed, PODS, json!({"metadata": {"name": "all", "labels": {"app": "s"}}, "spec": spec})).await;
+    let why = until(&bed, &format!("{PODS}/all"), "refused", |p| !p["status"]["conditions"].is_null()).await;
+    let why = why["status"]["conditions"][0]["message"].as_str().unwrap().to_owned();
+    assert!(why.contains("1 node(s) didn't match pod topology spread constraints"), "{why}");
+    // a node that nobody may go to is not missed, where taints are honoured
+    let taint = json!({"spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
+    bed.patch("merge", "/api/v1/nodes/n1", taint).await;
+    let both = json!({"nodeAffinityPolicy": "Ignore", "nodeTaintsPolicy": "Honor"});
+    assert_eq!(placed(&bed, "c", "s", spread(both)).await, "n0");
+}

@@ -170,6 +170,37 @@ async fn what_a_container_needs_is_named_when_it_lacks() {
     until(&bed, &at, "without its key", waits("couldn't find key a in ConfigMap default/later")).await;
     bed.patch("merge", "/api/v1/namespaces/default/configmaps/later", json!({"data": {"a": "1"}})).await;
     until(&bed, &at, "ready", |p| p["status"]["containerStatuses"][0]["ready"] == true).await;
+    // a user that it must not be, and one that it may be
+    let alone = json!({"runAsNonRoot": true});
+    let c = json!({"name": "c", "image": "nginx:1", "securityContext": alone});
+    let p = made(&bed, PODS, pod("root", json!({"containers": [c]}))).await;
+    let uid = p["metadata"]["uid"].as_str().unwrap();
+    let whose = format!("(pod: \"root_default({uid})\", container: c)");
+    let text = format!("container has runAsNonRoot and image will run as root {whose}");
+    until(&bed, &format!("{PODS}/root"), "refused", waits(&text)).await;
+    assert_eq!(messages(&bed, "root", "Failed").await, [format!("Error: {text}")]);
+    let c = json!({"name": "c", "image": "nginx:1", "securityContext": {"runAsUser": 101}});
+    made(&bed, PODS, pod("user", json!({"containers": [c], "securityContext": alone}))).await;
+    until(&bed, &format!("{PODS}/user"), "ready", |p| p["status"]["containerStatuses"][0]["ready"] == true).await;
+    // a program that its image has not
+    let c = json!({"name": "c", "image": "busybox:1.36", "command": ["nosuch", "x"]});
+    made(&bed, PODS, pod("prog", json!({"containers": [c], "restartPolicy": "Never"}))).await;
+    let p = until(&bed, &format!("{PODS}/prog"), "not started", |p| p["status"]["phase"] == "Failed").await;
+    let end = &p["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(end["reason"], "StartError", "{end:#}");
+    assert!(
+        end["message"].as_str().unwrap().ends_with("exec: \"nosuch\": executable file not found in $PATH: unknown")
+    );
+    // an image that is nowhere and must be there
+    let c = json!({"name": "c", "image": "reg.invalid/y:1", "imagePullPolicy": "Never"});
+    made(&bed, PODS, pod("there", json!({"containers": [c]}))).await;
+    until(&bed, &format!("{PODS}/there"), "absent", |p| {
+        p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull"
+    })
+    .await;
+    bed.lab.clock().sleep(std::time::Duration::from_secs(30)).await;
+    let p = bed.get(&format!("{PODS}/there")).await.body;
+    assert_eq!(p["status"]["containerStatuses"][0]["state"]["waiting"]["reason"], "ErrImageNeverPull", "{p:#}");
     // an image on a domain that nobody has
     made(&bed, PODS, pod("img", json!({"containers": [{"name": "c", "image": "reg.invalid/x:1"}]}))).await;
     let at = format!("{PODS}/img");
@@ -517,4 +548,15 @@ async fn pods_bear_a_silent_node_for_as_long_as_they_say() {
         assert!((seconds - 2..seconds + 3).contains(&passed), "{name} after {passed} s");
     }
     drop(mark);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_comes_before_the_container_leaves_it_unknown() {
+    let bed = with_nodes(1).await;
+    let c = json!({"name": "c", "image": "reg.invalid/x:1"});
+    made(&bed, PODS, pod("late", json!({"containers": [c], "activeDeadlineSeconds": 20}))).await;
+    let p = until(&bed, &format!("{PODS}/late"), "failed", |p| p["status"]["phase"] == "Failed").await;
+    let end = &p["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(p["status"]["reason"], "DeadlineExceeded");
+    assert_eq!((&end["reason"], &end["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)), "{p:#}");
 }

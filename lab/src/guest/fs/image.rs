@@ -69,7 +69,6 @@ pub const SHELL_PROGRAMS: &[&str] = &[
     "numfmt",
     "od",
     "paste",
-    "pgrep",
     "pkill",
     "pr",
     "printenv",

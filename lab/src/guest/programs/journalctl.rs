@@ -147,7 +147,15 @@ impl Wish {
             None => Ok(None),
             Some(t) => {
                 let ago = t.strip_prefix('-').and_then(super::duration).map(|ms| now - (ms / 1000).cast_signed());
-                let at = ago.or_else(|| date::parse(&t, now));
+                // days begin at midnight here, not at this hour as `date` has it
+                let midnight = now - now.rem_euclid(86_400);
+                let day = match t.as_str() {
+                    "today" => Some(midnight),
+                    "yesterday" => Some(midnight - 86_400),
+                    "tomorrow" => Some(midnight + 86_400),
+                    _ => None,
+                };
+                let at = ago.or(day).or_else(|| date::parse(&t, now));
                 at.map(|s| Some(s.max(0).cast_unsigned() * 1000))
                     .ok_or_else(|| format!("Failed to parse timestamp: {t}"))
             }

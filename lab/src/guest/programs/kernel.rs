@@ -11,6 +11,8 @@ pub(super) const PROGRAMS: &[Program] = &[
     now("/usr/sbin/modprobe", modprobe),
     now("/usr/sbin/rmmod", rmmod),
     now("/usr/sbin/lsmod", lsmod),
+    // it looks only: everybody has it
+    now("/usr/bin/lsmod", lsmod),
     now("/usr/sbin/modinfo", modinfo),
     now("/usr/sbin/depmod", |_| 0),
     now("/usr/sbin/swapon", swapon),

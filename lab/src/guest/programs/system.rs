@@ -12,6 +12,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     later("/usr/bin/vmstat", vmstat),
     now("/usr/bin/ps", ps),
     now("/usr/bin/pidof", pidof),
+    now("/usr/bin/pgrep", pgrep),
     now("/usr/bin/lscpu", lscpu),
     now("/usr/bin/df", df),
     now("/usr/bin/top", top),
@@ -254,6 +255,48 @@ fn pidof(c: &mut Call) -> i32 {
     }
     c.line(&pids.join(" "));
     0
+}
+
+/// `pgrep` with a part of a name, or with `-f` of the command line; K3s calls its process `k3s-server` or `k3s-agent`.
+fn pgrep(c: &mut Call) -> i32 {
+    const KNOWN: [&str; 8] = ["-a", "-l", "-f", "-x", "-c", "-o", "-n", "-af"];
+    let [want] = &c.operands(&[])[..] else {
+        return c.fail(2, "pgrep: no matching criteria specified\nTry `pgrep --help' for more information.");
+    };
+    if let Some(odd) = c.args.iter().find(|a| a.starts_with('-') && !KNOWN.contains(&a.as_str())) {
+        return c.unsimulated(&odd.clone());
+    }
+    let (want, full) = (want.clone(), c.has(&["-f", "-af"]));
+    let hits: Vec<(u32, String, String)> = processes(c)
+        .into_iter()
+        .map(|(pid, _, cmd)| {
+            let mut words = cmd.split_whitespace();
+            let mut name = words.next().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned();
+            if let (true, Some(role)) = (name == "k3s", words.next()) {
+                name = format!("k3s-{role}");
+            }
+            (pid, name.trim_matches(['[', ']']).to_owned(), cmd)
+        })
+        .filter(|(_, name, cmd)| match c.has(&["-x"]) {
+            true => *name == want,
+            false => if full { cmd } else { name }.contains(&want),
+        })
+        .collect();
+    if c.has(&["-c"]) {
+        c.line(&hits.len().to_string());
+    } else {
+        let one = hits.len().saturating_sub(1);
+        let few = if c.has(&["-n"]) { &hits[one.min(hits.len())..] } else { &hits[..] };
+        let few = if c.has(&["-o"]) { &few[..few.len().min(1)] } else { few };
+        for (pid, name, cmd) in few {
+            c.line(&match (c.has(&["-a", "-af"]), c.has(&["-l"])) {
+                (true, _) => format!("{pid} {cmd}"),
+                (_, true) => format!("{pid} {name}"),
+                _ => pid.to_string(),
+            });
+        }
+    }
+    i32::from(hits.is_empty())
 }
 
 fn lscpu(c: &mut Call) -> i32 {

@@ -11,6 +11,17 @@ use crate::kube::text::{sha256, sha256_of};
 
 pub(super) const PROGRAMS: &[Program] = &[later("/usr/bin/curl", curl), later("/usr/bin/wget", wget)];
 
+/// What an API server says to nobody; to `curl` it writes over several lines.
+const UNAUTHORIZED: &str = "{
+  \"kind\": \"Status\",
+  \"apiVersion\": \"v1\",
+  \"metadata\": {},
+  \"status\": \"Failure\",
+  \"message\": \"Unauthorized\",
+  \"reason\": \"Unauthorized\",
+  \"code\": 401
+}";
+
 /// What a URL gives.
 enum Answer {
     Body(u16, Vec<u8>),
@@ -183,14 +194,11 @@ fn fetch(c: &Call, url: &str, sent: &Sent) -> Answer {
             return match path.split('?').next().unwrap_or_default() {
                 _ if !ready => Answer::Body(503, b"ServiceUnavailable".to_vec()),
                 "ping" => Answer::Body(200, b"pong".to_vec()),
-                "readyz" | "livez" | "healthz" | "cacerts" => Answer::Body(
-                    if path.starts_with("cacerts") { 200 } else { 401 },
-                    b"{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"Unauthorized\",\"code\":401}".to_vec(),
-                ),
-                _ => Answer::Body(
-                    401,
-                    b"{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"Unauthorized\",\"code\":401}".to_vec(),
-                ),
+                "cacerts" => {
+                    let ca = w.clusters.values().find(|c| c.members.contains_key(&vmid)).map(|c| c.ca.cert.clone());
+                    Answer::Body(200, ca.unwrap_or_default().into_bytes())
+                }
+                _ => Answer::Body(401, UNAUTHORIZED.as_bytes().to_vec()),
             };
         }
         let at = query::ip(w, vmid).unwrap_or_default();

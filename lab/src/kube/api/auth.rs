@@ -1,11 +1,13 @@
 //! Who a client is: certificates of the cluster's CA, and tokens of service accounts.
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::rbac::{self, Ask};
 use super::{Request, jwt};
 use crate::Lab;
 use crate::kube::store::{Failure, Store, meta};
-use crate::kube::text::unb64;
+use crate::kube::text::{sha256_of, unb64};
 
 /// An authenticated user.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,7 +18,12 @@ pub struct User {
     pub groups: Vec<String>,
     /// Uid, for service accounts.
     pub uid: String,
+    /// What is known beside: the number of the credential, the pod that a token is bound to.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
+
+/// The field of a user that says by which credential it was known.
+const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 
 impl User {
     /// Whether the user may do everything.
@@ -37,7 +44,15 @@ impl User {
         let mut groups: Vec<String> =
             subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
         groups.push("system:authenticated".into());
-        Some(User { name, groups, uid: String::new() })
+        let number = format!("X509SHA256={}", sha256_of(der));
+        let extra = BTreeMap::from([(CREDENTIAL.to_owned(), vec![number])]);
+        Some(User { name, groups, uid: String::new(), extra })
+    }
+
+    /// What is known beside, as objects carry it; none when nothing is.
+    #[must_use]
+    pub fn extra(&self) -> Option<Value> {
+        (!self.extra.is_empty()).then(|| json!(self.extra))
     }
 }
 
@@ -62,7 +77,14 @@ pub fn who(lab: &Lab, cluster: &str, cert: Option<User>, req: &Request) -> Resul
     if !groups.iter().any(|g| g == everyone) {
         groups.push(everyone.into());
     }
-    Ok(User { name, groups, uid: header("impersonate-uid").unwrap_or_default() })
+    let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (k, v) in &req.headers {
+        if let Some(field) = k.strip_prefix("impersonate-extra-") {
+            let field = super::route::unescape(field, false).to_lowercase();
+            extra.entry(field).or_default().push(v.clone());
+        }
+    }
+    Ok(User { name, groups, uid: header("impersonate-uid").unwrap_or_default(), extra })
 }
 
 /// Refuses to speak for a group, or for more, without speaking for a user.
@@ -164,7 +186,8 @@ pub fn of_token_for(lab: &Lab, cluster: &str, token: &str, audiences: &[&str]) -
         if [("pod", "pods", ns), ("secret", "secrets", ns), ("node", "nodes", "")].iter().any(ended) {
             return None;
         }
-        let user = of_account(sa);
+        let mut user = of_account(sa);
+        user.extra = beside(&claims);
         Some((user, meant))
     })
 }
@@ -200,6 +223,18 @@ fn lasting(store: &Store, claims: &Value, token: &str) -> Option<User> {
     good.then(|| of_account(sa))
 }
 
+/// What a token says of itself: its number, and the pod and node that it is bound to.
+fn beside(claims: &Value) -> BTreeMap<String, Vec<String>> {
+    let number = claims["jti"].as_str().map(|id| (CREDENTIAL.to_owned(), vec![format!("JTI={id}")]));
+    let bound = ["pod", "node"].into_iter().flat_map(|what| {
+        let of = claims["kubernetes.io"][what].clone();
+        ["name", "uid"].into_iter().filter_map(move |field| {
+            Some((format!("authentication.kubernetes.io/{what}-{field}"), vec![of[field].as_str()?.to_owned()]))
+        })
+    });
+    number.into_iter().chain(bound).collect()
+}
+
 /// A service account as a user.
 fn of_account(sa: &Value) -> User {
     let (ns, name) = (meta::namespace(sa), meta::name(sa));
@@ -211,6 +246,7 @@ fn of_account(sa: &Value) -> User {
             "system:authenticated".into(),
         ],
         uid: meta::uid(sa).to_owned(),
+        extra: BTreeMap::new(),
     }
 }
 

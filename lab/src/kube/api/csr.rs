@@ -35,6 +35,9 @@ pub(super) fn asked_by(user: &User, obj: &mut Value) {
     if !user.uid.is_empty() {
         obj["spec"]["uid"] = json!(user.uid);
     }
+    if let Some(extra) = user.extra() {
+        obj["spec"]["extra"] = extra;
+    }
 }
 
 fn request_of(obj: &Value) -> Result<String, String> {

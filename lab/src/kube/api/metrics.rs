@@ -111,6 +111,13 @@ fn of_pod(pod: &Value, now: &str) -> Value {
 }
 
 fn of_node(store: &Store, node: &Value, now: &str) -> Value {
+    json!({"metadata": {"name": meta::name(node), "creationTimestamp": now, "labels": node["metadata"]["labels"]},
+        "timestamp": now, "window": "20.1s", "usage": amount(node_usage(store, node))})
+}
+
+/// As [`usage`], of a whole node.
+#[must_use]
+pub fn node_usage(store: &Store, node: &Value) -> (i64, i64) {
     let name = meta::name(node);
     // what the machine itself needs: a server has the control plane and etcd beside its kubelet
     let server = node["metadata"]["labels"].get("node-role.kubernetes.io/control-plane").is_some();
@@ -121,6 +128,5 @@ fn of_node(store: &Store, node: &Value, now: &str) -> Value {
             sum = (sum.0 + cpu, sum.1 + memory);
         }
     }
-    json!({"metadata": {"name": name, "creationTimestamp": now, "labels": node["metadata"]["labels"]},
-        "timestamp": now, "window": "20.1s", "usage": amount(sum)})
+    sum
 }

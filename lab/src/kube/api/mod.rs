@@ -14,6 +14,7 @@ pub mod gojson;
 pub mod health;
 pub mod hpa;
 pub mod jwt;
+mod kubelet;
 pub mod listen;
 pub mod metrics;
 pub mod openapi;

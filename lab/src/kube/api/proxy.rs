@@ -1,10 +1,9 @@
 //! The proxies: `/api/v1/namespaces/NS/services/[SCHEME:]NAME[:PORT]/proxy/PATH`, the same for `pods`, and
 //! `/api/v1/nodes/NAME/proxy/PATH`.
 use http::Response;
-use serde_json::{Value, json};
 
 use super::route::Target;
-use super::{Body, Call, failed, text};
+use super::{Body, Call, failed, kubelet, text};
 use crate::kube::hooks::{self, ServiceRequest};
 use crate::kube::schema::Kind;
 use crate::kube::store::Failure;
@@ -19,7 +18,7 @@ fn parts(name: &str) -> (&str, &str, &str) {
     }
 }
 
-/// A node's kubelet: its health and its pods.
+/// A node's kubelet.
 fn node(call: &Call<'_>, kind: &Kind, t: &Target) -> Response<Body> {
     let name = t.name.as_deref().unwrap_or_default();
     let name = name.split_once(':').map_or(name, |(n, _)| n);
@@ -28,11 +27,9 @@ fn node(call: &Call<'_>, kind: &Kind, t: &Target) -> Response<Body> {
         let node = c.store.get("nodes", "", name)?;
         let placed = node["status"]["addresses"].as_array().is_some_and(|a| !a.is_empty());
         let posting = c.nodes.get(name).is_some_and(|n| n.posting);
-        let pods: Vec<Value> =
-            c.store.all("pods", "").filter(|p| p["spec"]["nodeName"] == name).map(|p| (**p).clone()).collect();
-        Some((placed, posting, pods))
+        Some((placed, posting, kubelet::told(c, node, w.now_ms)))
     });
-    let Some((placed, posting, pods)) = found else { return failed(&Failure::not_found(kind, name)) };
+    let Some((placed, posting, told)) = found else { return failed(&Failure::not_found(kind, name)) };
     if !placed && !posting {
         return failed(&Failure::unforeseen("no preferred addresses found; known addresses: []"));
     }
@@ -40,14 +37,7 @@ fn node(call: &Call<'_>, kind: &Kind, t: &Target) -> Response<Body> {
         let why = format!("error trying to reach service: dial tcp {name}:10250: connect: connection refused");
         return failed(&Failure::new(503, "ServiceUnavailable", why));
     }
-    match t.rest.trim_matches('/') {
-        "healthz" => text(200, "text/plain; charset=utf-8", b"ok".to_vec()),
-        "pods" => {
-            let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods});
-            text(200, "application/json", list.to_string().into_bytes())
-        }
-        _ => text(404, "text/plain; charset=utf-8", b"404 page not found\n".to_vec()),
-    }
+    kubelet::serve(&told, t.rest.trim_matches('/'))
 }
 
 /// A pod: what listens on its port, its first one when none is named.

@@ -61,6 +61,9 @@ fn info(user: &User) -> Value {
     if !user.uid.is_empty() {
         who["uid"] = json!(user.uid);
     }
+    if let Some(extra) = user.extra() {
+        who["extra"] = extra;
+    }
     who
 }
 
@@ -155,7 +158,7 @@ fn access(call: &Call<'_>, spec: &Value) -> Result<Value, Failure> {
         Some(name) => {
             let groups =
                 spec["groups"].as_array().into_iter().flatten().filter_map(|g| g.as_str().map(str::to_owned)).collect();
-            User { name: name.to_owned(), groups, uid: String::new() }
+            User { name: name.to_owned(), groups, ..User::default() }
         }
     };
     if user.admin() {

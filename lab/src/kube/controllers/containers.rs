@@ -487,9 +487,14 @@ pub fn end_pod(cx: &mut Cx, pod: &Value, normal: bool, reason: &str, text: &str)
     for n in &names {
         cx.container_event(pod, n, true, "Killing", &format!("Stopping container {n}"));
     }
+    let past = |c: &Value| status::of(pod, s(c, "/name")).is_some_and(|st| status::is_past(c, st));
+    let begun = arr(pod, "/spec/initContainers").iter().all(past);
+    let lost: Vec<String> =
+        arr(pod, "/spec/containers").iter().filter(|_| begun).map(|c| s(c, "/name").to_owned()).collect();
     status::edit(cx, ns, name, |e| {
         e.fail(reason, text);
         names.iter().for_each(|n| e.end(n, 137));
+        lost.iter().for_each(|n| e.lose(n));
     });
     finish(cx, uid, ns, name, 137);
 }

@@ -40,6 +40,9 @@ pub fn look(cx: &mut Cx, ns: &str, name: &str) {
     if node.is_empty() || cx.c.pods.contains_key(&uid) || matches!(s(&pod, "/status/phase"), "Succeeded" | "Failed") {
         return;
     }
+    if cx.get("nodes", "", &node).is_none() {
+        return super::lost::missing(cx, &node);
+    }
     cx.c.pods.insert(
         uid.clone(),
         PodRt {

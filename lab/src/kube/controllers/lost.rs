@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::super::KubeEvent;
 use super::super::cx::{Cx, is_true, key};
 use super::super::state::{Life, PodRt, PodStage};
+use super::super::store::delete::DeleteOptions;
 use super::super::text::{arr, s};
 use super::{containers, effects, kubelet, pods, scheduler, status};
 
@@ -180,6 +181,40 @@ fn patience(spec: &Value, taint: &Value) -> Option<u64> {
     }
     let least = borne.iter().filter_map(|t| t["tolerationSeconds"].as_i64()).min()?;
     Some(u64::try_from(least).unwrap_or(0) * 1000)
+}
+
+/// How long a node may be missing until its pods are collected, in milliseconds: 40 s, and the collector's own pause.
+/// Grade: source (gc_controller.go).
+const MISSING: u64 = 60_000;
+
+/// Pods are bound to a node that is not there: the collector of pods looks again later.
+pub fn missing(cx: &mut Cx, node: &str) {
+    let (cluster, resource) = (cx.c.id.clone(), "nodes".to_owned());
+    let look = KubeEvent::Look { cluster, resource, ns: String::new(), name: node.to_owned() };
+    if !cx.w.is_pending_within(MISSING, &crate::world::Event::Kube(look.clone())) {
+        cx.later(MISSING, look);
+    }
+}
+
+/// The pods of a node that is still missing have failed, and go without its kubelet.
+pub fn collect(cx: &mut Cx, node: &str) {
+    if cx.get("nodes", "", node).is_some() {
+        return;
+    }
+    let Some(kind) = cx.c.store.kind_for("pods") else { return };
+    let stamp = cx.stamp();
+    let here: Vec<Value> = cx.list("pods").into_iter().filter(|p| s(p, "/spec/nodeName") == node).cloned().collect();
+    for p in here {
+        let (ns, name) = key(&p);
+        if !pods::has_ended(&p) {
+            cx.update("pods", &ns, &name, |p| {
+                pods::disrupted(p, &stamp, "DeletionByPodGC", "PodGC: node no longer exists");
+                p["status"]["phase"] = "Failed".into();
+            });
+        }
+        let at_once = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
+        cx.c.store.delete_as(&kind, &ns, &name, &at_once).ok();
+    }
 }
 
 fn drive_off(cx: &mut Cx, p: &Value) {

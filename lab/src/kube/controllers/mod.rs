@@ -377,6 +377,7 @@ pub fn look_again(cx: &mut Cx, resource: &str, ns: &str, name: &str) {
         "nodes" => {
             lost::tainted(cx, name);
             pressure::look(cx, name);
+            lost::collect(cx, name);
         }
         "pods" if !name.is_empty() => containers::overdue(cx, ns, name),
         replicasets::SETS | replicasets::CONTROLLERS => replicasets::reconcile(cx, resource, ns, name),

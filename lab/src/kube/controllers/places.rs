@@ -9,7 +9,7 @@ use super::super::cx::Cx;
 use super::super::store::meta;
 use super::super::text::{arr, s, selects};
 use super::pods;
-use super::scheduler::{Why, likes};
+use super::scheduler::{Why, likes, tolerates};
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
@@ -113,8 +113,11 @@ impl Places {
         let first = near_rules.iter().all(|r| r.counts.is_empty()) && near.iter().all(|t| means(cx, ns, t, pod));
         let far_rules = far.iter().map(&count).collect();
         let keys: Vec<&str> = spreads.iter().map(|c| s(c, "/topologyKey")).collect();
-        let counted = |n: &Value| keys.iter().all(|k| domain(n, k).is_some()) && likes(&pod["spec"], n);
-        let spread = |c: &&Value| spread(c, pod, nodes, &all, &counted, &node_of);
+        let whole = |n: &Value| keys.iter().all(|k| domain(n, k).is_some());
+        let spread = |c: &&Value| {
+            let counted = |n: &Value| whole(n) && includes(c, &pod["spec"], n);
+            spread(c, pod, nodes, &all, &counted, &node_of)
+        };
         let (mut shut, mut taken) = (BTreeSet::new(), BTreeSet::new());
         for p in minding.iter().filter(|p| !over(p)) {
             let Some(node) = node_of(p) else { continue };
@@ -166,6 +169,14 @@ impl Places {
 
 fn over(p: &Value) -> bool {
     matches!(s(p, "/status/phase"), "Succeeded" | "Failed")
+}
+
+/// Whether a constraint counts a node: those that the pod wants unless it ignores that, those whose taints it tolerates
+/// if it honours them.
+fn includes(c: &Value, spec: &Value, node: &Value) -> bool {
+    let drives_off = |t: &&Value| s(t, "/effect") != "PreferNoSchedule";
+    let borne = || arr(node, "/spec/taints").iter().filter(drives_off).all(|t| tolerates(spec, t));
+    (c["nodeAffinityPolicy"] == "Ignore" || likes(spec, node)) && (c["nodeTaintsPolicy"] != "Honor" || borne())
 }
 
 fn spread<'a>(

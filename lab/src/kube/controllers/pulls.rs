@@ -86,7 +86,8 @@ pub(super) fn has_image(cx: &mut Cx, uid: &str, pod: &Value, c: &Value, node: &s
 pub(super) fn backs_off(cx: &mut Cx, uid: &str, pod: &Value, c: &Value) {
     let (name, image) = (s(c, "/name"), s(c, "/image"));
     let pulls = life(cx, uid, name).map_or(1, |l| l.pulls);
-    if let Some(why) = not_pulled(cx, image).filter(|_| registry::unreadable(image).is_none()) {
+    let pulls_it = s(c, "/imagePullPolicy") != "Never" && registry::unreadable(image).is_none();
+    if let Some(why) = not_pulled(cx, image).filter(|_| pulls_it) {
         let (ns, pod_name) = key(pod);
         let text = format!("Back-off pulling image \"{image}\"");
         cx.container_event(pod, name, true, "BackOff", &text);

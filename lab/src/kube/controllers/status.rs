@@ -136,6 +136,15 @@ impl Editor<'_> {
         c["started"] = json!(false);
     }
 
+    /// The pod came to its end before the container was there: nobody knows what became of it.
+    pub fn lose(&mut self, name: &str) {
+        let Some(c) = self.entry(name).filter(|c| c["state"]["waiting"].is_object()) else { return };
+        c["state"] = json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown",
+            "message": "The container could not be located when the pod was terminated",
+            "startedAt": null, "finishedAt": null}});
+        c["started"] = json!(false);
+    }
+
     /// The container has ended.
     pub fn end(&mut self, name: &str, end: impl Into<End>) {
         let End { code, out_of_memory, message } = end.into();

@@ -77,6 +77,10 @@ pub fn node(cx: &mut Cx, name: &str) {
 
 fn deleted(cx: &mut Cx, name: &str) {
     leave(cx, name);
+    let gone = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    let text = format!("Node {name} event: Removing Node {name} from Controller");
+    cx.event(&gone, true, "RemovingNode", &text, "node-controller");
+    super::super::controllers::lost::missing(cx, name);
     cx.delete("secrets", "kube-system", &node::password_name(name));
     cx.delete("leases.coordination.k8s.io", "kube-node-lease", name);
 }

@@ -38,11 +38,16 @@ async fn whoami(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
     }
     let user = &answer["status"]["userInfo"];
     let groups: Vec<&str> = user["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let rows = [
-        ["ATTRIBUTE".to_owned(), "VALUE".to_owned()].to_vec(),
+    let list = |of: &[&str]| format!("[{}]", of.join(" "));
+    let mut rows = vec![
+        vec!["ATTRIBUTE".to_owned(), "VALUE".to_owned()],
         vec!["Username".to_owned(), user["username"].as_str().unwrap_or_default().to_owned()],
-        vec!["Groups".to_owned(), format!("[{}]", groups.join(" "))],
+        vec!["Groups".to_owned(), list(&groups)],
     ];
+    for (k, v) in user["extra"].as_object().into_iter().flatten() {
+        let values: Vec<&str> = v.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        rows.push(vec![format!("Extra: {k}"), list(&values)]);
+    }
     for l in columns(&rows) {
         c.line(&l);
     }
@@ -50,7 +55,10 @@ async fn whoami(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
 }
 
 async fn may(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
-    let w = Words::read(words, "all-namespaces/A subresource= quiet/q no-headers list")?;
+    let w = Words::read(words, "all-namespaces/A subresource= quiet/q no-headers list as= as-group=")?;
+    if w.on("list") && w.value("as").is_some() {
+        return None;
+    }
     if w.on("list") {
         return Some(rules(c, at, &w).await);
     }
@@ -77,9 +85,26 @@ async fn may(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
             "subresource": w.value("subresource").unwrap_or_default(),
             "name": name.first().map_or(inner, String::as_str)}})
     };
-    let review =
-        json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": attributes});
-    let answer = match post(c, at, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review).await {
+    // Whoever is an administrator may ask for somebody else what they would hear themselves.
+    let (kind, plural, mut spec) = match w.value("as") {
+        None => ("SelfSubjectAccessReview", "selfsubjectaccessreviews", attributes),
+        Some(user) => {
+            let mut spec = attributes;
+            spec["user"] = json!(user);
+            ("SubjectAccessReview", "subjectaccessreviews", spec)
+        }
+    };
+    if spec["user"].is_string() {
+        let mut groups: Vec<String> = w.all("as-group").map(str::to_owned).collect();
+        let account = w.value("as").and_then(|u| u.strip_prefix("system:serviceaccount:")?.split_once(':'));
+        if let Some((ns, _)) = account.filter(|_| groups.is_empty()) {
+            groups.extend(["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{ns}")]);
+        }
+        groups.push("system:authenticated".to_owned());
+        spec["groups"] = json!(groups);
+    }
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec});
+    let answer = match post(c, at, &format!("/apis/authorization.k8s.io/v1/{plural}"), &review).await {
         Ok(v) => v,
         Err(v) => return Some(refused(c, &v)),
     };

@@ -24,6 +24,8 @@ pub(super) struct Get {
     fields: String,
     pub headless: bool,
     pub labels: bool,
+    /// Labels with a column of their own.
+    pub columns: Vec<String>,
     lenient: bool,
     /// Path of the field that rows are sorted by.
     pub sorted_by: Option<String>,
@@ -38,7 +40,7 @@ impl Get {
     pub fn read(words: &[String]) -> Option<Get> {
         let w = Words::read(
             words,
-            "all-namespaces/A output/o= selector/l= field-selector= no-headers show-labels ignore-not-found sort-by= watch/w show-managed-fields",
+            "all-namespaces/A output/o= selector/l= field-selector= no-headers show-labels label-columns/L= ignore-not-found sort-by= watch/w show-managed-fields",
         )?;
         let text = |name: &str| w.value(name).unwrap_or_default().to_owned();
         let mut g = Get {
@@ -50,6 +52,7 @@ impl Get {
             fields: text("field-selector"),
             headless: w.on("no-headers"),
             labels: w.on("show-labels"),
+            columns: w.all("label-columns").flat_map(|l| l.split(',')).map(str::to_owned).collect(),
             lenient: w.on("ignore-not-found"),
             sorted_by: w.value("sort-by").map(str::to_owned),
             watch: w.on("watch"),

@@ -35,10 +35,11 @@ use super::Call;
 use crate::guest::fs::Who;
 use crate::guest::k3s::version_of;
 use apply::Way;
-use request::At;
 
-pub(super) use request::{ask, cluster};
+pub(super) use pods::{exec, logs};
+pub(super) use request::{At, ask, cluster};
 pub(super) use table::columns;
+pub(super) use words::Words;
 
 /// A command that talks to the server; nothing when its words ask for more than the lab's kubectl does.
 type Run = for<'a> fn(&'a mut Call, &'a At, &'a [String]) -> BoxFuture<'a, Option<i32>>;

@@ -121,7 +121,7 @@ fn container(c: &mut Call, pod: &Value, w: &Wish) -> String {
 }
 
 /// Runs `kubectl logs`; `None` when the words ask for more than it does.
-pub(super) async fn logs(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
+pub(in super::super) async fn logs(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
     let w = read(words).filter(|w| !w.stdin && !w.tty && w.argv.is_empty())?;
     if w.target.is_empty() {
         return Some(c.fail(1, "error: expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'.\nPOD or TYPE/NAME is a required argument for the logs command\nSee 'kubectl logs -h' for help and examples"));
@@ -168,7 +168,7 @@ async fn follow(c: &mut Call, at: &At, pod: &str, container: &str) {
 }
 
 /// Runs `kubectl exec`; `None` when the words ask for more than it does.
-pub(super) async fn exec(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
+pub(in super::super) async fn exec(c: &mut Call, at: &At, words: &[String]) -> Option<i32> {
     let w = read(words).filter(|w| w.query.is_empty() && !w.follow)?;
     if w.argv.is_empty() {
         let text = if w.container.is_some() {

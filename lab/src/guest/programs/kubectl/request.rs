@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::super::Call;
 use crate::Client;
+use crate::guest::fs::Who;
 use crate::kube::api::auth::User;
 use crate::kube::api::route::Query;
 use crate::kube::api::{Request, handle};
@@ -53,13 +54,24 @@ pub(super) fn server(c: &mut Call) -> Result<At, i32> {
     })
 }
 
-async fn request(c: &Call, at: &At, req: Request) -> (u16, Vec<String>, Bytes) {
-    let admin = User {
+/// Who asks: whose certificate the machine's kubeconfig has.
+fn admin(c: &Call) -> User {
+    let config = c.m.files.read(&Who::root(), "/etc/rancher/k3s/k3s.yaml").unwrap_or_default();
+    let shown = || {
+        let text = std::str::from_utf8(&config).ok()?;
+        let coded = text.lines().find_map(|l| l.trim().strip_prefix("client-certificate-data: "))?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&crate::kube::text::unb64(coded)?).ok()?;
+        User::from_cert(&pem.contents, c.m.lab.clock().now_ms())
+    };
+    shown().unwrap_or_else(|| User {
         name: "system:admin".into(),
         groups: vec!["system:masters".into(), "system:authenticated".into()],
-        uid: String::new(),
-    };
-    let answer = handle(&c.m.lab, &at.0, at.1, Some(admin), &req).await;
+        ..User::default()
+    })
+}
+
+async fn request(c: &Call, at: &At, req: Request) -> (u16, Vec<String>, Bytes) {
+    let answer = handle(&c.m.lab, &at.0, at.1, Some(admin(c)), &req).await;
     let code = answer.status().as_u16();
     let told = answer.headers().get_all("warning").iter().filter_map(|v| v.to_str().ok().map(str::to_owned)).collect();
     (code, told, answer.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default())

@@ -59,6 +59,7 @@ pub(super) fn rows(g: &Get, kind: &Kind, answers: &[Value], many: bool) -> Vec<V
     let mut out: Vec<Vec<String>> = Vec::new();
     if !g.headless {
         let mut head: Vec<String> = shown.iter().map(|i| cell(&heads[*i]["name"]).to_uppercase()).collect();
+        head.extend(g.columns.iter().map(|l| l.rsplit('/').next().unwrap_or(l).to_uppercase()));
         if g.labels {
             head.push("LABELS".to_owned());
         }
@@ -73,8 +74,10 @@ pub(super) fn rows(g: &Get, kind: &Kind, answers: &[Value], many: bool) -> Vec<V
         if let Some(name) = row.first_mut().filter(|_| many) {
             *name = format!("{}/{name}", typed(kind));
         }
+        let own = &r["object"]["metadata"]["labels"];
+        row.extend(g.columns.iter().map(|l| own[l].as_str().unwrap_or_default().to_owned()));
         if g.labels {
-            let all = r["object"]["metadata"]["labels"].as_object();
+            let all = own.as_object();
             let mut pairs: Vec<String> = all.into_iter().flatten().map(|(k, v)| format!("{k}={}", cell(v))).collect();
             pairs.sort();
             row.push(if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") });

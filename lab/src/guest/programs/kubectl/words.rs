@@ -5,7 +5,7 @@ const ALWAYS: &str = "namespace/n= kubeconfig= context= v= request-timeout=";
 
 /// Words as kubectl reads them.
 #[derive(Debug, Default)]
-pub(super) struct Words {
+pub(in super::super) struct Words {
     /// Operands.
     pub bare: Vec<String>,
     /// What follows `--`.

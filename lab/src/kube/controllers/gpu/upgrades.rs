@@ -49,9 +49,10 @@ fn managed(cx: &Cx, set: &Value) -> Vec<Managed> {
     for p in pods::owned(cx, NS, s(set, "/metadata/uid")) {
         let node = s(p, "/spec/nodeName").to_owned();
         let leaves = !p["metadata"]["deletionTimestamp"].is_null();
-        if !node.is_empty() && !(leaves && by_node.contains_key(&node)) {
-            by_node.insert(node, p.clone());
+        if node.is_empty() || leaves && by_node.contains_key(&node) {
+            continue;
         }
+        by_node.insert(node, p.clone());
     }
     let with = by_node.into_iter().filter(|(node, _)| cx.get("nodes", "", node).is_some());
     with.map(|(node, pod)| {
