@@ -349,7 +349,8 @@ fn a_cluster_lives_through_upgrade_loss_and_replacement() {
              c.ensure_config_map(\"default/before\", #{ a: \"1\" });\nlet name = c.snapshot_etcd(s, \"backup\");\n\
              print(\"SAVED \" + name + \" \" + c.copy_snapshot(s, name, \"backup\"));\n\
              require(c.list_snapshots().len() >= 1, \"the cluster knows its snapshots\");\n\
-             c.ensure_config_map(\"default/later\", #{ a: \"1\" });\n",
+             c.ensure_config_map(\"default/later\", #{ a: \"1\" });\n\
+             ssh::connect(\"k3s-gpu1\").reboot_and_wait(10.minutes);\n",
         )
         .expect(0);
     let line = messages(&saved).into_iter().find(|m| m.starts_with("SAVED ")).unwrap();
@@ -383,7 +384,11 @@ fn a_cluster_lives_through_upgrade_loss_and_replacement() {
             "let c = k3s::restore_etcd(site().hosts(\"server\"), \"{name}\", #{{ folder: \"backup\" }});\n\
              require(c.find(\"configmap\", \"before\") != (), \"what the snapshot has is there\");\n\
              require(c.find(\"configmap\", \"later\") == (), \"what came after is not\");\n\
-             require(c.list_snapshots().len() > 0, \"a server notes what lies on its disk\");\n"
+             require(c.list_snapshots().len() > 0, \"a server notes what lies on its disk\");\n\
+             sleep(1.minutes);\n\
+             let boot = c.get(\"node\", \"k3s-gpu1\").status.nodeInfo.bootID;\n\
+             let now = ssh::connect(\"k3s-gpu1\").read(\"cat /proc/sys/kernel/random/boot_id\").stdout;\n\
+             require(now.contains(boot), \"a kubelet that runs corrects what the snapshot says of its machine\");\n"
         ))
         .expect(0);
     assert!(restored.finished()["changed"].as_u64().unwrap() > 0);

@@ -204,13 +204,24 @@ fn capacity(cx: &Cx, vmid: u32, p: &Process) -> Value {
     })
 }
 
+/// What the kubelet says of its machine and of itself.
+fn node_info(cx: &Cx, vmid: u32, p: &Process) -> Value {
+    let guest = cx.w.guests.get(&vmid);
+    let (uuid, boot_id) = guest.map(|g| (g.spec.uuid.clone(), g.boot_id.clone())).unwrap_or_default();
+    let kernel = guest.map_or(crate::guest::hw::KERNEL, crate::guest::hw::running_kernel);
+    json!({
+        "architecture": "amd64", "bootID": boot_id, "systemUUID": uuid, "machineID": uuid.replace('-', ""),
+        "containerRuntimeVersion": super::release::containerd(&p.start.version), "kernelVersion": kernel,
+        "kubeProxyVersion": "", "kubeletVersion": p.start.version, "operatingSystem": "linux",
+        "osImage": "Debian GNU/Linux 12 (bookworm)",
+    })
+}
+
 /// What the kubelet sets at every start.
 fn refresh(cx: &mut Cx, vmid: u32, p: &Process, ip: &str) {
     let stamp = cx.stamp();
     let fresh = capacity(cx, vmid, p);
-    let guest = cx.w.guests.get(&vmid);
-    let (uuid, boot_id) = guest.map(|g| (g.spec.uuid.clone(), g.boot_id.clone())).unwrap_or_default();
-    let kernel = guest.map_or(crate::guest::hw::KERNEL, crate::guest::hw::running_kernel).to_owned();
+    let info = node_info(cx, vmid, p);
     let handlers = runtime_handlers(&p.runtimes);
     let (args, env) = (node_args(p), json!({"K3S_DATA_DIR": super::files::data_dir(&p.start.version)}).to_string());
     let hash = base32(&sha2::Sha256::digest(format!("{args}{env}")));
@@ -232,12 +243,7 @@ fn refresh(cx: &mut Cx, vmid: u32, p: &Process, ip: &str) {
         n["status"]["addresses"] =
             json!([{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": p.node}]);
         n["status"]["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": 10250}});
-        n["status"]["nodeInfo"] = json!({
-            "architecture": "amd64", "bootID": boot_id, "systemUUID": uuid, "machineID": uuid.replace('-', ""),
-            "containerRuntimeVersion": super::release::containerd(&p.start.version), "kernelVersion": kernel,
-            "kubeProxyVersion": "", "kubeletVersion": p.start.version, "operatingSystem": "linux",
-            "osImage": "Debian GNU/Linux 12 (bookworm)",
-        });
+        n["status"]["nodeInfo"] = info;
         n["status"]["runtimeHandlers"] = handlers;
         for (kind, reason, text) in [
             ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
@@ -356,7 +362,7 @@ pub fn voter_condition(cx: &mut Cx, vmid: u32) {
 /// 40 s have passed since a kubelet may have posted last.
 pub fn silent(lab: &Lab, w: &mut World, id: &str, node: &str) {
     if posts(w, id, node) {
-        return;
+        return corrected(lab, w, id, node);
     }
     with_cluster(lab, w, id, |cx| {
         let stamp = cx.stamp();
@@ -375,6 +381,22 @@ pub fn silent(lab: &Lab, w: &mut World, id: &str, node: &str) {
         let object = cx.get("nodes", "", node).cloned().unwrap_or_default();
         cx.event(&object, true, "NodeNotReady", &format!("Node {node} status is now: NodeNotReady"), "node-controller");
         controllers::kubelet::node_silent(cx, node);
+    });
+}
+
+/// A kubelet that runs posts what its Node has otherwise: after a restore the Node may be older than the machine.
+fn corrected(lab: &Lab, w: &mut World, id: &str, node: &str) {
+    let active =
+        |(vmid, p): &(&u32, &Process)| p.node == node && p.unit == Some(UnitState::Active) && runs(w, id, **vmid, p);
+    let Some((vmid, p)) = w.k3s.iter().find(active).map(|(v, p)| (*v, p.clone())) else { return };
+    with_cluster(lab, w, id, |cx| {
+        if !cx.node_rt(node).posting {
+            return;
+        }
+        let info = node_info(cx, vmid, &p);
+        if cx.get("nodes", "", node).is_some_and(|n| n["status"]["nodeInfo"] != info) {
+            cx.update("nodes", "", node, |n| n["status"]["nodeInfo"] = info);
+        }
     });
 }
 
