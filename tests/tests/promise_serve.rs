@@ -103,7 +103,7 @@ fn clients(ready: &Value) {
             ("sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'echo in $0'", &["in "]),
             ("sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'exit 3' || echo $?", &["3\n"]),
             (
-                "sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'echo /tmp/a >/tmp/a; chmod 755 /tmp/a; /tmp/a' || echo $?",
+                "sudo kubectl exec -n kube-system deploy/local-path-provisioner -- sh -c 'echo /tmp/a >/tmp/a; chmod 755 /tmp/a; /tmp/a' || echo $?",
                 &["254\n"],
             ),
             (

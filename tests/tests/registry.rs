@@ -19,6 +19,7 @@ const VERBS: &[(&str, &str)] = &[
     ("has", "a property of something already read"),
     ("read", "gives a content"),
     ("write", "replaces a content"),
+    ("lock", "takes a lock for the rest of the run"),
     ("run", "runs something that may change anything"),
     ("apply", "Kubernetes' own word: makes objects as declared"),
     ("delete", "Kubernetes' own word"),

@@ -57,7 +57,8 @@ fn a_replacement_that_died_is_finished_and_not_begun_anew() {
         assert_eq!(did(&ran, "proxmox.remove_vm") > 0, goes, "{op}: {:#?}", ran.events());
         let new = bed.machine();
         assert!(new.contains("uuid=") && new != old, "{op}: {old} and {new}");
-        assert!(goes || half == new, "{op}: the new machine was made anew: {half} and {new}");
+        // empty: it died before there was a new one
+        assert!(goes || half.is_empty() || half == new, "{op}: the new machine was made anew: {half} and {new}");
     }
     // what ended well leaves no mark: the next one is a replacement like the first
     let marks = "for m in k3s::connect(site().hosts(\"server\")).list(\"configmap\", #{ namespace: \"kube-system\" }) { print(m.metadata.name); }";

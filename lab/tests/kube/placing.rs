@@ -84,7 +84,7 @@ async fn wishes_decide_among_the_nodes_that_would_do() {
 async fn a_pod_says_why_it_is_evicted_and_a_wide_toleration_needs_no_others() {
     let bed = with_nodes(1).await;
     placed(&bed, "p", "p", json!({"tolerations": [{"operator": "Exists"}]})).await;
-    let p = bed.get(&format!("{PODS}/p")).await.body;
+    let p = until(&bed, &format!("{PODS}/p"), "running", |p| p["status"]["phase"] == "Running").await;
     assert_eq!(p["spec"]["tolerations"], json!([{"operator": "Exists"}]));
     let held = json!({"metadata": {"finalizers": ["example.com/held"]}});
     bed.patch("merge", &format!("{PODS}/p"), held).await;
