@@ -103,7 +103,8 @@ fn clients(ready: &Value) {
             ("sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'echo in $0'", &["in "]),
             ("sudo kubectl exec -n kube-system deploy/coredns -- sh -c 'exit 3' || echo $?", &["3\n"]),
             (
-                "sudo kubectl exec -n kube-system deploy/local-path-provisioner -- sh -c 'echo /tmp/a >/tmp/a; chmod 755 /tmp/a; /tmp/a' || echo $?",
+                "sudo kubectl run w --image=busybox -- sleep 99999 >/dev/null; sudo kubectl wait pod/w --for=condition=Ready --timeout=300s >/dev/null; \
+                 sudo kubectl exec w -- sh -c 'echo /tmp/a >/tmp/a; chmod 755 /tmp/a; /tmp/a' || echo $?; sudo kubectl delete pod w >/dev/null",
                 &["254\n"],
             ),
             (
