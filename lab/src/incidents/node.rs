@@ -93,7 +93,10 @@ pub(super) const FAULTS: &[Fault] = &[
             let m = machine(lab, w, t)?;
             let full = |g: &mut crate::guest::state::Guest| {
                 let size = g.spec.disks.first().map_or(0, |d| d.size);
-                g.facts.large.insert("/var/log/journal".to_owned(), size / 100 * 97 - crate::guest::SYSTEM_BYTES);
+                g.facts.large.insert(
+                    "/var/log/journal".to_owned(),
+                    (size / 100 * 97).saturating_sub(crate::guest::SYSTEM_BYTES),
+                );
             };
             w.guests.get_mut(&m.vmid).map(full);
             cluster(lab, w, |cx| {

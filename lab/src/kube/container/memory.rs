@@ -66,7 +66,7 @@ pub fn load(words: &[&str]) -> Option<Load> {
     Some(Load {
         cores: number(&["--cpu", "-c", "-cpus"]),
         holders,
-        bytes: total.unwrap_or(holders * each),
+        bytes: total.unwrap_or(holders.saturating_mul(each)),
         ms: value(&["--timeout", "-t"]).and_then(duration),
     })
 }
@@ -111,7 +111,8 @@ fn product(text: &str) -> Option<u64> {
 }
 
 fn python(code: &str) -> Option<u64> {
-    let grows = [".append(", ".extend(", "+=", "*="].iter().any(|w| code.contains(w));
+    let grows =
+        [".append(", ".extend(", "+= '", "+='", "+= \"", "+=\"", "+= [", "+=["].iter().any(|w| code.contains(w));
     if grows && ["while True", "while 1", "while(True"].iter().any(|w| code.contains(w)) {
         return Some(u64::MAX);
     }
@@ -162,7 +163,7 @@ pub fn used(c: &Value, load: &Load) -> (i64, i64) {
     };
     let limit = |r: &str| milli(&c["resources"]["limits"][r]);
     (
-        capped((load.cores + load.holders) * 1000, limit("cpu")),
+        capped(load.cores.saturating_add(load.holders).saturating_mul(1000), limit("cpu")),
         capped(load.bytes / 1024 + 900, limit("memory") / 1_024_000),
     )
 }

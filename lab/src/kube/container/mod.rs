@@ -160,7 +160,8 @@ pub fn spec<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
 pub fn argv(cx: &Cx, pod: &Value, c: &Value) -> Vec<String> {
     let all = || arr(c, "/command").iter().chain(arr(c, "/args")).filter_map(Value::as_str);
     let bare = arr(c, "/command").is_empty();
-    let entry = images::entrypoint(s(c, "/image")).filter(|_| bare && all().next().is_none_or(|w| !shell::has(w)));
+    let entry = images::entrypoint(s(c, "/image"))
+        .filter(|_| bare && all().next().is_none_or(|w| w.contains("://") || !shell::has(w)));
     let known = if all().any(|w| w.contains('$')) { env::declared(cx, pod, c) } else { BTreeMap::new() };
     entry.map(str::to_owned).into_iter().chain(all().map(|w| env::expand(w, &known))).collect()
 }

@@ -14,7 +14,7 @@ use crate::kube::text::{arr, s};
 
 /// Options of the two clients that a value follows, by their letters and by their names.
 const CURL: (&str, &[&str]) = (
-    "owmXHduAebcTxrKyYC",
+    "owmXHduAebcTxrKyYCFEU",
     &[
         "--output",
         "--write-out",
@@ -24,6 +24,18 @@ const CURL: (&str, &[&str]) = (
         "--header",
         "--data",
         "--data-raw",
+        "--data-binary",
+        "--data-urlencode",
+        "--json",
+        "--form",
+        "--oauth2-bearer",
+        "--noproxy",
+        "--connect-to",
+        "--interface",
+        "--referer",
+        "--cookie",
+        "--cookie-jar",
+        "--max-redirs",
         "--user",
         "--user-agent",
         "--retry",
@@ -221,12 +233,12 @@ impl Tool {
             upgrade: None,
             client: Client::Foreign,
         };
+        // such an answer has no end, and nobody reads it here
+        let watches = path.contains("/watch/") || ["watch", "follow"].iter().any(|f| request.query.flag(f));
         let r = api::handle(&self.0.lab, &self.0.cluster, vmid, None, &request).await;
         let status = r.status().as_u16();
         let kind = r.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-        // a watch has no end, and nobody reads it here
-        let endless = query.split('&').any(|q| matches!(q, "watch=true" | "watch=1"));
-        let read = if endless { None } else { r.into_body().collect().await.ok() };
+        let read = if watches { None } else { r.into_body().collect().await.ok() };
         ServiceAnswer { status, content_type: kind, body: read.map(|b| b.to_bytes().to_vec()).unwrap_or_default() }
     }
 

@@ -106,7 +106,10 @@ pub fn run_of(cx: &mut Cx, pod: &Value, c: &Value, node: &str) -> Run {
         return run;
     }
     let words = container::argv(cx, pod, c);
-    if let Some(first) = words.first().filter(|w| w.ends_with(shell::SMI) || images::lacks(image, w)) {
+    // what a volume brings is nothing of the image
+    let brought = |w: &str| arr(c, "/volumeMounts").iter().any(|m| w.starts_with(s(m, "/mountPath")));
+    let lacks = |w: &str| images::lacks(image, w) && !w.starts_with('.') && !brought(w);
+    if let Some(first) = words.first().filter(|w| w.ends_with(shell::SMI) || lacks(w)) {
         return Run::Missing(first.clone());
     }
     if image.contains("hello-world") && words.is_empty() {

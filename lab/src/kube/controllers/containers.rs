@@ -122,8 +122,9 @@ pub(super) fn start(cx: &mut Cx, uid: &str, pod: &Value, list: &[Value], node: &
         going.iter().for_each(|(c, _, ready)| e.run(s(c, "/name"), *ready));
         stuck.iter().for_each(|(name, why)| e.wait(name, "CreateContainerConfigError", why));
     });
-    for (_, why) in stuck {
-        kubelet::block(cx, uid, pod, "Failed", &format!("Error: {why}"));
+    if !stuck.is_empty() {
+        let all: Vec<String> = stuck.iter().map(|(_, why)| format!("Error: {why}")).collect();
+        kubelet::block(cx, uid, pod, "Failed", &all.join("; "));
     }
     for (name, program) in unstarted {
         let why = unstartable(&program);
@@ -357,8 +358,10 @@ pub fn script_ended(cx: &mut Cx, uid: &str, name: &str, code: i64) {
 
 /// The kernel has ended a container that took more memory than it may.
 pub fn out_of_memory(cx: &mut Cx, uid: &str, name: &str) {
-    let Some((pod, _)) = held(cx, uid) else { return };
-    if !super::ephemeral::ended(cx, &pod, name, 137) {
+    // of a pod that is being stopped nobody is told, but what runs in it ends as well
+    if let Some((pod, _)) = held(cx, uid)
+        && !super::ephemeral::ended(cx, &pod, name, 137)
+    {
         ended_as(cx, uid, &pod, name, End { code: 137, out_of_memory: true, ..End::default() });
     }
     cx.lab.kube().containers.end(uid, name);

@@ -215,13 +215,14 @@ const OTHERS: &str = "acpid addgroup adduser apk apt apt-get apt-cache arping as
     stat strings su sulogin sum svc svlogd svok swapoff swapon switch_root sync sysctl syslogd tac taskset tc tcpsvd telnet telnetd \
     tftp tftpd time timeout top traceroute traceroute6 ttysize tune2fs udhcpc udhcpd udpsvd uevent umount unexpand unix2dos unlink \
     unlzma unshare unxz unzip uptime users usleep uudecode uuencode vconfig vi vlock volname w watch watchdog which who whois xxd \
-    xzcat zcat zcip nginx nginx-debug httpd-foreground apachectl docker-entrypoint.sh nvidia-ctk agnhost pause toybox entrypoint.sh";
+    xzcat zcat zcip nginx nginx-debug httpd-foreground apachectl docker-entrypoint.sh getent ldd runuser useradd findmnt nvidia-ctk agnhost pause toybox entrypoint.sh";
 
 /// Whether an image whose programs are known has none of this name, and the lab does not run one.
 #[must_use]
 pub fn lacks(image: &str, program: &str) -> bool {
     let name = program.rsplit('/').next().unwrap_or(program);
-    let known = web(image) || (plain(image) && !image.contains("cuda"));
+    let full = full(image);
+    let known = repository(&full).starts_with("docker.io/library/") && (web(image) || plain(image));
     known && !super::super::container::shell::has(program) && !OTHERS.split_ascii_whitespace().any(|o| o == name)
 }
 

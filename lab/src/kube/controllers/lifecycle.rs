@@ -32,7 +32,7 @@ pub(super) fn started(cx: &mut Cx, uid: &str, pod: &Value, c: &Value) {
 /// Sum of what a text sleeps, in milliseconds.
 fn sleeps(text: &str) -> u64 {
     let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c == ';').collect();
-    words.windows(2).filter(|w| w[0] == "sleep").filter_map(|w| duration(w[1])).sum()
+    words.windows(2).filter(|w| w[0] == "sleep").filter_map(|w| duration(w[1])).fold(0, u64::saturating_add)
 }
 
 /// Whether the first process of a container does not hear that it is to end: a shell or `sleep` as process 1 has no
@@ -57,12 +57,13 @@ pub(super) fn ending(cx: &mut Cx, pod: &Value, grace: u64) -> u64 {
     for c in list {
         let hook = &c["lifecycle"]["preStop"];
         let said = arr(hook, "/exec/command").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
-        let before = sleeps(&said) + hook["sleep"]["seconds"].as_u64().unwrap_or(0) * 1000;
+        let pause = hook["sleep"]["seconds"].as_u64().unwrap_or(0).saturating_mul(1000);
+        let before = sleeps(&said).saturating_add(pause);
         if let Some(words) = command(hook) {
             shell::beside(cx, pod, s(&c, "/name"), words, |_, _, _| ());
         }
         let words = container::argv(cx, pod, &c);
-        longest = longest.max(if is_deaf(pod, &c, &words) { grace } else { before + PROMPT_MS });
+        longest = longest.max(if is_deaf(pod, &c, &words) { grace } else { before.saturating_add(PROMPT_MS) });
     }
     longest.max(200).min(grace)
 }

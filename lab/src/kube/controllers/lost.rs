@@ -88,6 +88,7 @@ pub fn evict(cx: &mut Cx, node: &str) {
 
 /// The node is Ready (again): pods that were lost start anew, the others are seen again.
 pub fn guest_back(cx: &mut Cx, node: &str) {
+    super::pressure::look(cx, node);
     let here: Vec<(String, PodRt)> =
         cx.c.pods.iter().filter(|(_, p)| p.node == node).map(|(u, p)| (u.clone(), p.clone())).collect();
     for (uid, rt) in here {
@@ -187,9 +188,12 @@ fn patience(spec: &Value, taint: &Value) -> Option<u64> {
 /// Grade: source (gc_controller.go).
 const MISSING: u64 = 60_000;
 
+/// What is looked at again then: a look of its own, as others at the node come sooner.
+pub const GONE: &str = "nodes that are gone";
+
 /// Pods are bound to a node that is not there: the collector of pods looks again later.
 pub fn missing(cx: &mut Cx, node: &str) {
-    let (cluster, resource) = (cx.c.id.clone(), "nodes".to_owned());
+    let (cluster, resource) = (cx.c.id.clone(), GONE.to_owned());
     let look = KubeEvent::Look { cluster, resource, ns: String::new(), name: node.to_owned() };
     if !cx.w.is_pending_within(MISSING, &crate::world::Event::Kube(look.clone())) {
         cx.later(MISSING, look);

@@ -304,9 +304,6 @@ fn pod(c: &Change, store: &Store, work: &mut BTreeSet<Work>) {
     }
     if c.op == Op::Deleted {
         work.extend([Work::Schedule, Work::Claims]);
-        if gpu::holds_card(&c.object) {
-            work.insert(Work::Policy);
-        }
     }
     if c.op == Op::Added || s(&c.object, "/spec/nodeName").is_empty() {
         work.insert(Work::Schedule);
@@ -377,8 +374,8 @@ pub fn look_again(cx: &mut Cx, resource: &str, ns: &str, name: &str) {
         "nodes" => {
             lost::tainted(cx, name);
             pressure::look(cx, name);
-            lost::collect(cx, name);
         }
+        lost::GONE => lost::collect(cx, name),
         "pods" if !name.is_empty() => containers::overdue(cx, ns, name),
         replicasets::SETS | replicasets::CONTROLLERS => replicasets::reconcile(cx, resource, ns, name),
         "statefulsets.apps" => statefulsets::reconcile(cx, ns, name),

@@ -62,16 +62,19 @@ fn port(c: &Value, port: &Value) -> u64 {
     port.as_u64().or_else(|| named(port.as_str()?)).unwrap_or(0)
 }
 
-/// Whether nothing listens in a container of a bare shell image: its command line names no server.
+/// Whether nothing listens in a container of a bare shell image: all words of its command line are of those that only wait.
 fn shut(image: &str, words: &[String]) -> bool {
-    const SERVERS: &[&str] =
-        &["nc", "ncat", "netcat", "httpd", "socat", "python", "python3", "node", "java", "nginx", "serve"];
+    const IDLE: &[&str] = &[
+        "sh", "bash", "ash", "bin", "usr", "c", "ec", "sleep", "infinity", "tail", "f", "dev", "null", "echo", "while",
+        "true", "do", "done", "for", "i", "in", "touch", "rm", "rf", "tmp", "healthy", "ready", "cat", "exit", "date",
+        "started", "hello", "trap", "wait",
+    ];
     let name = images::repository(image).rsplit('/').next().unwrap_or_default();
     let text = words.join(" ");
     let mut all = text.split(|c: char| !c.is_ascii_alphanumeric());
     matches!(name, "busybox" | "alpine" | "debian" | "ubuntu")
         && !words.is_empty()
-        && !all.any(|w| SERVERS.contains(&w))
+        && all.all(|w| IDLE.contains(&w) || w.chars().all(|c| c.is_ascii_digit()))
 }
 
 /// Asks container `c` of `pod`, which has run for `up_ms`.

@@ -28,11 +28,6 @@ const GPU: &str = "nvidia.com/gpu";
 const DRIVER: &str = "nvidia.com/gpu.deploy.driver";
 const DEVICE: &str = "feature.node.kubernetes.io/pci-10de.present";
 
-/// Whether a pod holds a GPU: a driver's upgrade may wait for its end.
-pub fn holds_card(pod: &Value) -> bool {
-    upgrades::asks(pod)
-}
-
 /// An operand is ready on its node.
 pub fn ready(cx: &mut Cx, pod: &Value, node: &str) {
     let vmid = cx.c.nodes.get(node).map_or(0, |n| n.vmid);

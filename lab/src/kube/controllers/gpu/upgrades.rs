@@ -10,6 +10,7 @@ use super::{NS, given};
 use crate::kube::KubeEvent;
 use crate::kube::cx::{Cx, is_true, key};
 use crate::kube::text::{arr, s};
+use crate::world::Event;
 
 const DRIVER_SET: &str = "nvidia-driver-daemonset";
 const STATE: &str = "nvidia.com/gpu-driver-upgrade-state";
@@ -25,13 +26,18 @@ const RESTARTS: i64 = 10;
 const REQUIRED: &str = "upgrade-required";
 const DONE: &str = "upgrade-done";
 const FAILED: &str = "upgrade-failed";
+const JOBS: &str = "wait-for-jobs-required";
+const PODS: &str = "pod-deletion-required";
+const DRAIN: &str = "drain-required";
 
 /// A node with a pod of the driver.
 struct Managed {
     node: String,
-    pod: Value,
+    /// Name of the pod.
+    pod: String,
     /// The pod is of the set's newest revision.
     synced: bool,
+    leaves: bool,
 }
 
 fn state_of(cx: &Cx, node: &str) -> String {
@@ -45,21 +51,18 @@ fn pointer(name: &str) -> String {
 /// Nodes with the driver's pods; of two pods that which stays.
 fn managed(cx: &Cx, set: &Value) -> Vec<Managed> {
     let hash = revisions::hash(cx, set);
-    let mut by_node: BTreeMap<String, Value> = BTreeMap::new();
+    let mut by_node: BTreeMap<&str, Managed> = BTreeMap::new();
     for p in pods::owned(cx, NS, s(set, "/metadata/uid")) {
-        let node = s(p, "/spec/nodeName").to_owned();
+        let node = s(p, "/spec/nodeName");
         let leaves = !p["metadata"]["deletionTimestamp"].is_null();
-        if node.is_empty() || leaves && by_node.contains_key(&node) {
+        if cx.get("nodes", "", node).is_none() || leaves && by_node.contains_key(node) {
             continue;
         }
-        by_node.insert(node, p.clone());
+        let synced = s(p, "/metadata/labels/controller-revision-hash") == hash;
+        let (node, pod) = (s(p, "/spec/nodeName"), s(p, "/metadata/name").to_owned());
+        by_node.insert(node, Managed { node: node.to_owned(), pod, synced, leaves });
     }
-    let with = by_node.into_iter().filter(|(node, _)| cx.get("nodes", "", node).is_some());
-    with.map(|(node, pod)| {
-        let synced = s(&pod, "/metadata/labels/controller-revision-hash") == hash;
-        Managed { node, pod, synced }
-    })
-    .collect()
+    by_node.into_values().collect()
 }
 
 /// Whether a pod of the driver is still of an older revision.
@@ -78,7 +81,16 @@ pub(super) fn step(cx: &mut Cx, policy: &Value) {
     for m in &all {
         for _ in 0..10 {
             let state = state_of(cx, &m.node);
-            let Some(next) = next(cx, m, &state, rules, &mut free) else { break };
+            if state == DONE && m.synced {
+                break;
+            }
+            let Some(next) = next(cx, m, &state, rules, &mut free) else {
+                // pods that it waits for tell nobody of their end
+                if matches!(state.as_str(), JOBS | PODS | DRAIN) {
+                    look_again(cx, 5000);
+                }
+                break;
+            };
             enter(cx, &m.node, next);
         }
     }
@@ -133,24 +145,24 @@ fn next(cx: &mut Cx, m: &Managed, state: &str, rules: &Value, free: &mut i64) ->
         }
         "cordon-required" => {
             change(cx, &m.node, |n| n["spec"]["unschedulable"] = json!(true));
-            Some("wait-for-jobs-required")
+            Some(JOBS)
         }
-        "wait-for-jobs-required" => {
+        JOBS => {
             let selector = s(rules, "/waitForCompletion/podSelector");
             let jobs = cx.c.store.list("pods", "", selector).into_iter();
             let mut here = jobs.filter(|p| s(p, "/spec/nodeName") == m.node && s(p, "/status/phase") == "Running");
-            (selector.is_empty() || here.next().is_none()).then_some("pod-deletion-required")
+            (selector.is_empty() || here.next().is_none()).then_some(PODS)
         }
-        "pod-deletion-required" => {
+        PODS => {
             let drains = rules["drain"]["enable"] == true;
             match clear(cx, &m.node, &rules["podDeletion"], asks) {
-                Cleared::Yes => Some("drain-required"),
+                Cleared::Yes => Some("pod-restart-required"),
                 Cleared::Waits => None,
-                Cleared::Never => Some(if drains { "drain-required" } else { FAILED }),
+                Cleared::Never => Some(if drains { DRAIN } else { FAILED }),
             }
         }
-        "drain-required" if rules["drain"]["enable"] != true => Some("pod-restart-required"),
-        "drain-required" => match clear(cx, &m.node, &rules["drain"], |_| true) {
+        DRAIN if rules["drain"]["enable"] != true => Some("pod-restart-required"),
+        DRAIN => match clear(cx, &m.node, &rules["drain"], |_| true) {
             Cleared::Yes => Some("pod-restart-required"),
             Cleared::Waits => None,
             Cleared::Never => Some(FAILED),
@@ -168,26 +180,25 @@ fn next(cx: &mut Cx, m: &Managed, state: &str, rules: &Value, free: &mut i64) ->
             });
             Some(DONE)
         }
-        FAILED if m.synced && is_whole(&m.pod) => Some("uncordon-required"),
+        FAILED if m.synced && cx.get("pods", NS, &m.pod).is_some_and(is_whole) => Some("uncordon-required"),
         _ => None,
     }
 }
 
 /// The driver's old pod goes; the new one is waited for.
 fn restarted(cx: &mut Cx, m: &Managed) -> Option<&'static str> {
-    let leaves = !m.pod["metadata"]["deletionTimestamp"].is_null();
-    if leaves {
+    if m.leaves {
         return None;
     }
     if !m.synced {
-        let (ns, name) = key(&m.pod);
-        cx.delete("pods", &ns, &name);
+        cx.delete("pods", NS, &m.pod);
         return None;
     }
-    if pods::is_ready(&m.pod) {
+    let pod = cx.get("pods", NS, &m.pod)?;
+    if pods::is_ready(pod) {
         return Some("validation-required");
     }
-    let all = ["/status/initContainerStatuses", "/status/containerStatuses"].into_iter().flat_map(|p| arr(&m.pod, p));
+    let all = ["/status/initContainerStatuses", "/status/containerStatuses"].into_iter().flat_map(|p| arr(pod, p));
     let mut failing = all.filter(|c| c["ready"] != true && c["restartCount"].as_i64().unwrap_or(0) > RESTARTS);
     failing.next().map(|_| FAILED)
 }
@@ -228,7 +239,7 @@ enum Cleared {
 }
 
 /// Whether a pod asks for a GPU.
-pub(super) fn asks(pod: &Value) -> bool {
+fn asks(pod: &Value) -> bool {
     arr(pod, "/spec/containers").iter().any(|c| given::asked(c) > 0)
 }
 
@@ -256,9 +267,8 @@ fn clear(cx: &mut Cx, node: &str, rules: &Value, which: impl Fn(&Value) -> bool)
     let mut waits = !leaving.is_empty();
     for p in staying {
         waits = true;
+        // a later look may find that its budget allows it
         if budgeted(cx, &p) {
-            // the next look may find that its budget allows it
-            look_again(cx, 5000);
             continue;
         }
         let (ns, name) = key(&p);
@@ -285,7 +295,9 @@ fn look_again(cx: &mut Cx, after_ms: u64) {
         ns: String::new(),
         name: String::new(),
     };
-    cx.later(after_ms, look);
+    if !cx.w.is_pending_within(after_ms, &Event::Kube(look.clone())) {
+        cx.later(after_ms, look);
+    }
 }
 
 fn change(cx: &mut Cx, node: &str, f: impl FnOnce(&mut Value)) {
