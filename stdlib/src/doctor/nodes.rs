@@ -277,7 +277,8 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
             continue;
         }
         // what the GPU operator has cordoned is told with its cards
-        if o["spec"]["unschedulable"] == true && crate::gpu::upgrading(o).is_none() {
+        let with_cards = node.shape.gpu_count() > 0;
+        if o["spec"]["unschedulable"] == true && !(with_cards && crate::gpu::upgrading(o).is_some()) {
             let next = script("uncordon", &[("node", &node.name)]);
             let cause = format!("{} is cordoned: no new pod goes there", node.name);
             let f = finding(
@@ -302,8 +303,13 @@ pub async fn diagnose(s: &mut Scene) -> OpResult<()> {
                     _ => "free -h; ps aux --sort=-rss | head -n 15",
                 };
                 let next = on_machine(s.ctx.lab, &s.site, &node, frees);
-                // what ran there goes elsewhere
-                s.lost(&node.name, finding("node-pressure", &node.name, cause, why, "free what it lacks", next));
+                let f = finding("node-pressure", &node.name, cause, why, "free what it lacks", next);
+                if pressure == "DiskPressure" {
+                    // what ran there goes elsewhere
+                    s.lost(&node.name, f);
+                } else {
+                    s.add(f);
+                }
             }
         }
     }

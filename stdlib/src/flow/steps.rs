@@ -5,7 +5,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, EvalAltResult, FnPtr, Map, NativeCallContext};
 
 use crate::core::ctx::{Ctx, RhaiResultOf, call};
-use crate::core::error::{Kind, OpError};
+use crate::core::error::{Kind, OpError, Stop};
 use crate::core::op::Op;
 use crate::core::units::{Duration, Secret, Size};
 use crate::options;
@@ -201,6 +201,7 @@ mod api {
     /// Takes the site's lock now, before anything is done, and not at the first change.
     ///
     /// While another run has it, this one ends here (exit code 4) with who that is; `meanwhile` is what can be typed then.
+    /// Everything else that keeps it from the lock is an error that `try` catches.
     ///
     /// # Example
     /// ```rhai
@@ -210,11 +211,16 @@ mod api {
     pub fn lock_site(ncc: NativeCallContext, meanwhile: String) -> RhaiResultOf<()> {
         call(&ncc, |ctx| async move {
             let site = ctx.site.as_ref().map(|s| s.name.clone()).unwrap_or_default();
-            let op = Op::read("flow", "lock_site", site);
+            let op = Op::read("flow", "lock_site", site.clone());
             ctx.run_op(op.clone(), |s| async move {
-                s.ctx().policy.before_effect(s.ctx(), &op).await.map_err(|e| match e.hint.clone() {
-                    Some(hint) if e.stop.is_some() => e.hint(format!("{hint}; meanwhile: {meanwhile}")),
-                    _ => e,
+                s.ctx().policy.before_effect(s.ctx(), &op).await.map_err(|mut e| {
+                    let is_held = e.target == format!("lock of {site}");
+                    match e.hint.clone().filter(|_| is_held && !meanwhile.is_empty()) {
+                        Some(hint) => e = e.hint(format!("{hint}; meanwhile: {meanwhile}")),
+                        None if e.stop == Some(Stop::Refused) && !is_held => e.stop = None,
+                        None => {}
+                    }
+                    e
                 })
             })
             .await

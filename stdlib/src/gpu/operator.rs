@@ -204,7 +204,7 @@ async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOpti
             Err(e) if waits_on(&e) => return Ok(Look::Pending(seen(&e))),
             other => other?,
         };
-        match super::upgrade::given_up(s.ctx(), cluster).await {
+        match super::upgrade::given_up(s.ctx(), cluster, &o.nodes).await {
             Ok(Some(e)) => return Err(e),
             Err(e) if !waits_on(&e) => return Err(e),
             _ => {}

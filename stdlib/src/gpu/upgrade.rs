@@ -22,7 +22,7 @@ fn has_failed(node: &Value) -> bool {
 #[must_use]
 pub fn upgrading(node: &Value) -> Option<&str> {
     let state = node["metadata"]["labels"][STATE].as_str()?;
-    (!matches!(state, "" | "upgrade-done" | "upgrade-required")).then_some(state)
+    (!matches!(state, "" | "upgrade-done" | "upgrade-required" | "cordon-required")).then_some(state)
 }
 
 /// The finding for a node whose driver is being upgraded and that lacks nothing else.
@@ -34,7 +34,8 @@ pub(super) fn under_way(object: &Value, node: &Node) -> Option<Finding> {
         target: node.name.clone(),
         cause: "the GPU operator is upgrading the driver, the node is cordoned for it".to_owned(),
         evidence: format!("label {STATE}={state}"),
-        fix: "wait: it takes some minutes for each node, and uncordons the node itself".to_owned(),
+        fix: "wait: it takes some minutes for each node; what was not cordoned before is uncordoned by the operator"
+            .to_owned(),
         next: "gpuhost run recipes/verify.rhai".to_owned(),
     })
 }
@@ -90,19 +91,19 @@ pub(super) async fn failed(s: &Scene, cluster: &Cluster, object: &Value, node: &
     }))
 }
 
-/// What ends a wait for a node whose upgrade was given up: nothing mends it in time.
+/// What ends a wait for nodes (none named: for all) one of whose upgrades was given up: nothing mends it in time.
 ///
 /// # Errors
 /// `unreachable`, `denied`.
-pub(super) async fn given_up(ctx: &Ctx, cluster: &Cluster) -> OpResult<Option<OpError>> {
+pub(super) async fn given_up(ctx: &Ctx, cluster: &Cluster, names: &[String]) -> OpResult<Option<OpError>> {
     let nodes = cluster.list_in(ctx, "node", "").await?;
-    let Some(node) = nodes.iter().find(|n| has_failed(n)) else { return Ok(None) };
+    let meant = |n: &Value| names.is_empty() || names.iter().any(|name| n["metadata"]["name"] == name.as_str());
+    let Some(node) = nodes.iter().find(|n| has_failed(n) && meant(n)) else { return Ok(None) };
     let name = node["metadata"]["name"].as_str().unwrap_or_default();
     let pods = left_alone(&cluster.list_in(ctx, "pod", "").await?, name);
     let e = OpError::failed(format!("{CAUSE} on {name}")).on(name).because(evidence(&pods));
-    Ok(Some(
-        e.hint("`gpuhost run scripts/doctor.rhai` prints the command that ends them and has the operator try again"),
-    ))
+    let command = retry(name, &pods);
+    Ok(Some(e.hint(format!("on a server: `{command}`; `gpuhost run scripts/doctor.rhai` prints it whole"))))
 }
 
 #[cfg(test)]

@@ -149,15 +149,12 @@ pub fn policies(o: &ServerOptions) -> Vec<(&'static str, String)> {
     audit.into_iter().chain(standard(o).map(|level| (ADMISSION, to_yaml(&admission(level))))).collect()
 }
 
-/// Files of [`policies`] that this site asks for no more: the configuration before names them, or the text is ours, and the
-/// one to come does not name them.
+/// Files of [`policies`] that this site asks for no more: the text is ours, and the configuration to come does not name them.
 #[must_use]
-pub fn policies_left(before: &Value, after: &Value, found: &BTreeMap<&'static str, String>) -> Vec<&'static str> {
-    let names = |config: &Value, path: &str| config.to_string().contains(path);
+pub fn policies_left(after: &Value, found: &BTreeMap<&'static str, String>) -> Vec<&'static str> {
+    let named = |path: &str| after.to_string().contains(path);
     let is_ours = |text: &str| text == AUDIT_POLICY || STANDARDS.iter().any(|level| text == to_yaml(&admission(level)));
-    let left = found
-        .iter()
-        .filter(|(path, text)| !text.is_empty() && !names(after, path) && (names(before, path) || is_ours(text)));
+    let left = found.iter().filter(|(path, text)| !named(path) && is_ours(text));
     left.map(|(path, _)| *path).collect()
 }
 
@@ -427,11 +424,10 @@ mod tests {
         assert!(["kube-system", "gpu-operator", "cattle-system"].iter().all(|n| exempt.contains(&json!(n))));
         let found = files.into_iter().collect();
         let without = server_config(&plain, &Identity::default(), &Start::Init, &Secret::new("x"), &[]);
-        assert_eq!(policies_left(&c, &without, &found), [ADMISSION], "taken out of the site");
-        assert_eq!(policies_left(&without, &without, &found), [ADMISSION], "ours, and nobody reads it");
-        assert!(policies_left(&c, &c, &found).is_empty());
+        assert_eq!(policies_left(&without, &found), [ADMISSION], "ours, and nobody reads it");
+        assert!(policies_left(&c, &found).is_empty());
         let theirs = [(ADMISSION, "plugins: []".to_owned())].into();
-        assert!(policies_left(&without, &without, &theirs).is_empty(), "somebody else's");
+        assert!(policies_left(&without, &theirs).is_empty(), "somebody else's");
         let wrong = ServerOptions { pod_security: "strict".into(), ..o };
         assert!(wrong.check().unwrap_err().message.contains("`strict` is no standard"));
     }

@@ -208,7 +208,7 @@ impl Wanted {
     /// Policies that nobody asks for any more; agents have none.
     fn left(&self, found: &Found) -> Vec<&'static str> {
         match self.part {
-            Part::Server => policies_left(&found.config, &self.config, &found.policies),
+            Part::Server => policies_left(&self.config, &found.policies),
             Part::Agent => Vec::new(),
         }
     }
@@ -218,9 +218,8 @@ impl Wanted {
     pub fn needs_restart(&self, found: &Found) -> bool {
         // K3s applies a manifest when the file changes
         let registration = ["config.yaml node-label", "config.yaml node-taint", "manifest kube-vip.yaml"];
-        // a file that goes was read for the last time when the configuration that named it went
-        let unread = |c: &Change| c.what.starts_with("file ") && c.after.is_none();
-        self.changes("", found).iter().any(|c| !registration.contains(&c.what.as_str()) && !unread(c))
+        // a policy that goes counts as well: the start after the configuration that named it may not have come
+        self.changes("", found).iter().any(|c| !registration.contains(&c.what.as_str()))
     }
 
     /// Writes it: binary, files, unit, start. Does not wait.

@@ -148,6 +148,9 @@ pub fn text(code: u16, content_type: &str, body: impl Into<Bytes>) -> Response<B
     if let Ok(v) = http::HeaderValue::from_str(content_type) {
         r.headers_mut().insert(http::header::CONTENT_TYPE, v);
     }
+    if content_type == "text/plain; charset=utf-8" {
+        r.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+    }
     r
 }
 

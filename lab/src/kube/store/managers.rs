@@ -399,6 +399,8 @@ impl Serialize for Shown<'_> {
             },
             (Value::Object(m), place) => {
                 let (first, last) = match place {
+                    // of a Status that is what it says, and stands among its fields
+                    Object if m.get("kind").is_some_and(|k| k == "Status") => (HEAD, None),
                     Object | Objects => (HEAD, Some("status")),
                     Metadata => (META, Some("managedFields")),
                     _ => (&[][..], None),
