@@ -45,7 +45,7 @@ fn size(text: &str) -> Option<u64> {
     text[..digits].parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// The load that a command line makes, if its program is one of [`LOADS`].
+/// The load that a command line makes, if its program is one of `LOADS`.
 #[must_use]
 pub fn load(words: &[&str]) -> Option<Load> {
     let (first, rest) = words.split_first()?;
