@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::KubeEvent;
 use super::state::{Cluster, NodeRt};
+use super::store::delete::DeleteOptions;
 use super::text::{self, s};
 use crate::Lab;
 use crate::world::{Event, World};
@@ -88,6 +89,31 @@ impl Cx<'_> {
     /// Schedules an event of this cluster.
     pub fn later(&mut self, delay_ms: u64, event: KubeEvent) {
         self.w.schedule(delay_ms, Event::Kube(event));
+    }
+
+    fn look(&self, (resource, ns, name): (&str, &str, &str)) -> KubeEvent {
+        let own = str::to_owned;
+        KubeEvent::Look { cluster: self.c.id.clone(), resource: own(resource), ns: own(ns), name: own(name) }
+    }
+
+    /// Has the controllers look at an object (resource, namespace, name) again after a while.
+    pub fn look_later(&mut self, delay_ms: u64, at: (&str, &str, &str)) {
+        let look = self.look(at);
+        self.later(delay_ms, look);
+    }
+
+    /// As [`Cx::look_later`], unless they will have looked by then.
+    pub fn look_within(&mut self, delay_ms: u64, at: (&str, &str, &str)) {
+        let look = self.look(at);
+        if !self.w.is_pending_within(delay_ms, &Event::Kube(look.clone())) {
+            self.later(delay_ms, look);
+        }
+    }
+
+    /// Whether the controllers will look at an object again some time.
+    #[must_use]
+    pub fn will_look(&self, at: (&str, &str, &str)) -> bool {
+        self.w.is_pending(&Event::Kube(self.look(at)))
     }
 
     /// An object, by resource (`pods`, `deployments.apps`).
@@ -216,6 +242,14 @@ impl Cx<'_> {
     pub fn remove(&mut self, resource: &str, ns: &str, name: &str) {
         let now = self.w.now_ms;
         self.c.store.remove(now, resource, ns, name);
+    }
+
+    /// Deletes a pod that needs no more time: whoever lets it go last ends it.
+    pub fn delete_at_once(&mut self, ns: &str, name: &str) {
+        if let Some(kind) = self.c.store.kind_for("pods") {
+            let at_once = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
+            self.c.store.delete_as(&kind, ns, name, &at_once).ok();
+        }
     }
 
     /// Records an Event about `obj`, counting repetitions.

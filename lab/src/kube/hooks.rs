@@ -45,6 +45,14 @@ pub struct ServiceAnswer {
     pub body: Vec<u8>,
 }
 
+impl ServiceAnswer {
+    /// The words beside its status.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        http::StatusCode::from_u16(self.status).ok().and_then(|s| s.canonical_reason()).unwrap_or_default()
+    }
+}
+
 /// Whether a Service is one of an application that the lab plays.
 fn played(service: &str) -> bool {
     matches!(service, "hub" | "proxy-public" | "rancher")
@@ -87,10 +95,14 @@ pub fn from_node(lab: &Lab, w: &mut World, vmid: u32, ip: &str, req: ServiceRequ
     at_address(lab, w, &id, ip, req).map(|a| a.unwrap_or_else(refused))
 }
 
+/// Whether a node has this address.
+fn has_node(c: &Cluster, ip: &str) -> bool {
+    c.store.all("nodes", "").any(|n| arr(n, "/status/addresses").iter().any(|a| a["address"] == ip))
+}
+
 /// The Service that a node's port leads to, at an address of a node.
 fn by_node_port(c: &Cluster, ip: &str, port: &str) -> Option<(Arc<Value>, String)> {
-    let has = |n: &&Arc<Value>| arr(n, "/status/addresses").iter().any(|a| a["address"] == ip);
-    c.store.all("nodes", "").find(has)?;
+    has_node(c, ip).then_some(())?;
     let number: u64 = port.parse().ok()?;
     let found =
         |o: &Value| arr(o, "/spec/ports").iter().find(|p| p["nodePort"] == number).map(|p| p["port"].to_string());
@@ -119,11 +131,7 @@ pub fn at_address(
         c.store.all("pods", "").find(|p| s(p, "/status/podIP") == ip && p["spec"]["hostNetwork"] != true).cloned();
     match pod {
         Some(pod) => Some(pod_http(lab, w, cluster, &pod, req.port.parse().unwrap_or(80), &req.path)),
-        None => c
-            .store
-            .all("nodes", "")
-            .any(|n| arr(n, "/status/addresses").iter().any(|a| a["address"] == ip))
-            .then_some(None),
+        None => has_node(c, ip).then_some(None),
     }
 }
 

@@ -204,11 +204,6 @@ async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOpti
             Err(e) if waits_on(&e) => return Ok(Look::Pending(seen(&e))),
             other => other?,
         };
-        match super::upgrade::given_up(s.ctx(), cluster, &o.nodes).await {
-            Ok(Some(e)) => return Err(e),
-            Err(e) if !waits_on(&e) => return Err(e),
-            _ => {}
-        }
         for b in broken.iter().filter(|b| b.restart) {
             let first = restarted.lock().unwrap_or_else(PoisonError::into_inner).insert(b.node.clone());
             let Some(host) = hosts.iter().find(|h| h.name() == b.node).filter(|_| first) else { continue };
@@ -247,6 +242,7 @@ async fn follow(s: &OpScope, cluster: &Cluster, hosts: &[Host], o: &OperatorOpti
 /// Broken rungs of the GPU nodes, and why the cluster policy is not ready.
 async fn look(ctx: &Ctx, cluster: &Cluster, o: &OperatorOptions) -> OpResult<(Vec<Broken>, Option<String>)> {
     let nodes = cluster.list_in(ctx, "node", "").await?;
+    super::upgrade::check(ctx, cluster, &nodes, &o.nodes).await?;
     let pods = operator_pods(ctx, cluster).await?;
     let mut broken = Vec::new();
     let mut cut = false;

@@ -91,19 +91,18 @@ pub(super) async fn failed(s: &Scene, cluster: &Cluster, object: &Value, node: &
     }))
 }
 
-/// What ends a wait for nodes (none named: for all) one of whose upgrades was given up: nothing mends it in time.
+/// An error when the operator has given up the upgrade of one of `nodes` (none named: of any): no wait ends that.
 ///
 /// # Errors
-/// `unreachable`, `denied`.
-pub(super) async fn given_up(ctx: &Ctx, cluster: &Cluster, names: &[String]) -> OpResult<Option<OpError>> {
-    let nodes = cluster.list_in(ctx, "node", "").await?;
+/// `failed` naming the node and the pods in the way; `unreachable`, `denied`.
+pub(super) async fn check(ctx: &Ctx, cluster: &Cluster, nodes: &[Value], names: &[String]) -> OpResult<()> {
     let meant = |n: &Value| names.is_empty() || names.iter().any(|name| n["metadata"]["name"] == name.as_str());
-    let Some(node) = nodes.iter().find(|n| has_failed(n) && meant(n)) else { return Ok(None) };
+    let Some(node) = nodes.iter().find(|n| has_failed(n) && meant(n)) else { return Ok(()) };
     let name = node["metadata"]["name"].as_str().unwrap_or_default();
     let pods = left_alone(&cluster.list_in(ctx, "pod", "").await?, name);
     let e = OpError::failed(format!("{CAUSE} on {name}")).on(name).because(evidence(&pods));
     let command = retry(name, &pods);
-    Ok(Some(e.hint(format!("on a server: `{command}`; `gpuhost run scripts/doctor.rhai` prints it whole"))))
+    Err(e.hint(format!("on a server: `{command}`; `gpuhost run scripts/doctor.rhai` prints it whole")))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::Call;
 use super::kubectl::{At, Words, ask, cluster, columns, exec, logs};
 use crate::guest::fs::Who;
 use crate::kube::api::metrics::usage;
+use crate::kube::controllers::status::every;
 use crate::kube::text::sha256;
 
 /// What the lists can be told to leave out, and their forms.
@@ -102,14 +103,13 @@ impl Held {
 }
 
 /// The containers of pods, those that ended too; what the words leave out is not among them.
-fn held(pods: &[Value], w: &Words, every: bool) -> Vec<Held> {
+fn held(pods: &[Value], w: &Words, ended: bool) -> Vec<Held> {
     let mut out = Vec::new();
     for pod in pods {
-        let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
-        for status in lists.iter().flat_map(|l| pod["status"][*l].as_array().into_iter().flatten()) {
+        for status in every(pod) {
             let id = text(&status["containerID"]).trim_start_matches("containerd://").to_owned();
             let running = status["state"]["running"].is_object();
-            let asked = w.value("state").map_or(running || every, |s| s.eq_ignore_ascii_case("running") == running);
+            let asked = w.value("state").map_or(running || ended, |s| s.eq_ignore_ascii_case("running") == running);
             let named = w.value("name").is_none_or(|n| text(&status["name"]).contains(n));
             let inside = w.value("pod").is_none_or(|p| sandbox(pod).starts_with(p));
             if !id.is_empty() && asked && named && inside {
@@ -230,13 +230,8 @@ fn pods(c: &Call, w: &Words, all: &[Value]) -> List {
 
 /// Images of the pods that are on this node. Their sizes are not simulated.
 fn images(w: &Words, all: &[Value]) -> List {
-    let mut found: Vec<String> = Vec::new();
-    for p in all {
-        for kind in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
-            let pulled = |s: &&Value| s["imageID"].as_str().is_some_and(|i| !i.is_empty());
-            found.extend(p["status"][kind].as_array().into_iter().flatten().filter(pulled).map(|s| text(&s["image"])));
-        }
-    }
+    let pulled = |s: &&Value| s["imageID"].as_str().is_some_and(|i| !i.is_empty());
+    let mut found: Vec<String> = all.iter().flat_map(every).filter(pulled).map(|s| text(&s["image"])).collect();
     found.sort();
     found.dedup();
     let mut rows = heads(&["IMAGE", "TAG", "IMAGE ID", "SIZE"]);

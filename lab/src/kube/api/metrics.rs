@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::read::selectors;
 use super::route::Target;
 use super::{Answer, Call, rbac};
-use crate::kube::container::memory;
-use crate::kube::controllers::{images, pods};
+use crate::kube::container::{self, memory};
+use crate::kube::controllers::pods;
 use crate::kube::schema::Kind;
 use crate::kube::state::Cluster;
 use crate::kube::store::{Failure, Store, meta};
@@ -82,9 +82,7 @@ pub fn serve(call: &Call<'_>, t: &Target) -> Result<Answer, Failure> {
 /// Thousandths of a core and KiB that a container uses: part of what it requests, a little when it requests nothing.
 #[must_use]
 pub fn usage(pod: &Value, c: &Value) -> (i64, i64) {
-    let words: Vec<&str> = arr(c, "/command").iter().chain(arr(c, "/args")).filter_map(Value::as_str).collect();
-    let entry = images::entrypoint(s(c, "/image")).filter(|_| arr(c, "/command").is_empty());
-    if let Some(load) = memory::load(&[entry.as_slice(), words.as_slice()].concat()) {
+    if let Some(load) = memory::load(&container::words(c)) {
         return memory::used(c, &load);
     }
     let seed = sha256(&format!("{}{}", meta::uid(pod), s(c, "/name")));

@@ -154,16 +154,22 @@ pub fn spec<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
         .find_map(|p| arr(pod, p).iter().find(|c| s(c, "/name") == name))
 }
 
-/// The command line of container `c` of `pod`, its references to variables replaced: its command, or the entrypoint of
-/// its image as far as that is known, and its arguments.
+/// The command line of container `c` as it is written: its command, or the entrypoint of its image as far as that is
+/// known, and its arguments.
+#[must_use]
+pub fn words(c: &Value) -> Vec<&str> {
+    let all = || arr(c, "/command").iter().chain(arr(c, "/args")).filter_map(Value::as_str);
+    let bare = arr(c, "/command").is_empty() && all().next().is_none_or(|w| w.contains("://") || !shell::has(w));
+    let entry = bare.then(|| images::entrypoint(s(c, "/image"))).flatten();
+    entry.into_iter().chain(all()).collect()
+}
+
+/// As [`words`], of a container of `pod`: references to variables are replaced.
 #[must_use]
 pub fn argv(cx: &Cx, pod: &Value, c: &Value) -> Vec<String> {
-    let all = || arr(c, "/command").iter().chain(arr(c, "/args")).filter_map(Value::as_str);
-    let bare = arr(c, "/command").is_empty();
-    let entry = images::entrypoint(s(c, "/image"))
-        .filter(|_| bare && all().next().is_none_or(|w| w.contains("://") || !shell::has(w)));
-    let known = if all().any(|w| w.contains('$')) { env::declared(cx, pod, c) } else { BTreeMap::new() };
-    entry.map(str::to_owned).into_iter().chain(all().map(|w| env::expand(w, &known))).collect()
+    let words = words(c);
+    let known = if words.iter().any(|w| w.contains('$')) { env::declared(cx, pod, c) } else { BTreeMap::new() };
+    words.into_iter().map(|w| env::expand(w, &known)).collect()
 }
 
 /// Goes into a container; the first time its files are laid out.

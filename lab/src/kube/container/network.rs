@@ -137,19 +137,6 @@ impl Asked {
     }
 }
 
-fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        301 => "Moved Permanently",
-        302 => "Found",
-        403 => "Forbidden",
-        404 => "Not Found",
-        500 => "Internal Server Error",
-        503 => "Service Unavailable",
-        _ => "",
-    }
-}
-
 impl Tool {
     fn resolved(&self, host: &str) -> Option<Host> {
         let own = s(&self.0.pod, "/metadata/namespace");
@@ -271,7 +258,7 @@ impl Tool {
         let head = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: keep-alive\r\n\r\n",
             a.status,
-            reason(a.status),
+            a.reason(),
             a.content_type,
             a.body.len()
         );
@@ -309,7 +296,7 @@ impl Tool {
                 return Said::err(1, format!("wget: can't connect to remote host ({ip}): Connection refused\n"));
             }
             Some(Ok(a)) if a.status >= 400 => {
-                let text = format!("{} {}", a.status, reason(a.status));
+                let text = format!("{} {}", a.status, a.reason());
                 return Said::err(1, format!("wget: server returned error: HTTP/1.1 {}\n", text.trim_end()));
             }
             Some(Ok(a)) => a,

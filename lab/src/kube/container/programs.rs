@@ -196,8 +196,7 @@ impl Tool {
 
     fn ps(&self) -> Said {
         let c = super::spec(&self.0.pod, &self.0.container).cloned().unwrap_or_default();
-        let all = arr(&c, "/command").iter().chain(arr(&c, "/args")).filter_map(Value::as_str);
-        let words: Vec<String> = all.map(|w| super::env::expand(w, &self.0.env)).collect();
+        let words: Vec<String> = super::words(&c).into_iter().map(|w| super::env::expand(w, &self.0.env)).collect();
         let main = if words.is_empty() {
             self.0.image.rsplit('/').next().unwrap_or("app").to_owned()
         } else {

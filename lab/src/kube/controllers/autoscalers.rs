@@ -1,7 +1,6 @@
 //! HorizontalPodAutoscalers: the replicas of a workload follow the CPU that its pods use. Grade: docs.
 use serde_json::{Value, json};
 
-use super::super::KubeEvent;
 use super::super::cx::{Cx, set_condition};
 use super::super::text::{arr, milli, s};
 use super::pods;
@@ -94,10 +93,8 @@ fn one(cx: &mut Cx, ns: &str, name: &str, late: bool) {
     let held = want < have && have <= max && !late;
     if held {
         want = have;
-        let (cluster, resource) = (cx.c.id.clone(), SCALERS.to_owned());
-        let look = KubeEvent::Look { cluster, resource, ns: ns.to_owned(), name: name.to_owned() };
-        if !cx.w.is_pending(&crate::world::Event::Kube(look.clone())) {
-            cx.later(PATIENCE, look);
+        if !cx.will_look((SCALERS, ns, name)) {
+            cx.look_later(PATIENCE, (SCALERS, ns, name));
         }
     }
     if want != have {

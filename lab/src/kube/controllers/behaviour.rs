@@ -60,8 +60,7 @@ fn command(cx: &mut Cx, pod: &Value, c: &Value) -> Option<Vec<String>> {
     }
     let base = images::plain(s(c, "/image"));
     let scripted = shell::script(&words).0 != shell::script(&words[..1]).0 && first.ends_with("sh");
-    let greedy = memory::is_greedy(pod, c, &words);
-    (scripted || greedy || base && shell::has(first)).then_some(words)
+    (scripted || base && shell::has(first) || memory::is_greedy(pod, c, &words)).then_some(words)
 }
 
 /// Whether a command line never ends by itself.

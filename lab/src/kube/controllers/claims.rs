@@ -1,7 +1,6 @@
 //! Claims and volumes: provisioning, binding, mounting, reclaiming.
 use serde_json::{Value, json};
 
-use super::super::KubeEvent;
 use super::super::cx::{Cx, key};
 use super::super::text::{arr, s};
 use super::{localpath, pods, statics};
@@ -261,15 +260,14 @@ fn provision(cx: &mut Cx, claim: &Value) {
 /// A provisioner that failed tries again after a growing pause.
 fn again(cx: &mut Cx, claim: &Value) {
     let (ns, name) = key(claim);
-    let look = KubeEvent::Look { cluster: cx.c.id.clone(), resource: PVC.into(), ns, name };
-    if cx.w.is_pending(&crate::world::Event::Kube(look.clone())) {
+    if cx.will_look((PVC, &ns, &name)) {
         return;
     }
     let mark = format!("claim-tries/{}", s(claim, "/metadata/uid"));
     let tries = cx.c.apps.get(&mark).and_then(Value::as_u64).unwrap_or(0);
     if tries < 20 {
         cx.c.apps.insert(mark, json!(tries + 1));
-        cx.later((15_000u64 << tries.min(5)).min(300_000), look);
+        cx.look_later((15_000u64 << tries.min(5)).min(300_000), (PVC, &ns, &name));
     }
 }
 

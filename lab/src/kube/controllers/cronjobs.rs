@@ -2,7 +2,6 @@
 use gpuhost_stdlib::wire::cron::next;
 use serde_json::{Value, json};
 
-use super::super::KubeEvent;
 use super::super::cx::{Cx, is_true, owner_ref};
 use super::super::store::meta;
 use super::super::text::{arr, s};
@@ -50,10 +49,7 @@ fn look_at_next(cx: &mut Cx, schedule: &str, ns: &str, name: &str, mark: String)
     let Some(due) = next(schedule, cx.now()) else { return };
     if cx.c.apps.get(&mark).and_then(Value::as_u64) != Some(due) {
         cx.c.apps.insert(mark, json!(due));
-        let (cluster, resource) = (cx.c.id.clone(), CRONS.to_owned());
-        let look = KubeEvent::Look { cluster, resource, ns: ns.to_owned(), name: name.to_owned() };
-        let delay = due.saturating_sub(cx.now());
-        cx.later(delay, look);
+        cx.look_later(due.saturating_sub(cx.now()), (CRONS, ns, name));
     }
 }
 

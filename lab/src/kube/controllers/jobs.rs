@@ -221,11 +221,8 @@ fn late(cx: &mut Cx, job: &Value, ns: &str, name: &str) -> Option<End> {
         let text = "Job was active longer than specified deadline".to_owned();
         return Some(End { failed: true, reason: "DeadlineExceeded".to_owned(), text });
     }
-    let look =
-        KubeEvent::Look { cluster: cx.c.id.clone(), resource: JOBS.into(), ns: ns.to_owned(), name: name.to_owned() };
-    if !cx.w.is_pending(&crate::world::Event::Kube(look.clone())) {
-        let delay = due - cx.now();
-        cx.later(delay, look);
+    if !cx.will_look((JOBS, ns, name)) {
+        cx.look_later(due - cx.now(), (JOBS, ns, name));
     }
     None
 }

@@ -6,7 +6,6 @@ use serde_json::Value;
 use super::super::KubeEvent;
 use super::super::cx::{Cx, key};
 use super::super::state::{PodRt, PodStage};
-use super::super::store::delete::DeleteOptions;
 use super::super::text::{arr, s};
 use super::needs::{references, runtime};
 use super::{claims, containers, effects, ephemeral, images, lifecycle, pulls, status};
@@ -61,10 +60,8 @@ pub fn look(cx: &mut Cx, ns: &str, name: &str) {
     );
     status::edit(cx, ns, name, |_| ());
     if let Some(limit) = pod["spec"]["activeDeadlineSeconds"].as_u64() {
-        let (cluster, resource) = (cx.c.id.clone(), "pods".to_owned());
-        let look = KubeEvent::Look { cluster, resource, ns: ns.to_owned(), name: name.to_owned() };
         // its start is written in whole seconds
-        cx.later(limit * 1000 + 1000, look);
+        cx.look_later(limit * 1000 + 1000, ("pods", ns, name));
     }
     go(cx, &uid, PodStage::Prepare, 300);
 }
@@ -125,8 +122,7 @@ pub fn retry_blocked(cx: &mut Cx, touched: &Touched) {
         cx.c.pods.all_blocked(now)
     } else {
         if cx.c.pods.is_to_look(now, PATIENCE) {
-            let (cluster, resource) = (cx.c.id.clone(), "pods".to_owned());
-            cx.later(PATIENCE, KubeEvent::Look { cluster, resource, ns: String::new(), name: String::new() });
+            cx.look_later(PATIENCE, ("pods", "", ""));
         }
         cx.c.pods.blocked_on(&touched.nodes)
     };
@@ -175,11 +171,7 @@ fn stopped(cx: &mut Cx, uid: &str, pod: &Value) {
         .collect();
     status::edit(cx, &ns, &name, |e| running.iter().for_each(|(c, code)| e.end(c, *code)));
     stay(cx, uid, PodStage::Done);
-    // It needs no more time: whoever lets it go last ends it.
-    if let Some(kind) = cx.c.store.kind_for("pods") {
-        let at_once = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
-        cx.c.store.delete_as(&kind, &ns, &name, &at_once).ok();
-    }
+    cx.delete_at_once(&ns, &name);
 }
 
 /// Volumes, referenced objects, runtime class; then the first image.

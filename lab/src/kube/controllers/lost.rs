@@ -6,7 +6,6 @@ use serde_json::Value;
 use super::super::KubeEvent;
 use super::super::cx::{Cx, is_true, key};
 use super::super::state::{Life, PodRt, PodStage};
-use super::super::store::delete::DeleteOptions;
 use super::super::text::{arr, s};
 use super::{containers, effects, kubelet, pods, scheduler, status};
 
@@ -162,13 +161,7 @@ pub fn tainted(cx: &mut Cx, node: &str) {
         let due = cx.c.apps.entry(mark).or_insert_with(|| (now + least).into()).as_u64().unwrap_or(now);
         match due.saturating_sub(now) {
             0 => drive_off(cx, &p),
-            ms => {
-                let (cluster, resource) = (cx.c.id.clone(), "nodes".to_owned());
-                let look = KubeEvent::Look { cluster, resource, ns: String::new(), name: node.to_owned() };
-                if !cx.w.is_pending_within(ms, &crate::world::Event::Kube(look.clone())) {
-                    cx.later(ms, look);
-                }
-            }
+            ms => cx.look_within(ms, ("nodes", "", node)),
         }
     }
 }
@@ -193,11 +186,7 @@ pub const GONE: &str = "nodes that are gone";
 
 /// Pods are bound to a node that is not there: the collector of pods looks again later.
 pub fn missing(cx: &mut Cx, node: &str) {
-    let (cluster, resource) = (cx.c.id.clone(), GONE.to_owned());
-    let look = KubeEvent::Look { cluster, resource, ns: String::new(), name: node.to_owned() };
-    if !cx.w.is_pending_within(MISSING, &crate::world::Event::Kube(look.clone())) {
-        cx.later(MISSING, look);
-    }
+    cx.look_within(MISSING, (GONE, "", node));
 }
 
 /// The pods of a node that is still missing have failed, and go without its kubelet.
@@ -205,7 +194,6 @@ pub fn collect(cx: &mut Cx, node: &str) {
     if cx.get("nodes", "", node).is_some() {
         return;
     }
-    let Some(kind) = cx.c.store.kind_for("pods") else { return };
     let stamp = cx.stamp();
     let here: Vec<Value> = cx.list("pods").into_iter().filter(|p| s(p, "/spec/nodeName") == node).cloned().collect();
     for p in here {
@@ -216,8 +204,7 @@ pub fn collect(cx: &mut Cx, node: &str) {
                 p["status"]["phase"] = "Failed".into();
             });
         }
-        let at_once = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
-        cx.c.store.delete_as(&kind, &ns, &name, &at_once).ok();
+        cx.delete_at_once(&ns, &name);
     }
 }
 

@@ -1,7 +1,6 @@
 //! Pods as their controllers make and count them.
 use serde_json::{Value, json};
 
-use super::super::KubeEvent;
 use super::super::cx::{Cx, is_true, owner_ref, set_condition};
 use super::super::store::meta::parse_time;
 use super::super::text::{arr, s};
@@ -85,9 +84,7 @@ pub fn counted(cx: &mut Cx, resource: &str, (ns, name): (&str, &str), uid: &str,
         .filter_map(|p| until_available(p, min_s, now))
         .collect();
     if let Some(delay) = left.iter().copied().filter(|ms| *ms > 0).min() {
-        let (cluster, resource) = (cx.c.id.clone(), resource.to_owned());
-        let look = KubeEvent::Look { cluster, resource, ns: ns.to_owned(), name: name.to_owned() };
-        cx.later(delay, look);
+        cx.look_later(delay, (resource, ns, name));
     }
     (left.len() as i64, left.iter().filter(|ms| **ms == 0).count() as i64)
 }

@@ -4,10 +4,9 @@
 //! which pods are ranked first by what they use is an estimate.
 use serde_json::Value;
 
-use super::super::cx::{Cx, set_condition};
+use super::super::cx::{Cx, is_true, set_condition};
 use super::super::text::{arr, s};
 use super::{containers, pods, taints};
-use crate::kube::KubeEvent;
 
 /// How often the kubelet looks at its thresholds.
 const EVERY_MS: u64 = 10_000;
@@ -25,10 +24,6 @@ fn disk(cx: &Cx, node: &str) -> Option<(u64, u64)> {
     Some((size, size.saturating_sub(used)))
 }
 
-fn is_pressed(node: &Value) -> bool {
-    arr(node, "/status/conditions").iter().any(|c| c["type"] == "DiskPressure" && c["status"] == "True")
-}
-
 /// The kubelet looks at its disk, and again while something is wrong with it.
 pub fn look(cx: &mut Cx, name: &str) {
     let Some(rt) = cx.c.nodes.get(name).filter(|n| n.posting) else { return };
@@ -37,20 +32,16 @@ pub fn look(cx: &mut Cx, name: &str) {
     let (is_short, now) = (free < size / 20, cx.now());
     if is_short {
         cx.node_rt(name).pressed_ms = now;
-        if !is_pressed(&node) {
+        if !is_true(&node, "DiskPressure") {
             begin(cx, name, &node, size, free);
         }
         evict(cx, name, size, free);
-    } else if !is_pressed(&node) {
+    } else if !is_true(&node, "DiskPressure") {
         return;
     } else if now >= seen_ms + TRANSITION_MS {
         return say(cx, name, &node, false);
     }
-    let (cluster, resource) = (cx.c.id.clone(), "nodes".to_owned());
-    let again = KubeEvent::Look { cluster, resource, ns: String::new(), name: name.to_owned() };
-    if !cx.w.is_pending_within(EVERY_MS, &crate::world::Event::Kube(again.clone())) {
-        cx.later(EVERY_MS, again);
-    }
+    cx.look_within(EVERY_MS, ("nodes", "", name));
 }
 
 /// Sets the condition, with its event and its taint.
@@ -84,7 +75,6 @@ fn evict(cx: &mut Cx, name: &str, size: u64, free: u64) {
     let goes = |p: &&Value| {
         s(p, "/spec/nodeName") == name
             && pods::is_active(p)
-            && p["metadata"]["deletionTimestamp"].is_null()
             && p["spec"]["priority"].as_i64().unwrap_or_default() < CRITICAL
             && !arr(p, "/metadata/ownerReferences").iter().any(|o| s(o, "/kind") == "DaemonSet")
     };

@@ -63,13 +63,12 @@ fn port(c: &Value, port: &Value) -> u64 {
 }
 
 /// Whether nothing listens in a container of a bare shell image: all words of its command line are of those that only wait.
-fn shut(image: &str, words: &[String]) -> bool {
+fn shut(name: &str, words: &[String]) -> bool {
     const IDLE: &[&str] = &[
         "sh", "bash", "ash", "bin", "usr", "c", "ec", "sleep", "infinity", "tail", "f", "dev", "null", "echo", "while",
         "true", "do", "done", "for", "i", "in", "touch", "rm", "rf", "tmp", "healthy", "ready", "cat", "exit", "date",
         "started", "hello", "trap", "wait",
     ];
-    let name = images::repository(image).rsplit('/').next().unwrap_or_default();
     let text = words.join(" ");
     let mut all = text.split(|c: char| !c.is_ascii_alphanumeric());
     matches!(name, "busybox" | "alpine" | "debian" | "ubuntu")
@@ -88,10 +87,10 @@ pub(super) fn ask(cx: &mut Cx, pod: &Value, c: &Value, probe: Probe, up_ms: u64)
     let last = images::repository(&image).rsplit('/').next().unwrap_or_default();
     let web = images::web(&image);
     let ip = s(pod, "/status/podIP");
-    let deaf = shut(&image, &container::argv(cx, pod, c));
     let refused = |port: u64| {
         let listens = port == 80 || arr(c, "/ports").iter().any(|p| p["containerPort"] == port);
-        (web && !listens || deaf).then(|| format!("dial tcp {ip}:{port}: connect: connection refused"))
+        let deaf = || shut(last, &container::argv(cx, pod, c));
+        (web && !listens || deaf()).then(|| format!("dial tcp {ip}:{port}: connect: connection refused"))
     };
     if p["tcpSocket"].is_object() {
         return match refused(port(c, &p["tcpSocket"]["port"])) {

@@ -2,13 +2,11 @@
 //! (pkg/controller/deployment of kubernetes).
 use serde_json::{Value, json};
 
-use super::super::KubeEvent;
 use super::super::cx::Cx;
 use super::super::store::meta::parse_time;
 use super::super::text::{arr, s};
 use super::deployments::{DEPLOYMENTS, number, outage, sets_of};
 use super::replicasets::{self, FAILURE};
-use crate::world::Event;
 
 const PROGRESSING: &str = "Progressing";
 const AVAILABLE: &str = "NewReplicaSetAvailable";
@@ -194,9 +192,5 @@ fn look_again(cx: &mut Cx, ns: &str, name: &str) {
     }
     let since = parse_time(s(c, "/lastUpdateTime")).unwrap_or(0);
     let left = (since + limit + 1000).saturating_sub(cx.now()).max(1000);
-    let (cluster, resource) = (cx.c.id.clone(), DEPLOYMENTS.to_owned());
-    let look = KubeEvent::Look { cluster, resource, ns: ns.to_owned(), name: name.to_owned() };
-    if !cx.w.is_pending_within(left, &Event::Kube(look.clone())) {
-        cx.later(left, look);
-    }
+    cx.look_within(left, (DEPLOYMENTS, ns, name));
 }

@@ -298,6 +298,13 @@ pub fn statuses(p: &Value) -> impl Iterator<Item = &Value> {
     arr(p, "/status/initContainerStatuses").iter().chain(arr(p, "/status/containerStatuses"))
 }
 
+/// As [`statuses`], with those of ephemeral containers; the pod's own containers come first.
+pub fn every(p: &Value) -> impl Iterator<Item = &Value> {
+    ["/status/containerStatuses", "/status/initContainerStatuses", "/status/ephemeralContainerStatuses"]
+        .into_iter()
+        .flat_map(|at| arr(p, at))
+}
+
 /// The status of a container.
 #[must_use]
 pub fn of<'a>(p: &'a Value, name: &str) -> Option<&'a Value> {

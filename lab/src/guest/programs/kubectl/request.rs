@@ -56,7 +56,7 @@ pub(super) fn server(c: &mut Call) -> Result<At, i32> {
 
 /// Who asks: whose certificate the machine's kubeconfig has.
 fn admin(c: &Call) -> User {
-    let config = c.m.files.read(&Who::root(), "/etc/rancher/k3s/k3s.yaml").unwrap_or_default();
+    let config = c.m.files.read(&Who::root(), KUBECONFIG).unwrap_or_default();
     let shown = || {
         let text = std::str::from_utf8(&config).ok()?;
         let coded = text.lines().find_map(|l| l.trim().strip_prefix("client-certificate-data: "))?;

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Socket, Target, container, protocol, statuses, terminal, upgrade};
+use super::{Socket, Target, container, protocol, terminal, upgrade};
 use crate::kube::api::{Body, Call};
 use crate::kube::container::{Inside, enter, shell, spec};
+use crate::kube::controllers::status::every;
 use crate::kube::controllers::{images, kubelet};
 use crate::kube::cx::{with_cluster, with_pods};
 use crate::kube::schema::Kind;
@@ -46,7 +47,7 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target, attach: bool) -> Result<h
     if argv.is_empty() && !attach {
         return Err(Failure::bad_request("you must specify at least 1 command for the container"));
     }
-    let running = statuses(&pod).any(|c| s(c, "/name") == name && c["state"]["running"].is_object());
+    let running = every(&pod).any(|c| s(c, "/name") == name && c["state"]["running"].is_object());
     if !running && !attach {
         let why = format!("unable to upgrade connection: container not found (\"{name}\")");
         return Err(Failure::new(500, "InternalError", format!("Internal error occurred: {why}")));
@@ -233,7 +234,7 @@ async fn watch(inside: &Inside, say: &mpsc::Sender<(u8, Vec<u8>)>) {
     let mut bell = inside.lab.kube().log_bell();
     let uid = s(&inside.pod, "/metadata/uid").to_owned();
     let mut seen = 0;
-    let id = |p: &Value| statuses(p).find(|c| s(c, "/name") == inside.container).map(|c| c["containerID"].clone());
+    let id = |p: &Value| every(p).find(|c| s(c, "/name") == inside.container).map(|c| c["containerID"].clone());
     let own = id(&inside.pod);
     loop {
         let (text, over) = inside.lab.with(|w| {
@@ -243,7 +244,7 @@ async fn watch(inside: &Inside, say: &mpsc::Sender<(u8, Vec<u8>)>) {
             let fresh: String = lines.iter().skip(seen).map(|l| format!("{}\n", l.1)).collect();
             seen = lines.len();
             let Some(p) = c.store.get("pods", &rt.ns, &rt.name) else { return (fresh, true) };
-            let mut ended = statuses(p).filter(|c| s(c, "/name") == inside.container);
+            let mut ended = every(p).filter(|c| s(c, "/name") == inside.container);
             // The next run of the container is another one.
             let gone = ended.any(|c| c["state"]["terminated"].is_object()) || id(p) != own;
             (fresh, gone || matches!(s(p, "/status/phase"), "Succeeded" | "Failed"))

@@ -102,7 +102,7 @@ impl Ports {
             let Some(a) = self.answer(c.port, &request.method, &request.path, &request.headers, &body) else {
                 return (out, true);
             };
-            let reason = http::StatusCode::from_u16(a.status).ok().and_then(|s| s.canonical_reason()).unwrap_or("");
+            let reason = a.reason();
             let close = request.headers.iter().any(|(k, v)| k == "connection" && v.eq_ignore_ascii_case("close"));
             out.extend(
                 format!(

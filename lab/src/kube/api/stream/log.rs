@@ -6,10 +6,11 @@ use http::Response;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 
-use super::{Target, container, statuses};
+use super::{Target, container};
 use crate::Lab;
 use crate::kube::api::options::number;
 use crate::kube::api::{Body, Call, text};
+use crate::kube::controllers::status::every;
 use crate::kube::schema::Kind;
 use crate::kube::schema::rules::{LEAST, forbidden};
 use crate::kube::state::Log;
@@ -96,7 +97,7 @@ pub fn serve(call: &Call<'_>, kind: &Kind, t: &Target) -> Result<Response<Body>,
     let waiting = |why: &str| {
         Failure::bad_request(format!("container \"{name}\" in pod \"{pod_name}\" is waiting to start: {why}"))
     };
-    let status = statuses(&pod).find(|c| s(c, "/name") == name).cloned().unwrap_or_default();
+    let status = every(&pod).find(|c| s(c, "/name") == name).cloned().unwrap_or_default();
     let began = status["state"]["running"].is_object()
         || status["state"]["terminated"].is_object()
         || status["lastState"]["terminated"].is_object();
@@ -161,7 +162,7 @@ impl Follower {
             let rt = c.pods.get(&self.uid)?;
             let pod = c.store.get("pods", &rt.ns, &rt.name);
             let over = pod.is_none_or(|p| {
-                let ended = statuses(p).find(|c| s(c, "/name") == self.container);
+                let ended = every(p).find(|c| s(c, "/name") == self.container);
                 matches!(s(p, "/status/phase"), "Succeeded" | "Failed")
                     || ended.is_some_and(|c| {
                         c["state"]["terminated"].is_object() || s(c, "/state/waiting/reason") == "CrashLoopBackOff"

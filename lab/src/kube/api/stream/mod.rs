@@ -78,13 +78,6 @@ where
     Ok(r)
 }
 
-/// The states of all containers of a pod.
-fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
-    ["/status/containerStatuses", "/status/initContainerStatuses", "/status/ephemeralContainerStatuses"]
-        .into_iter()
-        .flat_map(|p| arr(pod, p))
-}
-
 /// The pod of a request and the name of the container it means.
 ///
 /// # Errors

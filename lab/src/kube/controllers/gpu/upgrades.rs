@@ -7,10 +7,8 @@ use serde_json::{Value, json};
 use super::super::deployments::share;
 use super::super::{pods, revisions};
 use super::{NS, given};
-use crate::kube::KubeEvent;
 use crate::kube::cx::{Cx, is_true, key};
 use crate::kube::text::{arr, s};
-use crate::world::Event;
 
 const DRIVER_SET: &str = "nvidia-driver-daemonset";
 const STATE: &str = "nvidia.com/gpu-driver-upgrade-state";
@@ -87,7 +85,7 @@ pub(super) fn step(cx: &mut Cx, policy: &Value) {
             let Some(next) = next(cx, m, &state, rules, &mut free) else {
                 // pods that it waits for tell nobody of their end
                 if matches!(state.as_str(), JOBS | PODS | DRAIN) {
-                    look_again(cx, 5000);
+                    cx.look_within(5000, (super::POLICY, "", ""));
                 }
                 break;
             };
@@ -220,7 +218,7 @@ fn validated(cx: &mut Cx, m: &Managed, node: &Value) -> Option<&'static str> {
     }
     if since.is_none() {
         change(cx, &m.node, |n| n["metadata"]["annotations"][VALIDATED_SINCE] = json!(now.to_string()));
-        look_again(cx, (VALIDATION + 1) * 1000);
+        cx.look_within((VALIDATION + 1) * 1000, (super::POLICY, "", ""));
     }
     None
 }
@@ -286,18 +284,6 @@ fn budgeted(cx: &Cx, pod: &Value) -> bool {
     };
     let spent = |b: &Value| b["status"]["disruptionsAllowed"].as_i64().unwrap_or(0) <= 0;
     pods::is_ready(pod) && cx.list_in("poddisruptionbudgets.policy", ns).iter().filter(|b| covers(b)).any(|b| spent(b))
-}
-
-fn look_again(cx: &mut Cx, after_ms: u64) {
-    let look = KubeEvent::Look {
-        cluster: cx.c.id.clone(),
-        resource: super::POLICY.to_owned(),
-        ns: String::new(),
-        name: String::new(),
-    };
-    if !cx.w.is_pending_within(after_ms, &Event::Kube(look.clone())) {
-        cx.later(after_ms, look);
-    }
 }
 
 fn change(cx: &mut Cx, node: &str, f: impl FnOnce(&mut Value)) {
